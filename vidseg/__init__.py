@@ -1,0 +1,49 @@
+"""vidseg: video frame databases, a compiled loader, and training of video models.
+
+The names below are loaded on first use: `import vidseg` itself imports neither torch nor any optional package, which
+keeps every `--help` instant.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from vidseg.convert import convert_videos
+    from vidseg.frames import FrameDatabase, FrameWriter
+    from vidseg.labels import open_dataset
+    from vidseg.models import create_model, list_models, load_weights
+
+_HOME = {
+    "FrameDatabase": "vidseg.frames",
+    "FrameWriter": "vidseg.frames",
+    "convert_videos": "vidseg.convert",
+    "create_model": "vidseg.models",
+    "list_models": "vidseg.models",
+    "load_weights": "vidseg.models",
+    "open_dataset": "vidseg.labels",
+}
+_PACKAGES = {"convert", "engine", "frames", "labels", "loaders", "metrics", "models", "ops", "plots"}
+
+__all__ = [
+    "FrameDatabase",
+    "FrameWriter",
+    "convert_videos",
+    "create_model",
+    "list_models",
+    "load_weights",
+    "open_dataset",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    if name in _PACKAGES:
+        return importlib.import_module(f"vidseg.{name}")
+    raise AttributeError(f"module 'vidseg' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME, *_PACKAGES})
