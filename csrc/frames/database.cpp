@@ -1,0 +1,203 @@
+#include "database.h"
+
+#include <pthread.h>
+#include <sqlite3.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstring>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+
+#include "error.h"
+
+namespace vidseg {
+namespace {
+
+constexpr size_t kMaxIdle = 64;  // connections kept open while nobody reads from them
+
+struct CloseConnection {
+    void operator()(sqlite3* connection) const { sqlite3_close_v2(connection); }
+};
+struct FinalizeStatement {
+    void operator()(sqlite3_stmt* statement) const { sqlite3_finalize(statement); }
+};
+using ConnectionHandle = std::unique_ptr<sqlite3, CloseConnection>;
+using StatementHandle = std::unique_ptr<sqlite3_stmt, FinalizeStatement>;
+
+// Tells a file apart from another one that took its name.
+struct FileIdentity {
+    dev_t device;
+    ino_t inode;
+    off_t size;
+    int64_t modified;
+    bool operator==(const FileIdentity& other) const {
+        return device == other.device && inode == other.inode && size == other.size &&
+               modified == other.modified;
+    }
+};
+
+FileIdentity identify(const std::string& path) {
+    struct stat info;
+    check(stat(path.c_str(), &info) == 0, "cannot open: ", std::strerror(errno));
+    check(S_ISREG(info.st_mode), "cannot open: not a regular file");
+    return {info.st_dev, info.st_ino, info.st_size,
+            int64_t{info.st_mtim.tv_sec} * 1000000000 + info.st_mtim.tv_nsec};
+}
+
+// A file: URI, in which any byte other than these must be escaped.
+std::string file_uri(const std::string& path) {
+    static const char* digits = "0123456789ABCDEF";
+    std::string uri = "file:";
+    for (const unsigned char byte : path) {
+        const bool plain = (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') ||
+                           (byte >= '0' && byte <= '9') || byte == '/' || byte == '.' || byte == '_' ||
+                           byte == '-';
+        if (plain) {
+            uri += static_cast<char>(byte);
+        } else {
+            uri += '%';
+            uri += digits[byte >> 4];
+            uri += digits[byte & 15];
+        }
+    }
+    return uri + "?mode=ro&immutable=1";
+}
+
+struct Connection {
+    std::string path;
+    FileIdentity identity;
+    ConnectionHandle handle;
+    StatementHandle image, level;  // after handle: destroyed before it
+
+    Connection(const std::string& file, const FileIdentity& id) : path(file), identity(id) {
+        sqlite3* opened = nullptr;
+        const int flags = SQLITE_OPEN_READONLY | SQLITE_OPEN_URI | SQLITE_OPEN_NOMUTEX;
+        const int status = sqlite3_open_v2(file_uri(path).c_str(), &opened, flags, nullptr);
+        handle.reset(opened);
+        check(status == SQLITE_OK, "cannot open: ", opened ? sqlite3_errmsg(opened) : "out of memory");
+        // The schema comes from outside: no function or trigger in it may run.
+        sqlite3_db_config(opened, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
+        sqlite3_exec(opened, "PRAGMA cache_size=32", nullptr, nullptr, nullptr);
+    }
+
+    StatementHandle prepare(const char* sql) const {
+        sqlite3_stmt* statement = nullptr;
+        const int status =
+            sqlite3_prepare_v3(handle.get(), sql, -1, SQLITE_PREPARE_PERSISTENT, &statement, nullptr);
+        check(status == SQLITE_OK, "not a frame database: ", sqlite3_errmsg(handle.get()));
+        return StatementHandle(statement);
+    }
+
+    sqlite3_stmt* statement_for(int64_t level_number) {
+        if (level_number == 0) {
+            if (!image) image = prepare("SELECT frames FROM Images WHERE rowid = ?1");
+            return image.get();
+        }
+        if (!level) level = prepare("SELECT jpeg FROM Levels WHERE level = ?2 AND frame = ?1");
+        return level.get();
+    }
+};
+
+class Pool {
+  public:
+    std::unique_ptr<Connection> take(const std::string& path) {
+        const FileIdentity identity = identify(path);
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            for (auto it = idle_.begin(); it != idle_.end(); ++it) {
+                if ((*it)->path == path && (*it)->identity == identity) {
+                    std::unique_ptr<Connection> found = std::move(*it);
+                    idle_.erase(it);
+                    return found;
+                }
+            }
+        }
+        return std::make_unique<Connection>(path, identity);
+    }
+
+    void give_back(std::unique_ptr<Connection> connection) {
+        std::unique_ptr<Connection> oldest;  // closed after the lock is released
+        const std::lock_guard<std::mutex> lock(mutex_);
+        idle_.push_front(std::move(connection));
+        if (idle_.size() > kMaxIdle) {
+            oldest = std::move(idle_.back());
+            idle_.pop_back();
+        }
+    }
+
+    // A forked child may neither use nor close what its parent opened: SQLite forbids both.
+    void forget() {
+        for (auto& connection : idle_) (void)connection.release();
+        idle_.clear();
+    }
+
+  private:
+    std::mutex mutex_;
+    std::list<std::unique_ptr<Connection>> idle_;
+};
+
+// fork() waits until no thread is inside SQLite or the pool, so that the child gets neither a held lock nor a
+// torn state.
+std::shared_mutex fork_guard;
+
+Pool& pool() {
+    static Pool* const instance = [] {
+        pthread_atfork([] { fork_guard.lock(); }, [] { fork_guard.unlock(); },
+                       [] {
+                           fork_guard.unlock();
+                           pool().forget();
+                       });
+        return new Pool;  // lives as long as the process: threads may still read while statics are destroyed
+    }();
+    return *instance;
+}
+
+class Lease {
+  public:
+    explicit Lease(const std::string& path) : connection_(pool().take(path)) {}
+    ~Lease() {
+        if (reusable_) pool().give_back(std::move(connection_));
+    }
+    Lease(const Lease&) = delete;
+    Lease& operator=(const Lease&) = delete;
+    Connection* operator->() const { return connection_.get(); }
+    void keep() { reusable_ = true; }
+
+  private:
+    std::unique_ptr<Connection> connection_;
+    bool reusable_ = false;  // a connection that threw is closed, not kept
+};
+
+}  // namespace
+
+void read_blobs(const std::string& path, int64_t level, const int64_t* rows, int64_t count,
+                const UseBlob& use) {
+    pool();  // registers the fork handlers before the first lock
+    const std::shared_lock<std::shared_mutex> no_fork(fork_guard);
+    Lease connection(path);
+    sqlite3_stmt* statement = connection->statement_for(level);
+    for (int64_t i = 0; i < count; ++i) {
+        sqlite3_reset(statement);
+        sqlite3_bind_int64(statement, 1, rows[i]);
+        if (level > 0) sqlite3_bind_int64(statement, 2, level);
+        const int status = sqlite3_step(statement);
+        if (status == SQLITE_DONE) fail("row ", rows[i], ": not in the database (level ", level, ")");
+        if (status != SQLITE_ROW) fail("row ", rows[i], ": ", sqlite3_errmsg(connection->handle.get()));
+        if (sqlite3_column_type(statement, 0) != SQLITE_BLOB) fail("row ", rows[i], ": holds no BLOB");
+        const auto* data = static_cast<const uint8_t*>(sqlite3_column_blob(statement, 0));
+        const int size = sqlite3_column_bytes(statement, 0);
+        if (data == nullptr || size == 0) fail("row ", rows[i], ": holds an empty BLOB");
+        try {
+            use(i, data, static_cast<size_t>(size));
+        } catch (const std::exception& error) {
+            fail("row ", rows[i], ": ", error.what());
+        }
+    }
+    sqlite3_reset(statement);
+    connection.keep();
+}
+
+}  // namespace vidseg

@@ -1,0 +1,349 @@
+#include "jpeg.h"
+
+#include <csetjmp>
+#include <cstdio>
+#include <cstring>
+
+// jpeglib.h needs stdio's types first
+#include <jerror.h>
+#include <jpeglib.h>
+
+#include "error.h"
+
+namespace vidseg {
+namespace {
+
+constexpr int64_t kMaxPixels = int64_t{1}
+                               << 28;  // a frame of 16384 x 16384; more is a damaged or hostile header
+constexpr int kMaxScans = 200;         // progressive files may hide thousands of scans in few bytes
+
+struct ErrorManager {
+    jpeg_error_mgr base;  // first: libjpeg hands back a pointer to it
+    jmp_buf jump;
+    char message[JMSG_LENGTH_MAX];
+    bool damaged;
+};
+
+ErrorManager* manager(j_common_ptr info) { return reinterpret_cast<ErrorManager*>(info->err); }
+
+void on_error(j_common_ptr info) {
+    ErrorManager* errors = manager(info);
+    (*errors->base.format_message)(info, errors->message);
+    longjmp(errors->jump, 1);
+}
+
+// Warnings that mean lost pixels; the others (odd headers, bytes after the end) leave the picture whole.
+bool means_damage(int code) {
+    switch (code) {
+        case JWRN_HIT_MARKER:
+        case JWRN_HUFF_BAD_CODE:
+        case JWRN_JPEG_EOF:
+        case JWRN_MUST_RESYNC:
+        case JWRN_NOT_SEQUENTIAL:
+        case JWRN_BOGUS_PROGRESSION:
+            return true;
+        default:
+            return false;
+    }
+}
+
+void on_message(j_common_ptr info, int level) {
+    ErrorManager* errors = manager(info);
+    if (level < 0 && !errors->damaged && means_damage(errors->base.msg_code)) {
+        errors->damaged = true;
+        (*errors->base.format_message)(info, errors->message);
+    }
+}
+
+void on_progress(j_common_ptr info) {
+    auto* decompress = reinterpret_cast<j_decompress_ptr>(info);
+    if (decompress->input_scan_number > kMaxScans) {
+        ErrorManager* errors = manager(info);
+        std::snprintf(errors->message, sizeof errors->message, "more than %d scans", kMaxScans);
+        longjmp(errors->jump, 1);
+    }
+}
+
+jpeg_error_mgr* prepare(ErrorManager& errors) {
+    jpeg_std_error(&errors.base);
+    errors.base.error_exit = on_error;
+    errors.base.emit_message = on_message;
+    errors.message[0] = '\0';
+    errors.damaged = false;
+    return &errors.base;
+}
+
+// Lets libjpeg write to the end of a vector.
+struct VectorDestination {
+    jpeg_destination_mgr base;
+    std::vector<uint8_t>* out;
+    size_t start;
+};
+
+bool grow(VectorDestination* destination) {
+    std::vector<uint8_t>& out = *destination->out;
+    const size_t used = out.size();
+    try {
+        out.resize(used + std::max<size_t>(used - destination->start, 32768));
+    } catch (const std::exception&) {
+        return false;
+    }
+    destination->base.next_output_byte = out.data() + used;
+    destination->base.free_in_buffer = out.size() - used;
+    return true;
+}
+
+void destination_start(j_compress_ptr info) {
+    auto* destination = reinterpret_cast<VectorDestination*>(info->dest);
+    if (!grow(destination)) ERREXIT1(info, JERR_OUT_OF_MEMORY, 0);
+}
+
+boolean destination_full(j_compress_ptr info) {
+    auto* destination = reinterpret_cast<VectorDestination*>(info->dest);
+    if (!grow(destination)) ERREXIT1(info, JERR_OUT_OF_MEMORY, 1);
+    return TRUE;
+}
+
+void destination_end(j_compress_ptr info) {
+    auto* destination = reinterpret_cast<VectorDestination*>(info->dest);
+    destination->out->resize(destination->out->size() - destination->base.free_in_buffer);
+}
+
+VectorDestination vector_destination(std::vector<uint8_t>& out) {
+    VectorDestination destination;
+    destination.base.init_destination = destination_start;
+    destination.base.empty_output_buffer = destination_full;
+    destination.base.term_destination = destination_end;
+    destination.out = &out;
+    destination.start = out.size();
+    return destination;
+}
+
+// Between the calls of setjmp and the end of each function below, libjpeg alone runs.
+
+bool write_planes(jpeg_compress_struct& info, ErrorManager& errors, const Planes& planes,
+                  const EncodeOptions& options) {
+    if (setjmp(errors.jump)) {
+        jpeg_abort_compress(&info);
+        return false;
+    }
+    const bool halved = planes.chroma == Chroma::k420;
+    info.image_width = static_cast<JDIMENSION>(planes.width);
+    info.image_height = static_cast<JDIMENSION>(planes.height);
+    info.input_components = 3;
+    info.in_color_space = JCS_YCbCr;
+    jpeg_set_defaults(&info);
+    jpeg_set_quality(&info, options.quality, TRUE);
+    info.comp_info[0].h_samp_factor = info.comp_info[0].v_samp_factor = halved ? 2 : 1;
+    info.dct_method = JDCT_ISLOW;
+    info.optimize_coding = options.optimize ? TRUE : FALSE;
+    info.restart_interval =
+        static_cast<unsigned>(options.restart_interval < 0 ? restart_interval_for(planes.width, planes.chroma)
+                                                           : options.restart_interval);
+    info.raw_data_in = TRUE;
+    jpeg_start_compress(&info, TRUE);
+    const Plane* sources[3] = {&planes.y, &planes.cb, &planes.cr};
+    JSAMPROW rows[3][16];
+    JSAMPARRAY components[3] = {rows[0], rows[1], rows[2]};
+    const int luma_rows = halved ? 16 : 8;
+    while (info.next_scanline < info.image_height) {
+        const int first = static_cast<int>(info.next_scanline);
+        for (int c = 0; c < 3; ++c) {
+            const int count = c == 0 ? luma_rows : 8;
+            const int start = c == 0 || !halved ? first : first / 2;
+            for (int i = 0; i < count; ++i) rows[c][i] = const_cast<JSAMPROW>(sources[c]->row(start + i));
+        }
+        jpeg_write_raw_data(&info, components, static_cast<JDIMENSION>(luma_rows));
+    }
+    jpeg_finish_compress(&info);
+    return true;
+}
+
+bool read_header(jpeg_decompress_struct& info, ErrorManager& errors, const uint8_t* data, size_t size) {
+    if (setjmp(errors.jump)) {
+        jpeg_abort_decompress(&info);
+        return false;
+    }
+    jpeg_mem_src(&info, data, static_cast<unsigned long>(size));
+    jpeg_read_header(&info, TRUE);
+    return true;
+}
+
+bool read_rows(jpeg_decompress_struct& info, ErrorManager& errors, uint8_t* out) {
+    if (setjmp(errors.jump)) {
+        jpeg_abort_decompress(&info);
+        return false;
+    }
+    info.out_color_space = JCS_RGB;
+    info.dct_method = JDCT_ISLOW;
+    jpeg_start_decompress(&info);
+    const size_t row_bytes = static_cast<size_t>(info.output_width) * 3;
+    while (info.output_scanline < info.output_height) {
+        JSAMPROW rows[4];
+        for (int i = 0; i < 4; ++i) {
+            const size_t y = std::min<size_t>(info.output_scanline + i, info.output_height - 1);
+            rows[i] = out + y * row_bytes;
+        }
+        jpeg_read_scanlines(&info, rows, std::min<JDIMENSION>(4, info.output_height - info.output_scanline));
+    }
+    jpeg_finish_decompress(&info);
+    return true;
+}
+
+bool copy_coefficients(jpeg_decompress_struct& from, jpeg_compress_struct& to, ErrorManager& errors,
+                       int restart_interval, bool optimize) {
+    if (setjmp(errors.jump)) {
+        jpeg_abort_compress(&to);
+        jpeg_abort_decompress(&from);
+        return false;
+    }
+    jvirt_barray_ptr* coefficients = jpeg_read_coefficients(&from);
+    jpeg_copy_critical_parameters(&from, &to);
+    to.restart_interval = static_cast<unsigned>(restart_interval);
+    to.optimize_coding = optimize ? TRUE : FALSE;
+    jpeg_write_coefficients(&to, coefficients);
+    jpeg_finish_compress(&to);
+    jpeg_finish_decompress(&from);
+    return true;
+}
+
+void check_header(const jpeg_decompress_struct& info) {
+    check(info.image_width > 0 && info.image_height > 0, "a JPEG without pixels");
+    check(static_cast<int64_t>(info.image_width) * info.image_height <= kMaxPixels, "a JPEG of ",
+          info.image_width, "x", info.image_height, " pixels is larger than any video frame");
+    check(info.jpeg_color_space != JCS_CMYK && info.jpeg_color_space != JCS_YCCK,
+          "a CMYK JPEG cannot be a video frame; convert it to RGB or grey first");
+}
+
+void check_done(bool ok, const ErrorManager& errors) {
+    if (!ok || errors.damaged) fail("damaged JPEG: ", errors.message);
+}
+
+}  // namespace
+
+struct JpegEncoder::State {
+    jpeg_compress_struct info;
+    ErrorManager errors;
+};
+
+JpegEncoder::JpegEncoder() : state_(std::make_unique<State>()) {
+    std::memset(&state_->info, 0, sizeof state_->info);
+    state_->info.err = prepare(state_->errors);
+    jpeg_create_compress(&state_->info);
+}
+
+JpegEncoder::~JpegEncoder() { jpeg_destroy_compress(&state_->info); }
+
+void JpegEncoder::encode(const Planes& planes, const EncodeOptions& options, std::vector<uint8_t>& out) {
+    check(options.quality >= 1 && options.quality <= 100, "quality is ", options.quality,
+          ", must be 1 to 100");
+    check(options.restart_interval >= -1 && options.restart_interval <= 65535, "restart_interval is ",
+          options.restart_interval, ", must be 0 to 65535, or -1 for automatic");
+    VectorDestination destination = vector_destination(out);
+    state_->info.err = prepare(state_->errors);
+    state_->info.dest = &destination.base;
+    const bool ok = write_planes(state_->info, state_->errors, planes, options);
+    state_->info.dest = nullptr;
+    check(ok, "a frame of ", planes.width, "x", planes.height,
+          " pixels could not be encoded: ", state_->errors.message);
+}
+
+struct JpegDecoder::State {
+    jpeg_decompress_struct info;
+    ErrorManager errors;
+    jpeg_progress_mgr progress;
+};
+
+JpegDecoder::JpegDecoder() : state_(std::make_unique<State>()) {
+    std::memset(&state_->info, 0, sizeof state_->info);
+    std::memset(&state_->progress, 0, sizeof state_->progress);
+    state_->info.err = prepare(state_->errors);
+    jpeg_create_decompress(&state_->info);
+    state_->progress.progress_monitor = on_progress;
+    state_->info.progress = &state_->progress;
+}
+
+JpegDecoder::~JpegDecoder() { jpeg_destroy_decompress(&state_->info); }
+
+void JpegDecoder::read_size(const uint8_t* data, size_t size, int* width, int* height) {
+    check(size > 0, "an empty JPEG");
+    state_->info.err = prepare(state_->errors);
+    check_done(read_header(state_->info, state_->errors, data, size), state_->errors);
+    *width = static_cast<int>(state_->info.image_width);
+    *height = static_cast<int>(state_->info.image_height);
+    jpeg_abort_decompress(&state_->info);
+}
+
+void JpegDecoder::decode(const uint8_t* data, size_t size, Image& out) {
+    check(size > 0, "an empty JPEG");
+    state_->info.err = prepare(state_->errors);
+    check_done(read_header(state_->info, state_->errors, data, size), state_->errors);
+    try {
+        check_header(state_->info);
+        out.width = static_cast<int>(state_->info.image_width);
+        out.height = static_cast<int>(state_->info.image_height);
+        out.rgb.resize(static_cast<size_t>(out.width) * out.height * 3);
+    } catch (...) {
+        jpeg_abort_decompress(&state_->info);
+        throw;
+    }
+    check_done(read_rows(state_->info, state_->errors, out.rgb.data()), state_->errors);
+}
+
+namespace {
+
+// Owns both sides of a re-coding; libjpeg's destroy functions accept structs that were never created.
+struct Recoder {
+    jpeg_decompress_struct from;
+    jpeg_compress_struct to;
+    jpeg_progress_mgr progress;
+    ErrorManager errors;
+
+    Recoder() {
+        std::memset(&from, 0, sizeof from);
+        std::memset(&to, 0, sizeof to);
+        std::memset(&progress, 0, sizeof progress);
+        from.err = to.err = prepare(errors);
+        jpeg_create_decompress(&from);
+        jpeg_create_compress(&to);
+        progress.progress_monitor = on_progress;
+        from.progress = &progress;
+    }
+    ~Recoder() {
+        jpeg_destroy_compress(&to);
+        jpeg_destroy_decompress(&from);
+    }
+};
+
+}  // namespace
+
+void recode(const uint8_t* data, size_t size, int restart_interval, bool optimize,
+            std::vector<uint8_t>& out) {
+    check(size > 0, "an empty JPEG");
+    const auto recoder = std::make_unique<Recoder>();
+    const size_t start = out.size();
+    check_done(read_header(recoder->from, recoder->errors, data, size), recoder->errors);
+    check_header(recoder->from);
+    if (restart_interval < 0) {
+        const bool halved = recoder->from.max_h_samp_factor == 2;
+        restart_interval = restart_interval_for(static_cast<int>(recoder->from.image_width),
+                                                halved ? Chroma::k420 : Chroma::k444);
+    }
+    VectorDestination destination = vector_destination(out);
+    recoder->to.dest = &destination.base;
+    const bool ok =
+        copy_coefficients(recoder->from, recoder->to, recoder->errors, restart_interval, optimize);
+    if (!ok || recoder->errors.damaged) out.resize(start);
+    check_done(ok, recoder->errors);
+}
+
+int restart_interval_for(int width, Chroma chroma) {
+    const int mcu_width = chroma == Chroma::k420 ? 16 : 8;
+    const int mcus = (width + mcu_width - 1) / mcu_width;
+    for (int interval = 2; interval <= 6; ++interval) {
+        if (mcus % interval == 0) return interval;
+    }
+    return 1;
+}
+
+}  // namespace vidseg

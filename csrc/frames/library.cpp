@@ -1,0 +1,228 @@
+// The operators that Python sees as torch.ops.vidseg_frames: schemas, argument checks, tensors in and out.
+
+#include <sqlite3.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <cstdio>
+#include <cstring>
+#include <tuple>
+
+#include <jpeglib.h>
+
+#include "database.h"
+#include "error.h"
+#include "jpeg.h"
+#include "planes.h"
+#include "resize.h"
+
+namespace vidseg {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+Tensor make_tensor(const std::vector<int64_t>& sizes, ScalarType type) {
+    return torch::stable::empty(sizes, type);
+}
+
+const uint8_t* bytes_of(const Tensor& tensor, const char* name) {
+    check(tensor.is_cpu() && tensor.scalar_type() == ScalarType::Byte && tensor.is_contiguous(), name,
+          " must be a contiguous uint8 tensor on the CPU");
+    return tensor.const_data_ptr<uint8_t>();
+}
+
+const int64_t* rows_of(const Tensor& rows) {
+    check(rows.is_cpu() && rows.scalar_type() == ScalarType::Long && rows.dim() == 1 && rows.is_contiguous(),
+          "rows must be a contiguous int64 vector on the CPU");
+    return rows.const_data_ptr<int64_t>();
+}
+
+// Concatenated blobs and where each begins; the last offset is the end.
+class BlobList {
+  public:
+    std::vector<uint8_t>& bytes() { return bytes_; }
+    void mark() { offsets_.push_back(static_cast<int64_t>(bytes_.size())); }
+
+    std::tuple<Tensor, Tensor> tensors() const {
+        Tensor data = make_tensor({static_cast<int64_t>(bytes_.size())}, ScalarType::Byte);
+        Tensor offsets = make_tensor({static_cast<int64_t>(offsets_.size())}, ScalarType::Long);
+        if (!bytes_.empty()) std::memcpy(data.mutable_data_ptr<uint8_t>(), bytes_.data(), bytes_.size());
+        std::memcpy(offsets.mutable_data_ptr<int64_t>(), offsets_.data(), offsets_.size() * sizeof(int64_t));
+        return {data, offsets};
+    }
+
+  private:
+    std::vector<uint8_t> bytes_;
+    std::vector<int64_t> offsets_{0};
+};
+
+std::tuple<Tensor, Tensor> read(std::string path, int64_t level, Tensor rows) {
+    BlobList blobs;
+    read_blobs(path, level, rows_of(rows), rows.numel(), [&](int64_t, const uint8_t* data, size_t size) {
+        blobs.bytes().insert(blobs.bytes().end(), data, data + size);
+        blobs.mark();
+    });
+    return blobs.tensors();
+}
+
+// height and width 0: the size of the first frame, which all others must share.
+Tensor decode(std::string path, int64_t level, Tensor rows, int64_t height, int64_t width) {
+    check(rows.numel() > 0, "rows must not be empty");
+    check((height == 0 && width == 0) || (height >= 1 && width >= 1 && height <= 65500 && width <= 65500),
+          "size ", height, "x", width, ": each side must be 1 to 65500");
+    thread_local JpegDecoder decoder;
+    Image image;
+    Tensor out;
+    uint8_t* pixels = nullptr;
+    const bool own_size = height == 0;
+    read_blobs(path, level, rows_of(rows), rows.numel(), [&](int64_t i, const uint8_t* data, size_t size) {
+        decoder.decode(data, size, image);
+        if (i == 0) {
+            if (own_size) {
+                height = image.height;
+                width = image.width;
+            }
+            out = make_tensor({rows.numel(), height, width, 3}, ScalarType::Byte);
+            pixels = out.mutable_data_ptr<uint8_t>();
+        }
+        check(!own_size || (image.height == height && image.width == width), "is ", image.width, "x",
+              image.height, " pixels, but the first frame asked for is ", width, "x", height,
+              "; give a size to decode them together");
+        resize_rgb(image, static_cast<int>(width), static_cast<int>(height), pixels + i * height * width * 3);
+    });
+    return out;
+}
+
+Tensor decode_jpeg(Tensor data) {
+    const uint8_t* bytes = bytes_of(data, "data");
+    JpegDecoder decoder;
+    Image image;
+    decoder.decode(bytes, static_cast<size_t>(data.numel()), image);
+    Tensor out = make_tensor({image.height, image.width, 3}, ScalarType::Byte);
+    std::memcpy(out.mutable_data_ptr<uint8_t>(), image.rgb.data(), image.rgb.size());
+    return out;
+}
+
+// The frame itself and `levels` successively halved copies, in this order.
+std::tuple<Tensor, Tensor> encode(Planes& planes, const EncodeOptions& options, int64_t levels) {
+    check(levels >= 0 && levels <= 8, "levels is ", levels, ", must be 0 to 8");
+    thread_local JpegEncoder encoder;
+    BlobList blobs;
+    encoder.encode(planes, options, blobs.bytes());
+    blobs.mark();
+    Planes half;
+    for (int64_t level = 1; level <= levels; ++level) {
+        halve(planes, half);
+        std::swap(planes, half);
+        encoder.encode(planes, options, blobs.bytes());
+        blobs.mark();
+    }
+    return blobs.tensors();
+}
+
+EncodeOptions encode_options(int64_t quality, int64_t restart_interval, bool optimize) {
+    check(quality >= 1 && quality <= 100, "quality is ", quality, ", must be 1 to 100");
+    check(restart_interval >= -1 && restart_interval <= 65535, "restart_interval is ", restart_interval,
+          ", must be 0 to 65535, or -1 for automatic");
+    return {static_cast<int>(quality), static_cast<int>(restart_interval), optimize};
+}
+
+Chroma chroma_of(int64_t chroma) {
+    check(chroma == 420 || chroma == 444, "chroma is ", chroma, ", must be 420 or 444");
+    return static_cast<Chroma>(chroma);
+}
+
+std::tuple<Tensor, Tensor> encode_planes(Tensor y, Tensor cb, Tensor cr, int64_t y_stride, int64_t cb_stride,
+                                         int64_t cr_stride, int64_t width, int64_t height, int64_t chroma,
+                                         double kr, double kb, bool full_range, int64_t quality,
+                                         int64_t restart_interval, bool optimize, int64_t levels) {
+    check(kr > 0.0 && kb > 0.0 && kr + kb < 1.0, "kr ", kr, " and kb ", kb,
+          ": must be positive with a sum below 1");
+    check(width >= 1 && height >= 1 && width <= 65500 && height <= 65500, "frame size ", width, "x", height,
+          ": each side must be 1 to 65500");
+    const EncodeOptions options = encode_options(quality, restart_interval, optimize);
+    thread_local Planes planes;
+    planes.resize(static_cast<int>(width), static_cast<int>(height), chroma_of(chroma));
+    import_planes({bytes_of(y, "y"), y.numel(), y_stride}, {bytes_of(cb, "cb"), cb.numel(), cb_stride},
+                  {bytes_of(cr, "cr"), cr.numel(), cr_stride}, {kr, kb, full_range}, planes);
+    return encode(planes, options, levels);
+}
+
+std::tuple<Tensor, Tensor> encode_rgb(Tensor frame, int64_t chroma, int64_t quality, int64_t restart_interval,
+                                      bool optimize, int64_t levels) {
+    const uint8_t* rgb = bytes_of(frame, "frame");
+    check(frame.dim() == 3 && frame.size(2) == 3, "frame must have the shape (height, width, 3)");
+    check(frame.size(0) >= 1 && frame.size(1) >= 1 && frame.size(0) <= 65500 && frame.size(1) <= 65500,
+          "frame size ", frame.size(1), "x", frame.size(0), ": each side must be 1 to 65500");
+    const EncodeOptions options = encode_options(quality, restart_interval, optimize);
+    thread_local Planes planes;
+    planes.resize(static_cast<int>(frame.size(1)), static_cast<int>(frame.size(0)), chroma_of(chroma));
+    import_rgb(rgb, planes);
+    return encode(planes, options, levels);
+}
+
+Tensor recode_jpeg(Tensor data, int64_t restart_interval, bool optimize) {
+    const EncodeOptions options = encode_options(90, restart_interval, optimize);
+    std::vector<uint8_t> out;
+    recode(bytes_of(data, "data"), static_cast<size_t>(data.numel()), options.restart_interval, optimize,
+           out);
+    Tensor tensor = make_tensor({static_cast<int64_t>(out.size())}, ScalarType::Byte);
+    std::memcpy(tensor.mutable_data_ptr<uint8_t>(), out.data(), out.size());
+    return tensor;
+}
+
+Tensor resize(Tensor frame, int64_t height, int64_t width) {
+    const uint8_t* rgb = bytes_of(frame, "frame");
+    check(frame.dim() == 3 && frame.size(2) == 3 && frame.numel() > 0,
+          "frame must have the shape (height, width, 3)");
+    check(height >= 1 && width >= 1 && height <= 65500 && width <= 65500, "size ", height, "x", width,
+          ": each side must be 1 to 65500");
+    Image image{static_cast<int>(frame.size(1)), static_cast<int>(frame.size(0)), {rgb, rgb + frame.numel()}};
+    Tensor out = make_tensor({height, width, 3}, ScalarType::Byte);
+    resize_rgb(image, static_cast<int>(width), static_cast<int>(height), out.mutable_data_ptr<uint8_t>());
+    return out;
+}
+
+#define VIDSEG_TEXT_OF(x) #x
+#define VIDSEG_TEXT(x) VIDSEG_TEXT_OF(x)
+
+std::string versions() {
+    return std::string("libjpeg-turbo ") + VIDSEG_TEXT(LIBJPEG_TURBO_VERSION) + ", SQLite " +
+           sqlite3_libversion();
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY(vidseg_frames, m) {
+    m.def("read(str path, int level, Tensor rows) -> (Tensor, Tensor)");
+    m.def("decode(str path, int level, Tensor rows, int height, int width) -> Tensor");
+    m.def("decode_jpeg(Tensor data) -> Tensor");
+    m.def(
+        "encode_planes(Tensor y, Tensor cb, Tensor cr, int y_stride, int cb_stride, int cr_stride, int "
+        "width, int height, "
+        "int chroma, float kr, float kb, bool full_range, int quality, int restart_interval, bool optimize, "
+        "int levels) "
+        "-> (Tensor, Tensor)");
+    m.def(
+        "encode_rgb(Tensor frame, int chroma, int quality, int restart_interval, bool optimize, int levels) "
+        "-> (Tensor, "
+        "Tensor)");
+    m.def("recode_jpeg(Tensor data, int restart_interval, bool optimize) -> Tensor");
+    m.def("resize(Tensor frame, int height, int width) -> Tensor");
+    m.def("versions() -> str");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(vidseg_frames, CompositeExplicitAutograd, m) {
+    m.impl("read", TORCH_BOX(&read));
+    m.impl("decode", TORCH_BOX(&decode));
+    m.impl("decode_jpeg", TORCH_BOX(&decode_jpeg));
+    m.impl("encode_planes", TORCH_BOX(&encode_planes));
+    m.impl("encode_rgb", TORCH_BOX(&encode_rgb));
+    m.impl("recode_jpeg", TORCH_BOX(&recode_jpeg));
+    m.impl("resize", TORCH_BOX(&resize));
+    m.impl("versions", TORCH_BOX(&versions));
+}
+
+}  // namespace vidseg

@@ -1,0 +1,61 @@
+// Pictures as JPEG stores them: full-range BT.601 YCbCr in three planes, padded so that an encoder may read
+// whole MCUs.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace vidseg {
+
+enum class Chroma { k420 = 420, k444 = 444 };
+
+// One plane; rows 0..height-1 and columns 0..width-1 are the picture, the rest up to stride and rows repeats
+// its edge.
+struct Plane {
+    int width = 0;
+    int height = 0;
+    int stride = 0;
+    int rows = 0;
+    std::vector<uint8_t> pixels;
+
+    void resize(int new_width, int new_height, int alignment);
+    void pad_edges();
+    uint8_t* row(int y) { return pixels.data() + static_cast<std::size_t>(y) * stride; }
+    const uint8_t* row(int y) const { return pixels.data() + static_cast<std::size_t>(y) * stride; }
+};
+
+struct Planes {
+    int width = 0;
+    int height = 0;
+    Chroma chroma = Chroma::k420;
+    Plane y, cb, cr;
+
+    void resize(int new_width, int new_height, Chroma new_chroma);
+};
+
+// A plane of somebody else's memory, such as a decoded video frame's; `size` bytes are readable.
+struct PlaneView {
+    const uint8_t* pixels;
+    int64_t size;
+    int64_t stride;
+};
+
+// How the source encodes colour: the luma weights of red and blue, and whether black is 0 or 16.
+struct ColourEncoding {
+    double kr;
+    double kb;
+    bool full_range;
+};
+
+// Copies a video frame into `out`, converting its range and matrix to JPEG's (full range, BT.601) on the way.
+void import_planes(const PlaneView& y, const PlaneView& cb, const PlaneView& cr,
+                   const ColourEncoding& encoding, Planes& out);
+
+// Converts (height, width, 3) RGB, tightly packed, into `out`, averaging chroma where it is subsampled.
+void import_rgb(const uint8_t* rgb, Planes& out);
+
+// Halves both sides, rounding up, by averaging 2x2 pixels.
+void halve(const Planes& in, Planes& out);
+
+}  // namespace vidseg

@@ -1,0 +1,82 @@
+"""What `FrameDatabase.verify` checks: the file, the table, the counts, and that every frame decodes."""
+
+import sqlite3
+import zlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vidseg.frames.schema import COUNT_NAME, FrameDatabaseError, connect_read_only, frame_number
+
+if TYPE_CHECKING:
+    from vidseg.frames.database import FrameDatabase
+
+__all__ = ["verify"]
+
+
+def verify(database: "FrameDatabase") -> list[str]:
+    """Return one sentence for each fault of `database`, none for a sound one."""
+    problems = _check_file(database)
+    problems += _check_count_file(database)
+    problems += _check_timestamps(database)
+    for level in range(database.levels + 1):
+        problems += _check_frames(database, level)
+    return problems
+
+
+def _check_file(database: "FrameDatabase") -> list[str]:
+    problems = []
+    connection = connect_read_only(database.path)
+    try:
+        problems += [f"SQLite: {text}" for (text,) in connection.execute("PRAGMA quick_check(5)") if text != "ok"]
+        names = connection.execute("SELECT rowid, ObjId FROM Images ORDER BY rowid").fetchall()
+    except sqlite3.Error as error:
+        return [*problems, f"SQLite: {error}"]
+    finally:
+        connection.close()
+    numbers = [frame_number(name) for _, name in names]
+    if len(names) != len(database):
+        problems.append(f"{len(names)} rows for {len(database)} frames")
+    if sorted(number or 0 for number in numbers) != list(range(1, len(numbers) + 1)):
+        problems.append(f"the frame numbers are not 1 to {len(numbers)}, each once")
+    if "format" in database.meta and numbers != [rowid for rowid, _ in names]:
+        problems.append("the rows are not in frame order")
+    return problems
+
+
+def _check_count_file(database: "FrameDatabase") -> list[str]:
+    path = database.path.parent / COUNT_NAME
+    if not path.is_file():
+        return [f"{COUNT_NAME} is missing"]
+    text = path.read_text(errors="replace")
+    return [] if text == str(len(database)) else [f"{COUNT_NAME} says {text[:20]!r} for {len(database)} frames"]
+
+
+def _check_timestamps(database: "FrameDatabase") -> list[str]:
+    timestamps = database.timestamps
+    if timestamps is None:
+        return []
+    if len(timestamps) != len(database):
+        return [f"{len(timestamps)} timestamps for {len(database)} frames"]
+    return [] if np.all(np.diff(timestamps) >= 0) else ["the timestamps do not increase"]
+
+
+def _check_frames(database: "FrameDatabase", level: int) -> list[str]:
+    problems = []
+    height, width = database.meta.get("height"), database.meta.get("width")
+    expected = None if height is None else (-(-int(height) // 2**level), -(-int(width) // 2**level))
+    checksum = 0
+    for index in range(len(database)):
+            try:
+                (jpeg,) = database.read([index], level=level)
+                checksum = zlib.crc32(jpeg, checksum)
+                size = tuple(database.decode([index], level=level).shape[1:3])
+            except FrameDatabaseError as error:
+                problems.append(str(error).removeprefix(f"{database.path}: "))
+                continue
+            if expected is not None and size != expected:
+                problems.append(f"frame {index} (level {level}): {size[1]}x{size[0]} pixels, not {expected[1]}x{expected[0]}")
+    recorded = database.meta.get("crc32") if level == 0 else None
+    if recorded is not None and not problems and checksum != recorded:
+        problems.append("the frames are not those that were written (CRC-32 differs)")
+    return problems

@@ -1,0 +1,167 @@
+"""Writing of frames.db: whole or not at all."""
+
+import os
+import secrets
+import sqlite3
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from vidseg.frames.schema import COUNT_NAME, FORMAT, TABLES, TIMESTAMPS, FrameDatabaseError, connect_read_only, frame_name
+
+__all__ = ["TEMPORARY_SUFFIX", "FrameWriter"]
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+class FrameWriter:
+    """Writes one frames.db and its n_frames, under a temporary name until everything is on disk and verified.
+
+    Use it as a context manager: leaving it normally publishes the database, leaving it through an exception removes
+    every trace. Memory stays flat however long the video is.
+
+        with FrameWriter("data/jpg/run/clip_1/frames.db", levels=2) as writer:
+            writer.add(jpeg, width=340, timestamp=0.0, levels=(half, quarter))
+
+    Args:
+        path: the frames.db to make; its folder is made too, and names the video. An existing one is replaced.
+        levels: how many smaller copies each frame brings.
+        meta: further entries for the meta table: text, whole numbers or floats.
+
+    Raises:
+        OSError: the folder cannot be made or written to.
+        FrameDatabaseError: SQLite refuses to write, or reading back gives something else.
+    """
+
+    def __init__(
+        self, path: str | Path, *, levels: int = 0, meta: Mapping[str, str | int | float | None] | None = None
+    ) -> None:
+        self.path = Path(path)
+        self.levels = levels
+        self.meta = dict(meta or {})
+        self.count = 0
+        self._crc32 = 0
+        self._timestamps: list[float] = []
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._video = self.path.resolve().parent.name
+        self._temporary = self.path.with_name(f"{self.path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+        try:
+            self._connection = sqlite3.connect(self._temporary, isolation_level=None)
+            # The temporary file is thrown away after any failure, so SQLite need not protect it against one.
+            for statement in ("PRAGMA journal_mode=OFF", "PRAGMA synchronous=OFF", *TABLES, "BEGIN"):
+                self._connection.execute(statement)
+        except sqlite3.Error as error:
+            self.discard()
+            raise self._failure(error) from error
+
+    def __enter__(self) -> "FrameWriter":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self.finish()
+        else:
+            self.discard()
+
+    def add(self, jpeg: bytes, *, width: int, timestamp: float | None = None, levels: Sequence[bytes] = ()) -> None:
+        """Append one frame.
+
+        Args:
+            jpeg: the JPEG, stored byte for byte.
+            width: its width in pixels.
+            timestamp: presentation time in seconds; for all frames of a video or for none.
+            levels: the smaller copies, half the side first.
+        """
+        if len(levels) != self.levels:
+            raise ValueError(f"{self.path}: frame {self.count} has {len(levels)} levels, expected {self.levels}")
+        if (timestamp is not None) != (len(self._timestamps) == self.count):
+            raise ValueError(f"{self.path}: frame {self.count}: give every frame a timestamp, or none")
+        number = self.count + 1
+        try:
+            self._connection.execute(
+                "INSERT INTO Images VALUES (?, ?, ?)", (frame_name(self._video, number), jpeg, width)
+            )
+            for level, copy in enumerate(levels, start=1):
+                self._connection.execute("INSERT INTO Levels VALUES (?, ?, ?)", (level, number, copy))
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        if timestamp is not None:
+            self._timestamps.append(timestamp)
+        self._crc32 = zlib.crc32(jpeg, self._crc32)
+        self.count = number
+
+    def finish(self) -> None:
+        """Write the metadata, verify what is on disk, and give the database its name."""
+        if self.count == 0:
+            self.discard()
+            raise FrameDatabaseError(f"{self.path}: no frame was added")
+        try:
+            self._write_meta()
+            self._connection.execute("COMMIT")
+            self._connection.close()
+            self._read_back()
+            _sync(self._temporary)
+            # n_frames first: the database's own name is what says that the video is there.
+            count_file = self._temporary.with_name(f"{COUNT_NAME}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+            try:
+                count_file.write_text(str(self.count))
+                _sync(count_file)
+                count_file.replace(self.path.with_name(COUNT_NAME))
+            finally:
+                count_file.unlink(missing_ok=True)
+            self._temporary.replace(self.path)
+            _sync(self.path.parent)
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove the unfinished file; does nothing after `finish`."""
+        if hasattr(self, "_connection"):
+            self._connection.close()
+        for path in (self._temporary, Path(f"{self._temporary}-journal")):
+            path.unlink(missing_ok=True)
+
+    def _write_meta(self) -> None:
+        rows: dict[str, object] = {
+            **{key: value for key, value in self.meta.items() if value is not None},
+            "format": FORMAT,
+            "frames": self.count,
+            "levels": self.levels,
+            "crc32": self._crc32,
+        }
+        if self._timestamps:
+            rows[TIMESTAMPS] = np.asarray(self._timestamps, "<f8").tobytes()
+        self._connection.executemany("INSERT INTO meta VALUES (?, ?)", sorted(rows.items()))
+
+    def _read_back(self) -> None:
+        """Compare what SQLite returns with what was added, by count and checksum."""
+        connection = connect_read_only(self._temporary)
+        try:
+            checksum, count = 0, 0
+            for rowid, jpeg in connection.execute("SELECT rowid, frames FROM Images ORDER BY rowid"):
+                count += 1
+                checksum = zlib.crc32(jpeg, checksum) if rowid == count else -1
+            (copies,) = connection.execute("SELECT count(*) FROM Levels").fetchone()
+        finally:
+            connection.close()
+        if (count, checksum, copies) != (self.count, self._crc32, self.count * self.levels):
+            raise FrameDatabaseError(
+                f"{self.path}: reading back gives {count} frames and {copies} level copies that differ from the "
+                f"{self.count} frames written; check the disk"
+            )
+
+    def _failure(self, error: sqlite3.Error) -> FrameDatabaseError:
+        return FrameDatabaseError(f"{self.path}: cannot write: {error}")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
