@@ -1,0 +1,375 @@
+"""Synthetic videos with known answers: one textured shape moving over a textured, slowly drifting background.
+
+The classes differ by motion alone. Position lives on a torus (what leaves on the left comes back on the right) and
+size on a circle (a growing shape jumps back to the smallest size), and both start uniformly at random, so at every
+frame number every class has the same distribution of still frames: a single frame says nothing about its class, and
+a network that scores above chance has learned motion.
+
+Textures have the 1/f amplitude spectrum of natural images, so JPEG and H.264 behave as they do on real video.
+"""
+
+import csv
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from tqdm import tqdm
+
+__all__ = ["ACTIONS", "SynthOptions", "SynthReport", "frame_planes", "synthesise_videos", "trajectory"]
+
+logger = logging.getLogger(__name__)
+
+# Per action: direction of travel (x right, y down), sense of rotation (+1 clockwise on the screen), change of size.
+ACTIONS: dict[str, tuple[int, int, int, int]] = {
+    "move_left": (-1, 0, 0, 0),
+    "move_right": (1, 0, 0, 0),
+    "move_up": (0, -1, 0, 0),
+    "move_down": (0, 1, 0, 0),
+    "orbit_clockwise": (0, 0, 1, 0),
+    "orbit_anticlockwise": (0, 0, -1, 0),
+    "grow": (0, 0, 0, 1),
+    "shrink": (0, 0, 0, -1),
+}
+_STILL = (0, 0, 0, 0)
+_SHAPES = ("disc", "square", "triangle", "ring", "star")
+
+# Lengths in units of the frame height, times in seconds.
+_RADIUS = (0.09, 0.2)
+_SPEED = (0.28, 0.45)
+_ORBIT_RADIUS = (0.14, 0.2)
+_PERIOD = (1.0, 1.5)  # of one turn, and of the way from the smallest to the largest size
+_DRIFT = 0.04  # largest speed of the background
+
+
+@dataclass(frozen=True)
+class SynthOptions:
+    """What `synthesise_videos` makes; equal options give equal frames."""
+
+    videos: int = 400
+    """Number of trimmed videos, one action each, spread evenly over the classes."""
+    untrimmed: int = 0
+    """Number of longer videos that hold several actions with still pauses between them."""
+    frames: int = 56
+    """Frames of a trimmed video; an untrimmed one has 3 to 6 actions of this length."""
+    width: int = 340
+    """Frame width in pixels, even."""
+    height: int = 256
+    """Frame height in pixels, even."""
+    fps: int = 25
+    """Frames per second."""
+    test_share: float = 0.25
+    """Share of the videos of each class that the split calls "test"."""
+    seed: int = 0
+    """Seed of everything random."""
+
+    def __post_init__(self) -> None:
+        if self.videos < 0 or self.untrimmed < 0 or self.videos + self.untrimmed == 0:
+            raise ValueError(f"videos={self.videos} and untrimmed={self.untrimmed}: nothing to make")
+        if self.frames < 2 or self.fps < 1 or self.seed < 0:
+            raise ValueError(
+                f"frames={self.frames}, fps={self.fps}, seed={self.seed}: at least 2, 1 and 0 are needed for them"
+            )
+        if min(self.width, self.height) < 32 or self.width % 2 or self.height % 2:
+            raise ValueError(f"frame size {self.width}x{self.height}: both sides must be even and at least 32")
+        if not 0 <= self.test_share < 1:
+            raise ValueError(f"test_share={self.test_share} is not in [0, 1)")
+
+
+@dataclass(frozen=True)
+class SynthReport:
+    """What is in the folder after `synthesise_videos`."""
+
+    videos: int
+    untrimmed: int
+    frames: int
+    size_bytes: int
+    made: int
+    """Videos written by this call; the others were there already."""
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """Frames [start, stop) of a video show `action`."""
+
+    action: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class _Video:
+    path: str
+    split: str
+    number: tuple[int, int]
+    """(kind, index): with the seed, the source of everything random in this video."""
+    frames: int
+    segments: tuple[_Segment, ...]
+
+
+def synthesise_videos(
+    dst: str | Path, options: SynthOptions | None = None, *, workers: int | None = None, overwrite: bool = False
+) -> SynthReport:
+    """Write a data set of moving shapes: H.264 files and the tables that say what they show.
+
+    The folder gets `videos/<class>/<video>.mp4` with `labels.csv` (label, id, split) and, if asked for,
+    `untrimmed/<video>.mp4` with `segments.csv` (label, id, time_start, time_end, split; seconds). `synth.json` holds
+    the options. A second call with equal options adds only what is missing.
+
+    Args:
+        dst: folder to fill; made if needed.
+        options: what to make.
+        workers: processes; None takes one for each core, 1 stays in this process.
+        overwrite: replace what an earlier call with other options made.
+
+    Raises:
+        FileExistsError: the folder holds something else, or the result of other options and `overwrite` is not set.
+    """
+    dst, options = Path(dst), options or SynthOptions()
+    _claim(dst, options, overwrite)
+    videos = _plan(options)
+    _write_tables(dst, options, videos)
+    missing = [video for video in videos if not (dst / video.path).exists()]
+    for folder in {(dst / video.path).parent for video in missing}:
+        folder.mkdir(parents=True, exist_ok=True)
+    logger.info("%d videos to make in %s, %d there already", len(missing), dst, len(videos) - len(missing))
+    workers = min(workers or os.cpu_count() or 1, max(1, len(missing)))
+    if workers == 1:
+        for video in tqdm(missing, unit="video", disable=None):
+            _write_video(dst, options, video)
+    else:
+        # spawn: a fork would copy whatever threads the caller (torch, say) has in whatever state they are
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+            jobs = [pool.submit(_write_video, dst, options, video) for video in missing]
+            for job in tqdm(as_completed(jobs), total=len(jobs), unit="video", disable=None):
+                job.result()
+    return SynthReport(
+        videos=options.videos,
+        untrimmed=options.untrimmed,
+        frames=sum(video.frames for video in videos),
+        size_bytes=sum((dst / video.path).stat().st_size for video in videos),
+        made=len(missing),
+    )
+
+
+def _claim(dst: Path, options: SynthOptions, overwrite: bool) -> None:
+    """Make sure that `dst` is ours: new, empty, or an earlier result whose options are on record."""
+    record = dst / "synth.json"
+    dst.mkdir(parents=True, exist_ok=True)
+    if record.exists():
+        if json.loads(record.read_text()) == asdict(options):
+            return
+        if not overwrite:
+            raise FileExistsError(f"{dst} was made with other options (see {record}); overwrite replaces it")
+        for name in ("videos", "untrimmed"):
+            shutil.rmtree(dst / name, ignore_errors=True)
+        for name in ("labels.csv", "segments.csv", "synth.json"):
+            (dst / name).unlink(missing_ok=True)
+    elif any(dst.iterdir()):
+        raise FileExistsError(f"{dst} holds files that vidseg synth did not make; choose an empty folder")
+    record.write_text(json.dumps(asdict(options), indent=2) + "\n")
+
+
+def _plan(options: SynthOptions) -> list[_Video]:
+    """Every video with its split and segments; pixels come later."""
+    videos = []
+    actions = list(ACTIONS)
+    for index in range(options.videos):
+        action, number = actions[index % len(actions)], index // len(actions)
+        in_class = len(range(index % len(actions), options.videos, len(actions)))
+        split = "test" if number >= in_class - round(in_class * options.test_share) else "train"
+        path = f"videos/{action}/{action}_{number:04d}.mp4"
+        videos.append(_Video(path, split, (0, index), options.frames, (_Segment(action, 0, options.frames),)))
+    for index in range(options.untrimmed):
+        rng = np.random.default_rng((options.seed, 1, index, 0))
+        segments, clock = [], 0
+        for _ in range(rng.integers(3, 7)):
+            start = clock + int(options.frames * rng.uniform(0.3, 0.8))
+            clock = start + max(2, int(options.frames * rng.uniform(0.7, 1.3)))
+            segments.append(_Segment(str(rng.choice(actions)), start, clock))
+        frames = clock + int(options.frames * rng.uniform(0.3, 0.8))
+        split = "test" if index >= options.untrimmed - round(options.untrimmed * options.test_share) else "train"
+        videos.append(_Video(f"untrimmed/untrimmed_{index:04d}.mp4", split, (1, index), frames, tuple(segments)))
+    return videos
+
+
+def _write_tables(dst: Path, options: SynthOptions, videos: Sequence[_Video]) -> None:
+    def write(name: str, header: list[str], rows: list[list[object]]) -> None:
+        with (dst / name).open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([header, *rows])
+
+    trimmed = [video for video in videos if video.number[0] == 0]
+    untrimmed = [video for video in videos if video.number[0] == 1]
+    if trimmed:
+        rows: list[list[object]] = [[v.segments[0].action, Path(v.path).stem, v.split] for v in trimmed]
+        write("labels.csv", ["label", "id", "split"], rows)
+    if untrimmed:
+        rows = [
+            [part.action, Path(video.path).stem, part.start / options.fps, part.stop / options.fps, video.split]
+            for video in untrimmed
+            for part in video.segments
+        ]
+        write("segments.csv", ["label", "id", "time_start", "time_end", "split"], rows)
+
+
+def trajectory(
+    rng: np.random.Generator, motion: np.ndarray, *, aspect: float, fps: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where the shape is and how large, in every frame.
+
+    Args:
+        rng: source of start, speed, orbit and sizes.
+        motion: int (T, 4), the row of `ACTIONS` (or zeros: still) that leads to each frame from the one before it.
+        aspect: frame width over frame height.
+        fps: frames per second.
+
+    Returns:
+        x (T,) in [0, aspect), y (T,) in [0, 1) and radius (T,), all in units of the frame height.
+    """
+    start_x, start_y, phase, start_size = rng.uniform(size=4)
+    speed, orbit, period = rng.uniform(*_SPEED), rng.uniform(*_ORBIT_RADIUS), rng.uniform(*_PERIOD)
+    steps = np.cumsum(motion, axis=0) / fps
+    angle = 2 * np.pi * (phase + steps[:, 2] / period)
+    x = (start_x * aspect + steps[:, 0] * speed + orbit * np.cos(angle)) % aspect
+    y = (start_y + steps[:, 1] * speed + orbit * np.sin(angle)) % 1.0
+    size = (start_size + steps[:, 3] / period) % 1.0
+    return x, y, _RADIUS[0] * (_RADIUS[1] / _RADIUS[0]) ** size
+
+
+def _noise(rng: np.random.Generator, height: int, width: int, *, exponent: float = 1.0) -> np.ndarray:
+    """Float32 (height, width) noise with amplitude 1/f**exponent, mean 0 and deviation 1, periodic in both axes."""
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width)[None, :] * height)
+    frequency[0, 0] = np.inf
+    spectrum = np.fft.rfft2(rng.standard_normal((height, width))) / frequency**exponent
+    noise = np.fft.irfft2(spectrum, s=(height, width))
+    return (noise / noise.std()).astype(np.float32)
+
+
+class _Texture:
+    """A periodic YUV 4:2:0 picture that can be looked at from any position, in fractions of a pixel."""
+
+    def __init__(self, rng: np.random.Generator, height: int, width: int, *, luma: float, grain: float):
+        # Soft-edged patches under fine noise: the large contrasts of a scene and the grain of its surfaces.
+        patches = np.tanh(2 * _noise(rng, height, width, exponent=1.6))
+        self._planes = [luma + 20 * patches + grain * _noise(rng, height, width, exponent=1.0)]
+        for centre in rng.uniform(96, 160, size=2):
+            tint = rng.uniform(-10, 10) * patches[::2, ::2] + 0.4 * grain * _noise(
+                rng, height // 2, width // 2, exponent=1.3
+            )
+            self._planes.append((centre + tint).astype(np.float32))
+        self._doubled = [np.tile(plane, (2, 2)) for plane in self._planes]
+
+    def view(self, dx: float, dy: float) -> list[np.ndarray]:
+        """The planes moved by (dx, dy) luma pixels."""
+        result = []
+        for plane, doubled, scale in zip(self._planes, self._doubled, (1, 2, 2), strict=True):
+            height, width = plane.shape
+            top, left = (-dy / scale) % height, (-dx / scale) % width
+            i, j = int(top), int(left)
+            a, b = np.float32(top - i), np.float32(left - j)
+            rows = doubled[i : i + height + 1]
+            columns = rows[:, j : j + width] * (1 - b) + rows[:, j + 1 : j + 1 + width] * b
+            result.append(columns[:-1] * (1 - a) + columns[1:] * a)
+        return result
+
+    def sample(self, plane: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """Plane `plane` at float positions v (rows) and u (columns), bilinear, of the positions' shape."""
+        picture = self._planes[plane]
+        height, width = picture.shape
+        i, j = np.floor(v).astype(np.intp), np.floor(u).astype(np.intp)
+        a, b = (v - i).astype(np.float32), (u - j).astype(np.float32)
+        i, j, i1, j1 = i % height, j % width, (i + 1) % height, (j + 1) % width
+        upper = picture[i, j] * (1 - b) + picture[i, j1] * b
+        lower = picture[i1, j] * (1 - b) + picture[i1, j1] * b
+        return upper * (1 - a) + lower * a
+
+
+def _distance(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Distance from the edge of a shape of radius 1 (negative inside), near the edge in units of that radius."""
+    if shape == "disc":
+        return np.hypot(x, y) - 1
+    if shape == "ring":
+        return np.abs(np.hypot(x, y) - 0.72) - 0.28
+    if shape == "square":
+        return np.maximum(np.abs(x), np.abs(y)) - 0.85
+    if shape == "triangle":
+        return np.maximum(np.abs(x) * 0.866 + y * 0.5, -y) - 0.55
+    # star: five petals
+    return np.hypot(x, y) - (0.72 + 0.28 * np.cos(5 * np.arctan2(y, x)))
+
+
+def frame_planes(
+    rng: np.random.Generator, motion: np.ndarray, *, width: int, height: int, fps: float
+) -> Iterator[list[np.ndarray]]:
+    """Yield the Y, U and V planes (4:2:0, limited range, uint8) of each frame of one video.
+
+    Args:
+        rng: source of everything random in the video.
+        motion: int (T, 4), see `trajectory`.
+        width: frame width in pixels, even.
+        height: frame height in pixels, even.
+        fps: frames per second.
+    """
+    x, y, radius = trajectory(rng, motion, aspect=width / height, fps=fps)
+    luma = rng.uniform(70, 165)
+    contrast = rng.uniform(40, 60) * (1 if luma < 117 else -1)
+    grain = rng.uniform(3, 7)  # makes JPEGs of 12 to 25 KB at 340x256 and quality 90, as natural video does
+    ground = _Texture(rng, height, width, luma=luma, grain=grain)
+    skin = _Texture(rng, 128, 128, luma=luma + contrast, grain=grain)
+    shape, turn = str(rng.choice(_SHAPES)), rng.uniform(0, 2 * np.pi)
+    drift = rng.uniform(-_DRIFT, _DRIFT, size=2) * height / fps
+    cos, sin = np.cos(turn), np.sin(turn)
+    for frame in range(len(motion)):
+        planes = ground.view(*(drift * frame))
+        for index, plane in enumerate(planes):
+            scale = 1 if index == 0 else 2
+            rows, columns = plane.shape
+            r = radius[frame] * height / scale
+            centre_x = x[frame] * height / scale
+            centre_y = y[frame] * height / scale
+            reach = int(r) + 2
+            j = np.arange(int(centre_x) - reach, int(centre_x) + reach + 1)
+            i = np.arange(int(centre_y) - reach, int(centre_y) + reach + 1)
+            dx, dy = ((j - centre_x) / r)[None, :], ((i - centre_y) / r)[:, None]
+            u, v = dx * cos + dy * sin, dy * cos - dx * sin
+            cover = np.clip(0.5 - _distance(shape, u, v) * r, 0, 1).astype(np.float32)
+            # The texture is fixed to the shape: it turns and grows with it.
+            paint = skin.sample(index, u * (45 / scale), v * (45 / scale))
+            place = np.ix_(i % rows, j % columns)
+            plane[place] += cover * (paint - plane[place])
+        yield [np.clip(plane + 0.5, 16, 235 if k == 0 else 240).astype(np.uint8) for k, plane in enumerate(planes)]
+
+
+def _write_video(dst: Path, options: SynthOptions, video: _Video) -> None:
+    """Render and encode one video; the file appears under its name only when it is whole."""
+    motion = np.zeros((video.frames, 4), dtype=np.int64)
+    for part in video.segments:
+        motion[part.start : part.stop] = ACTIONS[part.action]
+    rng = np.random.default_rng((options.seed, *video.number, 1))
+    path = dst / video.path
+    temporary = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        with av.open(str(temporary), "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=options.fps)
+            stream.width, stream.height, stream.pix_fmt = options.width, options.height, "yuv420p"
+            stream.time_base = Fraction(1, options.fps)
+            stream.codec_context.thread_count = 1
+            stream.options = {"preset": "veryfast", "crf": "20"}
+            planes = frame_planes(rng, motion, width=options.width, height=options.height, fps=options.fps)
+            for number, (luma, blue, red) in enumerate(planes):
+                image = np.concatenate([plane.reshape(-1) for plane in (luma, blue, red)])
+                frame = av.VideoFrame.from_ndarray(image.reshape(-1, options.width), format="yuv420p")
+                frame.pts, frame.time_base = number, Fraction(1, options.fps)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,7 @@
+"""Networks: one architecture to a file, a registry of names, loading of published weights."""
+
+from vidseg.models import srtg  # noqa: F401  (fills the registry)
+from vidseg.models._registry import create_model, list_models, register_model
+from vidseg.models._weights import LoadReport, load_weights
+
+__all__ = ["LoadReport", "create_model", "list_models", "load_weights", "register_model"]

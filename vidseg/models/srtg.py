@@ -1,0 +1,240 @@
+"""Plain and SRTG 3-D ResNets: Squeeze and Recursion with temporal gates.
+
+"Learn to cycle: Time-consistent feature discovery for action recognition", Pattern Recognition Letters 141 (2021),
+arXiv 2006.08247. Each block's output is squeezed over space to one vector per frame, an LSTM runs over those vectors,
+and its output multiplies the block's output. The temporal gate lets a clip pass unchanged unless the two sequences of
+vectors, before and after the LSTM, agree frame by frame (cyclic consistency).
+
+Names of parameters, widths (every depth ends in 512 channels: the bottleneck does not expand) and the absence of
+grouped convolutions in the "xt" networks are those of the published weights. All published weights have the gate off.
+
+Shapes: B clips, C channels, T frames, H, W, K classes.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from vidseg.models._registry import register_model
+
+__all__ = ["PLACEMENTS", "SqueezeRecursion", "SrtgResNet", "cycle_consistent"]
+
+PLACEMENTS = ("start", "top", "mid", "end", "res", "final")
+
+
+def cycle_consistent(a: Tensor, b: Tensor) -> Tensor:
+    """Whether each frame's nearest frame in the other sequence is the frame of the same number, in both directions.
+
+    Distance is Euclidean over channels; equally near frames count as agreement.
+
+    Args:
+        a: (B, C, T) features.
+        b: (B, C, T) features.
+
+    Returns:
+        bool (B,), without gradient.
+    """
+    with torch.no_grad():
+        # The plain method, not the matrix product: the latter cannot tell equal frames from nearly equal ones.
+        distance = torch.cdist(
+            a.transpose(1, 2).float(), b.transpose(1, 2).float(), compute_mode="donot_use_mm_for_euclid_dist"
+        )
+        same = distance.diagonal(dim1=1, dim2=2)
+        return ((same <= distance.amin(dim=2)) & (same <= distance.amin(dim=1))).all(dim=1)
+
+
+class SqueezeRecursion(nn.Module):
+    """Multiply features by the output of an LSTM over their spatial means (section 3 of the paper).
+
+    Args:
+        channels: C.
+        gate: multiply only the clips whose means and LSTM outputs are cycle consistent; the others pass unchanged.
+    """
+
+    def __init__(self, channels: int, *, gate: bool = False):
+        super().__init__()
+        self.lstm = nn.LSTM(channels, channels, num_layers=2)
+        self.gate = gate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, H, W) -> (B, C, T, H, W)."""
+        squeezed = x.mean(dim=(3, 4))
+        recurrent = self.lstm(squeezed.permute(2, 0, 1))[0].permute(1, 2, 0)
+        fused = x * recurrent[..., None, None]
+        if not self.gate:
+            return fused
+        return torch.where(cycle_consistent(squeezed, recurrent)[:, None, None, None, None], fused, x)
+
+
+@dataclass(frozen=True)
+class _Design:
+    """What a network's name stands for."""
+
+    kind: str
+    """"r3d": 3x3x3 convolutions, "r2plus1d": their spatial and temporal factors."""
+    blocks: tuple[int, int, int, int]
+    bottleneck: bool
+    groups: int = 1
+    group_width: int = 64
+
+    def widen(self, channels: int) -> int:
+        """Inner width of a bottleneck. The "groups" of the xt names only widen: no published convolution is grouped."""
+        return int(channels * self.group_width / 64) * self.groups
+
+
+def _norm_relu(channels: int) -> tuple[nn.Module, nn.Module]:
+    return nn.BatchNorm3d(channels), nn.ReLU(inplace=True)
+
+
+def _stem(kind: str, outputs: int, middle: int) -> nn.Sequential:
+    if kind == "r3d":
+        conv = nn.Conv3d(3, outputs, (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False)
+        return nn.Sequential(conv, *_norm_relu(outputs))
+    spatial = nn.Conv3d(3, middle, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False)
+    temporal = nn.Conv3d(middle, outputs, (3, 1, 1), padding=(1, 0, 0), bias=False)
+    return nn.Sequential(spatial, *_norm_relu(middle), temporal, *_norm_relu(outputs))
+
+
+def _conv(kind: str, inputs: int, outputs: int, middle: int, stride: int) -> nn.Sequential:
+    """A 3x3x3 convolution, or its two factors with `middle` channels between them."""
+    if kind == "r3d":
+        return nn.Sequential(nn.Conv3d(inputs, outputs, 3, stride=stride, padding=1, bias=False))
+    spatial = nn.Conv3d(inputs, middle, (1, 3, 3), stride=(1, stride, stride), padding=(0, 1, 1), bias=False)
+    temporal = nn.Conv3d(middle, outputs, (3, 1, 1), stride=(stride, 1, 1), padding=(1, 0, 0), bias=False)
+    return nn.Sequential(spatial, *_norm_relu(middle), temporal)
+
+
+class _Block(nn.Module):
+    """A residual block of two convolutions, or of three (bottleneck), with Squeeze and Recursion at one place."""
+
+    def __init__(self, design: _Design, inputs: int, outputs: int, stride: int, placement: str | None, gate: bool):
+        super().__init__()
+        # As many channels between the two factors as give the parameter count of the 3x3x3 convolution.
+        middle = (27 * inputs * outputs) // (9 * inputs + 3 * outputs)
+        if design.bottleneck:
+            inner, middle = design.widen(outputs), design.widen(middle)
+            self.conv1 = nn.Sequential(nn.Conv3d(inputs, inner, 1, bias=False), *_norm_relu(inner))
+            self.conv2 = nn.Sequential(_conv(design.kind, inner, inner, middle, stride), *_norm_relu(inner))
+            self.conv3 = nn.Sequential(nn.Conv3d(inner, outputs, 1, bias=False), nn.BatchNorm3d(outputs))
+        else:
+            inner = outputs
+            self.conv1 = nn.Sequential(_conv(design.kind, inputs, outputs, middle, stride), *_norm_relu(outputs))
+            self.conv2 = nn.Sequential(_conv(design.kind, outputs, outputs, middle, 1), nn.BatchNorm3d(outputs))
+            self.conv3 = nn.Sequential()
+        self.downsample = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            shortcut = nn.Conv3d(inputs, outputs, 1, stride=stride, bias=False)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm3d(outputs))
+        self.relu = nn.ReLU(inplace=True)
+        self.placement = placement
+        if placement is not None:
+            channels = {"start": inputs, "top": inner, "mid": inner}.get(placement, outputs)
+            self.sar = SqueezeRecursion(channels, gate=gate)
+
+    def _recur(self, place: str, x: Tensor) -> Tensor:
+        return self.sar(x) if place == self.placement else x
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self._recur("start", x)
+        out = self._recur("mid", self.conv2(self._recur("top", self.conv1(x))))
+        out = self._recur("end", self.conv3(out)) + self._recur("res", self.downsample(x))
+        return self._recur("final", self.relu(out))
+
+
+class SrtgResNet(nn.Module):
+    """A 3-D or (2+1)-D residual network, with Squeeze and Recursion in every block or in none.
+
+    Args:
+        design: kind of convolution, blocks of each stage, kind of block: what the names of the registry stand for.
+        num_classes: K.
+        placement: where Squeeze and Recursion stands in a block: "start" (its input, for both branches), "top" (after
+            the first convolution), "mid" (after the second), "end" (before the sum; in a block of two convolutions
+            the same as "mid"), "res" (on the shortcut), "final" (after the sum, as published). None leaves it out.
+        gate: temporal gates, see `SqueezeRecursion`; off in all published weights.
+        width: multiplier of all widths, rounded to multiples of 8, for small machines; 1.0 is as published.
+    """
+
+    def __init__(
+        self,
+        design: _Design,
+        *,
+        num_classes: int,
+        placement: str | None = "final",
+        gate: bool = False,
+        width: float = 1.0,
+    ):
+        super().__init__()
+        if placement is not None and placement not in PLACEMENTS:
+            raise ValueError(f"placement={placement!r} is not one of {', '.join(PLACEMENTS)}")
+        if width <= 0:
+            raise ValueError(f"width={width} must be positive")
+
+        def scale(channels: int) -> int:
+            return channels if width == 1 else max(8, 8 * round(channels * width / 8))
+
+        def stage(inputs: int, outputs: int, count: int, stride: int) -> nn.Sequential:
+            first = _Block(design, inputs, outputs, stride, placement, gate)
+            rest = (_Block(design, outputs, outputs, 1, placement, gate) for _ in range(count - 1))
+            return nn.Sequential(first, *rest)
+
+        widths = [scale(channels) for channels in (64, 128, 256, 512)]
+        self.num_classes = num_classes
+        self.num_features = widths[3]
+        self.stem = _stem(design.kind, widths[0], scale(45))
+        self.pool = nn.MaxPool3d(3, stride=2, padding=1)
+        self.layer1 = stage(widths[0], widths[0], design.blocks[0], 1)
+        self.layer2 = stage(widths[0], widths[1], design.blocks[1], 2)
+        self.layer3 = stage(widths[1], widths[2], design.blocks[2], 2)
+        self.layer4 = stage(widths[2], widths[3], design.blocks[3], 2)
+        self.avgpool = nn.AdaptiveAvgPool3d(1)
+        self.fc = nn.Linear(self.num_features, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.normal_(self.fc.weight, std=0.01)
+        nn.init.zeros_(self.fc.bias)
+
+    def forward_features(self, clips: Tensor) -> Tensor:
+        """Clips (B, 3, T, H, W), normalised -> feature maps (B, C, T', H', W') of the last stage."""
+        x = self.pool(self.stem(clips))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Clips (B, 3, T, H, W), normalised -> logits (B, K)."""
+        return self.fc(self.avgpool(self.forward_features(clips)).flatten(1))
+
+
+def _srtg(
+    design: _Design, *, num_classes: int, placement: str = "final", gate: bool = False, width: float = 1.0
+) -> SrtgResNet:
+    return SrtgResNet(design, num_classes=num_classes, placement=placement, gate=gate, width=width)
+
+
+def _plain(design: _Design, *, num_classes: int, width: float = 1.0) -> SrtgResNet:
+    return SrtgResNet(design, num_classes=num_classes, placement=None, width=width)
+
+
+_BLOCKS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
+}
+
+
+def _designs(kind: str) -> dict[str, _Design]:
+    designs = {f"{kind}_{depth}": _Design(kind, blocks, depth >= 50) for depth, blocks in _BLOCKS.items()}
+    designs[f"{kind}xt50_32x4d"] = _Design(kind, _BLOCKS[50], True, groups=32, group_width=4)
+    designs[f"{kind}xt101_32x8d"] = _Design(kind, _BLOCKS[101], True, groups=32, group_width=8)
+    designs[f"wide_{kind}50_2"] = _Design(kind, _BLOCKS[50], True, group_width=128)
+    designs[f"wide_{kind}101_2"] = _Design(kind, _BLOCKS[101], True, group_width=128)
+    return designs
+
+
+for _name, _design in (_designs("r3d") | _designs("r2plus1d")).items():
+    register_model(_name, partial(_plain, _design))
+    register_model(f"srtg_{_name}", partial(_srtg, _design))
