@@ -43,9 +43,9 @@ _STILL = (0, 0, 0, 0)
 _SHAPES = ("disc", "square", "triangle", "ring", "star")
 
 # Lengths in units of the frame height, times in seconds.
-_RADIUS = (0.09, 0.2)
-_SPEED = (0.28, 0.45)
-_ORBIT_RADIUS = (0.14, 0.2)
+_RADIUS = (0.12, 0.25)
+_SPEED = (0.4, 0.6)
+_ORBIT_RADIUS = (0.16, 0.22)
 _PERIOD = (1.0, 1.5)  # of one turn, and of the way from the smallest to the largest size
 _DRIFT = 0.04  # largest speed of the background
 
@@ -259,9 +259,9 @@ class _Texture:
     def __init__(self, rng: np.random.Generator, height: int, width: int, *, luma: float, grain: float):
         # Soft-edged patches under fine noise: the large contrasts of a scene and the grain of its surfaces.
         patches = np.tanh(2 * _noise(rng, height, width, exponent=1.6))
-        self._planes = [luma + 20 * patches + grain * _noise(rng, height, width, exponent=1.0)]
-        for centre in rng.uniform(96, 160, size=2):
-            tint = rng.uniform(-10, 10) * patches[::2, ::2] + 0.4 * grain * _noise(
+        self._planes = [luma + 12 * patches + grain * _noise(rng, height, width, exponent=1.0)]
+        for centre in rng.uniform(112, 144, size=2):
+            tint = rng.uniform(-6, 6) * patches[::2, ::2] + 0.4 * grain * _noise(
                 rng, height // 2, width // 2, exponent=1.3
             )
             self._planes.append((centre + tint).astype(np.float32))
@@ -319,8 +319,8 @@ def frame_planes(
         fps: frames per second.
     """
     x, y, radius = trajectory(rng, motion, aspect=width / height, fps=fps)
-    luma = rng.uniform(70, 165)
-    contrast = rng.uniform(40, 60) * (1 if luma < 117 else -1)
+    luma = rng.uniform(95, 140)
+    contrast = rng.uniform(60, 80) * (1 if luma < 117 else -1)
     grain = rng.uniform(3, 7)  # makes JPEGs of 12 to 25 KB at 340x256 and quality 90, as natural video does
     ground = _Texture(rng, height, width, luma=luma, grain=grain)
     skin = _Texture(rng, 128, 128, luma=luma + contrast, grain=grain)

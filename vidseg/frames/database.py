@@ -41,6 +41,7 @@ class FrameDatabase:
         path = Path(path)
         self.path = path / "frames.db" if path.is_dir() else path
         self.closed = False
+        self._frame_size: tuple[int, int] | None = None
         connection = connect_read_only(self.path)
         try:
             self.meta: dict[str, Any] = _read_meta(connection)
@@ -88,21 +89,21 @@ class FrameDatabase:
     @property
     def frame_size(self) -> tuple[int, int]:
         """(height, width) in pixels of the stored frames."""
-        if "height" not in self.meta:
-            _, height, width, _ = self.decode([0]).shape
-            self.meta.update(height=height, width=width)
-        return int(self.meta["height"]), int(self.meta["width"])
+        if self._frame_size is None:
+            if "height" in self.meta:
+                self._frame_size = int(self.meta["height"]), int(self.meta["width"])
+            else:
+                self._frame_size = tuple(self.decode([0]).shape[1:3])
+        return self._frame_size
 
     @property
     def timestamps(self) -> np.ndarray | None:
         """Presentation time of each frame in seconds, float64 (T,); None in files of the published form."""
+        if not self.meta:
+            return None
         connection = connect_read_only(self.path)
         try:
-            row = (
-                connection.execute("SELECT value FROM meta WHERE key = ?", (TIMESTAMPS,)).fetchone()
-                if self.meta
-                else None
-            )
+            row = connection.execute("SELECT value FROM meta WHERE key = ?", (TIMESTAMPS,)).fetchone()
         finally:
             connection.close()
         return None if row is None else np.frombuffer(row[0], "<f8").copy()

@@ -44,7 +44,7 @@ class FrameWriter:
         self.meta = dict(meta or {})
         self.count = 0
         self._crc32 = 0
-        self._timestamps: list[float] = []
+        self.timestamps: list[float] = []
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._video = self.path.resolve().parent.name
         self._temporary = self.path.with_name(f"{self.path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
@@ -77,7 +77,7 @@ class FrameWriter:
         """
         if len(levels) != self.levels:
             raise ValueError(f"{self.path}: frame {self.count} has {len(levels)} levels, expected {self.levels}")
-        if (timestamp is not None) != (len(self._timestamps) == self.count):
+        if (timestamp is not None) != (len(self.timestamps) == self.count):
             raise ValueError(f"{self.path}: frame {self.count}: give every frame a timestamp, or none")
         number = self.count + 1
         try:
@@ -89,7 +89,7 @@ class FrameWriter:
         except sqlite3.Error as error:
             raise self._failure(error) from error
         if timestamp is not None:
-            self._timestamps.append(timestamp)
+            self.timestamps.append(timestamp)
         self._crc32 = zlib.crc32(jpeg, self._crc32)
         self.count = number
 
@@ -134,8 +134,8 @@ class FrameWriter:
             "levels": self.levels,
             "crc32": self._crc32,
         }
-        if self._timestamps:
-            rows[TIMESTAMPS] = np.asarray(self._timestamps, "<f8").tobytes()
+        if self.timestamps:
+            rows[TIMESTAMPS] = np.asarray(self.timestamps, "<f8").tobytes()
         self._connection.executemany("INSERT INTO meta VALUES (?, ?)", sorted(rows.items()))
 
     def _read_back(self) -> None:

@@ -1,0 +1,300 @@
+"""One job, start to end: a video, a folder of JPEGs or a database becomes one frames.db."""
+
+import errno
+import functools
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import av.error
+
+import vidseg
+from vidseg.convert.decoding import DamagedVideoError, TimedFrame, VideoError, VideoSource, at_rate
+from vidseg.convert.encoding import FrameEncoder
+from vidseg.convert.options import ConvertOptions, target_size
+from vidseg.convert.sources import Job, numbered_jpegs
+from vidseg.frames import FrameDatabase, FrameDatabaseError, FrameWriter, decode_jpeg, encode_rgb, recode_jpeg
+from vidseg.frames.jpeg import resize_frame
+from vidseg.frames.schema import COUNT_NAME, DATABASE_NAME
+from vidseg.frames.writer import TEMPORARY_SUFFIX
+
+__all__ = ["Outcome", "convert_one", "finished_outcome"]
+
+Heartbeat = Callable[[int], None]
+
+# Errors that the next video would meet as well.
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EFBIG}
+
+
+@dataclass
+class Outcome:
+    """What became of one job.
+
+    Attributes:
+        state: "converted", "kept" (was there already), "recovered" (converted, with damage in the source), "failed",
+            or "not started".
+        target: folder below the data set's jpg/.
+        frames, height, width, fps: of the database.
+        duration: seconds of video.
+        bytes: size of frames.db.
+        seconds: time that the conversion took.
+        problem: what went wrong, or None.
+        fatal: the target cannot be written to, so going on makes no sense.
+        other_options: a kept database was made with other options than asked now.
+    """
+
+    source: str
+    target: str
+    state: str
+    label: str | None = None
+    split: str | None = None
+    frames: int = 0
+    height: int = 0
+    width: int = 0
+    fps: float | None = None
+    duration: float = 0.0
+    bytes: int = 0
+    seconds: float = 0.0
+    problem: str | None = None
+    fatal: bool = False
+    other_options: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for reports and for the way between processes."""
+        return asdict(self)
+
+
+@dataclass
+class _Frames:
+    """Encoded frames of one source as they come, and what is known about it."""
+
+    stream: Iterator[tuple[list[bytes], int, float | None]]  # JPEGs, width, time
+    properties: dict[str, str | int | float | None]
+    damage: list[str] = field(default_factory=list)
+
+
+def convert_one(job: Job, jpg_folder: Path, options: ConvertOptions, heartbeat: Heartbeat) -> Outcome:
+    """Convert one job and say what became of it; an error of the source or the disk is told, not raised.
+
+    Args:
+        job: what to do.
+        jpg_folder: the data set's jpg/.
+        options: the user's choices.
+        heartbeat: called with the number of frames so far, at least once for each frame.
+    """
+    began = time.perf_counter()
+    outcome = Outcome(job.source, job.target, "failed", job.label, job.split)
+    try:
+        database = _convert(job, jpg_folder / job.target / DATABASE_NAME, options, heartbeat)
+    except VideoError as error:
+        outcome.problem = str(error)
+    except FrameDatabaseError as error:
+        outcome.problem = str(error)
+        outcome.fatal = "cannot write" in outcome.problem
+    except av.error.FFmpegError as error:
+        outcome.problem = f"FFmpeg: {error}"
+    except OSError as error:
+        outcome.problem = f"cannot write to {jpg_folder / job.target}: {error.strerror or error}"
+        outcome.fatal = error.errno in _DISK_ERRORS
+    except (ValueError, RuntimeError, MemoryError) as error:
+        outcome.problem = f"{type(error).__name__}: {error}".splitlines()[0]
+    else:
+        outcome = _describe(job, database)
+    outcome.seconds = round(time.perf_counter() - began, 3)
+    return outcome
+
+
+def finished_outcome(job: Job, jpg_folder: Path, options: ConvertOptions) -> Outcome | None:
+    """The outcome of a job that an earlier run finished; None where it has to be done (again).
+
+    A database counts when it is whole, has its n_frames, and was made from the same source: same name and size, same
+    times of a clip.
+    """
+    path = jpg_folder / job.target / DATABASE_NAME
+    if not path.is_file() or not path.with_name(COUNT_NAME).is_file():
+        return None
+    try:
+        database = FrameDatabase(path)
+    except FrameDatabaseError:
+        return None
+    meta = database.meta
+    same_source = meta.get("source") == Path(job.source).name and meta.get("source_bytes") == _source_bytes(job)
+    if not same_source or (meta.get("clip_start"), meta.get("clip_stop")) != (job.start, job.stop):
+        return None
+    outcome = _describe(job, database)
+    outcome.state = "kept"
+    outcome.other_options = meta.get("options") != options.recorded()
+    return outcome
+
+
+def _convert(job: Job, path: Path, options: ConvertOptions, heartbeat: Heartbeat) -> FrameDatabase:
+    frames = {"video": _video_frames, "jpegs": _jpeg_frames, "database": _database_frames}[job.kind](job, options)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in path.parent.glob(f"*{TEMPORARY_SUFFIX}"):  # of a run that was killed
+        leftover.unlink(missing_ok=True)
+    writer = FrameWriter(path, levels=options.levels)
+    with writer:
+        for jpegs, width, moment in frames.stream:
+            writer.add(jpegs[0], width=width, timestamp=moment, levels=jpegs[1:])
+            heartbeat(writer.count)
+        if frames.damage and options.damaged == "refuse":
+            raise DamagedVideoError("; ".join(frames.damage))
+        if writer.timestamps != sorted(writer.timestamps):
+            writer.timestamps.sort()
+            frames.properties["timestamps_sorted"] = 1
+        writer.meta = {
+            **frames.properties,
+            "source": Path(job.source).name,
+            "source_bytes": _source_bytes(job),
+            "clip_start": job.start,
+            "clip_stop": job.stop,
+            "damage": json.dumps(frames.damage) if frames.damage else None,
+            "options": options.recorded(),
+            "tool": f"vidseg {vidseg.__version__}",
+        }
+    return FrameDatabase(path)
+
+
+def _describe(job: Job, database: FrameDatabase) -> Outcome:
+    meta = database.meta
+    damage = "; ".join(json.loads(meta["damage"])) if "damage" in meta else None
+    height, width = database.frame_size
+    return Outcome(
+        job.source,
+        job.target,
+        "recovered" if damage else "converted",
+        job.label,
+        job.split,
+        frames=len(database),
+        height=height,
+        width=width,
+        fps=meta.get("fps"),
+        duration=round(meta.get("duration", 0.0), 6),
+        bytes=database.path.stat().st_size,
+        problem=damage,
+    )
+
+
+def _video_frames(job: Job, options: ConvertOptions) -> _Frames:
+    source = VideoSource(Path(job.source), job.start, job.stop)
+    encoder = FrameEncoder(options)
+    frames = _Frames(iter(()), {}, source.damage)
+
+    def stream() -> Iterator[tuple[list[bytes], int, float]]:
+        timed: Iterator[TimedFrame] = iter(source)
+        first, last, count = None, 0.0, 0
+        for item in at_rate(timed, options.fps) if options.fps else timed:
+            jpegs = encoder.encode(item.frame)
+            first = item.time if first is None else min(first, item.time)
+            last, count = max(last, item.time), count + 1
+            yield jpegs, encoder.size[0] if encoder.size else 0, item.time
+        fps = options.fps or source.properties["fps"]
+        width, height = encoder.size or (0, 0)
+        frames.properties.update(source.properties)
+        frames.properties.update(
+            fps=fps,
+            width=width,
+            height=height,
+            duration=last - (first or 0.0) + 1.0 / float(fps or 25.0),
+            rotation=encoder.rotation,
+            source_sha256=_sha256(job.source, Path(job.source).stat().st_mtime_ns),
+            quality=options.quality,
+            chroma=options.chroma,
+            restart_interval=options.restart_interval,
+        )
+
+    frames.stream = stream()
+    return frames
+
+
+def _jpeg_frames(job: Job, options: ConvertOptions) -> _Frames:
+    numbered = numbered_jpegs(Path(job.source))
+    frames = _Frames(iter(()), {"codec": "mjpeg", "container": "folder of JPEG files"})
+    first, last = numbered[0][0], numbered[-1][0]
+    missing = sorted(set(range(first, last + 1)) - {number for number, _ in numbered})
+    if missing:
+        frames.damage.append(f"{len(missing)} frames are missing, the first is number {missing[0]}")
+    blobs = ((path.read_bytes, path.name) for _, path in numbered)
+    times = (index / options.fps for index in range(len(numbered))) if options.fps else None
+    frames.properties["fps"] = options.fps
+    frames.stream = _restored(blobs, times, options, frames)
+    return frames
+
+
+def _database_frames(job: Job, options: ConvertOptions) -> _Frames:
+    try:
+        database = FrameDatabase(job.source)
+    except (FrameDatabaseError, OSError) as error:
+        raise VideoError(str(error)) from error
+    if options.fps is not None:
+        raise VideoError("--fps picks frames from videos by time; convert the video itself to another rate")
+    kept = ("fps", "codec", "container", "pixel_format", "source_width", "source_height", "source_sha256", "rotation")
+    frames = _Frames(iter(()), {key: database.meta[key] for key in kept if key in database.meta})
+    frames.damage += json.loads(database.meta["damage"]) if "damage" in database.meta else []
+    blobs = ((lambda index=index: database.read([index])[0], f"frame {index}") for index in range(len(database)))
+    times = None if database.timestamps is None else iter(database.timestamps.tolist())
+    frames.stream = _restored(blobs, times, options, frames)
+    return frames
+
+
+def _restored(
+    blobs: Iterator[tuple[Callable[[], bytes], str]], times: Iterator[float] | None, options: ConvertOptions, frames: _Frames
+) -> Iterator[tuple[list[bytes], int, float | None]]:
+    """JPEGs of any making, brought to the options' size, restart interval and levels.
+
+    Where neither size nor quality has to change, the pixels stay bit for bit what they were.
+    """
+    size, count, first, moment = None, 0, None, None
+    for read, name in blobs:
+        try:
+            jpeg = read()
+            image = decode_jpeg(jpeg)
+            height, width = image.shape[:2]
+            size = size or target_size(options.size, width, height)
+            keep = not options.reencode and size == (width, height)
+            image = image if (width, height) == size else resize_frame(image, size[::-1])
+            jpegs = encode_rgb(
+                image,
+                options.quality,
+                chroma=options.chroma,
+                restart_interval=options.restart_interval,
+                optimize=options.optimize,
+                levels=options.levels,
+            )
+            if keep:
+                jpegs[0] = recode_jpeg(jpeg, restart_interval=options.restart_interval, optimize=options.optimize)
+        except (RuntimeError, ValueError, OSError) as error:
+            frames.damage.append(f"{name}: {str(error).splitlines()[0]}")
+            if times is not None:
+                next(times)
+            continue
+        moment = None if times is None else next(times)
+        first = moment if first is None else first
+        count += 1
+        yield jpegs, size[0], moment
+    if size is None:
+        raise VideoError(f"no frame could be decoded: {frames.damage[0]}")
+    fps = frames.properties.get("fps")
+    duration = moment - first + 1.0 / (fps or 25.0) if moment is not None and first is not None else 0.0  # type: ignore[operator]
+    frames.properties.update(width=size[0], height=size[1], duration=duration or (count / fps if fps else 0.0))  # type: ignore[operator]
+    frames.properties.update(chroma=options.chroma, restart_interval=options.restart_interval)
+
+
+def _source_bytes(job: Job) -> int:
+    path = Path(job.source)
+    if job.kind == "jpegs":
+        return sum(frame.stat().st_size for _, frame in numbered_jpegs(path))
+    return path.stat().st_size
+
+
+@functools.lru_cache(maxsize=16)  # clips of one long video come one after the other
+def _sha256(path: str, _modified: int) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,190 @@
+"""`convert_videos`: a whole data set, in parallel, resumable."""
+
+import contextlib
+import dataclasses
+import fcntl
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from vidseg.convert.conversion import Outcome, finished_outcome
+from vidseg.convert.options import ConvertOptions
+from vidseg.convert.pool import run_local
+from vidseg.convert.report import ConversionReport
+from vidseg.convert.sources import Job, Listing, find_jobs, in_shard
+from vidseg.labels import VideoRecord, update_catalog
+
+__all__ = ["TargetError", "convert_videos"]
+
+_log = logging.getLogger("vidseg.convert")
+_LOG_EVERY = 10.0  # seconds between progress lines where there is no terminal
+
+
+class TargetError(RuntimeError):
+    """The data set's folder cannot be written to, or another conversion is writing to it."""
+
+
+def convert_videos(
+    source: str | Path, root: str | Path, *, options: ConvertOptions | None = None, **changes: Any
+) -> ConversionReport:
+    """Convert videos to frame databases: `<root>/jpg/<class>/<video>/frames.db`, and list them in catalog.db.
+
+    Run again it keeps what is finished and does the rest. Whatever goes wrong with a video is told in the report,
+    which also stands in `<root>/conversion_report.json`; it stops nobody else's conversion.
+
+    Args:
+        source: a folder of videos (`<class>/<video>` or flat), of folders with JPEG frames, or of frame databases; a
+            single one of these; or a CSV with a column `path`, or with label, id, time_start and time_end.
+        root: the data set to make or to complete.
+        options: all options at once.
+        **changes: single fields of `ConvertOptions`, such as `workers=8, quality=95`.
+
+    Returns:
+        The report; `report.ok` is False if any video failed or is damaged.
+
+    Raises:
+        FileNotFoundError: the source does not exist.
+        ValueError: an option is out of its range, or a CSV is malformed.
+        TypeError: there is no option of that name.
+        TargetError: root cannot be written to, or another conversion runs there.
+    """
+    options = dataclasses.replace(options or ConvertOptions(), **changes)
+    root = Path(root)
+    began = time.monotonic()
+    listing = find_jobs(Path(source), videos=Path(options.videos) if options.videos else None)
+    shard = options.shard_numbers()
+    listing.jobs = [job for job in listing.jobs if in_shard(job, shard)]
+    report = ConversionReport(str(source), str(root), ignored=listing.ignored)
+    if options.dry_run:
+        report.outcomes = [*_planned(listing, root, options), *_rejected(listing)]
+        return report
+    with _locked(root, options):
+        _convert_all(listing, root, options, report)
+        report.outcomes += _rejected(listing)
+        report.outcomes.sort(key=lambda outcome: (outcome.target, outcome.source))
+        report.seconds = time.monotonic() - began
+        if options.shard is None:
+            update_catalog(root, [_record(outcome) for outcome in report.outcomes if outcome.frames])
+            report.write(root / "conversion_report.json")
+        else:
+            report.write(root / "conversion_report.shard-{}-of-{}.json".format(*shard))
+    return report
+
+
+def _convert_all(listing: Listing, root: Path, options: ConvertOptions, report: ConversionReport) -> None:
+    """Fill in the outcomes of the listed jobs, also when the run is cut short."""
+    jpg_folder = root / "jpg"
+    pending = []
+    for job in listing.jobs:
+        outcome = None if options.overwrite else finished_outcome(job, jpg_folder, options)
+        if outcome is None:
+            pending.append(job)
+        else:
+            report.outcomes.append(outcome)
+    done: dict[str, Outcome] = {}
+    try:
+        with _Progress(len(listing.jobs), len(report.outcomes)) as progress:
+            with contextlib.closing(_execute(pending, jpg_folder, options)) as results:
+                for result in results:
+                    progress.update(result)
+                    if isinstance(result, int):
+                        continue
+                    done[result.target] = result
+                    if result.fatal or (options.on_error == "stop" and result.state == "failed"):
+                        report.stopped = f"{result.source}: {result.problem}"
+                        break
+    except KeyboardInterrupt:
+        report.stopped = "interrupted; run the same command again to go on"
+    for job in pending:
+        idle = Outcome(job.source, job.target, "not started", job.label, job.split, problem="the run stopped before")
+        report.outcomes.append(done.get(job.target, idle))
+
+
+def _execute(jobs: list[Job], jpg_folder: Path, options: ConvertOptions) -> Iterator[Outcome | int]:
+    if options.executor == "ray":
+        from vidseg.convert.ray_executor import run_ray
+
+        return run_ray(jobs, jpg_folder, options)
+    return run_local(jobs, jpg_folder, options)
+
+
+def _planned(listing: Listing, root: Path, options: ConvertOptions) -> Iterator[Outcome]:
+    for job in listing.jobs:
+        kept = None if options.overwrite else finished_outcome(job, root / "jpg", options)
+        yield kept or Outcome(job.source, job.target, "planned", job.label, job.split)
+
+
+def _rejected(listing: Listing) -> list[Outcome]:
+    return [
+        Outcome(problem.source, problem.target or "", "failed", problem=problem.reason) for problem in listing.problems
+    ]
+
+
+def _record(outcome: Outcome) -> VideoRecord:
+    return VideoRecord(
+        path=f"jpg/{outcome.target}",
+        label=outcome.label,
+        frames=outcome.frames,
+        height=outcome.height,
+        width=outcome.width,
+        fps=outcome.fps or 0.0,
+        seconds=outcome.duration,
+        size_bytes=outcome.bytes,
+        split=outcome.split,
+    )
+
+
+@contextlib.contextmanager
+def _locked(root: Path, options: ConvertOptions) -> Iterator[None]:
+    """Keep a second conversion of the same part out; the lock ends with the process, however that ends."""
+    name = "conversion.lock" if options.shard is None else "conversion.shard-{}-of-{}.lock".format(*options.shard_numbers())
+    try:
+        (root / "jpg").mkdir(parents=True, exist_ok=True)
+        with open(root / name, "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise TargetError(f"{root}: another conversion is running there") from None
+            try:
+                yield
+            finally:
+                (root / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise TargetError(f"{root}: cannot be written to: {error.strerror or error}") from error
+
+
+class _Progress:
+    """A bar with videos, frames/s and time left on a terminal; a log line now and then elsewhere."""
+
+    def __init__(self, total: int, finished: int) -> None:
+        self._bar = tqdm(total=total, initial=finished, unit=" videos", disable=not sys.stderr.isatty())
+        self._total, self._videos, self._failed = total, finished, 0
+        self._frames, self._began, self._logged = 0, time.monotonic(), time.monotonic()
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+
+    def update(self, result: Outcome | int) -> None:
+        """Take in an outcome, or the number of frames of the jobs under way."""
+        running = result if isinstance(result, int) else 0
+        if isinstance(result, Outcome):
+            self._videos += 1
+            self._frames += result.frames
+            self._failed += result.state == "failed"
+            self._bar.update()
+            if result.problem:
+                _log.warning("%s: %s: %s", result.state, result.source, result.problem)
+        now = time.monotonic()
+        rate = (self._frames + running) / max(now - self._began, 1e-9)
+        self._bar.set_postfix_str(f"{rate:.0f} frames/s, {self._failed} failed", refresh=False)
+        if self._bar.disable and now - self._logged > _LOG_EVERY:
+            self._logged = now
+            _log.info("%d of %d videos, %.0f frames/s, %d failed", self._videos, self._total, rate, self._failed)
