@@ -10,6 +10,7 @@ takes them from the environment that pip runs in, also from within pip's build i
 
 Environment variables:
     VIDSEG_CUDA=0|1        never / always build the CUDA library (default: when nvcc is found and torch has CUDA)
+    VIDSEG_PARTS           which libraries to build, default "frames ops"
     VIDSEG_CUDA_ARCHS      compute capabilities, default "80 90"
     VIDSEG_SANITIZE=1      build with AddressSanitizer and UndefinedBehaviorSanitizer, unoptimised
 """
@@ -68,7 +69,16 @@ def sources(pattern: str) -> list[str]:
 
 
 def extension(name: str, patterns: list[str], libraries: list[str]) -> Extension:
-    compile_args = ["-std=c++17", "-O3", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter", STABLE_ABI]
+    compile_args = [
+        "-std=c++17",
+        "-O3",
+        "-fvisibility=hidden",
+        "-g0",
+        "-Wall",
+        "-Wextra",
+        "-Wno-unused-parameter",
+        STABLE_ABI,
+    ]
     link_args = ["-pthread"]
     if SANITIZE:
         flags = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"]
@@ -86,11 +96,13 @@ def extension(name: str, patterns: list[str], libraries: list[str]) -> Extension
     )
 
 
-EXTENSIONS = [
-    extension("vidseg.frames._frames", ["csrc/frames/*.cpp"], ["jpeg", "sqlite3"]),
-    extension("vidseg.ops._ops", ["csrc/ops/*.cpp"], []),
-]
-if wants_cuda():
+PARTS = os.environ.get("VIDSEG_PARTS", "frames ops").split()
+EXTENSIONS = []
+if "frames" in PARTS:
+    EXTENSIONS.append(extension("vidseg.frames._frames", ["csrc/frames/*.cpp"], ["jpeg", "sqlite3"]))
+if "ops" in PARTS:
+    EXTENSIONS.append(extension("vidseg.ops._ops", ["csrc/ops/*.cpp"], []))
+if "ops" in PARTS and wants_cuda():
     EXTENSIONS.append(extension("vidseg.ops._ops_cuda", ["csrc/ops/cuda/*.cu"], ["torch_cuda", "cudart"]))
 
 
@@ -102,7 +114,9 @@ class BuildNative(build_ext):
 
     def build_extensions(self) -> None:
         if TORCH is None:
-            sys.exit(f"vidseg: torch's headers were not found beside {sys.executable}.\n  pip install {TORCH_TO_BUILD_WITH}")
+            sys.exit(
+                f"vidseg: torch's headers were not found beside {sys.executable}.\n  pip install {TORCH_TO_BUILD_WITH}"
+            )
         for ext in self.extensions:
             ext.include_dirs += [str(TORCH / "include"), str(TORCH / "include/torch/csrc/api/include")]
             ext.library_dirs.append(str(TORCH / "lib"))
@@ -114,14 +128,15 @@ class BuildNative(build_ext):
 
     def check_system(self) -> None:
         """One trial compilation for each header, so that each missing package has one clear line."""
-        needs = {
-            "a C++17 compiler": ("#include <string_view>", "build-essential"),
-            "libjpeg-turbo's header jpeglib.h": (
-                "#include <cstdio>\n#include <jpeglib.h>\n#ifndef LIBJPEG_TURBO_VERSION\n#error not libjpeg-turbo\n#endif",
-                "libjpeg-dev",
-            ),
-            "SQLite's header sqlite3.h": ("#include <sqlite3.h>", "libsqlite3-dev"),
-        }
+        needs = {"a C++17 compiler": ("#include <string_view>", "build-essential")}
+        if "frames" in PARTS:
+            needs |= {
+                "libjpeg-turbo's header jpeglib.h": (
+                    "#include <cstdio>\n#include <jpeglib.h>\n#ifndef LIBJPEG_TURBO_VERSION\n#error not libjpeg-turbo\n#endif",
+                    "libjpeg-dev",
+                ),
+                "SQLite's header sqlite3.h": ("#include <sqlite3.h>", "libsqlite3-dev"),
+            }
         missing = [(what, package) for what, (code, package) in needs.items() if not self.compiles(code)]
         if missing:
             lines = "\n".join(f"  {what} is missing: Debian/Ubuntu package {package}" for what, package in missing)
@@ -142,7 +157,15 @@ class BuildNative(build_ext):
         if ext != ".cu":
             return self.compile_one(obj, src, ext, cc_args, extra_postargs, pp_opts)
         archs = os.environ.get("VIDSEG_CUDA_ARCHS", "80 90").split()
-        command = [find_nvcc(), "-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden", STABLE_ABI, "-DUSE_CUDA"]
+        command = [
+            find_nvcc(),
+            "-std=c++17",
+            "-O3",
+            "-Xcompiler",
+            "-fPIC,-fvisibility=hidden",
+            STABLE_ABI,
+            "-DUSE_CUDA",
+        ]
         command += [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
         return self.spawn([*command, *pp_opts, "-c", src, "-o", obj])
 

@@ -1,7 +1,26 @@
-"""Conversion: video files, folders of JPEG frames and older databases become frame databases."""
+"""Conversion: video files, folders of JPEG frames and older databases become frame databases.
+
+`ConvertOptions` is importable without torch, for the commands' help; the rest is loaded on first use.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from vidseg.convert.options import ConvertOptions
-from vidseg.convert.report import ConversionReport
-from vidseg.convert.run import TargetError, convert_videos
+
+if TYPE_CHECKING:
+    from vidseg.convert.report import ConversionReport
+    from vidseg.convert.run import TargetError, convert_videos
 
 __all__ = ["ConversionReport", "ConvertOptions", "TargetError", "convert_videos"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ConversionReport":
+        from vidseg.convert.report import ConversionReport
+
+        return ConversionReport
+    if name in {"TargetError", "convert_videos"}:
+        from vidseg.convert import run
+
+        return getattr(run, name)
+    raise AttributeError(f"module 'vidseg.convert' has no attribute {name!r}")

@@ -77,7 +77,7 @@ class FrameWriter:
         """
         if len(levels) != self.levels:
             raise ValueError(f"{self.path}: frame {self.count} has {len(levels)} levels, expected {self.levels}")
-        if (timestamp is not None) != (len(self.timestamps) == self.count):
+        if self.count and (timestamp is None) != (not self.timestamps):
             raise ValueError(f"{self.path}: frame {self.count}: give every frame a timestamp, or none")
         number = self.count + 1
         try:

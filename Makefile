@@ -1,0 +1,34 @@
+# Each target needs nothing but `setup`, which the first of them runs; see .ci/setup for PYTHON= and TORCH=.
+BIN := .venv/bin
+DEMO := demo
+VIDEOS :=
+
+.PHONY: setup demo test lint format bench gpu-check clean
+
+setup:
+	@.ci/setup
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	.ci/lint
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format -i
+
+bench: setup
+	$(BIN)/python benchmarks/convert_speed.py
+	$(BIN)/python benchmarks/catalog_speed.py
+	$(BIN)/python benchmarks/ops_speed.py
+
+# On a machine with torch, nvcc and a GPU, without network: builds the operators alone, in place, with the python3 there.
+gpu-check:
+	VIDSEG_PARTS=ops VIDSEG_CUDA=1 python3 setup.py -q build_ext --inplace
+	python3 -m pytest -q -p no:cacheprovider tests/test_ops_*.py
+	python3 benchmarks/ops_speed.py
+
+clean:
+	rm -rf build dist *.egg-info vidseg/*/*.so $(DEMO)

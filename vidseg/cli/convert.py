@@ -1,0 +1,48 @@
+"""`vidseg convert` and `dataset2database`: video files to frame databases, and back."""
+
+import dataclasses
+import json as json_format
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from vidseg.convert.options import ConvertOptions
+
+__all__ = ["Command"]
+
+
+@dataclass(frozen=True)
+class Command(ConvertOptions):
+    """Convert videos to frame databases: DST/jpg/<class>/<video>/frames.db, listed in DST/catalog.db.
+
+    SRC is a folder of videos (<class>/<video> or flat), of folders with numbered JPEG frames, or of frame databases;
+    a single one of these; or a CSV with a column "path", or with label, id, time_start and time_end. Run it again to
+    go on after an interruption: what is finished is kept.
+
+    With --to jpeg or --to video the other way round: SRC is a frame database, or a data set of them.
+    """
+
+    src: Annotated[Positional[str], arg(metavar="SRC")] = dataclasses.field(kw_only=True)
+    """What to convert."""
+    dst: Annotated[Positional[str], arg(metavar="DST")] = dataclasses.field(kw_only=True)
+    """The data set to make or complete."""
+    to: Literal["database", "jpeg", "video"] = "database"
+    """What to make."""
+    json: bool = False
+    """Print the whole report as JSON instead of a summary."""
+
+    def run(self) -> int:
+        """Convert; exit status 1 if any video failed or is damaged."""
+        from vidseg.convert import convert_videos
+        from vidseg.convert.export import export_frames
+
+        if self.to != "database":
+            print(export_frames(self.src, self.dst, form=self.to, overwrite=self.overwrite))
+            return 0
+        options = ConvertOptions(
+            **{field.name: getattr(self, field.name) for field in dataclasses.fields(ConvertOptions)}
+        )
+        report = convert_videos(self.src, self.dst, options=options)
+        print(json_format.dumps(report.as_dict(), indent=1) if self.json else report)
+        return 0 if report.ok else 1

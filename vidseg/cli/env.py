@@ -1,0 +1,83 @@
+"""`vidseg env`: versions of everything that matters, and which native parts loaded."""
+
+import json as json_format
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Command"]
+
+_PACKAGES = (
+    "torch",
+    "numpy",
+    "av",
+    "sqlite-utils",
+    "numba",
+    "matplotlib",
+    "tyro",
+    "ray",
+    "safetensors",
+    "tensorboard",
+    "imgaug",
+    "apex",
+    "nvidia-dali-cuda120",
+    "nvidia-dali-cuda130",
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """Print versions of everything that matters and which native parts loaded; exit status 1 if one did not."""
+
+    json: bool = False
+    """Print one JSON object instead of lines."""
+
+    def run(self) -> int:
+        """Collect and print."""
+        facts, sound = _collect()
+        if self.json:
+            print(json_format.dumps(facts, indent=1))
+        else:
+            width = max(map(len, facts))
+            print("\n".join(f"{name:{width}}  {value}" for name, value in facts.items()))
+        return 0 if sound else 1
+
+
+def _collect() -> tuple[dict[str, Any], bool]:
+    import os
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    import vidseg
+    from vidseg.ops.library import NativeLibraryError, load_library
+
+    facts: dict[str, Any] = {
+        "vidseg": vidseg.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processors": len(os.sched_getaffinity(0)),
+    }
+    for package in _PACKAGES:
+        try:
+            facts[package] = version(package)
+        except PackageNotFoundError:
+            facts[package] = "not installed"
+    sound = True
+    for name in ("frames/_frames", "ops/_ops"):
+        try:
+            facts[name] = f"loaded from {load_library(name)}"
+        except NativeLibraryError as error:
+            facts[name] = f"NOT LOADED: {error}"
+            sound = False
+    if facts["frames/_frames"].startswith("loaded"):
+        from vidseg.frames.native import versions
+
+        facts["frames built with"] = versions()
+    import av
+
+    facts["FFmpeg in av"] = ", ".join(
+        f"{name} {'.'.join(map(str, number))}" for name, number in av.library_versions.items()
+    )
+    facts["CUDA"] = f"{torch.version.cuda}, {torch.cuda.device_count()} devices" if torch.version.cuda else "CPU build"
+    return facts, sound

@@ -1,0 +1,113 @@
+"""The way back: frame databases to JPEG files or to video files."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from vidseg.frames import FrameDatabase, FrameDatabaseError
+from vidseg.frames.schema import DATABASE_NAME
+
+__all__ = ["export_frames"]
+
+_TIME_BASE = Fraction(1, 90_000)
+_DEFAULT_FPS = 25.0  # for databases without times and without a rate
+_BATCH = 32
+
+
+def export_frames(source: str | Path, target: str | Path, *, form: str, overwrite: bool = False) -> str:
+    """Write the frames of one database, or of all databases below a folder, as JPEG files or as videos.
+
+    JPEGs are the stored ones byte for byte, named frame_%05d.jpg from 1; the folder structure is kept. Videos are
+    H.264 in MP4 (one `<video>.mp4` for each database) with the frames' own times.
+
+    Args:
+        source: a frames.db, its folder, or a folder with databases anywhere below.
+        target: the folder to fill.
+        form: "jpeg" or "video".
+        overwrite: replace what is there.
+
+    Returns:
+        A sentence that says what was written.
+
+    Raises:
+        FileNotFoundError: there is no database at `source`.
+        FileExistsError: a file to write exists, and `overwrite` is off.
+        FrameDatabaseError: a database cannot be read.
+    """
+    source, target = Path(source), Path(target)
+    videos = frames = 0
+    for database, relative in _databases(source):
+        place = target / relative
+        if form == "jpeg":
+            _export_jpegs(database, place, overwrite)
+        else:
+            _export_video(database, place.with_name(f"{place.name}.mp4"), overwrite)
+        videos, frames = videos + 1, frames + len(database)
+    return f"{videos} videos, {frames} frames written to {target} as {'JPEG files' if form == 'jpeg' else 'H.264'}"
+
+
+def _databases(source: Path) -> Iterator[tuple[FrameDatabase, Path]]:
+    if source.is_file() or (source / DATABASE_NAME).is_file():
+        database = FrameDatabase(source)
+        yield database, Path(database.name)
+        return
+    root = source / "jpg" if (source / "jpg").is_dir() else source
+    paths = sorted(root.rglob(DATABASE_NAME))
+    if not paths:
+        raise FileNotFoundError(f"{source}: no {DATABASE_NAME} there or below")
+    for path in paths:
+        yield FrameDatabase(path), path.parent.relative_to(root)
+
+
+def _export_jpegs(database: FrameDatabase, folder: Path, overwrite: bool) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(len(database)):
+        path = folder / f"frame_{index + 1:05d}.jpg"
+        (jpeg,) = database.read([index])
+        with open(path, "wb" if overwrite else "xb") as file:
+            file.write(jpeg)
+
+
+def _export_video(database: FrameDatabase, path: Path, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; --overwrite replaces it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    times = _times(database)
+    height, width = database.frame_size
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with av.open(str(temporary), "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=Fraction(database.meta.get("fps") or _DEFAULT_FPS).limit_denominator(1001))
+            # H.264 in 4:2:0 wants even sides; an odd last row or column is left out
+            stream.width, stream.height, stream.pix_fmt = width // 2 * 2, height // 2 * 2, "yuv420p"
+            stream.codec_context.time_base = stream.time_base = _TIME_BASE
+            stream.options = {"crf": "18"}
+            for start in range(0, len(database), _BATCH):
+                indices = range(start, min(start + _BATCH, len(database)))
+                for index, pixels in zip(indices, database.decode(indices).numpy(), strict=True):
+                    frame = av.VideoFrame.from_ndarray(
+                        np.ascontiguousarray(pixels[: stream.height, : stream.width]), format="rgb24"
+                    )
+                    frame.pts, frame.time_base = round(times[index] / _TIME_BASE), _TIME_BASE
+                    container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        temporary.replace(path)
+    except av.error.FFmpegError as error:
+        raise FrameDatabaseError(f"{database.path}: cannot be written as video: {error}") from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def _times(database: FrameDatabase) -> list[float]:
+    """Seconds from the first frame."""
+    stored = database.timestamps
+    if stored is None:
+        fps = database.meta.get("fps") or _DEFAULT_FPS
+        return [index / fps for index in range(len(database))]
+    return list((stored - stored[0]).tolist())
