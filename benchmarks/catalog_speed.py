@@ -1,0 +1,102 @@
+"""How long a catalogue of Kinetics-700's size takes to write and to open, and how much memory the open data set holds.
+
+    python benchmarks/catalog_speed.py [--videos 650000] [--json]
+
+The catalogue is made in a temporary folder; each opening is a fresh process, the file dropped from the page cache
+before it. Limits: 3 seconds and 500 MB for the whole process. Exit status 1 where one is missed.
+"""
+
+import json
+import os
+import platform
+import random
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+import vidseg
+from vidseg.labels import VideoRecord, update_catalog
+
+SECONDS, MEGABYTES = 3.0, 500.0
+
+OPEN = """
+import json, resource, sys, time
+start = time.perf_counter()
+from vidseg.labels import open_dataset
+imported = time.perf_counter()
+data = open_dataset(sys.argv[1], sys.argv[2] or None)
+opened = time.perf_counter()
+first = data[0], data[-1]
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps({"videos": len(data), "import_s": imported - start, "open_s": opened - imported, "peak_mb": peak}))
+"""
+
+
+@dataclass
+class Options:
+    """Time and memory of opening a catalogue."""
+
+    videos: int = 650_000
+    """Number of videos."""
+    json: bool = False
+    """Print one JSON object instead of a table."""
+
+
+def records(count: int) -> Iterator[VideoRecord]:
+    """Videos of 700 classes in no order, as workers finish them; one in ten is for validation."""
+    numbers = list(range(count))
+    random.Random(0).shuffle(numbers)
+    for number in numbers:
+        label = f"name of class number {number % 700:03d}"
+        path = f"jpg/{label}/{number:011x}_000012_000022"
+        split = "val" if number % 10 == 0 else "train"
+        yield VideoRecord(path, label, 250 + number % 60, 256, 340, 29.97, 10.0, 5_000_000 + number, split)
+
+
+def open_in_fresh_process(root: str, split: str) -> dict[str, float]:
+    """Times `open_dataset` with nothing in the page cache."""
+    with open(Path(root) / "catalog.db", "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    environment = {**os.environ, "PYTHONPATH": str(Path(vidseg.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", OPEN, root, split], env=environment, capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
+def main(options: Options) -> int:
+    with tempfile.TemporaryDirectory() as root:
+        start = time.perf_counter()
+        update_catalog(root, records(options.videos))
+        written = time.perf_counter() - start
+        size = (Path(root) / "catalog.db").stat().st_size
+        rows = {split or "all": open_in_fresh_process(root, split) for split in ("", "train", "val")}
+    met = all(row["import_s"] + row["open_s"] <= SECONDS and row["peak_mb"] <= MEGABYTES for row in rows.values())
+    machine = {
+        "machine": f"{platform.platform()}, {os.cpu_count()} cores",
+        "versions": f"vidseg {vidseg.__version__}, Python {platform.python_version()}, NumPy {np.__version__},"
+        f" SQLite {sqlite3.sqlite_version}",
+    }
+    if options.json:
+        print(json.dumps({**machine, "write_s": written, "size_mb": size / 1e6, "open": rows, "limits_met": met}))
+    else:
+        print(machine["machine"], machine["versions"], sep="\n")
+        print(f"written: {options.videos} videos, {size / 1e6:.0f} MB, {written:.1f} s\n")
+        print("split   videos  import s  open s  peak MB")
+        for split, row in rows.items():
+            print(f"{split:6}{row['videos']:8}{row['import_s']:10.2f}{row['open_s']:8.2f}{row['peak_mb']:9.0f}")
+        print(f"limits: {SECONDS:g} s and {MEGABYTES:g} MB in all: {'met' if met else 'MISSED'}")
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Options)))

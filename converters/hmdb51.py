@@ -1,0 +1,42 @@
+"""HMDB-51: the folder testTrainMulti_7030_splits (<class>_test_split1.txt ... split3.txt) to CSV and catalogue.
+
+A file has one line a video, with its code: 1 train, 2 test, 0 not used in this division. Official parts are train and
+test; the published file names call the second one val. In the catalogue the splits are split1/train, split1/test, and
+so on; a video of code 0 keeps its label and is in neither.
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vidseg.cli.labels import LabelConverter
+from vidseg.cli.main import run_program
+
+if TYPE_CHECKING:
+    from vidseg.labels.published import PublishedLabels
+
+
+@dataclass
+class Hmdb51(LabelConverter):
+    """HMDB-51's testTrainMulti_7030_splits to the published CSV files: hmdb_split{1,2,3}_{train,val}.csv."""
+
+    def read(self) -> "PublishedLabels":
+        from vidseg.labels.official_lists import read_hmdb_list
+        from vidseg.labels.published import PublishedLabels, official_files
+
+        files, unassigned = {}, []
+        for division in (1, 2, 3):
+            ending = f"_test_split{division}.txt"
+            rows = [
+                row
+                for path in official_files(self.source, f"*{ending}")
+                for row in read_hmdb_list(path, label=path.name.removesuffix(ending), division=f"split{division}")
+            ]
+            for part, name in (("train", "train"), ("test", "val")):
+                files[f"hmdb_split{division}_{name}"] = [r for r in rows if r.split == f"split{division}/{part}"]
+            unassigned += [row for row in rows if row.split is None]
+        return PublishedLabels(files, expected_classes=51, unassigned=unassigned)
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(Hmdb51))

@@ -1,0 +1,36 @@
+"""UCF-101: the folder ucfTrainTestlist (classInd.txt, trainlist01.txt, testlist01.txt ... 03) to CSV and catalogue.
+
+Official parts are train and test; the published file names call the second one val. In the catalogue the splits are
+split1/train, split1/test, and so on.
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vidseg.cli.labels import LabelConverter
+from vidseg.cli.main import run_program
+
+if TYPE_CHECKING:
+    from vidseg.labels.published import PublishedLabels
+
+
+@dataclass
+class Ucf101(LabelConverter):
+    """UCF-101's ucfTrainTestlist to the published CSV files: ucf101_split{1,2,3}_{train,val}.csv."""
+
+    def read(self) -> "PublishedLabels":
+        from vidseg.labels.official_lists import read_class_list, read_ucf_list
+        from vidseg.labels.published import PublishedLabels, official_file
+
+        files = {}
+        for division in (1, 2, 3):
+            for part, name in (("train", "train"), ("test", "val")):
+                path = official_file(self.source, f"{part}list{division:02d}.txt")
+                files[f"ucf101_split{division}_{name}"] = read_ucf_list(path, split=f"split{division}/{part}")
+        classes = read_class_list(official_file(self.source, "classInd.txt"))
+        return PublishedLabels(files, expected_classes=101, classes=classes)
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(Ucf101))

@@ -1,0 +1,150 @@
+"""The published label CSV: what is read from it, what is refused and how, and that writing is its inverse."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidseg.labels import LabelRow, read_label_csv, write_label_csv
+from vidseg.labels.official_lists import read_class_list
+
+
+def read(tmp_path, text):
+    path = tmp_path / "labels.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_label_csv(path)
+
+
+def test_published_example(tmp_path):
+    rows = read(tmp_path, "label,youtube_id,time_start,time_end,split\nArchery,abcdEFGH123,12.0,14.0,train\n")
+    assert rows == [LabelRow("Archery", "abcdEFGH123", 12.0, 14.0, "train")]
+    assert rows[0].folder_name == "abcdEFGH123_000012_000014"
+
+
+def test_times_are_cut_to_whole_seconds_in_the_folder_name():
+    assert LabelRow("a", "x", 15.5, 1117.9).folder_name == "x_000015_001117"
+    assert LabelRow("a", "x").folder_name == "x"
+
+
+def test_byte_order_mark_crlf_blank_lines_and_quotes(tmp_path):
+    text = '\ufefflabel,id,split\r\n\r\n"jump, high",  clip one  ,train\r\n   \r\n"say ""hi""",b,\r\n'
+    assert read(tmp_path, text) == [
+        LabelRow("jump, high", "clip one", split="train"),
+        LabelRow('say "hi"', "b"),
+    ]
+
+
+def test_label_is_kept_as_written_and_id_is_stripped(tmp_path):
+    assert read(tmp_path, "label,id\n Long Jump ,\t x \n") == [LabelRow(" Long Jump ", "x")]
+
+
+def test_youtube_id_goes_before_id_and_id_before_path(tmp_path):
+    assert read(tmp_path, "id,youtube_id\na,b\n")[0].name == "b"
+    row = read(tmp_path, "path,id\nfilms/a.mp4,b\n")[0]
+    assert (row.name, row.path) == ("b", "films/a.mp4")
+
+
+def test_list_of_paths_names_videos_without_extension(tmp_path):
+    rows = read(tmp_path, "path,label,split\n/films/run/clip.one.mp4,run,val\nplain,walk,\n")
+    assert rows == [
+        LabelRow("run", "clip.one", split="val", path="/films/run/clip.one.mp4"),
+        LabelRow("walk", "plain", path="plain"),
+    ]
+
+
+def test_columns_in_any_order_and_unknown_ones_ignored(tmp_path):
+    rows = read(tmp_path, "is_cc,Split,time_end,time_start,youtube_id\n0,validate,69,59,-3B32lodo2M\n")
+    assert rows == [LabelRow(None, "-3B32lodo2M", 59.0, 69.0, "validate")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "labels.csv: empty"),
+        ("a,b\nx,y\n", r"labels.csv:1: none of the columns youtube_id, id, path"),
+        ("id,label,id\nx,y,z\n", r"labels.csv:1: column 'id' is in the header twice"),
+        ("id,time_start\nx,1\n", r"labels.csv:1: time_start and time_end belong together"),
+        ("id,label\nx,y\nx,jump, high\n", r"labels.csv:3: 3 cells, but the header has 2 columns; a comma"),
+        ("id,label\n\n ,y\n", r"labels.csv:3: column 'id' is empty"),
+        ("id,time_start,time_end\nx,one,2\n", r"labels.csv:2: column 'time_start': 'one' is not a time"),
+        ("id,time_start,time_end\nx,1,nan\n", r"labels.csv:2: column 'time_end': 'nan' is not a time"),
+        ("id,time_start,time_end\nx,-1,2\n", r"labels.csv:2: column 'time_start': '-1' is not a time"),
+        ("id,time_start,time_end\nx,5,5\n", r"labels.csv:2: column 'time_end': 5.0 is not after time_start 5.0"),
+        ("id,time_start,time_end\nx,5,\n", r"labels.csv:2: one of time_start and time_end is empty"),
+        ('id,label\n"x\ny",z\n', r"labels.csv:3: name 'x\\ny' has a line break"),
+        ('id,label\n"x"y,z\n', r"labels.csv:2: not valid CSV"),
+        (b"id,label\n\xff,x\n", r"labels.csv: not UTF-8"),
+    ],
+)
+def test_errors_name_file_line_and_column(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, text)
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_label_csv(tmp_path / "none.csv")
+
+
+words = st.text(st.characters(codec="utf-8", exclude_characters="\n\r\0"), min_size=1)
+names = words.map(str.strip).filter(bool)
+times = st.tuples(st.floats(0, 1e6), st.floats(0.5, 1e6)).map(lambda pair: (pair[0], pair[0] + pair[1]))
+
+
+@given(
+    st.lists(
+        st.builds(
+            lambda label, name, span, split, path: LabelRow(label, name, *span, split=split, path=path),
+            st.none() | words,
+            names,
+            st.just((None, None)) | times,
+            st.none() | names,
+            st.none() | names,
+        ),
+        max_size=8,
+    )
+)
+def test_reading_gives_back_what_was_written(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("csv") / "labels.csv"
+    write_label_csv(path, rows)
+    assert read_label_csv(path) == rows
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "labels.csv"
+    write_label_csv(path, [LabelRow("a", "x")])
+    with pytest.raises(ValueError, match="line break"):
+        write_label_csv(path, [LabelRow("a", "y"), LabelRow("b\nc", "z")])
+    assert read_label_csv(path) == [LabelRow("a", "x")]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("classInd.txt", "2 Archery\r\n1 Apply Makeup\r\n3 50 Salads\r\n"),
+        ("moments_categories.txt", "Apply Makeup,0\nArchery,1\n50 Salads,2\n"),
+        ("names.txt", "Apply Makeup\nArchery\n\n50 Salads\n"),
+        ("dictionary.json", '{"Archery": 1, "Apply Makeup": 0, "50 Salads": 2}'),
+        ("names.json", '["Apply Makeup", "Archery", "50 Salads"]'),
+    ],
+)
+def test_class_lists_of_all_forms(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    assert read_class_list(tmp_path / name) == ["Apply Makeup", "Archery", "50 Salads"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1 a\n3 b\n", "class 'b' has number 3, expected 2"),
+        ("1 a\n1 b\n", "class 'b' has number 1, expected 2"),
+        ("7 a\n8 b\n", "class 'a' has number 7"),
+        ("a\nb\na\n", "class 'a' is in it twice"),
+        ("\n", "empty"),
+    ],
+)
+def test_faulty_class_lists(tmp_path, text, message):
+    (tmp_path / "classes.txt").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_class_list(tmp_path / "classes.txt")

@@ -1,0 +1,229 @@
+"""Puts label files into the catalogue, and says what did not fit: nothing is dropped without a word."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vidseg.labels.catalog import UNLABELLED, split_ids, write_catalog
+from vidseg.labels.classes import (
+    add_classes,
+    class_names,
+    classes_in_use,
+    drop_unused_classes,
+    order_classes,
+    warn_of_moves,
+)
+from vidseg.labels.csv_labels import LabelRow
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+__all__ = ["LabelReport", "apply_labels", "split_name"]
+
+logger = logging.getLogger(__name__)
+
+_SPELLINGS = {"training": "train", "validate": "val", "validation": "val", "valid": "val", "testing": "test"}
+
+
+@dataclass
+class LabelReport:
+    """What became of the rows of a label file and of the videos of a data set.
+
+    Attributes:
+        matched: number of videos that a row names.
+        missing_videos: `<label>/<folder>` of each row without a video.
+        unlabelled_videos: path of each video that no row names and that is in no split.
+        conflicts: rows left out because they contradict another or fit several videos, in words.
+    """
+
+    matched: int
+    missing_videos: list[str] = field(default_factory=list)
+    unlabelled_videos: list[str] = field(default_factory=list)
+    conflicts: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"{self.matched} videos have labels"]
+        for title, items in (
+            ("labels without a video", self.missing_videos),
+            ("videos without a label", self.unlabelled_videos),
+            ("rows left out", self.conflicts),
+        ):
+            lines.append(f"{len(items)} {title}{':' if items else ''}")
+            lines += [f"    {item}" for item in items[:5]]
+            if len(items) > 5:
+                lines.append(f"    ... and {len(items) - 5} more")
+        return "\n".join(lines)
+
+    def write(self, path: Path) -> None:
+        """Writes the whole report as JSON; the file is there whole or as it was."""
+        temporary = Path(f"{path}.tmp{os.getpid()}")
+        try:
+            temporary.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def split_name(written: str) -> str:
+    """The split's usual name: train, val and test for the spellings of the official files, others as written."""
+    return _SPELLINGS.get(written.lower(), written)
+
+
+def apply_labels(
+    root: str | Path, rows: Iterable[LabelRow], *, split: str | None = None, classes: Sequence[str] | None = None
+) -> LabelReport:
+    """Puts label rows into the catalogue of `root` and writes `<root>/labels_report.json`.
+
+    A row belongs to the video `jpg/<label>/<folder name>`; where there is none, to the video of that folder name among
+    the unlabelled or in a class folder that writes the label otherwise (`Long_Jump`), whose class becomes the row's. A
+    timed row without such a clip, but with the whole video, becomes a segment of it. Each split that the rows name
+    holds exactly their videos afterwards, so give all files of a split in one call.
+
+    Args:
+        root: folder of the data set.
+        rows: rows of one or several label files.
+        split: split of all rows, instead of what they say.
+        classes: official list that numbers the classes (see `vidseg.labels.classes`); None: sorted names.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: the class list contradicts an earlier one.
+        OSError: the catalogue cannot be written; it is as it was before.
+    """
+    rows = list(rows)
+    with write_catalog(root) as db:
+        used_before, order_before = classes_in_use(db.conn), class_names(db.conn)
+        videos = dict(db.conn.execute("SELECT path, id FROM videos ORDER BY path").fetchall())
+        matches = _match(videos, rows, split)
+        _store(db, matches, videos)
+        if classes is None:
+            drop_unused_classes(db.conn, used_before)
+        else:
+            order_classes(db.conn, classes)
+        warn_of_moves(order_before, class_names(db.conn))
+        named = matches.paths()
+        unlabelled = [
+            path
+            for (path,) in db.conn.execute(
+                "SELECT path FROM videos WHERE id NOT IN (SELECT video_id FROM split_videos)"
+                " AND id NOT IN (SELECT video_id FROM segments) ORDER BY path"
+            )
+            if path not in named
+        ]
+    report = LabelReport(len(named), matches.missing, unlabelled, matches.conflicts)
+    report.write(Path(root) / "labels_report.json")
+    return report
+
+
+@dataclass
+class _Matches:
+    """Which videos (by path) the rows are about, before any of it is written."""
+
+    labels: dict[str, str] = field(default_factory=dict)
+    splits: dict[str, dict[str, None]] = field(default_factory=dict)  # split -> its paths, in order
+    segments: dict[str, dict[tuple[float, float, str], None]] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    conflicts: list[str] = field(default_factory=list)
+
+    def paths(self) -> set[str]:
+        return {*self.labels, *self.segments, *(path for paths in self.splits.values() for path in paths)}
+
+
+def _match(paths: Iterable[str], rows: Sequence[LabelRow], split: str | None) -> _Matches:
+    by_name: dict[str, list[str]] = {}
+    for path in paths:
+        by_name.setdefault(path.rpartition("/")[2], []).append(path)
+    matches = _Matches()
+
+    def place(row: LabelRow) -> str | None:
+        name = split or (split_name(row.split) if row.split else None)
+        if name is not None:
+            matches.splits.setdefault(name, {})
+        return name
+
+    def assign(row: LabelRow, path: str) -> None:
+        if row.label is not None:
+            first = matches.labels.setdefault(path, row.label)
+            if first != row.label:
+                matches.conflicts.append(f"{path}: label {row.label!r}, but an earlier row says {first!r}")
+                return
+        if name := place(row):
+            matches.splits[name][path] = None
+
+    # Rows that name a video with its class folder come first, so that the others can only take what is left.
+    inexact = []
+    for row in rows:
+        exact = f"jpg/{row.label}/{row.folder_name}"
+        if row.label is not None and exact in by_name.get(row.folder_name, ()):
+            assign(row, exact)
+        else:
+            inexact.append(row)
+    taken, all_labels = set(matches.labels), {row.label for row in rows}
+    for row in inexact:
+        place(row)
+        clips = [
+            path
+            for path in by_name.get(row.folder_name, ())
+            if _may_be_clip(row, path) and (row.label is None or path not in taken)
+        ]
+        videos = []
+        if not clips and row.start is not None:
+            # A folder named after another label holds clips of that label, not whole videos.
+            others = all_labels - {row.label}
+            videos = [path for path in by_name.get(row.name, ()) if path.split("/")[1] not in others]
+        if len(clips or videos) == 1 and (clips or row.label is None):
+            assign(row, (clips or videos)[0])
+        elif len(videos) == 1 and row.label is not None and row.start is not None and row.stop is not None:
+            matches.segments.setdefault(videos[0], {})[(row.start, row.stop, row.label)] = None
+            if name := place(row):
+                matches.splits[name][videos[0]] = None
+        elif clips or videos:
+            found = ", ".join(clips or videos)
+            matches.conflicts.append(
+                f"{row.folder_name}: label {row.label!r} fits {len(clips or videos)} videos: {found}"
+            )
+        else:
+            matches.missing.append(f"{row.label}/{row.folder_name}" if row.label is not None else row.folder_name)
+    return matches
+
+
+def _may_be_clip(row: LabelRow, path: str) -> bool:
+    """Whether the video's class folder does not contradict the row: no class, or its label written otherwise.
+
+    `Long_Jump` is `Long Jump`; but `run/1` is never what a row means that says `jump`, whose own video may be missing.
+    """
+    folder = path.split("/")[1]
+    return row.label is None or folder == UNLABELLED or _letters(folder) == _letters(row.label)
+
+
+def _letters(name: str) -> str:
+    return "".join(character for character in name.casefold() if character.isalnum())
+
+
+def _store(db: Database, matches: _Matches, video_ids: dict[str, int]) -> None:
+    conn = db.conn
+    names = {*matches.labels.values(), *(label for found in matches.segments.values() for *_, label in found)}
+    class_ids = add_classes(conn, names)
+    conn.executemany(
+        "UPDATE videos SET class_id = ?1 WHERE id = ?2 AND class_id IS NOT ?1",
+        [(class_ids[label], video_ids[path]) for path, label in matches.labels.items()],
+    )
+    for split_id, paths in zip(split_ids(db, matches.splits), matches.splits.values(), strict=True):
+        conn.execute("DELETE FROM split_videos WHERE split_id = ?", (split_id,))
+        members = sorted(video_ids[path] for path in paths)
+        conn.executemany("INSERT INTO split_videos VALUES (?, ?)", [(split_id, video_id) for video_id in members])
+    conn.executemany("DELETE FROM segments WHERE video_id = ?", [(video_ids[path],) for path in matches.segments])
+    conn.executemany(
+        "INSERT INTO segments (video_id, start, stop, class_id) VALUES (?, ?, ?, ?)",
+        [
+            (video_ids[path], start, stop, class_ids[label])
+            for path, found in matches.segments.items()
+            for start, stop, label in sorted(found)
+        ],
+    )

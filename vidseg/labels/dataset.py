@@ -1,0 +1,280 @@
+"""A data set opened for training: the catalogue's columns in arrays, videos made when asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vidseg.labels.catalog import read_catalog
+from vidseg.labels.classes import class_names
+
+__all__ = ["Segment", "Video", "VideoDataset", "open_dataset"]
+
+logger = logging.getLogger(__name__)
+
+_NO_CLASS = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """One video of a data set.
+
+    Attributes:
+        name: folder of the video, without its class.
+        path: its frames.db.
+        label: class number, -1 without a class.
+        frames: number of frames.
+        fps: mean frame rate, 0 where it is not known.
+        height: of a frame, pixels.
+        width: of a frame, pixels.
+    """
+
+    name: str
+    path: Path
+    label: int
+    frames: int
+    fps: float
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A labelled stretch of an untrimmed video: start and stop in seconds, and its class number."""
+
+    start: float
+    stop: float
+    label: int
+
+
+class VideoDataset:
+    """The videos of a data set or of one of its splits, ordered by path.
+
+    Holds a few arrays (about 120 bytes a video), so it is cheap to copy to worker processes.
+
+    Attributes:
+        root: folder of the data set.
+        split_name: name of the split, or None.
+        classes: names of all classes of the data set, whatever the split; the position is the class number.
+        labels: (N,) int64 class numbers, -1 for a video without a class.
+        frames: (N,) int64 numbers of frames.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        split_name: str | None,
+        classes: list[str],
+        columns: dict[str, npt.NDArray],
+        path_bytes: npt.NDArray[np.uint8],
+    ) -> None:
+        self.root = root
+        self.split_name = split_name
+        self.classes = classes
+        self._columns = columns
+        # Paths as one run of bytes: a list of strings would be most of the memory and of the pickling time.
+        self._path_bytes = path_bytes
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        return self._columns["label"]
+
+    @property
+    def frames(self) -> npt.NDArray[np.int64]:
+        return self._columns["frames"]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the data set.
+
+        Raises:
+            ValueError: the data set has none yet.
+        """
+        if not self.classes:
+            raise ValueError(f"{self.root}: no video has a class; run `vidseg labels apply {self.root} LABELS.csv`")
+        return len(self.classes)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Video:
+        row = self._row(index)
+        folder = self.video_path(row)
+        value = {name: column[row].item() for name, column in self._columns.items()}
+        return Video(
+            name=folder.rpartition("/")[2],
+            path=self.root / folder / "frames.db",
+            label=value["label"],
+            frames=value["frames"],
+            fps=value["fps"],
+            height=value["height"],
+            width=value["width"],
+        )
+
+    def __iter__(self) -> Iterator[Video]:
+        return (self[index] for index in range(len(self)))
+
+    def __repr__(self) -> str:
+        split = "" if self.split_name is None else f", split={self.split_name!r}"
+        return f"VideoDataset({str(self.root)!r}{split}: {len(self)} videos, {len(self.classes)} classes)"
+
+    def _row(self, index: int) -> int:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"video {index} of a data set of {len(self)}")
+        return index % len(self)
+
+    def video_path(self, index: int) -> str:
+        """Folder of a video relative to the root: `jpg/<class>/<video>`."""
+        row = self._row(index)
+        start, stop = self._columns["path_start"][row], self._columns["path_stop"][row]
+        return self._path_bytes[start:stop].tobytes().decode()
+
+    def segments(self, index: int) -> list[Segment]:
+        """Labelled segments of an untrimmed video, by start; empty where it has none. Reads the catalogue."""
+        with closing(read_catalog(self.root)) as connection:
+            rows = connection.execute(
+                "SELECT s.start, s.stop, c.number FROM segments s JOIN videos v ON v.id = s.video_id"
+                " JOIN classes c ON c.id = s.class_id WHERE v.path = ? ORDER BY s.start, s.stop",
+                (self.video_path(index),),
+            )
+            return [Segment(*row) for row in rows]
+
+    def subset(self, indices: Iterable[int] | npt.NDArray) -> VideoDataset:
+        """The videos at `indices`, in that order; a boolean mask (N,) serves as well.
+
+        Raises:
+            IndexError: an index outside the data set.
+        """
+        rows = np.asarray(indices if isinstance(indices, np.ndarray) else list(indices))
+        if rows.dtype == bool:
+            if len(rows) != len(self):
+                raise IndexError(f"a mask of {len(rows)} for a data set of {len(self)} videos")
+            rows = np.flatnonzero(rows)
+        rows = rows.astype(np.int64, casting="same_kind") if rows.size else np.zeros(0, np.int64)
+        if rows.size and not (-len(self) <= rows.min() and rows.max() < len(self)):
+            raise IndexError(f"indices {rows.min()} to {rows.max()} of a data set of {len(self)} videos")
+        return VideoDataset(
+            self.root,
+            split_name=self.split_name,
+            classes=self.classes,
+            columns={name: column[rows] for name, column in self._columns.items()},
+            path_bytes=self._path_bytes,
+        )
+
+    def split(self, fraction: float, *, seed: int) -> tuple[VideoDataset, VideoDataset]:
+        """Divides the videos at random, class by class, for data sets without official splits.
+
+        Which videos go where follows from the seed and their paths alone. A class of two videos or more has at least
+        one on each side; a single video goes to the first part.
+
+        Args:
+            fraction: share of each class that the first part gets, between 0 and 1.
+            seed: another seed, another division.
+
+        Raises:
+            ValueError: a fraction that is not between 0 and 1.
+        """
+        if not 0 < fraction < 1:
+            raise ValueError(f"fraction {fraction} is not between 0 and 1")
+        keys = np.fromiter(
+            (
+                int.from_bytes(
+                    hashlib.blake2b(f"{seed}:{self.video_path(row)}".encode(), digest_size=8).digest(), "big"
+                )
+                for row in range(len(self))
+            ),
+            np.uint64,
+            len(self),
+        )
+        first = np.zeros(len(self), bool)
+        by_class = np.lexsort((keys, self.labels))  # rows class after class, at random inside each
+        for rows in np.split(by_class, np.flatnonzero(np.diff(self.labels[by_class])) + 1):
+            count = round(len(rows) * fraction)
+            first[rows[: min(max(count, 1), max(len(rows) - 1, 1))]] = True
+        return self.subset(first), self.subset(~first)
+
+
+def open_dataset(root: str | Path, split: str | None = None) -> VideoDataset:
+    """Opens a data set from its catalogue; no video database is touched.
+
+    Args:
+        root: folder of the data set, with catalog.db and jpg/.
+        split: name of a split, such as "train" or "split1/test"; None for all videos.
+
+    Raises:
+        FileNotFoundError: no such folder, or it has no catalogue.
+        ValueError: an unknown split, a split or data set without videos, or a file that is not a catalogue.
+    """
+    root = Path(root)
+    with closing(read_catalog(root)) as connection:
+        numbers = dict(connection.execute("SELECT id, number FROM classes"))
+        where, parameters = "", []
+        if split is not None:
+            where = "WHERE v.id IN (SELECT video_id FROM split_videos WHERE split_id = ?)"
+            parameters = [_split_id(connection, root, split)]
+        # CAST: bytes, which need no decoding. Class 0 does not exist: no class.
+        cursor = connection.execute(
+            "SELECT CAST(v.path AS BLOB), ifnull(v.class_id, 0), v.frames, v.height, v.width, v.fps"
+            f" FROM videos v {where} ORDER BY v.path",
+            parameters,
+        )
+        columns, path_bytes = _read_columns(cursor, numbers)
+        data = VideoDataset(
+            root, split_name=split, classes=class_names(connection), columns=columns, path_bytes=path_bytes
+        )
+    if not len(data):
+        if split is None:
+            raise ValueError(f"{root}: the catalogue has no videos; convert some, or run `vidseg labels scan {root}`")
+        raise ValueError(
+            f"{root}: split {split!r} is known, but none of its videos is here;"
+            f" {root / 'labels_report.json'} lists the missing ones"
+        )
+    without = int((data.labels == _NO_CLASS).sum())
+    if 0 < without < len(data):
+        logger.warning("%r: %d videos have no class; their label is -1", data, without)
+    return data
+
+
+def _split_id(connection: sqlite3.Connection, root: Path, split: str) -> int:
+    known = dict(connection.execute("SELECT name, id FROM splits ORDER BY name"))
+    if split in known:
+        return known[split]
+    if known:
+        raise ValueError(f"{root}: no split {split!r}; it has {', '.join(known)}")
+    raise ValueError(
+        f"{root}: no split {split!r}, and no other one; put them in with `vidseg labels apply {root} LABELS.csv`,"
+        " or divide the videos with open_dataset(root).split(0.8, seed=0)"
+    )
+
+
+def _read_columns(
+    cursor: sqlite3.Cursor, numbers: dict[int, int]
+) -> tuple[dict[str, npt.NDArray], npt.NDArray[np.uint8]]:
+    """Columns as arrays, read in portions: a list of 650 000 rows would need three times the memory."""
+    types = {"label": np.int64, "frames": np.int64, "height": np.int32, "width": np.int32, "fps": np.float64}
+    portions: dict[str, list[npt.NDArray]] = {name: [np.zeros(0, dtype)] for name, dtype in types.items()}
+    lengths = [np.zeros(0, np.int64)]
+    paths = []
+    number_of = np.full(max(numbers, default=0) + 1, _NO_CLASS)
+    for key, number in numbers.items():
+        number_of[key] = number
+    while rows := cursor.fetchmany(16384):
+        path, *values = zip(*rows, strict=True)
+        paths.append(b"".join(path))
+        lengths.append(np.fromiter(map(len, path), np.int64, len(path)))
+        for (name, dtype), value in zip(types.items(), values, strict=True):
+            portions[name].append(np.array(value, dtype))
+    columns = {name: np.concatenate(parts) for name, parts in portions.items()}
+    columns["label"] = number_of[columns["label"]]
+    columns["path_stop"] = np.cumsum(np.concatenate(lengths))
+    columns["path_start"] = columns["path_stop"] - np.concatenate(lengths)
+    return columns, np.frombuffer(b"".join(paths), np.uint8)

@@ -1,0 +1,61 @@
+"""Official annotation files that are CSV, but not of the published form: HACS and Moments in Time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vidseg.labels.apply import split_name
+from vidseg.labels.csv_labels import LabelRow, read_rows, video_name
+
+__all__ = ["read_hacs_csv", "read_moments_csv"]
+
+_HACS_COLUMNS = ["classname", "youtube_id", "subset", "start", "end", "label"]
+
+
+def read_hacs_csv(path: str | Path) -> tuple[list[LabelRow], int]:
+    """HACS clips (`HACS_clips_v1.1.csv`): the clips of each class, and the number of negative samples left out.
+
+    Lines are `Archery,a2X2hz1G6i8,training,15.5,17.5,1`; label -1 marks a clip where the action is not seen, which is
+    no class. Clips of the test set may have no class.
+
+    Raises:
+        ValueError: another header, or a line that cannot be read.
+    """
+    lines = read_rows(path)
+    header = [cell.strip() for cell in lines[0][1]] if lines else []
+    if header != _HACS_COLUMNS:
+        raise ValueError(f"{path}:1: header {','.join(header)!r}, expected {','.join(_HACS_COLUMNS)}")
+    rows, negatives = [], 0
+    for number, cells in lines[1:]:
+        if len(cells) != len(_HACS_COLUMNS):
+            raise ValueError(f"{path}:{number}: {len(cells)} cells, expected {len(_HACS_COLUMNS)}")
+        name, video, subset, start, end, sign = (cell.strip() for cell in cells)
+        if sign == "-1":
+            negatives += 1
+            continue
+        if sign != "1" and subset != "testing":
+            raise ValueError(f"{path}:{number}: column 'label': {sign!r} is neither 1 nor -1")
+        try:
+            times = float(start), float(end)
+        except ValueError:
+            raise ValueError(f"{path}:{number}: times {start!r} and {end!r} are not seconds") from None
+        rows.append(LabelRow(name or None, video, *times, split=split_name(subset)))
+    return rows, negatives
+
+
+def read_moments_csv(path: str | Path, *, split: str) -> list[LabelRow]:
+    """Moments in Time (`trainingSet.csv`): lines `clapping/yt-x_12.mp4,clapping,3,0`, without a header.
+
+    The two numbers are the workers for and against the label.
+
+    Raises:
+        ValueError: a line of less than two cells.
+    """
+    rows = []
+    for position, (number, cells) in enumerate(read_rows(path)):
+        if len(cells) < 2 or not cells[0].strip() or not cells[1].strip():
+            raise ValueError(f"{path}:{number}: expected a file and a label, such as clapping/yt-x_12.mp4,clapping,3,0")
+        if position == 0 and "." not in cells[0]:
+            continue  # copies with a header line exist
+        rows.append(LabelRow(cells[1], video_name(cells[0].strip()), split=split))
+    return rows

@@ -1,0 +1,71 @@
+"""Official annotation files that are JSON: Kinetics (2017 and later releases) and Diving-48."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vidseg.labels.csv_labels import LabelRow
+
+__all__ = ["read_diving48_json", "read_diving48_vocabulary", "read_kinetics_json"]
+
+
+def _load(path: str | Path, kind: type, form: str) -> Any:
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(content, kind):
+        raise ValueError(f"{path}: expected {form}")
+    return content
+
+
+def read_kinetics_json(path: str | Path) -> list[LabelRow]:
+    """Kinetics: `{"<id>": {"annotations": {"label": .., "segment": [start, stop]}, "subset": ..}}`.
+
+    Entries of a test set have no label, in some releases no annotations at all: such a row names the whole video.
+
+    Raises:
+        ValueError: an entry of another form; names its id.
+    """
+    rows = []
+    for video, entry in _load(path, dict, "an object of video ids").items():
+        try:
+            annotations = entry.get("annotations") or {}
+            start, stop = map(float, annotations["segment"]) if "segment" in annotations else (None, None)
+            label, subset = annotations.get("label") or None, entry.get("subset") or None
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: video {video!r}: not of the form of Kinetics ({error})") from error
+        rows.append(LabelRow(label, video.strip(), start, stop, subset))
+    return rows
+
+
+def read_diving48_vocabulary(path: str | Path) -> list[str]:
+    """Class names from `Diving48_vocab.json`: `["Back", "15som", "05Twis", "FREE"]` becomes Back_15som_05Twis_FREE."""
+    names = []
+    for position, parts in enumerate(_load(path, list, "a list of classes")):
+        if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+            raise ValueError(f"{path}: class {position}: {parts!r} is not a list of words")
+        names.append("_".join(parts))
+    return names
+
+
+def read_diving48_json(path: str | Path, *, classes: list[str], split: str) -> list[LabelRow]:
+    """Diving-48 (`Diving48_V2_train.json`): entries `{"vid_name": .., "label": 12, ..}`.
+
+    The videos are cut already; the further keys start_frame and end_frame repeat their length.
+
+    Raises:
+        ValueError: an entry of another form, or a label that the vocabulary does not have.
+    """
+    rows = []
+    for position, entry in enumerate(_load(path, list, "a list of videos")):
+        try:
+            name, label = entry["vid_name"], entry["label"]
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path}: entry {position}: {entry!r} has no vid_name or no label") from error
+        if not isinstance(label, int) or not 0 <= label < len(classes):
+            raise ValueError(f"{path}: {name}: label {label!r}, but the vocabulary has classes 0 to {len(classes) - 1}")
+        rows.append(LabelRow(classes[label], name, split=split))
+    return rows

@@ -1,0 +1,102 @@
+"""Official annotation files that are plain text: class lists, UCF-101's and HMDB-51's split lists, lists of ids."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from vidseg.labels.csv_labels import LabelRow, video_name
+
+__all__ = ["read_class_list", "read_hmdb_list", "read_id_list", "read_lines", "read_ucf_list"]
+
+_HMDB_CODES = {"0": None, "1": "train", "2": "test"}
+
+
+def read_lines(path: str | Path) -> list[tuple[int, str]]:
+    """Lines that are not blank, without surrounding blanks, each with its number from 1.
+
+    Raises:
+        ValueError: not UTF-8 text, or nothing in it.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from error
+    found = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not found:
+        raise ValueError(f"{path}: empty")
+    return found
+
+
+def read_class_list(path: str | Path) -> list[str]:
+    """Class names in their official order.
+
+    Forms: `1 ApplyEyeMakeup` (UCF-101's classInd.txt), `clapping,0` (Moments in Time), one name a line, a JSON list of
+    names, or a JSON object `{name: number}` (the dictionary that the published training code saves).
+
+    Raises:
+        ValueError: a name or number twice, or numbers with a gap.
+    """
+    if Path(path).suffix.lower() == ".json":
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        except ValueError as error:
+            raise ValueError(f"{path}: not valid JSON ({error})") from error
+        if isinstance(content, dict) and all(isinstance(number, int) for number in content.values()):
+            numbered = [(number, name) for name, number in content.items()]
+        elif isinstance(content, list) and all(isinstance(name, str) for name in content):
+            numbered = list(enumerate(content))
+        else:
+            raise ValueError(f"{path}: expected a list of class names, or an object of names with their numbers")
+    else:
+        lines = [line for _, line in read_lines(path)]
+        first = [re.fullmatch(r"(?P<number>\d+)\s+(?P<name>.+)", line) for line in lines]
+        last = [re.fullmatch(r"(?P<name>.+?)\s*,\s*(?P<number>\d+)", line) for line in lines]
+        matches = first if all(first) else last
+        if all(matches):
+            numbered = [(int(match["number"]), match["name"]) for match in matches if match]
+        else:
+            numbered = list(enumerate(lines))
+    numbered.sort()
+    names = [name for _, name in numbered]
+    first_number = 0 if numbered and numbered[0][0] == 0 else 1
+    for position, (number, name) in enumerate(numbered, start=first_number):
+        if number != position:
+            raise ValueError(
+                f"{path}: class {name!r} has number {number}, expected {position}: one number a class, no gaps"
+            )
+    if len(set(names)) < len(names):
+        raise ValueError(f"{path}: class {next(name for name in names if names.count(name) > 1)!r} is in it twice")
+    return names
+
+
+def read_ucf_list(path: str | Path, *, split: str) -> list[LabelRow]:
+    """UCF-101's `trainlist01.txt` (`Archery/v_Archery_g08_c01.avi 3`) or `testlist01.txt` (no number)."""
+    rows = []
+    for number, line in read_lines(path):
+        match = re.fullmatch(r"([^/]+)/(.+?\.\w+)(?:\s+\d+)?", line)
+        if not match:
+            raise ValueError(f"{path}:{number}: {line!r} is not of the form Class/video.avi, with or without a number")
+        rows.append(LabelRow(match[1], video_name(match[2]), split=split))
+    return rows
+
+
+def read_hmdb_list(path: str | Path, *, label: str, division: str) -> list[LabelRow]:
+    """One class of one division of HMDB-51 (`<class>_test_split1.txt`): `video.avi 1`.
+
+    The codes are 1 train, 2 test and 0 neither: the video is not used in this division.
+    """
+    rows = []
+    for number, line in read_lines(path):
+        file, _, code = line.rpartition(" ")
+        if not file.strip() or code not in _HMDB_CODES:
+            raise ValueError(f"{path}:{number}: {line!r} is not of the form video.avi CODE, the code being 0, 1 or 2")
+        part = _HMDB_CODES[code]
+        rows.append(LabelRow(label, video_name(file.strip()), split=f"{division}/{part}" if part else None))
+    return rows
+
+
+def read_id_list(path: str | Path) -> set[str]:
+    """Video ids, one a line (Mini-Kinetics-200's `train_ytid_list.txt`)."""
+    return {line for _, line in read_lines(path)}
