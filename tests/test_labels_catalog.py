@@ -72,6 +72,7 @@ def test_splits_share_the_classes_of_the_data_set(tmp_path):
     train, val = open_dataset(tmp_path, "train"), open_dataset(tmp_path, split="val")
     assert train.classes == val.classes == ["a", "b", "c"]
     assert train.labels.tolist() == [0, 1] and val.labels.tolist() == [1, 2]
+    assert train.splits == ["train", "val"] and train.split_name == "train"
     assert len(open_dataset(tmp_path)) == 4
 
 

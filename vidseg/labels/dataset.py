@@ -63,6 +63,7 @@ class VideoDataset:
     Attributes:
         root: folder of the data set.
         split_name: name of the split, or None.
+        splits: names of all splits of the data set.
         classes: names of all classes of the data set, whatever the split; the position is the class number.
         labels: (N,) int64 class numbers, -1 for a video without a class.
         frames: (N,) int64 numbers of frames.
@@ -73,12 +74,14 @@ class VideoDataset:
         root: Path,
         *,
         split_name: str | None,
+        splits: list[str],
         classes: list[str],
         columns: dict[str, npt.NDArray],
         path_bytes: npt.NDArray[np.uint8],
     ) -> None:
         self.root = root
         self.split_name = split_name
+        self.splits = splits
         self.classes = classes
         self._columns = columns
         # Paths as one run of bytes: a list of strings would be most of the memory and of the pickling time.
@@ -165,6 +168,7 @@ class VideoDataset:
         return VideoDataset(
             self.root,
             split_name=self.split_name,
+            splits=self.splits,
             classes=self.classes,
             columns={name: column[rows] for name, column in self._columns.items()},
             path_bytes=self._path_bytes,
@@ -217,10 +221,13 @@ def open_dataset(root: str | Path, split: str | None = None) -> VideoDataset:
     root = Path(root)
     with closing(read_catalog(root)) as connection:
         numbers = dict(connection.execute("SELECT id, number FROM classes"))
+        split_ids = dict(connection.execute("SELECT name, id FROM splits ORDER BY name"))
         where, parameters = "", []
         if split is not None:
+            if split not in split_ids:
+                raise ValueError(_unknown_split(root, split, list(split_ids)))
             where = "WHERE v.id IN (SELECT video_id FROM split_videos WHERE split_id = ?)"
-            parameters = [_split_id(connection, root, split)]
+            parameters = [split_ids[split]]
         # CAST: bytes, which need no decoding. Class 0 does not exist: no class.
         cursor = connection.execute(
             "SELECT CAST(v.path AS BLOB), ifnull(v.class_id, 0), v.frames, v.height, v.width, v.fps"
@@ -229,7 +236,12 @@ def open_dataset(root: str | Path, split: str | None = None) -> VideoDataset:
         )
         columns, path_bytes = _read_columns(cursor, numbers)
         data = VideoDataset(
-            root, split_name=split, classes=class_names(connection), columns=columns, path_bytes=path_bytes
+            root,
+            split_name=split,
+            splits=list(split_ids),
+            classes=class_names(connection),
+            columns=columns,
+            path_bytes=path_bytes,
         )
     if not len(data):
         if split is None:
@@ -244,13 +256,10 @@ def open_dataset(root: str | Path, split: str | None = None) -> VideoDataset:
     return data
 
 
-def _split_id(connection: sqlite3.Connection, root: Path, split: str) -> int:
-    known = dict(connection.execute("SELECT name, id FROM splits ORDER BY name"))
-    if split in known:
-        return known[split]
+def _unknown_split(root: Path, split: str, known: list[str]) -> str:
     if known:
-        raise ValueError(f"{root}: no split {split!r}; it has {', '.join(known)}")
-    raise ValueError(
+        return f"{root}: no split {split!r}; it has {', '.join(known)}"
+    return (
         f"{root}: no split {split!r}, and no other one; put them in with `vidseg labels apply {root} LABELS.csv`,"
         " or divide the videos with open_dataset(root).split(0.8, seed=0)"
     )
