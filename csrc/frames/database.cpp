@@ -9,6 +9,7 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <shared_mutex>
 
 #include "error.h"
@@ -145,11 +146,14 @@ std::shared_mutex fork_guard;
 
 Pool& pool() {
     static Pool* const instance = [] {
-        pthread_atfork([] { fork_guard.lock(); }, [] { fork_guard.unlock(); },
-                       [] {
-                           fork_guard.unlock();
-                           pool().forget();
-                       });
+        const auto before = [] { fork_guard.lock(); };
+        const auto in_parent = [] { fork_guard.unlock(); };
+        const auto in_child = [] {
+            new (&fork_guard)
+                std::shared_mutex;  // glibc knows the owner by its thread number, which is another one here
+            pool().forget();
+        };
+        pthread_atfork(before, in_parent, in_child);
         return new Pool;  // lives as long as the process: threads may still read while statics are destroyed
     }();
     return *instance;

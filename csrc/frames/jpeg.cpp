@@ -226,7 +226,9 @@ struct JpegEncoder::State {
     ErrorManager errors;
 };
 
-JpegEncoder::JpegEncoder() : state_(std::make_unique<State>()) {
+JpegEncoder::JpegEncoder() : state_(std::make_unique<State>()) { create(); }
+
+void JpegEncoder::create() {
     std::memset(&state_->info, 0, sizeof state_->info);
     state_->info.err = prepare(state_->errors);
     jpeg_create_compress(&state_->info);
@@ -244,6 +246,10 @@ void JpegEncoder::encode(const Planes& planes, const EncodeOptions& options, std
     state_->info.dest = &destination.base;
     const bool ok = write_planes(state_->info, state_->errors, planes, options);
     state_->info.dest = nullptr;
+    if (options.optimize || !ok) {  // libjpeg would keep this frame's Huffman tables for the next one
+        jpeg_destroy_compress(&state_->info);
+        create();
+    }
     check(ok, "a frame of ", planes.width, "x", planes.height,
           " pixels could not be encoded: ", state_->errors.message);
 }

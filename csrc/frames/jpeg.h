@@ -42,6 +42,8 @@ class JpegEncoder {
     void encode(const Planes& planes, const EncodeOptions& options, std::vector<uint8_t>& out);
 
   private:
+    void create();
+
     struct State;
     std::unique_ptr<State> state_;
 };

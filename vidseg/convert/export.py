@@ -68,9 +68,9 @@ def _export_jpegs(database: FrameDatabase, folder: Path, overwrite: bool) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(len(database)):
         path = folder / f"frame_{index + 1:05d}.jpg"
-        (jpeg,) = database.read([index])
-        with open(path, "wb" if overwrite else "xb") as file:
-            file.write(jpeg)
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"{path} exists; --overwrite replaces it")
+        path.write_bytes(database.read([index])[0])
 
 
 def _export_video(database: FrameDatabase, path: Path, overwrite: bool) -> None:
@@ -82,7 +82,9 @@ def _export_video(database: FrameDatabase, path: Path, overwrite: bool) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with av.open(str(temporary), "w", format="mp4") as container:
-            stream = container.add_stream("libx264", rate=Fraction(database.meta.get("fps") or _DEFAULT_FPS).limit_denominator(1001))
+            stream = container.add_stream(
+                "libx264", rate=Fraction(database.meta.get("fps") or _DEFAULT_FPS).limit_denominator(1001)
+            )
             # H.264 in 4:2:0 wants even sides; an odd last row or column is left out
             stream.width, stream.height, stream.pix_fmt = width // 2 * 2, height // 2 * 2, "yuv420p"
             stream.codec_context.time_base = stream.time_base = _TIME_BASE

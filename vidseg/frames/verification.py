@@ -67,15 +67,17 @@ def _check_frames(database: "FrameDatabase", level: int) -> list[str]:
     expected = None if height is None else (-(-int(height) // 2**level), -(-int(width) // 2**level))
     checksum = 0
     for index in range(len(database)):
-            try:
-                (jpeg,) = database.read([index], level=level)
-                checksum = zlib.crc32(jpeg, checksum)
-                size = tuple(database.decode([index], level=level).shape[1:3])
-            except FrameDatabaseError as error:
-                problems.append(str(error).removeprefix(f"{database.path}: "))
-                continue
-            if expected is not None and size != expected:
-                problems.append(f"frame {index} (level {level}): {size[1]}x{size[0]} pixels, not {expected[1]}x{expected[0]}")
+        try:
+            (jpeg,) = database.read([index], level=level)
+            checksum = zlib.crc32(jpeg, checksum)
+            size = tuple(database.decode([index], level=level).shape[1:3])
+        except FrameDatabaseError as error:
+            problems.append(str(error).removeprefix(f"{database.path}: "))
+            continue
+        if expected is not None and size != expected:
+            problems.append(
+                f"frame {index} (level {level}): {size[1]}x{size[0]} pixels, not {expected[1]}x{expected[0]}"
+            )
     recorded = database.meta.get("crc32") if level == 0 else None
     if recorded is not None and not problems and checksum != recorded:
         problems.append("the frames are not those that were written (CRC-32 differs)")

@@ -10,7 +10,15 @@ from types import TracebackType
 
 import numpy as np
 
-from vidseg.frames.schema import COUNT_NAME, FORMAT, TABLES, TIMESTAMPS, FrameDatabaseError, connect_read_only, frame_name
+from vidseg.frames.schema import (
+    COUNT_NAME,
+    FORMAT,
+    TABLES,
+    TIMESTAMPS,
+    FrameDatabaseError,
+    connect_read_only,
+    frame_name,
+)
 
 __all__ = ["TEMPORARY_SUFFIX", "FrameWriter"]
 
