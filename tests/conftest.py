@@ -20,7 +20,7 @@ def picture(index: int, *, height: int = 48, width: int = 64) -> np.ndarray:
     return rgb.astype(np.uint8)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_video() -> VideoMaker:
     """Write a video file: make_video(path, frames=10, ...) -> path."""
     import av

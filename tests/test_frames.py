@@ -24,6 +24,10 @@ def encoded(index: int, **options: int) -> list[bytes]:
     return encode_rgb(torch.from_numpy(picture(index)), 90, **options)
 
 
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def write(path: Path, count: int = COUNT, levels: int = 2) -> FrameDatabase:
     with FrameWriter(path / "frames.db", levels=levels, meta={"height": 48, "width": 64, "fps": 25.0}) as writer:
         for index in range(count):
@@ -47,7 +51,7 @@ def test_what_is_written_is_read(database):
     assert database.read([3], level=2) == [encoded(3, levels=2)[2]]
     assert (database.path.parent / "n_frames").read_bytes() == b"12"
     assert database.verify() == []
-    assert sorted(os.listdir(database.path.parent)) == ["frames.db", "n_frames"]
+    assert names_in(database.path.parent) == ["frames.db", "n_frames"]
 
 
 @settings(max_examples=50, deadline=None)
@@ -162,10 +166,10 @@ def test_a_failed_write_leaves_nothing_and_keeps_what_was_there(tmp_path):
         writer.add(encoded(0)[0], width=64)
         raise RuntimeError("interrupted")
     assert (tmp_path / "clip" / "frames.db").read_bytes() == before
-    assert sorted(os.listdir(tmp_path / "clip")) == ["frames.db", "n_frames"]
+    assert names_in(tmp_path / "clip") == ["frames.db", "n_frames"]
     with pytest.raises(FrameDatabaseError, match="no frame was added"), FrameWriter(tmp_path / "new" / "frames.db"):
         pass
-    assert os.listdir(tmp_path / "new") == []
+    assert names_in(tmp_path / "new") == []
 
 
 def test_the_writer_checks_its_input(tmp_path):
@@ -307,9 +311,5 @@ def test_open_files_stay_bounded(tmp_path):
     databases = [write(tmp_path / f"clip_{index}", count=1, levels=0) for index in range(150)]
     for database in databases * 2:
         database.read([0])
-    open_files = [os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd") if _is_link(name)]
+    open_files = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
     assert 0 < sum(str(tmp_path) in name for name in open_files) <= 64
-
-
-def _is_link(name: str) -> bool:
-    return os.path.islink(f"/proc/self/fd/{name}")

@@ -67,7 +67,9 @@ def _run(program: str, command: Any, words: list[str]) -> int:
     try:
         # A library's own traceback says more than tyro's when a default is at fault, but a user's typing error is
         # answered by tyro with the options nearest to it, and exit status 2.
-        options = tyro.cli(command, prog=program, args=_spelled_out(command, words), config=(tyro.conf.OmitArgPrefixes,))
+        options = tyro.cli(
+            command, prog=program, args=_spelled_out(command, words), config=(tyro.conf.OmitArgPrefixes,)
+        )
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 2
     _start_logging()

@@ -1,5 +1,6 @@
 """One job, start to end: a video, a folder of JPEGs or a database becomes one frames.db."""
 
+import contextlib
 import errno
 import functools
 import hashlib
@@ -104,6 +105,9 @@ def convert_one(job: Job, jpg_folder: Path, options: ConvertOptions, heartbeat: 
         outcome.problem = f"{type(error).__name__}: {error}".splitlines()[0]
     else:
         outcome = _describe(job, database)
+    if outcome.state == "failed":
+        with contextlib.suppress(OSError):  # not empty: it holds an earlier conversion's database
+            (jpg_folder / job.target).rmdir()
     outcome.seconds = round(time.perf_counter() - began, 3)
     return outcome
 
@@ -242,7 +246,10 @@ def _database_frames(job: Job, options: ConvertOptions) -> _Frames:
 
 
 def _restored(
-    blobs: Iterator[tuple[Callable[[], bytes], str]], times: Iterator[float] | None, options: ConvertOptions, frames: _Frames
+    blobs: Iterator[tuple[Callable[[], bytes], str]],
+    times: Iterator[float] | None,
+    options: ConvertOptions,
+    frames: _Frames,
 ) -> Iterator[tuple[list[bytes], int, float | None]]:
     """JPEGs of any making, brought to the options' size, restart interval and levels.
 

@@ -171,7 +171,9 @@ def at_rate(frames: Iterator[TimedFrame], fps: float) -> Iterator[TimedFrame]:
         shown = TimedFrame(current.frame, max(current.time, shown.time))
     if shown is None or first is None:
         return
-    while count == 0 or first.time + count / fps < shown.time + gap - 1e-6:  # the last frame lasts as long as the one before
+    while (
+        count == 0 or first.time + count / fps < shown.time + gap - 1e-6
+    ):  # the last frame lasts as long as the one before
         yield TimedFrame(shown.frame, first.time + count / fps)
         count += 1
 

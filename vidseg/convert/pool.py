@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,9 @@ class Worker:
         if limit is not None and now - self._began > limit:
             return self._lost(f"took more than the time limit of {limit:g} s ({self.frames} frames done)")
         if now - self._heard > self.options.stall_limit:
-            return self._lost(f"no new frame for {self.options.stall_limit:g} s after frame {self.frames}: decoder hangs")
+            return self._lost(
+                f"no new frame for {self.options.stall_limit:g} s after frame {self.frames}: decoder hangs"
+            )
         return None
 
     def stop(self) -> None:
@@ -96,8 +98,11 @@ class Worker:
         self.process.wait()
         self._errors.close()
         if self.job is not None:
-            for leftover in (self.jpg_folder / self.job.target).glob(f"*{TEMPORARY_SUFFIX}"):
+            folder = self.jpg_folder / self.job.target
+            for leftover in folder.glob(f"*{TEMPORARY_SUFFIX}"):
                 leftover.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # absent, or with an earlier conversion's database in it
+                folder.rmdir()
 
     def _lost(self, reason: str) -> Outcome:
         job = self.job
@@ -115,7 +120,7 @@ class Worker:
         return f"the decoder crashed its worker ({cause})" + (f": {said[-1]}" if said else "")
 
 
-def run_local(jobs: Iterable[Job], jpg_folder: Path, options: ConvertOptions) -> Iterator[Outcome | int]:
+def run_local(jobs: Iterable[Job], jpg_folder: Path, options: ConvertOptions) -> Generator[Outcome | int, None, None]:
     """Convert jobs with `options.workers` processes; yields each outcome as it comes.
 
     In between, about twice a second, yields the number of frames that the running jobs have so far, so that a caller

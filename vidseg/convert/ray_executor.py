@@ -1,6 +1,6 @@
 """The same workers, spread over a Ray cluster. Every node must see the sources and the target under the same paths."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ __all__ = ["run_ray"]
 _POLL_SECONDS = 0.5
 
 
-def run_ray(jobs: list[Job], jpg_folder: Path, options: ConvertOptions) -> Iterator[Outcome | int]:
+def run_ray(jobs: list[Job], jpg_folder: Path, options: ConvertOptions) -> Generator[Outcome | int, None, None]:
     """Convert jobs as Ray tasks of one processor each; yields each outcome as it comes.
 
     Uses the cluster that RAY_ADDRESS names or that is running here, else starts a local one. Inside a task the job

@@ -89,7 +89,9 @@ class ConversionReport:
             lines.append(f"{'speed':12}{frames / self.seconds:.0f} frames/s")
         lines.append(f"{'data set':12}{self.root}: {total} frames, {size / 1e6:.1f} MB")
         if other := sum(outcome.other_options for outcome in self.outcomes):
-            lines.append(f"{'note':12}{other} kept databases were made with other options; --overwrite makes them again")
+            lines.append(
+                f"{'note':12}{other} kept databases were made with other options; --overwrite makes them again"
+            )
         for outcome in self.problems()[:_SHOWN]:
             lines.append(f"{outcome.state}: {outcome.source}: {outcome.problem}")
         if len(self.problems()) > _SHOWN:

@@ -6,7 +6,7 @@ import fcntl
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,16 +88,18 @@ def _convert_all(listing: Listing, root: Path, options: ConvertOptions, report: 
             report.outcomes.append(outcome)
     done: dict[str, Outcome] = {}
     try:
-        with _Progress(len(listing.jobs), len(report.outcomes)) as progress:
-            with contextlib.closing(_execute(pending, jpg_folder, options)) as results:
-                for result in results:
-                    progress.update(result)
-                    if isinstance(result, int):
-                        continue
-                    done[result.target] = result
-                    if result.fatal or (options.on_error == "stop" and result.state == "failed"):
-                        report.stopped = f"{result.source}: {result.problem}"
-                        break
+        with (
+            _Progress(len(listing.jobs), len(report.outcomes)) as progress,
+            contextlib.closing(_execute(pending, jpg_folder, options)) as results,
+        ):
+            for result in results:
+                progress.update(result)
+                if isinstance(result, int):
+                    continue
+                done[result.target] = result
+                if result.fatal or (options.on_error == "stop" and result.state == "failed"):
+                    report.stopped = f"{result.source}: {result.problem}"
+                    break
     except KeyboardInterrupt:
         report.stopped = "interrupted; run the same command again to go on"
     for job in pending:
@@ -105,7 +107,7 @@ def _convert_all(listing: Listing, root: Path, options: ConvertOptions, report: 
         report.outcomes.append(done.get(job.target, idle))
 
 
-def _execute(jobs: list[Job], jpg_folder: Path, options: ConvertOptions) -> Iterator[Outcome | int]:
+def _execute(jobs: list[Job], jpg_folder: Path, options: ConvertOptions) -> Generator[Outcome | int, None, None]:
     if options.executor == "ray":
         from vidseg.convert.ray_executor import run_ray
 
@@ -142,7 +144,11 @@ def _record(outcome: Outcome) -> VideoRecord:
 @contextlib.contextmanager
 def _locked(root: Path, options: ConvertOptions) -> Iterator[None]:
     """Keep a second conversion of the same part out; the lock ends with the process, however that ends."""
-    name = "conversion.lock" if options.shard is None else "conversion.shard-{}-of-{}.lock".format(*options.shard_numbers())
+    name = (
+        "conversion.lock"
+        if options.shard is None
+        else "conversion.shard-{}-of-{}.lock".format(*options.shard_numbers())
+    )
     try:
         (root / "jpg").mkdir(parents=True, exist_ok=True)
         with open(root / name, "w") as lock:

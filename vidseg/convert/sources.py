@@ -1,5 +1,6 @@
-"""What a conversion has to do: finds the sources below a folder or in a CSV, and gives each its place in the data set."""
+"""What a conversion has to do: the sources below a folder or in a CSV, and each one's place in the data set."""
 
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -114,7 +115,7 @@ def numbered_jpegs(folder: Path) -> list[tuple[int, Path]]:
             raise ValueError(f"several series of JPEGs: {', '.join(sorted(series))}; keep one of them in the folder")
         (prefix,) = series
     frames = sorted(series[prefix])
-    for (number, first), (other, second) in zip(frames, frames[1:], strict=False):
+    for (number, first), (other, second) in itertools.pairwise(frames):
         if number == other:
             raise ValueError(f"two JPEGs for frame {number}: {first.name} and {second.name}")
     return frames
@@ -222,9 +223,7 @@ def _without_collisions(listing: Listing) -> Listing:
         by_target[job.target].append(job)
     jobs, problems = [], list(listing.problems)
     for target, claims in by_target.items():
-        if len(claims) == 1:
-            jobs.append(claims[0])
-        elif len(set(claims)) == 1:  # the same row twice in a CSV
+        if len(claims) == 1 or len(set(claims)) == 1:
             jobs.append(claims[0])
         else:
             sources = ", ".join(dict.fromkeys(job.source for job in claims))

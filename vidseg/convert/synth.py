@@ -28,25 +28,25 @@ __all__ = ["ACTIONS", "SynthOptions", "SynthReport", "frame_planes", "synthesise
 
 logger = logging.getLogger(__name__)
 
-# Per action: direction of travel (x right, y down), sense of rotation (+1 clockwise on the screen), change of size.
-ACTIONS: dict[str, tuple[int, int, int, int]] = {
-    "move_left": (-1, 0, 0, 0),
-    "move_right": (1, 0, 0, 0),
-    "move_up": (0, -1, 0, 0),
-    "move_down": (0, 1, 0, 0),
-    "orbit_clockwise": (0, 0, 1, 0),
-    "orbit_anticlockwise": (0, 0, -1, 0),
-    "grow": (0, 0, 0, 1),
-    "shrink": (0, 0, 0, -1),
+# Per action, the rate of: travel to the right and downwards, clockwise turns around a centre, growth (the size jumps
+# back from the largest to the smallest), pulsation (larger and smaller in turn), and shaking.
+ACTIONS: dict[str, tuple[int, int, int, int, int, int]] = {
+    "move_left": (-1, 0, 0, 0, 0, 0),
+    "move_right": (1, 0, 0, 0, 0, 0),
+    "move_up": (0, -1, 0, 0, 0, 0),
+    "move_down": (0, 1, 0, 0, 0, 0),
+    "orbit": (0, 0, 1, 0, 0, 0),
+    "pulse": (0, 0, 0, 0, 1, 0),
+    "shake": (0, 0, 0, 0, 0, 1),
+    "rest": (0, 0, 0, 0, 0, 0),
 }
-_STILL = (0, 0, 0, 0)
 _SHAPES = ("disc", "square", "triangle", "ring", "star")
 
 # Lengths in units of the frame height, times in seconds.
-_RADIUS = (0.12, 0.25)
+_RADIUS = (0.1, 0.3)
 _SPEED = (0.4, 0.6)
-_ORBIT_RADIUS = (0.16, 0.22)
-_PERIOD = (1.0, 1.5)  # of one turn, and of the way from the smallest to the largest size
+_ORBIT_RADIUS = (0.2, 0.28)
+_PERIOD = (1.2, 1.7)  # of one turn, and of the way from the smallest to the largest size
 _DRIFT = 0.04  # largest speed of the background
 
 
@@ -234,14 +234,16 @@ def trajectory(
     Returns:
         x (T,) in [0, aspect), y (T,) in [0, 1) and radius (T,), all in units of the frame height.
     """
-    start_x, start_y, phase, start_size = rng.uniform(size=4)
+    start_x, start_y, turn, axis, swing, wave = rng.uniform(size=6)
     speed, orbit, period = rng.uniform(*_SPEED), rng.uniform(*_ORBIT_RADIUS), rng.uniform(*_PERIOD)
-    steps = np.cumsum(motion, axis=0) / fps
-    angle = 2 * np.pi * (phase + steps[:, 2] / period)
-    x = (start_x * aspect + steps[:, 0] * speed + orbit * np.cos(angle)) % aspect
-    y = (start_y + steps[:, 1] * speed + orbit * np.sin(angle)) % 1.0
-    size = (start_size + steps[:, 3] / period) % 1.0
-    return x, y, _RADIUS[0] * (_RADIUS[1] / _RADIUS[0]) ** size
+    done = np.cumsum(motion, axis=0) / fps
+    angle = 2 * np.pi * (turn + done[:, 2] / period)
+    shake = 0.06 * np.sin(2 * np.pi * (swing + 3 * done[:, 5]))
+    x = start_x * aspect + done[:, 0] * speed + orbit * np.cos(angle) + shake * np.cos(2 * np.pi * axis)
+    y = start_y + done[:, 1] * speed + orbit * np.sin(angle) + shake * np.sin(2 * np.pi * axis)
+    phase = (wave + done[:, 3] / period + done[:, 4] / period) % 1.0
+    size = np.abs(2 * phase - 1)
+    return x % aspect, y % 1.0, _RADIUS[0] * (_RADIUS[1] / _RADIUS[0]) ** size
 
 
 def _noise(rng: np.random.Generator, height: int, width: int, *, exponent: float = 1.0) -> np.ndarray:
@@ -350,7 +352,7 @@ def frame_planes(
 
 def _write_video(dst: Path, options: SynthOptions, video: _Video) -> None:
     """Render and encode one video; the file appears under its name only when it is whole."""
-    motion = np.zeros((video.frames, 4), dtype=np.int64)
+    motion = np.zeros((video.frames, 6), dtype=np.int64)
     for part in video.segments:
         motion[part.start : part.stop] = ACTIONS[part.action]
     rng = np.random.default_rng((options.seed, *video.number, 1))

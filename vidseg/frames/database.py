@@ -93,7 +93,8 @@ class FrameDatabase:
             if "height" in self.meta:
                 self._frame_size = int(self.meta["height"]), int(self.meta["width"])
             else:
-                self._frame_size = tuple(self.decode([0]).shape[1:3])
+                _, height, width, _ = self.decode([0]).shape
+                self._frame_size = height, width
         return self._frame_size
 
     @property
@@ -211,7 +212,7 @@ def _read_meta(connection: sqlite3.Connection) -> dict[str, Any]:
 
 def _frame_order(connection: sqlite3.Connection) -> np.ndarray:
     """The rowids of a published database in frame order; of rows with the same frame number the first counts."""
-    rows = {}
+    rows: dict[int, int] = {}
     for rowid, name in connection.execute("SELECT rowid, ObjId FROM Images ORDER BY rowid"):
         number = frame_number(name)
         if number is None:

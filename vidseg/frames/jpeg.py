@@ -1,5 +1,6 @@
 """Frames to JPEG and back, through the compiled library (libjpeg-turbo)."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,9 +15,8 @@ AUTOMATIC = -1
 
 def split_blobs(data: torch.Tensor, offsets: torch.Tensor) -> list[bytes]:
     """Cut the concatenated blobs that the library returns."""
-    view = memoryview(data.numpy())
-    edges = offsets.tolist()
-    return [bytes(view[start:stop]) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
+    view = data.numpy().data
+    return [bytes(view[start:stop]) for start, stop in itertools.pairwise(offsets.tolist())]
 
 
 def _bytes_tensor(jpeg: bytes) -> torch.Tensor:
@@ -106,7 +106,7 @@ def recode_jpeg(jpeg: bytes, *, restart_interval: int = AUTOMATIC, optimize: boo
         ValueError: no bytes at all.
         RuntimeError: the data is damaged, not a JPEG, or CMYK.
     """
-    return bytes(memoryview(operators.recode_jpeg(_bytes_tensor(jpeg), restart_interval, optimize).numpy()))
+    return bytes(operators.recode_jpeg(_bytes_tensor(jpeg), restart_interval, optimize).numpy().data)
 
 
 def resize_frame(frame: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

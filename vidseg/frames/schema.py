@@ -32,7 +32,7 @@ TABLES = (
     "CREATE TABLE Levels(level INT NOT NULL, frame INT NOT NULL, jpeg BLOB NOT NULL, PRIMARY KEY(level, frame))",
 )
 
-_NAME = re.compile(r"(?:.*/)?frame_(\d+)")
+_NAME = re.compile(r"(?:.*/)?frame_(\d+)", re.DOTALL)  # a name may hold any character
 
 
 class FrameDatabaseError(RuntimeError):

@@ -63,8 +63,8 @@ def _check_timestamps(database: "FrameDatabase") -> list[str]:
 
 def _check_frames(database: "FrameDatabase", level: int) -> list[str]:
     problems = []
-    height, width = database.meta.get("height"), database.meta.get("width")
-    expected = None if height is None else (-(-int(height) // 2**level), -(-int(width) // 2**level))
+    # a published database may hold frames of several sizes; ours says which one it holds
+    expected = tuple(-(-side // 2**level) for side in database.frame_size) if "height" in database.meta else None
     checksum = 0
     for index in range(len(database)):
         try:

@@ -1,0 +1,321 @@
+"""What goes wrong in a conversion is named and counted; nothing is lost, nothing is half-written."""
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vidseg.convert import TargetError, convert_videos
+from vidseg.frames import FrameDatabase
+
+COMMAND = [sys.executable, "-m", "vidseg.cli.main", "convert"]
+
+# Put on the path of the workers: opening a video of this name makes the decoder crash or hang, as some codecs do.
+SABOTAGE = """
+import os, signal, sys, time
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "vidseg.convert.decoding":
+            sys.meta_path.remove(self)
+            import av
+            whole = av.open
+            def sabotaged(file, *args, **kwargs):
+                name = os.path.basename(file)
+                if "crash" in name:
+                    os.kill(os.getpid(), signal.SIGSEGV)
+                if "hang" in name:
+                    time.sleep(3600)
+                return whole(file, *args, **kwargs)
+            av.open = sabotaged
+        return None
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.fixture
+def sabotage(tmp_path, monkeypatch):
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path/sitecustomize.py").write_text(SABOTAGE)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'path'}:{os.environ.get('PYTHONPATH', '')}")
+
+
+def leftovers(root: Path) -> list[Path]:
+    return [
+        path
+        for path in root.rglob("*")
+        if path.is_file() and path.name not in {"frames.db", "n_frames"} and path.parent != root
+    ]
+
+
+def test_every_kind_of_bad_file_is_named(tmp_path, make_video):
+    videos = tmp_path / "videos/run"
+    good = make_video(videos / "good.mp4", frames=30)
+    (videos / "empty.mp4").touch()
+    (videos / "text.mp4").write_text("this is no video")
+    (videos / "notes.unknown").write_text("neither is this")
+    (videos / "headless.mp4").write_bytes(good.read_bytes()[1000:])
+    (videos / "noise.avi").write_bytes(os.urandom(5000))
+    (videos / "link.mp4").symlink_to(videos / "nowhere.mp4")
+    sound = subprocess.run(
+        [sys.executable, "-c", AUDIO_ONLY, str(videos / "sound.mp4")], check=True, capture_output=True
+    )
+    assert sound.returncode == 0
+    long = make_video(videos / "long.mkv", frames=200)
+    (videos / "cut.mkv").write_bytes(long.read_bytes()[: long.stat().st_size // 2])
+    report = convert_videos(tmp_path / "videos", tmp_path / "data", workers=2)
+    assert not report.ok
+    problems = {Path(outcome.source).name: (outcome.state, outcome.problem) for outcome in report.problems()}
+    expected = {
+        "empty.mp4": ("failed", "the file is empty"),
+        "text.mp4": ("failed", "not a video"),
+        "notes.unknown": ("failed", "not a video"),
+        "headless.mp4": ("failed", "not a video"),
+        "noise.avi": ("failed", "not a video"),
+        "link.mp4": ("failed", "broken link"),
+        "sound.mp4": ("failed", "no video stream (streams: audio)"),
+        "cut.mkv": ("recovered", "header says 8.00 s"),
+    }
+    assert problems.keys() == expected.keys()
+    for name, (state, words) in expected.items():
+        assert problems[name][0] == state
+        assert words in problems[name][1]
+    assert report.count("converted") == 2
+    assert 50 < len(FrameDatabase(tmp_path / "data/jpg/run/cut")) < 150
+    assert leftovers(tmp_path / "data") == []
+    assert sorted(path.name for path in (tmp_path / "data/jpg/run").iterdir()) == ["cut", "good", "long"]
+
+
+AUDIO_ONLY = """
+import sys, av, numpy as np
+with av.open(sys.argv[1], "w") as container:
+    stream = container.add_stream("aac", rate=44100)
+    frame = av.AudioFrame.from_ndarray(np.zeros((1, 44100), np.float32), format="fltp", layout="mono")
+    frame.sample_rate = 44100
+    container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+"""
+
+
+def damaged_video(path: Path, make_video) -> Path:
+    """A Matroska file with the payload of some packets in its middle overwritten."""
+    make_video(path, frames=60, options={"g": "10"})
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 400] = b"\x00" * 400
+    path.write_bytes(data)
+    return path
+
+
+def test_damage_inside_is_kept_and_marked_or_refused(tmp_path, make_video):
+    damaged_video(tmp_path / "v/x.mkv", make_video)
+    kept = convert_videos(tmp_path / "v", tmp_path / "kept", workers=1)
+    assert (kept.outcomes[0].state, kept.ok) == ("recovered", False)
+    database = FrameDatabase(tmp_path / "kept/jpg/unlabelled/x")
+    assert 40 <= len(database) <= 60
+    assert json.loads(database.meta["damage"])
+    again = convert_videos(tmp_path / "v", tmp_path / "kept", workers=1)
+    assert (again.outcomes[0].state, again.ok) == ("kept", False)  # the damage does not go away by asking twice
+    refused = convert_videos(tmp_path / "v", tmp_path / "refused", workers=1, damaged="refuse")
+    assert refused.outcomes[0].state == "failed"
+    assert leftovers(tmp_path / "refused") == []
+    assert not list((tmp_path / "refused/jpg").rglob("frames.db"))
+
+
+NAMES = [
+    "it's",
+    'a "b"',
+    "sp ace ",
+    "[x]*?",
+    "100%s",
+    "häß-ü-日本-🎬",
+    "-dash",
+    "dots...",
+    "semi;colon&|",
+    "new\nline",
+    "#frag?q=1",
+]
+
+
+def test_hostile_names(tmp_path, make_video):
+    for index, name in enumerate(NAMES):
+        make_video(tmp_path / "v" / NAMES[-1 - index] / f"{name}.mp4", frames=2)
+    report = convert_videos(tmp_path / "v", tmp_path / "data", workers=2)
+    assert report.ok, report
+    assert len(report.outcomes) == len(NAMES)
+    for index, name in enumerate(NAMES):
+        database = FrameDatabase(tmp_path / "data/jpg" / NAMES[-1 - index] / name)
+        assert database.name == name
+        assert database.verify() == []
+    assert convert_videos(tmp_path / "v", tmp_path / "data", workers=2).count("kept") == len(NAMES)
+
+
+@pytest.mark.parametrize("label, name", [("..", "x"), ("run", ".."), ("run", "a/b"), ("a/b", "x")])
+def test_targets_outside_their_place_are_refused(tmp_path, make_video, label, name):
+    make_video(tmp_path / "v.mp4", frames=2)
+    (tmp_path / "list.csv").write_text(f"path,label,id\nv.mp4,{label},{name}\nv.mp4,run,fine\n")
+    report = convert_videos(tmp_path / "list.csv", tmp_path / "data", workers=1)
+    assert [(outcome.state, outcome.frames) for outcome in report.outcomes if "fine" in outcome.target] == [
+        ("converted", 2)
+    ]
+    assert len(report.problems()) == 1
+    assert "<class>/<video>" in report.problems()[0].problem
+    assert [path.name for path in (tmp_path / "data/jpg").iterdir()] == ["run"]
+
+
+def test_two_sources_for_one_target(tmp_path, make_video):
+    make_video(tmp_path / "v/run/a.mp4", frames=2)
+    make_video(tmp_path / "v/run/a.avi", frames=2, codec="mpeg4")
+    make_video(tmp_path / "v/run/b.mp4", frames=2)
+    report = convert_videos(tmp_path / "v", tmp_path / "data", workers=1)
+    assert report.count("converted") == 1
+    assert [Path(outcome.source).name for outcome in report.problems()] == ["a.avi", "a.mp4"]
+    assert "2 sources for one target" in report.problems()[0].problem
+
+
+def test_a_decoder_that_crashes_or_hangs_takes_one_worker(tmp_path, make_video, sabotage):
+    for name in ("a", "crash_1", "b", "hang", "c", "crash_2", "d"):
+        make_video(tmp_path / f"v/run/{name}.mp4", frames=3)
+    report = convert_videos(tmp_path / "v", tmp_path / "data", workers=2, stall_limit=3.0)
+    assert {Path(o.source).stem: o.state for o in report.outcomes} == {
+        **dict.fromkeys("abcd", "converted"),
+        **dict.fromkeys(("crash_1", "crash_2", "hang"), "failed"),
+    }
+    problems = {Path(outcome.source).stem: outcome.problem for outcome in report.problems()}
+    assert "crashed its worker (SIGSEGV)" in problems["crash_1"]
+    assert "no new frame for 3 s" in problems["hang"]
+    limited = convert_videos(tmp_path / "v/run/hang.mp4", tmp_path / "limited", workers=1, time_limit=2.0)
+    assert "time limit of 2 s" in limited.problems()[0].problem
+
+
+def test_on_error_stop(tmp_path, make_video):
+    for name in "abcdef":
+        make_video(tmp_path / f"v/run/{name}.mp4", frames=2)
+    (tmp_path / "v/run/b.mp4").write_text("no video")
+    report = convert_videos(tmp_path / "v", tmp_path / "data", workers=1, on_error="stop")
+    assert [outcome.state for outcome in report.outcomes] == ["converted", "failed", *["not started"] * 4]
+    assert "b.mp4" in report.stopped
+
+
+def test_targets_that_cannot_be_written(tmp_path, make_video):
+    make_video(tmp_path / "v/run/a.mp4", frames=2)
+    (tmp_path / "file").write_text("")
+    for target in (tmp_path / "file/data", Path("/proc/vidseg")):
+        with pytest.raises(TargetError, match="cannot be written to"):
+            convert_videos(tmp_path / "v", target)
+
+
+def test_a_full_disk_stops_the_run_cleanly(tmp_path, make_video):
+    for index in range(6):
+        make_video(tmp_path / f"v/run/{index}.mp4", frames=3 if index < 2 else 400)
+
+    def small_files_only() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+
+    command = [*COMMAND, str(tmp_path / "v"), str(tmp_path / "data"), "--workers", "1", "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, preexec_fn=small_files_only)
+    assert result.returncode == 1
+    report = json.loads(result.stdout)
+    assert report["counts"] == {"converted": 2, "failed": 1, "not started": 3}
+    assert "cannot write" in report["stopped"]
+    assert leftovers(tmp_path / "data") == []
+    assert convert_videos(tmp_path / "v", tmp_path / "data", workers=2).ok  # room again: the rest is done
+
+
+def test_a_second_conversion_is_kept_out(tmp_path, make_video, sabotage):
+    make_video(tmp_path / "v/run/hang.mp4", frames=2)
+    first = subprocess.Popen([*COMMAND, str(tmp_path / "v"), str(tmp_path / "data")], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: (tmp_path / "data/conversion.lock").exists())
+        with pytest.raises(TargetError, match="another conversion is running"):
+            convert_videos(tmp_path / "v", tmp_path / "data")
+    finally:
+        first.kill()
+        first.wait()
+
+
+def wait_for(condition, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(name) for name in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, make_video) -> Path:
+    """Videos below v/ and, below data/, their databases from a conversion that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    for index in range(9):
+        make_video(folder / f"v/c{index % 2}/{index}.mp4", frames=150, size=(96, 128))
+    assert convert_videos(folder / "v", folder / "data", workers=2).ok
+    return folder
+
+
+@pytest.mark.parametrize("victim, finished", [("parent", 0), ("parent", 3), ("parent", 7), ("worker", 2)])
+def test_killed_at_any_moment_and_started_again(tmp_path, undisturbed, victim, finished):
+    data = tmp_path / "data"
+    command = [*COMMAND, str(undisturbed / "v"), str(data), "--workers", "2"]
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: len(list(data.rglob("frames.db"))) >= finished and list(data.rglob("*.tmp")))
+    workers = children_of(run.pid)
+    os.kill(run.pid if victim == "parent" else workers[0], signal.SIGKILL)
+    status = run.wait()
+    wait_for(lambda: not any(alive(pid) for pid in workers))  # nobody goes on writing behind the next run
+    done = {path: path.stat().st_mtime_ns for path in data.rglob("frames.db")}
+    for path in done:
+        assert FrameDatabase(path).verify() == []
+    assert (victim, status) in {("parent", -signal.SIGKILL), ("worker", 1)}
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    for index in range(9):
+        name = f"jpg/c{index % 2}/{index}/frames.db"
+        assert (data / name).read_bytes() == (undisturbed / "data" / name).read_bytes()
+    assert all(path.stat().st_mtime_ns == moment for path, moment in done.items())
+    assert leftovers(data) == []
+
+
+def test_ctrl_c_stops_at_once_and_leaves_a_report(tmp_path, make_video):
+    for index in range(6):
+        make_video(tmp_path / f"v/run/{index}.mp4", frames=400, size=(96, 128))
+    command = [*COMMAND, str(tmp_path / "v"), str(tmp_path / "data"), "--workers", "2"]
+    run = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+    )
+    wait_for(lambda: list((tmp_path / "data").rglob("*.tmp")))
+    os.killpg(run.pid, signal.SIGINT)
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode == 1
+    assert "stopped: interrupted" in output
+    assert leftovers(tmp_path / "data") == []
+    assert json.loads((tmp_path / "data/conversion_report.json").read_text())["counts"]["not started"] > 0
+
+
+def test_a_changed_source_is_converted_again(tmp_path, make_video):
+    make_video(tmp_path / "v/run/a.mp4", frames=5)
+    make_video(tmp_path / "v/run/b.mp4", frames=5)
+    convert_videos(tmp_path / "v", tmp_path / "data", workers=1)
+    make_video(tmp_path / "v/run/a.mp4", frames=9)
+    (tmp_path / "data/jpg/run/b/n_frames").unlink()
+    report = convert_videos(tmp_path / "v", tmp_path / "data", workers=1, quality=80)
+    assert [(outcome.state, outcome.frames) for outcome in report.outcomes] == [("converted", 9), ("converted", 5)]
+    again = convert_videos(tmp_path / "v", tmp_path / "data", workers=1)
+    assert [(outcome.state, outcome.other_options) for outcome in again.outcomes] == [("kept", True)] * 2
+    assert "--overwrite" in str(again)
+    assert convert_videos(tmp_path / "v", tmp_path / "data", workers=1, overwrite=True).count("converted") == 2

@@ -1,0 +1,97 @@
+"""The house rules that can be checked: import directions, light imports, file sizes, no path into another project."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "vidseg"
+
+# The data flow (design: folders): each package, and what of vidseg it may import.
+ORDER = {
+    "ops": set(),
+    "frames": {"ops"},
+    "labels": {"frames"},
+    "convert": {"frames", "labels"},
+    "clips": {"labels"},
+    "loaders": {"clips", "frames", "labels", "ops"},
+    "models": {"ops"},
+    "losses": {"ops"},
+    "metrics": {"ops"},
+}
+ORDER["engine"] = set(ORDER)
+ORDER["plots"] = {"metrics", "frames"}
+ORDER["cli"] = set(ORDER)
+
+
+def imports_of(path: Path) -> set[str]:
+    """Packages of vidseg that a file imports, wherever the import stands."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("vidseg.") and name.split(".")[1] != "__version__"}
+
+
+@pytest.mark.parametrize("package", [path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()])
+def test_imports_go_one_way(package):
+    assert package in ORDER, f"vidseg/{package} has no place in the data flow"
+    for path in (PACKAGE / package).rglob("*.py"):
+        wrong = imports_of(path) - ORDER[package] - {package}
+        assert not wrong, f"{path.relative_to(ROOT)} imports {sorted(wrong)}"
+
+
+LIGHT = "import sys, {module}; print(*sorted(set(m.split('.')[0] for m in sys.modules) & set({heavy!r})))"
+
+
+@pytest.mark.parametrize(
+    "module, heavy",
+    [
+        (
+            "vidseg",
+            ["nvidia", "cv2", "imgaug", "apex", "tensorboard", "onnx", "ray", "matplotlib", "torch", "av", "numpy"],
+        ),
+        (
+            "vidseg.frames, vidseg.labels, vidseg.models",
+            ["nvidia", "cv2", "imgaug", "apex", "tensorboard", "ray", "matplotlib", "av"],
+        ),
+        ("vidseg.cli.convert, vidseg.cli.train, vidseg.cli.plot", ["torch", "av", "matplotlib", "numpy"]),
+    ],
+)
+def test_imports_are_light(module, heavy):
+    command = [sys.executable, "-c", LIGHT.format(module=module, heavy=heavy)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []
+
+
+def test_every_public_name_exists():
+    import vidseg
+
+    for name in vidseg.__all__:
+        assert getattr(vidseg, name).__doc__, f"vidseg.{name} has no docstring"
+    assert set(vidseg.__all__) <= set(dir(vidseg))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = vidseg.nonsense
+
+
+def sources() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
+    return [ROOT / name for name in listed if name.endswith((".py", ".cpp", ".h", ".cu", ".cuh"))]
+
+
+def test_no_file_is_longer_than_800_lines():
+    assert [path.name for path in sources() if path.is_file() and len(path.read_text().splitlines()) > 800] == []
+
+
+def test_the_version_is_one():
+    import vidseg
+
+    assert f'version = "{vidseg.__version__}"' in (ROOT / "pyproject.toml").read_text()
+    assert f"## {vidseg.__version__}" in (ROOT / "CHANGELOG.md").read_text()
