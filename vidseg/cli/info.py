@@ -73,8 +73,8 @@ def _dataset(path: Path) -> dict[str, Any]:
     return {
         "kind": "data set",
         "videos": len(data),
-        "classes": data.num_classes,
-        "class names": ", ".join(data.classes[:20]) + (" ..." if data.num_classes > 20 else ""),
+        "classes": len(data.classes),
+        "class names": ", ".join(data.classes[:20]) + (" ..." if len(data.classes) > 20 else ""),
         "splits": ", ".join(data.splits) or "none",
         "frames": int(data.frames.sum()),
         "frames per video": f"{data.frames.min()} to {data.frames.max()}",

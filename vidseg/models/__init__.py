@@ -2,6 +2,6 @@
 
 from vidseg.models import srtg  # noqa: F401  (fills the registry)
 from vidseg.models._registry import create_model, list_models, register_model
-from vidseg.models._weights import LoadReport, load_weights
+from vidseg.models._weights import LoadReport, load_weights, read_state
 
-__all__ = ["LoadReport", "create_model", "list_models", "load_weights", "register_model"]
+__all__ = ["LoadReport", "create_model", "list_models", "load_weights", "read_state", "register_model"]

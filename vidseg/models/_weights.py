@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LoadReport", "load_weights"]
+__all__ = ["LoadReport", "load_weights", "read_state"]
 
 _CONTAINERS = ("state_dict", "model_state", "model")
 
@@ -46,7 +46,7 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> Lo
         FileNotFoundError: the path does not exist.
     """
     origin = "the given state dict" if isinstance(source, Mapping) else str(source)
-    entries = _state(source if isinstance(source, Mapping) else _read(Path(source)), origin)
+    entries = _state(source, origin) if isinstance(source, Mapping) else read_state(source)
     own = model.state_dict()
     taken = {key: value for key, value in entries.items() if key in own and own[key].shape == value.shape}
     if not taken:
@@ -64,14 +64,21 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> Lo
     )
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """Return the named tensors of a weights file, as `load_weights` reads it.
+
+    Raises:
+        ValueError: the file holds no state dict.
+        FileNotFoundError: the path does not exist.
+    """
+    path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no weights at {path}")
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+        return _state(load_file(path), str(path))
+    return _state(torch.load(path, map_location="cpu", weights_only=True), str(path))
 
 
 def _state(checkpoint: Mapping[str, Any], origin: str) -> dict[str, Tensor]:
