@@ -1,0 +1,119 @@
+// Region-of-interest align in one dimension: the checks and the sampling rule that the CPU and CUDA kernels
+// share.
+//
+// A roi (start, end) is cut into `bins` equal bins and each bin is the mean of `samples` linear
+// interpolations:
+//     length = max(end - start, 1)      samples = sampling_ratio, or ceil(length / bins) when that is 0
+//     t(p, k) = start + p * bin + (k + 0.5) * bin / samples, bin = length / bins
+// Element n of the sequence lies at coordinate n. Between -1 and 0 the first element is repeated, between T -
+// 1 and T the last one; a sample beyond counts as zero.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "checks.h"
+
+#if defined(__CUDACC__)
+#define VIDSEG_HOST_DEVICE __host__ __device__
+#else
+#define VIDSEG_HOST_DEVICE
+#endif
+
+namespace vidseg {
+
+template <class R>
+struct Roi {
+    R start, bin, step;  // step: from one sample to the next
+    int64_t samples;
+
+    VIDSEG_HOST_DEVICE Roi(R first, R last, int64_t bins, int64_t ratio) : start(first) {
+        const R length = last - first > R(1) ? last - first : R(1);
+        bin = length / static_cast<R>(bins);
+        samples = ratio > 0 ? ratio : static_cast<int64_t>(ceil(bin));
+        step = bin / static_cast<R>(samples);
+    }
+
+    VIDSEG_HOST_DEVICE R at(int64_t p, int64_t k) const {
+        return start + static_cast<R>(p) * bin + (static_cast<R>(k) + R(0.5)) * step;
+    }
+};
+
+// The two neighbours of a sample; `inside` is false where it counts as zero.
+template <class R>
+struct Sample {
+    int64_t low, high;
+    R weight;  // of high; low has 1 - weight
+    bool inside;
+
+    VIDSEG_HOST_DEVICE Sample(R t, int64_t total) : low(0), high(0), weight(0) {
+        inside = t >= R(-1) && t <= static_cast<R>(total);
+        if (!inside) return;
+        const R position = t > R(0) ? t : R(0);
+        low = static_cast<int64_t>(position);
+        if (low >= total - 1) {
+            low = high = total - 1;
+        } else {
+            high = low + 1;
+            weight = position - static_cast<R>(low);
+        }
+    }
+};
+
+struct Align {
+    int64_t batch, channels, total, rois, bins, ratio;
+};
+
+inline ScalarType roi_type(const Tensor& rois) {
+    return rois.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+inline Align align_geometry(const char* op, const char* name, const Tensor& data, const Tensor& rois,
+                            int64_t bins, int64_t ratio) {
+    require_dim(op, name, data, 3, name[0] == 'x' ? "(B, C, T)" : "(R, C, output_size)");
+    require_float(op, name, data);
+    require_dim(op, "rois", rois, 2, "(R, 3)");
+    require(rois.size(1) == 3, op, ": rois has shape ", Shape{rois},
+            ", must be (R, 3): batch index, start, end");
+    require_float(op, "rois", rois);
+    require_same_device(op, "rois", rois, data);
+    require_range(op, "output_size", bins, 1, kMaxSize);
+    require_range(op, "sampling_ratio", ratio, 0, kMaxSize);
+    Align a{};
+    a.channels = data.size(1);
+    a.rois = rois.size(0);
+    a.bins = bins;
+    a.ratio = ratio;
+    checked_numel(op, {a.rois, a.channels, a.bins});
+    return a;
+}
+
+// Every roi, on the CPU: its batch index must exist, start and end must be finite and not absurdly far apart.
+template <class R, class T>
+void check_rois(const char* op, const T* rois, int64_t row_stride, int64_t column_stride, int64_t count,
+                int64_t batch) {
+    const char* columns[3] = {"the batch index", "the start", "the end"};
+    for (int64_t r = 0; r < count; ++r) {
+        R values[3];
+        for (int64_t d = 0; d < 3; ++d) {
+            values[d] = static_cast<R>(rois[r * row_stride + d * column_stride]);
+            require(std::isfinite(values[d]), op, ": rois[", r, ", ", d, "], ", columns[d], ", is ",
+                    values[d], ", must be finite");
+        }
+        require(values[0] >= R(0) && values[0] < static_cast<R>(batch) && values[0] == std::floor(values[0]),
+                op, ": rois[", r, ", 0], the batch index, is ", values[0],
+                ", must be a whole number below B = ", batch);
+        require(values[2] - values[1] <= static_cast<R>(kMaxSize), op, ": rois[", r, "] reaches from ",
+                values[1], " to ", values[2], ", its length must be at most ", kMaxSize);
+    }
+}
+
+inline void check_rois(const char* op, const Tensor& rois, int64_t batch) {
+    with_float_type(rois.scalar_type(), [&](auto zero) {
+        using T = decltype(zero);
+        check_rois<compute_t<T>>(op, static_cast<const T*>(rois.const_data_ptr()), rois.stride(0),
+                                 rois.stride(1), rois.size(0), batch);
+    });
+}
+
+}  // namespace vidseg

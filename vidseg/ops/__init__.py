@@ -1,0 +1,19 @@
+"""Compiled tensor operators: correlation, sliding windows, and temporal segments (see docs/operators.md).
+
+All are citizens of PyTorch: CPU and CUDA kernels, autograd, torch.compile, autocast, any strides. Wrong arguments
+raise a ValueError that names argument, value and rule before any kernel runs.
+"""
+
+from vidseg.ops.cost_volume import correlation, spatial_correlation
+from vidseg.ops.segments import align1d, nms_1d, soft_nms_1d
+from vidseg.ops.windows import window_gather, window_scatter
+
+__all__ = [
+    "align1d",
+    "correlation",
+    "nms_1d",
+    "soft_nms_1d",
+    "spatial_correlation",
+    "window_gather",
+    "window_scatter",
+]

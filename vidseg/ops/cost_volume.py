@@ -1,0 +1,162 @@
+"""Correlation of two feature maps: the cost volumes of optical-flow networks.
+
+`correlation` is that of FlowNet 2 (arXiv 1612.01925) and LiteFlowNet 3 (arXiv 2007.09319), `spatial_correlation` that
+of FastFlowNet (arXiv 2103.04524). Both are bilinear, so the gradient of each input is again such a product of the
+output's gradient and the other input, and gradients of any order exist.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidseg.ops.registration import compute_in_float32, require
+
+__all__ = ["correlation", "spatial_correlation"]
+
+
+def correlation(
+    f1: Tensor,
+    f2: Tensor,
+    max_displacement: int,
+    *,
+    pad_size: int | None = None,
+    kernel_size: int = 1,
+    stride1: int = 1,
+    stride2: int = 1,
+) -> Tensor:
+    """Return the mean product of the vectors of `f1` with those of `f2` at every displacement in a square.
+
+    With both images padded by `pad_size` zeros, k = kernel_size, r = (k - 1) // 2, D = max_displacement // stride2 and
+    tj, ti from -D to D (tj, the vertical one, is the slow index):
+
+        out[b, (tj + D) * (2 * D + 1) + ti + D, y, x] = 1 / (k * k * C) * sum over c and j, i from -r to r of
+            f1[b, c, Y + j, X + i] * f2[b, c, Y + j + tj * stride2, X + i + ti * stride2]
+            where Y = y * stride1 + max_displacement, X = x * stride1 + max_displacement
+
+    This is the published operator for kernel size 1. Larger kernels read before the first row there; here the same
+    formula holds and whatever lies outside the padded image counts as zero.
+
+    Args:
+        f1: (B, C, H, W) float64, float32, float16 or bfloat16, any strides. Half types are summed in float32.
+        f2: like f1.
+        max_displacement: the largest displacement in pixels, at least 0.
+        pad_size: zeros around both images; None means max_displacement, which keeps the size at stride 1.
+        kernel_size: side of the square of vectors that one product compares; odd.
+        stride1: step between outputs.
+        stride2: step between displacements.
+
+    Returns:
+        (B, (2D + 1)^2, OH, OW), OH = ceil((H + 2 * pad_size - 2 * (max_displacement + r)) / stride1), OW likewise.
+
+    Raises:
+        ValueError: a shape, dtype, device or size breaks a rule; the message names it.
+    """
+    pad = max_displacement if pad_size is None else pad_size
+    return torch.ops.vidseg.correlation(f1, f2, max_displacement, pad, kernel_size, stride1, stride2)
+
+
+def spatial_correlation(
+    f1: Tensor,
+    f2: Tensor,
+    *,
+    patch_size: int,
+    kernel_size: int = 1,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    dilation_patch: int = 1,
+) -> Tensor:
+    """Return the sum (not the mean) of products of `f1` with `f2` at the displacements of a patch.
+
+        out[b, pj, pi, y, x] = sum over c and j, i from 0 to kernel_size - 1 of
+            f1[b, c, Y, X] * f2[b, c, Y + dy, X + dx]
+            where Y = y * stride - padding + j * dilation, X = x * stride - padding + i * dilation,
+            dy = (pj - (patch_size - 1) // 2) * dilation_patch, dx likewise; outside the images counts as zero
+
+    Args:
+        f1: (B, C, H, W) float64, float32, float16 or bfloat16, any strides. Half types are summed in float32.
+        f2: like f1.
+        patch_size: displacements along each axis.
+        kernel_size: side of the square of vectors that one product compares; odd.
+        stride: step between outputs.
+        padding: zeros around both images.
+        dilation: step between the vectors of a kernel.
+        dilation_patch: step between displacements.
+
+    Returns:
+        (B, patch_size, patch_size, OH, OW), OH = (H + 2 * padding - (kernel_size - 1) * dilation - 1) // stride + 1.
+
+    Raises:
+        ValueError: a shape, dtype, device or size breaks a rule; the message names it.
+    """
+    return torch.ops.vidseg.spatial_correlation(
+        f1, f2, patch_size, kernel_size, stride, padding, dilation, dilation_patch
+    )
+
+
+def _outputs(extent: int, stride: int, image: Tensor) -> int:
+    require(extent >= 0, f"images of shape {tuple(image.shape)} are {-extent} too small for this kernel and padding")
+    return (extent - 1) // stride + 1
+
+
+@torch.library.register_fake("vidseg::correlation")
+def _(f1: Tensor, f2: Tensor, displacement: int, pad: int, kernel: int, stride1: int, stride2: int) -> Tensor:
+    require(f1.dim() == 4 and f1.shape == f2.shape, f"f1 and f2 must be (B, C, H, W), are {f1.shape} and {f2.shape}")
+    patch = 2 * (displacement // stride2) + 1
+    border = 2 * pad - 2 * (displacement + kernel // 2)
+    rows = _outputs(f1.shape[2] + border, stride1, f1)
+    columns = _outputs(f1.shape[3] + border, stride1, f1)
+    return f1.new_empty((f1.shape[0], patch * patch, rows, columns))
+
+
+@torch.library.register_fake("vidseg::spatial_correlation")
+def _(
+    f1: Tensor, f2: Tensor, patch: int, kernel: int, stride: int, padding: int, dilation: int, dilation_patch: int
+) -> Tensor:
+    require(f1.dim() == 4 and f1.shape == f2.shape, f"f1 and f2 must be (B, C, H, W), are {f1.shape} and {f2.shape}")
+    border = 2 * padding - (kernel - 1) * dilation
+    rows = _outputs(f1.shape[2] + border, stride, f1)
+    columns = _outputs(f1.shape[3] + border, stride, f1)
+    return f1.new_empty((f1.shape[0], patch, patch, rows, columns))
+
+
+@torch.library.register_fake("vidseg::correlation_backward")
+@torch.library.register_fake("vidseg::spatial_correlation_backward")
+def _(grad: Tensor, other: Tensor, *geometry: Any) -> Tensor:
+    return other.new_empty(other.shape)
+
+
+def _register_gradients(name: str) -> None:
+    """The operator `name` and its backward operator, each with the gradients of its two tensors."""
+    forward = getattr(torch.ops.vidseg, name)
+    backward = getattr(torch.ops.vidseg, f"{name}_backward")
+
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        first, second, *ctx.geometry = inputs
+        ctx.save_for_backward(first, second)
+
+    def gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        f1, f2 = ctx.saved_tensors
+        need1, need2, *rest = ctx.needs_input_grad
+        grad1 = backward(grad, f2, *ctx.geometry, False) if need1 else None
+        grad2 = backward(grad, f1, *ctx.geometry, True) if need2 else None
+        return grad1, grad2, *[None for _ in rest]
+
+    def gradients_of_backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        # grad_f1 = B1(grad, f2) is linear in both: <outer, B1(grad, f2)> = <grad, forward(outer, f2)>.
+        grad, other = ctx.saved_tensors
+        need_grad, need_other, *rest = ctx.needs_input_grad
+        *geometry, second = ctx.geometry
+        pair = (other, outer) if second else (outer, other)
+        for_grad = forward(*pair, *geometry) if need_grad else None
+        for_other = backward(grad, outer, *geometry, not second) if need_other else None
+        return for_grad, for_other, *[None for _ in rest]
+
+    torch.library.register_autograd(f"vidseg::{name}", gradients, setup_context=setup)
+    torch.library.register_autograd(f"vidseg::{name}_backward", gradients_of_backward, setup_context=setup)
+    compute_in_float32(name)
+
+
+_register_gradients("correlation")
+_register_gradients("spatial_correlation")
