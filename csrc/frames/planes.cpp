@@ -6,6 +6,14 @@
 
 #include "error.h"
 
+// The loops below run once for every sample of every frame: compiled for AVX2 as well, chosen when the
+// library loads.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
+#define VIDSEG_VECTORISED __attribute__((target_clones("avx2", "default")))
+#else
+#define VIDSEG_VECTORISED
+#endif
+
 namespace vidseg {
 namespace {
 
@@ -21,8 +29,9 @@ int round_up(int value, int alignment) { return (value + alignment - 1) / alignm
 // YCbCr of one encoding to full-range BT.601. Both share the grey axis, so chroma never depends on luma:
 //   Y' = luma * (Y - black) + luma_cb * Cb + luma_cr * Cr,  Cb' = cb_cb * Cb + cb_cr * Cr,  Cr' = cr_cb * Cb
 //   + cr_cr * Cr
+// All factors are below 2 and have kShift fractional bits, which fits 16 bits.
 struct Transfer {
-    int black, luma, luma_cb, luma_cr, cb_cb, cb_cr, cr_cb, cr_cr;
+    int16_t black, luma, luma_cb, luma_cr, cb_cb, cb_cr, cr_cb, cr_cr;
     bool identity, same_matrix;
 };
 
@@ -37,14 +46,15 @@ Transfer make_transfer(const ColourEncoding& from) {
     const double y_cb = to_kg * g_cb + to_kb * b_cb, y_cr = to_kr * r_cr + to_kg * g_cr;
     const double to_cb = 1.0 / (2.0 * (1.0 - to_kb)), to_cr = 1.0 / (2.0 * (1.0 - to_kr));
     Transfer t;
+    const auto narrow = [](double value) { return static_cast<int16_t>(fixed(value)); };
     t.black = from.full_range ? 0 : 16;
-    t.luma = fixed(luma_scale);
-    t.luma_cb = fixed(y_cb * chroma_scale);
-    t.luma_cr = fixed(y_cr * chroma_scale);
-    t.cb_cb = fixed((b_cb - y_cb) * to_cb * chroma_scale);
-    t.cb_cr = fixed((0.0 - y_cr) * to_cb * chroma_scale);
-    t.cr_cb = fixed((0.0 - y_cb) * to_cr * chroma_scale);
-    t.cr_cr = fixed((r_cr - y_cr) * to_cr * chroma_scale);
+    t.luma = narrow(luma_scale);
+    t.luma_cb = narrow(y_cb * chroma_scale);
+    t.luma_cr = narrow(y_cr * chroma_scale);
+    t.cb_cb = narrow((b_cb - y_cb) * to_cb * chroma_scale);
+    t.cb_cr = narrow((0.0 - y_cr) * to_cb * chroma_scale);
+    t.cr_cb = narrow((0.0 - y_cb) * to_cr * chroma_scale);
+    t.cr_cr = narrow((r_cr - y_cr) * to_cr * chroma_scale);
     t.same_matrix = std::abs(from.kr - to_kr) < 1e-4 && std::abs(from.kb - to_kb) < 1e-4;
     t.identity = t.same_matrix && from.full_range;
     return t;
@@ -57,34 +67,60 @@ void check_view(const char* name, const PlaneView& view, const Plane& plane) {
     check(view.size >= needed, name, ": ", view.size, " bytes given, ", needed, " needed");
 }
 
-void convert_luma(const uint8_t* in, const uint8_t* cb, const uint8_t* cr, int chroma_step, const Transfer& t,
-                  int width, uint8_t* out) {
+// value * factor with 5 fractional bits. In 16 bits throughout, so that compilers use 16-bit vector
+// multiplication.
+constexpr int kFraction = 5;
+constexpr int16_t kRound = 1 << (kFraction - 1);
+int16_t scaled(int value, int16_t factor) {
+    return static_cast<int16_t>((static_cast<int16_t>(value * 128) * factor) >> 16);
+}
+
+// `offset`: what chroma adds to each luma sample, as `scaled` gives it; unused where the matrices agree.
+VIDSEG_VECTORISED
+void convert_luma(const uint8_t* in, const int16_t* offset, const Transfer& transfer, int width,
+                  uint8_t* out) {
+    const Transfer t = transfer;
     if (t.same_matrix) {
-        for (int x = 0; x < width; ++x) out[x] = clamp(((in[x] - t.black) * t.luma + kHalf) >> kShift);
-        return;
-    }
-    for (int x = 0; x < width; ++x) {
-        const int c = x / chroma_step;
-        const int sum = (in[x] - t.black) * t.luma + (cb[c] - 128) * t.luma_cb + (cr[c] - 128) * t.luma_cr;
-        out[x] = clamp((sum + kHalf) >> kShift);
+        for (int x = 0; x < width; ++x)
+            out[x] = clamp((scaled(in[x] - t.black, t.luma) + kRound) >> kFraction);
+    } else {
+        for (int x = 0; x < width; ++x) {
+            out[x] = clamp((scaled(in[x] - t.black, t.luma) + offset[x] + kRound) >> kFraction);
+        }
     }
 }
 
-void convert_chroma(const uint8_t* cb, const uint8_t* cr, const Transfer& t, int width, uint8_t* out_cb,
-                    uint8_t* out_cr) {
+// One value for each chroma sample, then spread to the `step` luma samples that share it.
+VIDSEG_VECTORISED
+void luma_offset(const uint8_t* cb, const uint8_t* cr, const Transfer& transfer, int step, int samples,
+                 int16_t* __restrict sum, int16_t* __restrict offset) {
+    const Transfer t = transfer;
+    int16_t* const to = step == 1 ? offset : sum;
+    for (int x = 0; x < samples; ++x) {
+        to[x] = static_cast<int16_t>(scaled(cb[x] - 128, t.luma_cb) + scaled(cr[x] - 128, t.luma_cr));
+    }
+    if (step == 1) return;
+    for (int x = 0; x < samples; ++x) offset[2 * x] = offset[2 * x + 1] = sum[x];
+}
+
+VIDSEG_VECTORISED
+void convert_chroma(const uint8_t* cb, const uint8_t* cr, const Transfer& transfer, int width,
+                    uint8_t* out_cb, uint8_t* out_cr) {
+    const Transfer t = transfer;
     for (int x = 0; x < width; ++x) {
         const int b = cb[x] - 128, r = cr[x] - 128;
-        out_cb[x] = clamp(128 + ((b * t.cb_cb + r * t.cb_cr + kHalf) >> kShift));
-        out_cr[x] = clamp(128 + ((b * t.cr_cb + r * t.cr_cr + kHalf) >> kShift));
+        out_cb[x] = clamp(128 + ((scaled(b, t.cb_cb) + scaled(r, t.cb_cr) + kRound) >> kFraction));
+        out_cr[x] = clamp(128 + ((scaled(b, t.cr_cb) + scaled(r, t.cr_cr) + kRound) >> kFraction));
     }
 }
 
+VIDSEG_VECTORISED
 void halve_plane(const Plane& in, Plane& out, int width, int height, int alignment) {
     out.resize(width, height, alignment);
     for (int y = 0; y < height; ++y) {
         const uint8_t* above = in.row(std::min(2 * y, in.height - 1));
         const uint8_t* below = in.row(std::min(2 * y + 1, in.height - 1));
-        uint8_t* to = out.row(y);
+        uint8_t* __restrict to = out.row(y);
         // in's padding repeats the last column, so 2x + 1 is readable also where in.width is odd
         for (int x = 0; x < width; ++x) {
             to[x] = static_cast<uint8_t>(
@@ -129,15 +165,20 @@ void import_planes(const PlaneView& y, const PlaneView& cb, const PlaneView& cr,
     check_view("Cr plane", cr, out.cr);
     const Transfer t = make_transfer(encoding);
     const int step = out.chroma == Chroma::k420 ? 2 : 1;
+    std::vector<int16_t> sum(static_cast<size_t>(out.cb.width)),
+        offset(static_cast<size_t>(out.cb.width) * step);
     for (int line = 0; line < out.height; ++line) {
         const uint8_t* from = y.pixels + line * y.stride;
         if (t.identity) {
             std::memcpy(out.y.row(line), from, static_cast<size_t>(out.width));
-        } else {
-            const int64_t c = line / step;
-            convert_luma(from, cb.pixels + c * cb.stride, cr.pixels + c * cr.stride, step, t, out.width,
-                         out.y.row(line));
+            continue;
         }
+        if (!t.same_matrix && line % step == 0) {
+            const int64_t c = line / step;
+            luma_offset(cb.pixels + c * cb.stride, cr.pixels + c * cr.stride, t, step, out.cb.width,
+                        sum.data(), offset.data());
+        }
+        convert_luma(from, offset.data(), t, out.width, out.y.row(line));
     }
     for (int line = 0; line < out.cb.height; ++line) {
         const uint8_t* from_cb = cb.pixels + line * cb.stride;

@@ -1,0 +1,266 @@
+"""Conversion speed and memory: vidseg against the published way and against the limit, on the same videos and cores.
+
+    python benchmarks/convert_speed.py [--videos 24] [--rounds 3] [--json FILE]
+
+The published way is what dataset2database does: the ffmpeg program writes JPEG files, one process a core, then they
+are inserted into a database and deleted. It is run here with a fixed quality (-q:v 2: as good as ours or better, see
+PSNR) at the source's size, because its own default throws quality away and enlarges to 360 lines. The limit is
+FFmpeg's decoder and libjpeg-turbo's encoder each timed alone, added up. All sides take turns within each round; the
+table shows medians. Needs the ffmpeg program (Debian/Ubuntu: apt-get install ffmpeg).
+"""
+
+import argparse
+import glob
+import itertools
+import json
+import os
+import platform
+import shutil
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+
+from vidseg.convert import convert_videos
+from vidseg.convert.synth import SynthOptions, synthesise_videos
+from vidseg.frames import FrameDatabase, encode_planes
+
+CORES = len(os.sched_getaffinity(0))
+
+
+def published_one(video: Path, folder: Path) -> int:
+    """dataset2database's steps for one video: ffmpeg to JPEG files, insert each, delete it."""
+    folder.mkdir(parents=True)
+    pattern = str(folder / "frame_%05d.jpg")
+    command = ["ffmpeg", "-v", "quiet", "-threads", "1", "-i", str(video), "-q:v", "2", "-threads", "1", pattern]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    connection = sqlite3.connect(folder / "frames.db")
+    connection.execute("CREATE TABLE Images(ObjId STRING, frames BLOB, size INT)")
+    files = sorted(folder.glob("*.jpg"))
+    for file in files:
+        connection.execute(
+            "INSERT INTO Images VALUES (?, ?, ?)", (f"{folder.name}/{file.stem}", file.read_bytes(), 340)
+        )
+        file.unlink()
+    connection.commit()
+    connection.close()
+    return len(files)
+
+
+def published(videos: list[Path], target: Path) -> float:
+    began = time.perf_counter()
+    with ProcessPoolExecutor(CORES) as pool:
+        list(pool.map(published_one, videos, [target / video.stem for video in videos]))
+    return time.perf_counter() - began
+
+
+def ours(source: Path, target: Path, levels: int) -> float:
+    began = time.perf_counter()
+    report = convert_videos(source, target, size="none", levels=levels, workers=CORES)
+    seconds = time.perf_counter() - began
+    if not report.ok:
+        raise SystemExit(f"the conversion failed:\n{report}")
+    return seconds
+
+
+def decode_one(video: Path) -> float:
+    """Seconds of FFmpeg's decoder for one video, frames thrown away."""
+    began = time.perf_counter()
+    with av.open(str(video)) as container:
+        stream = container.streams.video[0]
+        stream.thread_count = 1
+        for _ in container.decode(stream):
+            pass
+    return time.perf_counter() - began
+
+
+def count_one(video: Path) -> int:
+    with av.open(str(video)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def encode_one(video: Path) -> float:
+    """Seconds of libjpeg-turbo for one video's frames, decoded beforehand, at the default quality and restarts."""
+    with av.open(str(video)) as container:
+        frames = list(container.decode(video=0))
+    planes = [[torch.frombuffer(plane, dtype=torch.uint8) for plane in frame.planes] for frame in frames]
+    strides = [[plane.line_size for plane in frame.planes] for frame in frames]
+    began = time.perf_counter()
+    for plane, stride, frame in zip(planes, strides, frames, strict=True):
+        encode_planes(plane, stride, width=frame.width, height=frame.height, full_range=True)
+    return time.perf_counter() - began
+
+
+def limit(videos: list[Path], pool: ProcessPoolExecutor) -> float:
+    """Seconds that all cores would need for decoding alone plus encoding alone."""
+    return (sum(pool.map(decode_one, videos)) + sum(pool.map(encode_one, videos))) / CORES
+
+
+def psnr(videos: list[Path], database_of) -> float:
+    """Decibels against the frames that FFmpeg decodes, in RGB, over the first frames of some videos."""
+    errors = []
+    for video in videos[:4]:
+        with av.open(str(video)) as container:
+            frames = itertools.islice(container.decode(video=0), 24)
+            truth = np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
+        decoded = FrameDatabase(database_of(video)).decode(range(len(truth))).numpy()
+        errors.append(np.mean((decoded.astype(np.float64) - truth) ** 2))
+    return float(10 * np.log10(255**2 / np.mean(errors)))
+
+
+def peak_memory(video: Path, target: Path) -> float:
+    """Largest resident size of a worker in MB while it converts one video."""
+    code = (
+        "import resource, sys; from pathlib import Path; from vidseg.convert.conversion import convert_one;"
+        "from vidseg.convert import ConvertOptions; from vidseg.convert.sources import Job;"
+        "r = convert_one(Job(sys.argv[1], 'video', 'x/v'), Path(sys.argv[2]), ConvertOptions(), lambda n: None);"
+        "assert r.problem is None, r.problem; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(video), str(target)], check=True, capture_output=True, text=True
+    )
+    return float(result.stdout)
+
+
+def repeated(video: Path, path: Path, seconds: float) -> Path:
+    """`video` looped to a length, without encoding it again."""
+    command = [
+        "ffmpeg",
+        "-v",
+        "error",
+        "-stream_loop",
+        "-1",
+        "-i",
+        str(video),
+        "-t",
+        str(seconds),
+        "-c",
+        "copy",
+        str(path),
+    ]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    return path
+
+
+def memory_rows(folder: Path, *, hour: bool) -> list[dict]:
+    synthesise_videos(folder / "sd", SynthOptions(videos=1, frames=60, seed=1), workers=1)
+    synthesise_videos(folder / "hd", SynthOptions(videos=1, frames=48, width=1920, height=1080, seed=1), workers=1)
+    sd, hd = (next((folder / name).rglob("*.mp4")) for name in ("sd", "hd"))
+    rows = [{"what": "1080p, 2 s", "peak_mb": peak_memory(hd, folder / "m0"), "limit_mb": 400.0}]
+    rows.append(
+        {
+            "what": "1080p, 20 s",
+            "peak_mb": peak_memory(repeated(hd, folder / "hd.mp4", 20), folder / "m1"),
+            "limit_mb": 400.0,
+        }
+    )
+    lengths = [("340x256, 1 minute", 60), ("340x256, 10 minutes", 600), *([("340x256, 1 hour", 3600)] if hour else [])]
+    for name, seconds in lengths:
+        path = repeated(sd, folder / f"sd{seconds}.mp4", seconds)
+        rows.append({"what": name, "peak_mb": peak_memory(path, folder / f"m{seconds}"), "limit_mb": 400.0})
+    return rows
+
+
+def measure(folder: Path, source: Path, rounds: int) -> list[dict]:
+    videos = sorted(source.rglob("*.mp4"))
+    with av.open(str(videos[0])) as container:  # a first pass also brings the files into the page cache
+        stream = container.streams.video[0]
+        print(f"video: {stream.codec_context.name} {stream.width}x{stream.height}, {stream.bit_rate or 0} bit/s")
+    seconds: dict[str, list[float]] = {}
+    with ProcessPoolExecutor(CORES) as pool:
+        total = sum(pool.map(count_one, videos))
+        for number in range(rounds):
+            place = folder / f"round{number}"
+            seconds.setdefault("limit: decode alone + encode alone", []).append(limit(videos, pool))
+            seconds.setdefault("published way: ffmpeg to JPEG files, then insert", []).append(
+                published(videos, place / "published")
+            )
+            seconds.setdefault("vidseg, without levels", []).append(ours(source, place / "ours", levels=0))
+            seconds.setdefault("vidseg, with levels 1/2 and 1/4", []).append(ours(source, place / "levels", levels=2))
+            if number < rounds - 1:
+                shutil.rmtree(place)
+    quality = {
+        "published way: ffmpeg to JPEG files, then insert": psnr(
+            videos, lambda video: place / "published" / video.stem
+        ),
+        "vidseg, without levels": psnr(
+            videos, lambda video: next((place / "ours/jpg").glob(f"*/{glob.escape(video.stem)}"))
+        ),
+    }
+    sizes = {
+        "published way: ffmpeg to JPEG files, then insert": folder_bytes(place / "published"),
+        "vidseg, without levels": folder_bytes(place / "ours"),
+        "vidseg, with levels 1/2 and 1/4": folder_bytes(place / "levels"),
+    }
+    reference = seconds["published way: ffmpeg to JPEG files, then insert"]
+    best = seconds["limit: decode alone + encode alone"]
+    return [
+        {
+            "what": what,
+            "frames_per_s": total / statistics.median(values),
+            "of_published": statistics.median(a / b for a, b in zip(reference, values, strict=True)),
+            "of_limit": statistics.median(a / b for a, b in zip(best, values, strict=True)),
+            "psnr_db": quality.get(what),
+            "kb_per_frame": sizes[what] / total / 1000 if what in sizes else None,
+        }
+        for what, values in seconds.items()
+    ]
+
+
+def folder_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("frames.db"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--source", type=Path, help="a folder of MP4 files to measure with instead of synthetic ones")
+    parser.add_argument("--videos", type=int, default=24, help="synthetic videos of 340x256 (default 24)")
+    parser.add_argument("--frames", type=int, default=300, help="frames of each (default 300)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds, all sides in each (default 3)")
+    parser.add_argument("--hour", action="store_true", help="also convert one hour of video for the memory table")
+    parser.add_argument("--json", type=Path, help="write the rows to this file as well")
+    options = parser.parse_args()
+    if not shutil.which("ffmpeg"):
+        raise SystemExit("the published way needs the ffmpeg program: apt-get install ffmpeg")
+    with tempfile.TemporaryDirectory() as folder:
+        source = options.source
+        if source is None:
+            source = Path(folder) / "synthetic"
+            synthesise_videos(source, SynthOptions(videos=options.videos, frames=options.frames))
+        rows = measure(Path(folder), source, options.rounds)
+        memory = memory_rows(Path(folder), hour=options.hour)
+    ffmpeg = subprocess.run(["ffmpeg", "-version"], capture_output=True, text=True, check=True).stdout.split()[2]
+    machine = {
+        "machine": f"{platform.machine()}, {CORES} cores, Python {platform.python_version()}",
+        "versions": f"torch {torch.__version__}, av {av.__version__}, ffmpeg {ffmpeg}",
+        "data": f"{options.source or f'{options.videos} synthetic videos of 340x256, {options.frames} frames each'}; "
+        f"medians of {options.rounds} rounds",
+    }
+    for name, value in machine.items():
+        print(f"{name}: {value}")
+    print(f"\n{'':50}{'frames/s':>9}{'/ published':>13}{'/ limit':>9}{'PSNR dB':>9}{'KB/frame':>10}")
+    for row in rows:
+        extra = "".join(
+            "" if row[key] is None else f"{row[key]:>{width}.1f}"
+            for key, width in (("psnr_db", 9), ("kb_per_frame", 10))
+        )
+        if row["psnr_db"] is None and row["kb_per_frame"] is not None:
+            extra = f"{'':9}{row['kb_per_frame']:>10.1f}"
+        print(f"{row['what']:50}{row['frames_per_s']:>9.0f}{row['of_published']:>13.2f}{row['of_limit']:>9.2f}{extra}")
+    print(f"\n{'peak memory of one worker':50}{'MB':>9}{'limit':>13}")
+    for row in memory:
+        print(f"{row['what']:50}{row['peak_mb']:>9.0f}{row['limit_mb']:>13.0f}")
+    if options.json:
+        options.json.write_text(json.dumps({**machine, "speed": rows, "memory": memory}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
