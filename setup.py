@@ -51,8 +51,8 @@ def torch_has_cuda() -> bool:
 
 
 def find_nvcc() -> str | None:
-    home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
-    return shutil.which("nvcc") or shutil.which("nvcc", path=os.path.join(home, "bin"))
+    home = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"))
+    return shutil.which("nvcc") or shutil.which("nvcc", path=str(home / "bin"))
 
 
 def wants_cuda() -> bool:
@@ -72,6 +72,7 @@ def extension(name: str, patterns: list[str], libraries: list[str]) -> Extension
     compile_args = [
         "-std=c++17",
         "-O3",
+        "-fno-trapping-math",  # without it GCC keeps the selects in the suppression kernels scalar
         "-fvisibility=hidden",
         "-g0",
         "-Wall",
@@ -110,12 +111,13 @@ class BuildNative(build_ext):
     """Checks what the build needs, says what is missing in one message, and names the files without a Python tag."""
 
     def get_ext_filename(self, fullname: str) -> str:
-        return os.path.join(*fullname.split(".")) + ".so"
+        return fullname.replace(".", "/") + ".so"
 
     def build_extensions(self) -> None:
         if TORCH is None:
             sys.exit(
-                f"vidseg: torch's headers were not found beside {sys.executable}.\n  pip install {TORCH_TO_BUILD_WITH}"
+                f"vidseg: torch's headers were not found beside {sys.executable}.\n"
+                f"To install: pip install {TORCH_TO_BUILD_WITH}"
             )
         for ext in self.extensions:
             ext.include_dirs += [str(TORCH / "include"), str(TORCH / "include/torch/csrc/api/include")]

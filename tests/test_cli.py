@@ -1,0 +1,151 @@
+"""The commands as a user types them: help, exit statuses, what goes to stdout, what `check` repairs."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import write_published_database
+
+from vidseg.cli.main import COMMANDS, dataset2database, main
+from vidseg.frames import FrameDatabase
+
+
+def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "vidseg.cli.main", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+
+@pytest.fixture
+def dataset(tmp_path, make_video) -> Path:
+    for label, name in (("run", "a"), ("run", "b"), ("jump", "c")):
+        make_video(tmp_path / f"videos/{label}/{name}.mp4", frames=6)
+    assert dataset2database([str(tmp_path / "videos"), str(tmp_path / "data"), "--workers", "1"]) == 0
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_every_command(name, capsys):
+    assert main([name, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"usage: vidseg {name}" in text
+
+
+def test_overview_and_wrong_names(capsys):
+    assert main(["--help"]) == 0
+    overview = capsys.readouterr().out
+    assert all(name in overview for name in COMMANDS)
+    assert main(["--version"]) == 0
+    assert main([]) == 2
+    assert main(["convrt"]) == 2
+    assert "did you mean 'convert'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["convert", "only-one"],
+        ["convert", "absent", "data"],
+        ["convert", "videos", "data", "--quality", "200"],
+        ["convert", "videos", "data", "--qality", "80"],
+        ["check", "absent"],
+        ["info", "absent"],
+    ],
+)
+def test_wrong_use_is_exit_status_2(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "videos").mkdir()
+    assert main(arguments) == 2
+    assert capsys.readouterr().err
+
+
+def test_flags_take_true_and_false_and_underscores(tmp_path, make_video):
+    make_video(tmp_path / "videos/run/a.mp4", frames=3)
+    source, target = str(tmp_path / "videos"), str(tmp_path / "data")
+    assert main(["convert", source, target, "--dry_run", "True", "--on_error", "stop"]) == 0
+    assert not (tmp_path / "data").exists()
+    assert main(["convert", source, target, "--dry-run=False", "--restart_interval", "2"]) == 0
+    assert FrameDatabase(tmp_path / "data/jpg/run/a").meta["restart_interval"] == 2
+
+
+def test_convert_prints_results_on_stdout_and_logs_on_stderr(tmp_path, make_video):
+    make_video(tmp_path / "videos/run/a.mp4", frames=3)
+    (tmp_path / "videos/run/bad.mp4").write_text("no video")
+    result = run("convert", "videos", "data", "--json", cwd=tmp_path)
+    assert result.returncode == 1
+    report = json.loads(result.stdout)
+    assert report["counts"] == {"converted": 1, "failed": 1}
+    assert "bad.mp4" in result.stderr
+    assert "\x1b[" not in result.stderr + result.stdout
+
+
+def test_info_speaks_of_databases_and_data_sets(dataset, capsys):
+    assert main(["info", str(dataset / "jpg/run/a"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["frames"], facts["size"], facts["codec"]) == (6, "64x48", "h264")
+    assert main(["info", str(dataset), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["videos"], facts["classes"], facts["frames"]) == (3, 2, 18)
+    assert main(["info", str(dataset)]) == 0
+    assert "jump, run" in capsys.readouterr().out
+
+
+def test_info_of_a_checkpoint(tmp_path, capsys):
+    import torch
+
+    torch.save({"epoch": 3, "state_dict": {"module.fc.weight": torch.zeros(2, 3)}}, tmp_path / "x.pth")
+    assert main(["info", str(tmp_path / "x.pth"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["tensors"], facts["values"]) == (1, 6)
+
+
+def test_env_lists_versions_and_native_parts(capsys):
+    assert main(["env", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["frames/_frames"].startswith("loaded")
+    assert facts["ops/_ops"].startswith("loaded")
+    assert "libjpeg-turbo" in facts["frames built with"]
+    assert facts["torch"]
+
+
+def test_check_finds_and_repairs(dataset, capsys):
+    assert main(["check", str(dataset)]) == 0
+    connection = sqlite3.connect(dataset / "jpg/run/a/frames.db")
+    connection.execute("UPDATE Images SET frames = substr(frames, 1, 200) WHERE rowid = 3")
+    connection.commit()
+    connection.close()
+    (dataset / "jpg/run/b/n_frames").unlink()
+    leftover = dataset / "jpg/jump/c/frames.db.0011.tmp"
+    leftover.write_bytes(b"half")
+    capsys.readouterr()
+    assert main(["check", str(dataset), "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    problems = {Path(check["path"]).parent.name: check["problems"] for check in report["databases"]}
+    assert "frame 2: damaged JPEG" in problems["a"][0]
+    assert problems["b"] == ["n_frames is missing"]
+    assert report["leftovers"] == [str(leftover)]
+    assert main(["check", str(dataset), "--repair"]) == 0
+    assert main(["check", str(dataset)]) == 0
+    assert len(FrameDatabase(dataset / "jpg/run/a")) == 5
+    assert FrameDatabase(dataset / "jpg/run/a").meta["dropped_frames"] == 1
+    assert not leftover.exists()
+
+
+def test_check_upgrades_published_databases(tmp_path, dataset):
+    jpegs = FrameDatabase(dataset / "jpg/run/a").read(range(6))
+    path = write_published_database(tmp_path / "old/jpg/run/x", jpegs, width=64, order=[5, 0, 3, 1, 2, 4])
+    assert main(["check", str(tmp_path / "old")]) == 0
+    assert "format" not in FrameDatabase(path).meta
+    assert main(["check", str(tmp_path / "old"), "--index"]) == 0
+    upgraded = FrameDatabase(path)
+    assert upgraded.meta["format"] == "vidseg frames 1"
+    assert upgraded.read(range(6)) == jpegs
+    assert upgraded.verify() == []
+
+
+def test_a_file_that_is_no_database_is_a_fault_not_a_crash(dataset, capsys):
+    (dataset / "jpg/run/a/frames.db").write_bytes(b"rubbish" * 500)
+    assert main(["check", str(dataset)]) == 1
+    assert "convert its video again" in capsys.readouterr().out
