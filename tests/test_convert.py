@@ -317,10 +317,22 @@ def test_splits_from_folder_names(tmp_path, make_video):
     assert open_dataset(tmp_path / "data").splits == ["train", "val"]
 
 
+def test_timed_rows_find_videos_by_every_usual_name(tmp_path, make_video):
+    for name in ("v_one", "two_000001_000002"):  # a downloader's name; a clip that is cut already
+        make_video(tmp_path / f"films/{name}.mp4", frames=30, fps=10)
+    (tmp_path / "clips.csv").write_text("label,id,time_start,time_end\nrun,one,1,2\nrun,two,1,2\n")
+    report = convert_videos(tmp_path / "clips.csv", tmp_path / "data", videos=str(tmp_path / "films"), workers=1)
+    assert {outcome.target: outcome.frames for outcome in report.outcomes} == {
+        "run/one_000001_000002": 10,
+        "run/two_000001_000002": 30,
+    }
+
+
 def test_dry_run_touches_nothing(tmp_path, make_video):
     make_video(tmp_path / "v/run/a.mp4")
     report = convert_videos(tmp_path / "v", tmp_path / "data", dry_run=True)
     assert [(outcome.target, outcome.state) for outcome in report.outcomes] == [("run/a", "planned")]
+    assert f"planned: {tmp_path}/v/run/a.mp4 -> jpg/run/a" in str(report)
     assert not (tmp_path / "data").exists()
 
 

@@ -77,6 +77,7 @@ class ConversionReport:
         size = sum(outcome.bytes for outcome in self.outcomes)
         total = sum(outcome.frames for outcome in self.outcomes)
         rows = [
+            ("planned", f"{self.count('planned')} videos to convert"),
             ("converted", f"{self.count('converted')} videos, {frames} frames in {self.seconds:.1f} s"),
             ("kept", f"{self.count('kept')} videos that were there already"),
             ("recovered", f"{self.count('recovered')} damaged videos, as far as they go"),
@@ -84,10 +85,11 @@ class ConversionReport:
             ("not started", f"{self.count('not started')} videos"),
             ("ignored", f"{len(self.ignored)} files that are no videos"),
         ]
-        lines = [f"{name:12}{text}" for name, text in rows if name == "converted" or not text.startswith("0 ")]
+        lines = [f"{name:12}{text}" for name, text in rows if not text.startswith("0 ")]
         if converted and self.seconds:
             lines.append(f"{'speed':12}{frames / self.seconds:.0f} frames/s")
         lines.append(f"{'data set':12}{self.root}: {total} frames, {size / 1e6:.1f} MB")
+        lines += [f"planned: {plan.source} -> jpg/{plan.target}" for plan in self.outcomes if plan.state == "planned"]
         if other := sum(outcome.other_options for outcome in self.outcomes):
             lines.append(
                 f"{'note':12}{other} kept databases were made with other options; --overwrite makes them again"

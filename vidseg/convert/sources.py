@@ -202,7 +202,8 @@ def _find_video(row: LabelRow, videos: Path, by_name: dict[str, list[Path]]) -> 
         if not path.exists():
             raise ValueError(f"{path} does not exist")
         return path, False
-    for name, whole in ((row.folder_name, True), (row.name, False)):
+    # as it is called once cut, as it is called in the list, and as downloaders of ActivityNet and HACS call it
+    for name, whole in ((row.folder_name, True), (row.name, False), (f"v_{row.name}", False)):
         found = by_name.get(name, [])
         if len(found) > 1:
             raise ValueError(f"several videos of that name: {', '.join(map(str, sorted(found)))}")

@@ -35,10 +35,10 @@ ACTIONS: dict[str, tuple[int, int, int, int, int, int]] = {
     "move_right": (1, 0, 0, 0, 0, 0),
     "move_up": (0, -1, 0, 0, 0, 0),
     "move_down": (0, 1, 0, 0, 0, 0),
-    "orbit": (0, 0, 1, 0, 0, 0),
+    "orbit_clockwise": (0, 0, 1, 0, 0, 0),
+    "orbit_anticlockwise": (0, 0, -1, 0, 0, 0),
     "pulse": (0, 0, 0, 0, 1, 0),
     "shake": (0, 0, 0, 0, 0, 1),
-    "rest": (0, 0, 0, 0, 0, 0),
 }
 _SHAPES = ("disc", "square", "triangle", "ring", "star")
 
@@ -46,7 +46,7 @@ _SHAPES = ("disc", "square", "triangle", "ring", "star")
 _RADIUS = (0.1, 0.3)
 _SPEED = (0.4, 0.6)
 _ORBIT_RADIUS = (0.2, 0.28)
-_PERIOD = (1.2, 1.7)  # of one turn, and of the way from the smallest to the largest size
+_PERIOD = (0.9, 1.2)  # of one turn, and of the way from the smallest to the largest size
 _DRIFT = 0.04  # largest speed of the background
 
 
@@ -238,7 +238,7 @@ def trajectory(
     speed, orbit, period = rng.uniform(*_SPEED), rng.uniform(*_ORBIT_RADIUS), rng.uniform(*_PERIOD)
     done = np.cumsum(motion, axis=0) / fps
     angle = 2 * np.pi * (turn + done[:, 2] / period)
-    shake = 0.06 * np.sin(2 * np.pi * (swing + 3 * done[:, 5]))
+    shake = 0.12 * np.sin(2 * np.pi * (swing + 2.5 * done[:, 5]))
     x = start_x * aspect + done[:, 0] * speed + orbit * np.cos(angle) + shake * np.cos(2 * np.pi * axis)
     y = start_y + done[:, 1] * speed + orbit * np.sin(angle) + shake * np.sin(2 * np.pi * axis)
     phase = (wave + done[:, 3] / period + done[:, 4] / period) % 1.0

@@ -105,6 +105,8 @@ class FrameDatabase:
         connection = connect_read_only(self.path)
         try:
             row = connection.execute("SELECT value FROM meta WHERE key = ?", (TIMESTAMPS,)).fetchone()
+        except sqlite3.Error as error:
+            raise FrameDatabaseError(f"{self.path}: the timestamps cannot be read: {error}") from error
         finally:
             connection.close()
         return None if row is None else np.frombuffer(row[0], "<f8").copy()

@@ -53,7 +53,10 @@ def _check_count_file(database: "FrameDatabase") -> list[str]:
 
 
 def _check_timestamps(database: "FrameDatabase") -> list[str]:
-    timestamps = database.timestamps
+    try:
+        timestamps = database.timestamps
+    except FrameDatabaseError as error:
+        return [str(error).removeprefix(f"{database.path}: ")]
     if timestamps is None:
         return []
     if len(timestamps) != len(database):
