@@ -134,7 +134,7 @@ class BuildNative(build_ext):
         if "frames" in PARTS:
             needs |= {
                 "libjpeg-turbo's header jpeglib.h": (
-                    "#include <cstdio>\n#include <jpeglib.h>\n#ifndef LIBJPEG_TURBO_VERSION\n#error not libjpeg-turbo\n#endif",
+                    "#include <cstdio>\n#include <jpeglib.h>\nstatic_assert(LIBJPEG_TURBO_VERSION_NUMBER > 0);",
                     "libjpeg-dev",
                 ),
                 "SQLite's header sqlite3.h": ("#include <sqlite3.h>", "libsqlite3-dev"),

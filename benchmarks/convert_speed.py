@@ -119,15 +119,17 @@ def psnr(videos: list[Path], database_of) -> float:
 def peak_memory(video: Path, target: Path) -> float:
     """Largest resident size of a worker in MB while it converts one video."""
     code = (
-        "import resource, sys; from pathlib import Path; from vidseg.convert.conversion import convert_one;"
+        "import sys; from pathlib import Path; from vidseg.convert.conversion import convert_one;"
         "from vidseg.convert import ConvertOptions; from vidseg.convert.sources import Job;"
         "r = convert_one(Job(sys.argv[1], 'video', 'x/v'), Path(sys.argv[2]), ConvertOptions(), lambda n: None);"
-        "assert r.problem is None, r.problem; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+        "assert r.problem is None, r.problem;"
+        # not ru_maxrss: that one remembers the size of the process that started this one
+        "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
     )
     result = subprocess.run(
         [sys.executable, "-c", code, str(video), str(target)], check=True, capture_output=True, text=True
     )
-    return float(result.stdout)
+    return float(result.stdout) / 1024
 
 
 def repeated(video: Path, path: Path, seconds: float) -> Path:

@@ -59,7 +59,8 @@ class FrameWriter:
         try:
             self._connection = sqlite3.connect(self._temporary, isolation_level=None)
             # The temporary file is thrown away after any failure, so SQLite need not protect it against one.
-            for statement in ("PRAGMA page_size=8192", "PRAGMA journal_mode=OFF", "PRAGMA synchronous=OFF", *TABLES, "BEGIN"):
+            pragmas = ("page_size=8192", "journal_mode=OFF", "synchronous=OFF")
+            for statement in (*(f"PRAGMA {pragma}" for pragma in pragmas), *TABLES, "BEGIN"):
                 self._connection.execute(statement)
         except sqlite3.Error as error:
             self.discard()
