@@ -24,6 +24,8 @@ import av
 import numpy as np
 from tqdm import tqdm
 
+from vidseg.convert.synth_options import SynthOptions
+
 __all__ = ["ACTIONS", "SynthOptions", "SynthReport", "frame_planes", "synthesise_videos", "trajectory"]
 
 logger = logging.getLogger(__name__)
@@ -48,40 +50,6 @@ _SPEED = (0.4, 0.6)
 _ORBIT_RADIUS = (0.2, 0.28)
 _PERIOD = (0.9, 1.2)  # of one turn, and of the way from the smallest to the largest size
 _DRIFT = 0.04  # largest speed of the background
-
-
-@dataclass(frozen=True)
-class SynthOptions:
-    """What `synthesise_videos` makes; equal options give equal frames."""
-
-    videos: int = 400
-    """Number of trimmed videos, one action each, spread evenly over the classes."""
-    untrimmed: int = 0
-    """Number of longer videos that hold several actions with still pauses between them."""
-    frames: int = 56
-    """Frames of a trimmed video; an untrimmed one has 3 to 6 actions of this length."""
-    width: int = 340
-    """Frame width in pixels, even."""
-    height: int = 256
-    """Frame height in pixels, even."""
-    fps: int = 25
-    """Frames per second."""
-    test_share: float = 0.25
-    """Share of the videos of each class that the split calls "test"."""
-    seed: int = 0
-    """Seed of everything random."""
-
-    def __post_init__(self) -> None:
-        if self.videos < 0 or self.untrimmed < 0 or self.videos + self.untrimmed == 0:
-            raise ValueError(f"videos={self.videos} and untrimmed={self.untrimmed}: nothing to make")
-        if self.frames < 2 or self.fps < 1 or self.seed < 0:
-            raise ValueError(
-                f"frames={self.frames}, fps={self.fps}, seed={self.seed}: at least 2, 1 and 0 are needed for them"
-            )
-        if min(self.width, self.height) < 32 or self.width % 2 or self.height % 2:
-            raise ValueError(f"frame size {self.width}x{self.height}: both sides must be even and at least 32")
-        if not 0 <= self.test_share < 1:
-            raise ValueError(f"test_share={self.test_share} is not in [0, 1)")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,5 @@
+"""From videos to batches."""
+
+from vidseg.loaders.plain import Batch, PlainLoader
+
+__all__ = ["Batch", "PlainLoader"]
