@@ -158,6 +158,18 @@ def test_hostile_names(tmp_path, make_video):
     assert convert_videos(tmp_path / "v", tmp_path / "data", workers=2).count("kept") == len(NAMES)
 
 
+def test_names_that_are_no_text_are_refused_by_name(tmp_path, make_video):
+    video = make_video(tmp_path / "v/run/a.mp4", frames=2)
+    video.rename(video.with_name(os.fsdecode(b"\xff\xfe.mp4")))
+    make_video(video, frames=2)
+    report = convert_videos(tmp_path / "v", tmp_path / "data", workers=1)
+    assert report.count("converted") == 1
+    (problem,) = report.problems()
+    assert "not valid UTF-8" in problem.problem
+    assert "\\udcff\\udcfe.mp4" in problem.source
+    assert str(report).encode()  # can be printed
+
+
 @pytest.mark.parametrize("label, name", [("..", "x"), ("run", ".."), ("run", "a/b"), ("a/b", "x")])
 def test_targets_outside_their_place_are_refused(tmp_path, make_video, label, name):
     make_video(tmp_path / "v.mp4", frames=2)

@@ -9,11 +9,11 @@ from pathlib import Path
 from zlib import crc32
 
 from vidseg.frames.schema import DATABASE_NAME
+from vidseg.labels.catalog import UNLABELLED
 from vidseg.labels.csv_labels import LabelRow, read_label_csv
 
-__all__ = ["UNLABELLED", "Job", "Listing", "Problem", "find_jobs", "in_shard", "numbered_jpegs"]
+__all__ = ["Job", "Listing", "Problem", "find_jobs", "in_shard", "numbered_jpegs"]
 
-UNLABELLED = "unlabelled"  # the class folder of videos that have no class
 _SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "valid": "val"}
 _SPLITS |= {"test": "test", "testing": "test"}
 # Files that are found beside videos and are none. Whatever else lies there is tried, and named when it is no video.
@@ -144,6 +144,11 @@ def _from_tree(root: Path) -> Listing:
 
 def _walk(path: Path, listing: Listing) -> Iterator[tuple[Path, str]]:
     """Yield (path, kind) of each source; fills in what is ignored or wrong."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        listing.problems.append(Problem(ascii(str(path)), None, "its name is not valid UTF-8; rename it"))
+        return
     if path.is_file():
         if path.name == DATABASE_NAME:
             yield path, "database"
