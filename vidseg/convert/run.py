@@ -168,7 +168,7 @@ class _Progress:
     """A bar with videos, frames/s and time left on a terminal; a log line now and then elsewhere."""
 
     def __init__(self, total: int, finished: int) -> None:
-        self._bar = tqdm(total=total, initial=finished, unit=" videos", disable=not sys.stderr.isatty())
+        self._bar = tqdm(total=total, initial=finished, unit=" video", disable=not sys.stderr.isatty())
         self._total, self._videos, self._failed = total, finished, 0
         self._frames, self._began, self._logged = 0, time.monotonic(), time.monotonic()
 
