@@ -1,9 +1,9 @@
 """Synthetic videos with known answers: one textured shape moving over a textured, slowly drifting background.
 
-The classes differ by motion alone. Position lives on a torus (what leaves on the left comes back on the right) and
-size on a circle (a growing shape jumps back to the smallest size), and both start uniformly at random, so at every
-frame number every class has the same distribution of still frames: a single frame says nothing about its class, and
-a network that scores above chance has learned motion.
+The classes differ by motion alone. Positions live on a torus (what leaves on the left comes back on the right), sizes
+swing between two limits, and every video starts anywhere on these at random, so that at each frame number all classes
+have the same distribution of still frames: a single frame says nothing about its class, and a network that scores
+above chance has learned motion.
 
 Textures have the 1/f amplitude spectrum of natural images, so JPEG and H.264 behave as they do on real video.
 """
@@ -30,26 +30,28 @@ __all__ = ["ACTIONS", "SynthOptions", "SynthReport", "frame_planes", "synthesise
 
 logger = logging.getLogger(__name__)
 
-# Per action, the rate of: travel to the right and downwards, clockwise turns around a centre, growth (the size jumps
-# back from the largest to the smallest), pulsation (larger and smaller in turn), and shaking.
-ACTIONS: dict[str, tuple[int, int, int, int, int, int]] = {
-    "move_left": (-1, 0, 0, 0, 0, 0),
-    "move_right": (1, 0, 0, 0, 0, 0),
-    "move_up": (0, -1, 0, 0, 0, 0),
-    "move_down": (0, 1, 0, 0, 0, 0),
-    "orbit_clockwise": (0, 0, 1, 0, 0, 0),
-    "orbit_anticlockwise": (0, 0, -1, 0, 0, 0),
-    "pulse": (0, 0, 0, 0, 1, 0),
-    "shake": (0, 0, 0, 0, 0, 1),
+# What each action is: travel to the right and downwards, clockwise turns about a centre, growing and shrinking in turn,
+# shaking along a line.
+ACTIONS: dict[str, tuple[int, int, int, int, int]] = {
+    "move_left": (-1, 0, 0, 0, 0),
+    "move_right": (1, 0, 0, 0, 0),
+    "move_up": (0, -1, 0, 0, 0),
+    "move_down": (0, 1, 0, 0, 0),
+    "orbit_clockwise": (0, 0, 1, 0, 0),
+    "orbit_anticlockwise": (0, 0, -1, 0, 0),
+    "pulse": (0, 0, 0, 1, 0),
+    "shake": (0, 0, 0, 0, 1),
 }
 _SHAPES = ("disc", "square", "triangle", "ring", "star")
 
-# Lengths in units of the frame height, times in seconds.
+# Ranges of what differs from video to video; lengths in units of the frame height.
 _RADIUS = (0.1, 0.3)
-_SPEED = (0.4, 0.6)
+_SPEED = (0.4, 0.6)  # per second
 _ORBIT_RADIUS = (0.2, 0.28)
-_PERIOD = (0.9, 1.2)  # of one turn, and of the way from the smallest to the largest size
-_DRIFT = 0.04  # largest speed of the background
+_PERIOD = (0.9, 1.2)  # of a turn and of a pulse, seconds
+_SHAKE_RATE = (2.0, 3.0)  # per second
+_SHAKE_REACH = 0.12
+_DRIFT = 0.04  # of the background, per second, at most
 
 
 @dataclass(frozen=True)
@@ -195,22 +197,21 @@ def trajectory(
 
     Args:
         rng: source of start, speed, orbit and sizes.
-        motion: int (T, 4), the row of `ACTIONS` (or zeros: still) that leads to each frame from the one before it.
+        motion: int (T, 5), the row of `ACTIONS` (or zeros: still) that leads to each frame from the one before it.
         aspect: frame width over frame height.
         fps: frames per second.
 
     Returns:
         x (T,) in [0, aspect), y (T,) in [0, 1) and radius (T,), all in units of the frame height.
     """
-    start_x, start_y, turn, axis, swing, wave = rng.uniform(size=6)
-    speed, orbit, period = rng.uniform(*_SPEED), rng.uniform(*_ORBIT_RADIUS), rng.uniform(*_PERIOD)
-    done = np.cumsum(motion, axis=0) / fps
-    angle = 2 * np.pi * (turn + done[:, 2] / period)
-    shake = 0.12 * np.sin(2 * np.pi * (swing + 2.5 * done[:, 5]))
-    x = start_x * aspect + done[:, 0] * speed + orbit * np.cos(angle) + shake * np.cos(2 * np.pi * axis)
-    y = start_y + done[:, 1] * speed + orbit * np.sin(angle) + shake * np.sin(2 * np.pi * axis)
-    phase = (wave + done[:, 3] / period + done[:, 4] / period) % 1.0
-    size = np.abs(2 * phase - 1)
+    start_x, start_y, turn, beat, swing, axis = rng.uniform(size=6)
+    speed, orbit, period, rate = (rng.uniform(*span) for span in (_SPEED, _ORBIT_RADIUS, _PERIOD, _SHAKE_RATE))
+    right, down, turns, pulses, shakes = np.cumsum(motion, axis=0).T / fps
+    angle = 2 * np.pi * (turn + turns / period)
+    shake = _SHAKE_REACH * np.sin(2 * np.pi * (swing + shakes * rate))
+    x = start_x * aspect + speed * right + orbit * np.cos(angle) + shake * np.cos(2 * np.pi * axis)
+    y = start_y + speed * down + orbit * np.sin(angle) + shake * np.sin(2 * np.pi * axis)
+    size = np.abs(2 * ((beat + pulses / period) % 1.0) - 1)  # evenly spread over 0..1 whatever the motion
     return x % aspect, y % 1.0, _RADIUS[0] * (_RADIUS[1] / _RADIUS[0]) ** size
 
 
@@ -243,8 +244,8 @@ class _Texture:
         for plane, doubled, scale in zip(self._planes, self._doubled, (1, 2, 2), strict=True):
             height, width = plane.shape
             top, left = (-dy / scale) % height, (-dx / scale) % width
-            i, j = int(top), int(left)
-            a, b = np.float32(top - i), np.float32(left - j)
+            a, b = np.float32(top % 1), np.float32(left % 1)
+            i, j = int(top) % height, int(left) % width  # the remainder of a tiny negative number is the divisor
             rows = doubled[i : i + height + 1]
             columns = rows[:, j : j + width] * (1 - b) + rows[:, j + 1 : j + 1 + width] * b
             result.append(columns[:-1] * (1 - a) + columns[1:] * a)
@@ -283,7 +284,7 @@ def frame_planes(
 
     Args:
         rng: source of everything random in the video.
-        motion: int (T, 4), see `trajectory`.
+        motion: int (T, 5), see `trajectory`.
         width: frame width in pixels, even.
         height: frame height in pixels, even.
         fps: frames per second.
@@ -320,7 +321,7 @@ def frame_planes(
 
 def _write_video(dst: Path, options: SynthOptions, video: _Video) -> None:
     """Render and encode one video; the file appears under its name only when it is whole."""
-    motion = np.zeros((video.frames, 6), dtype=np.int64)
+    motion = np.zeros((video.frames, 5), dtype=np.int64)
     for part in video.segments:
         motion[part.start : part.stop] = ACTIONS[part.action]
     rng = np.random.default_rng((options.seed, *video.number, 1))

@@ -33,5 +33,7 @@ class SynthOptions:
             raise ValueError(f"frames={self.frames}, fps={self.fps}, seed={self.seed}: at least 2, 1 and 0 are needed")
         if min(self.width, self.height) < 32 or self.width % 2 or self.height % 2:
             raise ValueError(f"frame size {self.width}x{self.height}: both sides must be even and at least 32")
+        if self.width < 0.7 * self.height:
+            raise ValueError(f"frame size {self.width}x{self.height}: too narrow for the shapes")
         if not 0 <= self.test_share < 1:
             raise ValueError(f"test_share={self.test_share} is not in [0, 1)")

@@ -1,0 +1,53 @@
+"""What all pictures share: one figure, one look, saved whole or not at all."""
+
+import os
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+__all__ = ["BLUE", "INK", "MUTED", "ORANGE", "SURFACE", "new_figure", "quiet", "save_figure"]
+
+SURFACE = "#fcfcfb"
+INK = "#1d1d1b"
+MUTED = "#6f6e69"
+GRID = "#e4e3df"
+BLUE = "#2a78d6"
+ORANGE = "#d9622b"
+
+
+def new_figure(width: float, height: float, *, gap: float = 0.06) -> Figure:
+    """An empty figure of the given size in inches, with `gap` inches around its axes."""
+    layout = ConstrainedLayoutEngine(w_pad=gap, h_pad=gap, wspace=0, hspace=0)
+    figure = Figure(figsize=(width, height), facecolor=SURFACE, layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def quiet(axes: Axes) -> None:
+    """Recessive axes: no box, fine horizontal lines behind the data, muted labels."""
+    axes.set_facecolor(SURFACE)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(GRID)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=MUTED, labelsize=9, length=0)
+
+
+def save_figure(figure: Figure, path: str | Path, *, dpi: int = 150) -> Path:
+    """Write the figure in the format of the path's suffix; it is there whole or not at all."""
+    path = Path(path)
+    kind = path.suffix.removeprefix(".").lower()
+    if kind not in figure.canvas.get_supported_filetypes():
+        raise ValueError(f"{path}: pictures are written as .png, .pdf or .svg")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        figure.savefig(temporary, format=kind, dpi=dpi, facecolor=figure.get_facecolor())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
