@@ -96,7 +96,7 @@ std::vector<RoiBlock<A>> weigh(const Tensor& rois, const Align& a) {
             blocks.push_back({b, {from, to}, {}, {}});
         }
     }
-    torch::stable::parallel_for(0, static_cast<int64_t>(blocks.size()), 1, [&](int64_t begin, int64_t end) {
+    parallel_for(static_cast<int64_t>(blocks.size()), 1, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
             with_float_type(rois.scalar_type(),
                             [&](auto zero) { add_weights<A, decltype(zero)>(blocks[i], rois, a); });
@@ -189,7 +189,7 @@ void forward(const Align& a, const Tensor& x, const Tensor& rois, T* out) {
     const std::vector<RoiBlock<A>> blocks = weigh<A>(rois, a);
     const int64_t channel_blocks = (a.channels + kLanes - 1) / kLanes;
     const int64_t tasks = static_cast<int64_t>(blocks.size()) * channel_blocks;
-    torch::stable::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(tasks, 1, [&](int64_t begin, int64_t end) {
         std::vector<A> columns(a.total * kLanes);
         std::vector<A> bins(a.bins * kLanes);
         int64_t laid_out = -1;  // the channel block and sequence that `columns` holds
@@ -221,7 +221,7 @@ void backward(const Align& a, const Tensor& grad, const Tensor& rois, T* out) {
     const T* data = static_cast<const T*>(grad.const_data_ptr());
     const std::vector<RoiBlock<A>> blocks = weigh<A>(rois, a);
     const int64_t channel_blocks = (a.channels + kLanes - 1) / kLanes;
-    torch::stable::parallel_for(0, a.batch * channel_blocks, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(a.batch * channel_blocks, 1, [&](int64_t begin, int64_t end) {
         std::vector<A> columns(a.total * kLanes);
         std::vector<A> bins(a.bins * kLanes);
         for (int64_t task = begin; task < end; ++task) {

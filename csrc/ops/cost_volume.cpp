@@ -93,7 +93,7 @@ void forward(const CostVolume& v, const Tensor& f1, const Tensor& f2, T* out) {
     const Tiles tiles =
         cut(v.batch, v.out_height, v.out_width, area <= 256 ? 4 : 1, v.channels <= 64 ? 128 : 64);
 
-    torch::stable::parallel_for(0, tiles.tasks, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(tiles.tasks, 1, [&](int64_t begin, int64_t end) {
         // Rows of a tile. Dense: one run of columns that all kernel columns and displacements share, shifted.
         // With a stride: the columns of each kernel column (and displacement) one after the other.
         const int64_t n = tiles.columns;
@@ -244,7 +244,7 @@ void backward(const CostVolume& v, const Tensor& grad, const GradientStrides& st
     const Tiles tiles =
         cut(v.batch * classes, (v.height + classes - 1) / classes, v.width, area <= 256 ? 4 : 1, 64);
 
-    torch::stable::parallel_for(0, tiles.tasks, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(tiles.tasks, 1, [&](int64_t begin, int64_t end) {
         const int64_t n = tiles.columns;
         const int64_t ld_f = n + (patch_x - 1) * v.step;
         const int64_t slots = tiles.rows + patch_y - 1;

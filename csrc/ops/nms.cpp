@@ -146,6 +146,7 @@ struct UpdateKernel {
             } else {
                 score = block.state[i] < A{1} ? A{-1} : score;
             }
+            score = block.original[i] < A{0} ? A{-1} : score;  // chosen: -1 must not decay to 0
             block.score[i] = score;
             most[i] = score;
         }
@@ -313,7 +314,7 @@ template <class A>
 std::vector<Kept<A>> suppress_groups(const Segments<A>& s, const Suppression& rule) {
     const std::vector<std::vector<int64_t>> groups = groups_of(s);
     std::vector<std::vector<Kept<A>>> kept(groups.size());
-    torch::stable::parallel_for(0, static_cast<int64_t>(groups.size()), 1, [&](int64_t begin, int64_t end) {
+    parallel_for(static_cast<int64_t>(groups.size()), 1, [&](int64_t begin, int64_t end) {
         for (int64_t g = begin; g < end; ++g) kept[g] = suppress(s, groups[g], rule);
     });
     return join(kept, rule.most);

@@ -2,6 +2,9 @@
 // that the processor has is chosen at the first call. VIDSEG_SIMD=baseline|avx2|avx512 forces a narrower one.
 #pragma once
 
+#include <torch/csrc/stable/ops.h>
+
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
@@ -72,6 +75,14 @@ void run_simd(Args... args) {
     if (simd_level() == Simd::avx2) return run_avx2<Body>(args...);
 #endif
     run_baseline<Body>(args...);
+}
+
+// parallel_for of kernels that call run_simd. An error inside a parallel region loses its message, so the
+// instruction set is settled before.
+template <class Body>
+void parallel_for(int64_t count, int64_t grain, const Body& body) {
+    simd_level();
+    torch::stable::parallel_for(0, count, grain, body);
 }
 
 }  // namespace vidseg

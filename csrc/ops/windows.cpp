@@ -111,19 +111,18 @@ Tensor window_gather(const Tensor& x, const Tensor& starts, int64_t length, int6
         const T* from = static_cast<const T*>(x.const_data_ptr());
         T* to = static_cast<T*>(out.mutable_data_ptr());
         const int64_t bytes = w.inner * static_cast<int64_t>(sizeof(T));
-        torch::stable::parallel_for(
-            0, w.batch * w.count * w.length, grain(bytes), [&](int64_t begin, int64_t end) {
-                for (int64_t i = begin; i < end; ++i) {
-                    const int64_t b = i / w.length / w.count;
-                    const int64_t t =
-                        time_of(start.at(b, i / w.length % w.count), i % w.length, w.dilation, w.total);
-                    if (t < 0) {
-                        std::memset(static_cast<void*>(to + i * w.inner), 0, bytes);
-                    } else {
-                        copy_element(from + b * x.stride(0) + t * x.stride(1), axes, to + i * w.inner);
-                    }
+        parallel_for(w.batch * w.count * w.length, grain(bytes), [&](int64_t begin, int64_t end) {
+            for (int64_t i = begin; i < end; ++i) {
+                const int64_t b = i / w.length / w.count;
+                const int64_t t =
+                    time_of(start.at(b, i / w.length % w.count), i % w.length, w.dilation, w.total);
+                if (t < 0) {
+                    std::memset(static_cast<void*>(to + i * w.inner), 0, bytes);
+                } else {
+                    copy_element(from + b * x.stride(0) + t * x.stride(1), axes, to + i * w.inner);
                 }
-            });
+            }
+        });
     });
     return out;
 }
@@ -226,25 +225,24 @@ Tensor window_gather_frames(const Tensor& x, const Tensor& starts, int64_t lengt
         const std::vector<compute_t<T>> means(f.mean.begin(), f.mean.end());
         const std::vector<compute_t<T>> stds(f.std.begin(), f.std.end());
         const int64_t bytes = f.channels * pixels * static_cast<int64_t>(sizeof(T));
-        torch::stable::parallel_for(
-            0, w.batch * w.count * w.length, grain(bytes), [&](int64_t begin, int64_t end) {
-                for (int64_t i = begin; i < end; ++i) {
-                    const int64_t l = i % w.length;
-                    const int64_t n = i / w.length % w.count;
-                    const int64_t b = i / w.length / w.count;
-                    const int64_t t = time_of(start.at(b, n), l, w.dilation, w.total);
-                    const int64_t plane = w.length * pixels;  // from one channel of this frame to the next
-                    T* frame = to + ((b * w.count + n) * f.channels * w.length + l) * pixels;
-                    if (t >= 0) {
-                        normalise_frame(f, from + b * x.stride(0) + t * x.stride(1), x.stride(2), x.stride(3),
-                                        x.stride(4), means, stds, frame, plane);
-                    } else {
-                        for (int64_t c = 0; c < f.channels; ++c) {
-                            std::fill(frame + c * plane, frame + c * plane + pixels, T(0.0f));
-                        }
+        parallel_for(w.batch * w.count * w.length, grain(bytes), [&](int64_t begin, int64_t end) {
+            for (int64_t i = begin; i < end; ++i) {
+                const int64_t l = i % w.length;
+                const int64_t n = i / w.length % w.count;
+                const int64_t b = i / w.length / w.count;
+                const int64_t t = time_of(start.at(b, n), l, w.dilation, w.total);
+                const int64_t plane = w.length * pixels;  // from one channel of this frame to the next
+                T* frame = to + ((b * w.count + n) * f.channels * w.length + l) * pixels;
+                if (t >= 0) {
+                    normalise_frame(f, from + b * x.stride(0) + t * x.stride(1), x.stride(2), x.stride(3),
+                                    x.stride(4), means, stds, frame, plane);
+                } else {
+                    for (int64_t c = 0; c < f.channels; ++c) {
+                        std::fill(frame + c * plane, frame + c * plane + pixels, T(0.0f));
                     }
                 }
-            });
+            }
+        });
     });
     return out;
 }
@@ -339,7 +337,7 @@ Tensor window_scatter(const Tensor& windows, const Tensor& starts, int64_t total
             using T = decltype(zero);
             T* to = static_cast<T*>(out.mutable_data_ptr());
             const int64_t bytes = w.inner * static_cast<int64_t>(sizeof(T));
-            torch::stable::parallel_for(0, w.total, grain(bytes), [&](int64_t begin, int64_t end) {
+            parallel_for(w.total, grain(bytes), [&](int64_t begin, int64_t end) {
                 for (int64_t t = begin; t < end; ++t) fill(to, t, bytes);
             });
         };
@@ -370,7 +368,7 @@ Tensor window_scatter_backward(const Tensor& grad, const Tensor& starts, int64_t
             const T* sequence = static_cast<const T*>(grad.const_data_ptr()) + b * grad.stride(0);
             T* to = static_cast<T*>(out.mutable_data_ptr()) + b * w.count * w.length * w.inner;
             const int64_t bytes = w.inner * static_cast<int64_t>(sizeof(T));
-            torch::stable::parallel_for(0, w.count * w.length, grain(bytes), [&](int64_t begin, int64_t end) {
+            parallel_for(w.count * w.length, grain(bytes), [&](int64_t begin, int64_t end) {
                 for (int64_t item = begin; item < end; ++item) {
                     T* element = to + item * w.inner;
                     const int64_t t =
