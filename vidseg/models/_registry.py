@@ -3,6 +3,7 @@
 import difflib
 import fnmatch
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -25,8 +26,11 @@ def register_model(name: str, factory: Callable[..., nn.Module]) -> None:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Sorted names of the networks that match a shell pattern such as "srtg_*"."""
-    return sorted(fnmatch.filter(_FACTORIES, pattern))
+    """Names of the networks that match a shell pattern such as "srtg_*", sorted by text and number."""
+    return sorted(
+        fnmatch.filter(_FACTORIES, pattern),
+        key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)],
+    )
 
 
 def create_model(name: str, *, num_classes: int, **options: Any) -> nn.Module:
