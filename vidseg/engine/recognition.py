@@ -67,7 +67,12 @@ def train_run(options: TrainOptions) -> Path:
         FileExistsError: the folder holds a run and `overwrite` is not set.
         ValueError: options that do not fit the network or the data set.
     """
+    # Everything that wrong options break comes before the folder is touched.
     train, held_out = _splits(options)
+    loader, validation = _loader(train, options, train=True), _loader(held_out, options, train=False)
+    torch.manual_seed(options.seed)
+    model = _network(options, train.num_classes)
+    loaded = load_weights(model, options.weights) if options.weights is not None else None
     out = Path(options.out or Path("results") / Path(options.dataset).resolve().name / options.network)
     _clear(out, options)
     record = {
@@ -78,16 +83,14 @@ def train_run(options: TrainOptions) -> Path:
     (out / "options.json").write_text(json.dumps(record, indent=2) + "\n")
     with run_log(out / "train.log"):
         logger.info("%d training and %d held-out videos of %d classes", len(train), len(held_out), train.num_classes)
-        torch.manual_seed(options.seed)
-        model = _network(options, train.num_classes)
-        if options.weights is not None:
-            logger.info("%s: %s", options.weights, load_weights(model, options.weights))
         values = sum(parameter.numel() for parameter in model.parameters())
         logger.info("%s: %d parameters, on %s", options.network, values, _device(options))
+        if loaded is not None:
+            logger.info("%s: %s", options.weights, loaded)
         trainer = Trainer(
             model,
-            _loader(train, options, train=True),
-            validation=_loader(held_out, options, train=False),
+            loader,
+            validation=validation,
             name=options.network,
             lr=options.lr,
             schedule=options.schedule,
