@@ -65,16 +65,13 @@ def _run(program: str, command: Any, words: list[str]) -> int:
     import tyro
 
     try:
-        # A library's own traceback says more than tyro's when a default is at fault, but a user's typing error is
-        # answered by tyro with the options nearest to it, and exit status 2.
         options = tyro.cli(
             command, prog=program, args=_spelled_out(command, words), config=(tyro.conf.OmitArgPrefixes,)
         )
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 2
-    _start_logging()
-    try:
+        _start_logging()
         return int(options.run())
+    except SystemExit as stop:  # tyro has shown the help (0) or said what is wrong (2)
+        return stop.code if isinstance(stop.code, int) else 2
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130
