@@ -71,7 +71,7 @@ class Curves:
         from vidseg.plots import plot_curves
 
         run = Path(self.run_folder)
-        print(plot_curves(run, self.out or run / "curves.png", title=run.resolve().name))
+        print(plot_curves(run, self.out or run / "curves.png", title=_title(run)))
         return 0
 
 
@@ -96,8 +96,18 @@ class Confusion:
             raise FileNotFoundError(f"{result}: not there; run `vidseg test {run}` first")
         report = json.loads(result.read_text())
         out = self.out or run / "confusion.png"
-        print(plot_confusion(report["confusion"], report["classes"], out, title=run.resolve().name))
+        print(plot_confusion(report["confusion"], report["classes"], out, title=_title(run)))
         return 0
+
+
+def _title(run: Path) -> str:
+    """What the run trained on what, or the name of its folder where its options are not recorded."""
+    import json
+
+    if not (run / "options.json").is_file():
+        return run.resolve().name
+    options = json.loads((run / "options.json").read_text())["options"]
+    return f"{options['network']} on {Path(options['dataset']).resolve().name}"
 
 
 Command = (

@@ -1,5 +1,6 @@
 """A plain loader of clips: threads that decode frames, and a few lines of arithmetic on them."""
 
+import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -88,7 +89,8 @@ class PlainLoader:
             raise ValueError(f"{data}: a loader needs at least one video, and a class for each")
         self.data, self.frames, self.interval, self.size = data, frames, interval, size
         self.batch_size, self.train, self.flip = batch_size, train, flip
-        self.seed, self.threads, self.epoch = seed, threads, 0
+        self.seed, self.epoch = seed, 0
+        self.threads = threads or len(os.sched_getaffinity(0))
 
     def __len__(self) -> int:
         """Number of batches in an epoch."""

@@ -18,9 +18,9 @@ BLUE = "#2a78d6"
 ORANGE = "#d9622b"
 
 
-def new_figure(width: float, height: float, *, gap: float = 0.06) -> Figure:
-    """An empty figure of the given size in inches, with `gap` inches around its axes."""
-    layout = ConstrainedLayoutEngine(w_pad=gap, h_pad=gap, wspace=0, hspace=0)
+def new_figure(width: float, height: float, *, gap: float = 0.06, top: float = 0.0) -> Figure:
+    """An empty figure; its size, the gap around its axes, and the room kept free above them are in inches."""
+    layout = ConstrainedLayoutEngine(w_pad=gap, h_pad=gap, wspace=0, hspace=0, rect=(0, 0, 1, 1 - top / height))
     figure = Figure(figsize=(width, height), facecolor=SURFACE, layout=layout)
     FigureCanvasAgg(figure)
     return figure

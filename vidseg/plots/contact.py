@@ -56,15 +56,16 @@ def contact_sheet(
         strips = [(database, _spread(database, min(columns, len(database)))) for _, database in videos]
         labels = [name for name, _ in videos]
     height = max(database.frame_size[0] / database.frame_size[1] for database, _ in strips) * _CELL
-    margin = 0.35 if title else 0.0
-    figure = new_figure(columns * _CELL + (1.4 if any(labels) else 0), len(strips) * (height + 0.04) + margin, gap=0.02)
+    margin = 0.3 if title else 0.0  # for the title, inches
+    total = len(strips) * (height + 0.04) + margin
+    figure = new_figure(columns * _CELL + (1.4 if any(labels) else 0), total, gap=0.02, top=margin)
     if title:
         database = strips[0][0]
-        facts = "{2} frames   {1} x {0}   {3}".format(
-            *database.frame_size, len(database), time_code(_seconds(database))
-        )
-        figure.suptitle(title, x=0.006, y=0.985, ha="left", va="top", fontsize=11, color=INK, fontweight="bold")
-        figure.text(0.994, 0.985, facts, ha="right", va="top", fontsize=9, color=MUTED)
+        frame_height, frame_width = database.frame_size
+        facts = f"{len(database)} frames   {frame_width} x {frame_height}   {time_code(_seconds(database))}"
+        middle = 1 - margin / total / 2
+        figure.text(0.006, middle, title, va="center_baseline", fontsize=11, color=INK, fontweight="bold")
+        figure.text(0.994, middle, facts, ha="right", va="center_baseline", fontsize=9, color=MUTED)
     grid = figure.subplots(len(strips), columns, squeeze=False)
     for line, label, (database, indices) in zip(grid, labels, strips, strict=True):
         frame_height, frame_width = database.frame_size

@@ -62,7 +62,8 @@ def plot_curves(run: str | Path, out: str | Path, *, title: str = "") -> Path:
         for label, colour, scores in found:
             marker = "o" if len(scores) < 3 else None
             axes.plot(scores[:, 0] + 1, scores[:, column], color=colour, linewidth=2, label=label, marker=marker)
-    loss.set_ylim(bottom=0)
+    # A single wild evaluation, as batch norm gives early on, would flatten everything else: let it leave the picture.
+    loss.set_ylim(0, 1.15 * max(np.quantile(scores[:, 3], 0.9) for *_, scores in found))
     accuracy.set_ylim(0, 1.02)
     accuracy.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     _mark_last(accuracy, found)
