@@ -87,8 +87,10 @@ def test_second_call_adds_what_is_missing(made):
     victim = next((made / "videos").rglob("*.mp4"))
     frames = decoded(victim)
     victim.unlink()
+    (made / "videos/shake/shake_0000.123.part").write_bytes(b"cut short")
     assert synthesise_videos(made, SMALL, workers=1).made == 1
     assert np.array_equal(decoded(victim), frames)
+    assert not list(made.rglob("*.part"))
     assert synthesise_videos(made, SMALL, workers=1).made == 0
 
 

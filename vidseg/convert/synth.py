@@ -65,6 +65,12 @@ class SynthReport:
     made: int
     """Videos written by this call; the others were there already."""
 
+    def __str__(self) -> str:
+        return (
+            f"{self.videos} trimmed and {self.untrimmed} untrimmed videos, {self.frames} frames, "
+            f"{self.size_bytes / 1e6:.1f} MB; {self.made} made now"
+        )
+
 
 @dataclass(frozen=True)
 class _Segment:
@@ -107,6 +113,8 @@ def synthesise_videos(
     _claim(dst, options, overwrite)
     videos = _plan(options)
     _write_tables(dst, options, videos)
+    for leftover in (path for name in ("videos", "untrimmed") for path in (dst / name).rglob("*.part")):
+        leftover.unlink()  # of a run that was killed
     missing = [video for video in videos if not (dst / video.path).exists()]
     for folder in {(dst / video.path).parent for video in missing}:
         folder.mkdir(parents=True, exist_ok=True)
@@ -117,10 +125,13 @@ def synthesise_videos(
             _write_video(dst, options, video)
     else:
         # spawn: a fork would copy whatever threads the caller (torch, say) has in whatever state they are
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+        try:
             jobs = [pool.submit(_write_video, dst, options, video) for video in missing]
             for job in tqdm(as_completed(jobs), total=len(jobs), unit="video", disable=None):
                 job.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
     return SynthReport(
         videos=options.videos,
         untrimmed=options.untrimmed,

@@ -6,7 +6,7 @@ The folder of a run holds `options.json` (options, classes), `train.log`, the sc
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def train_run(options: TrainOptions) -> Path:
     out = Path(options.out or Path("results") / Path(options.dataset).resolve().name / options.network)
     _clear(out, options)
     record = {
-        "options": asdict(options),
+        "options": asdict(replace(options, dataset=str(Path(options.dataset).resolve()))),
         "classes": train.classes,
         "versions": {"vidseg": vidseg.__version__, "torch": torch.__version__},
     }
