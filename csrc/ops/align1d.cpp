@@ -47,15 +47,10 @@ struct RoiBlock {
     void add_bin(const Roi<R>& roi, int64_t p, int64_t total) {
         first.push_back(static_cast<int64_t>(taps.size()));
         const auto begin = static_cast<int64_t>(taps.size());
-        // The samples of this bin that can lie in [-1, T], with one to spare on each side.
-        const double zero = static_cast<double>(roi.at(p, 0));
-        const double step = static_cast<double>(roi.step);
-        const auto samples = static_cast<double>(roi.samples);
-        const double low = std::clamp(std::floor((-1.0 - zero) / step) - 1.0, 0.0, samples);
-        const double high =
-            std::clamp(std::ceil((static_cast<double>(total) - zero) / step) + 2.0, 0.0, samples);
+        int64_t low, high;
+        roi.samples_in(p, -1.0, static_cast<double>(total), low, high);
         const A share = A{1} / static_cast<A>(roi.samples);
-        for (auto k = static_cast<int64_t>(low); k < static_cast<int64_t>(high); ++k) {
+        for (int64_t k = low; k < high; ++k) {
             const Sample<R> sample(roi.at(p, k), total);
             if (!sample.inside) continue;
             add(begin, sample.low, static_cast<A>(R(1) - sample.weight) * share);
@@ -245,10 +240,7 @@ void backward(const Align& a, const Tensor& grad, const Tensor& rois, T* out) {
 }
 
 Tensor align1d(const Tensor& x, const Tensor& rois, int64_t output_size, int64_t sampling_ratio) {
-    Align a = align_geometry("align1d", "x", x, rois, output_size, sampling_ratio);
-    a.batch = x.size(0);
-    a.total = x.size(2);
-    require(a.total <= kMaxSize, "align1d: x has shape ", Shape{x}, ", T must be at most ", kMaxSize);
+    const Align a = forward_geometry("align1d", x, rois, output_size, sampling_ratio);
     check_rois("align1d", rois, a.batch);
     Tensor out = new_empty(x, {a.rois, a.channels, a.bins}, x.scalar_type());
     if (out.numel() == 0) return out;
@@ -262,16 +254,8 @@ Tensor align1d(const Tensor& x, const Tensor& rois, int64_t output_size, int64_t
 
 Tensor align1d_backward(const Tensor& grad, const Tensor& rois, int64_t batch, int64_t total,
                         int64_t sampling_ratio) {
-    const char* op = "align1d_backward";
-    Align a = align_geometry(op, "grad", grad, rois, grad.dim() == 3 ? grad.size(2) : 1, sampling_ratio);
-    require(grad.size(0) == a.rois, op, ": grad has shape ", Shape{grad},
-            ", its first size must be that of rois, ", Shape{rois});
-    require_range(op, "batch", batch, 0, kMaxSize);
-    require_range(op, "total", total, 0, kMaxSize);
-    a.batch = batch;
-    a.total = total;
-    checked_numel(op, {a.batch, a.channels, a.total});
-    check_rois(op, rois, a.batch);
+    const Align a = backward_geometry("align1d_backward", grad, rois, batch, total, sampling_ratio);
+    check_rois("align1d_backward", rois, a.batch);
     Tensor out = new_empty(grad, {a.batch, a.channels, a.total}, grad.scalar_type());
     if (out.numel() == 0) return out;
     with_float_type(grad.scalar_type(), [&](auto zero) {

@@ -37,6 +37,18 @@ struct Roi {
     VIDSEG_HOST_DEVICE R at(int64_t p, int64_t k) const {
         return start + static_cast<R>(p) * bin + (static_cast<R>(k) + R(0.5)) * step;
     }
+
+    // The samples of bin p that can lie in [low, high], with one to spare on each side: from first, below
+    // last.
+    VIDSEG_HOST_DEVICE void samples_in(int64_t p, double low, double high, int64_t& first,
+                                       int64_t& last) const {
+        const double zero = static_cast<double>(at(p, 0));
+        const double most = static_cast<double>(samples);
+        const double from = floor((low - zero) / static_cast<double>(step)) - 1.0;
+        const double to = ceil((high - zero) / static_cast<double>(step)) + 2.0;
+        first = static_cast<int64_t>(from < 0.0 ? 0.0 : from > most ? most : from);
+        last = static_cast<int64_t>(to < 0.0 ? 0.0 : to > most ? most : to);
+    }
 };
 
 // The two neighbours of a sample; `inside` is false where it counts as zero.
@@ -64,10 +76,6 @@ struct Align {
     int64_t batch, channels, total, rois, bins, ratio;
 };
 
-inline ScalarType roi_type(const Tensor& rois) {
-    return rois.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
 inline Align align_geometry(const char* op, const char* name, const Tensor& data, const Tensor& rois,
                             int64_t bins, int64_t ratio) {
     require_dim(op, name, data, 3, name[0] == 'x' ? "(B, C, T)" : "(R, C, output_size)");
@@ -85,6 +93,28 @@ inline Align align_geometry(const char* op, const char* name, const Tensor& data
     a.bins = bins;
     a.ratio = ratio;
     checked_numel(op, {a.rois, a.channels, a.bins});
+    return a;
+}
+
+inline Align forward_geometry(const char* op, const Tensor& x, const Tensor& rois, int64_t output_size,
+                              int64_t sampling_ratio) {
+    Align a = align_geometry(op, "x", x, rois, output_size, sampling_ratio);
+    a.batch = x.size(0);
+    a.total = x.size(2);
+    require(a.total <= kMaxSize, op, ": x has shape ", Shape{x}, ", T must be at most ", kMaxSize);
+    return a;
+}
+
+inline Align backward_geometry(const char* op, const Tensor& grad, const Tensor& rois, int64_t batch,
+                               int64_t total, int64_t sampling_ratio) {
+    Align a = align_geometry(op, "grad", grad, rois, grad.dim() == 3 ? grad.size(2) : 1, sampling_ratio);
+    require(grad.size(0) == a.rois, op, ": grad has shape ", Shape{grad},
+            ", its first size must be that of rois, ", Shape{rois});
+    require_range(op, "batch", batch, 0, kMaxSize);
+    require_range(op, "total", total, 0, kMaxSize);
+    a.batch = batch;
+    a.total = total;
+    checked_numel(op, {a.batch, a.channels, a.total});
     return a;
 }
 
