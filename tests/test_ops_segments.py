@@ -254,6 +254,12 @@ def test_equal_segments_and_points():
     assert rows.tolist() == [0, 2, 3, 1] and values.tolist() == [0.5, 0.5, 0.5, 0.0]
 
 
+def test_a_very_narrow_decay():
+    segments = torch.tensor([[0.0, 1.0], [0.0, 0.9], [5.0, 6.0]])
+    rows, values = ops.soft_nms_1d(segments, torch.tensor([0.9, 0.8, 0.7]), sigma=1e-300, min_score=0.1)
+    assert rows.tolist() == [0, 2] and values.tolist() == pytest.approx([0.9, 0.7])
+
+
 def test_suppression_has_no_gradient():
     segments, scores = random_segments(10, 0)
     rows, values = ops.soft_nms_1d(segments.requires_grad_(), scores.requires_grad_())

@@ -76,12 +76,20 @@ Candidates<A>::Candidates(const Segments<A>& segments, const std::vector<int64_t
         kept.push_back(row);
         scores.push_back(segments.score[row]);
     }
-    A low = std::numeric_limits<A>::infinity();
-    A high = -low;
-    for (A score : scores) {
-        low = score < low ? score : low;
-        high = score > high ? score : high;
+    // Eight at a time, so that one comparison need not wait for the one before.
+    constexpr size_t lanes = 8;
+    A lows[lanes], highs[lanes];
+    std::fill(lows, lows + lanes, std::numeric_limits<A>::infinity());
+    std::fill(highs, highs + lanes, -std::numeric_limits<A>::infinity());
+    for (size_t k = 0; k < scores.size(); k += lanes) {
+        const size_t some = std::min(lanes, scores.size() - k);
+        for (size_t i = 0; i < some; ++i) {
+            lows[i] = std::min(lows[i], scores[k + i]);
+            highs[i] = std::max(highs[i], scores[k + i]);
+        }
     }
+    const A low = *std::min_element(lows, lows + lanes);
+    const A high = *std::max_element(highs, highs + lanes);
     const A last = static_cast<A>(levels - 1);
     const A scale = high > low ? last / (high - low) : A{0};
     std::vector<int32_t> level(scores.size());
@@ -152,9 +160,10 @@ class Tournament {
 // The place of the lowest row among those with the block's best score.
 template <class A>
 int first_row(const Block<A>& block) {
-    int at = block.at;
-    for (int i = at + 1; block.ties > 1 && i < kBlock; ++i) {
-        if (block.score[i] == block.best && block.row[i] < block.row[at]) at = i;
+    int at = -1;
+    for (int i = 0; i < kBlock; ++i) {
+        if (block.score[i] != block.best) continue;
+        if (at < 0 || block.row[i] < block.row[at]) at = i;
     }
     return at;
 }
@@ -180,7 +189,7 @@ std::vector<Kept<A>> suppress(const Segments<A>& s, const std::vector<int64_t>& 
         }
         if (b >= 0) {
             Block<A>& stale = candidates.at(b);
-            Update<A> job{&stale, choices.data(), seen, static_cast<A>(rule.sigma), rule.decay};
+            Update<A> job{&stale, choices.data(), seen, static_cast<A>(rule.sharpness()), rule.decay};
             run_simd<UpdateKernel>(&job);
             best.set(b, stale.best);
             continue;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <optional>
 
 #include "checks.h"
@@ -18,6 +19,9 @@ struct Suppression {
     Decay decay;
     double sigma, threshold, slope, min_score;
     int64_t most;  // segments to keep
+
+    // The factor of IoU^2 in the exponent, kept finite so that 0 times it is 0.
+    double sharpness() const { return -std::min(1.0 / sigma, 1e30); }
 };
 
 inline void check_segments(const char* op, const Tensor& segments, const Tensor& scores,
@@ -76,11 +80,13 @@ std::vector<A> read_column(const char* op, const char* name, const Tensor& tenso
     std::vector<A> values(tensor.size(0));
     for (size_t i = 0; i < values.size(); ++i)
         values[i] = static_cast<A>(data[static_cast<int64_t>(i) * stride]);
+    int spoiled = 0;
+    for (A value : values) spoiled |= !(std::abs(value) <= std::numeric_limits<A>::max());
+    if (spoiled == 0) return values;
     const auto bad =
         std::find_if(values.begin(), values.end(), [](A value) { return !std::isfinite(value); });
-    require(bad == values.end(), op, ": ", name, "[", bad - values.begin(),
-            wide ? column == 0 ? ", 0" : ", 1" : "", "] is ", bad == values.end() ? A{0} : *bad,
-            ", must be finite");
+    require(false, op, ": ", name, "[", bad - values.begin(), wide ? column == 0 ? ", 0" : ", 1" : "",
+            "] is ", *bad, ", must be finite");
     return values;
 }
 

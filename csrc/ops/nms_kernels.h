@@ -22,8 +22,6 @@ struct alignas(64) Block {
     A score[kBlock];      // what is left of the score; below 0: out of the race
     int64_t row[kBlock];  // -1 for the fill
     A best;               // the largest score
-    int at;               // the first place that has it
-    int ties;             // how many places have it
     int64_t seen;
 };
 
@@ -38,7 +36,7 @@ struct Update {
     Block<A>* block;
     const Choice<A>* choices;
     int64_t count;
-    A sigma;
+    A sharpness;
     Decay decay;
 };
 
@@ -133,16 +131,7 @@ struct UpdateKernel {
             four[i] = higher(higher(most[i], most[i + 4]), higher(most[i + 8], most[i + 12]));
         }
         const A best = higher(higher(four[0], four[1]), higher(four[2], four[3]));
-        int at = kBlock;
-        int ties = 0;
-        for (int i = 0; i < kBlock; ++i) {
-            const int place = block.score[i] == best ? i : kBlock;
-            at = place < at ? place : at;
-            ties += place < kBlock ? 1 : 0;
-        }
         block.best = best;
-        block.at = at;
-        block.ties = ties;
     }
 
     template <Decay How, class A>
@@ -161,7 +150,7 @@ struct UpdateKernel {
         for (int i = 0; i < kBlock; ++i) {
             A score = block.original[i];
             if constexpr (How == Decay::gaussian) {
-                score *= exponential(-block.state[i] / job.sigma);
+                score *= exponential(block.state[i] * job.sharpness);
             } else if constexpr (How == Decay::linear) {
                 score *= block.state[i];
             } else {

@@ -30,7 +30,7 @@ struct Work {
 template <class A>
 struct Rule {
     Decay decay;
-    A sigma, min_score;
+    A sharpness, min_score;
     double threshold, slope;
     int64_t most;
 };
@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(kWorkers) choose(Work<A> w, Rule<A> rule) {
                 if (iou >= threshold) {
                     if (rule.decay == Decay::gaussian) {
                         w.state[i] += iou * iou;
-                        w.score[i] = w.original[i] * exp(-w.state[i] / rule.sigma);
+                        w.score[i] = w.original[i] * exp(w.state[i] * rule.sharpness);
                     } else if (rule.decay == Decay::linear) {
                         w.state[i] *= A(1) - iou;
                         w.score[i] = w.original[i] * w.state[i];
@@ -167,9 +167,12 @@ std::tuple<Tensor, Tensor> run(const char* op, const Tensor& segments, const Ten
     fill_column(op, segments, 0, work.start);
     fill_column(op, segments, 1, work.end);
     fill_column(op, scores, 0, work.score);
-    const Rule<A> typed{
-        rule.decay, static_cast<A>(rule.sigma), static_cast<A>(rule.min_score), rule.threshold, rule.slope,
-        most};
+    const Rule<A> typed{rule.decay,
+                        static_cast<A>(rule.sharpness()),
+                        static_cast<A>(rule.min_score),
+                        rule.threshold,
+                        rule.slope,
+                        most};
     launch(op, segments, 1, kWorkers, choose<A>, work, typed);
     const Tensor count_here = on_cpu(count);
     const int64_t kept = *static_cast<const int64_t*>(count_here.const_data_ptr());

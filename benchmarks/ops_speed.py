@@ -1,0 +1,339 @@
+"""Speed and memory of the compiled operators against what one would write without them.
+
+    python benchmarks/ops_speed.py [--rounds 7] [--threads N] [--json FILE]
+
+Each row times two ways of computing the same values, in turn, round after round; the ratio is the median over rounds
+of their quotient, so that a busy machine slows both sides. Where the package spatial-correlation-sampler can be
+imported it is a baseline too (docs/operators.md says how to build it on a machine without CUDA). With a GPU, the CUDA
+kernels are timed against their floors: the measured copy bandwidth and the measured rate of multiply-adds.
+"""
+
+import argparse
+import ctypes
+import importlib.util
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vidseg import ops
+
+Row = dict[str, Any]
+DISPLACEMENT = 4
+# LiteFlowNet 3's feature maps of a 1024 x 448 picture: channels, height, width, finest last.
+PYRAMID = [(192, 14, 32), (128, 28, 64), (96, 56, 128), (64, 112, 256), (32, 224, 512)]
+MEAN, STD = (110.2, 100.6, 96.0), (58.1, 56.5, 55.3)
+
+
+def seconds(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def compare(
+    what: str, ours: Callable[[], object], name: str, theirs: Callable[[], object], rounds: int, target: float
+) -> Row:
+    """Both sides once to warm up, then in turn."""
+    ours(), theirs()
+    pairs = [(seconds(ours), seconds(theirs)) for _ in range(rounds)]
+    ratio = statistics.median(b / a for a, b in pairs)
+    mine, other = (statistics.median(side) * 1e3 for side in zip(*pairs, strict=True))
+    return {"what": what, "ms": mine, "baseline": name, "baseline_ms": other, "ratio": ratio, "target": target}
+
+
+def peak_growth(call: Callable[[], object]) -> int:
+    """Bytes by which the process grows at most during the call (Linux), with no freed memory to fall back on."""
+
+    def status(field: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
+
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = status("VmRSS:")
+    result = call()
+    growth = status("VmHWM:") - before
+    del result
+    return growth
+
+
+def composed_correlation(f1: Tensor, f2: Tensor) -> Tensor:
+    d, (h, w) = DISPLACEMENT, f1.shape[2:]
+    padded = F.pad(f2, [d] * 4)
+    shifts = [(j, i) for j in range(2 * d + 1) for i in range(2 * d + 1)]
+    return torch.stack([(f1 * padded[:, :, j : j + h, i : i + w]).mean(1) for j, i in shifts], dim=1)
+
+
+def correlation_rows(rounds: int) -> list[Row]:
+    rows = []
+    sampler = None
+    if importlib.util.find_spec("spatial_correlation_sampler"):
+        from spatial_correlation_sampler import spatial_correlation_sample as sampler
+    else:
+        print("spatial-correlation-sampler is not installed here: not compared")
+    for channels, height, width in PYRAMID:
+        f1, f2 = (torch.randn(1, channels, height, width, requires_grad=True) for _ in range(2))
+        grad = torch.randn(1, 81, height, width)
+
+        def both(operator: Callable[[Tensor, Tensor], Tensor], f1=f1, f2=f2, grad=grad) -> Callable[[], object]:
+            return lambda: torch.autograd.grad(operator(f1, f2).view_as(grad), (f1, f2), grad)
+
+        ours = both(lambda a, b: ops.correlation(a, b, DISPLACEMENT))
+        what = f"correlation, forward + backward, C {channels}, {height} x {width}"
+        rows.append(compare(what, ours, "PyTorch operators", both(composed_correlation), min(rounds, 3), 5.0))
+        if sampler:
+            sampled = both(lambda a, b: sampler(a, b, kernel_size=1, patch_size=9) / a.shape[1])
+            rows.append(compare(what, ours, "spatial-correlation-sampler", sampled, min(rounds, 3), 1.5))
+    return rows
+
+
+def correlation_memory() -> list[str]:
+    """What forward and backward need beyond the inputs and the results."""
+    lines = []
+    for channels, height, width in PYRAMID[2:]:
+        f1, f2 = (torch.randn(1, channels, height, width) for _ in range(2))
+        grad = torch.randn(1, 81, height, width)
+
+        def both(f1=f1, f2=f2, grad=grad) -> list[Tensor]:
+            out = ops.correlation(f1, f2, DISPLACEMENT)
+            geometry = (DISPLACEMENT, DISPLACEMENT, 1, 1, 1)
+            backward = torch.ops.vidseg.correlation_backward
+            return [out, backward(grad, f2, *geometry, False), backward(grad, f1, *geometry, True)]
+
+        both()
+        results = (f1.numel() + f2.numel() + grad.numel()) * 4
+        extra = peak_growth(both) - results
+        lines.append(
+            f"correlation C {channels}, {height} x {width}: results {results / 1e6:.1f} MB, "
+            f"peak beyond inputs and results {max(0, extra) / 1e6:.1f} MB"
+        )
+    return lines
+
+
+def window_rows(rounds: int) -> list[Row]:
+    rows = []
+    for length, size in ((16, 112), (32, 112), (32, 224)):
+        count, total = 4, 128
+        x = torch.randint(0, 256, (1, total, size, size, 3), dtype=torch.uint8)
+        starts = torch.arange(count)[None] * length
+        frames = (starts[0, :, None] + torch.arange(length)).flatten()
+        mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in (MEAN, STD))
+
+        def ours(x=x, starts=starts, length=length) -> Tensor:
+            return ops.window_gather(x, starts, length, mean=MEAN, std=STD)
+
+        def composed(x=x, frames=frames, mean=mean, std=std, shape=(count, length, size, size, 3)) -> Tensor:
+            picked = x[0].index_select(0, frames).view(shape).permute(0, 4, 1, 2, 3)
+            return picked.to(torch.float32).sub(mean).div(std).contiguous()
+
+        out = ours()
+        assert torch.equal(out[0], composed())
+        place = torch.empty_like(out)
+        what = f"window_gather of {count} x {length} frames {size} x {size}, {out.numel() * 4 / 1e6:.0f} MB"
+        rows.append(compare(what, ours, "memcpy to new memory", out.clone, 3 * rounds, 0.8))
+        rows.append(compare(what, ours, "memcpy to old memory", lambda p=place, o=out: p.copy_(o), 3 * rounds, 0.8))
+        rows.append(compare(what, ours, "index_select, to, sub, div", composed, rounds, 3.0))
+    return rows
+
+
+def composed_align1d(x: Tensor, rois: Tensor, output_size: int) -> Tensor:
+    """All samples of all bins as one gather; bins of shorter rois are padded with samples of weight 0."""
+    total, start = x.shape[2], rois[:, 1]
+    size = (rois[:, 2] - start).clamp(min=1) / output_size
+    samples = size.ceil()
+    k = torch.arange(int(samples.max()))
+    t = (start[:, None] + torch.arange(output_size) * size[:, None])[..., None] + (k + 0.5) * (size / samples)[
+        :, None, None
+    ]
+    counts = (t >= -1) & (t <= total) & (k < samples[:, None, None])
+    t = t.clamp(0, total - 1)
+    low = t.long()
+    sequences = x[rois[:, 0].long()]
+
+    def at(index: Tensor) -> Tensor:
+        flat = index.flatten(1)[:, None].expand(-1, x.shape[1], -1)
+        return sequences.gather(2, flat).view(len(rois), x.shape[1], *index.shape[1:])
+
+    weight = (t - low)[:, None]
+    values = at(low) * (1 - weight) + at((low + 1).clamp(max=total - 1)) * weight
+    return (values * counts[:, None]).sum(-1) / samples[:, None, None]
+
+
+def align_rows(rounds: int) -> list[Row]:
+    rows = []
+    for batch, channels, total, count, bins in ((4, 128, 128, 1980, 24), (2, 400, 100, 1000, 16)):
+        x = torch.randn(batch, channels, total, requires_grad=True)
+        start = torch.rand(count) * 1.2 * total - 0.1 * total
+        rois = torch.stack(
+            [torch.randint(0, batch, (count,)).float(), start, start + torch.rand(count) * total * 0.6], 1
+        )
+        grad = torch.randn(count, channels, bins)
+
+        def both(operator: Callable[..., Tensor], x=x, rois=rois, bins=bins, grad=grad) -> Callable[[], object]:
+            return lambda: torch.autograd.grad(operator(x, rois, bins), x, grad)
+
+        torch.testing.assert_close(ops.align1d(x, rois, bins), composed_align1d(x, rois, bins))
+        what = f"align1d, forward + backward, {count} rois of ({batch}, {channels}, {total}), {bins} bins"
+        rows.append(compare(what, both(ops.align1d), "PyTorch operators", both(composed_align1d), min(rounds, 3), 5.0))
+    return rows
+
+
+def vector_soft_nms(segments: np.ndarray, scores: np.ndarray, sigma: float, most: int) -> np.ndarray:
+    """A loop over choices, the others in one NumPy expression."""
+    start, end, left, rows = segments[:, 0], segments[:, 1], scores.copy(), np.arange(len(scores))
+    chosen: list[int] = []
+    while len(left) and len(chosen) < most:
+        k = int(np.argmax(left))
+        chosen.append(rows[k])
+        first, last = start[k], end[k]
+        start, end, left, rows = (np.delete(a, k) for a in (start, end, left, rows))
+        shared = np.maximum(0, np.minimum(end, last) - np.maximum(start, first))
+        iou = shared / (end - start + last - first - shared)
+        left = np.where(iou > 0, left * np.exp(-(iou**2) / sigma), left)
+    return np.array(chosen)
+
+
+def scalar_soft_nms(segments: np.ndarray, scores: np.ndarray, sigma: float, most: int) -> np.ndarray:
+    """As published: the IoUs in one NumPy expression, then a loop over the others that decays each by NumPy scalars."""
+    start, end, left, rows = (list(a) for a in (segments[:, 0], segments[:, 1], scores, range(len(scores))))
+    chosen: list[int] = []
+    while left and len(chosen) < most:
+        k = int(np.argmax(left))
+        first, last = start[k], end[k]
+        shared = np.maximum(0, np.minimum(end, last) - np.maximum(start, first))
+        iou = shared / (np.array(end) - np.array(start) + last - first - shared)
+        for i in range(len(left)):
+            if i != k and iou[i] > 0:
+                left[i] = left[i] * np.exp(-np.square(iou[i]) / sigma)
+        chosen.append(rows[k])
+        for values in (start, end, left, rows):
+            values.pop(k)
+    return np.array(chosen)
+
+
+def nms_rows(rounds: int) -> list[Row]:
+    rows = []
+    for count, most in ((1000, 1000), (8256, 100)):
+        start = torch.rand(count)
+        segments = torch.stack([start, start + 0.5 * torch.rand(count)], dim=1)
+        scores = torch.rand(count) ** 3  # few good ones, as detectors give
+        a, b = segments.numpy(), scores.numpy()
+
+        def ours(segments=segments, scores=scores, most=most) -> Tensor:
+            return ops.soft_nms_1d(segments, scores, sigma=0.35, max_segments=most)[0]
+
+        assert (ours()[:50].numpy() == vector_soft_nms(a, b, 0.35, 50)).all()
+        what = f"soft_nms_1d of {count}, keeping {most}"
+        vector = lambda a=a, b=b, most=most: vector_soft_nms(a, b, 0.35, most)  # noqa: E731
+        scalar = lambda a=a, b=b, most=most: scalar_soft_nms(a, b, 0.35, most)  # noqa: E731
+        rows.append(compare(what, ours, "NumPy loop, as published", scalar, 1, 50.0))
+        rows.append(compare(what, ours, "NumPy loop, vectors", vector, 3 * rounds, 50.0))
+    return rows
+
+
+def cuda_seconds(call: Callable[[], object], rounds: int = 50) -> float:
+    for _ in range(3):
+        call()
+    times = []
+    for _ in range(rounds):
+        began, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        began.record()
+        call()
+        ended.record()
+        ended.synchronize()
+        times.append(began.elapsed_time(ended) / 1e3)
+    return statistics.median(times)
+
+
+def cuda_rows() -> list[Row]:
+    """Each kernel against the time that its bytes or its multiply-adds need at this card's measured rates."""
+    big = torch.empty(2**28, dtype=torch.uint8, device="cuda")
+    other = torch.empty_like(big)
+    bandwidth = 2 * big.numel() / cuda_seconds(lambda: other.copy_(big))
+    torch.backends.cuda.matmul.allow_tf32 = False
+    a = torch.randn(8192, 8192, device="cuda")
+    rate = a.shape[0] ** 3 / cuda_seconds(lambda: a @ a, 5)
+    name = torch.cuda.get_device_name()
+    print(f"{name}: copies {bandwidth / 1e9:.0f} GB/s, float32 {rate / 1e12:.1f} T multiply-adds/s")
+    rows = []
+
+    def row(what: str, call: Callable[[], object], moved: int, products: int) -> None:
+        took, floor = cuda_seconds(call), max(moved / bandwidth, products / rate)
+        name = "its bytes at copy bandwidth" if moved / bandwidth >= products / rate else "its multiply-adds"
+        rows.append(
+            {
+                "what": what,
+                "ms": took * 1e3,
+                "baseline": name,
+                "baseline_ms": floor * 1e3,
+                "ratio": floor / took,
+                "target": 0.8,
+            }
+        )
+
+    for dtype in (torch.float32, torch.float16):
+        x = torch.randint(0, 256, (8, 128, 224, 224, 3), dtype=torch.uint8, device="cuda")
+        starts = (torch.arange(4, device="cuda") * 32).repeat(8, 1)
+        moved = x.numel() * (1 + torch.finfo(dtype).bits // 8)
+        row(
+            f"CUDA window_gather of 8 x 4 x 32 frames 224 x 224 to {dtype}",
+            lambda x=x, s=starts, d=dtype: ops.window_gather(x, s, 32, mean=MEAN, std=STD, dtype=d),
+            moved,
+            0,
+        )
+    for channels, height, width in PYRAMID:
+        f1, f2 = (torch.randn(8, channels, height, width, device="cuda") for _ in range(2))
+        moved = 8 * height * width * (2 * channels + 81) * 4
+        row(
+            f"CUDA correlation, forward, B 8, C {channels}, {height} x {width}",
+            lambda f1=f1, f2=f2: ops.correlation(f1, f2, DISPLACEMENT),
+            moved,
+            8 * 81 * channels * height * width,
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="repetitions of each comparison (slow baselines: at most 3)"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch and of the operators"
+    )
+    parser.add_argument("--json", type=Path, help="write the rows to this file as well")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    machine = {"machine": platform.platform(), "torch": torch.__version__, "threads": options.threads}
+    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+
+    sections = (correlation_rows, window_rows, align_rows, nms_rows)
+    rows = [row for section in sections for row in section(options.rounds)]
+    if torch.cuda.is_available():
+        rows += cuda_rows()
+    else:
+        print("no GPU here: the CUDA kernels were not run")
+    print(f"\n| {'operation':66} | {'ms':>8} | {'against':28} | {'ms':>9} | {'ratio':>7} | {'target':>6} |")
+    print("| --- | ---: | --- | ---: | ---: | ---: |")
+    for row in rows:
+        line = "| {what:66} | {ms:8.2f} | {baseline:28} | {baseline_ms:9.2f} | {ratio:7.2f} | {target:6.1f} |"
+        print(line.format(**row))
+    print()
+    memory = correlation_memory()
+    print("\n".join(memory))
+    if options.json:
+        options.json.write_text(json.dumps({**machine, "speed": rows, "memory": memory}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
