@@ -10,6 +10,8 @@ TRAIN :=
 setup:
 	@.ci/setup
 
+# idle OpenMP threads would spin on a core that another process could use
+demo: export OMP_WAIT_POLICY = PASSIVE
 demo: setup
 ifeq ($(VIDEOS),)
 	$(BIN)/vidseg synth $(DEMO)/synth
