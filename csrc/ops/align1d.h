@@ -14,12 +14,6 @@
 
 #include "checks.h"
 
-#if defined(__CUDACC__)
-#define VIDSEG_HOST_DEVICE __host__ __device__
-#else
-#define VIDSEG_HOST_DEVICE
-#endif
-
 namespace vidseg {
 
 template <class R>

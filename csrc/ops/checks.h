@@ -12,6 +12,13 @@
 #include <type_traits>
 #include <vector>
 
+// For what CPU and CUDA kernels share.
+#if defined(__CUDACC__)
+#define VIDSEG_HOST_DEVICE __host__ __device__
+#else
+#define VIDSEG_HOST_DEVICE
+#endif
+
 namespace vidseg {
 
 using torch::headeronly::ScalarType;
@@ -94,17 +101,8 @@ inline int64_t checked_numel(const char* op, std::initializer_list<int64_t> size
     return numel;
 }
 
-inline std::vector<int64_t> strides_of(const Tensor& tensor) {
-    auto strides = tensor.strides();
-    return {strides.begin(), strides.end()};
-}
-
 inline Tensor new_empty(const Tensor& like, std::vector<int64_t> sizes, ScalarType type) {
     return torch::stable::new_empty(like, sizes, type);
-}
-
-inline Tensor new_zeros(const Tensor& like, std::vector<int64_t> sizes, ScalarType type) {
-    return torch::stable::new_zeros(like, sizes, type);
 }
 
 // float16 and bfloat16 are computed in float32.
