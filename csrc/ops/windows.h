@@ -72,10 +72,7 @@ inline Reduce check_reduce(const char* op, int64_t reduce, const Tensor& data, c
 }
 
 // The time of element l, or -1 when it lies outside [0, total). `start` may be any 64-bit number.
-#if defined(__CUDACC__)
-__host__ __device__
-#endif
-    inline int64_t time_of(int64_t start, int64_t l, int64_t dilation, int64_t total) {
+VIDSEG_HOST_DEVICE inline int64_t time_of(int64_t start, int64_t l, int64_t dilation, int64_t total) {
     const int64_t offset = l * dilation;  // below 2^60
     if (start >= total || start < -offset) return -1;
     const int64_t time = start + offset;
