@@ -48,7 +48,7 @@ bench: setup
 gpu-check:
 	VIDSEG_PARTS=ops VIDSEG_CUDA=1 python3 setup.py -q build_ext --inplace
 	python3 -m pytest -q -p no:cacheprovider tests/test_ops_*.py
-	python3 benchmarks/ops_speed.py
+	PYTHONPATH=. python3 benchmarks/ops_speed.py
 
 clean:
 	rm -rf build dist *.egg-info vidseg/*/*.so $(DEMO)
