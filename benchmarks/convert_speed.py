@@ -29,7 +29,9 @@ import av
 import numpy as np
 import torch
 
-from vidseg.convert import convert_videos
+from vidseg.convert import ConvertOptions, convert_videos
+from vidseg.convert.conversion import convert_one
+from vidseg.convert.sources import Job
 from vidseg.convert.synth import SynthOptions, synthesise_videos
 from vidseg.frames import FrameDatabase, encode_planes
 
@@ -69,6 +71,20 @@ def ours(source: Path, target: Path, levels: int) -> float:
     if not report.ok:
         raise SystemExit(f"the conversion failed:\n{report}")
     return seconds
+
+
+def running_one(video: Path, jpg_folder: Path) -> None:
+    """One video in a process that has started already: what each further video of a long run costs."""
+    job = Job(str(video), "video", f"x/{video.stem}")
+    outcome = convert_one(job, jpg_folder, ConvertOptions(size="none", levels=0), lambda frames: None)
+    if outcome.problem:
+        raise SystemExit(outcome.problem)
+
+
+def running(videos: list[Path], target: Path, pool: ProcessPoolExecutor) -> float:
+    began = time.perf_counter()
+    list(pool.map(running_one, videos, [target] * len(videos)))
+    return time.perf_counter() - began
 
 
 def decode_one(video: Path) -> float:
@@ -186,6 +202,9 @@ def measure(folder: Path, source: Path, rounds: int) -> list[dict]:
                 published(videos, place / "published")
             )
             seconds.setdefault("vidseg, without levels", []).append(ours(source, place / "ours", levels=0))
+            seconds.setdefault("vidseg, without levels, workers running", []).append(
+                running(videos, place / "running", pool)
+            )
             seconds.setdefault("vidseg, with levels 1/2 and 1/4", []).append(ours(source, place / "levels", levels=2))
             if number < rounds - 1:
                 shutil.rmtree(place)
