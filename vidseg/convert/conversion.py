@@ -190,11 +190,11 @@ def _video_frames(job: Job, options: ConvertOptions) -> _Frames:
 
     def stream() -> Iterator[tuple[list[bytes], int, float]]:
         timed: Iterator[TimedFrame] = iter(source)
-        first, last, count = None, 0.0, 0
+        first, last = None, 0.0
         for item in at_rate(timed, options.fps) if options.fps else timed:
             jpegs = encoder.encode(item.frame)
             first = item.time if first is None else min(first, item.time)
-            last, count = max(last, item.time), count + 1
+            last = max(last, item.time)
             yield jpegs, encoder.size[0] if encoder.size else 0, item.time
         fps = options.fps or source.properties["fps"]
         width, height = encoder.size or (0, 0)
