@@ -8,7 +8,8 @@
 namespace vidseg {
 namespace {
 
-constexpr int kBits = 14;
+// As many as 32-bit sums of 8-bit samples allow: an area average adds up hundreds of rounded weights.
+constexpr int kBits = 22;
 
 // For each output position, the first input position and the fixed-point weights of those that follow;
 // weights sum to 1.
