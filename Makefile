@@ -14,19 +14,19 @@ setup:
 demo: export OMP_WAIT_POLICY = PASSIVE
 demo: setup
 ifeq ($(VIDEOS),)
-	$(BIN)/vidseg synth $(DEMO)/synth
-	$(BIN)/dataset2database $(DEMO)/synth/videos $(DEMO)/data
-	$(BIN)/vidseg labels apply $(DEMO)/data $(DEMO)/synth/labels.csv
+	$(BIN)/vidseg synth "$(DEMO)/synth"
+	$(BIN)/dataset2database "$(DEMO)/synth/videos" "$(DEMO)/data"
+	$(BIN)/vidseg labels apply "$(DEMO)/data" "$(DEMO)/synth/labels.csv"
 else
 	@# status 1: some videos failed, each is named above; the others will do
-	$(BIN)/dataset2database $(VIDEOS) $(DEMO)/data || [ $$? -eq 1 ]
+	$(BIN)/dataset2database "$(VIDEOS)" "$(DEMO)/data" || [ $$? -eq 1 ]
 endif
-	$(BIN)/vidseg plot contact $(DEMO)/data --out $(DEMO)/contact.png
-	$(BIN)/python train/train_synth.py $(DEMO)/data --out $(DEMO)/run --overwrite $(TRAIN)
-	$(BIN)/vidseg test $(DEMO)/run
-	$(BIN)/vidseg plot curves $(DEMO)/run
-	$(BIN)/vidseg plot confusion $(DEMO)/run
-	@echo "pictures: $(DEMO)/contact.png $(DEMO)/run/*.png; log: $(DEMO)/run/*.log"
+	$(BIN)/vidseg plot contact "$(DEMO)/data" --out "$(DEMO)/contact.png"
+	$(BIN)/python train/train_synth.py "$(DEMO)/data" --out "$(DEMO)/run" --overwrite $(TRAIN)
+	$(BIN)/vidseg test "$(DEMO)/run"
+	$(BIN)/vidseg plot curves "$(DEMO)/run"
+	$(BIN)/vidseg plot confusion "$(DEMO)/run"
+	@echo "pictures: $(DEMO)/contact.png $(DEMO)/run/*.png; log: $(DEMO)/run/train.log"
 
 test: setup
 	$(BIN)/python -m pytest
