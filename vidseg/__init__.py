@@ -24,7 +24,7 @@ _HOME = {
     "load_weights": "vidseg.models",
     "open_dataset": "vidseg.labels",
 }
-_PACKAGES = {"convert", "engine", "frames", "labels", "loaders", "metrics", "models", "ops", "plots"}
+_PACKAGES = {"clips", "convert", "engine", "frames", "labels", "loaders", "metrics", "models", "ops", "plots"}
 
 __all__ = [
     "FrameDatabase",
