@@ -5,6 +5,7 @@ what was skipped. The mixing function is the finaliser of SplitMix64 (Steele, Le
 number generators", OOPSLA 2014).
 """
 
+import zlib
 
 import numpy as np
 import numpy.typing as npt
