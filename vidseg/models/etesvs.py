@@ -1,0 +1,258 @@
+"""ETESVS: end-to-end streaming video segmentation with a recurrent memory, in its two published states.
+
+The network of the ETESVS code base (April 2022): MobileNetV2 with temporal shift looks at the frames of a window, a
+recurrent memory carries what it knows from window to window, a dilated temporal convolutional network labels the
+frames. `Etesvs` is the one of the published table, 15 518 241 parameters for 11 classes: an LSTM over the spatial
+means. `EtesvsConvLstm` is the one that stands at the end of that month, 3 563 564 parameters: a convolutional LSTM over
+the maps of the last stage. Names of parameters are those of the published weights.
+
+Shapes: B videos, C channels, T frames, H, W, D features, K classes, S stages.
+"""
+
+from collections import OrderedDict
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vidseg.models._registry import register_model
+from vidseg.models._stream import StreamModel, StreamOutput, StreamState, frame_mask, memory
+from vidseg.models.mobilenet_tsm import MobileNetTsm
+
+__all__ = ["Etesvs", "EtesvsConvLstm"]
+
+FrameScores = Literal["published", "corrected"]
+
+
+class _ResidualLayer(nn.Module):
+    def __init__(self, channels: int, dilation: int, norm: nn.Module):
+        super().__init__()
+        self.conv_dilated = nn.Conv1d(channels, channels, 3, padding=dilation, dilation=dilation)
+        self.conv_1x1 = nn.Conv1d(channels, channels, 1)
+        self.norm = norm
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return (x + self.norm(self.conv_1x1(self.conv_dilated(x).relu()))) * mask
+
+
+class _TcnStage(nn.Module):
+    def __init__(self, in_features: int, num_classes: int, layers: int, channels: int, dropout: float | None):
+        super().__init__()
+        self.conv_1x1 = nn.Conv1d(in_features, channels, 1)
+        self.layers = nn.ModuleList(
+            _ResidualLayer(channels, 2**number, nn.BatchNorm1d(channels) if dropout is None else nn.Dropout(dropout))
+            for number in range(layers)
+        )
+        self.conv_out = nn.Conv1d(channels, num_classes, 1)
+
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+        x = self.conv_1x1(features)
+        for layer in self.layers:
+            x = layer(x, mask)
+        return self.conv_out(x) * mask
+
+
+class _TcnHead(nn.Module):
+    """One stage of dilated layers that sees the window and nothing beyond it; with dropout, or None: BatchNorm."""
+
+    def __init__(self, in_features: int, num_classes: int, *, layers: int, channels: int, dropout: float | None):
+        super().__init__()
+        self.seg_conv = _TcnStage(in_features, num_classes, layers, channels, dropout)
+
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+        """Features (B, D, T), mask (B, 1, T) -> logits (1, B, K, T)."""
+        return self.seg_conv(features, mask)[None]
+
+
+class _LstmMemory(nn.Module):
+    def __init__(self, features: int, num_classes: int, dropout: float):
+        super().__init__()
+        self.lstm = nn.LSTM(features, features, batch_first=True)
+        self.fc_frames_cls = nn.Linear(features, num_classes)
+        self.dropout = nn.Dropout(dropout)
+
+
+class _LstmNeck(nn.Module):
+    def __init__(self, features: int, num_classes: int, dropout: float, frame_scores: FrameScores):
+        super().__init__()
+        self.frame_scores = frame_scores
+        self.rnn_conv = _LstmMemory(features, num_classes, dropout)
+        self.fc = nn.Linear(features, num_classes)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, maps: Tensor, state: StreamState | None, mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """Maps (B, T, D, H, W), mask (B, T) -> features (B, D, T), logits (B, K, T) of backbone and memory, state."""
+        pooled = maps.mean(dim=(3, 4))
+        start = tuple(memory(state, name, pooled, pooled.shape[2:])[None] for name in ("hidden", "cell"))
+        recurrent, (hidden, cell) = self.rnn_conv.lstm(pooled, start)
+        scored = recurrent
+        if self.frame_scores == "published":
+            scored = recurrent.transpose(1, 2).reshape(recurrent.shape)
+        neck = self.rnn_conv.fc_frames_cls(scored) * mask[..., None]
+        features = (recurrent + self.rnn_conv.dropout(recurrent)) * mask[..., None]
+        backbone = self.fc(self.dropout(pooled))
+        remembered = {"hidden": hidden[0].detach(), "cell": cell[0].detach()}
+        return features.transpose(1, 2), backbone.transpose(1, 2), neck.transpose(1, 2), remembered
+
+
+class Etesvs(StreamModel):
+    """MobileNetV2-TSM, LSTM, single-stage TCN: "mobiV2+ms" of the published table.
+
+    `backbone_logits` come from the pooled features of each frame, `neck_logits` from the LSTM.
+
+    Args:
+        num_classes: K.
+        shift_division: one part in this many of the channels is shifted each way; 30 as published.
+        layers: of the head, with dilations 1, 2, 4, ...
+        channels: width of the head.
+        dropout: in the neck and the head.
+        frame_scores: how `neck_logits` read the LSTM's output. "published" takes its (D, T) values of a video as T rows
+            of D in memory order, so that frames are mixed up: what the published weights have learned. "corrected"
+            takes each frame's own. The other outputs do not depend on it.
+        width: multiplier of the backbone's widths, for small machines.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        shift_division: int = 30,
+        layers: int = 4,
+        channels: int = 64,
+        dropout: float = 0.5,
+        frame_scores: FrameScores = "published",
+        width: float = 1.0,
+    ):
+        super().__init__()
+        if frame_scores not in ("published", "corrected"):
+            raise ValueError(f"frame_scores={frame_scores!r} is not one of published, corrected")
+        self.num_classes = num_classes
+        self.backbone = MobileNetTsm(shift_division=shift_division, width=width)
+        features = self.backbone.num_features
+        self.neck = _LstmNeck(features, num_classes, dropout, frame_scores)
+        self.head = _TcnHead(features, num_classes, layers=layers, channels=channels, dropout=dropout)
+
+    def forward(
+        self, clips: Tensor, state: StreamState | None = None, mask: Tensor | None = None
+    ) -> tuple[StreamOutput, StreamState]:
+        """See `StreamModel.forward`; one stage."""
+        keep = frame_mask(mask, clips)
+        features, backbone, neck, remembered = self.neck(self.backbone(clips, keep)[1], state, keep)
+        output = StreamOutput(self.head(features, keep[:, None]), backbone_logits=backbone, neck_logits=neck)
+        return output, StreamState(remembered)
+
+
+def _norm_conv(inputs: int, outputs: int, kernel: int, *, groups: int = 1, relu: bool = True) -> nn.Sequential:
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers["conv"] = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups)
+    layers["bn"] = nn.BatchNorm2d(outputs)
+    if relu:
+        layers["activate"] = nn.ReLU6(inplace=True)
+    return nn.Sequential(layers)
+
+
+class _ConvLstmCell(nn.Module):
+    """One step of a convolutional LSTM whose gates are depthwise-separable convolutions of [input, hidden]."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        both = 2 * channels
+        self.conv = nn.Sequential(_norm_conv(both, both, 3, groups=both), _norm_conv(both, 4 * channels, 1, relu=False))
+
+    def forward(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        enter, forget, leave, candidate = self.conv(torch.cat([x, hidden], dim=1)).chunk(4, dim=1)
+        cell = forget.sigmoid() * cell + enter.sigmoid() * candidate.tanh()
+        return leave.sigmoid() * cell.tanh(), cell
+
+
+class _ConvLstm(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.cell_list = nn.ModuleList([_ConvLstmCell(channels)])
+
+    def forward(self, maps: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps (B, T, C, H, W) -> spatial means (B, C, T) of the hidden states, last hidden state, last cell."""
+        means = []
+        for frame in maps.unbind(dim=1):
+            hidden, cell = self.cell_list[0](frame, hidden, cell)
+            means.append(hidden.mean(dim=(2, 3)))
+        return torch.stack(means, dim=2), hidden, cell
+
+
+class _ConvLstmMemory(nn.Module):
+    def __init__(self, channels: int, num_classes: int):
+        super().__init__()
+        self.conv_lstm = _ConvLstm(channels)
+        # Published, counted in the table, and used by nothing.
+        self.fc_frames_cls = nn.Linear(channels, num_classes)
+
+
+class _ConvLstmNeck(nn.Module):
+    def __init__(self, stage_features: int, last_features: int, num_classes: int, dropout: float):
+        super().__init__()
+        self.rnn_conv = _ConvLstmMemory(stage_features, num_classes)
+        self.neck_cls = nn.Conv1d(stage_features, num_classes, 1)
+        self.neck_norm = nn.BatchNorm1d(stage_features)
+        self.backbone_cls_conv = nn.Conv1d(last_features, stage_features, 1)
+        self.backbone_cls_fc_2 = nn.Linear(stage_features, num_classes)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, stage: Tensor, last: Tensor, state: StreamState | None, mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """Maps (B, T, ., H, W), mask (B, T) -> features (B, D, T), logits (B, K, T) of backbone and memory, state."""
+        spatial = self.backbone_cls_conv(last.mean(dim=(3, 4)).transpose(1, 2))
+        backbone = self.backbone_cls_fc_2(self.dropout(spatial.transpose(1, 2))).transpose(1, 2)
+        hidden, cell = (memory(state, name, stage, stage.shape[2:]) for name in ("hidden", "cell"))
+        keep = mask[:, None]
+        means, hidden, cell = self.rnn_conv.conv_lstm(stage, hidden, cell)
+        recurrent = means * keep
+        neck = self.neck_cls(self.dropout(recurrent))
+        features = self.neck_norm((spatial + recurrent) * keep)
+        return features, backbone, neck, {"hidden": hidden.detach(), "cell": cell.detach()}
+
+
+class EtesvsConvLstm(StreamModel):
+    """MobileNetV2-TSM, convolutional LSTM, single-stage TCN.
+
+    Args:
+        num_classes: K.
+        shift_division: one part in this many of the channels is shifted each way.
+        layers: of the head, with dilations 1, 2, 4, ...
+        channels: width of the head.
+        dropout: in the neck; the head has BatchNorm in its place.
+        width: multiplier of the backbone's widths, for small machines.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        shift_division: int = 8,
+        layers: int = 4,
+        channels: int = 64,
+        dropout: float = 0.5,
+        width: float = 1.0,
+    ):
+        super().__init__()
+        self.num_classes = num_classes
+        self.backbone = MobileNetTsm(shift_division=shift_division, width=width)
+        features = self.backbone.stage_features
+        self.neck = _ConvLstmNeck(features, self.backbone.num_features, num_classes, dropout)
+        self.head = _TcnHead(features, num_classes, layers=layers, channels=channels, dropout=None)
+
+    def forward(
+        self, clips: Tensor, state: StreamState | None = None, mask: Tensor | None = None
+    ) -> tuple[StreamOutput, StreamState]:
+        """See `StreamModel.forward`; one stage. The state has the size of the maps: H / 32 by W / 32."""
+        keep = frame_mask(mask, clips)
+        stage, last = self.backbone(clips, keep)
+        features, backbone, neck, remembered = self.neck(stage, last, state, keep)
+        output = StreamOutput(self.head(features, keep[:, None]), backbone_logits=backbone, neck_logits=neck)
+        return output, StreamState(remembered)
+
+
+register_model("etesvs", Etesvs, task="stream_segmentation")
+register_model("etesvs_convlstm", EtesvsConvLstm, task="stream_segmentation")

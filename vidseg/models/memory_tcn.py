@@ -1,0 +1,130 @@
+"""Memory TCN: a causal temporal convolutional network that carries its receptive field from window to window.
+
+The head of "Streaming Video Temporal Action Segmentation In Real Time", arXiv 2209.13808 (called SETE there). Each
+layer keeps the last columns of its input and puts them in front of the next window, so that the windows of a stream
+together give what one causal pass over the whole video would. Dilations fall from layer to layer. Names of parameters
+are those of the published weights.
+
+Shapes: B videos, D features, T frames, K classes, S stages.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vidseg.models._registry import register_model
+from vidseg.models._stream import StreamModel, StreamOutput, StreamState, frame_mask, memory
+from vidseg.models.mobilenet_tsm import MobileNetTsm
+
+__all__ = ["MemoryResidualLayer", "MemoryTcn", "MemoryTcnHead"]
+
+
+class MemoryResidualLayer(nn.Module):
+    """x + norm(1x1(relu(causal dilated convolution of x))), times the mask; norm: BatchNorm, or dropout of one half."""
+
+    def __init__(self, channels: int, dilation: int, *, norm: Literal["batch", "dropout"] = "batch"):
+        super().__init__()
+        self.dilation = dilation
+        self.conv_dilated = nn.Conv1d(channels, channels, 3, dilation=dilation)
+        self.conv_1x1 = nn.Conv1d(channels, channels, 1)
+        if norm not in ("batch", "dropout"):
+            raise ValueError(f"norm={norm!r} is not one of batch, dropout")
+        self.norm: nn.Module = nn.BatchNorm1d(channels) if norm == "batch" else nn.Dropout()
+
+    def forward(self, x: Tensor, mask: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, channels, T), mask (B, 1, T), past (B, channels, 2 * dilation) -> output and the next past."""
+        padded = torch.cat([past, x], dim=2)
+        out = self.norm(self.conv_1x1(self.conv_dilated(padded).relu()))
+        return (x + out) * mask, padded[:, :, -2 * self.dilation :].detach()
+
+
+class _Stage(nn.Module):
+    def __init__(
+        self, in_features: int, channels: int, layers: int, num_classes: int, norm: Literal["batch", "dropout"]
+    ):
+        super().__init__()
+        self.conv_1x1 = nn.Conv1d(in_features, channels, 1)
+        self.layers = nn.ModuleList(
+            MemoryResidualLayer(channels, 2**number, norm=norm) for number in reversed(range(layers))
+        )
+        self.conv_out = nn.Conv1d(channels, num_classes, 1)
+
+
+class MemoryTcnHead(nn.Module):
+    """S stages of causal layers; the first reads features, each other one the probabilities before it.
+
+    Args:
+        in_features: D.
+        num_classes: K.
+        stages: S.
+        layers: of a stage; the first has dilation 2 ** (layers - 1), the last 1.
+        channels: width of a stage.
+        norm: of a layer: "batch" (later code), or "dropout" (earlier code; the published table's parameter count).
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        stages: int = 1,
+        layers: int = 4,
+        channels: int = 64,
+        norm: Literal["batch", "dropout"] = "batch",
+    ):
+        super().__init__()
+        if stages < 1 or layers < 1:
+            raise ValueError(f"stages={stages} and layers={layers} must be at least 1")
+        self.stage1 = _Stage(in_features, channels, layers, num_classes, norm)
+        self.stages = nn.ModuleList(_Stage(num_classes, channels, layers, num_classes, norm) for _ in range(stages - 1))
+
+    def forward(
+        self, features: Tensor, state: StreamState | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Features (B, D, T), state, mask (B, T) -> logits (S, B, K, T) and the pasts of all layers."""
+        keep = frame_mask(mask, features)[:, None]
+        outputs: list[Tensor] = []
+        pasts: dict[str, Tensor] = {}
+        for number, stage in enumerate([self.stage1, *self.stages], 1):
+            x = stage.conv_1x1(outputs[-1].softmax(dim=1) * keep if outputs else features)
+            for index, layer in enumerate(stage.layers):
+                name = f"stage{number}.layer{index}"
+                past = memory(state, name, x, (x.shape[1], 2 * layer.dilation))
+                x, pasts[name] = layer(x, keep, past)
+            outputs.append(stage.conv_out(x) * keep)
+        return torch.stack(outputs), pasts
+
+
+class MemoryTcn(StreamModel):
+    """MobileNetV2-TSM, spatial mean, memory TCN: 2.37 million parameters, no look ahead."""
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        stages: int = 1,
+        layers: int = 4,
+        channels: int = 64,
+        norm: Literal["batch", "dropout"] = "batch",
+        shift_division: int = 8,
+        width: float = 1.0,
+    ):
+        super().__init__()
+        self.num_classes = num_classes
+        self.backbone = MobileNetTsm(shift_division=shift_division, width=width)
+        self.head = MemoryTcnHead(
+            self.backbone.num_features, num_classes, stages=stages, layers=layers, channels=channels, norm=norm
+        )
+
+    def forward(
+        self, clips: Tensor, state: StreamState | None = None, mask: Tensor | None = None
+    ) -> tuple[StreamOutput, StreamState]:
+        """See `StreamModel.forward`."""
+        keep = frame_mask(mask, clips)
+        pooled = self.backbone(clips, keep)[1].mean(dim=(3, 4)).transpose(1, 2) * keep[:, None]
+        logits, pasts = self.head(pooled, state, keep)
+        return StreamOutput(logits), StreamState(pasts)
+
+
+register_model("memory_tcn", MemoryTcn, task="stream_segmentation")
