@@ -1,0 +1,191 @@
+"""ASFormer: dilated convolutions and attention in windows that double from layer to layer.
+
+"ASFormer: Transformer for Action Segmentation", BMVC 2021, arXiv 2110.08568. An encoder reads the features; each of
+three decoders reads the probabilities before it, and takes the values of its attention from the previous module's last
+feature map. Names of parameters are those of the published weights.
+
+Shapes: B videos, D feature width, K classes, L frames, S stages (encoder and decoders).
+"""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vidseg.models._registry import register_model
+from vidseg.models.segmentation import SegmentationOutput, clear_padding, find_padding, instance_norm
+
+__all__ = ["AsFormer", "window_attention"]
+
+_REDUCTION = 2  # channels of a layer over channels of its queries, keys and values
+
+
+def window_attention(query: Tensor, key: Tensor, value: Tensor, valid: Tensor, *, window: int, banded: bool) -> Tensor:
+    """Attention of each frame to its neighbourhood, computed block by block.
+
+    Time is cut into blocks of `window` queries. The keys of a block are its own frames and window // 2 on either side,
+    zeros outside the video. A key that does not count keeps exp(score) * 1e-6 in the softmax's sum and gets no weight:
+    the weights are not normalised again, as published.
+
+    Args:
+        query: (B, C, L).
+        key: (B, C, L), 0 on padded frames.
+        value: (B, C, L).
+        valid: (B, 1, L), 1 on the frames of a video and 0 on padding.
+        window: frames of a block.
+        banded: True: the frame at time t sees those from t - window // 2 to t - window // 2 + window - 1, as in the
+            paper. False: it sees all keys of its block but the last one, as the published code computes.
+
+    Returns:
+        (B, C, L).
+    """
+    frames, half = query.shape[2], window // 2
+    rest = -frames % window
+    keys = window + 2 * half
+
+    def neighbourhoods(x: Tensor) -> Tensor:
+        """(B, C, L) -> (B, N, C, keys), N blocks."""
+        return F.pad(x, (half, half + rest)).unfold(2, keys, window).transpose(1, 2)
+
+    # Row i of a block: keys i to i + window - 1. Unless banded, every row sees what any row does.
+    band = torch.ones(window, keys, device=valid.device, dtype=valid.dtype).tril(window - 1).triu()
+    counts = neighbourhoods(valid) * (band if banded else band.amax(dim=0))
+    queries = F.pad(query, (0, rest)).unflatten(2, (-1, window)).permute(0, 2, 3, 1)
+    scores = queries @ neighbourhoods(key) / math.sqrt(query.shape[1]) + (counts + 1e-6).log()
+    attended = (scores.softmax(dim=3) * counts) @ neighbourhoods(value).transpose(2, 3)
+    return attended.permute(0, 3, 1, 2).flatten(2)[..., :frames]
+
+
+class _FeedForward(nn.Module):
+    """Dilated convolution over three frames and a ReLU."""
+
+    def __init__(self, dilation: int, maps: int):
+        super().__init__()
+        self.layer = nn.Sequential(nn.Conv1d(maps, maps, 3, padding=dilation, dilation=dilation), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+class _Attention(nn.Module):
+    """One head of attention in windows."""
+
+    def __init__(self, window: int, maps: int, banded: bool):
+        super().__init__()
+        inner = maps // _REDUCTION
+        self.query_conv = nn.Conv1d(maps, inner, 1)
+        self.key_conv = nn.Conv1d(maps, inner, 1)
+        self.value_conv = nn.Conv1d(maps, inner, 1)
+        self.conv_out = nn.Conv1d(inner, maps, 1)
+        self.window = window
+        self.banded = banded
+
+    def forward(self, x: Tensor, source: Tensor, padding: Tensor | None) -> Tensor:
+        """Queries and keys from `x`, values from `source`."""
+        valid = x.new_ones(x.shape[0], 1, x.shape[2]) if padding is None else (~padding).to(x.dtype)
+        key = clear_padding(self.key_conv(x), padding)
+        value = clear_padding(self.value_conv(source), padding)
+        attended = window_attention(self.query_conv(x), key, value, valid, window=self.window, banded=self.banded)
+        return clear_padding(self.conv_out(F.relu(attended)), padding)
+
+
+class _Layer(nn.Module):
+    """Convolution, attention and a pointwise convolution, around a shortcut."""
+
+    def __init__(self, dilation: int, maps: int, *, alpha: float, dropout: float, banded: bool):
+        super().__init__()
+        self.feed_forward = _FeedForward(dilation, maps)
+        self.att_layer = _Attention(dilation, maps, banded)
+        self.conv_1x1 = nn.Conv1d(maps, maps, 1)
+        self.dropout = nn.Dropout(dropout)
+        self.alpha = alpha
+
+    def forward(self, x: Tensor, source: Tensor | None, padding: Tensor | None) -> Tensor:
+        out = self.feed_forward(x)
+        normal = instance_norm(out, padding)
+        out = out + self.alpha * self.att_layer(normal, normal if source is None else source, padding)
+        return clear_padding(x + self.dropout(self.conv_1x1(out)), padding)
+
+
+class _Module(nn.Module):
+    """The encoder, or a decoder."""
+
+    def __init__(
+        self, inputs: int, maps: int, outputs: int, *, layers: int, alpha: float, dropout: float, banded: bool
+    ):
+        super().__init__()
+        self.conv_1x1 = nn.Conv1d(inputs, maps, 1)
+        self.layers = nn.ModuleList(
+            _Layer(2**index, maps, alpha=alpha, dropout=dropout, banded=banded) for index in range(layers)
+        )
+        self.conv_out = nn.Conv1d(maps, outputs, 1)
+
+    def forward(self, x: Tensor, source: Tensor | None, padding: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Logits (B, K, L) and the last feature map (B, C, L)."""
+        x = clear_padding(self.conv_1x1(x), padding)
+        for layer in self.layers:
+            x = layer(x, source, padding)
+        return clear_padding(self.conv_out(x), padding), x
+
+
+class AsFormer(nn.Module):
+    """ASFormer.
+
+    Args:
+        num_classes: K.
+        in_features: D.
+        decoders: S - 1.
+        layers: layers of the encoder and of each decoder; the window of layer i is 2^i frames.
+        maps: channels inside, even.
+        dropout: probability of dropping a value inside a layer.
+        channel_dropout: probability of dropping a whole channel of the features; published: 0.3, for GTEA 0.5.
+        window: "corrected": a frame attends to a window centred on it, as the paper says. "published": to all keys of
+            its block, as the published code computes: for the authors' weights.
+
+    Raises:
+        ValueError: `window` is neither, or `maps` is odd.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        in_features: int = 2048,
+        decoders: int = 3,
+        layers: int = 10,
+        maps: int = 64,
+        dropout: float = 0.5,
+        channel_dropout: float = 0.3,
+        window: Literal["corrected", "published"] = "corrected",
+    ):
+        super().__init__()
+        if window not in ("corrected", "published"):
+            raise ValueError(f"window={window!r} is neither 'corrected' nor 'published'")
+        if maps % _REDUCTION:
+            raise ValueError(f"maps={maps} must be even: queries, keys and values have half as many channels")
+
+        def module(inputs: int, alpha: float) -> _Module:
+            banded = window == "corrected"
+            return _Module(inputs, maps, num_classes, layers=layers, alpha=alpha, dropout=dropout, banded=banded)
+
+        self.in_features = in_features
+        self.channel_dropout = channel_dropout
+        self.encoder = module(in_features, 1.0)
+        # Deeper decoders change less by attention: errors made early are not passed on in full.
+        self.decoders = nn.ModuleList(module(num_classes, math.exp(-3 * index)) for index in range(decoders))
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> SegmentationOutput:
+        """Features (B, D, L) and bool mask (B, L) -> logits (S, B, K, L)."""
+        padding = find_padding(features, mask, in_features=self.in_features)
+        x = F.dropout1d(clear_padding(features, padding), self.channel_dropout, self.training)
+        out, source = self.encoder(x, None, padding)
+        logits = [out]
+        for decoder in self.decoders:
+            out, source = decoder(clear_padding(out.softmax(dim=1), padding), source, padding)
+            logits.append(out)
+        return SegmentationOutput(torch.stack(logits))
+
+
+register_model("asformer", AsFormer, task="segmentation")

@@ -1,0 +1,176 @@
+"""MS-TCN and MS-TCN++: stages of dilated temporal convolutions, each refining the one before.
+
+"MS-TCN: Multi-Stage Temporal Convolutional Network for Action Segmentation", CVPR 2019, arXiv 1903.01945. "MS-TCN++",
+TPAMI 2020, arXiv 2006.09220. The first stage reads the features; every later one reads only the softmax of the stage
+before it. Names of parameters are those of the published weights.
+
+Shapes: B videos, D feature width, K classes, L frames, S stages.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vidseg.models._registry import register_model
+from vidseg.models.segmentation import SegmentationOutput, clear_padding, find_padding
+
+__all__ = ["MsTcn", "MsTcn2"]
+
+
+class _Layer(nn.Module):
+    """Dilated convolution over three frames, then a pointwise one, around a shortcut."""
+
+    def __init__(self, dilation: int, maps: int, dropout: float):
+        super().__init__()
+        self.conv_dilated = nn.Conv1d(maps, maps, 3, padding=dilation, dilation=dilation)
+        self.conv_1x1 = nn.Conv1d(maps, maps, 1)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, padding: Tensor | None) -> Tensor:
+        return clear_padding(x + self.dropout(self.conv_1x1(F.relu(self.conv_dilated(x)))), padding)
+
+
+class _Stage(nn.Module):
+    """`layers` layers whose dilation doubles from 1, between a pointwise convolution in and one out."""
+
+    def __init__(self, inputs: int, maps: int, outputs: int, *, layers: int, dropout: float, clear_entry: bool):
+        super().__init__()
+        self.conv_1x1 = nn.Conv1d(inputs, maps, 1)
+        self.layers = nn.ModuleList(_Layer(2**index, maps, dropout) for index in range(layers))
+        self.conv_out = nn.Conv1d(maps, outputs, 1)
+        self.clear_entry = clear_entry
+
+    def forward(self, x: Tensor, padding: Tensor | None) -> Tensor:
+        x = self.conv_1x1(x)
+        if self.clear_entry:
+            x = clear_padding(x, padding)
+        for layer in self.layers:
+            x = layer(x, padding)
+        return clear_padding(self.conv_out(x), padding)
+
+
+class MsTcn(nn.Module):
+    """MS-TCN; the receptive field of a stage of 10 layers is 2047 frames.
+
+    Args:
+        num_classes: K.
+        in_features: D.
+        stages: S, the first one included.
+        layers: layers of a stage.
+        maps: channels inside a stage.
+        dropout: probability of dropping a value inside a layer.
+        padding: what a video's last frame sees beyond it in the first layer of a stage when the batch is padded.
+            "published": the bias of the stage's first convolution, as the published code computes it, so that a video
+            in a padded batch differs a little from the same video alone. "exact": zeros, as for a video alone. The two
+            agree where no frame is padding, as in all published training.
+
+    Raises:
+        ValueError: `padding` is neither.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        in_features: int = 2048,
+        stages: int = 4,
+        layers: int = 10,
+        maps: int = 64,
+        dropout: float = 0.5,
+        padding: Literal["published", "exact"] = "published",
+    ):
+        super().__init__()
+        if padding not in ("published", "exact"):
+            raise ValueError(f"padding={padding!r} is neither 'published' nor 'exact'")
+
+        def stage(inputs: int) -> _Stage:
+            exact = padding == "exact"
+            return _Stage(inputs, maps, num_classes, layers=layers, dropout=dropout, clear_entry=exact)
+
+        self.in_features = in_features
+        self.stage1 = stage(in_features)
+        self.stages = nn.ModuleList(stage(num_classes) for _ in range(stages - 1))
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> SegmentationOutput:
+        """Features (B, D, L) and bool mask (B, L) -> logits (S, B, K, L)."""
+        padding = find_padding(features, mask, in_features=self.in_features)
+        logits = [self.stage1(clear_padding(features, padding), padding)]
+        for stage in self.stages:
+            logits.append(stage(clear_padding(logits[-1].softmax(dim=1), padding), padding))
+        return SegmentationOutput(torch.stack(logits))
+
+
+class _DualDilatedStage(nn.Module):
+    """Layers that look at near and far frames at once: one dilation grows with depth while the other shrinks."""
+
+    def __init__(self, inputs: int, maps: int, outputs: int, *, layers: int, dropout: float):
+        super().__init__()
+
+        def branch(dilations: list[int]) -> nn.ModuleList:
+            return nn.ModuleList(nn.Conv1d(maps, maps, 3, padding=step, dilation=step) for step in dilations)
+
+        dilations = [2**index for index in range(layers)]
+        self.conv_1x1_in = nn.Conv1d(inputs, maps, 1)
+        self.conv_dilated_1 = branch(dilations[::-1])
+        self.conv_dilated_2 = branch(dilations)
+        self.conv_fusion = nn.ModuleList(nn.Conv1d(2 * maps, maps, 1) for _ in dilations)
+        self.dropout = nn.Dropout(dropout)
+        self.conv_out = nn.Conv1d(maps, outputs, 1)
+
+    def forward(self, x: Tensor, padding: Tensor | None) -> Tensor:
+        x = clear_padding(self.conv_1x1_in(x), padding)
+        for far, near, fuse in zip(self.conv_dilated_1, self.conv_dilated_2, self.conv_fusion, strict=True):
+            fused = fuse(torch.cat([far(x), near(x)], dim=1))
+            x = clear_padding(x + self.dropout(F.relu(fused)), padding)
+        return clear_padding(self.conv_out(x), padding)
+
+
+class MsTcn2(nn.Module):
+    """MS-TCN++: a first stage of dual dilated layers, then refinement stages as in MS-TCN.
+
+    Args:
+        num_classes: K.
+        in_features: D.
+        first_layers: layers of the first stage.
+        refinements: stages after the first: S = refinements + 1.
+        layers: layers of a refinement stage.
+        maps: channels inside a stage.
+        dropout: probability of dropping a value inside a layer.
+        shared: one set of weights for all refinement stages (section 3.4 of the paper); False is as published weights.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        in_features: int = 2048,
+        first_layers: int = 11,
+        refinements: int = 3,
+        layers: int = 10,
+        maps: int = 64,
+        dropout: float = 0.5,
+        shared: bool = False,
+    ):
+        super().__init__()
+        self.in_features = in_features
+        self.refinements = refinements
+        self.PG = _DualDilatedStage(in_features, maps, num_classes, layers=first_layers, dropout=dropout)
+        self.Rs = nn.ModuleList(
+            _Stage(num_classes, maps, num_classes, layers=layers, dropout=dropout, clear_entry=True)
+            for _ in range(min(1, refinements) if shared else refinements)
+        )
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> SegmentationOutput:
+        """Features (B, D, L) and bool mask (B, L) -> logits (S, B, K, L)."""
+        padding = find_padding(features, mask, in_features=self.in_features)
+        logits = [self.PG(clear_padding(features, padding), padding)]
+        for index in range(self.refinements):
+            stage = self.Rs[index % len(self.Rs)]
+            logits.append(stage(clear_padding(logits[-1].softmax(dim=1), padding), padding))
+        return SegmentationOutput(torch.stack(logits))
+
+
+register_model("mstcn", MsTcn, task="segmentation")
+register_model("mstcn2", MsTcn2, task="segmentation")
