@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from vidseg.models import create_model, list_models, load_weights, register_model
+from vidseg.models import _registry, create_model, list_models, load_weights, model_task, register_model
 from vidseg.models.srtg import PLACEMENTS, SqueezeRecursion, cycle_consistent
 
 # Published sizes with 400 classes: parameters, those of LSTMs, entries of the state dict.
@@ -182,7 +182,7 @@ def test_gate_decides_for_each_sample():
 
 
 def test_all_names():
-    names = list_models()
+    names = [name for name in list_models(task="recognition") if "mtnet" not in name]
     assert len(names) == 40 and len(set(names)) == 40
     assert list_models("srtg_r3d_*") == [f"srtg_r3d_{depth}" for depth in (18, 34, 50, 101, 152, 200)]
     assert list_models("nothing*") == []
@@ -191,7 +191,7 @@ def test_all_names():
 def test_no_name_builds_another_network():
     """The published look-up gave a plain network for every srtg_ name."""
     with torch.device("meta"):
-        for name in list_models():
+        for name in [*list_models("*r3d*", task="recognition"), *list_models("*r2plus1d*", task="recognition")]:
             keys = create_model(name, num_classes=2).state_dict()
             assert name.startswith("srtg_") == any(".sar.lstm." in key for key in keys), name
             assert ("r2plus1d" in name) == ("stem.3.weight" in keys), name
@@ -208,6 +208,30 @@ def test_unknown_names_and_options():
         create_model("r3d_18", num_classes=0)
     with pytest.raises(ValueError, match="'r3d_18' is registered already"):
         register_model("r3d_18", nn.Identity)
+
+
+def test_tasks_are_kept_apart(monkeypatch):
+    monkeypatch.setattr(_registry, "_ENTRIES", dict(_registry._ENTRIES))
+    register_model("r3d_of_features", nn.Identity, task="segmentation-test")
+    assert list_models(task="segmentation-test") == ["r3d_of_features"]
+    assert "r3d_of_features" in list_models("r3d*")
+    assert "r3d_of_features" not in list_models("r3d*", task="recognition")
+    assert (model_task("r3d_of_features"), model_task("r3d_18")) == ("segmentation-test", "recognition")
+    with pytest.raises(ValueError, match=r"'recogniton'.*recognition"):
+        list_models(task="recogniton")
+    with pytest.raises(ValueError, match=r"'r3d_19'.*r3d_18"):
+        model_task("r3d_19")
+
+
+def test_options_without_default_are_asked_for(monkeypatch):
+    def factory(*, num_classes: int, in_features: int) -> nn.Module:
+        return nn.Linear(in_features, num_classes)
+
+    monkeypatch.setattr(_registry, "_ENTRIES", dict(_registry._ENTRIES))
+    register_model("linear", factory, task="segmentation-test")
+    assert create_model("linear", num_classes=3, in_features=2).weight.shape == (3, 2)
+    with pytest.raises(TypeError, match="linear needs the option 'in_features'"):
+        create_model("linear", num_classes=3)
 
 
 # Loading of weights

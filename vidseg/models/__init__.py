@@ -1,7 +1,14 @@
 """Networks: one architecture to a file, a registry of names, loading of published weights."""
 
-from vidseg.models import srtg  # noqa: F401  (fills the registry)
-from vidseg.models._registry import create_model, list_models, register_model
+from vidseg.models import (  # noqa: F401  (fills the registry)
+    asformer,
+    asrf,
+    c2f_tcn,
+    diffact,
+    mstcn,
+    srtg,
+)
+from vidseg.models._registry import create_model, list_models, model_task, register_model
 from vidseg.models._weights import LoadReport, load_weights, read_state
 
-__all__ = ["LoadReport", "create_model", "list_models", "load_weights", "read_state", "register_model"]
+__all__ = ["LoadReport", "create_model", "list_models", "load_weights", "model_task", "read_state", "register_model"]
