@@ -20,7 +20,7 @@ from vidseg.models.segmentation import SegmentationOutput
 __all__ = ["StreamModel", "StreamOutput", "StreamState", "frame_mask", "memory"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class StreamOutput(SegmentationOutput):
     """What a streaming model says about one window of B videos.
 
