@@ -3,10 +3,16 @@
 from vidseg.models import (  # noqa: F401  (fills the registry)
     asformer,
     asrf,
+    block_recurrent,
     c2f_tcn,
     diffact,
+    etesvs,
+    memory_tcn,
+    mobilenet_tsm,
     mstcn,
     srtg,
+    svtas_rl,
+    transeger,
 )
 from vidseg.models._registry import create_model, list_models, model_task, register_model
 from vidseg.models._weights import LoadReport, load_weights, read_state
