@@ -172,7 +172,7 @@ class _Decoder(nn.Module):
         rates = torch.exp(torch.arange(half, device=steps.device) * (-math.log(10000) / (half - 1)))
         angles = steps.float()[:, None] * rates
         first, second = self.time_in
-        waves = torch.cat([angles.sin(), angles.cos()], dim=1).to(first.weight.dtype)
+        waves = torch.cat([angles.sin(), angles.cos()], dim=1).to(self.conv_in.weight.dtype)
         return second(F.silu(first(waves)))
 
     def forward(self, condition: Tensor, steps: Tensor, event: Tensor, padding: Tensor | None) -> Tensor:
