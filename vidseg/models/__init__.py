@@ -10,6 +10,7 @@ from vidseg.models import (  # noqa: F401  (fills the registry)
     memory_tcn,
     mobilenet_tsm,
     mstcn,
+    mtnet,
     srtg,
     svtas_rl,
     transeger,

@@ -1,0 +1,271 @@
+"""MTNet: networks of multi-temporal convolutions, two streams with short and long steps in time.
+
+"Right on Time: Multi-Temporal Convolutions for Human Action Recognition in Videos", arXiv 2011.03949. Seven eighths of
+the channels form the short stream; the others form the long one, at half the size in time and space. Each convolution
+works on both, and sends the short stream's result into the long one. Where time is halved, the frames that are most
+like their neighbours are kept. The output of each block's branch is multiplied by a GRU run over its spatial means
+(recurrent alignment).
+
+Names of parameters and every size are those of the published weights, among them the one norm that the long stream's
+own result and the one sent into it share.
+
+Shapes: B clips, C channels, T frames, H, W, K classes; a pair is (short, long).
+"""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vidseg.models._registry import register_model
+from vidseg.models._stage import Stage
+
+__all__ = ["MtBlock", "MtConv", "MtNet", "RecurrentAlignment", "cosine_pool", "frames_kept"]
+
+Pair = tuple[Tensor, Tensor]
+
+SHORT_SHARE = 0.875
+MIN_FRAMES, MIN_SIZE = 3, 33
+
+
+def frames_kept(x: Tensor) -> Tensor:
+    """The half of the frames that are most like both neighbours, by the squared cosine of their spatial means.
+
+    The first and the last frame have one neighbour only and are never kept.
+
+    Args:
+        x: (B, C, T, H, W) with T at least 3.
+
+    Returns:
+        int64 (B, T // 2), ascending, without gradient.
+    """
+    with torch.no_grad():
+        means = x.mean(dim=(3, 4))
+        if means.dtype in (torch.float16, torch.bfloat16):
+            means = means.float()
+        likeness = F.cosine_similarity(means[:, :, :-1], means[:, :, 1:], dim=1, eps=1e-4).square()
+        both = (likeness[:, :-1] + likeness[:, 1:]) / 2
+        return both.topk(x.shape[2] // 2, dim=1).indices.sort(dim=1).values + 1
+
+
+def cosine_pool(x: Tensor) -> Tensor:
+    """Halve the time of (B, C, T, H, W), keeping for each clip the frames that `frames_kept` names."""
+    index = frames_kept(x)[:, None, :, None, None]
+    return x.gather(2, index.expand(-1, x.shape[1], -1, *x.shape[3:]))
+
+
+def _shorten(x: Tensor) -> Tensor:
+    """Half the height and width, and half the frames where there are more than two."""
+    x = F.avg_pool3d(x, (1, 2, 2))
+    return cosine_pool(x) if x.shape[2] > 2 else x
+
+
+def _resize(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    return x if tuple(x.shape[2:]) == size else F.interpolate(x, size=size, mode="trilinear", align_corners=False)
+
+
+def _share(channels: int) -> int:
+    """Channels of the short stream."""
+    return int(channels * SHORT_SHARE)
+
+
+class MtConv(nn.Module):
+    """A convolution of both streams, with norms (section 3.1 of the paper).
+
+    Args:
+        inputs: channels of both streams together.
+        outputs: the same of the result.
+        kernel: size, for (T, H, W) alike or for each.
+        stride: for all three axes.
+        padding: as `kernel`.
+        groups: sub-streams; above 1 the norms are group norms.
+        lateral: send the short stream's result into the long one.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        kernel: int | tuple[int, int, int] = 1,
+        stride: int = 1,
+        padding: int | tuple[int, int, int] = 0,
+        groups: int = 1,
+        lateral: bool = True,
+    ):
+        super().__init__()
+        groups_short = max(1, _share(groups))
+        groups_long = max(1, groups - groups_short)
+        in_short = _share(inputs) // groups_short * groups_short
+        out_short, out_long = _share(outputs), outputs - _share(outputs)
+        conv = partial(nn.Conv3d, kernel_size=kernel, stride=stride, padding=padding, bias=False)
+        self.conv_short = conv(in_short, out_short, groups=groups_short)
+        self.conv_long = conv(inputs - in_short, out_long, groups=groups_long)
+        self.conv_short2long = nn.Conv3d(out_short, out_long, 1, bias=False) if lateral else None
+        if groups > 1:
+            self.norm_short: nn.Module = nn.GroupNorm(groups_short, out_short)
+            self.norm_long: nn.Module = nn.GroupNorm(groups_long, out_long)
+        else:
+            self.norm_short, self.norm_long = nn.BatchNorm3d(out_short), nn.BatchNorm3d(out_long)
+
+    def forward(self, pair: Pair) -> Pair:
+        """(short, long) -> (short, long)."""
+        short, long = self.conv_short(pair[0]), self.conv_long(pair[1])
+        size = tuple(long.shape[2:])
+        normal = self.norm_long(long)
+        if self.conv_short2long is not None:
+            # The same norm again: in training its running statistics take both, in this order, at every step.
+            normal = normal + self.norm_long(self.conv_short2long(_resize(_shorten(short), size)))
+        return self.norm_short(short), normal
+
+
+class RecurrentAlignment(nn.Module):
+    """Multiply features by the output of a GRU of two layers over their spatial means.
+
+    Args:
+        channels: C.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.op = nn.GRU(channels, channels, num_layers=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, H, W) -> (B, C, T, H, W)."""
+        recurrent = self.op(x.mean(dim=(3, 4)).permute(2, 0, 1))[0].permute(1, 2, 0)
+        return x * recurrent[..., None, None]
+
+
+class MtBlock(nn.Module):
+    """A residual block of four convolutions on both streams.
+
+    Args:
+        inputs: channels of both streams together.
+        outputs: the same of the result.
+        stride: of the third convolution and of the shortcut, for all three axes.
+        groups: sub-streams of the last two convolutions.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, groups: int = 1):
+        super().__init__()
+        inner = outputs // groups
+        self.conv1_1 = MtConv(inputs, inner)
+        self.conv1_2 = MtConv(inner, inputs)
+        self.conv2 = MtConv(inputs, inner, kernel=3, stride=stride, padding=1, groups=groups)
+        changes = stride != 1 or inputs != outputs
+        if changes:
+            self.conv3 = MtConv(inner, outputs, groups=groups)
+        else:
+            self.conv3 = MtConv(inner, outputs, kernel=(1, 3, 3), padding=(0, 1, 1), groups=groups)
+        self.downsample = MtConv(inputs, outputs, stride=stride, lateral=False) if changes else None
+        self.sr_short = RecurrentAlignment(_share(outputs))
+        self.sr_long = RecurrentAlignment(outputs - _share(outputs))
+
+    def _shortcut(self, pair: Pair) -> Pair:
+        if self.downsample is None:
+            return pair
+        short, long = pair
+        frames, *sides = long.shape[2:]
+        return self.downsample((short, _resize(long, (frames, *(max(3, side) for side in sides)))))
+
+    def forward(self, pair: Pair) -> Pair:
+        """(short, long) -> (short, long)."""
+        shortcut = self._shortcut(pair)
+        out = pair
+        for conv in (self.conv1_1, self.conv1_2, self.conv2):
+            short, long = conv(out)
+            out = F.relu(short), F.relu(long)
+        short, long = self.conv3(out)
+        short, long = self.sr_short(short), self.sr_long(long)
+        return (
+            F.relu(short + _resize(shortcut[0], tuple(short.shape[2:]))),
+            F.relu(long + _resize(shortcut[1], tuple(long.shape[2:]))),
+        )
+
+
+class MtNet(nn.Module):
+    """A residual network of multi-temporal convolutions.
+
+    Args:
+        blocks: blocks of each of the four stages.
+        num_classes: K.
+        groups: sub-streams, 1 or 8.
+        width: multiplier of all widths, rounded to multiples of 8 (of 64 with 8 sub-streams), for small machines; 1.0
+            is as published.
+    """
+
+    def __init__(self, blocks: tuple[int, int, int, int], *, num_classes: int, groups: int = 1, width: float = 1.0):
+        super().__init__()
+        if width <= 0:
+            raise ValueError(f"width={width} must be positive")
+        unit = 8 * groups
+        widths = [max(unit, unit * round(channels * width / unit)) for channels in (64, 128, 256, 512)]
+
+        def stage(inputs: int, outputs: int, count: int, stride: int) -> Stage:
+            first = MtBlock(inputs, outputs, stride=stride, groups=groups)
+            return Stage(first, *(MtBlock(outputs, outputs, groups=groups) for _ in range(count - 1)))
+
+        self.num_classes = num_classes
+        self.num_features = widths[3]
+        conv = nn.Conv3d(3, widths[0], (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False)
+        self.stem = nn.Sequential(conv, nn.BatchNorm3d(widths[0]), nn.ReLU(inplace=True))
+        self.layer1 = stage(widths[0], widths[0], blocks[0], 1)
+        self.layer2 = stage(widths[0], widths[1], blocks[1], 2)
+        self.layer3 = stage(widths[1], widths[2], blocks[2], 2)
+        self.layer4 = stage(widths[2], widths[3], blocks[3], 2)
+        self.fc = nn.Linear(self.num_features, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.normal_(self.fc.weight, std=0.01)
+        nn.init.zeros_(self.fc.bias)
+
+    def pool(self, x: Tensor) -> Tensor:
+        """The stem's maps (B, C, T, H, W) -> maximum over 3 x 3 pixels at every second, after padding to even sizes."""
+        if x.shape[3] % 2 or x.shape[4] % 2:
+            x = F.pad(x, (1, 0, 1, 0, 0, 0), mode="replicate")
+        return F.max_pool3d(x, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
+
+    def split(self, x: Tensor) -> Pair:
+        """(B, C, T, H, W) -> short (B, 7/8 C, T/2, H, W) and long (B, C/8, T/4, H/2, W/2)."""
+        short, long = cosine_pool(x).tensor_split([_share(x.shape[1])], dim=1)
+        return short, _shorten(long)
+
+    def forward_features(self, clips: Tensor) -> Pair:
+        """Clips (B, 3, T, H, W), normalised -> feature maps of the last stage, short and long.
+
+        Raises:
+            ValueError: fewer than 3 frames, or a side below 33 pixels: a stream would become empty.
+        """
+        frames, height, width = clips.shape[2:]
+        if frames < MIN_FRAMES or min(height, width) < MIN_SIZE:
+            raise ValueError(
+                f"clips of {frames} frames, {height}x{width}: MTNet needs at least {MIN_FRAMES} frames of "
+                f"{MIN_SIZE}x{MIN_SIZE}"
+            )
+        pair = self.split(self.pool(self.stem(clips)))
+        return self.layer4(self.layer3(self.layer2(self.layer1(pair))))
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Clips (B, 3, T, H, W), normalised -> logits (B, K)."""
+        short, long = self.forward_features(clips)
+        return self.fc(torch.cat([short.mean(dim=(2, 3, 4)), long.mean(dim=(2, 3, 4))], dim=1))
+
+
+def _mtnet(blocks: tuple[int, int, int, int], groups: int, *, num_classes: int, width: float = 1.0) -> MtNet:
+    return MtNet(blocks, num_classes=num_classes, groups=groups, width=width)
+
+
+_BLOCKS = {
+    "xs": (2, 2, 2, 2),
+    "s": (2, 2, 5, 3),
+    "m": (3, 4, 6, 3),
+    "l": (3, 4, 23, 3),
+    "xl": (3, 8, 36, 3),
+    "xxl": (3, 24, 36, 3),
+}
+
+for _size, _blocks in _BLOCKS.items():
+    register_model(f"mtnet_{_size}", partial(_mtnet, _blocks, 1))
+    register_model(f"mtnet_{_size}_g8", partial(_mtnet, _blocks, 8))
