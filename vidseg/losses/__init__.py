@@ -1,0 +1,12 @@
+"""What training minimises: one loss for each family of networks, by the network's name."""
+
+from vidseg.losses._registry import create_loss, list_losses, register_loss
+from vidseg.losses.staged import AsrfLoss, C2fLoss, DiffActLoss, SegmentationLoss, StagedLoss
+
+__all__ = ["SegmentationLoss", "create_loss", "list_losses", "register_loss"]
+
+for _name in ("mstcn", "mstcn2", "asformer"):
+    register_loss(_name, StagedLoss)
+register_loss("asrf", AsrfLoss)
+register_loss("c2f_tcn", C2fLoss)
+register_loss("diffact", DiffActLoss)

@@ -1,0 +1,152 @@
+"""What losses of temporal segmentation compare with: boundaries, softened labels, weights of classes, similarity.
+
+Shapes: B videos, D feature width, K classes, L frames.
+"""
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = [
+    "boundary_frames",
+    "class_counts",
+    "filter_gaussian",
+    "gaussian_similarity",
+    "median_frequency_weights",
+    "smoothed_boundaries",
+    "smoothed_labels",
+]
+
+
+def _changes(labels: Tensor, valid: Tensor) -> Tensor:
+    """Whether a frame's label differs from the one before: bool (B, L - 1), False where either frame is padding."""
+    return (labels[:, 1:] != labels[:, :-1]) & valid[:, 1:] & valid[:, :-1]
+
+
+def boundary_frames(labels: Tensor, valid: Tensor, *, ratio: int = 1) -> Tensor:
+    """1 where an action starts, at a video's first frame too, and 0 elsewhere (ASRF).
+
+    Args:
+        labels: int64 (B, L).
+        valid: bool (B, L), True on the frames of a video.
+        ratio: keep one in `ratio` frames; a start on a frame that is left out moves to the kept one before it, so that
+            none is lost. The labels that belong to the result are labels[:, ::ratio].
+
+    Returns:
+        float32 (B, 1, N), N = L / ratio rounded up.
+    """
+    starts = torch.cat([valid[:, :1], _changes(labels, valid)], dim=1).float()[:, None]
+    return starts if ratio == 1 else F.max_pool1d(starts, ratio, ceil_mode=True)
+
+
+def filter_gaussian(x: Tensor, lengths: Tensor, sigma: float) -> Tensor:
+    """Filter each video over time by a Gaussian that ends at four sigma, the video repeated backwards at its ends.
+
+    Args:
+        x: (B, C, L).
+        lengths: int64 (B,), valid frames of each video, at least 1.
+        sigma: in frames, more than 0.
+
+    Returns:
+        (B, C, L); what it holds beyond a video's length means nothing.
+    """
+    radius = int(4 * sigma + 0.5)
+    weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype) / sigma) ** 2)
+    around = torch.arange(-radius, x.shape[2] + radius, device=x.device)
+    period = 2 * lengths[:, None]
+    wanted = around % period
+    wanted = torch.minimum(wanted, period - 1 - wanted)
+    mirrored = x.gather(2, wanted[:, None].expand(-1, x.shape[1], -1))
+    filtered = F.conv1d(mirrored.flatten(0, 1)[:, None], (weights / weights.sum())[None, None])
+    return filtered[:, 0].unflatten(0, x.shape[:2])
+
+
+def smoothed_boundaries(labels: Tensor, valid: Tensor, *, sigma: float | None = 1.0) -> Tensor:
+    """The boundaries of DiffAct: the two frames at a change, blurred, 1 at the highest.
+
+    A blurred boundary is never higher than that of a video with one change in its middle; then all are divided by the
+    highest. A video without a change has no boundary (there the published code fails).
+
+    Args:
+        labels: int64 (B, L).
+        valid: bool (B, L), True on the frames of a video, at its beginning.
+        sigma: of the Gaussian, in frames; None: not blurred.
+
+    Returns:
+        float32 (B, 1, L), from 0 to 1, 0 on padding.
+    """
+    change = _changes(labels, valid)
+    sharp = (F.pad(change, (1, 0)) | F.pad(change, (0, 1))).double()[:, None]
+    if sigma is None:
+        return sharp.float()
+    lengths = valid.sum(dim=1)
+    middle = (lengths // 2)[:, None, None]
+    at = torch.arange(labels.shape[1], device=labels.device)
+    single = ((at == middle) | (at == middle - 1)).double()
+    padding = ~valid[:, None]
+    both = filter_gaussian(torch.cat([sharp, single], dim=1), lengths, sigma).masked_fill(padding, 0)
+    blurred = torch.minimum(both[:, :1], both[:, 1:].amax(dim=2, keepdim=True))
+    highest = blurred.amax(dim=2, keepdim=True)
+    return (blurred / highest.where(highest > 0, 1)).float()
+
+
+def smoothed_labels(labels: Tensor, valid: Tensor, *, num_classes: int, sigma: float) -> Tensor:
+    """Labels as targets that blend into each other at changes (DiffAct).
+
+    Args:
+        labels: int64 (B, L); negative ones are of no class.
+        valid: bool (B, L), True on the frames of a video, at its beginning.
+        num_classes: K.
+        sigma: of the Gaussian, in frames.
+
+    Returns:
+        float32 (B, K, L), from 0 to 1, 0 on padding.
+    """
+    classes = torch.arange(num_classes, device=labels.device)[:, None]
+    hard = ((labels[:, None] == classes) & valid[:, None]).float()
+    return filter_gaussian(hard, valid.sum(dim=1), sigma).masked_fill(~valid[:, None], 0)
+
+
+def gaussian_similarity(features: Tensor, *, sigma: float = 1.0) -> Tensor:
+    """exp(-distance / (2 sigma^2)) of each frame's features to those before it: (B, D, L) -> (B, L - 1).
+
+    ASRF weighs its smoothing with it. The distance is not squared, as published.
+    """
+    distance = torch.linalg.vector_norm(features[..., 1:] - features[..., :-1], dim=1)
+    return torch.exp(-distance / (2 * sigma**2))
+
+
+def class_counts(sequences: Iterable[Tensor], *, num_classes: int) -> tuple[Tensor, int]:
+    """How many frames each class has, and how many boundaries there are (`boundary_frames`).
+
+    Args:
+        sequences: int64 (L,), the labels of each video; negative ones are of no class.
+        num_classes: K.
+
+    Returns:
+        int64 (K,), and the number of boundaries.
+
+    Raises:
+        ValueError: there is no sequence, or a label is too large.
+    """
+    counts = torch.zeros(num_classes, dtype=torch.long)
+    boundaries, number = 0, 0
+    for number, labels in enumerate(sequences, start=1):
+        if len(labels) and int(labels.max()) >= num_classes:
+            raise ValueError(f"sequence {number}: label {int(labels.max())}; there are {num_classes} classes, from 0")
+        counts += torch.bincount(labels[labels >= 0].cpu(), minlength=num_classes)
+        boundaries += int(boundary_frames(labels[None], torch.ones_like(labels[None], dtype=torch.bool)).sum())
+    if not number:
+        raise ValueError("no label sequence: weights of classes come from the labels of the training videos")
+    return counts, boundaries
+
+
+def median_frequency_weights(counts: Tensor) -> Tensor:
+    """The median class's frames over each class's (ASRF): int64 (K,) -> float32 (K,).
+
+    The lower of two middle classes is the median. A class without frames weighs 1 (infinity in the published code).
+    """
+    weights = counts.median() / counts.double().clamp(min=1)
+    return weights.where(counts > 0, 1).float()
