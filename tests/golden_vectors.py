@@ -40,9 +40,14 @@ def made_weight(key: str, shape: list[int], dtype: str = "float32") -> Tensor:
 
 
 def made_input(shape: list[int], kind: str, seed: int) -> Tensor:
-    """An input tensor; the kind "normal" is the only one here."""
-    assert kind == "normal"
-    return torch.from_numpy(np.random.RandomState(seed).standard_normal(size=shape).astype(np.float32))
+    """An input tensor of kind "normal", "uniform" (both float32), "ones", or "int:N" (int64 below N)."""
+    random = np.random.RandomState(seed)
+    if kind == "ones":
+        return torch.ones(shape)
+    if kind.startswith("int:"):
+        return torch.from_numpy(random.randint(0, int(kind[4:]), size=shape).astype(np.int64))
+    values = {"normal": random.standard_normal, "uniform": random.uniform}[kind](size=shape)
+    return torch.from_numpy(values.astype(np.float32))
 
 
 def relative_error(output: Tensor, sampled: np.ndarray) -> float:
