@@ -1,5 +1,6 @@
 """SRTG networks against the published ones: names, sizes, values; the gate; the registry; loading of weights."""
 
+import functools
 import json
 import pickle
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from vidseg.models import _registry, create_model, list_models, load_weights, model_task, register_model
+from vidseg.models._identify import identify
 from vidseg.models.srtg import PLACEMENTS, SqueezeRecursion, cycle_consistent
 
 # Published sizes with 400 classes: parameters, those of LSTMs, entries of the state dict.
@@ -152,6 +154,26 @@ def test_gate_by_definition(batch, channels, frames, seed):
     assert not cycle_consistent(a, a.flip(2)).any()
 
 
+@pytest.mark.parametrize("gate", [False, True])
+def test_gate_passes_clips_that_do_not_agree(gate):
+    """With random weights hardly a clip agrees frame by frame, and every block passes its input."""
+    torch.manual_seed(0)
+    model = create_model("srtg_r3d_18", num_classes=3, width=0.125, gate=gate).eval()
+    plain = create_model("r3d_18", num_classes=3, width=0.125).eval()
+    assert "it holds srtg_r3d_18" in str(load_weights(plain, model.state_dict()))
+    clips = torch.randn(2, 3, 16, 64, 64)
+    with torch.no_grad():
+        maps = model.layer1(model.pool(model.stem(clips)))
+        assert torch.equal(maps, plain.layer1(plain.pool(plain.stem(clips)))) == gate
+
+
+def test_pool_is_an_option():
+    """The code of May and June 2020 had none; the entries are the same."""
+    model = create_model("srtg_r3d_18", num_classes=3, width=0.125, pool=False)
+    assert model.pool(torch.zeros(1, 8, 4, 6, 6)).shape == (1, 8, 4, 6, 6)
+    assert load_weights(model, small(3).state_dict()).missing == ()
+
+
 def test_gate_opens_for_repeated_frames():
     still = torch.ones(1, 3, 5)
     assert cycle_consistent(still, still).tolist() == [True]
@@ -188,19 +210,10 @@ def test_all_names():
     assert list_models("nothing*") == []
 
 
-def test_no_name_builds_another_network():
-    """The published look-up gave a plain network for every srtg_ name."""
-    with torch.device("meta"):
-        for name in [*list_models("*r3d*", task="recognition"), *list_models("*r2plus1d*", task="recognition")]:
-            keys = create_model(name, num_classes=2).state_dict()
-            assert name.startswith("srtg_") == any(".sar.lstm." in key for key in keys), name
-            assert ("r2plus1d" in name) == ("stem.3.weight" in keys), name
-
-
 def test_unknown_names_and_options():
     with pytest.raises(ValueError, match=r"'srgt_r3d_34'.*srtg_r3d_34"):
         create_model("srgt_r3d_34", num_classes=2)
-    with pytest.raises(TypeError, match=r"'placment'.*placement, gate, width"):
+    with pytest.raises(TypeError, match=r"'placment'.*placement, gate, pool, width"):
         create_model("srtg_r3d_18", num_classes=2, placment="final")
     with pytest.raises(TypeError, match="r3d_18 has no option 'gate'"):
         create_model("r3d_18", num_classes=2, gate=True)
@@ -269,6 +282,7 @@ def test_weights_that_fit_in_part():
     report = load_weights(target, state)
     assert report.left == ("fc.weight", "fc.bias", "extra.weight")
     assert report.missing == ("stem.0.weight", "fc.weight", "fc.bias")
+    assert report.reshaped == ("fc.weight", "fc.bias") and report.notes == ()
     assert torch.equal(target.fc.weight, before)
     assert torch.equal(target.layer4[1].sar.lstm.weight_hh_l1, source.layer4[1].sar.lstm.weight_hh_l1)
     assert "fc.weight" in str(report)
@@ -291,5 +305,104 @@ class _Trap:
 
 def test_weights_files_cannot_run_code(tmp_path):
     torch.save({"state_dict": {"fc.bias": torch.zeros(4)}, "trap": _Trap()}, tmp_path / "trap.pth")
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(ValueError, match=r"trap.pth.*could run code") as caught:
         load_weights(small(), tmp_path / "trap.pth")
+    assert isinstance(caught.value.__cause__, pickle.UnpicklingError)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("content", [b"", b"rubbish" * 100])
+def test_damaged_weights_are_named(tmp_path, suffix, content):
+    path = tmp_path / f"damaged{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="damaged"):
+        load_weights(small(), path)
+    torch.save([torch.zeros(1)], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match=r"list.pth: no state dict in it, but a list"):
+        load_weights(small(), tmp_path / "list.pth")
+
+
+@functools.cache
+def shapes_of(name: str, **options) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        model = create_model(name, num_classes=7, **options)
+    return {key: tuple(value.shape) for key, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", list_models("*r3d*", task="recognition") + list_models("*r2plus1d*"))
+def test_every_network_is_identified_by_its_keys(name):
+    """The published look-up gave a plain network for every srtg_ name."""
+    shapes = shapes_of(name)
+    identity = identify(shapes)
+    assert name in identity.names and identity.width == 1
+    assert all(shapes_of(other) == shapes for other in identity.names)
+
+
+@pytest.mark.parametrize("name", list_models("mtnet_*"))
+def test_every_mtnet_is_identified_by_its_keys(name):
+    assert identify(shapes_of(name)) == ((name,), 1.0)
+
+
+@pytest.mark.parametrize("name, width", [("srtg_r2plus1d_34", 0.25), ("mtnet_m", 0.5), ("mtnet_s_g8", 1.0)])
+def test_narrow_networks_are_identified(name, width):
+    assert identify(shapes_of(name, width=width)) == ((name,), width)
+
+
+def test_other_networks_are_not_identified():
+    assert identify({"conv1.weight": (64, 3, 7, 7)}) is None
+    shapes = shapes_of("r3d_18")
+    assert identify({key.replace("layer3", "layer5"): shape for key, shape in shapes.items()}) is None
+    assert identify({key: shape for key, shape in shapes.items() if not key.startswith("layer2.1.")}) is None
+
+
+def test_a_plain_network_under_an_srtg_name(tmp_path, caplog):
+    """As the published look-up saved them."""
+    plain = create_model("r3d_18", num_classes=4, width=0.125)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in plain.state_dict().items()}}, tmp_path / "srtg_r3d_18.pth")
+    report = load_weights(small(), tmp_path / "srtg_r3d_18.pth")
+    sentence = "it holds r3d_18 of width 0.125, the model is srtg_r3d_18 of width 0.125"
+    assert sentence in report.notes[0] and "create_model('r3d_18', width=0.125, ...)" in report.notes[0]
+    assert sentence in str(report) and sentence in caplog.text and "srtg_r3d_18.pth" in caplog.text
+    assert report.left == () and {key.split(".")[2] for key in report.missing} == {"sar"}
+
+
+def test_a_small_mtnet_under_the_name_of_xs():
+    model = create_model("mtnet_xs", num_classes=4, width=0.125)
+    report = load_weights(model, create_model("mtnet_s", num_classes=4, width=0.125).state_dict())
+    assert "it holds mtnet_s of width 0.125, the model is mtnet_xs" in str(report)
+    assert report.missing == () and all(key.startswith(("layer3", "layer4")) for key in report.left)
+    assert load_weights(model, create_model("mtnet_xs", num_classes=9, width=0.125).state_dict()).notes == ()
+
+
+def test_another_architecture_is_named_in_the_error():
+    wide = create_model("mtnet_xs", num_classes=9, width=0.25).state_dict()
+    narrow = create_model("r3d_18", num_classes=4, width=0.125)
+    with pytest.raises(ValueError, match=r"it holds mtnet_xs of width 0.25, the model is r3d_18 of width 0.125"):
+        load_weights(narrow, {key: value for key, value in wide.items() if value.dim()})
+
+
+def test_weights_trained_on_bgr():
+    source = create_model("mtnet_xs", num_classes=4, width=0.125).eval()
+    target = create_model("mtnet_xs", num_classes=4, width=0.125).eval()
+    report = load_weights(target, source.state_dict(), colours="bgr")
+    assert "BGR" in str(report) and "(104, 117, 124)" in str(report)
+    clips = torch.randn(1, 3, 4, 64, 64)
+    with torch.no_grad():
+        expected = source.stem(clips.flip(1))
+        assert torch.allclose(target.stem(clips), expected, atol=1e-5)
+        assert not torch.allclose(target.stem(clips.flip(1)), expected, atol=1e-2)
+    with pytest.raises(ValueError, match="colours='grb'"):
+        load_weights(target, source.state_dict(), colours="grb")
+    with pytest.raises(ValueError, match="no convolution over colours"):
+        load_weights(target, {"fc.bias": torch.zeros(4)}, colours="bgr")
+    with pytest.raises(ValueError, match=r"takes 8 channels, not 3"):
+        load_weights(target, {"a.weight": torch.zeros(4, 8, 1, 1), "fc.bias": torch.zeros(4)}, colours="bgr")
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module._orig_mod."])
+def test_weights_of_compiled_networks(prefix):
+    source, target = small(), small()
+    assert load_weights(target, {prefix + key: value for key, value in source.state_dict().items()}).missing == ()
+    wrapped = nn.DataParallel(small())
+    assert load_weights(wrapped, source.state_dict()).missing == ()
+    assert torch.equal(wrapped.module.fc.weight, source.fc.weight)

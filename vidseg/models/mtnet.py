@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from vidseg.models._registry import register_model
 from vidseg.models._stage import Stage
 
-__all__ = ["MtBlock", "MtConv", "MtNet", "RecurrentAlignment", "cosine_pool", "frames_kept"]
+__all__ = ["BLOCKS", "MtBlock", "MtConv", "MtNet", "RecurrentAlignment", "cosine_pool", "frames_kept"]
 
 Pair = tuple[Tensor, Tensor]
 
@@ -257,7 +257,7 @@ def _mtnet(blocks: tuple[int, int, int, int], groups: int, *, num_classes: int, 
     return MtNet(blocks, num_classes=num_classes, groups=groups, width=width)
 
 
-_BLOCKS = {
+BLOCKS = {
     "xs": (2, 2, 2, 2),
     "s": (2, 2, 5, 3),
     "m": (3, 4, 6, 3),
@@ -265,7 +265,8 @@ _BLOCKS = {
     "xl": (3, 8, 36, 3),
     "xxl": (3, 24, 36, 3),
 }
+"""Blocks of each stage, by size."""
 
-for _size, _blocks in _BLOCKS.items():
+for _size, _blocks in BLOCKS.items():
     register_model(f"mtnet_{_size}", partial(_mtnet, _blocks, 1))
     register_model(f"mtnet_{_size}_g8", partial(_mtnet, _blocks, 8))
