@@ -1,0 +1,159 @@
+"""The data of the loaders' benchmark: the same frames as source videos, frame databases, published databases, files.
+
+The videos are vidseg's synthetic ones under a fixed grain that brings their JPEGs (340x256, quality 90) to 18 to 32 KB;
+frames of real clips of that size have 15 to 24 KB, those of a camera rather than of compressed video about 30 KB.
+Every clip of a pass has a database of its own. The databases are hard links to those of the distinct videos, so that
+the files need little disk and stay in the page cache: what is measured is loading, not a disk.
+"""
+
+import json
+import os
+import shutil
+import sqlite3
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from vidseg.convert import convert_videos
+from vidseg.convert.synth import ACTIONS, frame_planes
+from vidseg.frames import FrameDatabase
+from vidseg.frames.jpeg import recode_jpeg
+from vidseg.labels import scan_catalog
+
+__all__ = ["DataOptions", "Sources", "make_data"]
+
+WIDTH, HEIGHT, FPS = 340, 256, 25
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What `make_data` makes: distinct videos, frames of each, and how many videos the data set lists."""
+
+    distinct: int = 48
+    frames: int = 250
+    videos: int = 6144
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where each form of the data lies."""
+
+    folder: Path
+
+    @property
+    def dataset(self) -> Path:
+        """A data set in vidseg's form, with its catalogue."""
+        return self.folder / "dataset"
+
+    def video(self, name: str) -> Path:
+        """The source video of the data set's video `name`."""
+        return self.folder / "videos" / _class_of(name) / f"{_distinct(name)}.mp4"
+
+    def published(self, name: str) -> Path:
+        """The same frames as dataset2database 1.2 stores them."""
+        return self.folder / "published" / _distinct(name) / "frames.db"
+
+    def files(self, name: str) -> Path:
+        """The same frames as a folder of JPEG files."""
+        return self.folder / "files" / _distinct(name)
+
+
+def make_data(folder: Path, options: DataOptions) -> Sources:
+    """Make the data under `folder`, or take what an earlier call with equal options left there.
+
+    Raises:
+        FileExistsError: the folder holds data made with other options.
+        RuntimeError: a video could not be converted.
+    """
+    sources, record = Sources(folder), folder / "options.json"
+    if record.exists():
+        if json.loads(record.read_text()) != asdict(options):
+            raise FileExistsError(f"{folder} holds data of {record.read_text().strip()}; choose another --data folder")
+        return sources
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(
+            f"{folder} holds files of something else, or unfinished data; remove it or choose another"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"{list(ACTIONS)[number % len(ACTIONS)]}-{number:03d}" for number in range(options.distinct)]
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(_write_video, [sources.video(name) for name in names], names, [options.frames] * len(names)))
+    converted = folder / "converted"
+    report = convert_videos(folder / "videos", converted, size="none", levels=2)
+    if not report.ok:
+        raise RuntimeError(f"the conversion failed:\n{report}")
+    databases = {path.parent.name: path for path in converted.glob("jpg/*/*/frames.db")}
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(_write_plain, [sources] * len(names), names, [databases[name] for name in names]))
+    for number in range(options.videos):
+        name = names[number % len(names)]
+        target = sources.dataset / "jpg" / _class_of(name) / f"{name}-{number // len(names):05d}"
+        target.mkdir(parents=True)
+        for file in ("frames.db", "n_frames"):
+            os.link(databases[name].with_name(file), target / file)
+    scan_catalog(sources.dataset)
+    shutil.rmtree(converted)
+    record.write_text(json.dumps(asdict(options)) + "\n")
+    return sources
+
+
+def _class_of(name: str) -> str:
+    return name.split("-")[0]
+
+
+def _distinct(name: str) -> str:
+    return "-".join(name.split("-")[:2])
+
+
+def _grain(rng: np.random.Generator) -> np.ndarray:
+    """Noise of three octaves, float32 (HEIGHT, WIDTH), deviation about 1."""
+    octaves = []
+    for side in (1, 2, 4):
+        noise = rng.standard_normal((HEIGHT // side, WIDTH // side))
+        octaves.append(np.kron(noise, np.ones((side, side))))
+    return (sum(octaves) / np.sqrt(3)).astype(np.float32)
+
+
+def _write_video(path: Path, name: str, frames: int) -> None:
+    """One H.264 video with x264's own choice of key frames, as videos from the web have."""
+    rng = np.random.default_rng(int(name.split("-")[1]))
+    grain = rng.uniform(3.5, 9.0) * _grain(rng)
+    motion = np.tile(ACTIONS[_class_of(name)], (frames, 1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.thread_count = 1
+        stream.options = {"preset": "veryfast", "crf": "20"}
+        for number, (luma, blue, red) in enumerate(frame_planes(rng, motion, width=WIDTH, height=HEIGHT, fps=FPS)):
+            luma = np.clip(luma + grain, 16, 235).astype(np.uint8)
+            image = np.concatenate([plane.reshape(-1) for plane in (luma, blue, red)]).reshape(-1, WIDTH)
+            frame = av.VideoFrame.from_ndarray(image, format="yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def _write_plain(sources: Sources, name: str, database: Path) -> None:
+    """The published database and the folder of files: the same pixels bit for bit, without restart markers."""
+    frames = FrameDatabase(database)
+    jpegs = [recode_jpeg(jpeg, restart_interval=0) for jpeg in frames.read(range(len(frames)))]
+    folder = sources.files(name)
+    folder.mkdir(parents=True)
+    for number, jpeg in enumerate(jpegs, start=1):
+        (folder / f"frame_{number:05d}.jpg").write_bytes(jpeg)
+    path = sources.published(name)
+    path.parent.mkdir(parents=True)
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA page_size=4096")
+    connection.execute("CREATE TABLE Images(ObjId STRING, frames BLOB, size INT)")
+    # dataset2database inserts in the order of the directory, which is not that of the frames
+    for number in np.random.default_rng(len(jpegs)).permutation(len(jpegs)).tolist():
+        row = (f"{path.parent.name}/frame_{number + 1:05d}", jpegs[number], WIDTH)
+        connection.execute("INSERT INTO Images VALUES (?, ?, ?)", row)
+    connection.commit()
+    connection.close()

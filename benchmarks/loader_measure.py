@@ -1,0 +1,127 @@
+"""One row of the loaders' benchmark, measured in a process of its own: time, CPU, memory, /dev/shm, pixels."""
+
+import os
+import re
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from loader_peers import Job, crop_box
+from torch import Tensor
+from torch.nn import functional as F
+
+from vidseg.frames import FrameDatabase
+
+__all__ = ["measure"]
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+MB = 1e6
+_COMPARED = 8  # clips
+
+
+def measure(batches: Iterator[Tensor], job: Job, *, compare: bool) -> dict[str, Any]:
+    """Run a pass over `batches` and report on it.
+
+    Args:
+        batches: one tensor for each of the job's plans; nothing has been started yet.
+        job: what they hold.
+        compare: their pixels are clips in the form that the job asks for, to be held against the reference.
+
+    Raises:
+        RuntimeError: a batch of the wrong shape, or another number of batches than there are plans.
+    """
+    base, shm, cpu, wait = _memory("VmRSS"), _shm_bytes(), _cpu_seconds(), 0.0
+    shm_peak, count, first = shm, 0, None
+    began = before = time.perf_counter()
+    for plan, batch in zip(job.plans, batches, strict=True):
+        wait += time.perf_counter() - before
+        if compare and tuple(batch.shape) != (len(plan), 3, *plan.shape[1:]):
+            raise RuntimeError(f"a batch of shape {tuple(batch.shape)} for {plan}")
+        _touch(batch)
+        shm_peak = max(shm_peak, _shm_bytes())
+        if first is None:
+            first = batch[:_COMPARED].clone()
+        count += len(plan)
+        # the children's peaks, while they are there
+        peaks = [_memory("VmHWM", child) for child in _descendants()]
+        cpu_now = _cpu_seconds()
+        before = time.perf_counter()
+    seconds = time.perf_counter() - began
+    own = _memory("VmHWM")
+    return {
+        "clips": count,
+        "seconds": seconds,
+        "clips_per_s": count / seconds,
+        "cpu_ms_per_clip": 1000 * (cpu_now - cpu) / count,
+        "wait_share": wait / seconds,
+        "rss_mb": (own + sum(peaks)) / MB,
+        "extra_mb": (own - base + sum(max(0, peak - base) for peak in peaks)) / MB,
+        "shm_mb": (shm_peak - shm) / MB,
+        "off": _distance(first, job) if compare and first is not None else None,
+    }
+
+
+def _touch(batch: Tensor) -> float:
+    """Read one value of each page, as a copy to a device would."""
+    flat = batch.detach().reshape(-1)
+    return float(flat[:: max(1, PAGE // flat.element_size())].double().sum())
+
+
+def _memory(field: str, pid: int | str = "self") -> int:
+    """Bytes of a field of /proc/<pid>/status. Not ru_maxrss, which remembers the process that started this one."""
+    try:
+        match = re.search(rf"{field}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    except (FileNotFoundError, ProcessLookupError):  # it ended just now
+        return 0
+    return int(match[1]) * 1024 if match else 0
+
+
+def _descendants(pid: int | str = "self") -> list[int]:
+    found = []
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            numbers = [int(number) for number in children.read_text().split()]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        for number in numbers:
+            found += [number, *_descendants(number)]
+    return found
+
+
+def _cpu_seconds() -> float:
+    """Of this process, of its living descendants, and of those that it has waited for."""
+    total = time.process_time()
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    total += ended.ru_utime + ended.ru_stime
+    for child in _descendants():
+        try:
+            fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        total += sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def _shm_bytes() -> int:
+    state = os.statvfs("/dev/shm")
+    return (state.f_blocks - state.f_bfree) * state.f_frsize
+
+
+def _distance(first: Tensor, job: Job) -> float:
+    """Mean distance in grey levels from whole frames, cropped and resampled with an antialiasing bilinear filter."""
+    plan = job.plans[0]
+    std, mean = (torch.tensor(values).view(3, 1, 1, 1) for values in (job.std, job.mean))
+    distances = []
+    for clip, pixels in enumerate(first):
+        left, top, across, down, mirrored = crop_box(plan.matrices[clip], plan.height, plan.width)
+        frames = FrameDatabase(job.data[int(plan.videos[clip])].path).decode(plan.frames[clip])
+        crop = frames[:, top : top + down, left : left + across].permute(0, 3, 1, 2).float()
+        exact = F.interpolate(crop, (plan.height, plan.width), mode="bilinear", antialias=True).permute(1, 0, 2, 3)
+        if mirrored:
+            exact = exact.flip(-1)
+        distances.append(float(((pixels.float() * std + mean) * 255 - exact).abs().mean()))
+    return float(np.mean(distances))

@@ -1,0 +1,187 @@
+"""Clips/s of vidseg's loader, of others, and of the limits: same plans, same frames, same cores, one run.
+
+    python benchmarks/loader_speed.py [--quick] [--data FOLDER] [--rows native,published] [--json FILE] [--plot FILE]
+
+The shapes are those of the published table (batch, frames, height, width). The plans are training plans: random
+starts, random-resized crops, mirrors. Every row delivers float32 (B, 3, T, H, W), normalised, over a whole pass, in a
+process of its own: the clock starts when iteration starts and stops after the last batch, so workers that must be
+started are part of it. The consumer reads one value of each page of each batch. Rows take turns within each round; the
+table shows medians. All files are in the page cache. See loader_peers.py for how to install the other loaders.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from loader_data import DataOptions, Sources, make_data
+from loader_measure import measure
+from loader_peers import PEERS, Job, MissingError
+from loader_rows import LIMITS, make_plans
+
+from vidseg.clips import BatchShape
+from vidseg.frames.native import versions
+from vidseg.labels import open_dataset
+from vidseg.loaders.output import MEAN, STD
+
+CORES = len(os.sched_getaffinity(0))
+# the published table's shapes, and how many batches a pass has: in full, and with --quick
+SHAPES = {
+    "1536x4x80x80": (4, 2),
+    "384x8x112x112": (8, 2),
+    "96x16x158x158": (16, 4),
+    "48x16x224x224": (16, 4),
+}
+NAMES = {name: row.what for name, row in PEERS.items()} | {name: what for name, (what, _) in LIMITS.items()}
+PUBLISHED = "published"
+LEGEND = """\
+CPU ms: of all processes and threads, for a clip. wait: share of the pass that the consumer waited. RSS: peak (VmHWM)
+of all processes together, MB; extra: what loading added to it (workers above the process that they were forked from).
+shm: peak in /dev/shm, MB. off: mean distance of the pixels from an exact reference, grey levels of 0..255 (rows that
+read JPEGs). spread: (slowest round - fastest) / median."""
+
+
+def run_row(name: str, shape: str, batches: int, folder: Path) -> dict[str, Any]:
+    """Measure one row in this process."""
+    data = open_dataset(Sources(folder).dataset)
+    plans = make_plans(data, BatchShape(*map(int, shape.split("x"))), batches)
+    job = Job(data, Sources(folder), plans, CORES, MEAN, STD)
+    if name in LIMITS:
+        return measure(LIMITS[name][1](job), job, compare=False)
+    peer = PEERS[name]
+    try:
+        return measure(peer.start(job), job, compare=peer.from_jpegs)
+    except MissingError as reason:
+        return {"missing": str(reason)}
+
+
+def run_elsewhere(name: str, shape: str, batches: int, folder: Path) -> dict[str, Any]:
+    """Measure one row in a process of its own.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    command = [sys.executable, __file__, "--data", str(folder), "--row", name, "--shape", shape]
+    result = subprocess.run([*command, "--batches", str(batches)], capture_output=True, text=True)
+    if result.returncode:
+        raise RuntimeError(f"row {name} at {shape} ended with status {result.returncode}:\n{result.stderr[-2000:]}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def run_shape(shape: str, names: list[str], batches: int, rounds: int, folder: Path) -> list[dict[str, Any]]:
+    """All rows of one shape, taking turns in each round; medians."""
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name in names:
+            if not any("missing" in result for result in results[name]):
+                results[name].append(run_elsewhere(name, shape, batches, folder))
+    reference = results.get(PUBLISHED, [])
+    rows = []
+    for name, values in results.items():
+        row: dict[str, Any] = {"shape": shape, "row": name, "what": NAMES[name]}
+        if "missing" in values[0]:
+            rows.append({**row, **values[0]})
+            continue
+        for key in values[0]:
+            row[key] = None if values[0][key] is None else statistics.median(value[key] for value in values)
+        speeds = [value["clips_per_s"] for value in values]
+        row["spread"] = (max(speeds) - min(speeds)) / statistics.median(speeds)
+        row["frames_per_s"] = row["clips_per_s"] * int(shape.split("x")[1])
+        if reference:
+            pairs = zip(speeds, reference, strict=True)
+            row["of_published"] = statistics.median(speed / other["clips_per_s"] for speed, other in pairs)
+        rows.append(row)
+    return rows
+
+
+def print_shape(shape: str, rows: list[dict[str, Any]]) -> None:
+    print(
+        f"\n{shape:47}{'clips/s':>9}{'/ published':>12}{'CPU ms':>8}{'wait':>6}{'RSS':>7}{'extra':>7}{'shm':>6}", end=""
+    )
+    print(f"{'off':>6}{'spread':>8}")
+    for row in rows:
+        if "missing" in row:
+            print(f"{row['what']:47}  not installed: {row['missing']}")
+            continue
+        ratio = f"{row['of_published']:.2f}" if "of_published" in row else ""
+        off = "" if row["off"] is None else f"{row['off']:.2f}"
+        print(
+            f"{row['what']:47}{row['clips_per_s']:>9.1f}{ratio:>12}{row['cpu_ms_per_clip']:>8.2f}{row['wait_share']:>6.0%}"
+            f"{row['rss_mb']:>7.0f}{row['extra_mb']:>7.0f}{row['shm_mb']:>6.0f}{off:>6}{row['spread']:>8.0%}",
+            flush=True,
+        )
+
+
+def machine() -> dict[str, str]:
+    """What ran here."""
+    packages = ["torch", "numpy", "av", "opencv-python-headless", "decord", "torchcodec", "spdl", "nvidia-dali-cuda120"]
+    found = []
+    for package in packages:
+        try:
+            found.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            found.append(f"{package} not installed")
+    cpu = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in cpu if line.startswith("model name")), "unknown processor")
+    return {
+        "machine": f"{model}, {CORES} cores, {platform.machine()}, Python {platform.python_version()}",
+        "versions": ", ".join([*found, versions()]),
+    }
+
+
+def warm(folder: Path) -> None:
+    """Bring the files into the page cache."""
+    for path in folder.rglob("*"):
+        if path.is_file() and (path.suffix in (".jpg", ".mp4") or path.parent.name.endswith("-00000")):
+            path.read_bytes()
+    for path in (folder / "published").rglob("*.db"):
+        path.read_bytes()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer batches, one round")
+    parser.add_argument("--rounds", type=int, help="rounds, all rows in each (default 3; 1 with --quick)")
+    parser.add_argument("--rows", help=f"only these, separated by commas: {', '.join(NAMES)}")
+    parser.add_argument("--shapes", help=f"only these, separated by commas: {', '.join(SHAPES)}")
+    parser.add_argument("--data", type=Path, help="make the data here and keep it, or take what is there")
+    parser.add_argument("--json", type=Path, help="write the rows to this file as well")
+    parser.add_argument("--row", help=argparse.SUPPRESS)  # what a row's own process is told
+    parser.add_argument("--shape", help=argparse.SUPPRESS)
+    parser.add_argument("--batches", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.row:
+        print(json.dumps(run_row(options.row, options.shape, options.batches, options.data)))
+        return
+    names = options.rows.split(",") if options.rows else list(NAMES)
+    shapes = options.shapes.split(",") if options.shapes else list(SHAPES)
+    unknown = [name for name in names if name not in NAMES] + [shape for shape in shapes if shape not in SHAPES]
+    if unknown:
+        parser.error(f"no row or shape of the name {', '.join(unknown)}")
+    rounds = options.rounds or (1 if options.quick else 3)
+    with tempfile.TemporaryDirectory() as temporary:
+        data = DataOptions(distinct=16, videos=3072) if options.quick else DataOptions()
+        folder = make_data(options.data or Path(temporary) / "data", data).folder
+        warm(folder)
+        about = {**machine(), "data": f"{data}; medians of {rounds} rounds"}
+        for name, value in about.items():
+            print(f"{name}: {value}")
+        rows = []
+        for shape in shapes:
+            part = run_shape(shape, names, SHAPES[shape][options.quick], rounds, folder)
+            print_shape(shape, part)
+            rows += part
+    print(f"\n{LEGEND}")
+    if options.json:
+        options.json.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
