@@ -10,9 +10,10 @@ Shapes: B videos, D feature width, K classes, L frames, S stages (encoder and de
 """
 
 import math
+import operator
 import re
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
@@ -34,10 +35,9 @@ _TIME_CHANNELS = 512
 
 def cosine_schedule(steps: int) -> list[float]:
     """The signal's share of the variance after each step, in double precision (arXiv 2102.09672, section 3.2)."""
-    times = torch.arange(steps + 1, dtype=torch.float64) / steps
-    signal = torch.cos((times + 0.008) / 1.008 * math.pi / 2).square()
-    loss = (1 - signal[1:] / signal[:-1]).clamp(0, 0.999)
-    return (1 - loss).cumprod(0).tolist()
+    signal = [math.cos((step / steps + 0.008) / 1.008 * math.pi / 2) ** 2 for step in range(steps + 1)]
+    kept = (max(after / before, 0.001) for before, after in pairwise(signal))  # a step loses at most 0.999
+    return list(accumulate(kept, operator.mul))
 
 
 def neighbour_attention(
@@ -311,12 +311,12 @@ class DiffAct(nn.Module):
             self._visible(labels[video, :length], None if boundaries is None else boundaries[video, 0, :length], draw)
             for video, (length, draw) in enumerate(zip(lengths, generators, strict=True))
         ]
-        steps = [int(torch.randint(len(self.signal), (), generator=draw)) for draw in generators]
+        steps = [int(torch.randint(len(self.signal), (), generator=draw, device="cpu")) for draw in generators]
         start = next(self._noise(generators, lengths, features))
         shown = torch.stack([F.pad(frames, (0, features.shape[2] - len(frames))) for frames in visible])[:, None]
         event = clear_padding(self.noisy_event(labels, steps, start), padding)
         at = torch.tensor(steps, device=features.device)
-        decoded = self.decoder(condition * shown.to(condition.dtype), at, event, padding)
+        decoded = self.decoder(condition * shown.to(condition.dtype), at, event.to(condition.dtype), padding)
         return SegmentationOutput(torch.stack([encoded, decoded]))
 
     def noisy_event(self, labels: Tensor, steps: Sequence[int], noise: Tensor) -> Tensor:
@@ -352,7 +352,7 @@ class DiffAct(nn.Module):
             The decoder's logits (B, K, L) at the last step; their softmax is the sampled result.
         """
         count = self.sampling_steps if sampling_steps is None else sampling_steps
-        times = torch.linspace(-1, len(self.signal) - 1, count + 1).int().tolist()[::-1]
+        times = torch.linspace(-1, len(self.signal) - 1, count + 1, device="cpu").int().tolist()[::-1]
         x = next(noise).double()
         logits = x
         for now, then in pairwise(times):
@@ -377,14 +377,14 @@ class DiffAct(nn.Module):
         each = [seeds] * videos if isinstance(seeds, int) else [int(seed) for seed in seeds]
         if len(each) != videos:
             raise ValueError(f"{len(each)} seeds for {videos} videos: give one for each, or one for all")
-        return [torch.Generator().manual_seed(seed) for seed in each]
+        return [torch.Generator("cpu").manual_seed(seed) for seed in each]
 
     def _noise(self, generators: list[torch.Generator], lengths: list[int], like: Tensor) -> Iterator[Tensor]:
         """Noise (B, K, L) for ever: each video's depends on its seed and length alone, and on no device."""
         frames = like.shape[2]
         while True:
             drawn = [
-                F.pad(torch.randn(self.num_classes, length, generator=draw), (0, frames - length))
+                F.pad(torch.randn(self.num_classes, length, generator=draw, device="cpu"), (0, frames - length))
                 for draw, length in zip(generators, lengths, strict=True)
             ]
             yield torch.stack(drawn).to(like.device)
@@ -403,12 +403,14 @@ class DiffAct(nn.Module):
 
     def _visible(self, labels: Tensor, boundaries: Tensor | None, draw: torch.Generator) -> Tensor:
         """bool (L,): the frames of one video whose condition is shown, in the mode drawn for it."""
-        mode = self.modes[int(torch.randint(len(self.modes), (), generator=draw))]
+        mode = self.modes[int(torch.randint(len(self.modes), (), generator=draw, device="cpu"))]
         if mode.startswith("boundary") and boundaries is not None:
             return boundaries < int(mode[8:10]) / 10
         if mode.startswith("segment="):
             present = labels[labels >= 0].unique()
-            drawn = [int(torch.randint(max(1, len(present)), (), generator=draw)) for _ in range(int(mode[8:]))]
+            drawn = [
+                int(torch.randint(max(1, len(present)), (), generator=draw, device="cpu")) for _ in range(int(mode[8:]))
+            ]
             return ~torch.isin(labels, present[[index for index in drawn if index < len(present)]])
         return torch.full(labels.shape, mode == "full", device=labels.device)
 
