@@ -137,7 +137,7 @@ def class_counts(sequences: Iterable[Tensor], *, num_classes: int) -> tuple[Tens
         if len(labels) and int(labels.max()) >= num_classes:
             raise ValueError(f"sequence {number}: label {int(labels.max())}; there are {num_classes} classes, from 0")
         counts += torch.bincount(labels[labels >= 0].cpu(), minlength=num_classes)
-        boundaries += int(boundary_frames(labels[None], torch.ones_like(labels[None], dtype=torch.bool)).sum())
+        boundaries += int(boundary_frames(labels[None], labels[None] >= 0).sum())
     if not number:
         raise ValueError("no label sequence: weights of classes come from the labels of the training videos")
     return counts, boundaries
