@@ -110,12 +110,13 @@ def frame_loss(logits: Tensor, labels: Tensor, *, windows: Tensor | None = None)
     return _cross_entropy(logits, labels[:, :: labels.shape[1] // logits.shape[2]], windows)
 
 
-def window_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def window_loss(logits: Tensor, labels: Tensor, *, windows: Tensor | None = None) -> Tensor:
     """Cross-entropy of the window's mean logits to the share of each class in it.
 
     Args:
         logits: (B, K, T).
         labels: (B, L) int64; every R-th is counted.
+        windows: see `stage_loss`.
 
     Returns:
         Scalar, the mean over the videos; a window without labels counts as 0.
@@ -126,7 +127,8 @@ def window_loss(logits: Tensor, labels: Tensor) -> Tensor:
     known = sampled != _IGNORED
     counted = F.one_hot(sampled.clamp(min=0), logits.shape[1]) * known[..., None]
     shares = counted.sum(dim=1).to(logits.dtype) / columns
-    return -(shares * logits.mean(dim=2).log_softmax(dim=1)).sum(dim=1).mean()
+    each = -(shares * logits.mean(dim=2).log_softmax(dim=1)).sum(dim=1)
+    return each.mean() if windows is None else (each / windows.to(each)).mean()
 
 
 def stream_reward(logits: Tensor, labels: Tensor, *, base: float = 4.0, offset: float = -1.0) -> Tensor:
@@ -200,6 +202,7 @@ def etesvs_loss(
     neck_logits: Tensor,
     labels: Tensor,
     *,
+    windows: Tensor | None = None,
     smoothing: float = 0.15,
     neck_weight: float = 0.0,
 ) -> StreamLoss:
@@ -210,12 +213,13 @@ def etesvs_loss(
         backbone_logits: (B, K, T').
         neck_logits: (B, K, T').
         labels: (B, L) int64.
+        windows: see `stage_loss`; the published code has none and divides by the windows of the group.
         smoothing: see `stage_loss`.
         neck_weight: of the neck's `frame_loss`; it was logged but not trained in the published code.
     """
-    head = stage_loss(logits, labels, smoothing=smoothing)
-    backbone = window_loss(backbone_logits, labels)
+    head = stage_loss(logits, labels, windows=windows, smoothing=smoothing)
+    backbone = window_loss(backbone_logits, labels, windows=windows)
     with torch.set_grad_enabled(torch.is_grad_enabled() and neck_weight != 0):
-        neck = frame_loss(neck_logits, labels)
+        neck = frame_loss(neck_logits, labels, windows=windows)
     parts = {"head": head.detach(), "backbone": backbone.detach(), "neck": neck.detach()}
     return StreamLoss(head + backbone + neck_weight * neck, parts)
