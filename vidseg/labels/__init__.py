@@ -4,20 +4,46 @@ from vidseg.labels.apply import LabelReport, apply_labels
 from vidseg.labels.catalog import VideoRecord, update_catalog
 from vidseg.labels.csv_labels import LabelRow, read_label_csv, write_label_csv
 from vidseg.labels.dataset import Segment, Video, VideoDataset, open_dataset
+from vidseg.labels.localisation import clip_rows, frame_labels_of, read_localisation_json, write_localisation_json
 from vidseg.labels.scan import ScanReport, scan_catalog
+from vidseg.labels.segmentation import (
+    FrameLabels,
+    SegmentationLabels,
+    SegmentationReport,
+    apply_segmentation,
+    labels_from_segments,
+    read_segmentation,
+    segments_from_labels,
+)
+from vidseg.labels.segmentation_files import check_mapping, read_bundle, read_frame_labels, read_mapping
 
 __all__ = [
+    "FrameLabels",
     "LabelReport",
     "LabelRow",
     "ScanReport",
     "Segment",
+    "SegmentationLabels",
+    "SegmentationReport",
     "Video",
     "VideoDataset",
     "VideoRecord",
     "apply_labels",
+    "apply_segmentation",
+    "check_mapping",
+    "clip_rows",
+    "frame_labels_of",
+    "labels_from_segments",
     "open_dataset",
+    "read_bundle",
+    "read_frame_labels",
     "read_label_csv",
+    "read_localisation_json",
+    "read_mapping",
+    "read_segmentation",
     "scan_catalog",
+    "segments_from_labels",
     "update_catalog",
     "write_label_csv",
+    "write_localisation_json",
 ]

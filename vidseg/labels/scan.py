@@ -50,7 +50,7 @@ def scan_catalog(root: str | Path) -> ScanReport:
     """Makes the catalogue of `root` agree with the databases under `<root>/jpg`.
 
     Classes (with their order), labels, splits and segments of videos already known stay; a new video takes the class of
-    its folder. Videos that are gone leave the catalogue.
+    its folder. Videos that are gone leave the catalogue; those that never had frames (features only) stay.
 
     Raises:
         FileNotFoundError: no such folder, or nothing was converted into it.
@@ -63,7 +63,8 @@ def scan_catalog(root: str | Path) -> ScanReport:
     known = set()
     if catalog_path(root).is_file():
         with closing(read_catalog(root)) as connection:
-            known = {path for (path,) in connection.execute("SELECT path FROM videos")}
+            # size_bytes 0: a video that has frame labels and features, and no frames to be found
+            known = {path for (path,) in connection.execute("SELECT path FROM videos WHERE size_bytes > 0")}
     report = ScanReport(0)
     found: set[str] = set()
 

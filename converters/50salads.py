@@ -1,0 +1,85 @@
+"""50Salads: 25 people make two salads each, 30 labels a second, 5 splits.
+
+    python converters/50salads.py data/50salads
+    python converters/50salads.py annotation --out data/50salads
+
+Two forms are read: the MS-TCN data set (mapping.txt with 19 classes, groundTruth/, splits/), or the original annotation
+(activity_annotation/*-activityAnnotation.txt with times in microseconds, and labels/low_to_mid.txt): its low-level
+actions become the 17 mid-level ones, frames outside them `background`, high-level actions are left out. Videos are
+named rgb-01-1. Where the original annotation has a splits/ folder beside it, its bundles are read.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vidseg.cli.main import run_program
+from vidseg.cli.segmentation import SegmentationConverter, known_seconds
+
+if TYPE_CHECKING:
+    from vidseg.labels.localisation import LocalisedVideo
+    from vidseg.labels.segmentation import SegmentationLabels
+
+ENDING = "-activityAnnotation.txt"
+
+
+@dataclass
+class Salads(SegmentationConverter):
+    """50Salads' frame labels, or its original annotation, to the catalogue."""
+
+    rate: float = 30.0
+    """Labels a second."""
+    background: tuple[str, ...] = ("action_start", "action_end", "background")
+    """Classes that are no action."""
+
+    def read(self) -> "SegmentationLabels":
+        if (self.source / "groundTruth").is_dir():
+            return super().read()
+        from vidseg.labels.localisation import frame_labels_of
+        from vidseg.labels.published import official_file, official_files
+        from vidseg.labels.segmentation import read_splits
+
+        middle = self._levels(official_file(self.source, "low_to_mid.txt"))
+        files = official_files(self.source, f"*{ENDING}")
+        videos = {f"rgb-{path.name.removesuffix(ENDING)}": self._video(path, middle) for path in files}
+        labels = frame_labels_of(
+            videos,
+            rate=self.rate,
+            background="background",
+            classes=sorted(set(middle.values())),
+            seconds=known_seconds(self.dataset),
+        )
+        labels.splits = read_splits(self.source / "splits", labels.labels, allow_missing=self.partial)
+        return labels
+
+    @staticmethod
+    def _levels(path: Path) -> dict[str, str]:
+        """The mid-level action of each low-level one."""
+        from vidseg.labels.official_lists import read_lines
+
+        levels = {}
+        for line, text in read_lines(path):
+            low, _, middle = text.partition(" ")
+            if not middle.strip():
+                raise ValueError(f"{path}:{line}: {text!r} is not of the form LOW_LEVEL MID_LEVEL")
+            levels[low] = middle.strip()
+        return levels
+
+    @staticmethod
+    def _video(path: Path, middle: dict[str, str]) -> "LocalisedVideo":
+        from vidseg.labels.localisation import LocalisedVideo, TimedLabel
+        from vidseg.labels.official_lists import read_lines
+
+        segments = []
+        for line, text in read_lines(path):
+            words = text.split()
+            if len(words) != 3 or not (words[0].isdecimal() and words[1].isdecimal()) or int(words[0]) > int(words[1]):
+                raise ValueError(f"{path}:{line}: {text!r} is not of the form START STOP ACTION, times in microseconds")
+            if words[2] in middle and words[0] != words[1]:  # some published intervals are empty
+                segments.append(TimedLabel(middle[words[2]], int(words[0]) / 1e6, int(words[1]) / 1e6))
+        return LocalisedVideo(segments)
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(Salads))

@@ -1,0 +1,57 @@
+"""Breakfast: 52 people make breakfast in 18 kitchens, 1712 videos, 15 labels a second, 4 splits.
+
+    python converters/breakfast.py data/breakfast
+    python converters/breakfast.py segmentation_fine --out data/breakfast_fine
+
+Two forms are read: the MS-TCN data set (mapping.txt with 48 classes, groundTruth/, splits/), or the original
+annotation, coarse or fine: a folder of `<video>.txt` files (in folders or not) with lines such as `1-30 SIL`. Its
+classes are numbered by sorted name; in the fine annotation `garbage` becomes `background`, the last class. A splits/
+folder beside it is read.
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vidseg.cli.main import run_program
+from vidseg.cli.segmentation import SegmentationConverter
+
+if TYPE_CHECKING:
+    from vidseg.labels.segmentation import SegmentationLabels
+
+
+@dataclass
+class Breakfast(SegmentationConverter):
+    """Breakfast's frame labels, or its original annotation, to the catalogue."""
+
+    rate: float = 15.0
+    """Labels a second."""
+    background: tuple[str, ...] = ("SIL", "background")
+    """Classes that are no action."""
+
+    def read(self) -> "SegmentationLabels":
+        if (self.source / "groundTruth").is_dir():
+            return super().read()
+        import numpy as np
+
+        from vidseg.labels.segmentation import SegmentationLabels, read_splits
+        from vidseg.labels.segmentation_files import read_range_names
+
+        files = [path for path in sorted(self.source.rglob("*.txt")) if "splits" not in path.parts]
+        if not files:
+            raise FileNotFoundError(f"{self.source}: no <video>.txt in it; give the folder of the annotation")
+        names = {}
+        for path in files:
+            if path.stem in names:
+                raise ValueError(f"{path}: video {path.stem!r} is annotated in two places")
+            names[path.stem] = ["background" if name == "garbage" else name for name in read_range_names(path)]
+        found = {name for video in names.values() for name in video}
+        classes = [*sorted(found - {"background"}), *sorted(found & {"background"})]
+        numbers = {name: number for number, name in enumerate(classes)}
+        labels = {name: np.array([numbers[word] for word in video]) for name, video in names.items()}
+        splits = read_splits(self.source / "splits", labels, allow_missing=self.partial)
+        return SegmentationLabels(classes, labels, splits, self.rate)
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(Breakfast))

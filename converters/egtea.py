@@ -1,0 +1,100 @@
+"""EGTEA Gaze+: 86 videos of cooking, 24 labels a second, 3 splits.
+
+    python converters/egtea.py action_annotation --dataset data/egtea --out data/egtea
+
+Reads `train_split1.txt` to `test_split3.txt` (`OP01-R01-PastaSalad-1002316-1004005-F024051-F024101 action verb noun`:
+session, times, first and last frame, numbers from 1) and `verb_idx.txt` or `action_idx.txt` (`<name> <number>`). Frames
+outside all clips are `None`, the last class. The official splits divide clips, not sessions: a session can have clips
+in both parts. Frame labels need whole sessions, so all of a session's clips are taken, and it goes to the part that
+most of them are in (of two equal ones to test).
+"""
+
+import re
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from vidseg.cli.main import run_program
+from vidseg.cli.segmentation import SegmentationConverter, known_seconds
+
+if TYPE_CHECKING:
+    from vidseg.labels.segmentation import SegmentationLabels
+
+CLIP = re.compile(r"(?P<session>[^-]+-[^-]+-[^-]+)-\d+-\d+-F(?P<first>\d+)-F(?P<last>\d+)")
+
+
+@dataclass
+class Egtea(SegmentationConverter):
+    """EGTEA Gaze+'s clip lists, or its frame labels, to the catalogue."""
+
+    rate: float = 24.0
+    """Labels a second; the frame rate of the annotation is 24."""
+    background: tuple[str, ...] = ("None",)
+    """Classes that are no action."""
+    level: Literal["verb", "action"] = "verb"
+    """What a class is: the verb, or verb and nouns together."""
+
+    def read(self) -> "SegmentationLabels":
+        if (self.source / "groundTruth").is_dir():
+            return super().read()
+        from vidseg.labels.localisation import LocalisedVideo, TimedLabel, frame_labels_of
+        from vidseg.labels.published import official_file, official_files
+
+        classes = self._classes(official_file(self.source, f"{self.level}_idx.txt"))
+        clips: dict[str, dict[TimedLabel, None]] = {}
+        splits: dict[str, list[str]] = {}
+        for division in (1, 2, 3):
+            parts: dict[str, Counter[str]] = {}
+            for part in ("train", "test"):
+                for path in official_files(self.source, f"{part}_split{division}.txt"):
+                    for session, clip in self._clips(path, classes):
+                        clips.setdefault(session, {})[clip] = None
+                        parts.setdefault(session, Counter())[part] += 1
+            for session, counts in sorted(parts.items()):
+                part = "train" if counts["train"] > counts["test"] else "test"
+                splits.setdefault(f"split{division}/{part}", []).append(session)
+        videos = {session: LocalisedVideo(list(found)) for session, found in sorted(clips.items())}
+        seconds = known_seconds(self.dataset)
+        labels = frame_labels_of(videos, rate=self.rate, background="None", classes=classes, seconds=seconds)
+        labels.splits = splits
+        return labels
+
+    @staticmethod
+    def _classes(path: Path) -> list[str]:
+        """Names by number from 0, of a file that numbers them from 1 and writes the number last."""
+        from vidseg.labels.official_lists import read_lines
+
+        names: list[str] = []
+        for line, text in read_lines(path):
+            name, _, number = text.rpartition(" ")
+            if not name or number != str(len(names) + 1):
+                raise ValueError(f"{path}:{line}: {text!r} is not of the form NAME {len(names) + 1}")
+            names.append(name.strip())
+        return names
+
+    def _clips(self, path: Path, classes: list[str]) -> list:
+        """(session, timed label) of each line."""
+        from vidseg.labels.localisation import TimedLabel
+        from vidseg.labels.official_lists import read_lines
+
+        found = []
+        for line, text in read_lines(path):
+            words = text.split()
+            match = CLIP.fullmatch(words[0])
+            column = 2 if self.level == "verb" else 1
+            if not match or len(words) <= column or not words[column].isdecimal():
+                raise ValueError(f"{path}:{line}: {text!r} is not of the form SESSION-MS-MS-FFIRST-FLAST ACTION VERB")
+            if not 1 <= int(words[column]) <= len(classes):
+                raise ValueError(f"{path}:{line}: {self.level} {words[column]}, but there are {len(classes)}")
+            first, last = int(match["first"]), int(match["last"])
+            if last < first:
+                raise ValueError(f"{path}:{line}: frames {first} to {last}: the last one comes before the first")
+            label = classes[int(words[column]) - 1]
+            found.append((match["session"], TimedLabel(label, first / 24, (last + 1) / 24)))
+        return found
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(Egtea))

@@ -1,0 +1,82 @@
+"""THUMOS-14 as segmentation: 20 sports classes and `None`, 30 labels a second.
+
+    python converters/thumos14.py annotation --dataset data/thumos14 --out data/thumos14
+
+Reads the official temporal annotation: `<Class>_val.txt` and `<Class>_test.txt` with lines such as
+`video_validation_0000053  67.5 75.9`; Ambiguous_* is left out. The validation videos are the split train (they are
+what is trained on), the test videos test. Every dive from a cliff is annotated as CliffDiving and as Diving; a frame
+has one label, and it is CliffDiving then. A folder of the MS-TCN form (mapping.txt, groundTruth/, splits/) and an
+ActivityNet-like JSON file are read too.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vidseg.cli.main import run_program
+from vidseg.cli.segmentation import SegmentationConverter, known_seconds
+
+if TYPE_CHECKING:
+    from vidseg.labels.localisation import LocalisedVideo
+    from vidseg.labels.segmentation import SegmentationLabels
+
+PARTS = {"val": "train", "test": "test"}
+SUBSETS = {"validation": "train", "val": "train", "training": "train"}
+
+
+@dataclass
+class Thumos14(SegmentationConverter):
+    """THUMOS-14's temporal annotation to frame labels in the catalogue."""
+
+    rate: float = 30.0
+    """Labels a second."""
+    background: tuple[str, ...] = ("None",)
+    """Classes that are no action."""
+
+    def read(self) -> "SegmentationLabels":
+        from vidseg.labels.localisation import frame_labels_of, read_localisation_json
+
+        if (self.source / "groundTruth").is_dir():
+            return super().read()
+        if self.source.is_file():
+            videos = read_localisation_json(self.source)
+            for video in videos.values():
+                video.split = SUBSETS.get(video.split or "", video.split)
+        else:
+            videos = self._official()
+        for video in videos.values():  # of two that begin and end together the later one has the frames
+            video.segments.sort(key=lambda segment: segment.label == "CliffDiving")
+        return frame_labels_of(videos, rate=self.rate, background="None", seconds=known_seconds(self.dataset))
+
+    def _official(self) -> "dict[str, LocalisedVideo]":
+        from vidseg.labels.localisation import LocalisedVideo, TimedLabel
+        from vidseg.labels.official_lists import read_lines
+
+        videos: dict[str, LocalisedVideo] = {}
+        for ending, split in PARTS.items():
+            files = sorted(path for path in self.source.rglob(f"*_{ending}.txt") if "Ambiguous" not in path.name)
+            if not files:
+                raise FileNotFoundError(f"{self.source}: no <Class>_{ending}.txt in it; give the annotation's folder")
+            for path in files:
+                label = path.name.removesuffix(f"_{ending}.txt")
+                for line, text in read_lines(path):
+                    name, start, stop = self._line(path, line, text)
+                    video = videos.setdefault(name, LocalisedVideo([], split=split))
+                    video.segments.append(TimedLabel(label, start, stop))
+        return dict(sorted(videos.items()))
+
+    @staticmethod
+    def _line(path: Path, line: int, text: str) -> tuple[str, float, float]:
+        try:
+            name, start, stop = text.split()
+            times = float(start), float(stop)
+        except ValueError:
+            times = (1.0, 0.0)
+        if not 0 <= times[0] < times[1] < float("inf"):
+            raise ValueError(f"{path}:{line}: {text!r} is not of the form VIDEO START STOP, times in seconds")
+        return name, *times
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(Thumos14))

@@ -1,0 +1,406 @@
+"""From features of whole videos to batches: memory-mapped .npy files, padded, masked, resumable, divided among ranks.
+
+Features lie in `<data set>/features/<video>.npy`, one column a frame label, as the MS-TCN data set has them. What a
+sample holds is a function of (seed, epoch, sample number) alone, whatever the batch, thread or rank.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vidseg.clips.random import permutation, uniform
+from vidseg.labels import VideoDataset
+from vidseg.labels.segmentation import FrameLabels
+
+__all__ = ["IGNORED", "ChunkPooling", "FeatureBatch", "FeatureLoader"]
+
+IGNORED = -100
+"""Label of padding: what cross-entropy ignores by default."""
+
+_AHEAD = 2  # batches
+
+
+@dataclass(frozen=True, repr=False)
+class FeatureBatch:
+    """Features of some videos (or pieces of long ones), padded at the end to the longest.
+
+    Attributes:
+        features: float32 (B, D, L), zeros where padded.
+        mask: bool (B, L), False where padded.
+        labels: int64 (B, L), -100 where padded.
+        videos: int64 (B,), numbers in the data set.
+        starts: int64 (B,), first frame label of the sample in its video; above 0 for a later piece of a long video.
+        frames: int64 (B,), number of frame labels that the sample stands for.
+        steps: int64 (B,), frame labels for each column: a prediction is repeated that often and cut to `frames`.
+        valid: bool (B,), False for a sample that only keeps the ranks in step; all of it is padding.
+    """
+
+    features: Tensor
+    mask: Tensor
+    labels: Tensor
+    videos: Tensor
+    starts: Tensor
+    frames: Tensor
+    steps: Tensor
+    valid: Tensor
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __repr__(self) -> str:
+        return f"FeatureBatch(features {tuple(self.features.shape)}, lengths {self.mask.sum(1).tolist()})"
+
+    def to(self, device: torch.device | str) -> FeatureBatch:
+        """The same batch on another device."""
+        return FeatureBatch(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class ChunkPooling:
+    """C2F-TCN's multi-resolution features (Singhania et al., arXiv 2105.10859, feature augmentation).
+
+    `chunk` neighbouring columns become one by their maximum, with the label that most of them have (of equal ones the
+    lowest). In training some samples get another chunk, drawn log-uniformly from half to twice the usual one, but at
+    least so large that the sample fits into `max_columns`. Videos longer than `max_columns` chunks are cut in pieces.
+
+    Attributes:
+        chunk: columns pooled into one.
+        max_columns: columns of a sample at most.
+        probability: share of training samples with another chunk.
+    """
+
+    chunk: int
+    max_columns: int
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.chunk < 1 or self.max_columns < 1 or not 0 <= self.probability <= 1:
+            raise ValueError(f"{self}: chunk and max_columns must be at least 1, the probability in 0..1")
+
+    def drawn(self, columns: int, draw: float, place: float) -> int:
+        """The chunk of a training sample of so many columns; `draw` and `place` are random numbers in [0, 1)."""
+        if draw >= self.probability:
+            return self.chunk
+        low = max(self.chunk / 2, math.ceil(columns / self.max_columns), 1)
+        high = max(2 * self.chunk, low)
+        chunk = round(math.exp(math.log(low) + place * (math.log(high) - math.log(low))))
+        return max(chunk, math.ceil(low))
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Columns [start, stop) of a video's features."""
+
+    video: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """One sample: columns (D, L), their labels (L,), and what `FeatureBatch` says of it."""
+
+    columns: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    start: int
+    frames: int
+    step: int
+    valid: bool = True
+
+
+class FeatureLoader:
+    """Batches of features with frame labels.
+
+    For training, samples are shuffled and an incomplete last batch is left out, unless it is the only one. Iterating
+    again goes on with the next epoch; `set_epoch` chooses one.
+
+    Args:
+        data: videos with frame labels.
+        features: folder of `<video>.npy`, relative to the data set's folder or absolute.
+        layout: "DL" where the files are (D, L), a column a frame; "LD" where they are (L, D).
+        batch_size: B of one rank.
+        train: shuffle, draw at random, leave incomplete batches out.
+        sample_rate: take every so manieth column. 50Salads' models use 2.
+        random_offset: for training, begin at a random column below `sample_rate`, as DiffAct does.
+        labels_per_column: frame labels for each column of the files, where features were extracted with a stride.
+        pooling: pool neighbouring columns instead, in several resolutions; needs sample_rate 1.
+        min_length: columns that the model needs at least, after sampling or pooling with the usual chunk.
+        length_tolerance: how many columns more or fewer than labels a file may have; both are cut to the shorter.
+        seed: seed of all draws.
+        rank: number of this process.
+        world_size: number of processes. All have equal numbers of batches; samples are divided among them.
+        threads: loading threads.
+
+    Raises:
+        FileNotFoundError: a video without a feature file; names the first and counts the others.
+        ValueError: a video without labels or too short, a file of another shape, or an argument out of its range;
+            names the file. NaN or infinite values are found when they are loaded, and named with file and column.
+    """
+
+    def __init__(
+        self,
+        data: VideoDataset,
+        *,
+        features: str | Path = "features",
+        layout: Literal["DL", "LD"] = "DL",
+        batch_size: int = 1,
+        train: bool = True,
+        sample_rate: int = 1,
+        random_offset: bool = False,
+        labels_per_column: int = 1,
+        pooling: ChunkPooling | None = None,
+        min_length: int = 1,
+        length_tolerance: int = 0,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        threads: int | None = None,
+    ) -> None:
+        if min(batch_size, sample_rate, labels_per_column, min_length, world_size) < 1 or length_tolerance < 0:
+            raise ValueError(
+                f"batch_size={batch_size}, sample_rate={sample_rate}, labels_per_column={labels_per_column},"
+                f" min_length={min_length} and world_size={world_size} must be at least 1,"
+                f" length_tolerance={length_tolerance} at least 0"
+            )
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank={rank} of world_size={world_size}: ranks count from 0")
+        if layout not in {"DL", "LD"}:
+            raise ValueError(f"layout={layout!r}: features are 'DL' (a column a frame) or 'LD'")
+        if pooling is not None and sample_rate > 1:
+            raise ValueError(f"sample_rate={sample_rate} with pooling: pooling takes all columns, leave sample_rate 1")
+        self.data, self.folder, self.layout = data, data.root / features, layout
+        self.batch_size, self.train, self.sample_rate, self.random_offset = (
+            batch_size,
+            train,
+            sample_rate,
+            random_offset,
+        )
+        self.labels_per_column, self.pooling = labels_per_column, pooling
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.threads = threads or min(4, len(os.sched_getaffinity(0)))
+        self.epoch, self._position, self._resume = 0, 0, 0
+        self.labels = FrameLabels(data)
+        self._files = self._find_files()
+        self._finite: set[int] = set()
+        columns = self._check_files(length_tolerance)
+        self.samples = self._cut(columns, min_length)
+        if train and len(self.samples) < world_size:
+            raise ValueError(f"{data}: {len(self.samples)} samples for {world_size} processes; take fewer processes")
+
+    @property
+    def feature_size(self) -> int:
+        """D."""
+        return self._size
+
+    def _find_files(self) -> list[Path]:
+        names = [self.data.video_path(index).rpartition("/")[2] for index in range(len(self.data))]
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"{self.folder}: no such folder; features are <video>.npy files in it")
+        there = {entry.name for entry in os.scandir(self.folder)}
+        missing = [name for name in names if f"{name}.npy" not in there]
+        if missing:
+            others = f"{len(missing) - 1} others of {len(names)} videos"
+            raise FileNotFoundError(f"{self.folder / missing[0]}.npy: not there, nor those of {others}")
+        return [self.folder / f"{name}.npy" for name in names]
+
+    def _open(self, video: int) -> npt.NDArray:
+        """The features of a video, memory-mapped, (D, L)."""
+        path = self._files[video]
+        try:
+            array = np.load(path, mmap_mode="r")
+        except (ValueError, EOFError, OSError) as error:
+            raise ValueError(f"{path}: not a readable .npy file ({error})") from error
+        if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != "f":
+            shape = getattr(array, "shape", "unknown")
+            raise ValueError(
+                f"{path}: shape {shape}, {getattr(array, 'dtype', '')}; expected two sides of float values"
+            )
+        return array if self.layout == "DL" else array.T
+
+    def _check_files(self, tolerance: int) -> list[int]:
+        """Columns of each video that have labels."""
+        columns, self._size = [], 0
+        for video, path in enumerate(self._files):
+            size, length = self._open(video).shape
+            expected = math.ceil(int(self.labels.lengths[video]) / self.labels_per_column)
+            if abs(length - expected) > tolerance:
+                turned = "; is the layout the other one?" if abs(size - expected) <= tolerance else ""
+                raise ValueError(
+                    f"{path}: {length} columns, but the video has {self.labels.lengths[video]} frame labels"
+                    f" ({self.labels_per_column} for each column){turned}"
+                    + ("" if turned else f"; {abs(length - expected)} is above length_tolerance={tolerance}")
+                )
+            if self._size and size != self._size:
+                raise ValueError(f"{path}: {size} values a column, but {self._files[0]} has {self._size}")
+            self._size = size
+            columns.append(min(length, expected))
+        return columns
+
+    def _cut(self, columns: list[int], min_length: int) -> list[_Sample]:
+        samples = []
+        for video, count in enumerate(columns):
+            step = self.pooling.chunk if self.pooling else self.sample_rate
+            length = math.ceil(count / step)
+            if length < min_length:
+                raise ValueError(
+                    f"{self._files[video]}: {length} columns after taking one of {step}, but the model needs"
+                    f" {min_length}; leave the video out, or take a smaller step"
+                )
+            most = self.pooling.max_columns * self.pooling.chunk if self.pooling else count
+            pieces = math.ceil(count / most)
+            # Pieces of equal length, so that the last one is not a crumb.
+            borders = [count * piece // pieces for piece in range(pieces + 1)]
+            samples += [_Sample(video, *borders[piece : piece + 2]) for piece in range(pieces)]
+        return samples
+
+    def __len__(self) -> int:
+        """Number of batches of an epoch."""
+        full, rest = divmod(len(self.samples), self.batch_size * self.world_size)
+        return full + (rest > 0 and not (self.train and full > 0))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, from 0, whose order and draws the next iteration has."""
+        if epoch != self.epoch:
+            self.epoch, self._position, self._resume = epoch, 0, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the iteration is: the next batch that it would give."""
+        return {"epoch": self.epoch, "batch": self._position, **self._plan_of_record()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken: the next iteration begins with the batch after the last one given.
+
+        Raises:
+            ValueError: the state is of another seed, data set or batch size, and would go on with other batches.
+        """
+        ours = self._plan_of_record()
+        for name, value in ours.items():
+            if state.get(name) != value:
+                raise ValueError(f"the state has {name}={state.get(name)}, this loader {value}; the batches differ")
+        self.epoch, self._position, self._resume = int(state["epoch"]), int(state["batch"]), int(state["batch"])
+
+    def _plan_of_record(self) -> dict[str, int]:
+        return {
+            "seed": self.seed,
+            "samples": len(self.samples),
+            "batch_size": self.batch_size,
+            "world_size": self.world_size,
+        }
+
+    def __iter__(self) -> Iterator[FeatureBatch]:
+        epoch, first, self._resume = self.epoch, self._resume, 0
+        plan = self._plan(epoch)
+        self._position = first
+        waiting: deque[list[Future[_Loaded]]] = deque()
+        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="features")
+        try:
+            for turn in range(first, len(plan) + _AHEAD):
+                if turn < len(plan):
+                    waiting.append([pool.submit(self._load, number, epoch, valid) for number, valid in plan[turn]])
+                if turn >= first + _AHEAD:
+                    given = turn - _AHEAD
+                    batch = self._batch(plan[given], [future.result() for future in waiting.popleft()])
+                    self._position = given + 1
+                    yield batch
+            self.epoch, self._position = epoch + 1, 0
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _plan(self, epoch: int) -> list[list[tuple[int, bool]]]:
+        """For each batch of this rank its sample numbers, and whether each counts."""
+        count = len(self.samples)
+        order = permutation(self.seed, epoch, count) if self.train else np.arange(count)
+        batches = []
+        for turn in range(len(self)):
+            together = order[turn * self.batch_size * self.world_size :][: self.batch_size * self.world_size]
+            mine = [(int(number), True) for number in together[self.rank :: self.world_size]]
+            batches.append(mine or [(int(together[0]), False)])
+        return batches
+
+    def _load(self, number: int, epoch: int, valid: bool) -> _Loaded:
+        sample, per_column = self.samples[number], self.labels_per_column
+        start = sample.start * per_column
+        if not valid:
+            return _Loaded(np.zeros((self._size, 1), np.float32), np.full(1, IGNORED), start, 0, 1, valid=False)
+        frames = min(sample.stop * per_column, int(self.labels.lengths[sample.video])) - start
+        columns = self._columns(number)
+        labels = self.labels[sample.video][start : start + frames : per_column]
+        if self.pooling is not None:
+            chunk = self.pooling.chunk
+            if self.train:
+                draw, place = uniform(self.seed, epoch, [number], purpose="chunk", count=2)[0]
+                chunk = self.pooling.drawn(columns.shape[1], draw, place)
+            columns, labels = _pooled(columns, labels, chunk)
+            return _Loaded(columns, labels, start, frames, chunk * per_column)
+        offset = 0
+        if self.train and self.random_offset:
+            draw = uniform(self.seed, epoch, [number], purpose="offset")[0, 0]
+            offset = int(draw * min(self.sample_rate, columns.shape[1]))
+        return _Loaded(
+            columns[:, offset :: self.sample_rate],
+            labels[offset :: self.sample_rate],
+            start + offset * per_column,
+            frames - offset * per_column,
+            self.sample_rate * per_column,
+        )
+
+    def _columns(self, number: int) -> npt.NDArray[np.float32]:
+        """All columns of a sample (D, L); each sample is looked through for NaN once."""
+        sample = self.samples[number]
+        with np.errstate(over="ignore"):  # a float64 too large for float32 is found below
+            columns = np.asarray(self._open(sample.video)[:, sample.start : sample.stop], np.float32)
+        if number not in self._finite:
+            wrong = np.argwhere(~np.isfinite(columns.T))
+            if len(wrong):
+                column, row = wrong[0]
+                raise ValueError(
+                    f"{self._files[sample.video]}: {columns[row, column]} in column {sample.start + column}, dimension"
+                    f" {row} (and in {len(set(wrong[:, 0].tolist())) - 1} other columns); extract the features of this"
+                    " video again"
+                )
+            self._finite.add(number)
+        return columns
+
+    def _batch(self, plan: list[tuple[int, bool]], loaded: list[_Loaded]) -> FeatureBatch:
+        length = max(len(sample.labels) for sample in loaded)
+        features = torch.zeros(len(loaded), self._size, length)
+        labels = torch.full((len(loaded), length), IGNORED)
+        mask = torch.zeros(len(loaded), length, dtype=torch.bool)
+        for row, sample in enumerate(loaded):
+            count = len(sample.labels)
+            features[row, :, :count] = torch.from_numpy(np.array(sample.columns))
+            labels[row, :count] = torch.from_numpy(np.array(sample.labels))
+            mask[row, :count] = sample.valid
+        return FeatureBatch(
+            features=features,
+            mask=mask,
+            labels=labels,
+            videos=torch.tensor([self.samples[number].video for number, _ in plan]),
+            starts=torch.tensor([sample.start for sample in loaded]),
+            frames=torch.tensor([sample.frames for sample in loaded]),
+            steps=torch.tensor([sample.step for sample in loaded]),
+            valid=torch.tensor([sample.valid for sample in loaded]),
+        )
+
+
+def _pooled(
+    columns: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], chunk: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Maximum of each chunk of columns (D, L), and the most frequent of its labels (L,), of equal ones the lowest."""
+    starts = np.arange(0, columns.shape[1], chunk)
+    classes = int(labels.max()) + 1
+    cells = np.arange(len(labels)) // chunk * classes + labels
+    counts = np.bincount(cells, minlength=len(starts) * classes).reshape(len(starts), classes)
+    return np.maximum.reduceat(columns, starts, axis=1), counts.argmax(axis=1)
