@@ -251,7 +251,7 @@ def test_smoothing_gradients():
     steep = torch.tensor([[[[-20.0, 20.0, 20.0], [0.0, 0.0, 0.0]]]], requires_grad=True)
     value = truncated_mse(steep, valid)
     value.sum().backward()
-    assert float(value) == pytest.approx((16 + 16) / 4) and not steep.grad.any()
+    assert value.item() == pytest.approx((16 + 16) / 4) and not steep.grad.any()
 
 
 def test_smoothing_over_time_ignores_padding():
