@@ -1,0 +1,140 @@
+"""Peak memory of training a streaming network end to end from pixels, against the length of the video.
+
+    python benchmarks/stream_memory.py [--minutes 1 5 20] [--whole 1 5] [--network etesvs] [--device cuda] [--json]
+
+Each row is a fresh process that trains on one video: one step, its backward pass run after each window. Rows "whole"
+run it once at the end instead, over all windows, as training without a stream has to. Frames are random and made for
+each window. "Peak" is what the process (or the GPU) held at most, "above start" what of it came after the network and
+the optimiser were there. Exit status 1 where the peak of the streamed rows grows by more than a tenth.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import tyro
+
+import vidseg
+from vidseg.clips.windows import StreamPlan, WindowShape
+from vidseg.engine.streaming import StreamTrainer, published_objective
+from vidseg.loaders.stream import StreamBatch
+from vidseg.models import create_model
+
+GROWTH = 1.1
+
+
+@dataclass
+class Options:
+    """Memory of training on streams."""
+
+    minutes: tuple[int, ...] = (1, 5, 20)
+    """Lengths of the video."""
+    whole: tuple[int, ...] = (1, 5)
+    """Lengths that are also trained with one backward pass at the end."""
+    network: str = "etesvs"
+    """Name of a streaming network."""
+    width: float = 0.25
+    """Of its backbone."""
+    size: int = 64
+    """Height and width of the frames."""
+    fps: int = 15
+    """Frames of a second of video."""
+    stride: int = 128
+    """Frames from window to window."""
+    frames: int = 32
+    """Frames that the network sees of a window."""
+    interval: int = 4
+    """Frames from one of these to the next."""
+    device: str = "cpu"
+    """Where to compute."""
+    json: bool = False
+    """Print one JSON object instead of a table."""
+    child: str = ""
+    """Length and way of the one video that this process trains on; set by the benchmark itself."""
+
+
+def peak_megabytes(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def batches(plan: StreamPlan, options: Options, device: torch.device):
+    """The windows of the video: random frames, random labels."""
+    generator = torch.Generator().manual_seed(0)
+    for item in plan:
+        clips = torch.randn(1, 3, options.frames, options.size, options.size, generator=generator)
+        labels = torch.randint(0, 11, (1, plan.shape.span), generator=generator)
+        labels[torch.from_numpy(~item.label_mask)] = -100
+        yield StreamBatch(clips, labels, torch.from_numpy(item.mask), item).to(device)
+
+
+def train_one(options: Options, minutes: int, way: str) -> dict[str, float]:
+    """Train on one video in this process."""
+    device = torch.device(options.device)
+    torch.manual_seed(0)
+    model = create_model(options.network, num_classes=11, width=options.width).to(device)
+    optimiser = torch.optim.Adam(model.parameters(), lr=5e-4)
+    objective = published_objective(options.network)
+    shape = WindowShape(options.stride, options.frames, options.interval)
+    plan = StreamPlan([minutes * 60 * options.fps], shape)
+    before = peak_megabytes(device)
+    start = time.perf_counter()
+    if way == "stream":
+        StreamTrainer(model, objective, optimiser, device=device).train(batches(plan, options, device))
+    else:
+        model.train()
+        state, total = None, torch.zeros((), device=device)
+        for batch in batches(plan, options, device):
+            output, state = model(batch.clips, state, batch.mask)
+            total = total + objective(output, batch.labels, torch.from_numpy(batch.item.counts).to(device)).total
+        total.backward()
+        optimiser.step()
+    peak = peak_megabytes(device)
+    seconds = time.perf_counter() - start
+    return {"windows": len(plan), "peak_mb": peak, "above_mb": peak - before, "seconds": seconds}
+
+
+def in_fresh_process(options: Options, minutes: int, way: str) -> dict[str, object]:
+    arguments = [sys.executable, __file__, "--child", f"{minutes} {way}"]
+    for name in ("network", "width", "size", "fps", "stride", "frames", "interval", "device"):
+        arguments += [f"--{name}", str(getattr(options, name))]
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stderr}")
+    return {"minutes": minutes, "way": way, **json.loads(done.stdout)}
+
+
+def main(options: Options) -> int:
+    if options.child:
+        minutes, way = options.child.split()
+        print(json.dumps(train_one(options, int(minutes), way)))
+        return 0
+    rows = [in_fresh_process(options, minutes, "stream") for minutes in options.minutes]
+    rows += [in_fresh_process(options, minutes, "whole") for minutes in options.whole]
+    peaks = [float(str(row["peak_mb"])) for row in rows if row["way"] == "stream"]
+    flat = max(peaks) <= GROWTH * min(peaks)
+    if options.json:
+        print(json.dumps({"vidseg": vidseg.__version__, "options": asdict(options), "rows": rows, "flat": flat}))
+        return int(not flat)
+    print(
+        f"{options.network}, width {options.width}, windows of {options.frames} frames of {options.size} pixels, "
+        f"{options.fps} frames/s, {options.device}, {Path(__file__).name} of vidseg {vidseg.__version__}"
+    )
+    print(f"{'video':>7}  {'training':8}  {'windows':>7}  {'peak MB':>8}  {'above start':>11}  {'seconds':>7}")
+    for row in rows:
+        print(
+            f"{row['minutes']:>4} min  {row['way']:8}  {row['windows']:>7}  {row['peak_mb']:>8.0f}  "
+            f"{row['above_mb']:>11.0f}  {row['seconds']:>7.1f}"
+        )
+    print(f"streamed training is {'flat' if flat else 'NOT FLAT'}: {min(peaks):.0f} to {max(peaks):.0f} MB")
+    return int(not flat)
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Options)))
