@@ -336,6 +336,29 @@ def test_learns_a_planted_signal(name):
     assert (predicted == labels)[mask].float().mean() > 0.9
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", NAMES)
+def test_same_on_cuda(name):
+    """Values, loss and gradients; DiffAct's noise is the same on every device."""
+    results = []
+    for device in ("cpu", "cuda"):
+        model = small(name).double().to(device)
+        loss = create_loss(name, num_classes=CLASSES).to(device)
+        features, mask, labels = (value.to(device) for value in padded_batch(name))
+        features = features.nan_to_num()
+        inputs = loss.model_inputs(labels, mask, seeds=[1, 2, 3, 4])
+        value = loss(model(features, mask, **inputs), labels, mask, features=features)
+        value.backward()
+        gradients = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        sampled = model.eval()(features, mask).logits
+        results.append(
+            [part.detach().cpu() for part in (value, gradients, sampled, predict(model(features, mask), mask))]
+        )
+    for cpu, cuda in zip(*results, strict=True):
+        assert torch.allclose(cpu, cuda, rtol=1e-4, atol=1e-6)
+
+
 # ASFormer
 
 
@@ -553,6 +576,12 @@ def test_wrong_options():
         small("asformer", window="wide")
     with pytest.raises(ValueError, match="maps=7 must be even"):
         small("asformer", maps=7)
+    with pytest.raises(ValueError, match="stages=0"):
+        small("mstcn", stages=0)
+    with pytest.raises(ValueError, match="boundary_stages=0"):
+        small("asrf", boundary_stages=0)
+    with pytest.raises(ValueError, match="refinements=-1"):
+        small("mstcn2", refinements=-1)
 
 
 def test_instance_norm_of_padded_videos():

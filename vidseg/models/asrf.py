@@ -61,6 +61,9 @@ class Asrf(nn.Module):
         layers: layers of the shared part and of each stage.
         maps: channels inside.
         dropout: probability of dropping a value inside a layer.
+
+    Raises:
+        ValueError: there is no stage of classes or of boundaries.
     """
 
     def __init__(
@@ -75,6 +78,8 @@ class Asrf(nn.Module):
         dropout: float = 0.5,
     ):
         super().__init__()
+        if stages < 1 or boundary_stages < 1:
+            raise ValueError(f"stages={stages} and boundary_stages={boundary_stages} must be at least 1")
         self.in_features = in_features
         self.conv_in = nn.Conv1d(in_features, maps, 1)
         self.shared_layers = _layers(layers, maps, dropout)

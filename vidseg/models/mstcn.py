@@ -67,7 +67,7 @@ class MsTcn(nn.Module):
             agree where no frame is padding, as in all published training.
 
     Raises:
-        ValueError: `padding` is neither.
+        ValueError: `padding` is neither, or there is no stage.
     """
 
     def __init__(
@@ -84,6 +84,8 @@ class MsTcn(nn.Module):
         super().__init__()
         if padding not in ("published", "exact"):
             raise ValueError(f"padding={padding!r} is neither 'published' nor 'exact'")
+        if stages < 1:
+            raise ValueError(f"stages={stages} must be at least 1")
 
         def stage(inputs: int) -> _Stage:
             exact = padding == "exact"
@@ -138,7 +140,10 @@ class MsTcn2(nn.Module):
         layers: layers of a refinement stage.
         maps: channels inside a stage.
         dropout: probability of dropping a value inside a layer.
-        shared: one set of weights for all refinement stages (section 3.4 of the paper); False is as published weights.
+        shared: one set of weights for all refinement stages, a variant of the paper; False as in published weights.
+
+    Raises:
+        ValueError: refinements is negative.
     """
 
     def __init__(
@@ -154,6 +159,8 @@ class MsTcn2(nn.Module):
         shared: bool = False,
     ):
         super().__init__()
+        if refinements < 0:
+            raise ValueError(f"refinements={refinements} must not be negative")
         self.in_features = in_features
         self.refinements = refinements
         self.PG = _DualDilatedStage(in_features, maps, num_classes, layers=first_layers, dropout=dropout)
