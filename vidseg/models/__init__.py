@@ -15,7 +15,17 @@ from vidseg.models import (  # noqa: F401  (fills the registry)
     svtas_rl,
     transeger,
 )
+from vidseg.models._prepare import prepare
 from vidseg.models._registry import create_model, list_models, model_task, register_model
 from vidseg.models._weights import LoadReport, load_weights, read_state
 
-__all__ = ["LoadReport", "create_model", "list_models", "load_weights", "model_task", "read_state", "register_model"]
+__all__ = [
+    "LoadReport",
+    "create_model",
+    "list_models",
+    "load_weights",
+    "model_task",
+    "prepare",
+    "read_state",
+    "register_model",
+]

@@ -28,11 +28,7 @@ class Stage(nn.Sequential):
         if not (self.checkpointing and torch.is_grad_enabled()):
             return super().forward(x)
         for block in self:
-            if torch.compiler.is_compiling():  # the compiler's own second run has no side effects
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                contexts = partial(_contexts, block)
-                x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+            x = checkpoint(block, x, use_reentrant=False, context_fn=partial(_contexts, block))
         return x
 
 
@@ -42,12 +38,13 @@ def _contexts(block: nn.Module) -> tuple[Any, Any]:
 
 @contextmanager
 def _statistics_left_alone(block: nn.Module) -> Iterator[None]:
-    norms = [module for module in block.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    training = [norm for norm in norms if norm.training]
-    for norm in training:
-        norm.track_running_stats = False  # in training this only stops the updates
+    """Norms in training take nothing into their running statistics, which they must have all the same."""
+    norms = [module for module in block.modules() if isinstance(module, _BatchNorm) and module.training]
+    kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms if norm.track_running_stats]
+    for norm, _, _ in kept:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in training:
-            norm.track_running_stats = True
+        for norm, momentum, count in kept:
+            norm.momentum, norm.num_batches_tracked = momentum, count
