@@ -1,126 +1,146 @@
-"""Monitors in the published format, the loop, checkpoints, and whole runs through the commands."""
+"""The loop: learning, steps, schedules, precision, evaluation; whole runs through the commands."""
 
 import csv
 import json
 import logging
 import re
+import shutil
 
 import pytest
 import torch
+from golden_vectors import FOLDER
 from shapes import shapes_dataset
 from torch import nn
+from torch.nn import functional as F
 
 from vidseg.cli.main import main
-from vidseg.engine import Trainer, TrainOptions, evaluate, test_run, train_run
-from vidseg.engine.monitors import (
-    Scores,
-    ScoreTable,
-    SpeedMonitor,
-    epoch_line,
-    iteration_line,
-    paint_speeds,
-    run_log,
-    scientific,
-    time_line,
+from vidseg.engine import (
+    CheckpointOptions,
+    EvaluationOptions,
+    OptimiserOptions,
+    RecognitionTask,
+    Schedule,
+    ScheduleOptions,
+    Trainer,
+    evaluate,
 )
+from vidseg.engine.optimisers import classifier_names, parameter_groups
+from vidseg.engine.precise_norm import renew_statistics
+from vidseg.engine.schedules import cosine_rate, step_rate
+from vidseg.engine.task import Position
 from vidseg.labels import open_dataset
-from vidseg.loaders import Batch, PlainLoader
+from vidseg.metrics import class_accuracies, confusion_matrix, fuse_views, mean_class_accuracy, top_k_hits
 from vidseg.models import create_model, load_weights
 
-test_run.__test__ = False  # a function of the library, not a test
+GOLDEN = json.loads((FOLDER / "training_math.json").read_text())
 
-# Monitors
+# Schedules and scores against recorded values
 
 
-def test_published_lines():
-    scores = Scores(top1=0.010419, top5=0.03125, loss=5.298317)
-    speed = SpeedMonitor()
-    speed.seconds = {"r": 48 / 153_000, "f": 48 / 98.4, "b": 48 / 17.8}
-    assert iteration_line(
-        epoch=3, batch=12, speed=speed.text(48), scores=scores, shape=(48, 3, 16, 224, 224), lr=0.0125
-    ) == (
-        "Epoch [3]   Batch [12]   Speed (r=1.53e+5 f=9.84e+1 b=1.78e+1) clip/sec  loss-ce = 5.29832, "
-        "top1 = 0.01042, top5 = 0.03125, batch_size = (   48,3,16,224,224), lr = 1.25e-2"
+@pytest.mark.parametrize("case", GOLDEN["lr_schedule"], ids=["cosine", "steps"])
+def test_rates_of_iterations(case):
+    given = case["params"]
+    peak, warmup = given["warmup_lr"], given["warmup_steps"]
+    options = ScheduleOptions(
+        lr_base=peak,
+        schedule="cosine" if given["type"] == "COSINE" else "steps",
+        lr_steps=tuple(given.get("lr_steps", ())),
+        lr_factor=0.1,
+        warmup_epochs=warmup,
+        warmup_start=given["base_lr"],
+        lr_end=given.get("min_lr", 0.0),
     )
-    assert time_line(0, 123.45) == "Epoch [0]   time cost: 123.45 sec (0.03 h)"
-    assert epoch_line("train", 0, scores) == (
-        "Epoch [0]  (train)  average top-1 acc: 0.01042   average top-5 acc: 0.03125   average loss: 5.29832"
+    schedule = Schedule(options, epochs=given["max_iter"])
+    for iteration, rate in case["points"]:
+        assert schedule.rate(iteration) == pytest.approx(rate, rel=1e-9, abs=1e-18)
+
+
+@pytest.mark.parametrize("case", GOLDEN["lr_schedule_pyslowfast"])
+def test_rates_of_fractional_epochs(case):
+    given = case["params"]
+    options = ScheduleOptions(
+        lr_base=given["BASE_LR"],
+        schedule="cosine",
+        warmup_epochs=given["WARMUP_EPOCHS"],
+        warmup_start=given["WARMUP_START_LR"],
+        lr_end=given["COSINE_END_LR"],
+        cosine_after_warmup=given["COSINE_AFTER_WARMUP"],
     )
-    assert epoch_line("val", 0, scores, iteration=50) == (
-        "Epoch [0]: Iteration [50]:  (val)  average top-1 acc: 0.01042   average top-5 acc: 0.03125   "
-        "average loss 5.29832"
-    )
-    assert epoch_line("val", 0, scores) == (
-        "Epoch [0]:  (val)  average top-1 acc: 0.01042   average top-5 acc: 0.03125   average loss 5.29832"
-    )
+    schedule = Schedule(options, epochs=given["MAX_EPOCH"])
+    for epoch, rate in case["points"]:
+        assert schedule.rate(epoch) == pytest.approx(rate, rel=1e-9)
 
 
-@pytest.mark.parametrize(
-    "value, text", [(1.53e5, "1.53e+5"), (0.0125, "1.25e-2"), (1.5, "1.50e+0"), (1e-12, "1.00e-12")]
-)
-def test_exponents_have_no_leading_zero(value, text):
-    assert scientific(value) == text
+def test_steps_hold_from_their_epoch_on_and_never_fall_below_the_floor():
+    rate = Schedule(ScheduleOptions(lr_base=0.1, lr_steps=(1, 3)), epochs=9).rate
+    assert [rate(at) for at in (0, 0.99, 1, 2.5, 3)] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
+    assert step_rate(9, peak=0.1, steps=[1, 2, 3, 4, 5, 6, 7]) == 1e-6
+    assert step_rate(9, peak=1e-7, steps=[1]) == 1e-7
+    assert step_rate(2, peak=1.0, steps=[1, 2], factor=[0.5, 0.2]) == pytest.approx(0.1)
+    assert cosine_rate(20, peak=1.0, total=10, end=0.25) == 0.25
+    with pytest.raises(ValueError, match="longer than the run"):
+        Schedule(ScheduleOptions(warmup_epochs=3), epochs=2)
+    with pytest.raises(ValueError, match=r"lr_steps=\(3, 1\) must rise"):
+        ScheduleOptions(lr_steps=(3, 1))
 
 
-def test_speeds_are_painted_by_their_limits():
-    line = "Epoch [3]   Speed (r=9.90e+1 f=5.00e+1 b=2.00e+2) clip/sec  loss-ce = 5.2, b=1.0"
-    red, yellow, green, reset = "\033[91m", "\033[93m", "\033[92m", "\033[0m"
-    assert paint_speeds(line) == line.replace("9.90e+1", f"{red}9.90e+1{reset}").replace(
-        "5.00e+1", f"{yellow}5.00e+1{reset}"
-    ).replace("2.00e+2", f"{green}2.00e+2{reset}")
-    assert paint_speeds("no speeds (r=1) here") == "no speeds (r=1) here"
+@pytest.mark.parametrize("case", GOLDEN["label_smoothing"])
+def test_label_smoothing(case):
+    class Given(nn.Module):
+        def forward(self, _):
+            return torch.tensor(case["logits"])
+
+    batch = Batch(torch.zeros(len(case["targets"]), 1), torch.tensor(case["targets"]))
+    loss, sums = RecognitionTask(label_smoothing=case["epsilon"]).step(Given(), batch, Position(0, 0, 0))
+    assert loss.item() == pytest.approx(case["loss_mean"], rel=1e-5)
+    assert (sums[3] / sums[0]).item() == pytest.approx(case["loss_mean"], rel=1e-5)
 
 
-def test_speed_is_of_the_last_measurement(monkeypatch):
-    clock = iter([10.0, 12.0, 20.0, 20.5])
-    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    speed = SpeedMonitor()
-    for _ in range(2):
-        with speed.measure("f"):
-            pass
-    assert speed.seconds["f"] == 0.5
-    assert speed.text(8, "f") == "Speed (f=1.60e+1) clip/sec"
+@pytest.mark.parametrize("case", GOLDEN["accuracy"])
+def test_accuracies(case):
+    scores, labels = torch.tensor(case["scores"]), torch.tensor(case["labels"])
+    for k in (1, 2, 5):
+        assert top_k_hits(scores, labels, k).double().mean().item() == pytest.approx(case[f"top{k}"])
+    confusion = confusion_matrix(labels, scores.argmax(1), scores.shape[1])
+    assert confusion.tolist() == case["confusion_matrix_rows_true"]
+    shares = class_accuracies(confusion)
+    assert shares.isnan().tolist() == [row == 0 for row in confusion.sum(1)]
+    assert mean_class_accuracy(confusion) == pytest.approx(case["mean_class_accuracy"])
 
 
-class _Terminal:
-    def __init__(self):
-        self.text = ""
-
-    def write(self, text):
-        self.text += text
-
-    def flush(self):
-        pass
-
-    def isatty(self):
-        return True
-
-
-def test_colours_only_on_a_terminal(tmp_path):
-    terminal = _Terminal()
-    handler = logging.StreamHandler(terminal)
-    logging.getLogger().addHandler(handler)
-    try:
-        with run_log(tmp_path / "train.log"):
-            logging.getLogger("vidseg.engine.trainer").info("Speed (r=1.00e+0) clip/sec")
-        logging.getLogger("vidseg.engine.trainer").warning("Speed (r=2.00e+0) afterwards")
-    finally:
-        logging.getLogger().removeHandler(handler)
-    assert terminal.text == "Speed (r=\033[91m1.00e+0\033[0m) clip/sec\nSpeed (r=2.00e+0) afterwards\n"
-    stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
-    assert re.fullmatch(rf"{stamp}: Speed \(r=1.00e\+0\) clip/sec\n", (tmp_path / "train.log").read_text())
-
-
-def test_score_table(tmp_path):
-    table = ScoreTable(tmp_path / "train_results_s0000.csv")
-    table.append(0, Scores(1 / 3, 1.0, 2.5))
-    assert table.path.read_text() == "Epoch,Top1,Top5,Loss\n0,0.3333333333333333,1.0,2.5\n"
+@pytest.mark.parametrize("case", GOLDEN["view_fusion"])
+def test_fusion_of_views(case):
+    logits = torch.tensor(case["view_logits"], dtype=torch.float64)
+    one = torch.zeros(len(logits), dtype=torch.int64)
+    fused = fuse_views(logits, one).softmax(dim=1)[0].tolist()
+    assert fused == pytest.approx(case["mean_of_softmax"])
+    fused = fuse_views(logits, one, how="logits").softmax(dim=1)[0].tolist()
+    assert fused == pytest.approx(case["softmax_of_mean"])
+    two = torch.tensor([1, 0, 1, 0])
+    assert torch.equal(fuse_views(logits, two)[0], fuse_views(logits[two == 0], one[:2])[0])
+    with pytest.raises(ValueError, match="video 1 has no view"):
+        fuse_views(logits, one * 2 + torch.tensor([0, 2, 2, 2]))
 
 
 # The loop
 
 
-class _Batches:
+class Batch:
+    """Frames and labels; stands for a loader's batch."""
+
+    def __init__(self, frames, labels, numbers=None, valid=None):
+        self.frames, self.labels = frames, labels
+        self.numbers = torch.arange(len(labels)) if numbers is None else numbers
+        self.valid = torch.ones(len(labels), dtype=torch.bool) if valid is None else valid
+
+    def __len__(self):
+        return len(self.labels)
+
+    def to(self, device, *, non_blocking=False):
+        return self
+
+
+class Batches:
     """Batches of points that a linear layer can tell apart; stands for a loader."""
 
     def __init__(self, batches: int = 6, clips: int = 8):
@@ -143,9 +163,9 @@ class _Batches:
         self.epochs.append(epoch)
 
 
-def linear() -> nn.Module:
+def linear(*, dropout: float = 0.1) -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Dropout(0.1), nn.Linear(12, 3))
+    return nn.Sequential(nn.Flatten(), nn.Dropout(dropout), nn.Linear(12, 3))
 
 
 def rows(path):
@@ -153,75 +173,277 @@ def rows(path):
         return [[float(value) for value in row] for row in list(csv.reader(file))[1:]]
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "one-cycle"])
-def test_fit_learns_and_leaves_its_files(tmp_path, schedule, caplog):
+def constant(rate: float) -> ScheduleOptions:
+    return ScheduleOptions(lr_base=rate)
+
+
+def test_fit_learns_and_leaves_its_files(tmp_path, caplog):
     caplog.set_level(logging.INFO, "vidseg")
-    batches, model = _Batches(), linear()
-    trainer = Trainer(model, batches, validation=_Batches(2), name="net", lr=0.5, schedule=schedule, save_every=2)
+    batches = Batches()
+    schedule = ScheduleOptions(lr_base=0.5, schedule="cosine", warmup_epochs=1)
+    trainer = Trainer(
+        linear(),
+        batches,
+        validation=Batches(2),
+        name="net",
+        schedule=schedule,
+        checkpoints=CheckpointOptions(save_frequency=2),
+    )
     result = trainer.fit(5, tmp_path)
     assert batches.epochs == [0, 1, 2, 3, 4]
-    assert result.scores.top1 > 0.95 and len(result.labels) == 16
+    assert result.top1 > 0.95 and len(result.labels) == 16
     train, val = rows(tmp_path / "train_results_s0000.csv"), rows(tmp_path / "val_results_s0000.csv")
     assert [row[0] for row in train] == [row[0] for row in val] == [0, 1, 2, 3, 4]
     assert train[-1][3] < train[0][3] / 2
-    assert val[-1][1:] == [result.scores.top1, result.scores.top5, result.scores.loss]
+    assert tuple(val[-1][1:]) == result.values
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "net_best.pth",
         "net_ep-0002.pth",
         "net_ep-0004.pth",
         "net_ep-0005.pth",
+        "net_last.pth",
         "train_results_s0000.csv",
         "val_results_s0000.csv",
     ]
-    checkpoint = torch.load(tmp_path / "net_ep-0005.pth", weights_only=True)
-    assert checkpoint["epoch"] == 5 and "momentum_buffer" in checkpoint["optimizer"]["state"][0]
     assert load_weights(linear(), tmp_path / "net_ep-0005.pth").missing == ()
     assert "Epoch [4]   time cost: " in caplog.text and "Epoch [4]:  (val)  average top-1 acc: " in caplog.text
     lines = [record.getMessage() for record in caplog.records if "Batch [" in record.getMessage()]
-    rates = [float(line.rpartition("lr = ")[2]) for line in lines]
-    assert len(rates) == 30 and max(rates) == pytest.approx(0.5, rel=0.01) and rates[-1] < 0.01
-    assert (rates[0] == 0.5) == (schedule == "cosine")
+    rates = [float(re.search(r"lr = (\S+),", line)[1]) for line in lines]
+    assert len(rates) == 30 and rates[0] == 0 and max(rates) == rates[6] == 0.5 and rates[-1] < 0.01
+    # the row of an epoch is the mean of its lines
+    losses = [float(re.search(r"loss-ce = (\S+),", line)[1]) for line in lines]
+    assert train[1][3] == pytest.approx(sum(losses[6:12]) / 6, abs=1e-5)
 
 
-def test_training_is_repeatable(tmp_path):
+def test_averages_weigh_clips_not_batches(tmp_path):
+    batches = Batches(2)
+    few = batches.batches[1]
+    batches.batches[1] = Batch(few.frames[:2], few.labels[:2])
+    model = linear(dropout=0)
+    expected = F.cross_entropy(
+        model(torch.cat([batch.frames for batch in batches])), torch.cat([batch.labels for batch in batches])
+    ).item()
+    Trainer(model, batches, schedule=constant(1e-9)).fit(1, tmp_path)
+    assert rows(tmp_path / "train_results_s0000.csv")[0][3] == pytest.approx(expected, rel=1e-5)
+
+
+def test_training_is_repeatable_whatever_the_generator_did_before(tmp_path):
     weights = []
     for name in ("one", "two"):
         model = linear()
-        Trainer(model, _Batches(), lr=0.5).fit(2, tmp_path / name)
+        torch.manual_seed(len(weights))
+        Trainer(model, Batches(), schedule=constant(0.5)).fit(2, tmp_path / name)
         weights.append(model[2].weight)
     assert torch.equal(*weights)
+    other = linear()
+    Trainer(other, Batches(), schedule=constant(0.5), seed=5).fit(2, tmp_path / "three")
+    assert not torch.equal(other[2].weight, weights[0])  # another dropout
 
 
 def test_one_step_is_nesterov_sgd(tmp_path):
     """Two steps on one batch against the update written out."""
-    batches, model = _Batches(batches=1), nn.Sequential(nn.Flatten(), nn.Linear(12, 3, bias=False))
+    batches, model = Batches(batches=1), nn.Sequential(nn.Flatten(), nn.Linear(12, 3, bias=False))
     weight, velocity = model[1].weight.detach().clone(), 0
-    for lr in (0.1, 0.05):  # half a cosine over two steps: 1, 1/2
+    for lr in (0.1, 0.05):  # half a cosine over two epochs: 1, 1/2
         leaf = weight.clone().requires_grad_()
-        nn.functional.cross_entropy(batches.batches[0].frames.flatten(1) @ leaf.T, batches.batches[0].labels).backward()
+        F.cross_entropy(batches.batches[0].frames.flatten(1) @ leaf.T, batches.batches[0].labels).backward()
         gradient = leaf.grad + 1e-2 * weight
         velocity = 0.9 * velocity + gradient
         weight = weight - lr * (gradient + 0.9 * velocity)
-    Trainer(model, batches, lr=0.1, weight_decay=1e-2).fit(2, tmp_path)
+    Trainer(
+        model,
+        batches,
+        schedule=ScheduleOptions(lr_base=0.1, schedule="cosine"),
+        optimiser=OptimiserOptions(weight_decay=1e-2),
+    ).fit(2, tmp_path)
     assert torch.allclose(model[1].weight, weight, atol=1e-6)
 
 
+def test_accumulation_equals_larger_batches(tmp_path):
+    """Five batches of 8 in steps of two: as 16, 16 and 8 clips at once."""
+    small, large = Batches(5), Batches(5)
+    groups = [large.batches[0:2], large.batches[2:4], large.batches[4:]]
+    large.batches = [
+        Batch(torch.cat([b.frames for b in group]), torch.cat([b.labels for b in group])) for group in groups
+    ]
+    models = [linear(dropout=0), linear(dropout=0)]
+    Trainer(models[0], small, schedule=constant(0.3), optimiser=OptimiserOptions(accumulate=2)).fit(2, tmp_path / "a")
+    Trainer(models[1], large, schedule=constant(0.3)).fit(2, tmp_path / "b")
+    assert torch.allclose(models[0][2].weight, models[1][2].weight, atol=1e-6)
+
+
+def test_clipping_limits_the_step(tmp_path):
+    model = linear(dropout=0)
+    before = model[2].weight.detach().clone(), model[2].bias.detach().clone()
+    options = OptimiserOptions(clip_norm=0.01, momentum=0, weight_decay=0)
+    Trainer(model, Batches(1), schedule=constant(1.0), optimiser=options).fit(1, tmp_path)
+    moved = torch.cat([(model[2].weight - before[0]).flatten(), model[2].bias - before[1]])
+    assert moved.norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    batches = _Batches()
+    batches = Batches()
     batches.batches[3].frames[0] = float("nan")
-    with pytest.raises(RuntimeError, match="epoch 0, batch 3: the loss is nan"):
+    with pytest.raises(RuntimeError, match=r"epoch 0, batch 3: the loss is nan; a lower learning rate than 0\.1"):
         Trainer(linear(), batches).fit(1, tmp_path)
     assert not list(tmp_path.glob("*.pth"))
 
 
+def test_missing_memory_is_explained(tmp_path):
+    class Greedy(nn.Linear):
+        def forward(self, frames):
+            raise torch.OutOfMemoryError("tried to allocate 80 GiB")
+
+    with pytest.raises(RuntimeError, match=r"epoch 0, batch 0: no memory for clips of \(8, 3, 1, 2, 2\).*--batch-size"):
+        Trainer(Greedy(12, 3), Batches()).fit(1, tmp_path)
+
+
+def test_data_that_do_not_fit_are_refused():
+    class Labels:
+        def __init__(self, labels):
+            self.labels, self.classes = torch.tensor(labels).numpy(), ["a"] * 9
+
+    batches = Batches()
+    model = create_model("r3d_18", num_classes=4, width=0.125)
+    batches.data = Labels([0, 8])
+    with pytest.raises(ValueError, match="has 9 classes, the network answers 4: make it with num_classes=9"):
+        Trainer(model, batches)
+    batches.data = Labels([0, -1])
+    with pytest.raises(ValueError, match="1 videos have no class"):
+        Trainer(model, batches)
+    batches.data = Labels([])
+    with pytest.raises(ValueError, match="the split is empty"):
+        Trainer(model, batches)
+    with pytest.raises(ValueError, match="no batch to learn from"):
+        Trainer(model, Batches(0))
+    with pytest.raises(ValueError, match="task='detection'"):
+        Trainer(model, Batches(), task="detection")
+
+
+def test_padding_does_not_count():
+    batch = Batches(1).batches[0]
+    padded = Batch(
+        torch.cat([batch.frames, torch.full_like(batch.frames, 9.0)]),
+        torch.cat([batch.labels, batch.labels]),
+        valid=torch.arange(16) < 8,
+    )
+    model = linear(dropout=0)
+    loss, sums = RecognitionTask().step(model, batch, Position(0, 0, 0))
+    other_loss, other_sums = RecognitionTask().step(model, padded, Position(0, 0, 0))
+    assert torch.allclose(sums, other_sums) and sums[0] == 8
+    assert other_loss.item() == pytest.approx(loss.item() / 2)  # every process divides by its rows
+    found = evaluate(model, [padded])
+    assert found.numbers.tolist() == list(range(8)) and torch.allclose(found.logits, evaluate(model, [batch]).logits)
+
+
 def test_evaluation_sees_every_clip_once_in_evaluation_mode():
     model = linear().train()
-    result = evaluate(model, _Batches(3, clips=5))
+    result = evaluate(model, Batches(3, clips=5))
     assert model.training
     assert result.numbers.tolist() == list(range(15)) and result.logits.shape == (15, 3)
-    assert torch.equal(result.logits, evaluate(model, _Batches(3, clips=5)).logits)  # no dropout
-    assert result.scores.loss == pytest.approx(nn.functional.cross_entropy(result.logits, result.labels).item())
+    assert torch.equal(result.logits, evaluate(model, Batches(3, clips=5)).logits)  # no dropout
+    assert result.loss == pytest.approx(F.cross_entropy(result.logits, result.labels).item())
     with pytest.raises(ValueError, match="no batch"):
         evaluate(model, [])
+
+
+def test_views_of_a_video_are_fused():
+    views = Batches(4, clips=6).batches  # four views of six videos, in some order
+    order = torch.tensor([3, 1, 0, 5, 2, 4])
+    labels = views[0].labels
+    batches = [Batch(view.frames[order], labels[order], order) for view in views]
+    model = linear()
+    result = evaluate(model, batches)
+    single = [evaluate(model, [batch]).logits.softmax(1) for batch in batches]
+    assert torch.allclose(result.logits.softmax(1), sum(single) / 4, atol=1e-6)
+    assert result.numbers.tolist() == list(range(6)) and torch.equal(result.labels, labels)
+
+
+def test_precise_statistics_are_those_of_the_batches():
+    batches = Batches(3)
+    model = nn.Sequential(nn.BatchNorm3d(3), nn.Flatten(), nn.Dropout(0.5), nn.Linear(12, 3))
+    model[0].momentum = 0.3
+    assert renew_statistics(model.train(), batches, 2) == 2
+    seen = [batch.frames for batch in batches.batches[:2]]
+    mean = sum(frames.mean((0, 2, 3, 4)) for frames in seen) / 2
+    variance = sum(frames.transpose(0, 1).flatten(1).var(1) for frames in seen) / 2
+    assert torch.allclose(model[0].running_mean, mean, atol=1e-6)
+    assert torch.allclose(model[0].running_var, variance, atol=1e-6)
+    assert model.training and model[2].training and model[0].momentum == 0.3
+    assert renew_statistics(linear(), batches, 2) == 0
+
+
+def test_precise_statistics_come_before_the_evaluation(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "vidseg")
+    model = nn.Sequential(nn.BatchNorm3d(3), nn.Flatten(), nn.Linear(12, 3))
+    Trainer(model, Batches(3), validation=Batches(1), evaluation=EvaluationOptions(precise_bn=2)).fit(1, tmp_path)
+    expected = nn.Sequential(nn.BatchNorm3d(3))
+    renew_statistics(expected, Batches(3), 2)
+    assert torch.allclose(model[0].running_var, expected[0].running_var)
+    assert "batch norm statistics over 2 batches" in caplog.text
+
+
+# Parameter groups
+
+
+def test_every_parameter_is_in_one_group():
+    model = create_model("srtg_r3d_18", num_classes=5, width=0.125)
+    assert classifier_names(model) == {"fc.weight", "fc.bias"}
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for options in ({}, {"fine_tune": True}, {"fine_tune": True, "decay_all": False, "fresh": ["stem.0.weight"]}):
+        groups = parameter_groups(model, weight_decay=1e-4, **options)
+        found = [names[id(parameter)] for group in groups for parameter in group["params"]]
+        assert sorted(found) == sorted(names.values())
+    by_name = {group["name"]: group for group in groups}
+    inside = {name: {names[id(p)] for p in group["params"]} for name, group in by_name.items()}
+    assert {name: group["lr_mult"] for name, group in by_name.items()} == {
+        "convolution": 0.6,
+        "convolution, no decay": 0.6,
+        "recurrent": 0.5,
+        "recurrent, no decay": 0.5,
+        "classifier": 1.0,
+        "classifier, no decay": 1.0,
+    }
+    assert inside["classifier"] == {"fc.weight", "stem.0.weight"} and inside["classifier, no decay"] == {"fc.bias"}
+    assert "stem.1.weight" in inside["convolution, no decay"] and "layer1.0.conv1.0.0.weight" in inside["convolution"]
+    assert inside["recurrent"] == {name for name in names.values() if "lstm.weight" in name}
+    assert all((group["weight_decay"] == 0) == ("no decay" in name) for name, group in by_name.items())
+
+
+def test_fine_tuning_slows_what_was_learned(tmp_path):
+    """One plain SGD step moves each group by its multiple of the whole rate."""
+
+    def moved(fine_tune):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv3d(3, 4, 1), nn.Flatten(), nn.Linear(16, 3))
+        before = [parameter.detach().clone() for parameter in model.parameters()]
+        options = OptimiserOptions(momentum=0, weight_decay=0)
+        Trainer(model, Batches(1), schedule=constant(0.1), optimiser=options, fine_tune=fine_tune).fit(1, tmp_path)
+        return [(after - start).norm().item() for after, start in zip(model.parameters(), before, strict=True)]
+
+    ratios = [slow / fast for slow, fast in zip(moved(True), moved(False), strict=True)]
+    assert ratios == pytest.approx([0.6, 0.6, 1.0, 1.0], rel=1e-4)
+
+
+def test_optimisers_of_apex_are_used_when_asked_for(tmp_path, monkeypatch):
+    import sys
+    import types
+
+    with pytest.raises(ImportError, match="needs NVIDIA apex"):
+        Trainer(linear(), Batches(), optimiser=OptimiserOptions(implementation="apex"))
+    made = []
+
+    class FusedSGD(torch.optim.SGD):
+        def __init__(self, *arguments, **options):
+            made.append(options)
+            super().__init__(*arguments, **options)
+
+    apex = types.ModuleType("apex.optimizers")
+    apex.FusedSGD = FusedSGD
+    monkeypatch.setitem(sys.modules, "apex", types.ModuleType("apex"))
+    monkeypatch.setitem(sys.modules, "apex.optimizers", apex)
+    Trainer(linear(), Batches(), optimiser=OptimiserOptions(implementation="apex")).fit(1, tmp_path)
+    assert made == [{"lr": 0.1, "momentum": 0.9, "nesterov": True}]
 
 
 # Whole runs
@@ -232,24 +454,28 @@ def root(tmp_path_factory):
     return shapes_dataset(tmp_path_factory.mktemp("engine"), videos=32)
 
 
-SHORT = ["--width", "0.125", "--frames", "4", "--size", "32", "--batch-size", "6", "--epochs", "2", "--lr", "0.05"]
+SHORT = "--width 0.125 --clip-length 4 --clip-size 32 --batch-size 6 --end-epoch 2 --lr-base 0.05 --threads 2".split()
 
 
 @pytest.fixture(scope="module")
 def run(root, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "run"
-    assert main(["train", str(root), *SHORT, "--out", str(out), "--placement", "mid", "--threads", "2"]) == 0
+    assert main(["train", str(root), *SHORT, "--out", str(out), "--placement", "mid"]) == 0
     return out
 
 
 def test_a_run_through_the_commands(root, run, capsys):
-    assert main(["test", str(run), "--json"]) == 0
+    assert main(["test", str(run), "--checkpoint", str(run / "srtg_r3d_18_last.pth"), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     held_out = open_dataset(root, "test")
     assert report == json.loads((run / "test.json").read_text())
     assert report["videos"] == len(held_out) == 16 and report["classes"] == held_out.classes
     assert [sum(row) for row in report["confusion"]] == [2] * 8
     assert len(report["mistakes"]) == 16 - round(report["top1"] * 16)
+    with (run / "mistakes.csv").open() as file:
+        assert [row["video"] for row in csv.DictReader(file)] == [row["video"] for row in report["mistakes"]]
+    sure = [mistake["probability_predicted"] for mistake in report["mistakes"]]
+    assert sure == sorted(sure, reverse=True)
     # the last row of the score table is the same evaluation
     assert rows(run / "val_results_s0000.csv")[-1][1:] == pytest.approx(
         [report[key] for key in ("top1", "top5", "loss")]
@@ -264,9 +490,10 @@ def test_a_run_through_the_commands(root, run, capsys):
 
 
 def test_report_as_a_table(run, capsys):
-    assert main(["test", str(run), "--checkpoint", str(run / "srtg_r3d_18_ep-0001.pth")]) == 0
+    assert main(["test", str(run)]) == 0
     text = capsys.readouterr().out
-    assert text.startswith("class") and "orbit_clockwise" in text and re.search(r"top-1 0\.\d+   top-5", text)
+    assert text.startswith("class") and "orbit_clockwise" in text
+    assert re.search(r"top-1 0\.\d+   top-5 .* mean class accuracy 0\.\d+ .* 1 view each", text)
 
 
 def test_an_earlier_run_is_not_lost(root, run, capsys):
@@ -277,78 +504,69 @@ def test_an_earlier_run_is_not_lost(root, run, capsys):
 
 
 def test_overwriting_leaves_no_old_checkpoint(root, tmp_path):
-    options = {"width": 0.125, "frames": 2, "size": 32, "batch_size": 8, "out": str(tmp_path), "overwrite": True}
-    train_run(TrainOptions(str(root), epochs=2, **options))
-    assert test_run(tmp_path).checkpoint.endswith("ep-0002.pth")
-    train_run(TrainOptions(str(root), epochs=1, **options))
-    assert not (tmp_path / "test.json").exists()
-    assert test_run(tmp_path).checkpoint.endswith("ep-0001.pth")
+    words = ["train", str(root), *SHORT, "--out", str(tmp_path), "--overwrite"]
+    assert main(words) == main(["test", str(tmp_path)]) == 0
+    assert (tmp_path / "test.json").exists() and (tmp_path / "srtg_r3d_18_ep-0002.pth").exists()
+    assert main([*words, "--end-epoch", "1"]) == 0
+    assert not (tmp_path / "test.json").exists() and not (tmp_path / "srtg_r3d_18_ep-0002.pth").exists()
 
 
-def test_without_official_splits_a_part_of_each_class_is_held_out(tmp_path):
-    from vidseg.engine.recognition import _splits
+def test_without_official_splits_a_part_of_each_class_is_held_out(root, tmp_path):
+    from vidseg.engine import DataOptions
+    from vidseg.engine.data import choose_splits
     from vidseg.labels import scan_catalog
 
-    root = shapes_dataset(tmp_path, videos=40, frames=4)
+    shutil.copytree(root, tmp_path / "data")
+    root = tmp_path / "data"
     (root / "catalog.db").unlink()
     scan_catalog(root)
-    train, held_out = _splits(TrainOptions(str(root)))
+    train, held_out = choose_splits(DataOptions(str(root)), seed=1)
     paths = [{part.video_path(index) for index in range(len(part))} for part in (train, held_out)]
-    assert not paths[0] & paths[1] and len(paths[0] | paths[1]) == 40
+    assert not paths[0] & paths[1] and len(paths[0] | paths[1]) == 32
     assert [int((held_out.labels == label).sum()) for label in range(8)] == [1] * 8
-    again = _splits(TrainOptions(str(root)))[1]
+    again = choose_splits(DataOptions(str(root)), seed=1)[1]
     assert {again.video_path(index) for index in range(len(again))} == paths[1]
 
 
-def test_a_run_starts_from_given_weights(root, run, tmp_path):
-    weights = str(run / "srtg_r3d_18_ep-0002.pth")
-    options = TrainOptions(
-        str(root),
-        width=0.125,
-        placement="mid",
-        frames=2,
-        size=32,
-        epochs=1,
-        lr=1e-9,
-        weights=weights,
-        out=str(tmp_path),
-    )
-    train_run(options)
+def test_transfer_takes_what_fits(root, run, tmp_path):
+    """Same classes: everything; a classifier of other classes stays fresh and learns at the whole rate."""
+    state = torch.load(run / "srtg_r3d_18_last.pth", weights_only=True)["state_dict"]
+    other = {key: value[:5] if key.startswith("fc.") else value for key, value in state.items()}
+    torch.save({"state_dict": other}, tmp_path / "five.pth")
+    words = ["train", str(root), *SHORT, "--end-epoch", "1", "--lr-base", "1e-9", "--placement", "mid"]
+    for name, weights in (("same", run / "srtg_r3d_18_last.pth"), ("five", tmp_path / "five.pth")):
+        extra = ["--fine-tune", "True", "--debug-mode", "True", "--out", str(tmp_path / name)]
+        assert main([*words, "--pretrained_3d", str(weights), *extra]) == 0
     model = create_model("srtg_r3d_18", num_classes=8, width=0.125, placement="mid")
-    load_weights(model, tmp_path / "srtg_r3d_18_ep-0001.pth")
-    assert torch.allclose(model.fc.weight, torch.load(weights, weights_only=True)["state_dict"]["fc.weight"], atol=1e-6)
-    assert "186 entries taken" in (tmp_path / "train.log").read_text()
+    load_weights(model, tmp_path / "same/srtg_r3d_18_last.pth")
+    assert torch.allclose(model.fc.weight, state["fc.weight"], atol=1e-6)
+    load_weights(model, tmp_path / "five/srtg_r3d_18_last.pth")
+    assert torch.allclose(model.stem[0].weight, state["stem.0.weight"], atol=1e-6)
+    assert not torch.allclose(model.fc.weight, state["fc.weight"], atol=1e-6)
+    log = (tmp_path / "five/train.log").read_text()
+    assert "184 entries taken" in log and "fc.weight" in log
+    assert re.search(r"group classifier: \d+ values at 1 of the rate", log)
+    assert re.search(r"group convolution: \d+ values at 0\.6 of the rate", log)
 
 
 def test_wrong_use_is_answered_in_words(root, run, tmp_path, capsys, monkeypatch):
     cases = {
-        "no network is called 'srtg_r3d18'": [
-            "train",
-            str(root),
-            "--network",
-            "srtg_r3d18",
-            "--out",
-            str(tmp_path / "a"),
-        ],
+        "no network is called 'srtg_r3d18'": ["train", str(root), "--network", "srtg_r3d18", "--out", "a"],
         "has no option 'placement'": ["train", str(root), "--network", "r3d_18", "--placement", "mid"],
-        "no split 'dev'": ["train", str(root), "--test-split", "dev", "--out", str(tmp_path / "b")],
-        "epochs=0": ["train", str(root), "--epochs", "0"],
+        "no split 'dev'": ["train", str(root), "--test-split", "dev", "--out", "b"],
+        "end_epoch=0": ["train", str(root), "--end-epoch", "0"],
+        "has 8 classes, 101 are expected": ["train", "ucf101", "--dataset", str(root), "--network", "r3d_18"],
         "not the folder of a run": ["test", str(root)],
+        "name the folder of the data set": ["train"],
+        "not there, so no run can go on with epoch 4": ["train", str(root), "--out", str(run), "--resume-epoch", "4"],
+        "exclude each other": ["train", str(root), "--resume", "--overwrite"],
+        "gpus='4': this machine has 0 GPUs": ["train", str(root), "--gpus", "4"],
     }
     monkeypatch.chdir(tmp_path)
     for message, words in cases.items():
-        assert main(words) == 2
+        assert main(words) == 2, words
         assert not list(tmp_path.iterdir())
-        assert message in capsys.readouterr().err
+        assert message in " ".join(capsys.readouterr().err.split())
     assert main(["list", "models", "srtg_r3d_?8"]) == 0
     assert capsys.readouterr().out == "srtg_r3d_18\n"
     assert main(["list", "models", "nothing"]) == 1
-
-
-def test_speed_of_reading_is_measured_on_the_real_loader(root):
-    speed = SpeedMonitor()
-    batches = iter(PlainLoader(open_dataset(root), frames=2, size=32, batch_size=4))
-    with speed.measure("r"):
-        next(batches)
-    assert speed.seconds["r"] > 0
-    batches.close()

@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from vidseg.convert import convert_videos
+    from vidseg.engine import Trainer
     from vidseg.frames import FrameDatabase, FrameWriter
     from vidseg.labels import open_dataset
     from vidseg.models import create_model, list_models, load_weights
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _HOME = {
     "FrameDatabase": "vidseg.frames",
     "FrameWriter": "vidseg.frames",
+    "Trainer": "vidseg.engine",
     "convert_videos": "vidseg.convert",
     "create_model": "vidseg.models",
     "list_models": "vidseg.models",
@@ -29,6 +31,7 @@ _PACKAGES = {"clips", "convert", "engine", "frames", "labels", "loaders", "metri
 __all__ = [
     "FrameDatabase",
     "FrameWriter",
+    "Trainer",
     "convert_videos",
     "create_model",
     "list_models",

@@ -8,10 +8,10 @@ Only the module asked for is imported, and heavy packages within `run()`: help i
 import dataclasses
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, get_args, get_origin
 
-__all__ = ["dataset2database", "main", "run_program"]
+__all__ = ["dataset2database", "main", "run_prepared", "run_program"]
 
 COMMANDS = {
     "convert": "video files to frame databases, and back",
@@ -46,7 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = f"; did you mean {close[0]!r}?" if close else ""
         print(f"vidseg: there is no command {name!r}{hint}\n\n{_overview()}", file=sys.stderr)
         return 2
-    return _run(f"vidseg {name}", importlib.import_module(f"vidseg.cli.{name}").Command, words[1:])
+    module = importlib.import_module(f"vidseg.cli.{name}")
+    if hasattr(module, "prepare"):
+        return run_prepared(f"vidseg {name}", words[1:], module.prepare)
+    return _run(f"vidseg {name}", module.Command, words[1:])
 
 
 def dataset2database(arguments: Sequence[str] | None = None) -> int:
@@ -61,12 +64,23 @@ def run_program(command: Any, arguments: Sequence[str] | None = None) -> int:
     return _run(sys.argv[0], command, list(sys.argv[1:] if arguments is None else arguments))
 
 
-def _run(program: str, command: Any, words: list[str]) -> int:
+def run_prepared(program: str, words: list[str], prepare: Callable[..., Any], name: str | None = None) -> int:
+    """Run a command whose defaults depend on its words, as `vidseg.cli.train.prepare` decides."""
+    try:
+        chosen, command, default, left = prepare(words, name)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 2
+    return _run(program if name or not chosen else f"{program} {chosen}", command, left, default=default)
+
+
+def _run(program: str, command: Any, words: list[str], *, default: Any = None) -> int:
     import tyro
 
+    chosen = {} if default is None else {"default": default}
     try:
         options = tyro.cli(
-            command, prog=program, args=_spelled_out(command, words), config=(tyro.conf.OmitArgPrefixes,)
+            command, prog=program, args=_spelled_out(command, words), config=(tyro.conf.OmitArgPrefixes,), **chosen
         )
         _start_logging()
         return int(options.run())
@@ -114,7 +128,14 @@ def _alternatives(command: Any) -> list[Any]:
 
 
 def _flags(option: Any) -> list[str]:
-    return [field.name for field in dataclasses.fields(option) if field.type in {bool, "bool"}]
+    """Names of the options that are true or false, those of groups of options included."""
+    names = []
+    for field in dataclasses.fields(option):
+        if dataclasses.is_dataclass(field.default_factory):
+            names += _flags(field.default_factory)
+        elif field.type in {bool, "bool"}:
+            names.append(field.name)
+    return names
 
 
 def _start_logging() -> None:

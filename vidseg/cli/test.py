@@ -12,12 +12,15 @@ __all__ = ["Command"]
 
 @dataclass(frozen=True)
 class Command:
-    """Evaluate the run in the folder RUN on its held-out videos: scores by class, confusions, mistakes."""
+    """Evaluate the run in the folder RUN on its held-out videos: scores by class, confusions, mistakes.
+
+    Leaves test.json and mistakes.csv in the folder.
+    """
 
     run_folder: Annotated[Positional[str], arg(metavar="RUN")]
     """Folder that `vidseg train` left."""
     checkpoint: str | None = None
-    """Weights to test; default: the last ones of the run."""
+    """Weights to test; default: the best ones of the run, else its last ones."""
     dataset: str | None = None
     """Another data set than the run's, with the same classes."""
     split: str | None = None

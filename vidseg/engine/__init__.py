@@ -1,27 +1,67 @@
 """Training and evaluation: the loop, its monitors, its files.
 
-`TrainOptions` is importable without torch, for the commands' help; the rest is loaded on first use.
+The options are importable without torch, for the commands' help; the rest is loaded on first use.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from vidseg.engine.options import TrainOptions
+from vidseg.engine.options import (
+    CheckpointOptions,
+    DataOptions,
+    DeviceOptions,
+    EvaluationOptions,
+    MonitorOptions,
+    NetworkOptions,
+    OptimiserOptions,
+    RunOptions,
+    ScheduleOptions,
+    TrainOptions,
+)
 
 if TYPE_CHECKING:
     from vidseg.engine.evaluation import Evaluation, evaluate
-    from vidseg.engine.recognition import TestReport, test_run, train_run
+    from vidseg.engine.recognition import RecognitionTask
+    from vidseg.engine.runs import train_run
+    from vidseg.engine.schedules import Schedule
+    from vidseg.engine.task import Position, Task
+    from vidseg.engine.testing import TestReport, test_run
     from vidseg.engine.trainer import Trainer
 
-__all__ = ["Evaluation", "TestReport", "TrainOptions", "Trainer", "evaluate", "test_run", "train_run"]
+__all__ = [
+    "CheckpointOptions",
+    "DataOptions",
+    "DeviceOptions",
+    "Evaluation",
+    "EvaluationOptions",
+    "MonitorOptions",
+    "NetworkOptions",
+    "OptimiserOptions",
+    "Position",
+    "RecognitionTask",
+    "RunOptions",
+    "Schedule",
+    "ScheduleOptions",
+    "Task",
+    "TestReport",
+    "TrainOptions",
+    "Trainer",
+    "evaluate",
+    "test_run",
+    "train_run",
+]
 
 _HOME = {
     "Evaluation": "evaluation",
-    "TestReport": "recognition",
+    "Position": "task",
+    "RecognitionTask": "recognition",
+    "Schedule": "schedules",
+    "Task": "task",
+    "TestReport": "testing",
     "Trainer": "trainer",
     "evaluate": "evaluation",
-    "test_run": "recognition",
-    "train_run": "recognition",
+    "test_run": "testing",
+    "train_run": "runs",
 }
 
 

@@ -1,18 +1,21 @@
-"""Evaluation of a classifier: every video once, scores over all of them."""
+"""Evaluation of a classifier: every video once, its views fused, scores over all videos and all processes."""
+
+from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidseg.engine.monitors import Scores, epoch_line
-from vidseg.loaders import Batch
-from vidseg.metrics import top_k_hits
+from vidseg.engine.distributed import gather_rows
+from vidseg.metrics import fuse_views, top_k_hits
 
-__all__ = ["Evaluation", "batch_scores", "evaluate"]
+__all__ = ["Evaluation", "evaluate"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +29,7 @@ class Evaluation:
     labels: Tensor
     """Int64 (N,)."""
     numbers: Tensor
-    """Int64 (N,): the videos, as indices into the data set."""
+    """Int64 (N,): the videos, as indices into the data set, rising."""
 
     @property
     def predictions(self) -> Tensor:
@@ -34,43 +37,82 @@ class Evaluation:
         return self.logits.argmax(dim=1)
 
     @property
-    def scores(self) -> Scores:
-        """Top-1, top-5 and mean cross entropy over all videos."""
-        return batch_scores(self.logits, self.labels)
+    def top1(self) -> float:
+        """Share of videos whose class has the highest score."""
+        return top_k_hits(self.logits, self.labels, 1).double().mean().item()
 
+    @property
+    def top5(self) -> float:
+        """Share of videos whose class is among the five highest scores."""
+        return top_k_hits(self.logits, self.labels, 5).double().mean().item()
 
-def batch_scores(logits: Tensor, labels: Tensor) -> Scores:
-    """Scores of logits (B, K) for classes (B,)."""
-    top1, top5 = (top_k_hits(logits, labels, k).double().mean().item() for k in (1, 5))
-    return Scores(top1=top1, top5=top5, loss=F.cross_entropy(logits, labels).item())
+    @property
+    def loss(self) -> float:
+        """Mean cross entropy."""
+        return F.cross_entropy(self.logits, self.labels).item()
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """(top-1, top-5, loss)."""
+        return (self.top1, self.top5, self.loss)
+
+    @property
+    def quality(self) -> float:
+        """Top-1."""
+        return self.top1
 
 
 def evaluate(
-    model: nn.Module, loader: Iterable[Batch], *, device: torch.device | str = "cpu", log: tuple[int, int] | None = None
+    model: nn.Module,
+    loader: Iterable[Any],
+    *,
+    device: torch.device | str = "cpu",
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    fuse: Literal["softmax", "logits"] = "softmax",
+    progress: Callable[[int, Evaluation], None] | None = None,
 ) -> Evaluation:
     """Run `model` over every batch of `loader`, in evaluation mode; its mode is restored afterwards.
 
     Args:
         model: clips (B, 3, T, H, W) -> logits (B, K).
-        loader: batches in any order.
+        loader: batches in any order, several views of a video included; clips that are not `valid` do not count.
         device: where the model is.
-        log: (epoch, n): log the averages so far under that epoch's number, every n batches.
+        context: made around each forward pass, such as an autocast.
+        fuse: how the views of a video become one: mean of their probabilities, or of their logits.
+        progress: called after each batch with its number and that batch's evaluation.
+
+    Raises:
+        ValueError: the loader has no batch.
     """
     training = model.training
     model.eval()
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    parts: list[tuple[Tensor, ...]] = []
     try:
         with torch.inference_mode():
             for index, batch in enumerate(loader):
-                parts.append((model(batch.frames.to(device)).float().cpu(), batch.labels, batch.numbers))
-                if log is not None and (index + 1) % log[1] == 0:
-                    logger.info(epoch_line("val", log[0], _joined(parts).scores, iteration=index))
+                with context():
+                    logits = model(batch.to(device).frames)
+                valid = getattr(batch, "valid", torch.ones(len(batch), dtype=torch.bool))
+                parts.append((logits.float().cpu(), batch.labels, batch.numbers, valid))
+                if progress is not None and valid.any():
+                    progress(index, Evaluation(*(column[valid] for column in parts[-1][:3])))
     finally:
         model.train(training)
     if not parts:
-        raise ValueError("the loader has no batch to evaluate")
-    return _joined(parts)
+        raise ValueError("the loader has no batch to evaluate: is the split empty?")
+    columns = [torch.cat(column).to(device) for column in zip(*parts, strict=True)]
+    logits, labels, numbers, valid = (gather_rows(column).cpu() for column in columns)
+    if not bool(valid.any()):
+        raise ValueError("the loader has no valid clip to evaluate")
+    return _by_video(logits[valid], labels[valid], numbers[valid], fuse=fuse)
 
 
-def _joined(parts: list[tuple[Tensor, Tensor, Tensor]]) -> Evaluation:
-    return Evaluation(*(torch.cat(column) for column in zip(*parts, strict=True)))
+def _by_video(logits: Tensor, labels: Tensor, numbers: Tensor, *, fuse: Literal["softmax", "logits"]) -> Evaluation:
+    """One row for each video, ordered by number."""
+    videos, places = numbers.unique(return_inverse=True)
+    of_video = torch.empty(len(videos), dtype=torch.int64).scatter_(0, places, labels)
+    if len(videos) == len(numbers):  # one view each: the logits themselves
+        ordered = torch.empty_like(logits)
+        ordered[places] = logits
+        return Evaluation(ordered, of_video, videos)
+    return Evaluation(fuse_views(logits, places, how=fuse), of_video, videos)

@@ -4,20 +4,23 @@ import csv
 import logging
 import re
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 
 __all__ = [
     "ScoreTable",
-    "Scores",
     "SpeedMonitor",
-    "epoch_line",
+    "Speeds",
     "iteration_line",
     "paint_speeds",
+    "progress_bar",
     "run_log",
     "scientific",
     "time_line",
@@ -26,15 +29,8 @@ __all__ = [
 # clips per second below which a speed is shown red, yellow; green above (reading, forward, backward)
 _LIMITS = {"r": (100, 3000), "f": (50, 300), "b": (20, 200)}
 _RED, _YELLOW, _GREEN, _RESET = "\033[91m", "\033[93m", "\033[92m", "\033[0m"
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of one batch or of many: fractions of hits, and the loss."""
-
-    top1: float
-    top5: float
-    loss: float
+_STARVED = 0.1
+"""Share of an iteration that the loop may wait for the loader before it is said to be what limits the run."""
 
 
 def scientific(value: float) -> str:
@@ -43,31 +39,87 @@ def scientific(value: float) -> str:
     return f"{mantissa}e{int(exponent):+d}"
 
 
-class SpeedMonitor:
-    """Clips per second of the three parts of the last iteration.
+@dataclass(frozen=True)
+class Speeds:
+    """Seconds that one batch took: to make, waiting for it, forward, backward."""
 
-    r: batch size over the time that the loop waited for the loader (a loader that is ahead shows a large number);
-    f: over copy to the device, forward pass and loss; b: over backward pass and optimiser step. On an accelerator each
-    part ends with a synchronisation, so that none is charged for another's work.
+    clips: int
+    """Clips of the batch over all processes."""
+    fill: float | None = None
+    """That the loader's threads took to make it, whether somebody waited or not; None where the loader does not say."""
+    wait: float = 0.0
+    """That the loop waited for it."""
+    forward: float | None = None
+    """Copy to the device, forward pass, loss; None until the device has told."""
+    backward: float | None = None
+    """Backward pass, exchange of gradients, step of the optimiser."""
+
+    def text(self) -> str:
+        """ "Speed (r=1.53e+5 f=9.84e+1 b=1.78e+1) clip/sec"; evaluation has no b."""
+        # A loader that does not say what it could do has at least done this.
+        seconds = {"r": self.wait if self.fill is None else self.fill, "f": self.forward, "b": self.backward}
+        known = {part: value for part, value in seconds.items() if value is not None}
+        speeds = " ".join(f"{part}={scientific(self.clips / max(value, 1e-9))}" for part, value in known.items())
+        return f"Speed ({speeds}) clip/sec"
+
+    def limit(self) -> str:
+        """What the run would gain most from: "reading", "forward" or "backward", and the share of waiting."""
+        forward, backward = self.forward or 0.0, self.backward or 0.0
+        share = self.wait / max(self.wait + forward + backward, 1e-9)
+        name = "reading" if share > _STARVED else "forward" if forward > backward else "backward"
+        return f"limit = {name} (waited {share:.0%})"
+
+
+class SpeedMonitor:
+    """Speeds of the iterations, measured without making the device wait.
+
+    On an accelerator the borders of forward and backward pass are marked by events in its queue, which are read when it
+    has passed them, so the numbers shown are those of the latest finished iteration. On the CPU they are times.
+
+    Args:
+        device: where the model computes.
     """
 
     def __init__(self, device: torch.device | str = "cpu"):
         self._device = torch.device(device)
-        self.seconds = {"r": 0.0, "f": 0.0, "b": 0.0}
+        self._timed = self._device.type == "cpu"
+        self._marks: list[Any] = []
+        self._open: deque[list[Any]] = deque()
+        self._passes: tuple[float | None, float | None] = (None, None)
 
-    @contextmanager
-    def measure(self, part: str) -> Iterator[None]:
-        """Time one part: "r", "f" or "b"."""
-        start = time.perf_counter()
-        yield
-        if self._device.type != "cpu":
-            torch.accelerator.synchronize(self._device)
-        self.seconds[part] = time.perf_counter() - start
+    def start(self) -> None:
+        """The batch is here: its copy to the device begins."""
+        self._marks = [self._mark()]
 
-    def text(self, clips: int, parts: str = "rfb") -> str:
-        """ "Speed (r=1.53e+5 f=9.84e+1 b=1.78e+1) clip/sec" for a batch of `clips`."""
-        speeds = " ".join(f"{part}={scientific(clips / max(self.seconds[part], 1e-9))}" for part in parts)
-        return f"Speed ({speeds}) clip/sec"
+    def turn(self) -> None:
+        """The loss is computed: the backward pass begins."""
+        self._marks.append(self._mark())
+
+    def stop(self) -> None:
+        """The step is done."""
+        self._open.append([*self._marks, self._mark()])
+        self._collect()
+
+    def speeds(self, clips: int, *, wait: float, fill: float | None = None) -> Speeds:
+        """The latest numbers for a batch of `clips`."""
+        self._collect()
+        return Speeds(clips, fill, wait, *self._passes)
+
+    def _mark(self) -> Any:
+        if self._timed:
+            return time.perf_counter()
+        event = torch.Event(self._device, enable_timing=True)
+        event.record()
+        return event
+
+    def _collect(self) -> None:
+        while self._open and (self._timed or self._open[0][-1].query()):
+            marks = self._open.popleft()
+            seconds = [
+                after - before if self._timed else before.elapsed_time(after) / 1000
+                for before, after in pairwise(marks)
+            ]
+            self._passes = (seconds[0], seconds[1] if len(seconds) > 1 else None)
 
 
 def paint_speeds(line: str) -> str:
@@ -84,14 +136,13 @@ def paint_speeds(line: str) -> str:
     return head + speed + re.sub(r"\b([rfb])=(\S+)", paint, inside) + close + tail
 
 
-def iteration_line(*, epoch: int, batch: int, speed: str, scores: Scores, shape: Sequence[int], lr: float) -> str:
-    """One training iteration; `shape` is (B, C, T, H, W)."""
+def iteration_line(
+    *, epoch: int, batch: int, speed: str, scores: str, shape: Sequence[int], lr: float, extra: Sequence[str] = ()
+) -> str:
+    """One training iteration; `shape` is (B, C, T, H, W), `extra` comes after what was published."""
     clips, *rest = shape
-    return (
-        f"Epoch {f'[{epoch}]':<5} Batch {f'[{batch}]':<6} {speed}  "
-        f"loss-ce = {scores.loss:.5f}, top1 = {scores.top1:.5f}, top5 = {scores.top5:.5f}, "
-        f"batch_size = ({clips:5d},{','.join(map(str, rest))}), lr = {scientific(lr)}"
-    )
+    size = f"batch_size = ({clips:5d},{','.join(map(str, rest))}), lr = {scientific(lr)}"
+    return f"Epoch {f'[{epoch}]':<5} Batch {f'[{batch}]':<6} {speed}  " + ", ".join([scores, size, *extra])
 
 
 def time_line(epoch: int, seconds: float) -> str:
@@ -99,29 +150,21 @@ def time_line(epoch: int, seconds: float) -> str:
     return f"Epoch [{epoch}]   time cost: {seconds:.2f} sec ({seconds / 3600:.2f} h)"
 
 
-def epoch_line(kind: str, epoch: int, scores: Scores, *, iteration: int | None = None) -> str:
-    """Averages over an epoch; kind: "train" or "val". With `iteration`, over the evaluation so far."""
-    if kind == "train":
-        head, equals = f"Epoch [{epoch}]  (train)", ": "
-    else:
-        part = "" if iteration is None else f" Iteration [{iteration}]:"
-        head, equals = f"Epoch [{epoch}]:{part}  (val)", " "
-    return (
-        f"{head}  average top-1 acc: {scores.top1:.5f}   average top-5 acc: {scores.top5:.5f}   "
-        f"average loss{equals}{scores.loss:.5f}"
-    )
-
-
 class ScoreTable:
-    """A CSV file Epoch,Top1,Top5,Loss: one row for each epoch (from 0), scores as fractions in full precision."""
+    """A CSV file with one row for each epoch (from 0), scores in full precision.
 
-    def __init__(self, path: Path):
+    Args:
+        path: replaced if it is there.
+        columns: titles after "Epoch", such as Top1,Top5,Loss.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str]):
         self.path = path
-        self._write("w", ["Epoch", "Top1", "Top5", "Loss"])
+        self._write("w", ["Epoch", *columns])
 
-    def append(self, epoch: int, scores: Scores) -> None:
+    def append(self, epoch: int, scores: Sequence[float]) -> None:
         """Add the row of one epoch."""
-        self._write("a", [epoch, scores.top1, scores.top5, scores.loss])
+        self._write("a", [epoch, *scores])
 
     def _write(self, mode: str, row: Sequence[object]) -> None:
         with self.path.open(mode, newline="") as file:
@@ -140,11 +183,27 @@ class _Painter(logging.Formatter):
 
 
 @contextmanager
-def run_log(path: Path) -> Iterator[None]:
+def progress_bar(total: int, title: str, *, shown: bool = True) -> Iterator[Any]:
+    """A bar below the log lines; nothing where stderr is not a terminal."""
+    import sys
+
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    shown = shown and sys.stderr.isatty()
+    with ExitStack() as stack:
+        if shown:
+            stack.enter_context(logging_redirect_tqdm())
+        yield stack.enter_context(tqdm(total=total, desc=title, unit="batch", leave=False, disable=not shown))
+
+
+@contextmanager
+def run_log(path: Path, *, append: bool = False, debug: bool = False) -> Iterator[None]:
     """Write vidseg's log to `path` as well, and colour the speeds on handlers that write to a terminal."""
     package = logging.getLogger("vidseg")
     level = package.level
-    file = logging.FileHandler(path, mode="w", encoding="utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = logging.FileHandler(path, mode="a" if append else "w", encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s: %(message)s", "%Y-%m-%d %H:%M:%S"))
     terminals = [
         handler
@@ -155,8 +214,9 @@ def run_log(path: Path) -> Iterator[None]:
     for handler, formatter in zip(terminals, plain, strict=True):
         handler.setFormatter(_Painter(formatter))
     package.addHandler(file)
-    if package.getEffectiveLevel() > logging.INFO:
-        package.setLevel(logging.INFO)
+    wanted = logging.DEBUG if debug else logging.INFO
+    if package.getEffectiveLevel() > wanted:
+        package.setLevel(wanted)
     try:
         yield
     finally:

@@ -1,156 +1,451 @@
-"""The training loop of recognition: SGD, one learning rate schedule, an evaluation and a checkpoint each epoch."""
+"""The training loop: batches in, steps out, an evaluation and checkpoints by epoch, and going on where a run stopped.
+
+What is learned and scored is the task's business, the learning rate the schedule's, float16 the precision's. The loop
+never waits for an accelerator: scores of a batch are read when the next one is on its way.
+"""
+
+from __future__ import annotations
 
 import logging
 import math
-import os
 import time
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
-from torch import nn
-from torch.nn import functional as F
+from torch import Tensor, nn
 
-from vidseg.engine.evaluation import Evaluation, batch_scores, evaluate
-from vidseg.engine.monitors import Scores, ScoreTable, SpeedMonitor, epoch_line, iteration_line, time_line
-from vidseg.loaders import Batch, PlainLoader
+from vidseg.clips.random import uniform
+from vidseg.engine import distributed
+from vidseg.engine.checkpoints import CheckpointFolder, read_checkpoint
+from vidseg.engine.monitors import (
+    ScoreTable,
+    SpeedMonitor,
+    iteration_line,
+    progress_bar,
+    time_line,
+)
+from vidseg.engine.optimisers import make_optimiser, parameter_groups, set_rates
+from vidseg.engine.options import (
+    CheckpointOptions,
+    DeviceOptions,
+    EvaluationOptions,
+    MonitorOptions,
+    OptimiserOptions,
+    OptLevel,
+    ScheduleOptions,
+)
+from vidseg.engine.precise_norm import renew_statistics
+from vidseg.engine.precision import ApexPrecision, make_precision
+from vidseg.engine.recognition import RecognitionTask
+from vidseg.engine.schedules import Schedule
+from vidseg.engine.task import Position, Result, Task, means
 
-__all__ = ["Trainer", "save_checkpoint"]
+__all__ = ["Trainer"]
 
 logger = logging.getLogger(__name__)
 
 
-def save_checkpoint(path: Path, content: dict[str, object]) -> None:
-    """Write a checkpoint that is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+@dataclass
+class _Progress:
+    """Where a run stands."""
+
+    epoch: int = 0
+    batch: int = 0
+    sums: Tensor | None = None
+    best: float | None = None
+
+
+@dataclass(frozen=True)
+class _Iteration:
+    """An iteration whose scores the device may still be computing."""
+
+    batch: int
+    values: Tensor
+    """[number of samples, sums of scores, loss scale], on its way to the CPU."""
+    arrived: torch.Event | None
+    rate: float
+    shape: tuple[int, ...]
+    wait: float
+    fill: float | None
 
 
 class Trainer:
-    """Train a classifier with SGD (Nesterov momentum) and cross entropy.
+    """Train a model on a loader's batches.
 
     Args:
-        model: clips (B, 3, T, H, W) -> logits (B, K); moved to `device`.
-        loader: training batches.
+        model: what the task says; moved to `device` and cast as the opt level says, in place.
+        loader: training batches with `set_epoch` and `len`; with `state_dict` and `load_state_dict` a run goes on in
+            the middle of an epoch without reading what it has seen.
+        task: "recognition", or an object with the methods of `vidseg.engine.Task`.
+        opt_level: O0 (float32), O1, O2, O3 or bf16, see `vidseg.engine.precision`.
+        multigrid: a schedule of shapes with `lr_factor(epoch, batch)`, whose shapes the loader has; True makes it for a
+            `ClipLoader` (long and short cycles).
         validation: held-out batches, or None.
         name: of the network, for the checkpoints.
-        lr: highest learning rate.
-        schedule: "cosine" falls from it to 0; "one-cycle" rises to it for 30 % of the run first.
-        momentum: of SGD.
-        weight_decay: L2 penalty.
-        device: where to compute.
-        log_every: iterations between log lines.
-        test_every: epochs between evaluations.
-        save_every: epochs between checkpoints.
+        seed: of dropout; the loader has its own.
+        device: where to compute; None takes the accelerator, or the CPU without one.
+        optimiser: how a gradient becomes a step.
+        schedule: the learning rate.
+        devices: further options of the device; its `opt_level` and `gpus` do not count here.
+        evaluation: when to evaluate, and precise batch norm.
+        checkpoints: what is kept.
+        monitors: what is told.
+        fine_tune: see `NetworkOptions.fine_tune`.
+        fresh: names of parameters that no checkpoint filled, for `fine_tune`.
+
+    Raises:
+        ValueError: options that contradict each other, or model and loader that do not fit.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        loader: PlainLoader,
+        loader: Any,
         *,
-        validation: PlainLoader | None = None,
+        task: str | Task = "recognition",
+        opt_level: OptLevel = "O0",
+        multigrid: Any = False,
+        validation: Any = None,
         name: str = "model",
-        lr: float = 0.1,
-        schedule: Literal["cosine", "one-cycle"] = "cosine",
-        momentum: float = 0.9,
-        weight_decay: float = 1e-4,
-        device: torch.device | str = "cpu",
-        log_every: int = 1,
-        test_every: int = 1,
-        save_every: int = 1,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        optimiser: OptimiserOptions | None = None,
+        schedule: ScheduleOptions | None = None,
+        devices: DeviceOptions | None = None,
+        evaluation: EvaluationOptions | None = None,
+        checkpoints: CheckpointOptions | None = None,
+        monitors: MonitorOptions | None = None,
+        fine_tune: bool = False,
+        fresh: Collection[str] = (),
     ):
-        self.model = model.to(device)
-        self.loader, self.validation, self.name = loader, validation, name
-        self.lr, self.schedule = lr, schedule
-        self.device = torch.device(device)
-        self.log_every, self.test_every, self.save_every = log_every, test_every, save_every
-        self.optimizer = torch.optim.SGD(
-            model.parameters(), lr=lr, momentum=momentum, nesterov=momentum > 0, weight_decay=weight_decay
+        self.optimiser_options, self.schedule = optimiser or OptimiserOptions(), schedule or ScheduleOptions()
+        self.evaluation, self.monitors = evaluation or EvaluationOptions(), monitors or MonitorOptions()
+        self.checkpoints, devices = checkpoints or CheckpointOptions(), devices or DeviceOptions()
+        self.device = torch.device(device) if device is not None else distributed.join_group()
+        self.task = _task(task, self.optimiser_options)
+        self.task.check(model, loader)
+        if len(loader) == 0:
+            raise ValueError("the loader has no batch to learn from: is the split empty?")
+        if validation is not None:
+            self.task.check(model, validation)
+        self.loader, self.validation, self.multigrid = loader, validation, multigrid or None
+        self.name, self.seed = name, seed
+        self.model = model.to(self.device)
+        if devices.sync_bn:
+            distributed.synchronise_norms(self.model)
+        groups = parameter_groups(
+            self.model,
+            weight_decay=self.optimiser_options.weight_decay,
+            decay_all=self.optimiser_options.decay_all,
+            fine_tune=fine_tune,
+            fresh=fresh,
         )
+        self.precision = make_precision(opt_level, self.device, amp=devices.amp)
+        groups = self.precision.prepare(self.model, groups)
+        self.optimiser = make_optimiser(groups, self.optimiser_options, rate=self.schedule.lr_base)
+        if isinstance(self.precision, ApexPrecision):
+            self.precision.attach(self.model, self.optimiser)
+        # Gradients are exchanged by the wrapped model; checkpoints and evaluation use the model itself.
+        self._wrapped = distributed.wrap_model(self.model, self.device)
+        self._speed = SpeedMonitor(self.device)
+        for group in groups:
+            values = sum(parameter.numel() for parameter in group["params"])
+            logger.debug("group %s: %d values at %g of the rate", group["name"], values, group["lr_mult"])
 
-    def fit(self, epochs: int, out: str | Path) -> Evaluation | None:
+    def fit(
+        self,
+        epochs: int,
+        out: str | Path,
+        *,
+        resume: bool | str | Path = False,
+        record: Mapping[str, Any] | None = None,
+    ) -> Result | None:
         """Train, and leave checkpoints `<name>_ep-%04d.pth` and score tables in the folder `out`.
+
+        Args:
+            epochs: passes over the loader; with `resume`, those of the earlier run included.
+            out: folder of the run.
+            resume: go on from a checkpoint: True takes the folder's last one, or starts where there is none.
+            record: plain data to keep in the checkpoints, such as options and class names.
 
         Returns:
             The evaluation after the last epoch, None without held-out batches.
 
         Raises:
-            RuntimeError: the loss is not finite.
+            RuntimeError: the loss is not finite, or memory has run out; says in which batch.
+            ValueError: the checkpoint is of another network, or further than `epochs`.
         """
-        out = Path(out)
-        out.mkdir(parents=True, exist_ok=True)
-        scheduler = self._scheduler(epochs * len(self.loader))
-        train_scores = ScoreTable(out / "train_results_s0000.csv")
-        val_scores = ScoreTable(out / "val_results_s0000.csv") if self.validation is not None else None
+        folder, schedule = CheckpointFolder(out, self.name, self.checkpoints), Schedule(self.schedule, epochs)
+        progress = self._restore(folder, epochs, resume)
+        content = {"random": {"seed": self.seed}, "record": dict(record or {})}
+        content["schedule"] = {"epochs": epochs, **asdict(self.schedule), **asdict(self.optimiser_options)}
+        folder.folder.mkdir(parents=True, exist_ok=True)
+        tables = {}
+        if distributed.is_first():
+            kinds = ("train",) if self.validation is None else ("train", "val")
+            tables = {
+                kind: ScoreTable(folder.folder / f"{kind}_results_s{progress.epoch:04d}.csv", self.task.columns)
+                for kind in kinds
+            }
         result = None
-        for epoch in range(epochs):
-            last = epoch == epochs - 1
-            start = time.perf_counter()
-            scores = self._train_epoch(epoch, scheduler)
-            logger.info(time_line(epoch, time.perf_counter() - start))
-            logger.info(epoch_line("train", epoch, scores))
-            train_scores.append(epoch, scores)
-            if self.validation is not None and val_scores is not None and (last or (epoch + 1) % self.test_every == 0):
-                result = evaluate(self.model, self.validation, device=self.device, log=(epoch, self.log_every))
-                logger.info(epoch_line("val", epoch, result.scores))
-                val_scores.append(epoch, result.scores)
-            if last or (epoch + 1) % self.save_every == 0:
-                content = {
-                    "epoch": epoch + 1,
-                    "state_dict": self.model.state_dict(),
-                    "optimizer": self.optimizer.state_dict(),
-                }
-                save_checkpoint(out / f"{self.name}_ep-{epoch + 1:04d}.pth", content)
+        with self._board(folder.folder) as board:
+            while progress.epoch < epochs:
+                epoch, start = progress.epoch, time.perf_counter()
+                scores = self._train_epoch(progress, schedule, folder, content, board)
+                self._say(time_line(epoch, time.perf_counter() - start))
+                self._tell("train", epoch, scores, tables, board)
+                last, better = epoch == epochs - 1, False
+                if self.validation is not None and (last or (epoch + 1) % self.evaluation.test_every == 0):
+                    result = self._evaluate(epoch)
+                    self._tell("val", epoch, result.values, tables, board, result)
+                    better = progress.best is None or result.quality > progress.best
+                    progress.best = result.quality if better else progress.best
+                progress.epoch, progress.batch, progress.sums = epoch + 1, 0, None
+                numbered = last or (epoch + 1) % self.checkpoints.save_frequency == 0
+                self._save(folder, progress, content, numbered=numbered, best=better)
         return result
 
-    def _scheduler(self, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-        if self.schedule == "cosine":
-            return torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, steps)
-        # The momentum stays as it is: cycling it is a second experiment.
-        return torch.optim.lr_scheduler.OneCycleLR(self.optimizer, self.lr, total_steps=steps, cycle_momentum=False)
-
-    def _train_epoch(self, epoch: int, scheduler: torch.optim.lr_scheduler.LRScheduler) -> Scores:
-        """One pass over the loader; averages over its clips."""
+    def _train_epoch(
+        self,
+        progress: _Progress,
+        schedule: Schedule,
+        folder: CheckpointFolder,
+        content: Mapping[str, Any],
+        board: Any,
+    ) -> tuple[float, ...]:
+        """The rest of an epoch; scores over all its clips."""
         self.model.train()
-        self.loader.set_epoch(epoch)
-        speed = SpeedMonitor(self.device)
-        top1 = top5 = total = clips = 0.0
-        batches = iter(self.loader)
-        for index in range(len(self.loader)):
-            with speed.measure("r"):
-                batch = next(batches)
-            lr = self.optimizer.param_groups[0]["lr"]
-            scores = self._step(batch, speed)
-            scheduler.step()
-            if not math.isfinite(scores.loss):
-                raise RuntimeError(
-                    f"epoch {epoch}, batch {index}: the loss is {scores.loss}; a learning rate below {self.lr} may help"
-                )
-            if index % self.log_every == 0:
-                shape, text = batch.frames.shape, speed.text(len(batch))
-                logger.info(iteration_line(epoch=epoch, batch=index, speed=text, scores=scores, shape=shape, lr=lr))
-            clips += len(batch)
-            top1 += scores.top1 * len(batch)
-            top5 += scores.top5 * len(batch)
-            total += scores.loss * len(batch)
-        return Scores(top1 / clips, top5 / clips, total / clips)
+        self.loader.set_epoch(progress.epoch)
+        batches, unread = len(self.loader), deque[_Iteration]()
+        lag = 0 if self.device.type == "cpu" else 1
+        with progress_bar(batches, f"epoch {progress.epoch}", shown=distributed.is_first()) as bar:
+            bar.update(progress.batch)
+            for index, batch, wait in self._batches(progress.batch):
+                rate = schedule.rate(progress.epoch + index / batches)
+                if self.multigrid is not None:
+                    rate *= self.multigrid.lr_factor(progress.epoch, index)
+                if board is not None and index == 0:
+                    board.clips(progress.epoch, batch)
+                position = Position(self.seed, progress.epoch, index)
+                values, stepped = self._step(batch, position, batches, rate)
+                unread.append(self._unread(index, values, rate, batch, wait))
+                while len(unread) > lag:
+                    self._read(unread.popleft(), progress, batches, board)
+                every = self.checkpoints.checkpoint_every
+                if every and stepped and (index + 1) % every == 0 and index + 1 < batches:
+                    while unread:
+                        self._read(unread.popleft(), progress, batches, board)
+                    self._save(folder, progress, content)
+                bar.update()
+            while unread:
+                self._read(unread.popleft(), progress, batches, board)
+        assert progress.sums is not None
+        return means(progress.sums)
 
-    def _step(self, batch: Batch, speed: SpeedMonitor) -> Scores:
-        """One iteration; the scores of its batch."""
-        with speed.measure("f"):
+    def _batches(self, first: int) -> Iterator[tuple[int, Any, float]]:
+        """(number, batch, seconds waited for it) of the epoch's batches from `first` on."""
+        iterator = iter(self.loader)
+        skip = 0 if first == 0 or hasattr(self.loader, "load_state_dict") else first
+        with closing(iterator) if hasattr(iterator, "close") else nullcontext():
+            for index in range(first - skip, len(self.loader)):
+                start = time.perf_counter()
+                batch = next(iterator)
+                wait = time.perf_counter() - start
+                if index >= first:
+                    yield index, batch, wait
+
+    def _step(self, batch: Any, position: Position, batches: int, rate: float) -> tuple[Tensor, bool]:
+        """One iteration: [number of samples, sums, loss scale] over all processes, and whether the weights moved."""
+        size = self.optimiser_options.accumulate
+        first = position.batch - position.batch % size
+        share = 1 / min(size, batches - first)
+        final = position.batch + 1 == min(first + size, batches)
+        set_rates(self.optimiser, rate)
+        # Dropout is a function of the position, so a run that goes on needs no generator's state.
+        number = position.batch * distributed.world_size() + distributed.rank()
+        torch.manual_seed(int(uniform(position.seed, position.epoch, [number], purpose="dropout")[0, 0] * 2**53))
+        self._speed.start()
+        with self._explained(position, batch):
             batch = batch.to(self.device)
-            logits = self.model(batch.frames)
-            loss = F.cross_entropy(logits, batch.labels)
-        with speed.measure("b"):
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-        return batch_scores(logits.detach(), batch.labels)
+            with nullcontext() if final else distributed.without_exchange(self._wrapped):
+                with self.precision.forward():
+                    loss, sums = self.task.step(self._wrapped, batch, position)
+                self._speed.turn()
+                self.precision.backward(loss * share)
+            if final:
+                norm = self.precision.step(self.model, self.optimiser, clip_norm=self.optimiser_options.clip_norm)
+                if norm is not None:
+                    logger.debug("epoch %d, batch %d: norm of the gradient %s", position.epoch, position.batch, norm)
+        self._speed.stop()
+        return torch.cat([distributed.sum_over_group(sums), self.precision.scale()]), final
+
+    def _unread(self, index: int, values: Tensor, rate: float, batch: Any, wait: float) -> _Iteration:
+        """Start to copy an iteration's values to the CPU."""
+        event = None
+        if self.device.type != "cpu":
+            values = values.to("cpu", non_blocking=True)
+            event = torch.Event(self.device)
+            event.record()
+        shape = (len(batch) * distributed.world_size(), *batch.frames.shape[1:])
+        return _Iteration(index, values, event, rate, shape, wait, getattr(batch, "fill_seconds", None))
+
+    def _read(self, iteration: _Iteration, progress: _Progress, batches: int, board: Any) -> None:
+        """Take the scores of an iteration into account, and tell them."""
+        if iteration.arrived is not None:
+            iteration.arrived.synchronize()
+        sums, scale = iteration.values[:-1].double(), float(iteration.values[-1])
+        scores, epoch = means(sums), progress.epoch
+        if not all(map(math.isfinite, scores)):
+            raise RuntimeError(
+                f"epoch {epoch}, batch {iteration.batch}: the loss is {scores[-1]}; a lower learning rate than "
+                f"{iteration.rate:g}, --warmup-epochs or --clip-norm may help"
+                + (", or --opt-level bf16" if self.precision.scaled else "")
+            )
+        self.precision.check_scale(scale)
+        progress.batch = iteration.batch + 1
+        progress.sums = sums if progress.sums is None else progress.sums + sums
+        speeds = self._speed.speeds(iteration.shape[0], wait=iteration.wait, fill=iteration.fill)
+        if iteration.batch % self.monitors.log_every == 0:
+            extra = [speeds.limit()]
+            if self.precision.scaled:
+                extra.insert(0, f"scale = {scale:g}")
+            line = iteration_line(
+                epoch=epoch,
+                batch=iteration.batch,
+                speed=speeds.text(),
+                scores=self.task.scores_text(scores),
+                shape=iteration.shape,
+                lr=iteration.rate,
+                extra=extra,
+            )
+            self._say(line)
+        if board is not None:
+            board.iteration(epoch * batches + iteration.batch, self.task.columns, scores, iteration.rate, speeds)
+
+    def _evaluate(self, epoch: int) -> Result:
+        """Scores on the held-out batches."""
+        if self.evaluation.precise_bn:
+            seen = renew_statistics(
+                self.model,
+                self.loader,
+                self.evaluation.precise_bn,
+                device=self.device,
+                context=self.precision.forward,
+            )
+            self._say(f"Epoch [{epoch}]: batch norm statistics over {seen} batches")
+        total: list[Tensor] = []
+
+        def tell(index: int, part: Any) -> None:
+            values = torch.tensor([1.0, *part.values], dtype=torch.float64) * len(part.labels)
+            total.append(values if not total else total.pop() + values)
+            if (index + 1) % self.monitors.log_every == 0:
+                self._say(self.task.epoch_text("val", epoch, means(total[0]), iteration=index))
+
+        return self.task.evaluate(
+            self.model, self.validation, device=self.device, context=self.precision.forward, progress=tell
+        )
+
+    def _tell(
+        self,
+        kind: str,
+        epoch: int,
+        values: tuple[float, ...],
+        tables: Mapping[str, ScoreTable],
+        board: Any,
+        result: Result | None = None,
+    ) -> None:
+        """Scores of an epoch: log, table, board."""
+        self._say(self.task.epoch_text(kind, epoch, values))
+        if kind in tables:
+            tables[kind].append(epoch, values)
+        if board is not None:
+            board.epoch(kind, epoch, self.task.columns, values, result)
+
+    def _say(self, line: str) -> None:
+        if distributed.is_first():
+            logger.info("%s", line)
+
+    def _save(
+        self,
+        folder: CheckpointFolder,
+        progress: _Progress,
+        content: Mapping[str, Any],
+        *,
+        numbered: bool = False,
+        best: bool = False,
+    ) -> None:
+        """Write the state of the run; the first process does, the others wait for it."""
+        if distributed.is_first():
+            state = {
+                "epoch": progress.epoch,
+                "batch": progress.batch,
+                "state_dict": {key: value.cpu() for key, value in self.precision.weights(self.model).items()},
+                "optimizer": self.optimiser.state_dict(),
+                "scaler": self.precision.state_dict(),
+                "loader": self.loader.state_dict() if progress.batch and hasattr(self.loader, "state_dict") else None,
+                "sums": progress.sums,
+                "best": progress.best,
+            }
+            folder.save({**content, **state}, numbered=numbered, best=best)
+        distributed.barrier()
+
+    def _restore(self, folder: CheckpointFolder, epochs: int, resume: bool | str | Path) -> _Progress:
+        """Take up the state of a checkpoint, or start."""
+        path = Path(resume) if isinstance(resume, (str, Path)) else folder.newest() if resume else None
+        if path is None:
+            if resume:
+                self._say(f"{folder.folder}: no checkpoint of {self.name} in it; the run starts")
+            return _Progress()
+        state = read_checkpoint(path)
+        if state["epoch"] > epochs:
+            raise ValueError(f"{path} is of epoch {state['epoch']}, past the {epochs} epochs wanted")
+        try:
+            self.precision.load_weights(self.model, state["state_dict"])
+            self.optimiser.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(f"{path} is not of this network and optimiser: {error}") from error
+        self.precision.load_state_dict(state.get("scaler", {}))
+        progress = _Progress(state["epoch"], state.get("batch", 0), state.get("sums"), state.get("best"))
+        self.loader.set_epoch(progress.epoch)
+        if state.get("loader") is not None and hasattr(self.loader, "load_state_dict"):
+            self.loader.load_state_dict(state["loader"])
+        self._say(f"{path}: going on with epoch [{progress.epoch}], batch [{progress.batch}]")
+        return progress
+
+    @contextmanager
+    def _board(self, out: Path) -> Iterator[Any]:
+        """The TensorBoard of the run, or None."""
+        if not self.monitors.tensorboard or not distributed.is_first():
+            yield None
+            return
+        from vidseg.engine.tensorboard import Board
+
+        with closing(Board(out / "tensorboard")) as board:
+            yield board
+
+    @contextmanager
+    def _explained(self, position: Position, batch: Any) -> Iterator[None]:
+        """Say which batch did not fit into memory, and what helps."""
+        try:
+            yield
+        except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator has none of its own
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                raise
+            raise RuntimeError(
+                f"epoch {position.epoch}, batch {position.batch}: no memory for clips of "
+                f"{tuple(batch.frames.shape)} on {self.device}; a smaller --batch-size with --accumulate, --recompute, "
+                f"--opt-level bf16 or a smaller --clip-size may help ({str(error).splitlines()[0]})"
+            ) from error
+
+
+def _task(task: str | Task, options: OptimiserOptions) -> Task:
+    if not isinstance(task, str):
+        return task
+    if task != "recognition":
+        raise ValueError(f"task={task!r}: 'recognition', or an object with the methods of vidseg.engine.Task")
+    return RecognitionTask(label_smoothing=options.label_smoothing, mixup=options.mixup)

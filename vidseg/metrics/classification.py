@@ -1,9 +1,11 @@
-"""Scores of classification: hits among the k best classes, and which class is taken for which."""
+"""Scores of classification: hits among the k best classes, which class is taken for which, several views of a video."""
+
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-__all__ = ["confusion_matrix", "top_k_hits"]
+__all__ = ["class_accuracies", "confusion_matrix", "fuse_views", "mean_class_accuracy", "top_k_hits"]
 
 
 def top_k_hits(logits: Tensor, labels: Tensor, k: int) -> Tensor:
@@ -43,3 +45,45 @@ def confusion_matrix(labels: Tensor, predictions: Tensor, num_classes: int) -> T
         raise ValueError(f"a class number is not in 0..{num_classes - 1}")
     cells = labels.long() * num_classes + predictions.long()
     return torch.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def class_accuracies(confusion: Tensor) -> Tensor:
+    """Share of each class's clips that is right.
+
+    Args:
+        confusion: int64 (K, K) as from `confusion_matrix`.
+
+    Returns:
+        float64 (K,), NaN for a class without clips.
+    """
+    return confusion.diagonal().double() / confusion.sum(dim=1).double()
+
+
+def mean_class_accuracy(confusion: Tensor) -> float:
+    """Mean of the classes' accuracies, whatever their sizes; a class without clips counts as 0, as in MMAction2."""
+    return float(class_accuracies(confusion).nan_to_num(0.0).mean())
+
+
+def fuse_views(logits: Tensor, videos: Tensor, *, how: Literal["softmax", "logits"] = "softmax") -> Tensor:
+    """One row of scores for each video from those of its views.
+
+    Args:
+        logits: (V, K) scores of V views.
+        videos: int64 (V,) the video of each view, 0 to N - 1, each at least once.
+        how: "softmax" averages probabilities, "logits" averages logits.
+
+    Returns:
+        (N, K) logits whose softmax is the video's probability of each class.
+
+    Raises:
+        ValueError: shapes that do not go together, another `how`, or a video without a view.
+    """
+    if logits.ndim != 2 or videos.shape != logits.shape[:1] or how not in ("softmax", "logits"):
+        raise ValueError(f"logits {tuple(logits.shape)}, videos {tuple(videos.shape)} and how={how!r}: (V, K) and (V,)")
+    counts = torch.bincount(videos)
+    if not counts.all():
+        raise ValueError(f"video {int((counts == 0).nonzero()[0])} has no view")
+    values = logits.softmax(dim=1) if how == "softmax" else logits
+    totals = torch.zeros(len(counts), logits.shape[1], dtype=logits.dtype, device=logits.device)
+    means = totals.index_add_(0, videos, values) / counts[:, None]
+    return means.log() if how == "softmax" else means

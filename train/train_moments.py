@@ -1,0 +1,13 @@
+"""Train on Moments in Time, 339 classes; labels: converters/moments.py, from trainingSet.csv and validationSet.csv.
+
+    python train/train_moments.py --network mtnet_s --dataset data/Moments_in_Time_videos --gpus 4
+
+The published settings are the defaults (vidseg/engine/presets.py); `vidseg train moments` is the same program.
+"""
+
+import sys
+
+from vidseg.cli.train import train_program
+
+if __name__ == "__main__":
+    sys.exit(train_program("moments"))

@@ -1,0 +1,146 @@
+"""Checkpoints: everything that a run needs to go on, in files that are there whole or not at all.
+
+`<name>_ep-%04d.pth` after that many epochs, `<name>_last.pth` the most recent, `<name>_best.pth` the one with the best
+score on held-out videos. All hold a dict that `torch.load(..., weights_only=True)` reads:
+
+| entry | content |
+| --- | --- |
+| `epoch` | finished epochs |
+| `batch` | finished batches of the next one |
+| `state_dict` | weights, float32 |
+| `optimizer`, `scaler` | states of the optimiser and of the loss scale |
+| `loader` | where the loader stands |
+| `sums` | scores of the epoch so far |
+| `best` | best score so far, or None |
+| `random` | seed of the run; with epoch and batch it decides everything random |
+| `schedule` | options of schedule and optimiser, length of the run |
+| `record` | what the caller added: options, classes, versions |
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vidseg.engine.options import CheckpointOptions
+
+__all__ = ["CheckpointFolder", "read_checkpoint", "save_checkpoint"]
+
+
+def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a checkpoint under another name, on the disk to the last byte, and rename it."""
+    temporary = _temporary(path)
+    try:
+        with temporary.open("wb") as file:
+            torch.save(dict(content), file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint of a run.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds weights only, or is no checkpoint.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    missing = {"epoch", "state_dict", "optimizer"} - set(content if isinstance(content, dict) else ())
+    if missing:
+        raise ValueError(
+            f"{path}: a run cannot go on from it, it has no {', '.join(sorted(missing))}; "
+            "its weights may serve as --pretrained-3d"
+        )
+    found: dict[str, Any] = content
+    return found
+
+
+class CheckpointFolder:
+    """The checkpoints of one run.
+
+    Args:
+        folder: of the run; made when something is saved.
+        name: of the network.
+        options: how many are kept.
+    """
+
+    def __init__(self, folder: str | Path, name: str, options: CheckpointOptions | None = None):
+        self.folder, self.name = Path(folder), name
+        self.options = options or CheckpointOptions()
+
+    @property
+    def last(self) -> Path:
+        """Path of the most recent checkpoint."""
+        return self.folder / f"{self.name}_last.pth"
+
+    @property
+    def best(self) -> Path:
+        """Path of the checkpoint with the best score on held-out videos."""
+        return self.folder / f"{self.name}_best.pth"
+
+    def numbered(self, epoch: int) -> Path:
+        """Path of the checkpoint after `epoch` epochs."""
+        return self.folder / f"{self.name}_ep-{epoch:04d}.pth"
+
+    def found(self) -> list[Path]:
+        """The numbered checkpoints that are there, by epoch."""
+        pattern = re.compile(re.escape(self.name) + r"_ep-(\d{4,})\.pth")
+        matches = {path: pattern.fullmatch(path.name) for path in self.folder.glob("*.pth")}
+        return sorted((path for path, match in matches.items() if match), key=lambda path: int(matches[path][1]))  # type: ignore[index]
+
+    def newest(self) -> Path | None:
+        """The checkpoint to go on from: the last one, else the numbered one of the latest epoch, else None."""
+        if self.last.is_file():
+            return self.last
+        numbered = self.found()
+        return numbered[-1] if numbered else None
+
+    def save(self, content: Mapping[str, Any], *, numbered: bool = False, best: bool = False) -> None:
+        """Write the last checkpoint; it becomes a numbered one and the best one as well, without being written again.
+
+        Killed anywhere in between, the folder holds whole files, each of some moment of the run.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(self.last, content)
+        if numbered:
+            _same_file(self.last, self.numbered(int(content["epoch"])))
+            if self.options.keep is not None:
+                for path in self.found()[: -self.options.keep]:
+                    path.unlink()
+        if best:
+            _same_file(self.last, self.best)
+
+    def remove_all(self) -> None:
+        """Delete the checkpoints of an earlier run."""
+        for path in (*self.found(), self.last, self.best):
+            path.unlink(missing_ok=True)
+
+
+def _same_file(source: Path, target: Path) -> None:
+    """Let `target` be the file that `source` is: a second name, or a copy where the disk has no hard links."""
+    temporary = _temporary(target)
+    temporary.unlink(missing_ok=True)
+    try:
+        try:
+            os.link(source, temporary)
+        except OSError:  # FAT, some network disks
+            shutil.copyfile(source, temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}")

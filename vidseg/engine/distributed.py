@@ -1,0 +1,207 @@
+"""Several processes: joining the group that torchrun describes, sums over it, batch norm over it.
+
+Without torchrun's environment a process is a group of its own and every function here is free.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+__all__ = [
+    "SyncBatchNorm",
+    "barrier",
+    "choose_gpus",
+    "gather_rows",
+    "is_first",
+    "join_group",
+    "leave_group",
+    "mean_over_group",
+    "rank",
+    "sum_over_group",
+    "synchronise_norms",
+    "without_exchange",
+    "world_size",
+    "wrap_model",
+]
+
+
+def rank() -> int:
+    """Number of this process in its group."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes in the group."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def is_first() -> bool:
+    """Whether this process writes files and logs."""
+    return rank() == 0
+
+
+def choose_gpus(gpus: str | None, *, present: int) -> list[int]:
+    """Numbers of the GPUs that `--gpus` means.
+
+    Args:
+        gpus: "4" is how many, "0,2" (or "2,") which ones, "0" none; None is all.
+        present: how many the machine has.
+
+    Raises:
+        ValueError: not such a text, or a GPU that is not there.
+    """
+    if gpus is None:
+        return list(range(present))
+    text = gpus.strip()
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdigit() for part in parts):
+        raise ValueError(f"gpus={gpus!r}: a number of GPUs such as 4, or their numbers such as 0,1,2,3 (one: 2,)")
+    chosen = [int(part) for part in parts] if "," in text else list(range(int(text)))
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"gpus={gpus!r}: a GPU is named twice")
+    absent = [number for number in chosen if number >= present]
+    if absent:
+        here = f"{present} GPU{'' if present == 1 else 's'}"
+        raise ValueError(f"gpus={gpus!r}: this machine has {here}; leave --gpus out to take what is there")
+    return chosen
+
+
+def join_group() -> torch.device:
+    """Join the group that torchrun's environment describes, if there is one; returns this process's device."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return torch.device(accelerator.type, 0) if accelerator is not None else torch.device("cpu")
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if accelerator is None or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        device, backend = torch.device("cpu"), "gloo"
+    else:
+        device, backend = torch.device(accelerator.type, local), distributed.get_default_backend_for_device(accelerator)
+        torch.accelerator.set_device_index(local)
+    if not distributed.is_initialized():
+        distributed.init_process_group(backend)
+    return device
+
+
+def leave_group() -> None:
+    """Undo `join_group`."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def barrier() -> None:
+    """Wait for all processes of the group."""
+    if world_size() > 1:
+        distributed.barrier()
+
+
+def sum_over_group(values: Tensor) -> Tensor:
+    """The sum of a tensor over all processes; in place."""
+    if world_size() > 1:
+        distributed.all_reduce(values)
+    return values
+
+
+def mean_over_group(values: Sequence[Tensor]) -> None:
+    """Replace each tensor by its mean over all processes."""
+    if world_size() > 1:
+        for value in values:
+            distributed.all_reduce(value)
+            value /= world_size()
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows (N, ...) of all processes, N the same in each, one process after the other."""
+    if world_size() == 1:
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(world_size())]
+    distributed.all_gather(parts, rows.contiguous())
+    return torch.cat(parts)
+
+
+def wrap_model(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model whose gradients are averaged over the group; the model itself where there is one process."""
+    if world_size() == 1:
+        return model
+    return DistributedDataParallel(model, device_ids=None if device.type == "cpu" else [device.index])
+
+
+def without_exchange(model: nn.Module) -> AbstractContextManager[Any]:
+    """A context in which gradients stay with their process, for all but the last batch of a step."""
+    return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+
+
+class _SumOverGroup(torch.autograd.Function):
+    """Sum over the group, in both directions."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return sum_over_group(values.clone())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return sum_over_group(gradients[0].clone())
+
+
+class SyncBatchNorm(_BatchNorm):
+    """Batch norm whose statistics are those of the whole group's batch, on any device.
+
+    torch's own class refuses the CPU; this one is a few lines and exact: sums and counts are exchanged, so processes
+    may have batches of different sizes. Entries of the state dict are those of the layer it replaces.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"batch norm of a tensor of shape {tuple(input.shape)}")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, ...) -> (B, C, ...)."""
+        if not self.training or world_size() == 1:
+            return super().forward(input)
+        values = input.float()
+        axes = [0, *range(2, values.dim())]
+        count = values.new_tensor([values.numel() / values.shape[1]])
+        sums = _SumOverGroup.apply(torch.cat([values.sum(axes), count]))
+        mean = sums[:-1] / sums[-1]
+        shape = (1, -1, *[1] * (values.dim() - 2))
+        centred = values - mean.view(shape)
+        # A second exchange, of squares about the mean: one of raw squares would cancel where the mean is large.
+        variance = _SumOverGroup.apply((centred * centred).sum(axes)) / sums[-1]
+        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
+            assert self.num_batches_tracked is not None
+            self.num_batches_tracked.add_(1)
+            step = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            with torch.no_grad():
+                self.running_mean.lerp_(mean.to(self.running_mean.dtype), step)
+                unbiased = variance * (sums[-1] / (sums[-1] - 1).clamp(min=1))
+                self.running_var.lerp_(unbiased.to(self.running_var.dtype), step)
+        out = centred * torch.rsqrt(variance + self.eps).view(shape)
+        if self.affine:
+            out = out * self.weight.float().view(shape) + self.bias.float().view(shape)
+        return out.to(input.dtype)
+
+
+def synchronise_norms(model: nn.Module) -> int:
+    """Replace every batch norm of the model by one over the group, in place; returns how many there were."""
+    replaced = 0
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, _BatchNorm) and not isinstance(layer, SyncBatchNorm):
+                other = SyncBatchNorm(
+                    layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats
+                )
+                if layer.affine:
+                    other.weight, other.bias = layer.weight, layer.bias
+                for buffer, value in layer.named_buffers(recurse=False):
+                    setattr(other, buffer, value)
+                other.train(layer.training)
+                setattr(parent, name, other)
+                replaced += 1
+    return replaced

@@ -1,0 +1,120 @@
+"""Optimisers and their parameter groups."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from vidseg.engine.options import OptimiserOptions
+
+__all__ = ["FINE_TUNE", "classifier_names", "make_optimiser", "parameter_groups", "set_rates"]
+
+FINE_TUNE = {"convolution": 0.6, "recurrent": 0.5, "transposed": 0.2, "classifier": 1.0}
+"""Multipliers of the learning rate under fine-tuning; what is in no such layer learns like a convolution."""
+
+_KINDS: tuple[tuple[str, tuple[type[nn.Module], ...]], ...] = (
+    ("transposed", (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)),
+    ("recurrent", (nn.RNNBase,)),
+    ("convolution", (nn.Module,)),
+)
+_NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
+
+
+def classifier_names(model: nn.Module) -> set[str]:
+    """Names of the parameters of the classifier: the last linear layer or, without one, the last convolution."""
+    for kind in ((nn.Linear,), (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        layers = [name for name, module in model.named_modules() if isinstance(module, kind)]
+        if layers:
+            return {f"{layers[-1]}.{name}" for name, _ in model.get_submodule(layers[-1]).named_parameters()}
+    return set()
+
+
+def parameter_groups(
+    model: nn.Module,
+    *,
+    weight_decay: float,
+    decay_all: bool = True,
+    fine_tune: bool = False,
+    fresh: Collection[str] = (),
+) -> list[dict[str, Any]]:
+    """The trainable parameters in groups with `name`, `params`, `lr_mult` and `weight_decay`.
+
+    Args:
+        model: every trainable parameter lands in exactly one group.
+        weight_decay: penalty of the groups that have one.
+        decay_all: also of biases and of the scales of norms.
+        fine_tune: multiply rates as `FINE_TUNE` says, so that what was learned before moves slower.
+        fresh: names of parameters that no checkpoint filled; they learn at the whole rate.
+    """
+    classifier = classifier_names(model)
+    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    seen: set[int] = set()
+    for prefix, module in model.named_modules():
+        kind = next(name for name, types in _KINDS if isinstance(module, types))
+        for short, parameter in module.named_parameters(recurse=False):
+            name = f"{prefix}.{short}" if prefix else short
+            if not parameter.requires_grad or id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            decayed = decay_all or not (isinstance(module, _NORMS) or "bias" in short)
+            layer = kind
+            if not fine_tune:
+                layer = "all"
+            elif name in classifier or name in fresh:
+                layer = "classifier"
+            members = groups.setdefault(
+                (layer, decayed),
+                {
+                    "name": layer if decayed else f"{layer}, no decay",
+                    "params": [],
+                    "lr_mult": FINE_TUNE[layer] if fine_tune else 1.0,
+                    "weight_decay": weight_decay if decayed else 0.0,
+                },
+            )["params"]
+            members.append(parameter)
+    if not groups:
+        raise ValueError("the model has no parameter that learns")
+    return list(groups.values())
+
+
+def make_optimiser(
+    groups: Iterable[dict[str, Any]], options: OptimiserOptions, *, rate: float
+) -> torch.optim.Optimizer:
+    """The optimiser that the options name, over groups from `parameter_groups`.
+
+    Raises:
+        ImportError: apex's optimisers are asked for and not installed.
+    """
+    groups = list(groups)
+    own: dict[str, Any] = {"lr": rate}
+    if options.optimiser == "sgd":
+        own |= {"momentum": options.momentum, "nesterov": options.momentum > 0}
+    else:
+        own |= {"betas": (options.momentum, 0.999)}
+    if options.implementation == "apex":
+        try:
+            apex = importlib.import_module("apex.optimizers")
+        except ImportError as error:
+            raise ImportError(
+                f"implementation='apex' needs NVIDIA apex with its CUDA extensions ({error}); "
+                "implementation='fused' is torch's own"
+            ) from error
+        made: torch.optim.Optimizer = (apex.FusedSGD if options.optimiser == "sgd" else apex.FusedAdam)(groups, **own)
+        return made
+    first = groups[0]["params"][0]
+    # On a GPU the fused step also looks at the loss scale's overflow flag there, so the loop need not wait for it.
+    if options.implementation == "fused" or (options.implementation == "auto" and first.is_cuda):
+        own["fused"] = True
+    factory = torch.optim.SGD if options.optimiser == "sgd" else torch.optim.AdamW
+    return factory(groups, **own)
+
+
+def set_rates(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group `rate` times its multiplier."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group.get("lr_mult", 1.0)
