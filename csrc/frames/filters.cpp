@@ -1,0 +1,236 @@
+#include "filters.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+
+#include "vectorised.h"
+
+namespace vidseg {
+namespace {
+
+int mirrored(int position, int count) {
+    if (count == 1) return 0;
+    const int period = 2 * (count - 1);
+    const int inside = ((position % period) + period) % period;
+    return std::min(inside, period - inside);
+}
+
+// One row with `before` mirrored pixels on its left and `after` on its right.
+void pad_row(const uint8_t* row, int width, int before, int after, uint8_t* padded) {
+    for (int x = -before; x < 0; ++x) std::memcpy(padded + 3 * (x + before), row + 3 * mirrored(x, width), 3);
+    std::memcpy(padded + 3 * before, row, size_t{3} * width);
+    for (int x = width; x < width + after; ++x) {
+        std::memcpy(padded + 3 * (x + before), row + 3 * mirrored(x, width), 3);
+    }
+}
+
+// `in` has 3 * (taps - 1) more samples than `out`; the sums fit 16 bits.
+VIDSEG_VECTORISED
+void sum_along(const uint8_t* in, const uint16_t* weights, int taps, int samples, uint16_t* __restrict out) {
+    if (taps == 3) {  // the blurs of the presets
+        const uint16_t a = weights[0], b = weights[1], c = weights[2];
+        for (int i = 0; i < samples; ++i)
+            out[i] = static_cast<uint16_t>(in[i] * a + in[i + 3] * b + in[i + 6] * c);
+        return;
+    }
+    for (int i = 0; i < samples; ++i) out[i] = static_cast<uint16_t>(in[i] * weights[0]);
+    for (int tap = 1; tap < taps; ++tap) {
+        const uint16_t weight = weights[tap];
+        const uint8_t* from = in + 3 * tap;
+        for (int i = 0; i < samples; ++i) out[i] = static_cast<uint16_t>(out[i] + from[i] * weight);
+    }
+}
+
+VIDSEG_VECTORISED
+void add_row(const uint16_t* in, uint16_t weight, int samples, uint32_t* __restrict out) {
+    for (int i = 0; i < samples; ++i) out[i] += static_cast<uint32_t>(in[i]) * weight;
+}
+
+VIDSEG_VECTORISED
+void round_gaussian(const uint32_t* in, int samples, uint8_t* __restrict out) {
+    for (int i = 0; i < samples; ++i) out[i] = static_cast<uint8_t>((in[i] + 0x8000) >> 16);
+}
+
+VIDSEG_VECTORISED
+void gaussian_of_three(const uint16_t* above, const uint16_t* here, const uint16_t* below, uint16_t outer,
+                       uint16_t inner, int samples, uint8_t* __restrict out) {
+    for (int i = 0; i < samples; ++i) {
+        const uint32_t sum =
+            (static_cast<uint32_t>(above[i]) + below[i]) * outer + static_cast<uint32_t>(here[i]) * inner;
+        out[i] = static_cast<uint8_t>((sum + 0x8000) >> 16);
+    }
+}
+
+VIDSEG_VECTORISED
+void round_average(const uint32_t* in, float scale, int samples, uint8_t* __restrict out) {
+    for (int i = 0; i < samples; ++i) {
+        out[i] = static_cast<uint8_t>(static_cast<int32_t>(static_cast<float>(in[i]) * scale + 0.5f));
+    }
+}
+
+VIDSEG_VECTORISED
+void add_tap(const uint8_t* in, uint16_t weight, int samples, uint32_t* __restrict out) {
+    for (int i = 0; i < samples; ++i) out[i] += static_cast<uint32_t>(in[i]) * weight;
+}
+
+VIDSEG_VECTORISED
+void round_taps(const uint32_t* in, int samples, uint8_t* __restrict out) {
+    for (int i = 0; i < samples; ++i) {
+        out[i] = static_cast<uint8_t>(std::min(255u, (in[i] + (1u << (kTapBits - 1))) >> kTapBits));
+    }
+}
+
+// Sums along every row, (H, W, 3); `finish(row, out)` gets each row of sums down the columns.
+template <typename Finish>
+void separable(const SeparableFilter& filter, uint8_t* rgb, int height, int width, FilterScratch& scratch,
+               const Finish& finish) {
+    const int taps = static_cast<int>(filter.weights.size()), samples = 3 * width;
+    const int before = -filter.first, after = taps - 1 + filter.first;
+    scratch.padded.resize(size_t{3} * (width + taps));
+    scratch.sums.resize(static_cast<size_t>(samples) * height);
+    for (int y = 0; y < height; ++y) {
+        pad_row(rgb + static_cast<size_t>(y) * samples, width, before, after, scratch.padded.data());
+        sum_along(scratch.padded.data(), filter.weights.data(), taps, samples,
+                  scratch.sums.data() + static_cast<size_t>(y) * samples);
+    }
+    const auto row_of = [&](int y) {
+        return scratch.sums.data() + static_cast<size_t>(mirrored(y, height)) * samples;
+    };
+    for (int y = 0; y < height; ++y) finish(y, row_of, rgb + static_cast<size_t>(y) * samples);
+}
+
+template <typename RowOf>
+const uint32_t* sum_rows(const SeparableFilter& filter, int y, const RowOf& row_of, int samples,
+                         std::vector<uint32_t>& line) {
+    line.assign(samples, 0);
+    for (size_t tap = 0; tap < filter.weights.size(); ++tap) {
+        add_row(row_of(y + filter.first + static_cast<int>(tap)), filter.weights[tap], samples, line.data());
+    }
+    return line.data();
+}
+
+}  // namespace
+
+SeparableFilter gaussian_filter(double sigma) {
+    const double reach = sigma < 3.0 ? 3.3 : sigma < 5.0 ? 2.9 : 2.6;
+    int size = std::max(static_cast<int>(reach * sigma), 5);
+    if (size % 2 == 0) ++size;
+    const int radius = size / 2;
+    std::vector<double> exact(radius + 1);  // from the outermost weight to the middle
+    double total = 0.0;
+    for (int i = 0; i <= radius; ++i) {
+        const double distance = radius - i;
+        exact[i] = std::exp(-distance * distance / (2.0 * sigma * sigma));
+        total += i == radius ? exact[i] : 2.0 * exact[i];
+    }
+    // What rounding one weight loses goes to the next, and the middle completes the sum of 256.
+    std::vector<uint16_t> weights;
+    double lost = 0.0;
+    int sum = 0;
+    for (int i = 0; i < radius; ++i) {
+        const double wanted = exact[i] / total * 256.0 + lost;
+        const int weight = static_cast<int>(std::nearbyint(wanted));
+        lost = wanted - weight;
+        sum += 2 * weight;
+        if (weight != 0 || !weights.empty()) weights.push_back(static_cast<uint16_t>(weight));
+    }
+    SeparableFilter filter;
+    filter.first = -static_cast<int>(weights.size());
+    filter.weights = weights;
+    filter.weights.push_back(static_cast<uint16_t>(256 - sum));
+    filter.weights.insert(filter.weights.end(), weights.rbegin(), weights.rend());
+    return filter;
+}
+
+SeparableFilter average_filter(int k) {
+    SeparableFilter filter;
+    filter.weights.assign(k, 1);
+    filter.first = -(k / 2);
+    return filter;
+}
+
+std::vector<Tap> motion_filter(int k, double angle, double direction) {
+    // A column of brightness 0 to 255, as imgaug draws it, rotated about the middle of the k x k picture.
+    const double start = (std::clamp(direction, -1.0, 1.0) + 1.0) / 2.0;
+    std::vector<double> column(k);
+    for (int y = 0; y < k; ++y) {
+        const double value = static_cast<float>(start + (1.0 - 2.0 * start) * y / (k - 1));
+        column[y] = static_cast<int>(static_cast<float>(value) * 255.0f);
+    }
+    const int middle = k / 2;
+    const auto brightness = [&](int y, int x) { return x == middle && y >= 0 && y < k ? column[y] : 0.0; };
+    const double radians = angle * M_PI / 180.0, cosine = std::cos(radians), sine = std::sin(radians);
+    std::vector<double> turned(static_cast<size_t>(k) * k);
+    double sum = 0.0;
+    for (int y = 0; y < k; ++y) {
+        for (int x = 0; x < k; ++x) {
+            const double from_x = cosine * (x - middle) + sine * (y - middle) + middle;
+            const double from_y = -sine * (x - middle) + cosine * (y - middle) + middle;
+            // positions in 32nds of a pixel, as OpenCV's warpAffine
+            const int fine_x = static_cast<int>(std::floor(from_x * 32.0 + 0.5));
+            const int fine_y = static_cast<int>(std::floor(from_y * 32.0 + 0.5));
+            const int left = fine_x >> 5, top = fine_y >> 5;
+            const double across = (fine_x & 31) / 32.0, down = (fine_y & 31) / 32.0;
+            const double value =
+                (1 - down) * ((1 - across) * brightness(top, left) + across * brightness(top, left + 1)) +
+                down * ((1 - across) * brightness(top + 1, left) + across * brightness(top + 1, left + 1));
+            turned[static_cast<size_t>(y) * k + x] = std::floor(value + 0.5);
+            sum += turned[static_cast<size_t>(y) * k + x];
+        }
+    }
+    std::vector<Tap> taps;
+    for (int y = 0; y < k; ++y) {
+        for (int x = 0; x < k; ++x) {
+            const double weight =
+                std::nearbyint(turned[static_cast<size_t>(y) * k + x] / sum * (1 << kTapBits));
+            if (weight > 0.0) taps.push_back({x - middle, y - middle, static_cast<uint16_t>(weight)});
+        }
+    }
+    return taps;
+}
+
+void blur_gaussian(const SeparableFilter& filter, uint8_t* rgb, int height, int width,
+                   FilterScratch& scratch) {
+    const int samples = 3 * width;
+    separable(filter, rgb, height, width, scratch, [&](int y, const auto& row_of, uint8_t* out) {
+        if (filter.weights.size() == 3) {
+            gaussian_of_three(row_of(y - 1), row_of(y), row_of(y + 1), filter.weights[0], filter.weights[1],
+                              samples, out);
+        } else {
+            round_gaussian(sum_rows(filter, y, row_of, samples, scratch.line), samples, out);
+        }
+    });
+}
+
+void blur_average(const SeparableFilter& filter, uint8_t* rgb, int height, int width,
+                  FilterScratch& scratch) {
+    const int samples = 3 * width;
+    const float scale = 1.0f / static_cast<float>(filter.weights.size() * filter.weights.size());
+    separable(filter, rgb, height, width, scratch, [&](int y, const auto& row_of, uint8_t* out) {
+        round_average(sum_rows(filter, y, row_of, samples, scratch.line), scale, samples, out);
+    });
+}
+
+void convolve(const std::vector<Tap>& taps, uint8_t* rgb, int height, int width, FilterScratch& scratch) {
+    int reach = 0;
+    for (const Tap& tap : taps) reach = std::max({reach, std::abs(tap.dx), std::abs(tap.dy)});
+    const int samples = 3 * width, stride = samples + 6 * reach;
+    scratch.padded.resize(static_cast<size_t>(stride) * height);
+    for (int y = 0; y < height; ++y) {
+        pad_row(rgb + static_cast<size_t>(y) * samples, width, reach, reach,
+                scratch.padded.data() + static_cast<size_t>(y) * stride);
+    }
+    for (int y = 0; y < height; ++y) {
+        scratch.line.assign(samples, 0);
+        for (const Tap& tap : taps) {
+            const uint8_t* row =
+                scratch.padded.data() + static_cast<size_t>(mirrored(y + tap.dy, height)) * stride;
+            add_tap(row + 3 * (reach + tap.dx), tap.weight, samples, scratch.line.data());
+        }
+        round_taps(scratch.line.data(), samples, rgb + static_cast<size_t>(y) * samples);
+    }
+}
+
+}  // namespace vidseg
