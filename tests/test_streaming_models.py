@@ -2,6 +2,9 @@
 
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -103,6 +106,19 @@ def test_published_size_of_memory_tcn():
     with torch.device("meta"):
         model = create_model("memory_tcn", num_classes=11, norm="dropout")
     assert sum(value.numel() for value in model.parameters()) == 2_372_619
+
+
+def test_published_operations():
+    """The benchmark's counts of parameters and operations are those of the published tables, to the unit."""
+    path = Path(__file__).parent.parent / "benchmarks" / "stream_models.py"
+    done = subprocess.run([sys.executable, str(path), "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    counted = {(row["row"], row["pixels"]): row["counted_operations"] for row in rows}
+    assert counted["mobinetv2", 244] == 402_186_176
+    assert counted["mobiV2+ms", 244] == 402_349_003 and counted["mobiV2+ms", 224] == 319_195_915
+    assert counted["ETESVS, last", 224] == 360_276_758
+    assert round(counted["SETE", 224] * 32 / 1e9, 3) == 10.213
 
 
 def load_made(module: nn.Module, spec: dict) -> None:

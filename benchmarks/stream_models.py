@@ -1,0 +1,180 @@
+"""Parameters and operations of the networks in the table of ETESVS and of its followers, each row named for what it is.
+
+    python benchmarks/stream_models.py [--json]
+
+Nothing is computed: networks are built and run without values, on the meta device. "published" columns are what the
+tables say, "counted" what vidseg's networks have by the same rules. Operations are for one frame, by the rules of the
+published tool: multiply-adds of convolutions (with biases) and linear layers (without), twice the elements of batch
+norms, the elements of ReLU6, the inputs of poolings; recurrent layers count nothing, though an LSTM of 1280 has 13
+million multiply-adds a frame. "multiply-adds" counts convolutions, linear and recurrent layers and nothing else. Exit
+status 1 where a count that can be matched is not.
+"""
+
+import json
+import sys
+from dataclasses import asdict, dataclass, field
+
+import torch
+import tyro
+from torch import Tensor, nn
+
+from vidseg.models import create_model
+from vidseg.models._stream import StreamModel
+from vidseg.models.etesvs import _ConvLstm
+from vidseg.models.mobilenet_tsm import MobileNetTsm
+
+CLASSES = 11  # of GTEA
+
+
+@dataclass
+class Options:
+    """Sizes of streaming networks."""
+
+    json: bool = False
+    """Print rows of JSON instead of a table."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a published table.
+
+    Attributes:
+        row: its name there.
+        network: what it is, by its name here.
+        options: of the network.
+        published: trained parameters according to the table or to the published code; None: not to the unit.
+        pixels: height and width for which operations were counted: the table's own script takes 244, not 224.
+        operations: for one frame; None: not published, or not to the unit.
+        remark: what the table does not say.
+    """
+
+    row: str
+    network: str
+    published: int | None
+    remark: str
+    options: dict[str, object] = field(default_factory=dict)
+    pixels: int | None = None
+    operations: int | None = None
+
+
+ROWS = (
+    Row("mstcn", "mstcn", 796_780, "features of 2048", {"in_features": 2048}),
+    Row("asformer", "asformer", 1_130_860, "features of 2048", {"in_features": 2048}),
+    Row("asrf", "asrf", 1_292_784, "features of 2048; printed as 1.3 M", {"in_features": 2048}),
+    Row("mobinetv2", "mobilenet_v2_tsm_frames", 2_237_963, "no memory", {}, 244, 402_186_176),
+    Row(
+        "mobiV2+ms",
+        "etesvs",
+        15_518_241,
+        "the table's FMSF is one frame's, its FSF that over 25",
+        {"shift_division": 30},
+        244,
+        402_349_003,
+    ),
+    Row("mobiV2+ms", "etesvs", 15_518_241, "the same at the size that the table names", {}, 224, 319_195_915),
+    Row("ETESVS, last", "etesvs_convlstm", 3_563_564, "the code that the table came with", {}, 224, 360_276_758),
+    Row("ETESVS, last", "etesvs_convlstm", 3_563_564, "", {}, 244, 455_905_046),
+    Row("SETE", "memory_tcn", None, "printed: 2.372 M, 10.213 G for 32 frames", {"norm": "dropout"}, 224),
+    Row("Transeger", "transeger", 38_444_939, "25.3 of its 38.4 M are the token embedding"),
+    Row("SVTAS-RL", "svtas_rl", 95_170_687, "without 512 rotary frequencies, which are not trained"),
+)
+
+
+def counted_operations(model: nn.Module, pixels: int, frames: int = 2) -> tuple[float, float]:
+    """Operations of one frame by the published rules, and multiply-adds."""
+    rules = multiply_adds = 0
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal rules, multiply_adds
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            products = output.numel() * module.weight[0].numel()
+            rules += products + (output.numel() if module.bias is not None else 0)
+            multiply_adds += products
+        elif isinstance(module, nn.Linear):
+            rules += output.numel() * module.in_features
+            multiply_adds += output.numel() * module.in_features
+        elif isinstance(module, nn.LSTM):
+            weights = sum(value.numel() for name, value in module.named_parameters() if name.startswith("weight"))
+            multiply_adds += weights * inputs[0].shape[0] * inputs[0].shape[1]
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            rules += 2 * output.numel()
+        elif isinstance(module, nn.ReLU6):
+            rules += output.numel()
+        elif isinstance(module, MobileNetTsm):
+            rules += output[1].numel()  # is averaged over space
+        elif isinstance(module, _ConvLstm):
+            rules += inputs[0].numel()  # so are its hidden states, which are of its inputs' size
+
+    handles = [module.register_forward_hook(count) for module in model.modules()]
+    model.eval()(torch.empty(1, 3, frames, pixels, pixels))
+    for handle in handles:
+        handle.remove()
+    return rules / frames, multiply_adds / frames
+
+
+def measure(row: Row) -> dict[str, object]:
+    """Build the network of a row and count."""
+    with torch.device("meta"):
+        model = create_model(row.network, num_classes=CLASSES, **row.options)
+        operations = multiply_adds = None
+        if row.pixels is not None and isinstance(model, StreamModel):
+            operations, multiply_adds = counted_operations(model, row.pixels)
+    parameters = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    wrong = [
+        name
+        for name, published, counted in (
+            ("parameters", row.published, parameters),
+            ("operations", row.operations, operations),
+        )
+        if published is not None and published != counted
+    ]
+    return {
+        **asdict(row),
+        "parameters": parameters,
+        "counted_operations": operations,
+        "multiply_adds": multiply_adds,
+        "wrong": wrong,
+    }
+
+
+def shown(value: object) -> str:
+    return f"{value:,.0f}".replace(",", " ") if isinstance(value, int | float) else "-"
+
+
+def main(options: Options) -> int:
+    rows = [measure(row) for row in ROWS]
+    failed = any(row["wrong"] for row in rows)
+    if options.json:
+        print("\n".join(json.dumps(row) for row in rows))
+        return int(failed)
+    columns = ("row", "network", "parameters", "published", "pixels", "operations", "published", "multiply-adds")
+    lines = [columns]
+    for row in rows:
+        lines.append(
+            (
+                str(row["row"]),
+                str(row["network"]),
+                shown(row["parameters"]),
+                shown(row["published"]),
+                shown(row["pixels"]),
+                shown(row["counted_operations"]),
+                shown(row["operations"]),
+                shown(row["multiply_adds"]),
+            )
+        )
+    widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
+    remarks = ["remark", *(str(row["remark"]) for row in rows)]
+    for line, remark in zip(lines, remarks, strict=True):
+        cells = [
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        print("  ".join([*cells, remark]).rstrip())
+    for row in rows:
+        if row["wrong"]:
+            print(f"{row['row']}: {', '.join(map(str, row['wrong']))} differ from the published count", file=sys.stderr)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Options)))
