@@ -206,10 +206,10 @@ def test_padded_batch_gives_each_videos_own_result(name, training):
             else {key: value[one] for key, value in batch.items()}
         )
         alone = model(features[one, :, :length], **own)
-        assert torch.allclose(output.logits[:, one, :, :length], alone.logits, rtol=1e-6, atol=1e-8)
+        assert torch.allclose(output.logits[:, one, :, :length], alone.logits, rtol=1e-9, atol=1e-11)
         assert not output.logits[:, video, :, length:].any()
         if name == "asrf":
-            assert torch.allclose(output.boundaries[:, one, :, :length], alone.boundaries, rtol=1e-6, atol=1e-8)
+            assert torch.allclose(output.boundaries[:, one, :, :length], alone.boundaries, rtol=1e-9, atol=1e-11)
             assert not output.boundaries[:, video, :, length:].any()
         assert torch.equal(predict(output, mask)[video, :length], predict(alone)[0])
     assert (predict(output, mask) == -100).equal(~mask)
