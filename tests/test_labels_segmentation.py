@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidseg.cli.main import run_program
+from vidseg.cli.main import main, run_program
+from vidseg.frames import FrameWriter, encode_rgb
 from vidseg.labels import (
     FrameLabels,
     LabelRow,
@@ -37,6 +39,7 @@ from vidseg.labels import (
 from vidseg.labels.dataset import Segment
 from vidseg.labels.localisation import LocalisedVideo, TimedLabel, frame_labels_of
 from vidseg.labels.segmentation_files import paired_files, read_frame_names, read_range_names, write_frame_labels
+from vidseg.labels.statistics import label_statistics, pixel_statistics
 
 CONVERTERS = Path(__file__).parents[1] / "converters"
 MAPPING = "0 take\n1 open\n2 background\n"
@@ -519,3 +522,63 @@ def test_thumos14(tmp_path, capsys):
     write(source, {"test/annotation/Diving_test.txt": "video_test_0000002  1.0 0.5\n"})
     assert convert("thumos14", source, "--out", tmp_path / "out") == 2
     assert "Diving_test.txt:1: 'video_test_0000002  1.0 0.5'" in capsys.readouterr().err
+
+
+# Statistics
+
+
+def test_label_statistics(tmp_path):
+    root = data_set(tmp_path)
+    apply_segmentation(root, read_segmentation(root, rate=2))
+    counts = label_statistics(open_dataset(root))
+    assert counts.frames == [3, 3, 2] and counts.segments == [2, 3, 2]
+    assert counts.seconds == [[1.0, 0.5], [0.5, 0.5, 0.5], [0.5, 0.5]]
+    assert counts.class_weights == [1.0, 1.0, 1.5] and counts.boundary_weight == 8 / 7
+    only = label_statistics(open_dataset(root, "split1/test"))
+    assert only.frames == [0, 1, 0] and only.class_weights == [0.0, 1.0, 0.0]
+
+
+def coloured(folder: Path, values: list[tuple[int, int, int]]) -> None:
+    """A video whose frames are of one colour each."""
+    with FrameWriter(folder / "frames.db", meta={"fps": 25.0, "height": 16, "width": 16}) as writer:
+        for index, value in enumerate(values):
+            frame = torch.tensor(value, dtype=torch.uint8).expand(16, 16, 3).contiguous()
+            writer.add(encode_rgb(frame, quality=100)[0], width=16, timestamp=index / 25)
+
+
+def test_pixel_statistics(tmp_path):
+    coloured(tmp_path / "jpg/a/x", [(0, 100, 200), (200, 100, 200)])
+    coloured(tmp_path / "jpg/b/y", [(50, 100, 0), (50, 100, 0)])
+    scan_catalog(tmp_path)
+    data = open_dataset(tmp_path)
+    found = pixel_statistics(data)
+    assert (found.videos, found.frames, found.failed) == (2, 4, [])
+    close = {"abs": 0.01}
+    assert found.mean == pytest.approx([75 / 255, 100 / 255, 100 / 255], **close)
+    assert found.std == pytest.approx([np.std([0, 200, 50, 50]) / 255, 0, 100 / 255], **close)
+    assert found.std_within == pytest.approx([50 / 255, 0, 0], **close)
+    one = [pixel_statistics(data, frames_per_video=1, seed=seed).mean[0] for seed in range(8)]
+    assert one == [pixel_statistics(data, frames_per_video=1, seed=seed, threads=1).mean[0] for seed in range(8)]
+    assert len({round(value, 2) for value in one}) == 2  # one of the two frames of x
+    with pytest.raises(ValueError, match="frames_per_video=0"):
+        pixel_statistics(data, frames_per_video=0)
+
+
+def test_stats_command(tmp_path, capsys):
+    root = data_set(tmp_path)
+    assert main(["stats", str(root)]) == 2
+    apply_segmentation(root, read_segmentation(root, rate=2))
+    capsys.readouterr()
+    assert main(["stats", str(root), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["labels"]["segments"] == [2, 3, 2]
+    for name in ("S1_Tea", "S2_Tea"):
+        coloured(root / f"jpg/unlabelled/{name}", [(255, 0, 0)] * 3)
+    scan_catalog(root)
+    assert main(["stats", str(root), "--frames", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("4 frames of 2 videos") and lines[1].split()[0] == "mean"
+    assert float(lines[1].split()[1]) > 0.99 and lines[-1] == "weight of a boundary frame: 1.1429"
+    (root / "jpg/unlabelled/S2_Tea/frames.db").write_bytes(b"no")
+    assert main(["stats", str(root)]) == 1
+    error = capsys.readouterr().err
+    assert "jpg/unlabelled/S2_Tea: " in error and "1 videos cannot be read" in error

@@ -14,6 +14,7 @@ from golden_vectors import FOLDER
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vidseg.cli.main import main
 from vidseg.metrics import SegmentalMeter, boundary_scores, label_boundaries, segmental_scores
 
 GOLDEN = json.loads((FOLDER / "segmental_metrics.json").read_text())
@@ -238,3 +239,57 @@ def test_kernels_compile_where_nothing_can_be_cached():
     exec("def double(number):\n    return 2 * number", namespace)
     double = compiled(namespace["double"])
     assert double(4) == 8 and len(double.signatures) == 1
+
+
+# Command
+
+
+def label_files(folder, videos, *, ending=".txt"):
+    folder.mkdir(exist_ok=True)
+    for name, labels in videos.items():
+        (folder / f"{name}{ending}").write_text("\n".join(labels.split()) + "\n")
+    return str(folder)
+
+
+def test_scores_from_files(tmp_path, capsys):
+    truth = label_files(tmp_path / "gt", {"a": "none take take open", "b": "take none"})
+    ours = label_files(tmp_path / "ours", {"a": "none take open open"})
+    (tmp_path / "ours/b").write_text("### Frame level recognition: ###\ntake none")
+    assert main(["score", truth, ours, "--background", "none", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    expected = segmental_scores([[0, 2, 2, 1], [2, 0]], [[0, 2, 1, 1], [2, 0]], background=[0])
+    assert (found["acc"], found["edit"]) == (expected["acc"], expected["edit"])
+    assert found["f1"] == {str(overlap): value for overlap, value in expected["f1"].items()}
+    assert found["classes"]["name"] == ["none", "open", "take"] and found["videos"]["name"] == ["a", "b"]
+    assert found["boundaries"]["recall"] <= 100 and found["failed"] == []
+    assert main(["score", truth, ours, "--classes", "--videos"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["acc", "edit", "F1@10", "F1@25", "F1@50"]
+    assert lines[2].split()[0] == f"{expected['acc']:.2f}"
+    assert [line.split()[0] for line in lines[-2:]] == ["a", "b"]  # worst first
+
+
+def test_scores_name_what_is_not_in_them(tmp_path, capsys):
+    truth = label_files(tmp_path / "gt", {"a": "take open", "b": "take open", "c": "take", "d": "take"})
+    ours = label_files(tmp_path / "ours", {"a": "take open", "b": "take open open", "d": "tkae"})
+    (tmp_path / "mapping.txt").write_text("0 take\n1 open\n")
+    (tmp_path / "test.bundle").write_text("a.txt\nb.txt\nc.txt\n")
+    words = ["score", truth, ours, "--mapping", str(tmp_path / "mapping.txt")]
+    assert main(words) == 1
+    error = capsys.readouterr().err
+    assert "b.txt: 3 labels, but" in error and "c: only one of truth" in error and "3 videos are not in" in error
+    assert "d.txt:1: class 'tkae' is not in the mapping; did you mean 'take'?" in error
+    assert main([*words, "--bundle", str(tmp_path / "test.bundle"), "--truncate"]) == 1
+    output = capsys.readouterr()
+    assert " c: " in output.err and "test.bundle:3 names it" in output.err and " d: " not in output.err
+    assert output.out.startswith("2 videos, 4 frames, 2 classes\n1 videos were cut to the shorter side, such as b\n")
+    assert main(["score", truth]) == 2
+    assert "no prediction has its truth beside it" in capsys.readouterr().err
+
+
+def test_scores_of_the_files_that_the_published_evaluation_leaves(tmp_path, capsys):
+    folder = label_files(tmp_path / "both", {"x": "take open"}, ending="-gt.txt")
+    label_files(tmp_path / "both", {"x": "take take"}, ending="-pred.txt")
+    assert main(["score", folder, "--json", "--overlaps", "0.5"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["acc"] == 50 and found["counts"] == {"0.5": [1, 0, 1]}

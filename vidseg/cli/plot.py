@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tyro.conf import Positional, arg
@@ -100,6 +100,92 @@ class Confusion:
         return 0
 
 
+@dataclass(frozen=True)
+class Segments:
+    """Draw bars of true and predicted frame labels, with the classes' colours.
+
+    FOLDER has `<video>-gt.txt` and `<video>-pred.txt` files with a class name a line, as evaluation leaves them; or it
+    has `<video>.txt` files, and PREDICTIONS those of the predictions.
+    """
+
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
+    """Folder of the label files."""
+    mapping: Annotated[Positional[Path], arg(metavar="MAPPING")]
+    """mapping.txt with the classes' numbers."""
+    predictions: Path | None = None
+    """Folder of the predictions, where they are not in FOLDER."""
+    out: Path = Path("segments.png")
+    """Picture with all videos on a page; or, without a suffix, a folder for one picture a video and the palette."""
+    bundle: Path | None = None
+    """Draw the videos of this split only."""
+    videos: tuple[str, ...] = ()
+    """Draw these videos only."""
+    rows: int = 25
+    """Videos on a page; the worst ones are drawn."""
+    sliding_windows: int | None = None
+    """Frames of the model's window: ticks are at its borders."""
+    palette: Literal["bright", "voc"] = "bright"
+    """Colours of the classes; voc are those of PASCAL VOC."""
+    truncate: bool = False
+    """Cut two sides of unequal lengths to the shorter one."""
+
+    def run(self) -> int:
+        """Draw, and print the pictures' paths."""
+        import sys
+
+        from vidseg.labels.predictions import read_predictions
+        from vidseg.plots import SegmentedVideo, plot_palette, plot_segments
+
+        labels = read_predictions(
+            self.folder, self.predictions, mapping=self.mapping, bundle=self.bundle, truncate=self.truncate
+        )
+        videos = [
+            SegmentedVideo(name, truth, prediction)
+            for name, truth, prediction in zip(labels.names, labels.truth, labels.prediction, strict=True)
+            if not self.videos or name in self.videos
+        ]
+        missing = sorted(set(self.videos) - set(labels.names))
+        if missing:
+            raise ValueError(f"{self.folder}: no video {missing[0]!r}; there are {', '.join(labels.names)}")
+        if self.out.suffix:
+            videos.sort(key=lambda video: (video.truth == video.prediction).mean())
+            left_out = max(0, len(videos) - self.rows)
+            title = f"the worst {self.rows} of {len(videos)} videos" if left_out else ""
+            pages = [(videos[: self.rows], self.out, title)]
+        else:
+            pages = [([video], self.out / f"{video.name}.png", "") for video in videos]
+            print(plot_palette(labels.classes, self.out / "palette.png", palette=self.palette))
+        for page, path, title in pages:
+            window = self.sliding_windows
+            print(plot_segments(page, labels.classes, path, window=window, palette=self.palette, title=title))
+        for failed in labels.failed:
+            print(f"vidseg plot segments: {failed}", file=sys.stderr)
+        return 1 if labels.failed else 0
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Draw how many frames and segments each class of a data set has, and how long its segments are."""
+
+    data: Annotated[Positional[str], arg(metavar="DATA")]
+    """Folder of a data set with frame labels."""
+    split: str | None = None
+    """Split to take, such as split1/train; default: all videos."""
+    out: str = "labels.png"
+    """Picture to write."""
+
+    def run(self) -> int:
+        """Draw, and print the picture's path."""
+        from vidseg.labels import open_dataset
+        from vidseg.labels.statistics import label_statistics
+        from vidseg.plots import plot_label_counts
+
+        counts = label_statistics(open_dataset(self.data, self.split))
+        title = " ".join(filter(None, (Path(self.data).resolve().name, self.split)))
+        print(plot_label_counts(counts.classes, counts.frames, counts.seconds, self.out, title=title))
+        return 0
+
+
 def _title(run: Path) -> str:
     """What the run trained on what, or the name of its folder where its options are not recorded."""
     import json
@@ -114,4 +200,6 @@ Command = (
     Annotated[Contact, tyro.conf.subcommand("contact")]
     | Annotated[Curves, tyro.conf.subcommand("curves")]
     | Annotated[Confusion, tyro.conf.subcommand("confusion")]
+    | Annotated[Segments, tyro.conf.subcommand("segments")]
+    | Annotated[Labels, tyro.conf.subcommand("labels")]
 )

@@ -28,6 +28,7 @@ __all__ = [
     "SegmentationLabels",
     "SegmentationReport",
     "apply_segmentation",
+    "has_frame_labels",
     "labels_from_segments",
     "read_segmentation",
     "read_splits",
@@ -291,6 +292,16 @@ def _video_ids(connection: sqlite3.Connection, labels: SegmentationLabels, root:
     return ids
 
 
+def has_frame_labels(root: str | Path) -> bool:
+    """Whether any video of the data set is labelled frame by frame."""
+    with closing(read_catalog(root)) as connection:
+        return _has_timelines(connection) and bool(connection.execute("SELECT 1 FROM timelines LIMIT 1").fetchone())
+
+
+def _has_timelines(connection: sqlite3.Connection) -> bool:
+    return bool(connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'timelines'").fetchone())
+
+
 class FrameLabels:
     """The frame labels of a data set's videos, read at once: 2 to 8 bytes a frame.
 
@@ -313,8 +324,7 @@ class FrameLabels:
         self._labels: list[npt.NDArray] = [np.zeros(0, np.int16)] * count
         small = np.int16 if len(data.classes) < 2**15 else np.int64
         with closing(read_catalog(data.root)) as connection:
-            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            if "timelines" in tables:
+            if _has_timelines(connection):
                 for path, length, rate in connection.execute(
                     "SELECT v.path, t.labels, t.rate FROM timelines t JOIN videos v ON v.id = t.video_id"
                 ):

@@ -6,5 +6,16 @@ Everything is drawn on matplotlib's Agg canvas through objects, without pyplot: 
 from vidseg.plots.confusion import plot_confusion
 from vidseg.plots.contact import contact_sheet
 from vidseg.plots.curves import plot_curves
+from vidseg.plots.label_counts import plot_label_counts
+from vidseg.plots.segments import SegmentedVideo, class_colours, plot_palette, plot_segments
 
-__all__ = ["contact_sheet", "plot_confusion", "plot_curves"]
+__all__ = [
+    "SegmentedVideo",
+    "class_colours",
+    "contact_sheet",
+    "plot_confusion",
+    "plot_curves",
+    "plot_label_counts",
+    "plot_palette",
+    "plot_segments",
+]

@@ -1,0 +1,91 @@
+"""`vidseg stats`: mean and deviation of a data set's frames, and weights of its classes."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+if TYPE_CHECKING:
+    from vidseg.labels import VideoDataset
+    from vidseg.labels.statistics import LabelStatistics, PixelStatistics
+
+__all__ = ["Command"]
+
+
+@dataclass(frozen=True)
+class Command:
+    """Mean and deviation of the frames of DATA in RGB (0 to 1); of a data set with frame labels also their weights."""
+
+    data: Annotated[Positional[str], arg(metavar="DATA")]
+    """Folder of a data set."""
+    split: str | None = None
+    """Split to take, such as split1/train; default: all videos."""
+    frames: int = 10
+    """Frames to read of each video, chosen at random."""
+    seed: int = 0
+    """Seed of that choice."""
+    threads: int | None = None
+    """Decoding threads; default: one for each core."""
+    json: bool = False
+    """Print one JSON object."""
+
+    def run(self) -> int:
+        """Read and print."""
+        from vidseg.labels import open_dataset
+        from vidseg.labels.segmentation import has_frame_labels
+        from vidseg.labels.statistics import label_statistics
+
+        data = open_dataset(self.data, self.split)
+        labelled = has_frame_labels(data.root)
+        with_frames = any(video.height > 0 for video in data)
+        if not with_frames and not labelled:
+            raise ValueError(f"{data}: neither frames nor frame labels; convert its videos with `vidseg convert`")
+        pixels = self._pixels(data) if with_frames else None
+        labels = label_statistics(data) if labelled else None
+        if self.json:
+            content: dict[str, Any] = {"pixels": pixels and asdict(pixels), "labels": None}
+            if labels is not None:
+                content["labels"] = {**asdict(labels), "segments": labels.segments}
+            print(json_format.dumps(content, ensure_ascii=False))
+        else:
+            print("\n\n".join("\n".join(part) for part in (_pixel_lines(pixels), _label_lines(labels)) if part))
+        failed = pixels.failed if pixels else []
+        for item in failed:
+            print(f"vidseg stats: {item}", file=sys.stderr)
+        if failed:
+            print(f"vidseg stats: {len(failed)} videos cannot be read", file=sys.stderr)
+        return 1 if failed else 0
+
+    def _pixels(self, data: VideoDataset) -> PixelStatistics:
+        from tqdm import tqdm
+
+        from vidseg.labels.statistics import pixel_statistics
+
+        with tqdm(total=len(data), unit="video", disable=None) as bar:
+            return pixel_statistics(
+                data, frames_per_video=self.frames, seed=self.seed, threads=self.threads, progress=bar.update
+            )
+
+
+def _pixel_lines(pixels: PixelStatistics | None) -> list[str]:
+    if pixels is None:
+        return []
+    rows = {"mean": pixels.mean, "std": pixels.std, "std within a video": pixels.std_within}
+    lines = [f"{pixels.frames} frames of {pixels.videos} videos         red   green    blue"]
+    width = lines[0].index("red") - 5
+    return lines + [f"{name:{width}}" + "".join(f"{value:8.4f}" for value in values) for name, values in rows.items()]
+
+
+def _label_lines(labels: LabelStatistics | None) -> list[str]:
+    if labels is None:
+        return []
+    width = max(5, *map(len, labels.classes))
+    lines = [f"{'class':{width}}{'frames':>10}{'segments':>10}{'weight':>10}"]
+    for row in zip(labels.classes, labels.frames, labels.segments, labels.class_weights, strict=True):
+        name, frames, segments, weight = row
+        lines.append(f"{name:{width}}{frames:10}{segments:10}{weight:10.4f}")
+    return [*lines, f"weight of a boundary frame: {labels.boundary_weight:.4f}"]

@@ -1,0 +1,92 @@
+"""Label statistics: how many frames and segments each class has, and how long the segments are."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vidseg.plots.canvas import BLUE, INK, MUTED, ORANGE, new_figure, quiet, save_figure
+
+__all__ = ["plot_label_counts"]
+
+
+def plot_label_counts(
+    classes: Sequence[str],
+    frames: Sequence[int],
+    seconds: Sequence[Sequence[float]],
+    out: str | Path,
+    *,
+    title: str = "",
+) -> Path:
+    """Draw frames by class, durations by class and the histogram of all durations, and save the picture.
+
+    Args:
+        classes: K names.
+        frames: (K,) labelled frames of each class.
+        seconds: for each class the durations of its segments.
+        out: picture file.
+        title: name of the data set.
+
+    Raises:
+        ValueError: other numbers of classes, or no segment.
+    """
+    durations = np.concatenate([np.asarray(found, np.float64) for found in seconds]) if seconds else np.zeros(0)
+    if not len(classes) == len(frames) == len(seconds) or not len(durations):
+        raise ValueError(
+            f"{len(classes)} classes, counts of {len(frames)}, durations of {len(seconds)} ({len(durations)} segments)"
+        )
+    height = max(3.4, 1.3 + 0.2 * len(classes))
+    heading = f"{title}   " if title else ""
+    top = 0.36
+    figure = new_figure(12, height, top=top)
+    figure.text(
+        0.008,
+        1 - top / 2 / height,
+        f"{heading}{sum(frames)} frames in {len(durations)} segments of {len(classes)} classes",
+        va="center",
+        fontsize=12,
+        color=INK,
+        fontweight="bold",
+    )
+    share, length, histogram = figure.subplots(1, 3, width_ratios=(1.2, 1, 1.1))
+    places = np.arange(len(classes))
+    for axes, name in ((share, "share of the frames, %"), (length, "seconds: median, 5 % to 95 %")):
+        quiet(axes)
+        axes.grid(visible=False)
+        axes.grid(axis="x", linewidth=0.8, color="#e4e3df")
+        axes.set_title(name, loc="left", fontsize=10, color=MUTED)
+        axes.set_ylim(len(classes) - 0.4, -0.6)
+    shares = 100 * np.asarray(frames) / max(1, sum(frames))
+    share.barh(places, shares, height=0.7, color=BLUE)
+    for place, value, found in zip(places, shares, seconds, strict=True):
+        share.text(value, place, f" {len(found)} x", va="center", fontsize=7, color=MUTED)
+    share.set_xlim(0, 1.18 * max(1e-9, shares.max()))
+    share.set_yticks(places, classes, fontsize=8 if len(classes) <= 60 else 5, color=INK)
+    for place, found in zip(places, seconds, strict=True):
+        if len(found):
+            low, middle, high = np.quantile(found, (0.05, 0.5, 0.95))
+            length.plot([low, high], [place, place], color=BLUE, linewidth=2, solid_capstyle="butt")
+            length.plot([middle], [place], "o", color=BLUE, markersize=4)
+    length.set_yticks([])
+    length.set_xscale("log")
+    length.xaxis.set_major_formatter("{x:g}")
+    length.tick_params(which="minor", length=0)
+    quiet(histogram)
+    bins = np.geomspace(durations.min() * 0.999, durations.max() * 1.001, 41)
+    histogram.hist(durations, bins=bins, color=BLUE)
+    histogram.set_xscale("log")
+    histogram.xaxis.set_major_formatter("{x:g}")
+    histogram.tick_params(which="minor", length=0)
+    histogram.set_title("segments by duration, seconds", loc="left", fontsize=10, color=MUTED)
+    median = float(np.median(durations))
+    histogram.axvline(median, color=ORANGE, linewidth=1.5)
+    histogram.annotate(
+        f"median {median:.2g} s",
+        (median, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(4, -10),
+        textcoords="offset points",
+        fontsize=9,
+        color=INK,
+    )
+    return save_figure(figure, out)
