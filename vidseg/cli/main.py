@@ -21,7 +21,9 @@ COMMANDS = {
     "synth": "make videos with known actions, for trying things out",
     "train": "train a model",
     "test": "evaluate a trained model",
-    "plot": "pictures: contact sheet, curves, confusion matrix",
+    "score": "segmental scores of predicted frame labels, from files",
+    "stats": "mean and deviation of a data set's frames, weights of its classes",
+    "plot": "pictures: contact sheet, curves, confusion matrix, segments, labels",
     "list": "the models there are",
     "env": "versions of everything that matters, and what loaded",
 }
