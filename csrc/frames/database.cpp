@@ -4,6 +4,7 @@
 #include <sqlite3.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <list>
@@ -11,6 +12,8 @@
 #include <mutex>
 #include <new>
 #include <shared_mutex>
+#include <utility>
+#include <vector>
 
 #include "error.h"
 
@@ -67,6 +70,23 @@ std::string file_uri(const std::string& path) {
     return uri + "?mode=ro&immutable=1";
 }
 
+// The number in "<video>/frame_00012"; -1 where there is none.
+int64_t frame_number(const std::string& name) {
+    const size_t slash = name.rfind('/');
+    const std::string tail = slash == std::string::npos ? name : name.substr(slash + 1);
+    const std::string head = "frame_";
+    if (tail.compare(0, head.size(), head) != 0 || tail.size() == head.size() ||
+        tail.size() > head.size() + 18) {
+        return -1;
+    }
+    int64_t number = 0;
+    for (size_t i = head.size(); i < tail.size(); ++i) {
+        if (tail[i] < '0' || tail[i] > '9') return -1;
+        number = number * 10 + (tail[i] - '0');
+    }
+    return number;
+}
+
 struct Connection {
     std::string path;
     FileIdentity identity;
@@ -100,6 +120,95 @@ struct Connection {
         if (!level) level = prepare("SELECT jpeg FROM Levels WHERE level = ?2 AND frame = ?1");
         return level.get();
     }
+
+    // Calls `use` with the JPEG in one row; it is valid during the call only.
+    template <class Use>
+    void read(int64_t level_number, int64_t row, const Use& use) {
+        sqlite3_stmt* statement = statement_for(level_number);
+        sqlite3_reset(statement);
+        sqlite3_bind_int64(statement, 1, row);
+        if (level_number > 0) sqlite3_bind_int64(statement, 2, level_number);
+        const int status = sqlite3_step(statement);
+        check(status != SQLITE_DONE, "not in the database (level ", level_number, ")");
+        check(status == SQLITE_ROW, sqlite3_errmsg(handle.get()));
+        check(sqlite3_column_type(statement, 0) == SQLITE_BLOB, "holds no BLOB");
+        const auto* data = static_cast<const uint8_t*>(sqlite3_column_blob(statement, 0));
+        const int size = sqlite3_column_bytes(statement, 0);
+        check(data != nullptr && size > 0, "holds an empty BLOB");
+        use(data, static_cast<size_t>(size));
+        sqlite3_reset(statement);
+    }
+
+    // What the database says of itself, read once.
+    struct Contents {
+        int levels = 0;
+        int64_t frames = 0;
+        std::vector<int64_t> rows;  // rowid of each frame, in files of the published form; empty: frame + 1
+    };
+
+    const Contents& contents() {
+        if (!known) {
+            known = std::make_unique<Contents>();
+            try {
+                if (has_meta()) {
+                    read_meta(*known);
+                } else {
+                    read_order(*known);
+                }
+            } catch (...) {
+                known.reset();
+                throw;
+            }
+        }
+        return *known;
+    }
+
+    bool has_meta() const {
+        const StatementHandle find =
+            prepare("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'meta'");
+        return sqlite3_step(find.get()) == SQLITE_ROW;
+    }
+
+    void read_meta(Contents& contents) const {
+        const StatementHandle find =
+            prepare("SELECT key, CAST(value AS INT) FROM meta WHERE key IN ('frames', 'levels')");
+        int status = SQLITE_OK;
+        while ((status = sqlite3_step(find.get())) == SQLITE_ROW) {
+            const auto* key = reinterpret_cast<const char*>(sqlite3_column_text(find.get(), 0));
+            const int64_t value = sqlite3_column_int64(find.get(), 1);
+            if (key == nullptr) continue;
+            if (std::strcmp(key, "frames") == 0) contents.frames = value;
+            if (std::strcmp(key, "levels") == 0)
+                contents.levels = static_cast<int>(std::clamp<int64_t>(value, 0, 8));
+        }
+        check(status == SQLITE_DONE, "its metadata cannot be read: ", sqlite3_errmsg(handle.get()));
+    }
+
+    // Files of the published form have no metadata and rows in any order.
+    void read_order(Contents& contents) const {
+        const StatementHandle list = prepare("SELECT rowid, ObjId FROM Images ORDER BY rowid");
+        std::vector<std::pair<int64_t, int64_t>> numbered;  // frame number, row
+        int status = SQLITE_OK;
+        while ((status = sqlite3_step(list.get())) == SQLITE_ROW) {
+            const int64_t row = sqlite3_column_int64(list.get(), 0);
+            const auto* name = reinterpret_cast<const char*>(sqlite3_column_text(list.get(), 1));
+            const int64_t number = frame_number(name == nullptr ? "" : name);
+            check(number >= 0, "row ", row, " has the ObjId '", name == nullptr ? "" : name,
+                  "', which is not <video>/frame_<number>");
+            numbered.emplace_back(number, row);
+        }
+        check(status == SQLITE_DONE, "its frames cannot be listed: ", sqlite3_errmsg(handle.get()));
+        std::stable_sort(numbered.begin(), numbered.end(),
+                         [](const auto& one, const auto& other) { return one.first < other.first; });
+        for (size_t i = 0; i < numbered.size(); ++i) {
+            if (i > 0 && numbered[i].first == numbered[i - 1].first)
+                continue;  // of equal numbers the first row counts
+            contents.rows.push_back(numbered[i].second);
+        }
+        contents.frames = static_cast<int64_t>(contents.rows.size());
+    }
+
+    std::unique_ptr<Contents> known;
 };
 
 class Pool {
@@ -182,26 +291,53 @@ void read_blobs(const std::string& path, int64_t level, const int64_t* rows, int
     pool();  // registers the fork handlers before the first lock
     const std::shared_lock<std::shared_mutex> no_fork(fork_guard);
     Lease connection(path);
-    sqlite3_stmt* statement = connection->statement_for(level);
     for (int64_t i = 0; i < count; ++i) {
-        sqlite3_reset(statement);
-        sqlite3_bind_int64(statement, 1, rows[i]);
-        if (level > 0) sqlite3_bind_int64(statement, 2, level);
-        const int status = sqlite3_step(statement);
-        if (status == SQLITE_DONE) fail("row ", rows[i], ": not in the database (level ", level, ")");
-        if (status != SQLITE_ROW) fail("row ", rows[i], ": ", sqlite3_errmsg(connection->handle.get()));
-        if (sqlite3_column_type(statement, 0) != SQLITE_BLOB) fail("row ", rows[i], ": holds no BLOB");
-        const auto* data = static_cast<const uint8_t*>(sqlite3_column_blob(statement, 0));
-        const int size = sqlite3_column_bytes(statement, 0);
-        if (data == nullptr || size == 0) fail("row ", rows[i], ": holds an empty BLOB");
         try {
-            use(i, data, static_cast<size_t>(size));
+            connection->read(level, rows[i], [&](const uint8_t* data, size_t size) { use(i, data, size); });
         } catch (const std::exception& error) {
             fail("row ", rows[i], ": ", error.what());
         }
     }
-    sqlite3_reset(statement);
     connection.keep();
+}
+
+struct VideoReader::State {
+    explicit State(const std::string& file) : path(file), no_fork(fork_guard) {}
+
+    Connection& connection() {
+        if (!lease) lease = std::make_unique<Lease>(path);
+        return *lease->operator->();
+    }
+
+    std::string path;
+    std::shared_lock<std::shared_mutex> no_fork;  // before the lease: released after it
+    std::unique_ptr<Lease> lease;
+    bool reusable = true;
+};
+
+VideoReader::VideoReader(const std::string& path) {
+    pool();
+    state_ = std::make_unique<State>(path);
+}
+
+VideoReader::~VideoReader() {
+    if (state_->lease && state_->reusable) state_->lease->keep();
+}
+
+int VideoReader::levels() { return state_->connection().contents().levels; }
+
+int64_t VideoReader::frames() { return state_->connection().contents().frames; }
+
+void VideoReader::read(int level, int64_t frame,
+                       const std::function<void(const uint8_t* data, size_t size)>& use) {
+    Connection& connection = state_->connection();
+    const std::vector<int64_t>& rows = connection.contents().rows;
+    check(frame >= 0, "frame numbers begin with 0");
+    check(rows.empty() || frame < static_cast<int64_t>(rows.size()), "the video has ", rows.size(),
+          " frames");
+    state_->reusable = false;
+    connection.read(level, rows.empty() ? frame + 1 : rows[static_cast<size_t>(frame)], use);
+    state_->reusable = true;
 }
 
 }  // namespace vidseg

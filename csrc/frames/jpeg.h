@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "planes.h"
+#include "region.h"
 
 namespace vidseg {
 
@@ -25,6 +26,18 @@ struct Image {
     int width = 0;
     int height = 0;
     std::vector<uint8_t> rgb;  // (height, width, 3)
+};
+
+// A part of a picture, decoded at 1/denominator of its size, 4 bytes a pixel: R, G, B and one that means
+// nothing.
+struct Region {
+    int denominator = 1;
+    int full_width = 0;  // of the whole picture at this size
+    int full_height = 0;
+    Window window;  // the part that `pixels` holds, at this size
+    std::vector<uint32_t> pixels;
+
+    const uint32_t* row(int y) const { return pixels.data() + static_cast<size_t>(y) * window.width(); }
 };
 
 // A restart interval that divides an MCU row evenly, so that every interval is a rectangle of MCUs: the
@@ -59,10 +72,22 @@ class JpegDecoder {
     // partial image.
     void decode(const uint8_t* data, size_t size, Image& out);
 
+    // Decodes at least the pixels of `wanted` (of the picture at full size; may reach beyond it), reading no
+    // more of the file than it must. Every pixel equals that of a decode of the whole picture at
+    // 1/denominator (1, 2, 4, 8).
+    void decode_region(const uint8_t* data, size_t size, const Window& wanted, int denominator, Region& out);
+
     // Reads the header alone.
     void read_size(const uint8_t* data, size_t size, int* width, int* height);
 
   private:
+    // Reads the header of `data` and keeps it for the next step; throws where there is none or it asks too
+    // much.
+    void open(const uint8_t* data, size_t size);
+    bool decode_cut(const uint8_t* data, size_t size, const Window& inside, Region& out);
+    void decode_window(const uint8_t* data, size_t size, const Window& inside, Region& out);
+    void reserve(const Window& window, int width, Region& out);
+
     struct State;
     std::unique_ptr<State> state_;
 };

@@ -124,7 +124,7 @@ class BatchPlan:
     frames: npt.NDArray[np.int64]
     matrices: npt.NDArray[np.float64]
     colours: ColourPlan
-    valid: npt.NDArray[np.bool_] = field(default=None)  # type: ignore[assignment]
+    valid: npt.NDArray[np.bool_] = field(default=None)  # type: ignore[arg-type]
 
     def __post_init__(self) -> None:
         clips = len(self.videos)

@@ -1,77 +1,12 @@
-#include "jpeg.h"
-
-#include <csetjmp>
-#include <cstdio>
+#include <algorithm>
 #include <cstring>
+#include <vector>
 
-// jpeglib.h needs stdio's types first
-#include <jerror.h>
-#include <jpeglib.h>
-
-#include "error.h"
+#include "jpeg.h"
+#include "jpeg_session.h"
 
 namespace vidseg {
 namespace {
-
-constexpr int64_t kMaxPixels = int64_t{1}
-                               << 28;  // a frame of 16384 x 16384; more is a damaged or hostile header
-constexpr int kMaxScans = 200;         // progressive files may hide thousands of scans in few bytes
-
-struct ErrorManager {
-    jpeg_error_mgr base;  // first: libjpeg hands back a pointer to it
-    jmp_buf jump;
-    char message[JMSG_LENGTH_MAX];
-    bool damaged;
-};
-
-ErrorManager* manager(j_common_ptr info) { return reinterpret_cast<ErrorManager*>(info->err); }
-
-void on_error(j_common_ptr info) {
-    ErrorManager* errors = manager(info);
-    (*errors->base.format_message)(info, errors->message);
-    longjmp(errors->jump, 1);
-}
-
-// Warnings that mean lost pixels; the others (odd headers, bytes after the end) leave the picture whole.
-bool means_damage(int code) {
-    switch (code) {
-        case JWRN_HIT_MARKER:
-        case JWRN_HUFF_BAD_CODE:
-        case JWRN_JPEG_EOF:
-        case JWRN_MUST_RESYNC:
-        case JWRN_NOT_SEQUENTIAL:
-        case JWRN_BOGUS_PROGRESSION:
-            return true;
-        default:
-            return false;
-    }
-}
-
-void on_message(j_common_ptr info, int level) {
-    ErrorManager* errors = manager(info);
-    if (level < 0 && !errors->damaged && means_damage(errors->base.msg_code)) {
-        errors->damaged = true;
-        (*errors->base.format_message)(info, errors->message);
-    }
-}
-
-void on_progress(j_common_ptr info) {
-    auto* decompress = reinterpret_cast<j_decompress_ptr>(info);
-    if (decompress->input_scan_number > kMaxScans) {
-        ErrorManager* errors = manager(info);
-        std::snprintf(errors->message, sizeof errors->message, "more than %d scans", kMaxScans);
-        longjmp(errors->jump, 1);
-    }
-}
-
-jpeg_error_mgr* prepare(ErrorManager& errors) {
-    jpeg_std_error(&errors.base);
-    errors.base.error_exit = on_error;
-    errors.base.emit_message = on_message;
-    errors.message[0] = '\0';
-    errors.damaged = false;
-    return &errors.base;
-}
 
 // Lets libjpeg write to the end of a vector.
 struct VectorDestination {
@@ -119,8 +54,6 @@ VectorDestination vector_destination(std::vector<uint8_t>& out) {
     return destination;
 }
 
-// Between the calls of setjmp and the end of each function below, libjpeg alone runs.
-
 bool write_planes(jpeg_compress_struct& info, ErrorManager& errors, const Planes& planes,
                   const EncodeOptions& options) {
     if (setjmp(errors.jump)) {
@@ -159,37 +92,6 @@ bool write_planes(jpeg_compress_struct& info, ErrorManager& errors, const Planes
     return true;
 }
 
-bool read_header(jpeg_decompress_struct& info, ErrorManager& errors, const uint8_t* data, size_t size) {
-    if (setjmp(errors.jump)) {
-        jpeg_abort_decompress(&info);
-        return false;
-    }
-    jpeg_mem_src(&info, data, static_cast<unsigned long>(size));
-    jpeg_read_header(&info, TRUE);
-    return true;
-}
-
-bool read_rows(jpeg_decompress_struct& info, ErrorManager& errors, uint8_t* out) {
-    if (setjmp(errors.jump)) {
-        jpeg_abort_decompress(&info);
-        return false;
-    }
-    info.out_color_space = JCS_RGB;
-    info.dct_method = JDCT_ISLOW;
-    jpeg_start_decompress(&info);
-    const size_t row_bytes = static_cast<size_t>(info.output_width) * 3;
-    while (info.output_scanline < info.output_height) {
-        JSAMPROW rows[4];
-        for (int i = 0; i < 4; ++i) {
-            const size_t y = std::min<size_t>(info.output_scanline + i, info.output_height - 1);
-            rows[i] = out + y * row_bytes;
-        }
-        jpeg_read_scanlines(&info, rows, std::min<JDIMENSION>(4, info.output_height - info.output_scanline));
-    }
-    jpeg_finish_decompress(&info);
-    return true;
-}
-
 bool copy_coefficients(jpeg_decompress_struct& from, jpeg_compress_struct& to, ErrorManager& errors,
                        int restart_interval, bool optimize) {
     if (setjmp(errors.jump)) {
@@ -205,18 +107,6 @@ bool copy_coefficients(jpeg_decompress_struct& from, jpeg_compress_struct& to, E
     jpeg_finish_compress(&to);
     jpeg_finish_decompress(&from);
     return true;
-}
-
-void check_header(const jpeg_decompress_struct& info) {
-    check(info.image_width > 0 && info.image_height > 0, "a JPEG without pixels");
-    check(static_cast<int64_t>(info.image_width) * info.image_height <= kMaxPixels, "a JPEG of ",
-          info.image_width, "x", info.image_height, " pixels is larger than any video frame");
-    check(info.jpeg_color_space != JCS_CMYK && info.jpeg_color_space != JCS_YCCK,
-          "a CMYK JPEG cannot be a video frame; convert it to RGB or grey first");
-}
-
-void check_done(bool ok, const ErrorManager& errors) {
-    if (!ok || errors.damaged) fail("damaged JPEG: ", errors.message);
 }
 
 }  // namespace
@@ -252,48 +142,6 @@ void JpegEncoder::encode(const Planes& planes, const EncodeOptions& options, std
     }
     check(ok, "a frame of ", planes.width, "x", planes.height,
           " pixels could not be encoded: ", state_->errors.message);
-}
-
-struct JpegDecoder::State {
-    jpeg_decompress_struct info;
-    ErrorManager errors;
-    jpeg_progress_mgr progress;
-};
-
-JpegDecoder::JpegDecoder() : state_(std::make_unique<State>()) {
-    std::memset(&state_->info, 0, sizeof state_->info);
-    std::memset(&state_->progress, 0, sizeof state_->progress);
-    state_->info.err = prepare(state_->errors);
-    jpeg_create_decompress(&state_->info);
-    state_->progress.progress_monitor = on_progress;
-    state_->info.progress = &state_->progress;
-}
-
-JpegDecoder::~JpegDecoder() { jpeg_destroy_decompress(&state_->info); }
-
-void JpegDecoder::read_size(const uint8_t* data, size_t size, int* width, int* height) {
-    check(size > 0, "an empty JPEG");
-    state_->info.err = prepare(state_->errors);
-    check_done(read_header(state_->info, state_->errors, data, size), state_->errors);
-    *width = static_cast<int>(state_->info.image_width);
-    *height = static_cast<int>(state_->info.image_height);
-    jpeg_abort_decompress(&state_->info);
-}
-
-void JpegDecoder::decode(const uint8_t* data, size_t size, Image& out) {
-    check(size > 0, "an empty JPEG");
-    state_->info.err = prepare(state_->errors);
-    check_done(read_header(state_->info, state_->errors, data, size), state_->errors);
-    try {
-        check_header(state_->info);
-        out.width = static_cast<int>(state_->info.image_width);
-        out.height = static_cast<int>(state_->info.image_height);
-        out.rgb.resize(static_cast<size_t>(out.width) * out.height * 3);
-    } catch (...) {
-        jpeg_abort_decompress(&state_->info);
-        throw;
-    }
-    check_done(read_rows(state_->info, state_->errors, out.rgb.data()), state_->errors);
 }
 
 namespace {

@@ -1,0 +1,242 @@
+#include "fill.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <mutex>
+#include <system_error>
+#include <thread>
+
+#include "colour.h"
+#include "error.h"
+#include "sample.h"
+
+namespace vidseg {
+namespace {
+
+constexpr double kAlmost = 1 - 1e-6;
+
+// The first error in the order of the plan, whichever thread meets its own first.
+class FirstError {
+  public:
+    void report(int64_t clip, const std::string& message) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (!any_ || clip < clip_) {
+            clip_ = clip;
+            message_ = message;
+        }
+        any_ = true;
+    }
+    bool any() const { return any_; }
+    const std::string& message() const { return message_; }
+
+  private:
+    std::mutex mutex_;
+    std::atomic<bool> any_{false};
+    int64_t clip_ = 0;
+    std::string message_;
+};
+
+// Everything one thread needs, made once for a batch.
+class Worker {
+  public:
+    Worker(const FillPlan& plan, const FillOptions& options, uint8_t* out, int64_t* shown)
+        : plan_(plan), options_(options), out_(out), shown_(shown) {
+        pixels_.resize(static_cast<size_t>(plan.height) * plan.width);
+    }
+
+    // Frames first to last - 1 of one clip.
+    void fill(int64_t clip, int64_t first, int64_t last) {
+        VideoReader reader(plan_.paths[static_cast<size_t>(clip)]);
+        std::array<double, 9> matrix;
+        std::copy_n(plan_.matrices + 9 * clip, 9, matrix.begin());
+        Sampler sampler(matrix, plan_.width, plan_.height);
+        Source source = choose_source(plan_.videos[clip], reader, sampler);
+        for (int64_t t = first; t < last; ++t) {
+            if (cancelled()) return;
+            const int64_t position = clip * plan_.frames_per_clip + t;
+            shown_[position] = show(reader, source, plan_.frames[position], sampler);
+            recolour(clip);
+            write(clip, t);
+        }
+    }
+
+    bool cancelled() const {
+        return options_.cancel != nullptr && __atomic_load_n(options_.cancel, __ATOMIC_RELAXED) != 0;
+    }
+
+  private:
+    // Which copy of the frames is read, at which scale, and how much of it.
+    struct Source {
+        int64_t video = 0;
+        int level = 0;
+        int denominator = 1;
+        Window window;
+        int divisor() const { return (1 << level) * denominator; }
+    };
+
+    // The smallest copy that is not enlarged anywhere.
+    Source choose_source(int64_t video, VideoReader& reader, const Sampler& sampler) const {
+        Source source;
+        source.video = video;
+        const int levels = options_.caches ? options_.caches->levels(video, reader) : reader.levels();
+        const double shrink = sampler.least_shrink();
+        while (source.level < levels && shrink >= (2 << source.level) * kAlmost) ++source.level;
+        while (source.denominator < 8 && shrink >= 2 * source.divisor() * kAlmost) source.denominator *= 2;
+        source.window = sampler.window(1 << source.level);
+        return source;
+    }
+
+    // Puts a frame's pixels into pixels_; the number of the frame that it took.
+    int64_t show(VideoReader& reader, const Source& source, int64_t frame, Sampler& sampler) {
+        try {
+            return show_exactly(reader, source, frame, sampler);
+        } catch (const std::exception& error) {
+            const std::string reason =
+                "frame " + std::to_string(frame) +
+                (source.level > 0 ? " (level " + std::to_string(source.level) + ")" : "") + ": " +
+                error.what();
+            check(options_.replace, reason);
+            const int64_t count = reader.frames();
+            check(count > 0, reason);
+            const int64_t near = std::clamp<int64_t>(frame, 0, count - 1);
+            for (int64_t distance = 0; distance < count; ++distance) {
+                for (const int64_t other : {near - distance, near + distance}) {
+                    if (other < 0 || other >= count || other == frame || cancelled()) continue;
+                    try {
+                        return show_exactly(reader, source, other, sampler);
+                    } catch (const std::exception&) {
+                        continue;  // counted once, for the frame that was asked for
+                    }
+                }
+            }
+            fail(reason, "; nor can any other frame of the video be read");
+        }
+    }
+
+    int64_t show_exactly(VideoReader& reader, const Source& source, int64_t frame, Sampler& sampler) {
+        auto* cache = options_.caches ? options_.caches->decoded.get() : nullptr;
+        const FrameKey key{source.video, frame, source.level, source.denominator};
+        if (cache != nullptr) {
+            if (const std::shared_ptr<const Region> found = cache->find(key)) {
+                sampler.sample(*found, source.divisor(), pixels_.data());
+                return frame;
+            }
+        }
+        with_jpeg(reader, source, frame, [&](const uint8_t* data, size_t size) {
+            if (cache == nullptr || !keep(*cache, key, data, size)) {
+                decoder_.decode_region(data, size, source.window, source.denominator, region_);
+            }
+        });
+        sampler.sample(region_, source.divisor(), pixels_.data());
+        return frame;
+    }
+
+    // Decodes the whole frame for the cache, if it has room for it.
+    bool keep(FrameCache<Region>& cache, const FrameKey& key, const uint8_t* data, size_t size) {
+        int width = 0, height = 0;
+        decoder_.read_size(data, size, &width, &height);
+        const int64_t bytes = int64_t{4} * width * height / (key.denominator * key.denominator);
+        if (!cache.has_room(bytes)) return false;
+        decoder_.decode_region(data, size, {0, 0, width, height}, key.denominator, region_);
+        cache.insert(key, std::make_shared<const Region>(region_), bytes);
+        return true;
+    }
+
+    template <class Use>
+    void with_jpeg(VideoReader& reader, const Source& source, int64_t frame, const Use& use) {
+        auto* cache = options_.caches ? options_.caches->encoded.get() : nullptr;
+        const FrameKey key{source.video, frame, source.level, 0};
+        if (cache != nullptr) {
+            if (const auto found = cache->find(key)) return use(found->data(), found->size());
+        }
+        reader.read(source.level, frame, [&](const uint8_t* data, size_t size) {
+            use(data, size);
+            if (cache != nullptr && cache->has_room(static_cast<int64_t>(size))) {
+                cache->insert(key, std::make_shared<const std::vector<uint8_t>>(data, data + size),
+                              static_cast<int64_t>(size));
+            }
+        });
+    }
+
+    void recolour(int64_t clip) {
+        const int64_t first = plan_.colour_offsets[clip], count = plan_.colour_offsets[clip + 1] - first;
+        if (count == 0) return;
+        rgb_.resize(pixels_.size() * 3);
+        for (size_t i = 0; i < pixels_.size(); ++i) {
+            rgb_[3 * i] = static_cast<uint8_t>(pixels_[i]);
+            rgb_[3 * i + 1] = static_cast<uint8_t>(pixels_[i] >> 8);
+            rgb_[3 * i + 2] = static_cast<uint8_t>(pixels_[i] >> 16);
+        }
+        apply_colours(plan_.colour_codes + first, plan_.colour_parameters + 8 * first, count, rgb_.data(),
+                      plan_.height, plan_.width, scratch_);
+        for (size_t i = 0; i < pixels_.size(); ++i) {
+            pixels_[i] = static_cast<uint32_t>(rgb_[3 * i] | rgb_[3 * i + 1] << 8 | rgb_[3 * i + 2] << 16);
+        }
+    }
+
+    void write(int64_t clip, int64_t t) {
+        const size_t sample = options_.format.sample_bytes();
+        const size_t frame = pixels_.size() * sample, frames = static_cast<size_t>(plan_.frames_per_clip);
+        uint8_t* to = out_ + static_cast<size_t>(clip) * 3 * frames * frame;
+        to += static_cast<size_t>(t) * frame * (options_.format.planar ? 1 : 3);
+        write_pixels(pixels_.data(), pixels_.size(), options_.format, frames * frame, to);
+    }
+
+    const FillPlan& plan_;
+    const FillOptions& options_;
+    uint8_t* out_;
+    int64_t* shown_;
+    JpegDecoder decoder_;
+    Region region_;
+    std::vector<uint32_t> pixels_;
+    std::vector<uint8_t> rgb_;
+    ColourScratch scratch_;
+};
+
+}  // namespace
+
+bool fill(const FillPlan& plan, const FillOptions& options, uint8_t* out, int64_t* shown) {
+    // Pieces of a clip: small enough that no thread is left with much at the end, large enough to open its
+    // video once.
+    const int64_t share = plan.clips * plan.frames_per_clip / (int64_t{8} * options.threads);
+    const int64_t piece = std::clamp<int64_t>(share, 1, std::min<int64_t>(16, plan.frames_per_clip));
+    const int64_t pieces_per_clip = (plan.frames_per_clip + piece - 1) / piece;
+    const int64_t pieces = plan.clips * pieces_per_clip;
+    std::atomic<int64_t> next{0};
+    std::atomic<bool> cancelled{false};
+    FirstError error;
+
+    const auto work = [&] {
+        int64_t clip = 0;
+        try {
+            Worker worker(plan, options, out, shown);
+            for (int64_t number; (number = next.fetch_add(1)) < pieces && !error.any();) {
+                clip = number / pieces_per_clip;
+                const int64_t first = number % pieces_per_clip * piece;
+                worker.fill(clip, first, std::min(first + piece, plan.frames_per_clip));
+                if (worker.cancelled()) cancelled = true;
+                if (cancelled) return;
+            }
+        } catch (const std::exception& problem) {
+            error.report(clip, plan.paths[static_cast<size_t>(clip)] + ": " + problem.what());
+        }
+    };
+
+    std::vector<std::thread> helpers;
+    helpers.reserve(static_cast<size_t>(options.threads));
+    const int64_t wanted = std::min<int64_t>(options.threads, pieces) - 1;
+    for (int64_t i = 0; i < wanted; ++i) {
+        try {
+            helpers.emplace_back(work);
+        } catch (const std::system_error&) {
+            break;  // the system gives no more threads: those that run do all the work
+        }
+    }
+    work();
+    for (std::thread& helper : helpers) helper.join();
+    check(!error.any(), error.message());
+    return !cancelled;
+}
+
+}  // namespace vidseg

@@ -1,0 +1,41 @@
+// One batch from one plan: the only loop over the pixels of training.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "cache.h"
+#include "output.h"
+
+namespace vidseg {
+
+// B clips of T frames; arrays belong to the caller.
+struct FillPlan {
+    int64_t clips = 0;
+    int64_t frames_per_clip = 0;
+    int height = 0;
+    int width = 0;
+    std::vector<std::string> paths;   // B databases
+    const int64_t* videos;            // (B), numbers that the cache knows them by
+    const int64_t* frames;            // (B, T), from 0
+    const double* matrices;           // (B, 3, 3), output point to source point
+    const int64_t* colour_offsets;    // (B + 1)
+    const int64_t* colour_codes;      // (M)
+    const double* colour_parameters;  // (M, 8)
+};
+
+struct FillOptions {
+    OutputFormat format;
+    int threads = 1;
+    bool replace = false;             // a damaged frame by the nearest one that can be read
+    Caches* caches = nullptr;         // null: none
+    const uint8_t* cancel = nullptr;  // stops between two frames when it becomes other than 0
+};
+
+// Fills `out`, (B, C, T, H, W) or (B, T, H, W, C), and `shown` (B, T) with the number of the frame that each
+// position shows. Throws for the first clip, in the order of the plan, that it found unreadable; false when
+// cancelled.
+bool fill(const FillPlan& plan, const FillOptions& options, uint8_t* out, int64_t* shown);
+
+}  // namespace vidseg

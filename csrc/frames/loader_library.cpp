@@ -1,0 +1,198 @@
+// The loader's operators of torch.ops.vidseg_frames: filling of batches, and the caches that outlive one.
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <map>
+#include <memory>
+#include <mutex>
+
+#include "error.h"
+#include "fill.h"
+
+namespace vidseg {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+template <class Value>
+const Value* values_of(const Tensor& tensor, ScalarType type, std::initializer_list<int64_t> shape,
+                       const char* name) {
+    check(tensor.is_cpu() && tensor.scalar_type() == type && tensor.is_contiguous(), name,
+          " must be contiguous, on the CPU and of the type that the schema tells");
+    check(tensor.dim() == static_cast<int64_t>(shape.size()), name, " has ", tensor.dim(),
+          " dimensions instead of ", shape.size());
+    int64_t axis = 0;
+    for (const int64_t side : shape) {
+        check(side < 0 || tensor.size(axis) == side, name, " has size ", tensor.size(axis), " along axis ",
+              axis, " instead of ", side);
+        ++axis;
+    }
+    return tensor.const_data_ptr<Value>();
+}
+
+// The caches of this process, by the number that Python holds.
+class CacheTable {
+  public:
+    int64_t add(std::shared_ptr<Caches> caches) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        caches_.emplace(++last_, std::move(caches));
+        return last_;
+    }
+    std::shared_ptr<Caches> find(int64_t number) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        const auto found = caches_.find(number);
+        check(found != caches_.end(), "there is no cache ", number);
+        return found->second;
+    }
+    void remove(int64_t number) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        caches_.erase(number);
+    }
+
+  private:
+    std::mutex mutex_;
+    std::map<int64_t, std::shared_ptr<Caches>> caches_;
+    int64_t last_ = 0;
+};
+
+CacheTable& cache_table() {
+    static CacheTable* const table =
+        new CacheTable;  // lives as long as the process, as the threads that use it may
+    return *table;
+}
+
+int64_t open_cache(int64_t limit, bool decoded) {
+    check(limit > 0, "a cache of ", limit, " bytes");
+    auto caches = std::make_shared<Caches>();
+    if (decoded) {
+        caches->decoded = std::make_unique<FrameCache<Region>>(limit);
+    } else {
+        caches->encoded = std::make_unique<FrameCache<std::vector<uint8_t>>>(limit);
+    }
+    return cache_table().add(std::move(caches));
+}
+
+void close_cache(int64_t number) { cache_table().remove(number); }
+
+// hits, misses, bytes, frames
+Tensor cache_statistics(int64_t number) {
+    const std::shared_ptr<Caches> caches = cache_table().find(number);
+    const std::vector<int64_t> values =
+        caches->decoded ? caches->decoded->statistics() : caches->encoded->statistics();
+    Tensor out = torch::stable::empty({static_cast<int64_t>(values.size())}, ScalarType::Long);
+    std::copy(values.begin(), values.end(), out.mutable_data_ptr<int64_t>());
+    return out;
+}
+
+SampleType sample_type(ScalarType type) {
+    switch (type) {
+        case ScalarType::Byte:
+            return SampleType::kUint8;
+        case ScalarType::Half:
+            return SampleType::kFloat16;
+        case ScalarType::BFloat16:
+            return SampleType::kBfloat16;
+        case ScalarType::Float:
+            return SampleType::kFloat32;
+        default:
+            fail("out must be uint8, float16, bfloat16 or float32");
+    }
+}
+
+std::vector<std::string> read_paths(const Tensor& bytes, const Tensor& ends, int64_t clips) {
+    const uint8_t* text = values_of<uint8_t>(bytes, ScalarType::Byte, {-1}, "paths");
+    const int64_t* end = values_of<int64_t>(ends, ScalarType::Long, {clips}, "path_ends");
+    std::vector<std::string> paths;
+    int64_t start = 0;
+    for (int64_t i = 0; i < clips; ++i) {
+        check(end[i] > start && end[i] <= bytes.numel(), "path_ends must increase and stay within paths");
+        paths.emplace_back(reinterpret_cast<const char*>(text) + start, static_cast<size_t>(end[i] - start));
+        start = end[i];
+    }
+    return paths;
+}
+
+Tensor fill_batch(Tensor out, Tensor paths, Tensor path_ends, Tensor videos, Tensor frames, Tensor matrices,
+                  Tensor colour_offsets, Tensor colour_codes, Tensor colour_parameters, Tensor normalisation,
+                  bool planar, bool bgr, bool replace, int64_t threads, int64_t cache, Tensor cancel) {
+    check(out.is_cpu() && out.is_contiguous() && out.dim() == 5,
+          "out must be a contiguous CPU tensor of 5 dimensions");
+    check(frames.dim() == 2, "frames must have the shape (B, T)");
+    check(threads >= 1 && threads <= 1024, "threads is ", threads, ", must be 1 to 1024");
+    const int64_t clips = frames.size(0), length = frames.size(1);
+    const int64_t channels = out.size(planar ? 1 : 4), height = out.size(planar ? 3 : 2),
+                  width = out.size(planar ? 4 : 3);
+    check(out.size(0) == clips && out.size(planar ? 2 : 1) == length && channels == 3,
+          "out must have the shape (B, 3, T, H, W) or (B, T, H, W, 3)");
+    check(height >= 1 && width >= 1 && height <= 65500 && width <= 65500, "size ", height, "x", width,
+          ": each side must be 1 to 65500");
+
+    FillPlan plan;
+    plan.clips = clips;
+    plan.frames_per_clip = length;
+    plan.height = static_cast<int>(height);
+    plan.width = static_cast<int>(width);
+    plan.paths = read_paths(paths, path_ends, clips);
+    plan.videos = values_of<int64_t>(videos, ScalarType::Long, {clips}, "videos");
+    plan.frames = values_of<int64_t>(frames, ScalarType::Long, {clips, length}, "frames");
+    plan.matrices = values_of<double>(matrices, ScalarType::Double, {clips, 3, 3}, "matrices");
+    plan.colour_offsets = values_of<int64_t>(colour_offsets, ScalarType::Long, {clips + 1}, "colour_offsets");
+    plan.colour_codes = values_of<int64_t>(colour_codes, ScalarType::Long, {-1}, "colour_codes");
+    const int64_t operations = colour_codes.numel();
+    plan.colour_parameters =
+        values_of<double>(colour_parameters, ScalarType::Double, {operations, 8}, "colour_parameters");
+    for (int64_t i = 0; i <= clips; ++i) {
+        check(plan.colour_offsets[i] >= (i == 0 ? 0 : plan.colour_offsets[i - 1]) &&
+                  plan.colour_offsets[i] <= operations,
+              "colour_offsets must rise from 0 to the number of operations");
+    }
+
+    FillOptions options;
+    options.format.type = sample_type(out.scalar_type());
+    options.format.planar = planar;
+    options.format.bgr = bgr;
+    const double* constants = values_of<double>(normalisation, ScalarType::Double, {2, 3}, "normalisation");
+    for (int c = 0; c < 3; ++c) {
+        options.format.scale[c] = static_cast<float>(constants[c]);
+        options.format.offset[c] = static_cast<float>(constants[3 + c]);
+    }
+    options.threads = static_cast<int>(threads);
+    options.replace = replace;
+    options.cancel = values_of<uint8_t>(cancel, ScalarType::Byte, {1}, "cancel");
+    std::shared_ptr<Caches> caches;
+    if (cache != 0) caches = cache_table().find(cache);
+    options.caches = caches.get();
+
+    Tensor shown = torch::stable::empty({clips, length}, ScalarType::Long);
+    int64_t* positions = shown.mutable_data_ptr<int64_t>();
+    std::fill(positions, positions + clips * length, int64_t{-1});
+    if (clips > 0 && length > 0) {
+        fill(plan, options, static_cast<uint8_t*>(out.mutable_data_ptr()), positions);
+    }
+    return shown;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(vidseg_frames, m) {
+    m.def(
+        "fill(Tensor(a!) out, Tensor paths, Tensor path_ends, Tensor videos, Tensor frames, Tensor matrices, "
+        "Tensor colour_offsets, Tensor colour_codes, Tensor colour_parameters, Tensor normalisation, bool "
+        "planar, "
+        "bool bgr, bool replace, int threads, int cache, Tensor cancel) -> Tensor");
+    m.def("open_cache(int limit, bool decoded) -> int");
+    m.def("close_cache(int number) -> ()");
+    m.def("cache_statistics(int number) -> Tensor");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(vidseg_frames, CompositeExplicitAutograd, m) {
+    m.impl("fill", TORCH_BOX(&fill_batch));
+    m.impl("open_cache", TORCH_BOX(&open_cache));
+    m.impl("close_cache", TORCH_BOX(&close_cache));
+    m.impl("cache_statistics", TORCH_BOX(&cache_statistics));
+}
+
+}  // namespace vidseg

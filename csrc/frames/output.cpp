@@ -1,0 +1,138 @@
+#include "output.h"
+
+#include <cstring>
+
+#include "error.h"
+
+// The loops below run once for every sample of a batch: compiled for AVX2 as well, chosen when the library
+// loads.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
+#define VIDSEG_VECTORISED __attribute__((target_clones("avx2", "default")))
+#else
+#define VIDSEG_VECTORISED
+#endif
+
+namespace vidseg {
+namespace {
+
+float as_float(uint32_t pixel, int shift) {
+    return static_cast<float>(static_cast<int>(pixel >> shift & 255));
+}
+
+// Round to nearest, ties to even; the samples are finite.
+uint16_t to_bfloat16(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+// The same for IEEE half precision: overflow becomes infinity, small numbers become subnormal.
+uint16_t to_float16(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    const uint32_t sign = bits >> 16 & 0x8000;
+    bits &= 0x7FFFFFFF;
+    if (bits >= 0x477FF000) return static_cast<uint16_t>(sign | 0x7C00);
+    if (bits < 0x38800000) {
+        float magnitude;
+        std::memcpy(&magnitude, &bits, sizeof magnitude);
+        magnitude += 0.5F;  // shifts the subnormal's bits into place and rounds them
+        std::memcpy(&bits, &magnitude, sizeof bits);
+        return static_cast<uint16_t>(sign | (bits - 0x3F000000));
+    }
+    return static_cast<uint16_t>(sign | ((bits + 0xFFF + (bits >> 13 & 1) - 0x38000000) >> 13));
+}
+
+VIDSEG_VECTORISED
+void write_bytes(const uint32_t* pixels, size_t count, int shift, uint8_t* out) {
+    for (size_t i = 0; i < count; ++i) out[i] = static_cast<uint8_t>(pixels[i] >> shift);
+}
+
+VIDSEG_VECTORISED
+void write_floats(const uint32_t* pixels, size_t count, int shift, float scale, float offset, float* out) {
+    for (size_t i = 0; i < count; ++i) out[i] = as_float(pixels[i], shift) * scale + offset;
+}
+
+VIDSEG_VECTORISED
+void write_bfloats(const uint32_t* pixels, size_t count, int shift, float scale, float offset,
+                   uint16_t* out) {
+    for (size_t i = 0; i < count; ++i) out[i] = to_bfloat16(as_float(pixels[i], shift) * scale + offset);
+}
+
+// There are 256 samples only: a table costs less than converting each.
+void write_halves(const uint32_t* pixels, size_t count, int shift, float scale, float offset, uint16_t* out) {
+    uint16_t table[256];
+    for (int value = 0; value < 256; ++value)
+        table[value] = to_float16(static_cast<float>(value) * scale + offset);
+    for (size_t i = 0; i < count; ++i) out[i] = table[pixels[i] >> shift & 255];
+}
+
+template <class Sample, class Convert>
+void write_interleaved(const uint32_t* pixels, size_t count, const OutputFormat& format,
+                       const Convert& convert, Sample* out) {
+    for (size_t i = 0; i < count; ++i) {
+        for (int c = 0; c < 3; ++c) {
+            const int colour = format.bgr ? 2 - c : c;
+            out[3 * i + c] =
+                convert(as_float(pixels[i], 8 * colour) * format.scale[colour] + format.offset[colour]);
+        }
+    }
+}
+
+}  // namespace
+
+size_t OutputFormat::sample_bytes() const {
+    switch (type) {
+        case SampleType::kUint8:
+            return 1;
+        case SampleType::kFloat16:
+        case SampleType::kBfloat16:
+            return 2;
+        case SampleType::kFloat32:
+            return 4;
+    }
+    fail("internal error: unknown type of sample");
+}
+
+void write_pixels(const uint32_t* pixels, size_t count, const OutputFormat& format, size_t plane_bytes,
+                  uint8_t* out) {
+    if (!format.planar) {
+        switch (format.type) {
+            case SampleType::kUint8:
+                for (size_t i = 0; i < count; ++i) {
+                    for (int c = 0; c < 3; ++c) {
+                        out[3 * i + c] = static_cast<uint8_t>(pixels[i] >> 8 * (format.bgr ? 2 - c : c));
+                    }
+                }
+                return;
+            case SampleType::kFloat16:
+                return write_interleaved(pixels, count, format, to_float16, reinterpret_cast<uint16_t*>(out));
+            case SampleType::kBfloat16:
+                return write_interleaved(pixels, count, format, to_bfloat16,
+                                         reinterpret_cast<uint16_t*>(out));
+            case SampleType::kFloat32:
+                return write_interleaved(
+                    pixels, count, format, [](float value) { return value; }, reinterpret_cast<float*>(out));
+        }
+    }
+    for (int c = 0; c < 3; ++c, out += plane_bytes) {
+        const int colour = format.bgr ? 2 - c : c, shift = 8 * colour;
+        const float scale = format.scale[colour], offset = format.offset[colour];
+        switch (format.type) {
+            case SampleType::kUint8:
+                write_bytes(pixels, count, shift, out);
+                break;
+            case SampleType::kFloat16:
+                write_halves(pixels, count, shift, scale, offset, reinterpret_cast<uint16_t*>(out));
+                break;
+            case SampleType::kBfloat16:
+                write_bfloats(pixels, count, shift, scale, offset, reinterpret_cast<uint16_t*>(out));
+                break;
+            case SampleType::kFloat32:
+                write_floats(pixels, count, shift, scale, offset, reinterpret_cast<float*>(out));
+                break;
+        }
+    }
+}
+
+}  // namespace vidseg

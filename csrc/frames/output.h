@@ -1,0 +1,27 @@
+// From RGB pixels to the samples of a batch: order of the axes, order of the colours, type, normalisation.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+namespace vidseg {
+
+enum class SampleType { kUint8, kFloat16, kBfloat16, kFloat32 };
+
+struct OutputFormat {
+    SampleType type = SampleType::kUint8;
+    bool planar = true;  // (C, T, H, W) instead of (T, H, W, C)
+    bool bgr = false;
+    std::array<float, 3> scale{1, 1, 1};  // sample = value * scale + offset, in RGB order; not for uint8
+    std::array<float, 3> offset{0, 0, 0};
+
+    size_t sample_bytes() const;
+};
+
+// Writes `count` pixels (R, G, B and a fourth byte each). Planar: the three colours go to `out`, `out +
+// plane_bytes` and `out + 2 * plane_bytes`; otherwise they lie side by side.
+void write_pixels(const uint32_t* pixels, size_t count, const OutputFormat& format, size_t plane_bytes,
+                  uint8_t* out);
+
+}  // namespace vidseg

@@ -1,0 +1,347 @@
+"""The compiled fill: the right pixels from every kind of JPEG, whatever the crop, the threads and the damage."""
+
+import io
+import os
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from clip_data import FRAMES, HEIGHT, KINDS, WIDTH, break_row, clip_dataset, crop, hand_plan
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from vidseg.frames import FrameDatabase, FrameDatabaseError, encode_rgb
+from vidseg.loaders.native import NativeFiller
+from vidseg.loaders.output import OutputForm
+
+PLAIN = OutputForm(dtype=torch.uint8, layout="bthwc")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return clip_dataset(tmp_path_factory.mktemp("fill"))
+
+
+@pytest.fixture(scope="module")
+def wholes(data):
+    """Every frame of every video, decoded whole, uint8 (N, T, H, W, 3)."""
+    return torch.stack([FrameDatabase(video.path).decode(range(FRAMES)) for video in data])
+
+
+def fill(data, plan, *, form=PLAIN, threads=2, **options):
+    filler = NativeFiller(data, form, threads=threads, **options)
+    try:
+        return filler.fill(plan)[0]
+    finally:
+        filler.close()
+
+
+@settings(max_examples=150, deadline=None)
+@given(kind=st.integers(0, len(KINDS) - 1), frame=st.integers(0, FRAMES - 1), draw=st.data(), mirror=st.booleans())
+def test_crops_without_resampling_equal_the_whole_decode_bit_for_bit(data, wholes, kind, frame, draw, mirror):
+    left, top = draw.draw(st.integers(0, WIDTH - 1)), draw.draw(st.integers(0, HEIGHT - 1))
+    width, height = draw.draw(st.integers(1, WIDTH - left)), draw.draw(st.integers(1, HEIGHT - top))
+    size = (height, width)
+    plan = hand_plan(
+        [crop(left, top, width, height, size=size, mirror=mirror)], size=size, videos=[kind], frames=[frame]
+    )
+    expected = wholes[kind, frame, top : top + height, left : left + width]
+    assert torch.equal(fill(data, plan)[0, 0], expected.flip(1) if mirror else expected)
+
+
+BOXES = [(0, 0, WIDTH, HEIGHT), (3.3, 4.9, 101.2, 80.7), (60, 30, 40, 41), (0.25, 0, 9, 90), (100, 70, 31, 20)]
+
+
+@pytest.mark.parametrize("size", [(56, 56), (64, 48), (90, 131), (200, 220), (1, 1), (7, 300)])
+@pytest.mark.parametrize("kind", ["no_restart", "automatic"])
+def test_resampling_equals_pillow_within_rounding(data, wholes, kind, size):
+    number = KINDS.index(kind)
+    plan = hand_plan([crop(*box, size=size) for box in BOXES], size=size, videos=[number] * len(BOXES))
+    image = Image.fromarray(wholes[number, 0].numpy())
+    for got, (left, top, width, height) in zip(fill(data, plan)[:, 0], BOXES, strict=True):
+        if min(width / size[1], height / size[0]) >= 1.99:
+            continue  # decoded smaller: the next test
+        box = (left, top, left + width, top + height)
+        expected = np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR, box=box)).astype(int)
+        difference = np.abs(got.numpy() - expected)
+        assert difference.max() <= 1 and difference.mean() < 0.3
+
+
+@pytest.mark.parametrize(
+    ("size", "level"), [((90, 131), 0), ((50, 70), 0), ((45, 60), 1), ((30, 40), 1), ((20, 30), 2)]
+)
+def test_the_smallest_copy_that_is_not_enlarged_is_read(data, size, level):
+    number = KINDS.index("levels")
+    copy = FrameDatabase(data[number].path).decode([2], level=level)[0]
+    box = (0, 0, WIDTH / 2**level, HEIGHT / 2**level)
+    expected = np.asarray(Image.fromarray(copy.numpy()).resize(size[::-1], Image.Resampling.BILINEAR, box=box))
+    plan = hand_plan([crop(0, 0, WIDTH, HEIGHT, size=size)], size=size, videos=[number], frames=[2])
+    assert np.abs(fill(data, plan)[0, 0].numpy() - expected.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["automatic", "no_restart", "progressive", "sharp_chroma"])
+@pytest.mark.parametrize(("shrink", "denominator"), [(2.0, 2), (2.7, 2), (4.1, 4), (9.0, 8)])
+def test_without_levels_the_jpeg_is_decoded_smaller(data, kind, shrink, denominator):
+    """libjpeg's own scaled decode is the oracle, through Pillow's draft mode."""
+    number = KINDS.index(kind)
+    size = (int(HEIGHT / shrink), int(WIDTH / shrink))
+    image = Image.open(io.BytesIO(FrameDatabase(data[number].path).read([0])[0]))
+    image.draft("RGB", (WIDTH // denominator, HEIGHT // denominator))
+    assert image.size == (-(-WIDTH // denominator), -(-HEIGHT // denominator))
+    box = (0, 0, WIDTH / denominator, HEIGHT / denominator)
+    expected = np.asarray(image.convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR, box=box)).astype(int)
+    plan = hand_plan([crop(0, 0, WIDTH, HEIGHT, size=size)], size=size, videos=[number])
+    assert np.abs(fill(data, plan)[0, 0].numpy() - expected).max() <= 1
+
+
+def rotation(degrees: float, *, size: tuple[int, int], scale: float = 1.0) -> np.ndarray:
+    """Turned about the centre of the frame; `scale` source pixels to an output pixel."""
+    sine, cosine = np.sin(np.radians(degrees)) * scale, np.cos(np.radians(degrees)) * scale
+    centre = np.array([[1, 0, WIDTH / 2], [0, 1, HEIGHT / 2], [0, 0, 1]])
+    turn = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
+    return centre @ turn @ np.array([[1, 0, -size[1] / 2], [0, 1, -size[0] / 2], [0, 0, 1]])
+
+
+PERSPECTIVE = np.array([[0.9, 0.05, 5], [0.02, 0.85, 8], [0.0004, 0.0006, 1]])
+
+
+def averaged(frame: np.ndarray, matrix: np.ndarray, size: tuple[int, int], points: int) -> np.ndarray:
+    """Bilinear look-ups at points x points places of each output pixel, black outside."""
+    padded = np.pad(frame.astype(float), ((1, 1), (1, 1), (0, 0)))
+    offsets = (np.arange(points) + 0.5) / points
+    y, x = np.meshgrid(
+        (np.arange(size[0])[:, None] + offsets).ravel(), (np.arange(size[1])[:, None] + offsets).ravel(), indexing="ij"
+    )
+    u, v, w = np.einsum("ij,jhw->ihw", matrix, np.stack([x, y, np.ones_like(x)]))
+    u, v = u / w + 0.5, v / w + 0.5  # of the padded frame, at pixel centres
+    inside = (u > 0) & (v > 0) & (u < frame.shape[1] + 1) & (v < frame.shape[0] + 1)
+    left, top = np.clip(np.floor(u), 0, frame.shape[1]).astype(int), np.clip(np.floor(v), 0, frame.shape[0]).astype(int)
+    a, b = (u - left)[..., None], (v - top)[..., None]
+    values = (padded[top, left] * (1 - a) + padded[top, left + 1] * a) * (1 - b)
+    values += (padded[top + 1, left] * (1 - a) + padded[top + 1, left + 1] * a) * b
+    values[~inside] = 0
+    return values.reshape(size[0], points, size[1], points, 3).mean(axis=(1, 3))
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        rotation(10, size=(80, 100)),
+        rotation(-77, size=(80, 100), scale=0.6),
+        PERSPECTIVE,
+        rotation(25, size=(80, 100), scale=1.7),
+    ],
+    ids=["rotation", "enlarged", "perspective", "shrunk"],
+)
+def test_warps_equal_a_dense_reference_within_a_grey_level(data, wholes, matrix):
+    size, number = (80, 100), KINDS.index("automatic")
+    got = fill(data, hand_plan([matrix], size=size, videos=[number]))[0, 0].numpy()
+    shrinks = abs(np.linalg.det(matrix[:2, :2])) > 1.1
+    expected = averaged(wholes[number, 0].numpy(), matrix, size, 8 if shrinks else 1)
+    assert np.abs(got - expected).mean() < 1.0
+    if not shrinks:
+        assert np.abs(got - expected).max() <= 1.0
+
+
+def test_warps_equal_opencv(data, wholes):
+    size, number = (70, 90), KINDS.index("automatic")
+    matrix = rotation(12, size=size)
+    got = fill(data, hand_plan([matrix], size=size, videos=[number]))[0, 0].numpy()
+    to_centres = np.array([[1, 0, -0.5], [0, 1, -0.5], [0, 0, 1]])  # OpenCV counts from the centre of a pixel
+    transform = to_centres @ matrix @ np.linalg.inv(to_centres)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    expected = cv2.warpPerspective(wholes[number, 0].numpy(), transform, size[::-1], flags=flags)
+    assert np.abs(got.astype(int) - expected).mean() < 1.0
+
+
+def test_outside_of_the_frame_is_black(data):
+    size = (40, 40)
+    got = fill(data, hand_plan([crop(-20, -20, 40, 40, size=size), crop(WIDTH + 50, 0, 40, 40, size=size)], size=size))
+    assert got[0, 0, :19].eq(0).all() and got[0, 0, 21:, :19].eq(0).all() and got[0, 0, 21:, 21:].float().mean() > 20
+    assert got[1].eq(0).all()
+
+
+@pytest.mark.parametrize("layout", ["bcthw", "bthwc"])
+@pytest.mark.parametrize("colour", ["rgb", "bgr"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.bfloat16, torch.float32])
+def test_forms_are_the_pixels_converted(data, dtype, layout, colour):
+    size = (31, 47)
+    plan = hand_plan([crop(5, 6, 80, 70, size=size)] * 3, size=size, videos=[0, 2, 4], frames=[1, 3])
+    form = OutputForm(dtype=dtype, layout=layout, colour=colour, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+    got, pixels = fill(data, plan, form=form), fill(data, plan)
+    expected = form.from_pixels(pixels)
+    assert got.dtype == dtype and got.shape == expected.shape
+    tolerance = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-2}.get(dtype, 0)
+    assert torch.allclose(got.float(), expected.float(), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("threads", [1, 3, 8])
+def test_the_number_of_threads_changes_nothing(data, threads):
+    size = (40, 40)
+    matrices = [crop(3 * k, 2 * k, 60 + k, 50, size=size, mirror=k % 2 == 1) for k in range(8)]
+    plan = hand_plan(matrices, size=size, videos=range(8), frames=[0, 5, 2, 3, 3, 1])
+    assert torch.equal(fill(data, plan, threads=threads), fill(data, plan, threads=2))
+
+
+def test_portable_and_vector_code_agree(data):
+    code = (
+        "import sys, torch; sys.path.insert(0, 'tests')\n"
+        "from test_loader_fill import *\n"
+        "from vidseg.labels import open_dataset\n"
+        f"data = open_dataset({str(data.root)!r})\n"
+        "size = (61, 43)\n"
+        "m = [crop(1.3, 2.2, w, w * 0.8, size=size, mirror=w % 2 == 0) for w in (12, 43, 60, 100)]\n"
+        "print(fill(data, hand_plan(m, size=size, videos=[0, 1, 2, 3])).numpy().tobytes().hex())\n"
+    )
+    results = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "VIDSEG_SIMD": simd},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for simd in ("baseline", "")
+    ]
+    assert len(results[0]) > 60_000 and results[0] == results[1]
+
+
+@pytest.mark.parametrize("kind", ["encoded", "decoded"])
+def test_a_cache_changes_nothing_but_the_reading(data, kind):
+    size = (40, 50)
+    plan = hand_plan(
+        [crop(k, k, 90, 70, size=size) for k in range(8)], size=size, videos=range(8), frames=range(FRAMES)
+    )
+    expected = fill(data, plan)
+    filler = NativeFiller(data, PLAIN, threads=2, cache=kind, cache_bytes=64 * 2**20)
+    assert torch.equal(filler.fill(plan)[0], expected)
+    first = filler.cache_report
+    assert (first.hits, first.misses, first.frames) == (0, 8 * FRAMES, 8 * FRAMES)
+    assert torch.equal(filler.fill(plan)[0], expected)
+    assert filler.cache_report.hit_rate == 0.5
+    filler.close()
+
+
+@pytest.mark.parametrize("kind", ["encoded", "decoded"])
+def test_a_cache_keeps_its_limit(data, kind):
+    size = (40, 50)
+    plan = hand_plan([crop(0, 0, 90, 70, size=size)] * 8, size=size, videos=range(8), frames=range(FRAMES))
+    expected = fill(data, plan)
+    limit = 100_000
+    filler = NativeFiller(data, PLAIN, threads=2, cache=kind, cache_bytes=limit)
+    assert torch.equal(filler.fill(plan)[0], expected) and torch.equal(filler.fill(plan)[0], expected)
+    report = filler.cache_report
+    assert 0 < report.bytes <= limit and 0 < report.frames < 8 * FRAMES and report.hits == report.frames
+    filler.close()
+
+
+def test_memory_of_a_batch_is_used_again_when_nobody_holds_it(data):
+    plan = hand_plan([crop(0, 0, 90, 70, size=(64, 64))], size=(64, 64))
+    filler = NativeFiller(data, PLAIN, threads=1)
+    first, _ = filler.fill(plan)
+    address, copy, part = first.data_ptr(), first.clone(), first[0, 0, :3]
+    del first
+    second, _ = filler.fill(plan)  # a part of the first batch is still held
+    assert second.data_ptr() != address and torch.equal(part, copy[0, 0, :3])
+    del part
+    third, _ = filler.fill(plan)
+    assert third.data_ptr() == address and torch.equal(second, third)
+
+
+HUGE = bytearray(encode_rgb(torch.zeros(16, 16, 3, dtype=torch.uint8), 80)[0])
+HUGE[HUGE.index(b"\xff\xc0") + 5 : HUGE.index(b"\xff\xc0") + 9] = (65500).to_bytes(2, "big") * 2
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """Damage row 3 (frame 2) of a video of its own: damaged(kind, blob) -> data set."""
+
+    def make(kind: str, blob: object, *, table: str = "Images"):
+        data = clip_dataset(tmp_path, [kind])
+        if blob == "half":
+            blob = FrameDatabase(data[0].path).read([2])[0][:-900]
+        break_row(data[0].path, 3, blob, table=table)
+        return data
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ["automatic", "no_restart", "published"])
+@pytest.mark.parametrize(
+    "blob", ["half", b"no jpeg at all", bytes(HUGE), b"\xff\xd8\xff", 17, "text", b""], ids=lambda blob: str(blob)[:12]
+)
+def test_a_damaged_frame_is_named_or_replaced(damaged, kind, blob):
+    data = damaged(kind, blob)
+    frame = FrameDatabase(data[0].path)._rows_for(range(FRAMES), 0).tolist().index(3)
+    whole = crop(0, 0, WIDTH, HEIGHT, size=(HEIGHT, WIDTH))
+    plan = hand_plan([whole], size=(HEIGHT, WIDTH), frames=range(FRAMES))
+    with pytest.raises(FrameDatabaseError, match=rf"frames\.db: frame {frame}: .*on_error"):
+        fill(data, plan)
+    filler = NativeFiller(data, PLAIN, threads=2, on_error="replace")
+    got, shown = filler.fill(plan)
+    neighbour = frame - 1 if frame > 0 else frame + 1
+    assert shown[0].tolist() == [neighbour if index == frame else index for index in range(FRAMES)]
+    assert torch.equal(got[0, frame], got[0, neighbour]) and got.float().mean() > 20
+
+
+def test_a_damaged_level_is_named(damaged):
+    data = damaged("levels", b"\xff\xd8 broken", table="Levels")  # after both levels of frame 0
+    plan = hand_plan([crop(0, 0, WIDTH, HEIGHT, size=(40, 60))], size=(40, 60), frames=range(FRAMES))
+    with pytest.raises(FrameDatabaseError, match=r"frame 1 \(level 1\): damaged JPEG"):
+        fill(data, plan)
+
+
+def test_damage_inside_an_interval_is_noticed(tmp_path):
+    """A cut holds padding before each marker; swapped bytes must not hide in it."""
+    data = clip_dataset(tmp_path, ["automatic"])
+    jpeg = bytearray(FrameDatabase(data[0].path).read([1])[0])
+    marker = jpeg.index(b"\xff\xd0")
+    del jpeg[marker - 6 : marker]  # the end of the first interval is missing
+    break_row(data[0].path, 2, bytes(jpeg))
+    plan = hand_plan([crop(0, 0, 30, 20, size=(20, 30))], size=(20, 30), frames=[1])
+    with pytest.raises(FrameDatabaseError, match="frame 1: damaged JPEG"):
+        fill(data, plan)
+
+
+def test_cmyk_is_refused_with_the_remedy(tmp_path):
+    data = clip_dataset(tmp_path, ["automatic"])
+    buffer = io.BytesIO()
+    Image.new("CMYK", (WIDTH, HEIGHT)).save(buffer, "JPEG")
+    break_row(data[0].path, 1, buffer.getvalue())
+    with pytest.raises(FrameDatabaseError, match="CMYK"):
+        fill(data, hand_plan([crop(0, 0, 9, 9, size=(9, 9))], size=(9, 9)))
+
+
+@pytest.mark.parametrize("keep", [0, 100, 9000])
+def test_a_truncated_database_is_named(tmp_path, keep):
+    data = clip_dataset(tmp_path, ["automatic"])
+    path = data[0].path
+    path.write_bytes(path.read_bytes()[:keep])
+    plan = hand_plan([crop(0, 0, 9, 9, size=(9, 9))], size=(9, 9), frames=[5])
+    for on_error in ("raise", "replace"):
+        with pytest.raises(FrameDatabaseError, match=r"0_automatic/frames\.db"):
+            fill(data, plan, on_error=on_error)
+
+
+def test_a_missing_database_and_a_missing_frame_are_named(tmp_path):
+    data = clip_dataset(tmp_path, ["automatic", "grey"])
+    plan = hand_plan([crop(0, 0, 9, 9, size=(9, 9))], size=(9, 9), videos=[0], frames=[FRAMES])
+    with pytest.raises(FrameDatabaseError, match=f"frame {FRAMES}: not in the database"):
+        fill(data, plan)
+    data[1].path.unlink()
+    with pytest.raises(FrameDatabaseError, match=r"1_grey/frames\.db: cannot open"):
+        fill(data, hand_plan([crop(0, 0, 9, 9, size=(9, 9))], size=(9, 9), videos=[1]))
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [np.zeros((3, 3)), np.full((3, 3), np.nan), np.array([[1, 0, 0], [0, 1, 0], [-0.5, 0, 1]])],
+    ids=["singular", "nan", "horizon"],
+)
+def test_matrices_that_show_nothing_are_refused(data, matrix):
+    with pytest.raises(FrameDatabaseError, match=r"matrix|perspective"):
+        fill(data, hand_plan([matrix], size=(9, 9)))

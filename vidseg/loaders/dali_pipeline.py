@@ -1,0 +1,138 @@
+"""The DALI pipelines of `vidseg.loaders.dali`: a graph of operators, and how its input and output cross over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vidseg.loaders.output import OutputForm
+
+__all__ = ["CHUNK", "Chunk", "build_pipeline", "from_dali", "import_dali"]
+
+CHUNK = 128
+"""Frames that go through a pipeline at once: enough for all threads, little memory whatever the batch."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What a pipeline gets for N frames; arrays have a row for each frame."""
+
+    jpegs: list[npt.NDArray[np.uint8]]
+    starts: npt.NDArray[np.int32]
+    """(N, 2): left and top of the part that is decoded."""
+    shapes: npt.NDArray[np.int32]
+    """(N, 2): its width and height."""
+    sizes: npt.NDArray[np.float32]
+    """(N, 2): height and width of the output."""
+    matrices: npt.NDArray[np.float32]
+    """(N, 3, 3): from a point of the output to one of the part; for "warp" see `looked_up`."""
+    shrunk: npt.NDArray[np.float32]
+    """(N, 2): height and width that the part is made smaller to before it is warped."""
+    covered: npt.NDArray[np.float32]
+    """(N, 2): height and width of the part that become `shrunk`."""
+    looked_up: npt.NDArray[np.float32]
+    """(N, 2): height and width of the warped picture, `sizes` or twice that; `matrices` lead from there to the shrunk
+    part. It is averaged down to `sizes`."""
+
+    def inputs(self, *, warped: bool) -> tuple[Any, ...]:
+        """In the order of the pipeline's external sources."""
+        if warped:
+            places: tuple[npt.NDArray, ...] = (self.shrunk, self.covered, self.looked_up, self.matrices)
+        else:
+            first = np.ascontiguousarray(self.matrices[:, [1, 0], 2])  # y and x of the output's first corner
+            places = (first, first + self.matrices[:, [1, 0], [1, 0]] * self.sizes)
+        return self.jpegs, self.starts, self.shapes, self.sizes, *places
+
+
+def import_dali() -> tuple[ModuleType, ModuleType, type]:
+    """DALI's `fn` and `types` modules and its `Pipeline`.
+
+    Raises:
+        ImportError: it is not installed; says how to get it.
+    """
+    try:
+        from nvidia.dali import Pipeline, fn, types
+    except ImportError as error:
+        raise ImportError(
+            'backend "dali" needs NVIDIA DALI: pip install "vidseg[dali]" (CUDA 12), or nvidia-dali-cuda130'
+        ) from error
+    return fn, types, Pipeline
+
+
+def build_pipeline(
+    source: Callable[[], tuple[Any, ...]], form: OutputForm, *, warped: bool, threads: int, device: torch.device
+) -> Any:
+    """A pipeline from JPEGs to frames in the type and colour order of `form`, each (3, H, W) or (H, W, 3).
+
+    Args:
+        source: gives `Chunk.inputs()` of the next chunk; raises StopIteration after the last one.
+        form: of the output. DALI has no bfloat16, float32 stands for it.
+        warped: resample through the matrices; else crop, scale and mirror.
+        threads: decoding threads on the CPU.
+        device: where the frames end up.
+    """
+    fn, types, pipeline_type = import_dali()
+    cuda = device.type == "cuda"
+    pipeline = pipeline_type(
+        batch_size=CHUNK, num_threads=threads, device_id=(device.index or 0) if cuda else None, prefetch_queue_depth=2
+    )
+    with pipeline:
+        floats = [1, 1, 1, 1, 2] if warped else [1, 1, 1]  # axes of the inputs in floating point
+        jpegs, starts, shapes, sizes, *places = fn.external_source(
+            source=source,
+            num_outputs=3 + len(floats),
+            batch=True,
+            dtype=[types.UINT8, types.INT32, types.INT32] + [types.FLOAT] * len(floats),
+            ndim=[1, 1, 1, *floats],
+        )
+        frames = fn.decoders.image_slice(
+            jpegs,
+            start=starts,
+            shape=shapes,
+            axis_names="WH",
+            device="mixed" if cuda else "cpu",
+            output_type=types.RGB,
+            jpeg_fancy_upsampling=True,  # on a GPU too: as libjpeg-turbo does
+        )
+        linear = types.INTERP_LINEAR
+        if warped:
+            shrunk, covered, looked_up, matrices = places
+            frames = fn.resize(
+                frames, size=shrunk, roi_start=(0, 0), roi_end=covered, interp_type=linear, antialias=True
+            )
+            frames = fn.experimental.warp_perspective(
+                frames, size=looked_up, matrix=matrices, fill_value=0, interp_type=linear
+            )
+            # exactly in the middle of two by two pixels, or of one
+            frames = fn.resize(frames, size=sizes, interp_type=linear, antialias=False)
+        else:
+            first, last = places  # a last corner left of or above the first one mirrors
+            frames = fn.resize(frames, size=sizes, roi_start=first, roi_end=last, interp_type=linear, antialias=True)
+        mean, std = np.array(form.mean) * 255, np.array(form.std) * 255
+        if form.colour == "bgr":
+            frames = fn.color_space_conversion(frames, image_type=types.RGB, output_type=types.BGR)
+            mean, std = mean[::-1], std[::-1]
+        plain = form.dtype is torch.uint8
+        frames = fn.crop_mirror_normalize(
+            frames,
+            dtype=types.UINT8 if plain else types.FLOAT16 if form.dtype is torch.float16 else types.FLOAT,
+            output_layout="CHW" if form.layout == "bcthw" else "HWC",
+            mean=[0.0] * 3 if plain else mean.tolist(),
+            std=[1.0] * 3 if plain else std.tolist(),
+        )
+        pipeline.set_outputs(frames)
+    pipeline.build()
+    return pipeline
+
+
+def from_dali(frames: Any) -> Tensor:
+    """A DALI batch of frames of equal size as a tensor (N, ...) on the same memory."""
+    tensor: Tensor = torch.from_dlpack(frames.as_tensor())
+    return tensor

@@ -1,0 +1,57 @@
+"""What a loader did so far, in numbers."""
+
+from dataclasses import dataclass, field
+
+from vidseg.loaders.batch import ClipBatch
+from vidseg.loaders.native import CacheReport
+
+__all__ = ["LoaderStats"]
+
+
+@dataclass
+class LoaderStats:
+    """Sums over the batches that a loader has delivered since it was made.
+
+    Attributes:
+        batches: delivered.
+        clips: in them, without padding.
+        frames: in them.
+        replaced: frames that were damaged and show a neighbour instead.
+        fill_seconds: the loader worked.
+        wait_seconds: the loop waited.
+        cache: of the frames in memory.
+    """
+
+    batches: int = 0
+    clips: int = 0
+    frames: int = 0
+    replaced: int = 0
+    fill_seconds: float = 0.0
+    wait_seconds: float = 0.0
+    cache: CacheReport = field(default_factory=CacheReport)
+
+    @property
+    def clips_per_second(self) -> float:
+        """What the loader can deliver, whoever waits for whom."""
+        return self.clips / self.fill_seconds if self.fill_seconds else 0.0
+
+    def add(self, batch: ClipBatch) -> None:
+        """Count one batch."""
+        clips = int(batch.valid.sum())
+        self.batches += 1
+        self.clips += clips
+        self.frames += clips * batch.plan.frames.shape[1]
+        self.replaced += batch.replaced
+        self.fill_seconds += batch.fill_seconds
+        self.wait_seconds += batch.wait_seconds
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.clips} clips in {self.batches} batches, {self.clips_per_second:.1f} clips/s, "
+            f"waited for {self.wait_seconds:.2f} s"
+        )
+        if self.replaced:
+            text += f", {self.replaced} damaged frames replaced"
+        if self.cache.frames:
+            text += f", cache: {self.cache.hit_rate:.1%} hits, {self.cache.bytes / 2**20:.0f} MiB"
+        return text
