@@ -67,6 +67,8 @@ class VideoDataset:
         classes: names of all classes of the data set, whatever the split; the position is the class number.
         labels: (N,) int64 class numbers, -1 for a video without a class.
         frames: (N,) int64 numbers of frames.
+        heights: (N,) int32 heights of the frames in pixels, 0 where the catalogue does not know them.
+        widths: (N,) int32 widths of the frames in pixels, 0 where the catalogue does not know them.
     """
 
     def __init__(
@@ -94,6 +96,14 @@ class VideoDataset:
     @property
     def frames(self) -> npt.NDArray[np.int64]:
         return self._columns["frames"]
+
+    @property
+    def heights(self) -> npt.NDArray[np.int32]:
+        return self._columns["height"]
+
+    @property
+    def widths(self) -> npt.NDArray[np.int32]:
+        return self._columns["width"]
 
     @property
     def num_classes(self) -> int:
