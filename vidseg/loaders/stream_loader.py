@@ -1,0 +1,269 @@
+"""A loader of streams: the windows of groups of videos in order, filled from frame databases."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vidseg.clips import BatchPlan, ColourPlan
+from vidseg.clips.random import uniform
+from vidseg.clips.windows import Sampling, StreamItem, StreamPlan, WindowShape, window_labels
+from vidseg.labels import VideoDataset
+from vidseg.labels.segmentation import FrameLabels
+from vidseg.loaders.native import NativeFiller
+from vidseg.loaders.output import MEAN, STD, OutputForm
+from vidseg.loaders.prefetch import Prefetcher
+from vidseg.loaders.stream import StreamBatch
+
+__all__ = ["StreamLoader"]
+
+
+class StreamLoader:
+    """Windows of groups of videos, with labels, masks and end-of-video marks.
+
+    Frames are resized so that their short side has `resize` pixels, and cropped. In training the place of the crop and
+    the mirroring are drawn for each video and epoch: they do not change inside a video, or its windows would not show
+    one stream. Frames behind the end of a video are black. Items are made ahead of their use, within `ahead_bytes`.
+
+    Iterating once is an epoch; the next iteration is the next epoch, unless `set_epoch` says otherwise.
+
+    Args:
+        data: videos with frame databases.
+        shape: how videos are cut.
+        labels: (L,) class numbers of each video, -100 where there is none; None takes the data set's frame labels.
+        group: videos of one rank that travel together.
+        size: of the clips in pixels, one number for a square or (H, W).
+        resize: short side of the whole frame before the crop; None: an eighth more than the larger side of `size`.
+        train: shuffle the videos, draw crops; otherwise in order, central.
+        flip: mirror half of the training videos; only for labels that a mirror does not change.
+        sampling: which frames of a window, see `vidseg.clips.windows.window_frames`.
+        incomplete: what becomes of a last group with too few videos, see `StreamPlan`.
+        length_tolerance: how many frames more or fewer than labels a video may have; missing frames are black.
+        seed: of everything that is drawn.
+        dtype: of the clips: float32, float16 or bfloat16.
+        mean: of R, G and B in 0..1.
+        std: of R, G and B.
+        threads: decoding threads; None takes one for each core.
+        ahead_bytes: of items that wait or are in the making; one is always made.
+        cache: what to keep in memory, "encoded" JPEGs or "decoded" frames, ...
+        cache_bytes: ... up to this many bytes; 0 for nothing.
+        on_error: "raise" for a damaged frame, or "replace" it by the nearest one that can be read.
+        rank: of this process.
+        world_size: number of processes.
+        pin: page-locked memory; None where CUDA is available.
+
+    Raises:
+        ValueError: an argument out of range, no videos, or labels that do not fit their video.
+    """
+
+    def __init__(
+        self,
+        data: VideoDataset,
+        shape: WindowShape,
+        *,
+        labels: Sequence[npt.ArrayLike] | None = None,
+        group: int = 1,
+        size: int | tuple[int, int] = 224,
+        resize: int | None = None,
+        train: bool = True,
+        flip: bool = False,
+        sampling: Sampling = "uniform",
+        incomplete: Literal["repeat", "drop"] = "repeat",
+        length_tolerance: int = 8,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+        mean: tuple[float, float, float] = MEAN,
+        std: tuple[float, float, float] = STD,
+        threads: int | None = None,
+        ahead_bytes: int = 512 * 2**20,
+        cache: Literal["encoded", "decoded"] = "encoded",
+        cache_bytes: int = 0,
+        on_error: Literal["raise", "replace"] = "raise",
+        rank: int = 0,
+        world_size: int = 1,
+        pin: bool | None = None,
+    ) -> None:
+        if len(data) == 0:
+            raise ValueError(f"{data}: a loader needs at least one video")
+        if dtype is torch.uint8:
+            raise ValueError("dtype=torch.uint8: streams are normalised; take float32, float16 or bfloat16")
+        self.height, self.width = (size, size) if isinstance(size, int) else size
+        self.resize = round(max(self.height, self.width) * 9 / 8) if resize is None else resize
+        if min(self.height, self.width) < 1 or self.resize < max(self.height, self.width):
+            raise ValueError(f"size={size} must be at least 1, and resize={self.resize} at least as large")
+        self.data, self.shape, self.group, self.sampling = data, shape, group, sampling
+        self.train, self.flip, self.incomplete, self.seed = train, flip and train, incomplete, seed
+        self.rank, self.world_size, self.ahead_bytes = rank, world_size, ahead_bytes
+        given = FrameLabels(data) if labels is None else labels
+        self.labels = [np.asarray(given[index], np.int64) for index in range(len(data))]
+        if labels is not None and len(labels) != len(data):
+            raise ValueError(f"labels of {len(labels)} videos for {data}")
+        self.lengths = np.array([len(one) for one in self.labels])
+        _check_lengths(data, self.lengths, length_tolerance)
+        self.threads = len(os.sched_getaffinity(0)) if threads is None else threads
+        if self.threads < 1:
+            raise ValueError(f"threads={threads} must be at least 1")
+        pinned = torch.cuda.is_available() if pin is None else pin
+        self.form = OutputForm(dtype=dtype, mean=mean, std=std, pin=pinned)
+        self._filler = NativeFiller(
+            data, self.form, threads=self.threads, on_error=on_error, cache=cache, cache_bytes=cache_bytes
+        )
+        self._sizes = np.array([(video.height, video.width) for video in data])
+        self.epoch = 0
+        self._resume = self._position = 0
+        self._running: Prefetcher[StreamBatch] | None = None
+        self.plan(0)  # wrong arguments are found here
+
+    def plan(self, epoch: int) -> StreamPlan:
+        """The windows of an epoch for this rank; decodes nothing."""
+        return StreamPlan(
+            self.lengths,
+            self.shape,
+            group=self.group,
+            video_frames=self.data.frames,
+            sampling=self.sampling if self.train else "uniform",
+            shuffle=self.train,
+            seed=self.seed,
+            epoch=epoch,
+            rank=self.rank,
+            ranks=self.world_size,
+            incomplete=self.incomplete,
+        )
+
+    def __len__(self) -> int:
+        """Number of items in this epoch."""
+        return len(self.plan(self.epoch))
+
+    def __repr__(self) -> str:
+        return f"StreamLoader({self.data!r}, epoch {self.epoch}: {len(self)} windows)"
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, from 0, of the next iteration; a position of `load_state_dict` in it stays valid."""
+        if epoch != self.epoch:
+            self.epoch, self._resume, self._position = epoch, 0, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the iteration stands: after the window that was given last."""
+        return {"epoch": self.epoch, "item": self._position, "seed": self.seed, "videos": len(self.data)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Make the next iteration give what remained; nothing that is skipped is decoded.
+
+        Raises:
+            ValueError: the state belongs to another seed, another data set, or a plan with fewer windows.
+        """
+        if (state["seed"], state["videos"]) != (self.seed, len(self.data)):
+            raise ValueError(
+                f"the loader's state is of seed {state['seed']} and {state['videos']} videos, "
+                f"but this loader has seed {self.seed} and {len(self.data)}"
+            )
+        count = len(self.plan(state["epoch"]))
+        if not 0 <= state["item"] <= count:
+            raise ValueError(f"the loader's state is at window {state['item']} of an epoch of {count} windows")
+        self.epoch = state["epoch"]
+        self._resume = self._position = state["item"]
+
+    def __iter__(self) -> Iterator[StreamBatch]:
+        self._stop_running()
+        epoch, first = self.epoch, self._resume
+        plan = self.plan(epoch)
+        self._resume, self._position = 0, first
+        cancel = torch.zeros(1, dtype=torch.uint8)
+
+        def stop() -> None:
+            cancel.fill_(1)
+
+        clip_bytes = 3 * self.shape.frames * self.height * self.width * self.form.dtype.itemsize
+        running = Prefetcher(
+            lambda index: self._make(plan[index], epoch, cancel),
+            lambda index: clip_bytes * self.group,
+            first=first,
+            stop=len(plan),
+            limit=self.ahead_bytes,
+            cancel=stop,
+        )
+        self._running = running
+        for batch, _ in running:
+            self._position = batch.item.index + 1
+            yield batch
+        if self.epoch == epoch:  # nobody chose another one meanwhile
+            self.epoch, self._position = epoch + 1, 0
+
+    def _make(self, item: StreamItem, epoch: int, cancel: Tensor) -> StreamBatch:
+        batch, frames = item.frames.shape
+        real = item.frames >= 0
+        rows = np.flatnonzero(real.any(axis=1))
+        black = self.form.normalisation[1].to(self.form.dtype).view(1, 3, 1, 1, 1)
+        if len(rows) == batch and real.all():
+            clips = self._fill(item, rows, epoch, cancel)
+        else:
+            clips = black.expand(batch, 3, frames, self.height, self.width).clone()
+            if len(rows):
+                filled = self._fill(item, rows, epoch, cancel)
+                keep = torch.from_numpy(real[rows])[:, None, :, None, None]
+                clips[torch.from_numpy(rows)] = torch.where(keep, filled, black)
+        labels = [window_labels(self.shape, item.window, self.labels[video]) for video in item.videos]
+        return StreamBatch(clips, torch.from_numpy(np.stack(labels)), torch.from_numpy(item.mask), item)
+
+    def _fill(self, item: StreamItem, rows: npt.NDArray[np.int64], epoch: int, cancel: Tensor) -> Tensor:
+        """Clips of some of the item's videos; where a frame is missing, the one before it is decoded again."""
+        videos = item.videos[rows]
+        plan = BatchPlan(
+            epoch=epoch,
+            index=item.index,
+            height=self.height,
+            width=self.width,
+            videos=videos,
+            views=np.zeros(len(rows), np.int64),
+            labels=np.full(len(rows), -1, np.int64),
+            frames=np.maximum.accumulate(item.frames[rows], axis=1),
+            matrices=self._matrices(videos, epoch),
+            colours=ColourPlan.none(len(rows)),
+        )
+        return self._filler.fill(plan, cancel)[0]
+
+    def _matrices(self, videos: npt.NDArray[np.int64], epoch: int) -> npt.NDArray[np.float64]:
+        """(B, 3, 3): from a point of the clip to one of the stored frame."""
+        place = np.full((len(videos), 3), 0.5)
+        if self.train:
+            place = uniform(self.seed, epoch, videos, purpose="stream crop", count=3)
+        height, width = self._sizes[videos].T
+        scale = np.minimum(height, width) / self.resize
+        top = (height - self.height * scale) * place[:, 0]
+        left = (width - self.width * scale) * place[:, 1]
+        mirror = self.flip & (place[:, 2] < 0.5)
+        matrices = np.zeros((len(videos), 3, 3))
+        matrices[:, 0, 0] = np.where(mirror, -scale, scale)
+        matrices[:, 0, 2] = np.where(mirror, left + self.width * scale, left)
+        matrices[:, 1, 1], matrices[:, 1, 2], matrices[:, 2, 2] = scale, top, 1
+        return matrices
+
+    def _stop_running(self) -> None:
+        if self._running is not None:
+            self._running.close()
+            self._running = None
+
+    def close(self) -> None:
+        """End the iteration and free the cache; the loader can be iterated over again, without its cache."""
+        self._stop_running()
+        self._filler.close()
+
+    def __enter__(self) -> StreamLoader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _check_lengths(data: VideoDataset, lengths: npt.NDArray[np.int64], tolerance: int) -> None:
+    for index in np.flatnonzero(np.abs(lengths - data.frames) > tolerance)[:1]:
+        raise ValueError(
+            f"{data.root}: video {data.video_path(int(index))} has {int(data.frames[index])} frames and "
+            f"{int(lengths[index])} labels, more than {tolerance} apart; labels must be at the video's frame rate"
+        )
