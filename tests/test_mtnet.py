@@ -1,5 +1,6 @@
 """MTNet against the published networks: names, sizes, values; cosine pooling; limits."""
 
+import functools
 import itertools
 import json
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from vidseg.models import create_model, list_models
+from vidseg.models._identify import identify
 from vidseg.models.mtnet import MtConv, cosine_pool, frames_kept
 
 # Published sizes with 400 classes: parameters, entries of the state dict.
@@ -28,11 +30,22 @@ SIZES = {
 }
 
 
+@functools.cache
+def on_meta(name: str) -> nn.Module:
+    with torch.device("meta"):
+        return create_model(name, num_classes=400)
+
+
 @pytest.mark.parametrize("name", SIZES)
 def test_published_size(name):
-    with torch.device("meta"):
-        model = create_model(name, num_classes=400)
+    model = on_meta(name)
     assert (sum(value.numel() for value in model.parameters()), len(model.state_dict())) == SIZES[name]
+
+
+@pytest.mark.parametrize("name", list_models("mtnet_*"))
+def test_every_network_is_identified_by_its_keys(name):
+    """The published look-up gave S for the name of XS, and L for XL."""
+    assert identify({key: tuple(value.shape) for key, value in on_meta(name).state_dict().items()}) == ((name,), 1.0)
 
 
 @pytest.mark.parametrize("name", ["mtnet_xs", "mtnet_s"])

@@ -24,6 +24,7 @@ COMMANDS = {
     "score": "segmental scores of predicted frame labels, from files",
     "stats": "mean and deviation of a data set's frames, weights of its classes",
     "plot": "pictures: contact sheet, curves, confusion matrix, segments, labels",
+    "profile": "what a model costs: parameters, multiply-adds, latency, memory",
     "list": "the models there are",
     "env": "versions of everything that matters, and what loaded",
 }

@@ -19,8 +19,9 @@ def prepare(
 
     Args:
         model: any network; call this after `load_weights` and after moving it to its device.
-        channels_last: lay the weights of convolutions out with channels innermost; convolutions then give
-            their results so, whatever the layout of the input, where PyTorch has kernels for it. Fast on GPUs with tensor cores, above all in half precision.
+        channels_last: lay the weights of convolutions out with channels innermost; convolutions then give their
+            results so, whatever the layout of the input, where PyTorch has kernels for it. Made for GPUs with tensor
+            cores, above all in half precision.
         compile: compile the network at its first call with each shape of input: True for PyTorch's own compiler, or the
             name of another of `torch.compiler.list_backends()`. Recurrent layers stay as they are, between compiled
             parts.

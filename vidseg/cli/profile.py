@@ -1,0 +1,147 @@
+"""`vidseg profile`: what networks cost, counted and measured."""
+
+import json as json_format
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+if TYPE_CHECKING:
+    from vidseg.models.profile import Cost, Timing
+
+__all__ = ["Command"]
+
+
+@dataclass(frozen=True)
+class Command:
+    """Count parameters and multiply-adds of networks, and measure latency and memory.
+
+    `vidseg profile srtg_r3d_34`; for a table, `vidseg profile "mtnet_*" --count-only`.
+    """
+
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """Name of a network, or a shell pattern of names."""
+    num_classes: int = 400
+    """Classes."""
+    frames: int | None = None
+    """Frames of the input; default: 16, for segmentation of features 1000, for streams 32."""
+    size: int = 224
+    """Height and width in pixels, for networks that see frames."""
+    in_features: int = 2048
+    """Feature width, for networks that see features."""
+    option: tuple[str, ...] = ()
+    """Options of the network, such as placement=mid width=0.5."""
+    count_only: bool = False
+    """Leave out latency and memory."""
+    batch_size: int = 1
+    """Samples in a batch, for latency and memory; counts are for one."""
+    rounds: int = 5
+    """Repetitions, of which the median is printed."""
+    device: str | None = None
+    """Where to run; default: the accelerator if there is one, else the CPU."""
+    channels_last: bool = False
+    """Run with channels innermost in memory."""
+    compile: bool = False
+    """Run compiled."""
+    checkpointing: bool = False
+    """Keep only the inputs of residual blocks for the backward pass."""
+    json: bool = False
+    """Print one JSON list."""
+
+    def run(self) -> int:
+        """Count, measure, print."""
+        os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # else PyTorch's profiler announces itself on stderr
+        from vidseg.models import list_models
+        from vidseg.models.profile import count_cost, input_shape
+
+        names = list_models(self.model) or [self.model]  # an unknown name is an error with close matches, below
+        options = dict(_option(text) for text in self.option)
+        found: list[tuple[Cost, Timing | None]] = []
+        for name in names:
+            shape = input_shape(
+                name, batch=self.batch_size, frames=self.frames, size=self.size, in_features=self.in_features
+            )
+            own = options | self._features(name)
+            cost = count_cost(name, shape, num_classes=self.num_classes, **own)
+            found.append((cost, None if self.count_only else self._measure(name, shape, own)))
+        if self.json:
+            rows = [
+                asdict(cost) | {"flops": cost.flops} | ({} if timing is None else asdict(timing))
+                for cost, timing in found
+            ]
+            print(json_format.dumps(rows, indent=1))
+        elif len(found) == 1:
+            print(_words(*found[0]))
+        else:
+            print("\n".join(_table(found)))
+        return 0
+
+    def _features(self, name: str) -> dict[str, Any]:
+        from vidseg.models import model_task
+
+        return {"in_features": self.in_features} if model_task(name) == "segmentation" else {}
+
+    def _measure(self, name: str, shape: tuple[int, ...], options: dict[str, Any]) -> "Timing":
+        import torch
+
+        from vidseg.models import create_model, prepare
+        from vidseg.models.profile import measure
+
+        if self.device is not None:
+            device = torch.device(self.device)
+        else:
+            device = torch.accelerator.current_accelerator() or torch.device("cpu")
+        model = create_model(name, num_classes=self.num_classes, **options).to(device)
+        prepare(model, channels_last=self.channels_last, compile=self.compile, checkpointing=self.checkpointing)
+        return measure(model, torch.randn(shape, device=device), rounds=self.rounds)
+
+
+def _option(text: str) -> tuple[str, Any]:
+    import ast
+
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--option {text}: write name=value")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):  # not a number, True, False or None: a word
+        return name, value
+
+
+def _words(cost: "Cost", timing: "Timing | None") -> str:
+    facts = {
+        "network": f"{cost.name} ({cost.task})",
+        "input": " x ".join(map(str, cost.input)),
+        "parameters": f"{cost.parameters:,}",
+        "of which recurrent": f"{cost.recurrent:,}",
+        "with buffers": f"{cost.parameters + cost.buffers:,}",
+        "state dict": f"{cost.entries} entries",
+        "GMAC": f"{cost.macs / 1e9:.3f} (a multiply-add counts as 1)",
+        "GFLOPs": f"{cost.flops / 1e9:.3f} (a multiply-add counts as 2)",
+    }
+    if timing is not None:
+        facts |= {
+            "measured on": f"{timing.device}, batch of {timing.batch}, {timing.threads} threads",
+            "inference": f"{timing.inference_ms:.1f} ms, {timing.inference_bytes / 1e6:.1f} MB beyond the weights",
+            "training forward": f"{timing.forward_ms:.1f} ms",
+            "training backward": f"{timing.backward_ms:.1f} ms",
+            "training memory": f"{timing.training_bytes / 1e6:.1f} MB beyond the weights",
+            "weights": f"{timing.weights_bytes / 1e6:.1f} MB",
+        }
+    return "\n".join(f"{name:18}  {value}" for name, value in facts.items())
+
+
+def _table(found: "list[tuple[Cost, Timing | None]]") -> list[str]:
+    heads = ["network", "parameters", "with buffers", "GMAC", "GFLOPs"]
+    measured = any(timing is not None for _, timing in found)
+    heads += ["inference ms", "forward ms", "backward ms", "training MB"] if measured else []
+    lines = [f"| {' | '.join(heads)} |", f"| --- |{' ---: |' * (len(heads) - 1)}"]
+    for cost, timing in found:
+        cells = [cost.name, f"{cost.parameters:,}", f"{cost.parameters + cost.buffers:,}"]
+        cells += [f"{cost.macs / 1e9:.2f}", f"{cost.flops / 1e9:.2f}"]
+        if timing is not None:
+            cells += [f"{timing.inference_ms:.1f}", f"{timing.forward_ms:.1f}", f"{timing.backward_ms:.1f}"]
+            cells += [f"{timing.training_bytes / 1e6:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines

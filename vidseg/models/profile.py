@@ -1,0 +1,240 @@
+"""What a network costs: parameters and multiply-adds by counting, latency and memory by running it."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from vidseg.models._registry import create_model, model_task
+
+__all__ = ["Cost", "Timing", "count_cost", "input_shape", "measure"]
+
+_FRAMES = {"segmentation": 1000, "stream_segmentation": 32}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What can be counted without running: the same on every machine."""
+
+    name: str
+    task: str
+    input: tuple[int, ...]
+    """Shape of the input of one sample, with B = 1."""
+    parameters: int
+    recurrent: int
+    """Parameters of LSTM and GRU layers among them."""
+    buffers: int
+    """Floating-point values in buffers: running means and variances. Some published counts include them."""
+    entries: int
+    """Entries of the state dict."""
+    macs: int
+    """Multiply-adds of convolutions, linear and recurrent layers and products of matrices; without bias, norm,
+    activation and pooling."""
+    counted_on: str
+    """"meta": shapes alone; "cpu": the network reads its input's values, and was run on zeros."""
+
+    @property
+    def flops(self) -> int:
+        """The other convention: a multiply-add is two operations."""
+        return 2 * self.macs
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What running took; medians over the rounds."""
+
+    device: str
+    threads: int
+    batch: int
+    inference_ms: float
+    """Forward pass in evaluation mode, without gradients."""
+    forward_ms: float
+    """Forward pass in training mode."""
+    backward_ms: float
+    weights_bytes: int
+    """Parameters and buffers, which are there all the time."""
+    inference_bytes: int
+    """Most that the forward pass allocates beyond weights and input."""
+    training_bytes: int
+    """Most that forward and backward pass allocate beyond weights and input: activations and gradients."""
+
+
+def input_shape(
+    name: str, *, batch: int = 1, frames: int | None = None, size: int = 224, in_features: int = 2048
+) -> tuple[int, ...]:
+    """The shape that the network called `name` takes.
+
+    Args:
+        name: as in the registry.
+        batch: B.
+        frames: T or L; by default 16, for segmentation of features 1000, for streams 32.
+        size: H and W in pixels, for networks that see frames.
+        in_features: D, for networks that see features.
+
+    Returns:
+        (B, D, L) for segmentation, (B, 3, T, H, W) otherwise.
+
+    Raises:
+        ValueError: no network has this name, or a number is below 1.
+    """
+    task = model_task(name)
+    frames = _FRAMES.get(task, 16) if frames is None else frames
+    for label, value in (("batch", batch), ("frames", frames), ("size", size), ("in_features", in_features)):
+        if value < 1:
+            raise ValueError(f"{label}={value} must be at least 1")
+    return (batch, in_features, frames) if task == "segmentation" else (batch, 3, frames, size, size)
+
+
+def count_cost(name: str, shape: tuple[int, ...], *, num_classes: int, **options: Any) -> Cost:
+    """Count parameters and multiply-adds of the network called `name`, for one sample.
+
+    Args:
+        name: as in the registry.
+        shape: of the input, see `input_shape`; its batch is taken as 1.
+        num_classes: K.
+        **options: as for `create_model`.
+
+    Raises:
+        ValueError, TypeError: as from `create_model`, or the network refuses the shape.
+    """
+    shape = (1, *shape[1:])
+    with torch.device("meta"):
+        model = create_model(name, num_classes=num_classes, **options).eval()
+    counted_on = "meta"
+    try:
+        macs = _count(model, torch.empty(shape, device="meta"))
+    except (RuntimeError, NotImplementedError):  # it looks at values, of which meta tensors have none
+        counted_on = "cpu"
+        model = create_model(name, num_classes=num_classes, **options).eval()
+        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+            with torch.backends.mkldnn.flags(enabled=False):  # oneDNN's recurrent layers cannot be seen into
+                macs = _count(model, torch.zeros(shape))
+        else:
+            macs = _count(model, torch.zeros(shape))
+    recurrent = {
+        id(value): value.numel()
+        for module in model.modules()
+        if isinstance(module, nn.RNNBase)
+        for value in module.parameters()
+    }
+    return Cost(
+        name=name,
+        task=model_task(name),
+        input=shape,
+        parameters=sum(value.numel() for value in model.parameters()),
+        recurrent=sum(recurrent.values()),
+        buffers=sum(value.numel() for value in model.buffers() if value.is_floating_point()),
+        entries=len(model.state_dict()),
+        macs=macs,
+        counted_on=counted_on,
+    )
+
+
+def _count(model: nn.Module, x: Tensor) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(x)
+    return counter.get_total_flops() // 2
+
+
+def measure(model: nn.Module, x: Tensor, *, rounds: int = 5) -> Timing:
+    """Run `model` on `x` in evaluation and in training, and time it; its mode is restored, its gradients are cleared.
+
+    Running statistics of norms take part in the training steps.
+
+    Args:
+        model: on its device.
+        x: input on the same device.
+        rounds: measured repetitions of each, after one more.
+
+    Raises:
+        ValueError: rounds < 1.
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds={rounds} must be at least 1")
+    device = x.device
+    mode = model.training
+
+    def inference() -> None:
+        with torch.inference_mode():
+            model(x)
+
+    def step() -> tuple[float, float]:
+        model.zero_grad(set_to_none=True)
+        began = _now(device)
+        score = _scores(model(x)).float().square().mean()
+        middle = _now(device)
+        score.backward()
+        ended = _now(device)
+        return middle - began, ended - middle
+
+    try:
+        model.eval()
+        inference()
+        inference_bytes = _peak_bytes(inference, device)
+        inference_seconds = [_seconds(inference, device) for _ in range(rounds)]
+        model.train()
+        step()
+        model.zero_grad(set_to_none=True)
+        training_bytes = _peak_bytes(step, device)
+        steps = [step() for _ in range(rounds)]
+    finally:
+        model.train(mode)
+        model.zero_grad(set_to_none=True)
+    forward, backward = (statistics.median(part) * 1e3 for part in zip(*steps, strict=True))
+    return Timing(
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        threads=torch.get_num_threads(),
+        batch=len(x),
+        inference_ms=statistics.median(inference_seconds) * 1e3,
+        forward_ms=forward,
+        backward_ms=backward,
+        weights_bytes=sum(value.nbytes for value in (*model.parameters(), *model.buffers())),
+        inference_bytes=inference_bytes,
+        training_bytes=training_bytes,
+    )
+
+
+def _scores(output: Any) -> Tensor:
+    """The logits in what a network gives: themselves, in an output with stages, or that with a state."""
+    if isinstance(output, tuple):
+        output = output[0]
+    return output if isinstance(output, Tensor) else output.logits
+
+
+def _now(device: torch.device) -> float:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter()
+
+
+def _seconds(call: Callable[[], object], device: torch.device) -> float:
+    began = _now(device)
+    call()
+    return _now(device) - began
+
+
+def _peak_bytes(call: Callable[[], object], device: torch.device) -> int:
+    """The most that PyTorch's allocator handed out during the call, beyond what was there before."""
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        return torch.cuda.max_memory_allocated(device) - before
+    if device.type != "cpu":
+        raise ValueError(f"memory is measured on cpu and cuda, not on {device.type}")
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as record:
+        call()
+    results = record.profiler.kineto_results if record.profiler is not None else None
+    if results is None:
+        raise RuntimeError("PyTorch's profiler returned nothing")
+    changes = [(event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]"]
+    current = peak = 0
+    for _, size in sorted(changes, key=lambda change: change[0]):
+        current += size
+        peak = max(peak, current)
+    return peak
