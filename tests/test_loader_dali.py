@@ -110,7 +110,7 @@ def test_rotations_and_perspectives_beside_crops(fillers):
     (frames, _), (expected, _) = (filler.fill(plan) for filler in fillers)
     assert max(distances(frames[:4], expected[:4])) < TOLERANCE
     # the frame begins at row 40 / 60 * 10 and column 50 / 80 * 20 of the last clip
-    assert max(distances(frames[4:, :, 8:, 14:], expected[4:, :, 8:, 14:])) < TOLERANCE
+    assert max(distances(frames[4:, :, 8:, 14:], expected[4:, :, 8:, 14:])) < 2 * TOLERANCE
     assert frames[4, :, :6].max() == 0 and frames[4, :, :, :12].max() == 0
 
 
