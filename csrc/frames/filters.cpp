@@ -63,10 +63,12 @@ void gaussian_of_three(const uint16_t* above, const uint16_t* here, const uint16
     }
 }
 
+// A mean that lies halfway between two values becomes the smaller one, as OpenCV 5's.
 VIDSEG_VECTORISED
 void round_average(const uint32_t* in, float scale, int samples, uint8_t* __restrict out) {
+    const float half = 0.5f - 0.25f * scale;  // the means are multiples of `scale`
     for (int i = 0; i < samples; ++i) {
-        out[i] = static_cast<uint8_t>(static_cast<int32_t>(static_cast<float>(in[i]) * scale + 0.5f));
+        out[i] = static_cast<uint8_t>(static_cast<int32_t>(static_cast<float>(in[i]) * scale + half));
     }
 }
 
@@ -168,11 +170,8 @@ std::vector<Tap> motion_filter(int k, double angle, double direction) {
         for (int x = 0; x < k; ++x) {
             const double from_x = cosine * (x - middle) + sine * (y - middle) + middle;
             const double from_y = -sine * (x - middle) + cosine * (y - middle) + middle;
-            // positions in 32nds of a pixel, as OpenCV's warpAffine
-            const int fine_x = static_cast<int>(std::floor(from_x * 32.0 + 0.5));
-            const int fine_y = static_cast<int>(std::floor(from_y * 32.0 + 0.5));
-            const int left = fine_x >> 5, top = fine_y >> 5;
-            const double across = (fine_x & 31) / 32.0, down = (fine_y & 31) / 32.0;
+            const int left = static_cast<int>(std::floor(from_x)), top = static_cast<int>(std::floor(from_y));
+            const double across = from_x - left, down = from_y - top;
             const double value =
                 (1 - down) * ((1 - across) * brightness(top, left) + across * brightness(top, left + 1)) +
                 down * ((1 - across) * brightness(top + 1, left) + across * brightness(top + 1, left + 1));

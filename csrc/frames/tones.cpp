@@ -79,10 +79,10 @@ void hue_saturation_run(int hue, int saturation, int count, Run& run) {
         at_green -= at_green >= 180 ? 180 : 0;
         at_blue -= at_blue >= 180 ? 180 : 0;
         const auto part = [](int at) { return std::max(0, std::min(30, std::min(at, 120 - at))); };
-        const float most = static_cast<float>(value * s) * (1.0f / 7650.0f);  // 255 * 30
+        // OpenCV cuts the fraction off what is left, so the part is rounded up: 7650 is 255 * 30.
         const auto level = [&](int at) {
-            return static_cast<uint8_t>(
-                static_cast<int32_t>(static_cast<float>(value) - most * static_cast<float>(part(at)) + 0.5f));
+            const float loss = (static_cast<float>(value * s * part(at)) + 7649.5f) * (1.0f / 7650.0f);
+            return static_cast<uint8_t>(value - static_cast<int32_t>(loss));
         };
         run.red[i] = level(at_red);
         run.green[i] = level(at_green);

@@ -1,0 +1,47 @@
+"""The box of random erasing (Zhong et al., "Random Erasing Data Augmentation", AAAI 2020), vectorised over a batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["ATTEMPTS", "erasing_boxes"]
+
+ATTEMPTS = 100
+
+
+def erasing_boxes(
+    numbers: npt.NDArray[np.float64],
+    *,
+    height: int,
+    width: int,
+    area: tuple[float, float] = (0.02, 0.4),
+    aspect: float = 0.3,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """One box for each clip.
+
+    An attempt takes two numbers, the box's share of the frame and its height / width; the first attempt that fits
+    inside the frame counts, and the two numbers after it place the box.
+
+    Args:
+        numbers: (B, 2 + 2 * attempts) in [0, 1), in the order of use.
+        height: of the frame, pixels.
+        width: of the frame, pixels.
+        area: smallest and largest share of the frame.
+        aspect: the smallest height / width; the largest is its reciprocal, and both bounds and what lies between them
+            are drawn uniformly.
+
+    Returns:
+        float64 (B, 4) top, left, height, width in pixels (0 where no attempt fitted), and bool (B,) whether one did.
+    """
+    shares = (area[0] + (area[1] - area[0]) * numbers[:, :-2:2]) * height * width
+    aspects = aspect + (1.0 / aspect - aspect) * numbers[:, 1:-2:2]
+    heights, widths = np.rint(np.sqrt(shares * aspects)), np.rint(np.sqrt(shares / aspects))
+    fits = (heights < height) & (widths < width) & (heights >= 1) & (widths >= 1)
+    clips = np.arange(len(numbers))
+    attempt = np.argmax(fits, axis=1)
+    found = fits[clips, attempt]
+    tall, wide = heights[clips, attempt], widths[clips, attempt]
+    top = np.floor(numbers[clips, 2 * attempt + 2] * (height - tall + 1))
+    left = np.floor(numbers[clips, 2 * attempt + 3] * (width - wide + 1))
+    return np.where(found[:, None], np.stack([top, left, tall, wide], axis=1), 0.0), found
