@@ -26,16 +26,13 @@ from vidseg.loaders.memory import BatchMemory
 from vidseg.loaders.native import CacheReport
 from vidseg.loaders.output import OutputForm
 
-__all__ = ["TOLERANCE", "TOLERANCE_SCALED", "DaliFiller"]
+__all__ = ["TOLERANCE", "DaliFiller"]
 
-TOLERANCE = 0.5
-"""Mean absolute difference of a clip from the native backend's, grey levels of 0..255. Natural pictures measure 0.01
-for crops and 0.2 for rotations and perspectives. Crops that reach beyond the frame, which no sampler draws, are
-resampled as rotations are, and differ more."""
-
-TOLERANCE_SCALED = 3.0
-"""The same where no stored copy is near the wanted size (less than half of the smallest one): the native backend then
-has libjpeg-turbo decode at a smaller scale, DALI shrinks the whole frame. Natural pictures measure up to 1.2."""
+TOLERANCE = 2.0
+"""Mean absolute difference of a clip from the native backend's, grey levels of 0..255, without colour operations.
+Natural pictures measure 0.01 to 0.2 where the stored frame itself is read, up to 1.2 where a smaller copy is: the
+native backend takes account of the filter that made the copy (or has libjpeg-turbo decode at a smaller scale). Crops
+that reach beyond the frame, which no sampler draws, are resampled as rotations are: they differ more at its edge."""
 
 _OPEN = 4096  # databases whose metadata is remembered
 _ALMOST = 1 - 1e-6
