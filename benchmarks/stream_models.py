@@ -19,9 +19,9 @@ import tyro
 from torch import Tensor, nn
 
 from vidseg.models import create_model
-from vidseg.models._stream import StreamModel
 from vidseg.models.etesvs import _ConvLstm
 from vidseg.models.mobilenet_tsm import MobileNetTsm
+from vidseg.models.streaming import StreamModel
 
 CLASSES = 11  # of GTEA
 

@@ -17,7 +17,7 @@ from vidseg.engine.streaming import StreamMemory, StreamTrainer, label_streams, 
 from vidseg.loaders.stream import StreamBatch
 from vidseg.losses.streaming import StreamLoss, stage_loss
 from vidseg.models import create_model, list_models
-from vidseg.models._stream import StreamModel, StreamOutput, StreamState
+from vidseg.models.streaming import StreamModel, StreamOutput, StreamState
 
 SHAPE = WindowShape(8, 4, 2)
 CLASSES = 3

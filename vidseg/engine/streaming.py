@@ -26,7 +26,7 @@ from vidseg.clips.windows import StreamItem, WindowShape
 from vidseg.engine import distributed
 from vidseg.loaders.stream import StreamBatch
 from vidseg.losses.streaming import StreamLoss, etesvs_loss, stage_loss, svtas_rl_loss
-from vidseg.models._stream import StreamModel, StreamOutput, StreamState
+from vidseg.models.streaming import StreamModel, StreamOutput, StreamState
 
 __all__ = [
     "StreamMemory",
