@@ -71,16 +71,21 @@ def test_resampling_equals_pillow_within_rounding(data, wholes, kind, size):
         assert difference.max() <= 1 and difference.mean() < 0.3
 
 
+def resampled(copy: np.ndarray, divisor: int, size: tuple[int, int]) -> np.ndarray:
+    """A copy with 1/divisor of the side, its pixels as large as those of the frame that they stand for, resampled."""
+    frame = Image.fromarray(copy.repeat(divisor, axis=0).repeat(divisor, axis=1))
+    return np.asarray(frame.resize(size[::-1], Image.Resampling.BILINEAR, box=(0, 0, WIDTH, HEIGHT))).astype(int)
+
+
 @pytest.mark.parametrize(
     ("size", "level"), [((90, 131), 0), ((50, 70), 0), ((45, 60), 1), ((30, 40), 1), ((20, 30), 2)]
 )
 def test_the_smallest_copy_that_is_not_enlarged_is_read(data, size, level):
     number = KINDS.index("levels")
     copy = FrameDatabase(data[number].path).decode([2], level=level)[0]
-    box = (0, 0, WIDTH / 2**level, HEIGHT / 2**level)
-    expected = np.asarray(Image.fromarray(copy.numpy()).resize(size[::-1], Image.Resampling.BILINEAR, box=box))
+    expected = resampled(copy.numpy(), 2**level, size)
     plan = hand_plan([crop(0, 0, WIDTH, HEIGHT, size=size)], size=size, videos=[number], frames=[2])
-    assert np.abs(fill(data, plan)[0, 0].numpy() - expected.astype(int)).max() <= 1
+    assert np.abs(fill(data, plan)[0, 0].numpy() - expected).max() <= 1
 
 
 @pytest.mark.parametrize("kind", ["automatic", "no_restart", "progressive", "sharp_chroma"])
@@ -92,8 +97,7 @@ def test_without_levels_the_jpeg_is_decoded_smaller(data, kind, shrink, denomina
     image = Image.open(io.BytesIO(FrameDatabase(data[number].path).read([0])[0]))
     image.draft("RGB", (WIDTH // denominator, HEIGHT // denominator))
     assert image.size == (-(-WIDTH // denominator), -(-HEIGHT // denominator))
-    box = (0, 0, WIDTH / denominator, HEIGHT / denominator)
-    expected = np.asarray(image.convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR, box=box)).astype(int)
+    expected = resampled(np.asarray(image.convert("RGB")), denominator, size)
     plan = hand_plan([crop(0, 0, WIDTH, HEIGHT, size=size)], size=size, videos=[number])
     assert np.abs(fill(data, plan)[0, 0].numpy() - expected).max() <= 1
 

@@ -63,12 +63,17 @@ void gaussian_of_three(const uint16_t* above, const uint16_t* here, const uint16
     }
 }
 
-// A mean that lies halfway between two values becomes the smaller one, as OpenCV 5's.
+// (sum + offset) * factor with 16 fractional bits. Sums fit 16 bits.
+VIDSEG_VECTORISED
+void scale_average(const uint32_t* in, uint32_t factor, uint32_t offset, int samples,
+                   uint8_t* __restrict out) {
+    for (int i = 0; i < samples; ++i) out[i] = static_cast<uint8_t>(((in[i] + offset) * factor) >> 16);
+}
+
 VIDSEG_VECTORISED
 void round_average(const uint32_t* in, float scale, int samples, uint8_t* __restrict out) {
-    const float half = 0.5f - 0.25f * scale;  // the means are multiples of `scale`
     for (int i = 0; i < samples; ++i) {
-        out[i] = static_cast<uint8_t>(static_cast<int32_t>(static_cast<float>(in[i]) * scale + half));
+        out[i] = static_cast<uint8_t>(static_cast<int32_t>(static_cast<float>(in[i]) * scale + 0.5f));
     }
 }
 
@@ -206,9 +211,18 @@ void blur_gaussian(const SeparableFilter& filter, uint8_t* rgb, int height, int 
 void blur_average(const SeparableFilter& filter, uint8_t* rgb, int height, int width,
                   FilterScratch& scratch) {
     const int samples = 3 * width;
-    const float scale = 1.0f / static_cast<float>(filter.weights.size() * filter.weights.size());
+    const uint32_t area = static_cast<uint32_t>(filter.weights.size() * filter.weights.size());
+    // OpenCV divides small sums by a whole factor: rounded up, or rounded down and the sum enlarged by one,
+    // so that means of an even number of pixels lie above the exact ones.
+    const bool up = 65536 % area * 2 >= area;
+    const uint32_t factor = 65536 / area + (up ? 1 : 0), offset = area / 2 + (up ? 0 : 1);
     separable(filter, rgb, height, width, scratch, [&](int y, const auto& row_of, uint8_t* out) {
-        round_average(sum_rows(filter, y, row_of, samples, scratch.line), scale, samples, out);
+        const uint32_t* sums = sum_rows(filter, y, row_of, samples, scratch.line);
+        if (area <= 256) {
+            scale_average(sums, factor, offset, samples, out);
+        } else {
+            round_average(sums, 1.0f / static_cast<float>(area), samples, out);
+        }
     });
 }
 

@@ -228,17 +228,16 @@ Window Sampler::window(int divisor) const {
     for (const double x : {0.0, static_cast<double>(width_)}) {
         for (const double y : {0.0, static_cast<double>(height_)}) {
             const double w = m[6] * x + m[7] * y + m[8];
-            const double u = (m[0] * x + m[1] * y + m[2]) / w / divisor;
-            const double v = (m[3] * x + m[4] * y + m[5]) / w / divisor;
+            const double u = (m[0] * x + m[1] * y + m[2]) / w, v = (m[3] * x + m[4] * y + m[5]) / w;
             left = std::min(left, u);
             right = std::max(right, u);
             top = std::min(top, v);
             bottom = std::max(bottom, v);
         }
     }
-    double reach_across = 1.0, reach_down = 1.0;
+    double reach_across = divisor, reach_down = divisor;  // a look-up between two pixels of the copy
     if (separable_) {
-        const double across = std::abs(m[0]) / divisor, down = std::abs(m[4]) / divisor;
+        const double across = std::abs(m[0]), down = std::abs(m[4]);
         reach_across = std::max(1.0, across) - across / 2;
         reach_down = std::max(1.0, down) - down / 2;
         // No resampling: each pixel needs itself alone.
@@ -246,33 +245,44 @@ Window Sampler::window(int divisor) const {
         if (std::abs(across - 1.0) < kWhole && whole(left)) reach_across = 0.0;
         if (std::abs(down - 1.0) < kWhole && whole(top)) reach_down = 0.0;
     }
-    const auto bound = [](double value) { return static_cast<int>(std::clamp(value, -1e6, 1e6)); };
-    return {bound(std::floor(left - reach_across + kWhole)), bound(std::floor(top - reach_down + kWhole)),
-            bound(std::ceil(right + reach_across - kWhole)), bound(std::ceil(bottom + reach_down - kWhole))};
+    const auto low = [&](double value) {
+        return static_cast<int>(std::floor(std::clamp(value + kWhole, -1e6, 1e6) / divisor));
+    };
+    const auto high = [&](double value) {
+        return static_cast<int>(std::ceil(std::clamp(value - kWhole, -1e6, 1e6) / divisor));
+    };
+    return {low(left - reach_across), low(top - reach_down), high(right + reach_across),
+            high(bottom + reach_down)};
 }
 
-void Sampler::Filter::make(double new_step, double new_start, int new_inputs, int outputs) {
+void Sampler::Filter::make(double new_step, double new_start, int divisor, int new_inputs, int outputs) {
     if (new_step == step && new_start == start && new_inputs == inputs) return;
     step = new_step;
     start = new_start;
     inputs = new_inputs;
     const double reach = std::max(1.0, std::abs(step));
-    const int most = static_cast<int>(std::ceil(2 * reach)) + 1;
-    taps = most;
+    taps = static_cast<int>(std::ceil(2 * reach / divisor)) + 2;
     first.assign(static_cast<size_t>(outputs), 0);
     count.assign(static_cast<size_t>(outputs), 0);
     weights.assign(static_cast<size_t>(outputs) * taps, 0);
-    std::vector<double> exact(static_cast<size_t>(most) + 1);
+    std::vector<double> exact(static_cast<size_t>(taps));
     int used = 0;
     for (int i = 0; i < outputs; ++i) {
         const double centre = start + (i + 0.5) * step;
-        if (centre < 0.0 || centre > inputs) continue;  // outside: weights of 0, black
-        int low = std::max(0, static_cast<int>(std::floor(centre - reach - 0.5 + kWhole)) + 1);
-        int high = std::min(inputs, static_cast<int>(std::ceil(centre + reach - 0.5 - kWhole)));
-        if (low >= high) low = std::clamp(static_cast<int>(centre), 0, inputs - 1), high = low + 1;
+        if (centre < 0.0 || centre > static_cast<double>(inputs) * divisor) continue;  // weights of 0: black
+        // Of the stored frame; an input is the mean of `divisor` of its pixels, and weighs as much as they
+        // would.
+        const int begin = static_cast<int>(std::floor(centre - reach - 0.5 + kWhole)) + 1;
+        const int end = static_cast<int>(std::ceil(centre + reach - 0.5 - kWhole));
+        int low = std::max(begin, 0) / divisor;
+        int high = std::min(inputs, (std::max(end, 1) - 1) / divisor + 1);
+        if (low >= high) low = std::clamp(static_cast<int>(centre) / divisor, 0, inputs - 1), high = low + 1;
         double total = 0.0;
         for (int k = low; k < high; ++k) {
-            exact[k - low] = std::max(0.0, 1.0 - std::abs(k + 0.5 - centre) / reach);
+            exact[k - low] = 0.0;
+            for (int pixel = k * divisor; pixel < (k + 1) * divisor; ++pixel) {
+                exact[k - low] += std::max(0.0, 1.0 - std::abs(pixel + 0.5 - centre) / reach);
+            }
             total += exact[k - low];
         }
         int16_t* to = &weights[static_cast<size_t>(i) * taps];
@@ -307,8 +317,8 @@ void Sampler::sample(const Region& region, int divisor, uint32_t* out) {
 }
 
 void Sampler::sample_separable(const Region& region, int divisor, uint32_t* out) {
-    across_.make(matrix_[0] / divisor, matrix_[2] / divisor, region.full_width, width_);
-    down_.make(matrix_[4] / divisor, matrix_[5] / divisor, region.full_height, height_);
+    across_.make(matrix_[0], matrix_[2], divisor, region.full_width, width_);
+    down_.make(matrix_[4], matrix_[5], divisor, region.full_height, height_);
     const Window& window = region.window;
     const size_t bytes = static_cast<size_t>(window.width()) * 4;
     bool copies = true;  // each output pixel is one input pixel, in order

@@ -42,7 +42,8 @@ class Sampler {
         std::vector<int16_t> weights;  // (outputs, taps)
         int pairs = 0;
         std::vector<int16_t> packed;  // the same two by two, see Passes
-        void make(double step, double start, int inputs, int outputs);
+        // `step` and `start` are of the stored frame, `inputs` of a copy with 1/divisor of its side.
+        void make(double step, double start, int divisor, int inputs, int outputs);
     };
 
     void sample_separable(const Region& region, int divisor, uint32_t* out);

@@ -57,6 +57,14 @@ inline float grey_of(uint8_t red, uint8_t green, uint8_t blue) {
     return static_cast<float>(static_cast<int32_t>(sum));
 }
 
+// One colour: the value less a part of value * saturation that is a trapezium of the hue, 0 to 30 of 30.
+// OpenCV cuts the fraction off what is left, so the part is rounded up; 7650 is 255 * 30.
+inline __attribute__((always_inline)) uint8_t hue_level(int value, int most, int at) {
+    const float part = std::max(0.0f, std::min(30.0f, 60.0f - std::abs(static_cast<float>(at - 60))));
+    const float loss = (static_cast<float>(most) * part + 7649.5f) * (1.0f / 7650.0f);
+    return static_cast<uint8_t>(value - static_cast<int32_t>(loss));
+}
+
 VIDSEG_VECTORISED
 void hue_saturation_run(int hue, int saturation, int count, Run& run) {
     constexpr int kShift = 12, kHalf = 1 << (kShift - 1);
@@ -70,23 +78,17 @@ void hue_saturation_run(int hue, int saturation, int count, Run& run) {
         const int of_span = static_cast<int>(122880.0f / span_or_one + 0.5f);     // (180 << 12) / 6 / span
         const int turn = value == r ? g - b : value == g ? b - r + 2 * span : r - g + 4 * span;
         int h = (turn * of_span + kHalf) >> kShift;
-        h += (h < 0 ? 180 : 0) + hue;
+        h += ((h >> 31) & 180) + hue;
         h -= h >= 180 ? 180 : 0;
         const int s = std::min(255, std::max(0, ((span * of_value + kHalf) >> kShift) + saturation));
-        // Each colour is the value less a part of value * saturation that is a trapezium of the hue, 0 to 30.
         int at_red = h + 150, at_green = h + 90, at_blue = h + 30;
         at_red -= at_red >= 180 ? 180 : 0;
         at_green -= at_green >= 180 ? 180 : 0;
         at_blue -= at_blue >= 180 ? 180 : 0;
-        const auto part = [](int at) { return std::max(0, std::min(30, std::min(at, 120 - at))); };
-        // OpenCV cuts the fraction off what is left, so the part is rounded up: 7650 is 255 * 30.
-        const auto level = [&](int at) {
-            const float loss = (static_cast<float>(value * s * part(at)) + 7649.5f) * (1.0f / 7650.0f);
-            return static_cast<uint8_t>(value - static_cast<int32_t>(loss));
-        };
-        run.red[i] = level(at_red);
-        run.green[i] = level(at_green);
-        run.blue[i] = level(at_blue);
+        const int most = value * s;
+        run.red[i] = hue_level(value, most, at_red);
+        run.green[i] = hue_level(value, most, at_green);
+        run.blue[i] = hue_level(value, most, at_blue);
     }
 }
 
