@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from vidseg.cli.main import main
-from vidseg.models import _registry, create_model, prepare, register_model
+from vidseg.models import _registry, create_model, list_models, prepare, register_model
 from vidseg.models.profile import count_cost, input_shape, measure
 
 # 10^9 multiply-adds of 16 frames of 224 x 224 and of 264 x 264 pixels (rounded to thousandths, then to hundredths),
@@ -163,3 +163,10 @@ def test_command_measures(capsys):
 def test_wrong_use(capsys, arguments, said):
     status, text, error = run(capsys, *arguments, "--count-only")
     assert status == 2 and text == "" and said in error
+
+
+def test_list_by_task(capsys):
+    assert main(["list", "models", "m*", "--task", "recognition", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == list_models("mtnet_*")
+    assert main(["list", "models", "--task", "cooking"]) == 2
+    assert "networks for" in capsys.readouterr().err

@@ -17,6 +17,8 @@ class Command:
     """What to list."""
     pattern: Annotated[Positional[str], arg(metavar="PATTERN")] = "*"
     """Only names that fit this shell pattern."""
+    task: str | None = None
+    """Only networks for this task: recognition, segmentation or stream_segmentation."""
     json: bool = False
     """Print a JSON list."""
 
@@ -24,6 +26,6 @@ class Command:
         """Print the names; exit status 1 if none fits."""
         from vidseg.models import list_models
 
-        names = list_models(self.pattern)
+        names = list_models(self.pattern, task=self.task)
         print(json_format.dumps(names) if self.json else "\n".join(names))
         return 0 if names else 1

@@ -1,0 +1,158 @@
+"""Forward and backward passes of networks: each way of running them against the same network run plainly.
+
+python benchmarks/model_speed.py [--networks srtg_r3d_34 mtnet_s] [--quick] [--json FILE]
+
+Plainly means: contiguous layout, not compiled, all activations kept. Against it stand the options of
+`vidseg.models.prepare` (channels last, compiled, checkpointed), alone and where it makes sense together, with the same
+weights and clips; both sides take turns, and the ratio is the median over the rounds of plain / option. First the
+logits of both sides are compared in evaluation mode. Memory is what a training step allocates beyond the weights. On a
+GPU the clips are larger and the passes run in bfloat16 by default.
+"""
+
+import argparse
+import copy
+import json
+import platform
+import statistics
+import time
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vidseg.models import create_model, prepare
+from vidseg.models.profile import measure
+
+Row = dict[str, Any]
+WAYS: dict[str, dict[str, bool]] = {
+    "channels last": {"channels_last": True},
+    "compiled": {"compile": True},
+    "channels last, compiled": {"channels_last": True, "compile": True},
+    "checkpointed": {"checkpointing": True},
+}
+
+
+def passes(model: nn.Module, clips: Tensor, precision: torch.dtype) -> tuple[float, float]:
+    """Seconds of the forward and of the backward pass of one training step."""
+    model.zero_grad(set_to_none=True)
+    began = now(clips.device)
+    with casting(clips.device, precision):
+        score = model(clips).float().square().mean()
+    middle = now(clips.device)
+    score.backward()
+    return middle - began, now(clips.device) - middle
+
+
+def casting(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:
+    return nullcontext() if precision == torch.float32 else torch.autocast(device.type, precision)
+
+
+def now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def difference(plain: nn.Module, other: nn.Module, clips: Tensor, precision: torch.dtype) -> float:
+    """Relative difference of the logits, in evaluation mode."""
+    logits = []
+    for model in (plain, other):
+        model.eval()
+        with torch.no_grad(), casting(clips.device, precision):
+            logits.append(model(clips).float())
+        model.train()
+    return ((logits[1] - logits[0]).norm() / logits[0].norm()).item()
+
+
+def compare(name: str, clips: Tensor, ways: list[str], rounds: int, precision: torch.dtype) -> list[Row]:
+    torch.manual_seed(0)
+    plain = create_model(name, num_classes=400).to(clips.device)
+    with casting(clips.device, precision):
+        plain_bytes = measure(plain, clips, rounds=1).training_bytes
+    rows = []
+    for way in ways:
+        other = prepare(copy.deepcopy(plain), **WAYS[way])
+        off = difference(plain, other, clips, precision)  # before steps of training move the norms' statistics
+        began = now(clips.device)
+        passes(other, clips, precision)  # compiles
+        first = now(clips.device) - began
+        with casting(clips.device, precision):
+            other_bytes = measure(other, clips, rounds=1).training_bytes
+        pairs = []
+        for model in (plain, other):
+            passes(model, clips, precision)
+        for _ in range(rounds):
+            pairs.append((passes(plain, clips, precision), passes(other, clips, precision)))
+        rows.append(
+            {
+                "network": name,
+                "way": way,
+                "plain_forward_ms": statistics.median(a[0] for a, _ in pairs) * 1e3,
+                "plain_backward_ms": statistics.median(a[1] for a, _ in pairs) * 1e3,
+                "forward_ms": statistics.median(b[0] for _, b in pairs) * 1e3,
+                "backward_ms": statistics.median(b[1] for _, b in pairs) * 1e3,
+                "ratio": statistics.median(sum(a) / sum(b) for a, b in pairs),
+                "plain_mb": plain_bytes / 1e6,
+                "mb": other_bytes / 1e6,
+                "first_step_s": first,
+                "difference": off,
+            }
+        )
+        print(f"{name}, {way}: done", flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=["r3d_18", "srtg_r3d_34", "srtg_r2plus1d_34", "mtnet_s"])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--batch-size", type=int, help="default: 2, on a GPU 32")
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--size", type=int, help="default: 112, on a GPU 224")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], help="default: float32, on a GPU bfloat16")
+    parser.add_argument("--rounds", type=int, default=5, help="steps of each side, in turn")
+    parser.add_argument("--quick", action="store_true", help="the smallest networks, 8 frames of 64 x 64, no compiler")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch")
+    parser.add_argument("--json", type=Path, help="write the rows to this file as well")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if gpu else "cpu")
+    shape = (
+        options.batch_size or (32 if gpu else 2),
+        3,
+        options.frames,
+        *[options.size or (224 if gpu else 112)] * 2,
+    )
+    networks, ways = options.networks, options.ways
+    if options.quick:
+        networks, shape = ["srtg_r3d_18", "mtnet_xs"], (2, 3, 8, 64, 64)
+        ways = [way for way in ways if "compile" not in WAYS[way]]
+    precision = getattr(torch, options.precision or ("bfloat16" if gpu else "float32"))
+    machine = {
+        "machine": platform.platform(),
+        "torch": torch.__version__,
+        "threads": options.threads,
+        "device": torch.cuda.get_device_name() if gpu else platform.processor() or platform.machine(),
+        "clips": shape,
+        "precision": str(precision),
+    }
+    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    clips = torch.randn(shape, device=device)
+    rows = [row for name in networks for row in compare(name, clips, ways, options.rounds, precision)]
+    if not gpu:
+        print("no GPU here: measured on the CPU alone")
+    heads = ("network", "way", "forward ms", "backward ms", "plain, both ms", "ratio", "MB", "plain MB", "difference")
+    print(f"\n| {' | '.join(heads)} |\n| --- | --- |{' ---: |' * (len(heads) - 2)}")
+    line = "| {network} | {way} | {forward_ms:.1f} | {backward_ms:.1f} | {both:.1f} | {ratio:.2f} | {mb:.0f} "
+    line += "| {plain_mb:.0f} | {difference:.0e} |"
+    for row in rows:
+        print(line.format(both=row["plain_forward_ms"] + row["plain_backward_ms"], **row))
+    if options.json:
+        options.json.write_text(json.dumps({**machine, "speed": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
