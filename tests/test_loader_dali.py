@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from vidseg.clips import BatchPlan, ColourPlan
+from vidseg.clips.colour import colour_code
 from vidseg.frames import FrameDatabaseError, FrameWriter, encode_rgb
 from vidseg.labels import open_dataset, scan_catalog
 from vidseg.loaders.dali import TOLERANCE, DaliFiller, choose_sources
@@ -139,6 +140,41 @@ def test_every_form(data, dtype, colour, layout):
     assert frames.dtype == dtype and frames.shape == expected.shape
     assert max(distances(frames, expected)) < TOLERANCE / (1 if dtype is torch.uint8 else 255 * 0.2)
     dali.close()
+
+
+def coloured(plan: BatchPlan, operations: list[list[tuple]]) -> BatchPlan:
+    """The plan with operations (name, parameter, ...) for each clip."""
+    flat = [operation for clip in operations for operation in clip]
+    parameters = np.zeros((len(flat), 8))
+    for row, (_, *values) in enumerate(flat):
+        parameters[row, : len(values)] = values
+    offsets = np.cumsum([0, *map(len, operations)])
+    codes = np.array([colour_code(name) for name, *_ in flat], np.int64)
+    return dataclasses.replace(plan, colours=ColourPlan(offsets, codes, parameters))
+
+
+def test_colour_operations_in_their_order(fillers):
+    operations = [
+        [("add", 9.7, -4, 12), ("gamma", 0.8, 1.0, 1.3)],
+        [("gaussian_blur", 0.6), ("multiply", 1.2, 0.8, 1), ("average_blur", 2)],
+        [("linear_contrast", 0.9, 1.1, 1.115), ("enhance_colour", 1.5), ("add", 3, 3, 3)],
+        [("saturation", 0.4), ("brightness", 1.1), ("contrast", 0.7)],
+        [("random_erasing", 3, 5, 11, 20, 124, 0, 255)],
+        [("grayscale",)],
+        [],
+    ]
+    for order in (operations, [clip[::-1] for clip in operations]):
+        plan = coloured(make_plan([crop(BOXES[0], 60, 70), *[crop((9, 9, 70, 60), 60, 70)] * 6], 60, 70), order)
+        (frames, _), (expected, _) = (filler.fill(plan) for filler in fillers)
+        assert max(distances(frames, expected)) < TOLERANCE
+        plain = fillers[0].fill(coloured(plan, [[]] * 7))[0]
+        assert min(distances(frames[:6], plain[:6])) > 1.5 * TOLERANCE and torch.equal(frames[6], plain[6])
+
+
+def test_an_operation_that_dali_does_not_have_is_named(fillers):
+    plan = coloured(make_plan([crop(BOXES[0], 60, 70)], 60, 70), [[("hue_saturation", 5, 5)]])
+    with pytest.raises(NotImplementedError, match=r'hue_saturation.*use backend="native"'):
+        fillers[0].fill(plan)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from torch import Tensor
 from vidseg.clips import BatchPlan
 from vidseg.frames import FrameDatabase, FrameDatabaseError, decode_jpeg
 from vidseg.labels import VideoDataset
+from vidseg.loaders.dali_colour import Steps, colour_steps
 from vidseg.loaders.dali_pipeline import CHUNK, Chunk, build_pipeline, from_dali, import_dali
 from vidseg.loaders.memory import BatchMemory
 from vidseg.loaders.native import CacheReport
@@ -140,7 +141,7 @@ class DaliFiller:
         self.device = torch.device(device)
         import_dali()
         self._databases: OrderedDict[int, FrameDatabase] = OrderedDict()
-        self._pipelines: dict[bool, tuple[_Feed, Any]] = {}
+        self._pipelines: dict[tuple[bool, int], tuple[_Feed, Any]] = {}
         self._readers: ThreadPoolExecutor | None = None
         self._memory = BatchMemory(pin=form.pin)
 
@@ -156,13 +157,14 @@ class DaliFiller:
             FrameDatabaseError: a frame or database cannot be read; names it.
             NotImplementedError: a colour operation that DALI does not have; names it.
         """
+        steps = colour_steps(plan.colours)
         databases = [self._database(video) for video in plan.videos.tolist()]
         sizes = np.array([database.frame_size for database in databases])
         geometry = choose_sources(plan, sizes, np.array([database.levels for database in databases]))
         out = self._empty(*plan.shape)
         shown = torch.from_numpy(plan.frames.copy())
         for warped in (False, True):
-            self._run(plan, geometry, databases, out, shown, cancel, warped=warped)
+            self._run(plan, geometry, steps, databases, out, shown, cancel, warped=warped)
         return out, shown
 
     def close(self) -> None:
@@ -198,6 +200,7 @@ class DaliFiller:
         self,
         plan: BatchPlan,
         geometry: Geometry,
+        steps: Steps,
         databases: list[FrameDatabase],
         out: Tensor,
         shown: Tensor,
@@ -207,21 +210,21 @@ class DaliFiller:
     ) -> None:
         """Send the clips of one kind through their pipeline and put the frames in their places."""
         pieces = _pieces(np.flatnonzero(geometry.warped == warped), plan.frames.shape[1])
-        done = 0
+        kind, done = (warped, steps.slots), 0
         while done < len(pieces):
-            feed, pipeline = self._pipeline(warped)
-            feed.chunks = (self._chunk(plan, geometry, databases, shown, piece) for piece in pieces[done:])
+            feed, pipeline = self._pipeline(*kind)
+            feed.chunks = (self._chunk(plan, geometry, steps, databases, shown, piece) for piece in pieces[done:])
             try:
                 while done < len(pieces):
                     if cancel is not None and cancel.item():
-                        del self._pipelines[warped]  # what it has read ahead belongs to this batch
+                        del self._pipelines[kind]  # what it has read ahead belongs to this batch
                         return
                     (frames,) = pipeline.run()
                     self._place(out, pieces[done], from_dali(frames))
                     done += 1
                 pipeline.reset()
             except RuntimeError as error:
-                del self._pipelines[warped]  # DALI gives a pipeline up after an error
+                del self._pipelines[kind]  # DALI gives a pipeline up after an error
                 if isinstance(error, FrameDatabaseError):
                     raise
                 # those that DALI may have been decoding ahead are looked at as well
@@ -229,15 +232,23 @@ class DaliFiller:
                 if not any(damaged):
                     raise FrameDatabaseError(f"DALI cannot decode {plan}: {error}") from error
 
-    def _pipeline(self, warped: bool) -> tuple[_Feed, Any]:
-        if warped not in self._pipelines:
+    def _pipeline(self, warped: bool, slots: int) -> tuple[_Feed, Any]:
+        if (warped, slots) not in self._pipelines:
             feed = _Feed(warped)
-            pipeline = build_pipeline(feed, self.form, warped=warped, threads=self.threads, device=self.device)
-            self._pipelines[warped] = feed, pipeline
-        return self._pipelines[warped]
+            pipeline = build_pipeline(
+                feed, self.form, warped=warped, slots=slots, threads=self.threads, device=self.device
+            )
+            self._pipelines[warped, slots] = feed, pipeline
+        return self._pipelines[warped, slots]
 
     def _chunk(
-        self, plan: BatchPlan, geometry: Geometry, databases: list[FrameDatabase], shown: Tensor, piece: _Piece
+        self,
+        plan: BatchPlan,
+        geometry: Geometry,
+        steps: Steps,
+        databases: list[FrameDatabase],
+        shown: Tensor,
+        piece: _Piece,
     ) -> Chunk:
         """Read the JPEGs of a piece, and lay out what DALI has to know of each frame."""
         if self._readers is None:
@@ -270,6 +281,7 @@ class DaliFiller:
             shrunk=rows(shrunk),
             covered=rows(shrunk * divisors),
             looked_up=rows(sizes * points),
+            colours=steps.inputs(piece.clips, piece.last - piece.first),
         )
 
     def _read(self, database: FrameDatabase, frames: Tensor, level: int) -> list[bytes]:

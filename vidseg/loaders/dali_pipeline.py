@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vidseg.loaders.dali_colour import apply_step
 from vidseg.loaders.output import OutputForm
 
 __all__ = ["CHUNK", "Chunk", "build_pipeline", "from_dali", "import_dali"]
@@ -41,6 +42,9 @@ class Chunk:
     """(N, 2): height and width of the warped picture, `sizes` or twice that; `matrices` lead from there to the shrunk
     part. It is averaged down to `sizes`."""
 
+    colours: tuple[Any, ...] = ()
+    """`Steps.inputs()` of the frames."""
+
     def inputs(self, *, warped: bool) -> tuple[Any, ...]:
         """In the order of the pipeline's external sources."""
         if warped:
@@ -48,26 +52,32 @@ class Chunk:
         else:
             first = np.ascontiguousarray(self.matrices[:, [1, 0], 2])  # y and x of the output's first corner
             places = (first, first + self.matrices[:, [1, 0], [1, 0]] * self.sizes)
-        return self.jpegs, self.starts, self.shapes, self.sizes, *places
+        return self.jpegs, self.starts, self.shapes, self.sizes, *places, *self.colours
 
 
-def import_dali() -> tuple[ModuleType, ModuleType, type]:
-    """DALI's `fn` and `types` modules and its `Pipeline`.
+def import_dali() -> tuple[ModuleType, ModuleType, Any]:
+    """DALI's `fn` and `types` modules and its `pipeline_def`.
 
     Raises:
         ImportError: it is not installed; says how to get it.
     """
     try:
-        from nvidia.dali import Pipeline, fn, types
+        from nvidia.dali import fn, pipeline_def, types
     except ImportError as error:
         raise ImportError(
             'backend "dali" needs NVIDIA DALI: pip install "vidseg[dali]" (CUDA 12), or nvidia-dali-cuda130'
         ) from error
-    return fn, types, Pipeline
+    return fn, types, pipeline_def
 
 
 def build_pipeline(
-    source: Callable[[], tuple[Any, ...]], form: OutputForm, *, warped: bool, threads: int, device: torch.device
+    source: Callable[[], tuple[Any, ...]],
+    form: OutputForm,
+    *,
+    warped: bool,
+    slots: int,
+    threads: int,
+    device: torch.device,
 ) -> Any:
     """A pipeline from JPEGs to frames in the type and colour order of `form`, each (3, H, W) or (H, W, 3).
 
@@ -75,22 +85,30 @@ def build_pipeline(
         source: gives `Chunk.inputs()` of the next chunk; raises StopIteration after the last one.
         form: of the output. DALI has no bfloat16, float32 stands for it.
         warped: resample through the matrices; else crop, scale and mirror.
+        slots: of colour operations.
         threads: decoding threads on the CPU.
         device: where the frames end up.
     """
-    fn, types, pipeline_type = import_dali()
+    fn, types, pipeline_def = import_dali()
     cuda = device.type == "cuda"
-    pipeline = pipeline_type(
-        batch_size=CHUNK, num_threads=threads, device_id=(device.index or 0) if cuda else None, prefetch_queue_depth=2
+    # axes of each input: JPEGs, starts, shapes; sizes and places; then kinds, numbers and kernels of each slot
+    axes = [1, 1, 1] + ([1, 1, 1, 1, 2] if warped else [1, 1, 1])
+    kinds = [types.UINT8, types.INT32, types.INT32] + [types.FLOAT] * (len(axes) - 3)
+
+    @pipeline_def(
+        batch_size=CHUNK,
+        num_threads=threads,
+        device_id=(device.index or 0) if cuda else None,
+        prefetch_queue_depth=2,
+        enable_conditionals=slots > 0,
     )
-    with pipeline:
-        floats = [1, 1, 1, 1, 2] if warped else [1, 1, 1]  # axes of the inputs in floating point
-        jpegs, starts, shapes, sizes, *places = fn.external_source(
+    def define() -> Any:
+        jpegs, starts, shapes, sizes, *rest = fn.external_source(
             source=source,
-            num_outputs=3 + len(floats),
+            num_outputs=len(axes) + 3 * slots,
             batch=True,
-            dtype=[types.UINT8, types.INT32, types.INT32] + [types.FLOAT] * len(floats),
-            ndim=[1, 1, 1, *floats],
+            dtype=kinds + [types.INT32, types.FLOAT, types.FLOAT] * slots,
+            ndim=axes + [0, 1, 2] * slots,
         )
         frames = fn.decoders.image_slice(
             jpegs,
@@ -103,7 +121,7 @@ def build_pipeline(
         )
         linear = types.INTERP_LINEAR
         if warped:
-            shrunk, covered, looked_up, matrices = places
+            shrunk, covered, looked_up, matrices = rest[:4]
             frames = fn.resize(
                 frames, size=shrunk, roi_start=(0, 0), roi_end=covered, interp_type=linear, antialias=True
             )
@@ -113,23 +131,32 @@ def build_pipeline(
             # exactly in the middle of two by two pixels, or of one
             frames = fn.resize(frames, size=sizes, interp_type=linear, antialias=False)
         else:
-            first, last = places  # a last corner left of or above the first one mirrors
+            first, last = rest[:2]  # a last corner left of or above the first one mirrors
             frames = fn.resize(frames, size=sizes, roi_start=first, roi_end=last, interp_type=linear, antialias=True)
-        mean, std = np.array(form.mean) * 255, np.array(form.std) * 255
-        if form.colour == "bgr":
-            frames = fn.color_space_conversion(frames, image_type=types.RGB, output_type=types.BGR)
-            mean, std = mean[::-1], std[::-1]
-        plain = form.dtype is torch.uint8
-        frames = fn.crop_mirror_normalize(
-            frames,
-            dtype=types.UINT8 if plain else types.FLOAT16 if form.dtype is torch.float16 else types.FLOAT,
-            output_layout="CHW" if form.layout == "bcthw" else "HWC",
-            mean=[0.0] * 3 if plain else mean.tolist(),
-            std=[1.0] * 3 if plain else std.tolist(),
-        )
-        pipeline.set_outputs(frames)
+        for slot in range(slots):
+            kind, numbers, kernel = rest[len(axes) - 4 + 3 * slot : len(axes) - 1 + 3 * slot]
+            frames = apply_step(fn, types, frames, kind, numbers, kernel, cuda=cuda)
+        return _finish(fn, types, frames, form)
+
+    pipeline = define()
     pipeline.build()
     return pipeline
+
+
+def _finish(fn: Any, types: Any, frames: Any, form: OutputForm) -> Any:
+    """Colour order, normalisation, type and layout."""
+    mean, std = np.array(form.mean) * 255, np.array(form.std) * 255
+    if form.colour == "bgr":
+        frames = fn.color_space_conversion(frames, image_type=types.RGB, output_type=types.BGR)
+        mean, std = mean[::-1], std[::-1]
+    plain = form.dtype is torch.uint8
+    return fn.crop_mirror_normalize(
+        frames,
+        dtype=types.UINT8 if plain else types.FLOAT16 if form.dtype is torch.float16 else types.FLOAT,
+        output_layout="CHW" if form.layout == "bcthw" else "HWC",
+        mean=[0.0] * 3 if plain else mean.tolist(),
+        std=[1.0] * 3 if plain else std.tolist(),
+    )
 
 
 def from_dali(frames: Any) -> Tensor:
