@@ -1,0 +1,79 @@
+"""Geometries by name: those of common practice, and those of published training programs."""
+
+from __future__ import annotations
+
+from vidseg.clips.geometry import (
+    CentreCrop,
+    FiveCrop,
+    Geometry,
+    Mirror,
+    MultiScaleCrop,
+    RandomCrop,
+    RandomResizedCrop,
+    RandomShortSide,
+    ResizeShort,
+    Step,
+    ThreeCrop,
+)
+
+__all__ = ["GEOMETRIES", "named_geometry"]
+
+_MARGIN = 8 / 7
+"""Shorter side over crop: 256 for 224."""
+
+_TRAIN: dict[str, tuple[Step, ...]] = {
+    "random_resized_crop": (RandomResizedCrop(scale=(0.25, 1)), Mirror()),
+    "short_side": (RandomShortSide(), RandomCrop(), Mirror()),
+    "multi_scale": (ResizeShort(ratio=_MARGIN), MultiScaleCrop(), Mirror()),
+}
+_BOTH: dict[str, tuple[Step, ...]] = {
+    "centre": (ResizeShort(ratio=_MARGIN), CentreCrop()),
+    "stretch": (),
+    "three_crops": (ResizeShort(), ThreeCrop()),
+    "five_crops": (ResizeShort(ratio=_MARGIN), FiveCrop()),
+    "ten_crops": (ResizeShort(ratio=_MARGIN), FiveCrop(mirrored=True)),
+}
+_LARGE = ("hacs", "kinetics", "moments")
+_SMALL = ("ucf101", "hmdb51", "diving48")
+
+GEOMETRIES = (*_TRAIN, *_BOTH, *_LARGE, *_SMALL)
+"""All names."""
+
+
+def named_geometry(name: str | None, *, size: tuple[int, int], train: bool) -> Geometry:
+    """The geometry of a name.
+
+    For training alone: "random_resized_crop" (25 to 100 % of the area, mirrored), "short_side" (shorter side of 8/7 to
+    10/7 of the output's, random crop, mirrored; 256 to 320 for 224), "multi_scale" (TSN, mirrored).
+
+    For training and testing: "centre" (shorter side of 8/7 of the output's, centre crop), "stretch" (the whole frame),
+    "three_crops" (PySlowFast), "five_crops", "ten_crops".
+
+    For training and testing each in its own way, as Stergiou and Poppe (arXiv 2006.08247) did: "hacs", "kinetics",
+    "moments", "ucf101", "hmdb51", "diving48".
+
+    Args:
+        name: one of these; None is "random_resized_crop" in training and else "centre".
+        size: height and width of the output, of the largest where it changes from batch to batch.
+        train: draw what can be drawn.
+
+    Raises:
+        ValueError: an unknown name, or one for training alone in testing.
+    """
+    name = name or ("random_resized_crop" if train else "centre")
+    if name in _BOTH:
+        return Geometry(_BOTH[name])
+    if name in _TRAIN:
+        if not train:
+            raise ValueError(f"geometry={name!r} is random, for training; testing takes one of {', '.join(_BOTH)}")
+        return Geometry(_TRAIN[name])
+    if name in _LARGE:
+        if train:
+            return Geometry((ResizeShort(384), CentreCrop(384), RandomCrop(size), Mirror()))
+        middle = (ResizeShort(294), CentreCrop(294))
+        return Geometry(middle if name == "moments" else (*middle, CentreCrop(256)))
+    if name in _SMALL:
+        return Geometry(
+            (ResizeShort(294), RandomCrop(224), Mirror()) if train else (ResizeShort(294), CentreCrop(size))
+        )
+    raise ValueError(f"geometry={name!r} is not one of {', '.join(GEOMETRIES)}; vidseg.clips.geometry has the parts")

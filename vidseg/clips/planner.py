@@ -1,0 +1,244 @@
+"""Plans of whole epochs: which clips make which batch of which rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vidseg.clips.colour import draw_colours
+from vidseg.clips.geometry import Geometry
+from vidseg.clips.named_geometry import named_geometry
+from vidseg.clips.plan import BatchPlan, BatchShape
+from vidseg.clips.presets import ColourPreset, colour_presets, draw_warps
+from vidseg.clips.random import permutation
+from vidseg.clips.sampling import FrameSampling, SequentialClips, Short, named_sampling
+from vidseg.labels.dataset import VideoDataset
+
+__all__ = ["ClipPlanner", "Shapes"]
+
+Shapes = Callable[[int], Sequence[BatchShape]]
+"""Epoch, from 0 -> shapes of its batches in order, over all ranks; together they cover the clips once."""
+
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class _Epoch:
+    """Batches of one epoch: batch k holds the clips order[starts[k] : starts[k + 1]] in the shape shapes[k]."""
+
+    number: int
+    order: Integers
+    shapes: tuple[BatchShape, ...]
+    starts: Integers
+
+
+class ClipPlanner:
+    """Gives any batch of any epoch, without touching a pixel.
+
+    Sample number s counts the clips of the data set: the views of video 0, of video 1, and so on. The views of a video
+    are the sampling's clips times the geometry's crops, the crops of one clip next to each other. Batch k of an epoch
+    holds consecutive clips of the epoch's order (shuffled in training), and rank r takes every `world_size`-th of them.
+
+    All ranks have the same number of batches of the same shape. In testing, the last batch may be smaller, and is
+    filled up with clips that are marked as not valid. In training, a last batch that is not full is left out, unless
+    it is the only one.
+
+    Args:
+        data: the videos.
+        frames: T.
+        interval: from one frame of a clip to the next; of several, each training clip draws one.
+        size: of the output in pixels, one number or (H, W).
+        batch_size: clips of a batch over all ranks.
+        seed: of everything that is drawn.
+        train: shuffle, and draw what can be drawn.
+        sampling: an object or a name of `vidseg.clips.sampling`; None: "random" in training, else "centre".
+        geometry: an object of `vidseg.clips.geometry` or a name of `named_geometry`; None: "random_resized_crop" in
+            training, else "centre".
+        augment: colours, noise and warps: a preset, several, or a name of `vidseg.clips.presets`.
+        short: videos shorter than a clip "loop" or "clamp"; for samplings that are given by name.
+        shapes: replaces frames, size and batch_size.
+        rank: of this process.
+        world_size: number of processes.
+
+    Raises:
+        ValueError: an argument out of range, no videos, or videos without frames or size in the catalogue.
+    """
+
+    def __init__(
+        self,
+        data: VideoDataset,
+        *,
+        frames: int = 16,
+        interval: int | Sequence[int] = (1, 2),
+        size: int | tuple[int, int] = 112,
+        batch_size: int = 32,
+        seed: int = 0,
+        train: bool = True,
+        sampling: FrameSampling | str | None = None,
+        geometry: Geometry | str | None = None,
+        augment: str | ColourPreset | Sequence[ColourPreset] | None = None,
+        short: Short = "loop",
+        shapes: Shapes | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        _check_videos(data)
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank={rank} must be 0 to {world_size - 1}: world_size is {world_size}")
+        if train and shapes is None and batch_size % world_size:
+            raise ValueError(
+                f"batch_size={batch_size} is over all ranks: make it a multiple of world_size={world_size}"
+            )
+        colour_presets(augment)  # an unknown name is an error now, not in the first batch
+        self.data, self.seed, self.train, self.augment = data, seed, train, augment
+        self.rank, self.world_size = rank, world_size
+        height, width = (size, size) if isinstance(size, int) else size
+        self._constant = BatchShape(batch_size, frames, height, width)
+        self._shapes = shapes
+        if shapes is not None:
+            largest = max(shapes(0), key=lambda shape: shape.height * shape.width)
+            frames, height, width = largest.frames, largest.height, largest.width
+        intervals = (interval,) if isinstance(interval, int) else tuple(interval)
+        if sampling is None or isinstance(sampling, str):
+            sampling = named_sampling(sampling, intervals=intervals, train=train, short=short)
+        if shapes is not None and isinstance(sampling, SequentialClips):
+            raise ValueError("sequential clips need one length throughout; a schedule of shapes may change it")
+        if geometry is None or isinstance(geometry, str):
+            geometry = named_geometry(geometry, size=(height, width), train=train)
+        self.sampling, self.geometry = sampling, geometry
+        views = sampling.views(data.frames, frames) * geometry.views
+        self._views = int(views[0])
+        # Sample number of each video's first clip, where they do not all have equally many.
+        self._first = None if (views == views[0]).all() else np.concatenate([[0], np.cumsum(views)])
+        self.samples = int(views.sum())
+        self._epochs: tuple[_Epoch, ...] = ()
+
+    def __repr__(self) -> str:
+        return (
+            f"ClipPlanner({self.data!r}, {self.samples} clips, {self.sampling!r}, {self.geometry!r},"
+            f" augment={self.augment!r}, seed={self.seed}, train={self.train}, rank {self.rank} of {self.world_size})"
+        )
+
+    def batches(self, epoch: int) -> int:
+        """Number of batches of an epoch, the same for all ranks."""
+        return len(self._epoch(epoch).shapes)
+
+    def shape(self, epoch: int, index: int) -> BatchShape:
+        """Shape of one batch of this rank."""
+        shape = self._global_shape(epoch, index)
+        return BatchShape(-(-shape.clips // self.world_size), shape.frames, shape.height, shape.width)
+
+    def plan(self, epoch: int, index: int) -> BatchPlan:
+        """This rank's part of batch `index` of an epoch.
+
+        Raises:
+            IndexError: there is no such batch.
+        """
+        shape = self._global_shape(epoch, index)
+        first = self._epoch(epoch).starts[index]
+        batch = self._epoch(epoch).order[first : first + shape.clips]
+        samples = batch[self.rank :: self.world_size]
+        valid = np.arange(-(-shape.clips // self.world_size)) < len(samples)
+        samples = np.concatenate([samples, np.repeat(batch[:1], len(valid) - len(samples))])
+        return self._plan_samples(epoch, index, shape, samples, valid)
+
+    def _plan_samples(
+        self, epoch: int, index: int, shape: BatchShape, samples: Integers, valid: npt.NDArray[np.bool_]
+    ) -> BatchPlan:
+        videos, views = self._places(samples)
+        clips, crops = np.divmod(views, self.geometry.views)
+        frames = self.sampling.frames(
+            self.data.frames[videos], clips, length=shape.frames, seed=self.seed, epoch=epoch, samples=samples
+        )
+        matrices = self.geometry.matrices(
+            self.data.heights[videos].astype(np.int64),
+            self.data.widths[videos].astype(np.int64),
+            output=(shape.height, shape.width),
+            views=crops,
+            seed=self.seed,
+            epoch=epoch,
+            samples=samples,
+            warps=None if self.augment is None else draw_warps(self.augment, self.seed, epoch, samples),
+        )
+        return BatchPlan(
+            epoch=epoch,
+            index=index,
+            height=shape.height,
+            width=shape.width,
+            videos=videos,
+            views=views,
+            labels=self.data.labels[videos],
+            frames=frames,
+            matrices=matrices,
+            colours=draw_colours(self.augment, self.seed, epoch, samples, height=shape.height, width=shape.width),
+            valid=valid,
+        )
+
+    def _places(self, samples: Integers) -> tuple[Integers, Integers]:
+        """Video and view of each sample."""
+        if self._first is None:
+            videos, views = np.divmod(samples, self._views)
+            return videos, views
+        videos = np.searchsorted(self._first, samples, side="right") - 1
+        return videos, samples - self._first[videos]
+
+    def _global_shape(self, epoch: int, index: int) -> BatchShape:
+        shapes = self._epoch(epoch).shapes
+        if not 0 <= index < len(shapes):
+            raise IndexError(f"batch {index} of epoch {epoch}, which has {len(shapes)}")
+        return shapes[index]
+
+    def _epoch(self, number: int) -> _Epoch:
+        for epoch in self._epochs:
+            if epoch.number == number:
+                return epoch
+        epoch = self._make_epoch(number)
+        # The loader plans the next epoch while the last batches of this one are in use.
+        self._epochs = (*self._epochs[-1:], epoch)
+        return epoch
+
+    def _make_epoch(self, number: int) -> _Epoch:
+        order = permutation(self.seed, number, self.samples) if self.train else np.arange(self.samples)
+        if self._shapes is None:
+            wanted: Sequence[BatchShape] = [self._constant] * -(-self.samples // self._constant.clips)
+        else:
+            wanted = self._shapes(number)
+            _check_ranks(wanted, self.world_size if self.train else 1)
+        shapes: list[BatchShape] = []
+        planned = 0
+        for shape in wanted:
+            clips = min(shape.clips, self.samples - planned)
+            if clips < 1 or (clips < shape.clips and self.train and shapes):
+                break
+            shapes.append(shape if clips == shape.clips else BatchShape(clips, shape.frames, shape.height, shape.width))
+            planned += clips
+        starts = np.cumsum([0, *(shape.clips for shape in shapes)])
+        return _Epoch(number, order, tuple(shapes), starts)
+
+
+def _check_ranks(shapes: Sequence[BatchShape], world_size: int) -> None:
+    if not shapes:
+        raise ValueError("a schedule of shapes without a batch")
+    for shape in shapes:
+        if shape.clips % world_size:
+            raise ValueError(f"{shape} is over all ranks: its clips must be a multiple of world_size={world_size}")
+
+
+def _check_videos(data: VideoDataset) -> None:
+    if not len(data):
+        raise ValueError(f"{data!r} has no videos to make clips of")
+    empty = np.flatnonzero(data.frames < 1)
+    if len(empty):
+        raise ValueError(
+            f"{data.root}: {len(empty)} videos have no frames, the first is {data.video_path(int(empty[0]))};"
+            " leave them out with data.subset(data.frames > 0)"
+        )
+    unknown = np.flatnonzero((data.heights < 1) | (data.widths < 1))
+    if len(unknown):
+        raise ValueError(
+            f"{data.root}: the catalogue does not know the frame size of {len(unknown)} videos, the first is"
+            f" {data.video_path(int(unknown[0]))}; run `vidseg labels scan {data.root}`"
+        )
