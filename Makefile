@@ -43,6 +43,7 @@ bench: setup
 	$(BIN)/python benchmarks/convert_speed.py
 	$(BIN)/python benchmarks/catalog_speed.py
 	$(BIN)/python benchmarks/ops_speed.py
+	$(BIN)/python benchmarks/segmental_speed.py
 
 # On a machine with torch, nvcc and a GPU, without network: builds the operators alone, in place, with the python3 there.
 gpu-check:

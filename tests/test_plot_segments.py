@@ -9,7 +9,14 @@ from PIL import Image
 from vidseg.cli.main import main
 from vidseg.labels import SegmentationLabels, apply_segmentation
 from vidseg.labels.segmentation_files import write_frame_labels, write_mapping
-from vidseg.plots import SegmentedVideo, class_colours, plot_label_counts, plot_palette, plot_segments
+from vidseg.plots import (
+    SegmentedVideo,
+    class_colours,
+    plot_label_counts,
+    plot_palette,
+    plot_segment_errors,
+    plot_segments,
+)
 
 CLASSES = ["none", "take", "open", "pour"]
 TRUTH = np.repeat([0, 1, 2, 1], [20, 40, 20, 20])
@@ -134,6 +141,22 @@ def test_label_counts(tmp_path):
         plot_label_counts(["a"], [0], [[]], tmp_path / "x.png")
 
 
+def test_errors(tmp_path):
+    confusion = np.array([[50, 0, 0], [30, 10, 0], [0, 10, 20]])
+    f1 = {0.5: [80.0, 20.0, 0.0], 0.1: [80.0, 40.0, 0.0]}
+    path = plot_segment_errors(["a", "b", "c"], f1, confusion, [0, 0, 3, -4], tmp_path / "e.png", title="run")
+    picture = pixels(path)
+    orange = bands(picture, (0xD9, 0x62, 0x2B))
+    longest, second = (int(near(picture[(top + bottom) // 2], (0xD9, 0x62, 0x2B)).sum()) for top, bottom in orange)
+    assert longest / second == pytest.approx(3, abs=0.1)  # b as a, c as b
+    left = picture[:, : picture.shape[1] // 3]
+    strict = [int(near(left[(top + bottom) // 2], BLUE).sum()) for top, bottom in bands(left, BLUE)]
+    assert strict[0] / strict[1] == pytest.approx(4, abs=0.1)
+    with pytest.raises(ValueError, match="2 classes"):
+        plot_segment_errors(["a", "b"], f1, confusion, [], tmp_path / "x.png")
+    assert plot_segment_errors(["a"], {0.5: [100.0]}, [[5]], [], tmp_path / "right.png").is_file()
+
+
 def published_folder(folder):
     """What the evaluation leaves: two files a video."""
     folder.mkdir()
@@ -154,6 +177,8 @@ def test_commands(tmp_path, capsys):
     assert len(bands(pixels(tmp_path / "page.png"), WRONG)) == 2  # the two with mistakes
     assert main([*words, "--out", str(tmp_path / "b.png"), "--videos", "b"]) == 0
     assert bands(pixels(tmp_path / "b.png"), WRONG) == []
+    assert main(["plot", "errors", str(folder), str(mapping), "--out", str(tmp_path / "errors")]) == 0
+    assert len(list((tmp_path / "errors").iterdir())) == 3
     (folder / "d-gt.txt").write_text("take\n")
     capsys.readouterr()
     assert main([*words, "--out", str(tmp_path / "page.png")]) == 1

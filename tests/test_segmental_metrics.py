@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from vidseg.cli.main import main
 from vidseg.metrics import SegmentalMeter, boundary_scores, label_boundaries, segmental_scores
+from vidseg.metrics.segmental_errors import boundary_offsets, frame_confusion, segment_confusion
 
 GOLDEN = json.loads((FOLDER / "segmental_metrics.json").read_text())
 VIDEOS, VOCABULARIES = GOLDEN["videos"], GOLDEN["vocabularies"]
@@ -239,6 +240,27 @@ def test_kernels_compile_where_nothing_can_be_cached():
     exec("def double(number):\n    return 2 * number", namespace)
     double = compiled(namespace["double"])
     assert double(4) == 8 and len(double.signatures) == 1
+
+
+# Errors
+
+
+def test_confusions_and_offsets():
+    truth = [np.array([0, 0, 0, 1, 1, 2, 2, 2]), np.array([1, 1])]
+    prediction = [np.array([0, 0, 1, 1, 2, 2, 2, 0]), np.array([2, 2])]
+    assert frame_confusion(truth, prediction, 3).tolist() == [[2, 1, 0], [0, 1, 3], [1, 0, 2]]
+    # half of the second segment is 1, half is 2: the lower one
+    assert segment_confusion(truth, prediction, 3).tolist() == [[1, 0, 0], [0, 1, 1], [0, 0, 1]]
+    assert boundary_offsets(truth, prediction).tolist() == [-1, -1]
+    assert boundary_offsets([truth[0]], [np.array([0, 0, 0, 0, 0, 0, 1, 1])]).tolist() == [3, 1]
+    assert boundary_offsets([truth[0]], [np.zeros(8, int)]).tolist() == []
+    for function in (frame_confusion, segment_confusion):
+        with pytest.raises(ValueError, match="video 0: labels 0 to 2, but there are 2 classes"):
+            function(truth, prediction, 2)
+    with pytest.raises(ValueError, match="video 1: 2 true labels and 1"):
+        boundary_offsets(truth, [prediction[0], np.array([1])])
+    with pytest.raises(ValueError, match="2 videos in the truth and 1"):
+        boundary_offsets(truth, prediction[:1])
 
 
 # Command

@@ -164,6 +164,57 @@ class Segments:
 
 
 @dataclass(frozen=True)
+class Errors:
+    """Draw what is wrong in predicted frame labels: F1 by class, mistakes, boundaries, and two confusion matrices.
+
+    FOLDER, MAPPING and PREDICTIONS are those of `vidseg plot segments`.
+    """
+
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
+    """Folder of the label files."""
+    mapping: Annotated[Positional[Path], arg(metavar="MAPPING")]
+    """mapping.txt with the classes' numbers."""
+    predictions: Path | None = None
+    """Folder of the predictions, where they are not in FOLDER."""
+    out: Path = Path()
+    """Folder for errors.png, confusion_frames.png and confusion_segments.png."""
+    bundle: Path | None = None
+    """Take the videos of this split only."""
+    background: tuple[str, ...] = ("background",)
+    """Classes whose frames are no segments."""
+    truncate: bool = False
+    """Cut two sides of unequal lengths to the shorter one."""
+
+    def run(self) -> int:
+        """Draw, and print the pictures' paths."""
+        import sys
+
+        import numpy as np
+
+        from vidseg.labels.predictions import read_predictions
+        from vidseg.metrics import segmental_scores
+        from vidseg.metrics.segmental_errors import boundary_offsets, frame_confusion, segment_confusion
+        from vidseg.plots import plot_confusion, plot_segment_errors
+
+        labels = read_predictions(
+            self.folder, self.predictions, mapping=self.mapping, bundle=self.bundle, truncate=self.truncate
+        )
+        background = [labels.classes.index(name) for name in self.background if name in labels.classes]
+        table = segmental_scores(labels.truth, labels.prediction, background=background)["classes"]
+        used = np.array(table["number"])
+        names = [labels.classes[number] for number in used]
+        pair = labels.truth, labels.prediction
+        frames, segments = (count(*pair, len(labels.classes)) for count in (frame_confusion, segment_confusion))
+        frames, segments = frames[np.ix_(used, used)], segments[np.ix_(used, used)]
+        print(plot_segment_errors(names, table["f1"], frames, boundary_offsets(*pair), self.out / "errors.png"))
+        for unit, counts in (("frames", frames), ("segments", segments)):
+            print(plot_confusion(counts.tolist(), names, self.out / f"confusion_{unit}.png", unit=unit))
+        for failed in labels.failed:
+            print(f"vidseg plot errors: {failed}", file=sys.stderr)
+        return 1 if labels.failed else 0
+
+
+@dataclass(frozen=True)
 class Labels:
     """Draw how many frames and segments each class of a data set has, and how long its segments are."""
 
@@ -201,5 +252,6 @@ Command = (
     | Annotated[Curves, tyro.conf.subcommand("curves")]
     | Annotated[Confusion, tyro.conf.subcommand("confusion")]
     | Annotated[Segments, tyro.conf.subcommand("segments")]
+    | Annotated[Errors, tyro.conf.subcommand("errors")]
     | Annotated[Labels, tyro.conf.subcommand("labels")]
 )

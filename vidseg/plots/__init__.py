@@ -7,6 +7,8 @@ from vidseg.plots.confusion import plot_confusion
 from vidseg.plots.contact import contact_sheet
 from vidseg.plots.curves import plot_curves
 from vidseg.plots.label_counts import plot_label_counts
+from vidseg.plots.rates import plot_rates
+from vidseg.plots.segment_errors import plot_segment_errors
 from vidseg.plots.segments import SegmentedVideo, class_colours, plot_palette, plot_segments
 
 __all__ = [
@@ -17,5 +19,7 @@ __all__ = [
     "plot_curves",
     "plot_label_counts",
     "plot_palette",
+    "plot_rates",
+    "plot_segment_errors",
     "plot_segments",
 ]

@@ -17,7 +17,12 @@ _COUNTED = 25  # nor the numbers in the cells
 
 
 def plot_confusion(
-    confusion: Sequence[Sequence[int]], classes: Sequence[str], out: str | Path, *, title: str = ""
+    confusion: Sequence[Sequence[int]],
+    classes: Sequence[str],
+    out: str | Path,
+    *,
+    title: str = "",
+    unit: str = "videos",
 ) -> Path:
     """Draw a confusion matrix, each row in per cent of its class, and save the picture.
 
@@ -26,6 +31,7 @@ def plot_confusion(
         classes: K names.
         out: picture file.
         title: what was tested.
+        unit: what was counted.
 
     Raises:
         ValueError: the matrix is not square, or has another size than there are names.
@@ -58,7 +64,7 @@ def plot_confusion(
     accuracy = np.trace(counts) / max(1, counts.sum())
     head = f"{title}   " if title else ""
     axes.set_title(
-        f"{head}top-1 {accuracy:.1%} of {counts.sum()} videos", loc="left", fontsize=11, color=INK, fontweight="bold"
+        f"{head}top-1 {accuracy:.1%} of {counts.sum()} {unit}", loc="left", fontsize=11, color=INK, fontweight="bold"
     )
     bar = figure.colorbar(image, ax=axes, shrink=0.6, format=PercentFormatter(1.0, decimals=0))
     bar.outline.set_visible(False)
