@@ -1,0 +1,92 @@
+"""Labelling frames as they arrive, against labelling the same video as a whole."""
+
+import numpy as np
+import pytest
+import torch
+
+from vidseg.clips.windows import StreamPlan, WindowShape
+from vidseg.engine.live import LiveLabeller
+from vidseg.engine.streaming import label_streams
+from vidseg.loaders.stream import StreamBatch
+from vidseg.models import create_model
+
+BLACK = torch.tensor([-1.0, -2.0, -3.0])
+SHAPES = [WindowShape(8, 4, 2), WindowShape(4, 4, 2), WindowShape(3, 4, 2), WindowShape(5, 5, 1), WindowShape(1, 3, 1)]
+
+
+def make_model():
+    torch.manual_seed(0)
+    return create_model("memory_tcn", num_classes=4, width=0.25, layers=2, channels=8).eval()
+
+
+def whole(model, video: torch.Tensor, shape: WindowShape) -> np.ndarray:
+    def batches():
+        for item in StreamPlan([len(video)], shape):
+            clips = BLACK.view(1, 3, 1, 1).repeat(shape.frames, 1, *video.shape[2:])
+            real = item.frames[0] >= 0
+            clips[torch.from_numpy(real)] = video[item.frames[0][real]]
+            labels = torch.zeros(1, shape.span, dtype=torch.int64)
+            yield StreamBatch(clips.transpose(0, 1)[None], labels, torch.from_numpy(item.mask), item)
+
+    (prediction,) = label_streams(model, batches(), shape)
+    return prediction.labels
+
+
+def arriving(labeller: LiveLabeller, video: torch.Tensor) -> np.ndarray:
+    found = [answer for frame in video if (answer := labeller.push(frame)) is not None]
+    found += labeller.finish()
+    assert [answer.start for answer in found] == [number * labeller.shape.stride for number in range(len(found))]
+    assert all(0 < answer.probabilities.min() <= answer.probabilities.max() <= 1 for answer in found)
+    return np.concatenate([answer.labels for answer in found])[: len(video)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("length", [1, 8, 21])
+def test_a_stream_is_labelled_as_its_video_is(shape, length):
+    model = make_model()
+    video = torch.randn(length, 3, 32, 32, generator=torch.Generator().manual_seed(length))
+    labeller = LiveLabeller(model, shape, black=BLACK)
+    expected = whole(model, video, shape)
+    assert arriving(labeller, video).tolist() == expected.tolist()
+    assert labeller.frames == 0
+    assert arriving(labeller, video).tolist() == expected.tolist()  # a new stream remembers nothing of the old one
+
+
+def test_labels_come_with_the_last_frame_that_is_looked_at():
+    labeller = LiveLabeller(make_model(), WindowShape(8, 4, 2), black=BLACK)
+    answered = [number for number in range(24) if labeller.push(torch.randn(3, 32, 32)) is not None]
+    assert answered == [6, 14, 22] and labeller.frames == 24 and labeller.seconds > 0
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_frames_do_not_pile_up(shape):
+    labeller = LiveLabeller(make_model(), shape, black=BLACK)
+    for _ in range(60):
+        labeller.push(torch.randn(3, 32, 32))
+        assert len(labeller.state_dict()["frames"]) <= shape.span
+
+
+@pytest.mark.parametrize("pause", [3, 7, 10])
+def test_another_machine_goes_on(tmp_path, pause):
+    shape, video = WindowShape(4, 4, 2), torch.randn(20, 3, 32, 32)
+    expected = whole(make_model(), video, shape)
+    first = LiveLabeller(make_model(), shape, black=BLACK)
+    labels = [answer.labels for frame in video[:pause] if (answer := first.push(frame)) is not None]
+    torch.save(first.state_dict(), tmp_path / "live.pt")
+    second = LiveLabeller(make_model(), shape, black=BLACK)
+    second.load_state_dict(torch.load(tmp_path / "live.pt", weights_only=True))
+    labels += [answer.labels for frame in video[pause:] if (answer := second.push(frame)) is not None]
+    labels += [answer.labels for answer in second.finish()]
+    assert np.concatenate(labels)[:20].tolist() == expected.tolist()
+
+
+def test_wrong_frames_are_refused():
+    labeller = LiveLabeller(make_model(), WindowShape(4, 4), black=BLACK)
+    assert labeller.finish() == []
+    labeller.push(torch.zeros(3, 32, 32))
+    with pytest.raises(ValueError, match=r"frame 1 is \(3, 16, 32\)"):
+        labeller.push(torch.zeros(3, 16, 32))
+    with pytest.raises(ValueError, match="must be"):
+        labeller.push(torch.zeros(1, 32, 32))
+    with pytest.raises(ValueError, match="black"):
+        LiveLabeller(make_model(), WindowShape(4, 4), black=torch.zeros(1))
