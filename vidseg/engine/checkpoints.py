@@ -122,6 +122,11 @@ class CheckpointFolder:
         if best:
             _same_file(self.last, self.best)
 
+    def remove_leftovers(self) -> None:
+        """Delete what processes left that were killed while they wrote."""
+        for path in self.folder.glob(f".{self.name}_*.pth.*"):
+            path.unlink(missing_ok=True)
+
     def remove_all(self) -> None:
         """Delete the checkpoints of an earlier run."""
         for path in (*self.found(), self.last, self.best):

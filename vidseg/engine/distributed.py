@@ -165,7 +165,7 @@ class SyncBatchNorm(_BatchNorm):
         """(B, C, ...) -> (B, C, ...)."""
         if not self.training or world_size() == 1:
             return super().forward(input)
-        values = input.float()
+        values = input if input.dtype == torch.float64 else input.float()
         axes = [0, *range(2, values.dim())]
         count = values.new_tensor([values.numel() / values.shape[1]])
         sums = _SumOverGroup.apply(torch.cat([values.sum(axes), count]))
@@ -184,7 +184,7 @@ class SyncBatchNorm(_BatchNorm):
                 self.running_var.lerp_(unbiased.to(self.running_var.dtype), step)
         out = centred * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
-            out = out * self.weight.float().view(shape) + self.bias.float().view(shape)
+            out = out * self.weight.to(out.dtype).view(shape) + self.bias.to(out.dtype).view(shape)
         return out.to(input.dtype)
 
 

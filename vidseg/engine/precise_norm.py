@@ -40,6 +40,9 @@ def renew_statistics(
 
     Returns:
         Number of batches seen; 0 for a model without batch norm.
+
+    Raises:
+        ValueError: the loader has no batch.
     """
     norms = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
     if not norms:
@@ -58,6 +61,8 @@ def renew_statistics(
                 with context():
                     model(batch.to(device).frames)
                 seen += 1
+        if seen == 0:
+            raise ValueError("the loader has no batch to take the statistics of batch norm from")
         statistics = [value for layer in norms for value in (layer.running_mean, layer.running_var)]
         mean_over_group([value for value in statistics if value is not None])
     finally:

@@ -54,8 +54,8 @@ class Precision:
 
         A model of float16 weights casts what it is given.
         """
-        if self.level == "O1" and self.device.type == "cpu":
-            _keep_recurrent_layers_exact(model)
+        if self.level in ("O1", "bf16") and self.device.type == "cpu":
+            _avoid_broken_kernels(model, self._low)
         if self.level not in ("O2", "O3"):
             return groups
         if self.level == "O2":
@@ -228,10 +228,16 @@ def make_precision(level: OptLevel, device: torch.device, *, amp: str = "torch")
     return ApexPrecision(level, device) if amp == "apex" else Precision(level, device)
 
 
-def _keep_recurrent_layers_exact(model: nn.Module) -> None:
-    """Run LSTM and GRU layers in float32: autocast asks oneDNN for float16 ones, which most CPUs do not have."""
+def _avoid_broken_kernels(model: nn.Module, low: torch.dtype) -> None:
+    """Compute in float32 what oneDNN, which autocast asks on the CPU, gets wrong in low precision (torch 2.13).
+
+    LSTM and GRU: most CPUs have none in float16, and that of bfloat16 gives other gradients each time. 3-D convolutions
+    in bfloat16: with two frames the gradient of the weights is wrong or NaN, and memory is written that is not its own.
+    Their results are rounded to bfloat16 all the same.
+    """
+    kinds = (nn.RNNBase, nn.Conv3d) if low == torch.bfloat16 else (nn.RNNBase,)
     for module in model.modules():
-        if isinstance(module, nn.RNNBase):
+        if isinstance(module, kinds):
             contexts: list[AbstractContextManager[Any]] = []
 
             def enter(_: nn.Module, inputs: tuple[Any, ...], contexts: Any = contexts) -> tuple[Any, ...]:
@@ -239,11 +245,12 @@ def _keep_recurrent_layers_exact(model: nn.Module) -> None:
                 contexts[-1].__enter__()
                 return tuple(value.float() if isinstance(value, Tensor) else value for value in inputs)
 
-            def leave(_: nn.Module, __: object, ___: object, contexts: Any = contexts) -> None:
+            def leave(_: nn.Module, __: object, output: Any, contexts: Any = contexts) -> Any:
                 contexts.pop().__exit__(None, None, None)
+                return output.to(low) if isinstance(output, Tensor) and torch.is_autocast_enabled("cpu") else output
 
             module.register_forward_pre_hook(enter)
-            module.register_forward_hook(leave, always_call=True)
+            module.register_forward_hook(leave, always_call=True, prepend=True)
 
 
 def _half_inputs(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

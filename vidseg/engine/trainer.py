@@ -187,6 +187,7 @@ class Trainer:
         folder.folder.mkdir(parents=True, exist_ok=True)
         tables = {}
         if distributed.is_first():
+            folder.remove_leftovers()
             kinds = ("train",) if self.validation is None else ("train", "val")
             tables = {
                 kind: ScoreTable(folder.folder / f"{kind}_results_s{progress.epoch:04d}.csv", self.task.columns)
@@ -220,7 +221,8 @@ class Trainer:
     ) -> tuple[float, ...]:
         """The rest of an epoch; scores over all its clips."""
         self.model.train()
-        self.loader.set_epoch(progress.epoch)
+        if progress.batch == 0:  # else the loader has been put where the checkpoint was
+            self.loader.set_epoch(progress.epoch)
         batches, unread = len(self.loader), deque[_Iteration]()
         lag = 0 if self.device.type == "cpu" else 1
         with progress_bar(batches, f"epoch {progress.epoch}", shown=distributed.is_first()) as bar:
@@ -330,6 +332,7 @@ class Trainer:
     def _evaluate(self, epoch: int) -> Result:
         """Scores on the held-out batches."""
         if self.evaluation.precise_bn:
+            self.loader.set_epoch(epoch)
             seen = renew_statistics(
                 self.model,
                 self.loader,
