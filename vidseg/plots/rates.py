@@ -1,0 +1,65 @@
+"""Bars of a benchmark: how fast several things do the same, in several settings."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from vidseg.plots.canvas import BLUE, INK, MUTED, ORANGE, SURFACE, new_figure, save_figure
+
+__all__ = ["plot_rates"]
+
+
+def plot_rates(
+    rates: Mapping[str, Mapping[str, float]],
+    out: str | Path,
+    *,
+    title: str = "",
+    unit: str = "",
+    ours: Sequence[str] = (),
+    limits: Sequence[str] = (),
+) -> Path:
+    """Draw a panel of horizontal bars for each setting, rows in the same order in all, and save the picture.
+
+    Bars of a panel share its scale, which begins at 0; the number stands at the end of each bar.
+
+    Args:
+        rates: setting -> name of a row -> rate; a row that a setting lacks is left empty there.
+        out: picture file.
+        title: of the picture.
+        unit: of the rates.
+        ours: rows that are drawn in the accent colour.
+        limits: rows that are drawn in grey.
+
+    Raises:
+        ValueError: no setting, or one without rows.
+    """
+    if not rates or not all(rates.values()):
+        raise ValueError("nothing to draw: every setting needs at least one row")
+    names = list(dict.fromkeys(name for rows in rates.values() for name in rows))
+    places = {name: len(names) - 1 - position for position, name in enumerate(names)}
+    figure = new_figure(3.4 + 2.1 * len(rates), 0.9 + 0.27 * len(names))
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK, fontweight="bold")
+    panels = figure.subplots(1, len(rates), sharey=True, squeeze=False)[0]
+    for axes, (setting, rows) in zip(panels, rates.items(), strict=True):
+        colours = [ORANGE if name in ours else MUTED if name in limits else BLUE for name in rows]
+        axes.barh([places[name] for name in rows], list(rows.values()), height=0.66, color=colours)
+        for name, rate in rows.items():
+            axes.annotate(
+                _short(rate), (rate, places[name]), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8
+            )
+        axes.set_facecolor(SURFACE)
+        axes.set_xlim(0, 1.3 * max(rows.values()))
+        axes.set_title(setting, loc="left", fontsize=10, color=INK)
+        axes.set_xlabel(unit, fontsize=9, color=MUTED)
+        axes.set_xticks([])
+        axes.tick_params(length=0)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+    panels[0].set_yticks(list(places.values()), list(places), fontsize=9, color=INK)
+    return save_figure(figure, out)
+
+
+def _short(rate: float) -> str:
+    """Three significant digits, without an exponent."""
+    digits = max(0, 2 - len(str(int(rate))) + 1) if rate >= 1 else 2
+    return f"{rate:,.{digits}f}".replace(",", " ")
