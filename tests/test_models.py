@@ -174,7 +174,7 @@ def test_gate_passes_clips_that_do_not_agree(gate):
     torch.manual_seed(0)
     model = create_model("srtg_r3d_18", num_classes=3, width=0.125, gate=gate).eval()
     plain = create_model("r3d_18", num_classes=3, width=0.125).eval()
-    assert "it holds srtg_r3d_18" in str(load_weights(plain, model.state_dict()))
+    assert "the weights are those of srtg_r3d_18" in str(load_weights(plain, model.state_dict()))
     clips = torch.randn(2, 3, 16, 64, 64)
     with torch.no_grad():
         maps = model.layer1(model.pool(model.stem(clips)))
@@ -362,7 +362,7 @@ def test_a_plain_network_under_an_srtg_name(tmp_path, caplog):
     plain = create_model("r3d_18", num_classes=4, width=0.125)
     torch.save({"state_dict": {f"module.{k}": v for k, v in plain.state_dict().items()}}, tmp_path / "srtg_r3d_18.pth")
     report = load_weights(small(), tmp_path / "srtg_r3d_18.pth")
-    sentence = "it holds r3d_18 of width 0.125, the model is srtg_r3d_18 of width 0.125"
+    sentence = "the weights are those of r3d_18 of width 0.125, the model is srtg_r3d_18 of width 0.125"
     assert sentence in report.notes[0] and "create_model('r3d_18', width=0.125, ...)" in report.notes[0]
     assert sentence in str(report) and sentence in caplog.text and "srtg_r3d_18.pth" in caplog.text
     assert report.left == () and {key.split(".")[2] for key in report.missing} == {"sar"}
@@ -371,7 +371,7 @@ def test_a_plain_network_under_an_srtg_name(tmp_path, caplog):
 def test_a_small_mtnet_under_the_name_of_xs():
     model = create_model("mtnet_xs", num_classes=4, width=0.125)
     report = load_weights(model, create_model("mtnet_s", num_classes=4, width=0.125).state_dict())
-    assert "it holds mtnet_s of width 0.125, the model is mtnet_xs" in str(report)
+    assert "the weights are those of mtnet_s of width 0.125, the model is mtnet_xs" in str(report)
     assert report.missing == () and all(key.startswith(("layer3", "layer4")) for key in report.left)
     assert load_weights(model, create_model("mtnet_xs", num_classes=9, width=0.125).state_dict()).notes == ()
 
@@ -379,7 +379,9 @@ def test_a_small_mtnet_under_the_name_of_xs():
 def test_another_architecture_is_named_in_the_error():
     wide = create_model("mtnet_xs", num_classes=9, width=0.25).state_dict()
     narrow = create_model("r3d_18", num_classes=4, width=0.125)
-    with pytest.raises(ValueError, match=r"it holds mtnet_xs of width 0.25, the model is r3d_18 of width 0.125"):
+    with pytest.raises(
+        ValueError, match=r"the weights are those of mtnet_xs of width 0.25, the model is r3d_18 of width 0.125"
+    ):
         load_weights(narrow, {key: value for key, value in wide.items() if value.dim()})
 
 

@@ -43,7 +43,7 @@ class LoadReport:
         text = f"{len(self.taken)} entries taken; left in the file: {named(self.left)}; kept: {named(self.missing)}"
         if self.reshaped:
             text += f"; of another shape: {named(self.reshaped)}"
-        return ". ".join((text, *self.notes))
+        return "; ".join((text, *self.notes))
 
 
 def load_weights(
@@ -159,7 +159,7 @@ def _other_network(entries: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> 
     if found is None or wanted is None or found == wanted:
         return []
     options = f"{found.names[0]!r}" + (f", width={found.width:g}" if found.width != 1 else "")
-    return [f"it holds {found}, the model is {wanted}; create_model({options}, ...) takes all of it"]
+    return [f"the weights are those of {found}, the model is {wanted}; create_model({options}, ...) takes all of it"]
 
 
 def _first_convolution(entries: Mapping[str, Tensor], origin: str) -> str:
