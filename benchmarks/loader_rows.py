@@ -2,58 +2,78 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-from loader_peers import Job
+from loader_peers import Job, load
 from torch import Tensor
 
-from vidseg.clips import BatchPlan, BatchShape, ColourPlan
-from vidseg.clips.random import permutation, uniform
+from vidseg.clips import BatchPlan, BatchShape
+from vidseg.clips.planner import ClipPlanner
 from vidseg.frames.native import operators
 from vidseg.labels import VideoDataset
+from vidseg.loaders.clip_loader import ClipLoader
 
-__all__ = ["LIMITS", "make_plans"]
+__all__ = ["LIMITS", "OURS", "make_plans", "some_videos"]
+
+CACHE_BYTES = 4 * 2**30
 
 
-def make_plans(data: VideoDataset, shape: BatchShape, count: int, *, seed: int = 0) -> list[BatchPlan]:
-    """The first batches of a training epoch: random start and interval, random-resized crop, mirror."""
-    order = permutation(seed, 0, len(data))
-    plans = []
-    for index in range(count):
-        videos = order[index * shape.clips : (index + 1) * shape.clips]
-        draws = uniform(seed, 0, videos, purpose="clip", count=7)
-        interval = 1 + (draws[:, 0] * 2).astype(np.int64)
-        slack = data.frames[videos] - (shape.frames - 1) * interval
-        start = (draws[:, 1] * slack).astype(np.int64)
-        frames = start[:, None] + interval[:, None] * np.arange(shape.frames)
-        area = 340 * 256 * (0.08 + 0.92 * draws[:, 2])
-        aspect = np.exp((2 * draws[:, 3] - 1) * np.log(4 / 3))
-        across = np.clip(np.rint(np.sqrt(area * aspect)), 1, 340)
-        down = np.clip(np.rint(np.sqrt(area / aspect)), 1, 256)
-        left, top = np.floor(draws[:, 4] * (341 - across)), np.floor(draws[:, 5] * (257 - down))
-        mirror = draws[:, 6] < 0.5
-        matrices = np.zeros((len(videos), 3, 3))
-        matrices[:, 0, 0] = np.where(mirror, -1, 1) * across / shape.width
-        matrices[:, 0, 2] = np.where(mirror, left + across, left)
-        matrices[:, 1, 1] = down / shape.height
-        matrices[:, 1, 2] = top
-        matrices[:, 2, 2] = 1
-        plans.append(
-            BatchPlan(
-                epoch=0,
-                index=index,
-                height=shape.height,
-                width=shape.width,
-                videos=videos,
-                views=np.zeros_like(videos),
-                labels=data.labels[videos],
-                frames=frames,
-                matrices=matrices,
-                colours=ColourPlan.none(len(videos)),
-            )
-        )
-    return plans
+def some_videos(data: VideoDataset, count: int) -> VideoDataset:
+    """A mixture of the data set's videos, as many as a pass has clips."""
+    if count > len(data):
+        raise ValueError(f"a pass of {count} clips needs as many videos; {data!r} has fewer")
+    return data.subset(np.random.default_rng(0).permutation(len(data))[:count])
+
+
+def _options(shape: BatchShape) -> dict[str, Any]:
+    """Training: random starts with interval 1 or 2, random-resized crops, mirrors."""
+    return {"frames": shape.frames, "size": (shape.height, shape.width), "batch_size": shape.clips, "interval": (1, 2)}
+
+
+def make_plans(data: VideoDataset, shape: BatchShape) -> list[BatchPlan]:
+    """The batches of the first training epoch."""
+    planner = ClipPlanner(data, **_options(shape))
+    return [planner.plan(0, index) for index in range(planner.batches(0))]
+
+
+def _loader(job: Job, **options: Any) -> ClipLoader:
+    clips, frames, height, width = job.plans[0].shape
+    shape = BatchShape(clips, frames, height, width)
+    return ClipLoader(
+        job.data, **_options(shape), **{"threads": job.workers, "mean": job.mean, "std": job.std, **options}
+    )
+
+
+def _clip_loader(job: Job, **options: Any) -> Iterator[Tensor]:
+    with _loader(job, **options) as loader:
+        for batch in loader:
+            yield batch.frames
+
+
+def _cached(job: Job) -> Iterator[Tensor]:
+    """The second pass over the same clips."""
+    loader = _loader(job, cache="decoded", cache_bytes=CACHE_BYTES)
+    for batch in loader:
+        del batch  # its memory is used for a later one
+    loader.set_epoch(0)
+    return (batch.frames for batch in loader)
+
+
+def _dali(job: Job) -> Iterator[Tensor]:
+    load("nvidia.dali")
+    return _clip_loader(job, backend="dali")
+
+
+def _plan(job: Job) -> Iterator[Tensor]:
+    """Planning alone, again."""
+    clips, frames, height, width = job.plans[0].shape
+    planner = ClipPlanner(job.data, **_options(BatchShape(clips, frames, height, width)))
+    for index in range(len(job.plans)):
+        yield torch.from_numpy(planner.plan(0, index).frames)
 
 
 def _over_clips(job: Job, work: Callable[[str, Tensor], Tensor]) -> Iterator[Tensor]:
@@ -87,9 +107,24 @@ def _copy(job: Job) -> Iterator[Tensor]:
         yield target.copy_(source)
 
 
-# name: (what it is, its batches); the tensors that they yield hold no clips
-LIMITS: dict[str, tuple[str, Callable[[Job], Iterator[Tensor]]]] = {
-    "decode": ("limit: whole frames by libjpeg-turbo", _decode),
-    "read": ("limit: reading the JPEGs", _read),
-    "memcpy": ("limit: copying the batches", _copy),
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: what it is, and how to start it."""
+
+    what: str
+    start: Callable[[Job], Iterator[Tensor]]
+
+
+OURS = {
+    "native": Row("vidseg", partial(_clip_loader)),
+    "native-1": Row("vidseg, one thread", partial(_clip_loader, threads=1)),
+    "native-cache": Row("vidseg, decoded frames cached, second pass", _cached),
+    "dali": Row("vidseg, backend DALI on the CPU", _dali),
+}
+# What they yield are no clips.
+LIMITS = {
+    "decode": Row("limit: whole frames by libjpeg-turbo", _decode),
+    "read": Row("limit: reading the JPEGs", _read),
+    "memcpy": Row("limit: copying the batches", _copy),
+    "plan": Row("limit: planning", _plan),
 }

@@ -24,12 +24,13 @@ from typing import Any
 from loader_data import DataOptions, Sources, make_data
 from loader_measure import measure
 from loader_peers import PEERS, Job, MissingError
-from loader_rows import LIMITS, make_plans
+from loader_rows import LIMITS, OURS, make_plans, some_videos
 
 from vidseg.clips import BatchShape
 from vidseg.frames.native import versions
 from vidseg.labels import open_dataset
 from vidseg.loaders.output import MEAN, STD
+from vidseg.plots import plot_rates
 
 CORES = len(os.sched_getaffinity(0))
 # the published table's shapes, and how many batches a pass has: in full, and with --quick
@@ -39,7 +40,7 @@ SHAPES = {
     "96x16x158x158": (16, 4),
     "48x16x224x224": (16, 4),
 }
-NAMES = {name: row.what for name, row in PEERS.items()} | {name: what for name, (what, _) in LIMITS.items()}
+NAMES = {name: row.what for table in (OURS, PEERS, LIMITS) for name, row in table.items()}
 PUBLISHED = "published"
 LEGEND = """\
 CPU ms: of all processes and threads, for a clip. wait: share of the pass that the consumer waited. RSS: peak (VmHWM)
@@ -50,14 +51,13 @@ read JPEGs). spread: (slowest round - fastest) / median."""
 
 def run_row(name: str, shape: str, batches: int, folder: Path) -> dict[str, Any]:
     """Measure one row in this process."""
-    data = open_dataset(Sources(folder).dataset)
-    plans = make_plans(data, BatchShape(*map(int, shape.split("x"))), batches)
-    job = Job(data, Sources(folder), plans, CORES, MEAN, STD)
-    if name in LIMITS:
-        return measure(LIMITS[name][1](job), job, compare=False)
-    peer = PEERS[name]
+    batch = BatchShape(*map(int, shape.split("x")))
+    data = some_videos(open_dataset(Sources(folder).dataset), batches * batch.clips)
+    job = Job(data, Sources(folder), make_plans(data, batch), CORES, MEAN, STD)
     try:
-        return measure(peer.start(job), job, compare=peer.from_jpegs)
+        if name in PEERS:
+            return measure(PEERS[name].start(job), job, compare=PEERS[name].from_jpegs)
+        return measure({**OURS, **LIMITS}[name].start(job), job, compare=name in OURS)
     except MissingError as reason:
         return {"missing": str(reason)}
 
@@ -119,6 +119,23 @@ def print_shape(shape: str, rows: list[dict[str, Any]]) -> None:
         )
 
 
+def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was wanted of the ratios of this run, and what they are; those whose rows did not run are left out."""
+    speed = {(row["shape"], row["row"]): row.get("clips_per_s") for row in rows}
+    large, middle, small, tiny = reversed(SHAPES)
+    wanted = [(large, "native", PUBLISHED, 4), (middle, "native", PUBLISHED, 5)]
+    wanted += [(shape, "native", PUBLISHED, 10) for shape in (small, tiny)]
+    wanted += [(large, "native", peer, 20) for peer in ("decord", "torchcodec", "av")]
+    wanted += [(shape, "native", "dali", 1.5) for shape in SHAPES]
+    wanted += [(large, "native", "decode", 1.3), (small, "native", "decode", 3), (large, "native", "native-1", 1.7)]
+    result = []
+    for shape, one, other, least in wanted:
+        if speed.get((shape, one)) and speed.get((shape, other)):
+            ratio = speed[shape, one] / speed[shape, other]
+            result.append({"shape": shape, "ratio": f"{NAMES[one]} / {NAMES[other]}", "is": ratio, "wanted": least})
+    return result
+
+
 def machine() -> dict[str, str]:
     """What ran here."""
     packages = ["torch", "numpy", "av", "opencv-python-headless", "decord", "torchcodec", "spdl", "nvidia-dali-cuda120"]
@@ -134,6 +151,11 @@ def machine() -> dict[str, str]:
         "machine": f"{model}, {CORES} cores, {platform.machine()}, Python {platform.python_version()}",
         "versions": ", ".join([*found, versions()]),
     }
+
+
+def _is_drawn(row: dict[str, Any]) -> bool:
+    """Reading, copying and planning are so fast that the other bars would vanish beside them."""
+    return "missing" not in row and row["row"] not in ("read", "memcpy", "plan", "native-1")
 
 
 def warm(folder: Path) -> None:
@@ -153,6 +175,7 @@ def main() -> None:
     parser.add_argument("--shapes", help=f"only these, separated by commas: {', '.join(SHAPES)}")
     parser.add_argument("--data", type=Path, help="make the data here and keep it, or take what is there")
     parser.add_argument("--json", type=Path, help="write the rows to this file as well")
+    parser.add_argument("--plot", type=Path, help="draw the clips/s as bars")
     parser.add_argument("--row", help=argparse.SUPPRESS)  # what a row's own process is told
     parser.add_argument("--shape", help=argparse.SUPPRESS)
     parser.add_argument("--batches", type=int, help=argparse.SUPPRESS)
@@ -179,8 +202,21 @@ def main() -> None:
             print_shape(shape, part)
             rows += part
     print(f"\n{LEGEND}")
+    ratios = targets(rows)
+    if ratios:
+        print(f"\n{'ratio':66}{'is':>7}{'wanted':>8}")
+    for target in ratios:
+        text, missed = f"{target['shape']}: {target['ratio']}", target["is"] < target["wanted"]
+        print(f"{text:66}{target['is']:>7.2f}{target['wanted']:>8}{'  missed' if missed else ''}")
     if options.json:
-        options.json.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+        options.json.write_text(json.dumps({**about, "rows": rows, "ratios": ratios}, indent=1) + "\n")
+    if options.plot:
+        rates = {
+            shape: {row["what"]: row["clips_per_s"] for row in rows if row["shape"] == shape and _is_drawn(row)}
+            for shape in shapes
+        }
+        ours, limits = ([row.what for row in table.values()] for table in (OURS, LIMITS))
+        plot_rates(rates, options.plot, title="Clips per second", unit="clips/s", ours=ours, limits=limits)
 
 
 if __name__ == "__main__":
