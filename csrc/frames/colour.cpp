@@ -193,9 +193,9 @@ void apply(const ColourStep& step, uint8_t* rgb, int height, int width, FilterSc
         case ColourCode::kEnhanceColour:
             return enhance_colour(factor, rgb, pixels);
         case ColourCode::kContrast:
-            return scale_contrast(factor, rgb, pixels);
+            return scale_contrast(step.values[0], rgb, pixels);
         case ColourCode::kSaturation:
-            return scale_saturation(factor, rgb, pixels);
+            return scale_saturation(step.values[0], rgb, pixels);
         case ColourCode::kHue:
             return shift_hue(factor, rgb, pixels);
         case ColourCode::kErase:

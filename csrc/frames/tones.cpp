@@ -57,14 +57,6 @@ inline float grey_of(uint8_t red, uint8_t green, uint8_t blue) {
     return static_cast<float>(static_cast<int32_t>(sum));
 }
 
-// One colour: the value less a part of value * saturation that is a trapezium of the hue, 0 to 30 of 30.
-// OpenCV cuts the fraction off what is left, so the part is rounded up; 7650 is 255 * 30.
-inline __attribute__((always_inline)) uint8_t hue_level(int value, int most, int at) {
-    const float part = std::max(0.0f, std::min(30.0f, 60.0f - std::abs(static_cast<float>(at - 60))));
-    const float loss = (static_cast<float>(most) * part + 7649.5f) * (1.0f / 7650.0f);
-    return static_cast<uint8_t>(value - static_cast<int32_t>(loss));
-}
-
 VIDSEG_VECTORISED
 void hue_saturation_run(int hue, int saturation, int count, Run& run) {
     constexpr int kShift = 12, kHalf = 1 << (kShift - 1);
@@ -78,17 +70,24 @@ void hue_saturation_run(int hue, int saturation, int count, Run& run) {
         const int of_span = static_cast<int>(122880.0f / span_or_one + 0.5f);     // (180 << 12) / 6 / span
         const int turn = value == r ? g - b : value == g ? b - r + 2 * span : r - g + 4 * span;
         int h = (turn * of_span + kHalf) >> kShift;
-        h += ((h >> 31) & 180) + hue;
+        h += (h < 0 ? 180 : 0) + hue;
         h -= h >= 180 ? 180 : 0;
         const int s = std::min(255, std::max(0, ((span * of_value + kHalf) >> kShift) + saturation));
+        // Each colour is the value less a part of value * saturation that is a trapezium of the hue, 0 to 30.
         int at_red = h + 150, at_green = h + 90, at_blue = h + 30;
         at_red -= at_red >= 180 ? 180 : 0;
         at_green -= at_green >= 180 ? 180 : 0;
         at_blue -= at_blue >= 180 ? 180 : 0;
-        const int most = value * s;
-        run.red[i] = hue_level(value, most, at_red);
-        run.green[i] = hue_level(value, most, at_green);
-        run.blue[i] = hue_level(value, most, at_blue);
+        const auto part = [](int at) { return std::max(0, std::min(30, std::min(at, 120 - at))); };
+        // OpenCV cuts the fraction off; what is added is half a step of the exact result, 1 / (255 * 30).
+        const float most = static_cast<float>(value * s) * (1.0f / 7650.0f);
+        const auto level = [&](int at) {
+            return static_cast<uint8_t>(static_cast<int32_t>(
+                static_cast<float>(value) - most * static_cast<float>(part(at)) + 0.5f / 7650.0f));
+        };
+        run.red[i] = level(at_red);
+        run.green[i] = level(at_green);
+        run.blue[i] = level(at_blue);
     }
 }
 
@@ -117,9 +116,9 @@ void hue_run(float sixths, int count, Run& run) {
 }
 
 VIDSEG_VECTORISED
-void saturation_run(float factor, int count, Run& run) {
+void saturation_run(float factor, float rest_factor, int count, Run& run) {
     for (int i = 0; i < count; ++i) {
-        const float rest = (1.0f - factor) * grey_of(run.red[i], run.green[i], run.blue[i]);
+        const float rest = rest_factor * grey_of(run.red[i], run.green[i], run.blue[i]);
         run.red[i] = cut(factor * static_cast<float>(run.red[i]) + rest);
         run.green[i] = cut(factor * static_cast<float>(run.green[i]) + rest);
         run.blue[i] = cut(factor * static_cast<float>(run.blue[i]) + rest);
@@ -258,7 +257,7 @@ void enhance_colour(float factor, uint8_t* rgb, size_t pixels) {
     each_run(rgb, pixels, [&](Run& run, int count) { enhance_run(factor, count, run); });
 }
 
-void scale_contrast(float factor, uint8_t* rgb, size_t pixels) {
+void scale_contrast(double factor, uint8_t* rgb, size_t pixels) {
     Run run;
     int64_t sum = 0;
     for (size_t done = 0; done < pixels; done += kRun) {
@@ -266,18 +265,20 @@ void scale_contrast(float factor, uint8_t* rgb, size_t pixels) {
         split(rgb + 3 * done, count, run);
         sum += sum_of_grey(count, run);
     }
-    const float rest =
-        (1.0f - factor) * static_cast<float>(static_cast<double>(sum) / static_cast<double>(pixels));
+    const float mean = static_cast<float>(static_cast<double>(sum) / static_cast<double>(pixels));
+    const float scale = static_cast<float>(factor), rest = static_cast<float>(1.0 - factor) * mean;
     std::array<uint8_t, 3 * 256> tables;
     for (int value = 0; value < 256; ++value) {
         tables[value] = tables[256 + value] = tables[512 + value] =
-            cut(factor * static_cast<float>(value) + rest);
+            cut(scale * static_cast<float>(value) + rest);
     }
     look_up(tables.data(), rgb, pixels);
 }
 
-void scale_saturation(float factor, uint8_t* rgb, size_t pixels) {
-    each_run(rgb, pixels, [&](Run& run, int count) { saturation_run(factor, count, run); });
+void scale_saturation(double factor, uint8_t* rgb, size_t pixels) {
+    each_run(rgb, pixels, [&](Run& run, int count) {
+        saturation_run(static_cast<float>(factor), static_cast<float>(1.0 - factor), count, run);
+    });
 }
 
 void shift_hue(float part, uint8_t* rgb, size_t pixels) {

@@ -25,8 +25,8 @@ void add_field(const int16_t* field, bool per_channel, uint8_t* rgb, std::size_t
 void enhance_colour(float factor, uint8_t* rgb, std::size_t pixels);
 
 // As torchvision's adjust_contrast, adjust_saturation and adjust_hue on uint8 tensors.
-void scale_contrast(float factor, uint8_t* rgb, std::size_t pixels);
-void scale_saturation(float factor, uint8_t* rgb, std::size_t pixels);
+void scale_contrast(double factor, uint8_t* rgb, std::size_t pixels);
+void scale_saturation(double factor, uint8_t* rgb, std::size_t pixels);
 void shift_hue(float part, uint8_t* rgb, std::size_t pixels);
 
 // As OpenCV's conversion to grey.
