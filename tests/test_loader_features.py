@@ -95,7 +95,7 @@ def test_a_sample_does_not_depend_on_its_batch(dataset, options):
 
 
 @pytest.mark.parametrize("train", [True, False])
-@pytest.mark.parametrize("world_size, batch_size", [(2, 1), (3, 2), (2, 2), (3, 3)])
+@pytest.mark.parametrize("world_size, batch_size", [(2, 2), (3, 6), (2, 4), (3, 3), (2, 8)])
 def test_ranks_divide_an_epoch(dataset, train, world_size, batch_size):
     ranks = [
         FeatureLoader(dataset, batch_size=batch_size, train=train, rank=rank, world_size=world_size)
@@ -104,6 +104,14 @@ def test_ranks_divide_an_epoch(dataset, train, world_size, batch_size):
     assert len({len(loader) for loader in ranks}) == 1
     batches = [list(loader) for loader in ranks]
     assert {len(found) for found in batches} == {len(ranks[0])}
+    for together in zip(*batches, strict=True):
+        assert len({len(batch) for batch in together}) == 1
+    if batch_size < 7:
+        alone = FeatureLoader(dataset, batch_size=batch_size, train=train)
+        assert [sorted(batch.videos.tolist()) for batch in alone] == [
+            sorted(video for batch in together for video in batch.videos[batch.valid].tolist())
+            for together in zip(*batches, strict=True)
+        ]
     seen = [video for found in batches for batch in found for video in batch.videos[batch.valid].tolist()]
     assert len(seen) == len(set(seen))
     if not train:
@@ -264,10 +272,11 @@ def test_videos_shorter_than_the_model_needs(dataset):
     "options, message",
     [
         ({"batch_size": 0}, "batch_size=0"),
-        ({"rank": 2, "world_size": 2}, "rank=2 of world_size=2"),
+        ({"rank": 2, "world_size": 2, "batch_size": 2}, "rank=2 of world_size=2"),
         ({"layout": "LC"}, "layout='LC'"),
         ({"sample_rate": 2, "pooling": ChunkPooling(2, 2)}, "sample_rate=2 with pooling"),
-        ({"world_size": 8}, "7 samples for 8 processes"),
+        ({"world_size": 8, "batch_size": 8}, "7 samples for 8 processes"),
+        ({"world_size": 2, "batch_size": 3}, "batch_size=3 is over all ranks"),
     ],
 )
 def test_wrong_use(dataset, options, message):

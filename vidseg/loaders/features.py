@@ -44,7 +44,7 @@ class FeatureBatch:
         starts: int64 (B,), first frame label of the sample in its video; above 0 for a later piece of a long video.
         frames: int64 (B,), number of frame labels that the sample stands for.
         steps: int64 (B,), frame labels for each column: a prediction is repeated that often and cut to `frames`.
-        valid: bool (B,), False for a sample that only keeps the ranks in step; all of it is padding.
+        valid: bool (B,), False for a sample that only fills the batch of a rank up; all of it is padding.
     """
 
     features: Tensor
@@ -130,7 +130,7 @@ class FeatureLoader:
         data: videos with frame labels.
         features: folder of `<video>.npy`, relative to the data set's folder or absolute.
         layout: "DL" where the files are (D, L), a column a frame; "LD" where they are (L, D).
-        batch_size: B of one rank.
+        batch_size: B over all ranks, a multiple of `world_size`.
         train: shuffle, draw at random, leave incomplete batches out.
         sample_rate: take every so manieth column. 50Salads' models use 2.
         random_offset: for training, begin at a random column below `sample_rate`, as DiffAct does.
@@ -140,7 +140,8 @@ class FeatureLoader:
         length_tolerance: how many columns more or fewer than labels a file may have; both are cut to the shorter.
         seed: seed of all draws.
         rank: number of this process.
-        world_size: number of processes. All have equal numbers of batches; samples are divided among them.
+        world_size: number of processes, which divide each batch. All have the same number of batches of the same size:
+            in evaluation the last one is filled up with samples that are not valid.
         threads: loading threads.
 
     Raises:
@@ -176,6 +177,10 @@ class FeatureLoader:
             )
         if not 0 <= rank < world_size:
             raise ValueError(f"rank={rank} of world_size={world_size}: ranks count from 0")
+        if batch_size % world_size:
+            raise ValueError(
+                f"batch_size={batch_size} is over all ranks: make it a multiple of world_size={world_size}"
+            )
         if layout not in {"DL", "LD"}:
             raise ValueError(f"layout={layout!r}: features are 'DL' (a column a frame) or 'LD'")
         if pooling is not None and sample_rate > 1:
@@ -267,7 +272,7 @@ class FeatureLoader:
 
     def __len__(self) -> int:
         """Number of batches of an epoch."""
-        full, rest = divmod(len(self.samples), self.batch_size * self.world_size)
+        full, rest = divmod(len(self.samples), self.batch_size)
         return full + (rest > 0 and not (self.train and full > 0))
 
     def set_epoch(self, epoch: int) -> None:
@@ -296,7 +301,6 @@ class FeatureLoader:
             "seed": self.seed,
             "samples": len(self.samples),
             "batch_size": self.batch_size,
-            "world_size": self.world_size,
         }
 
     def __iter__(self) -> Iterator[FeatureBatch]:
@@ -324,9 +328,10 @@ class FeatureLoader:
         order = permutation(self.seed, epoch, count) if self.train else np.arange(count)
         batches = []
         for turn in range(len(self)):
-            together = order[turn * self.batch_size * self.world_size :][: self.batch_size * self.world_size]
-            mine = [(int(number), True) for number in together[self.rank :: self.world_size]]
-            batches.append(mine or [(int(together[0]), False)])
+            together = order[turn * self.batch_size : (turn + 1) * self.batch_size].tolist()
+            mine = [(number, True) for number in together[self.rank :: self.world_size]]
+            missing = math.ceil(len(together) / self.world_size) - len(mine)
+            batches.append(mine + [(together[0], False)] * missing)
         return batches
 
     def _load(self, number: int, epoch: int, valid: bool) -> _Loaded:
