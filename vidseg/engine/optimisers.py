@@ -104,14 +104,16 @@ def make_optimiser(
                 f"implementation='apex' needs NVIDIA apex with its CUDA extensions ({error}); "
                 "implementation='fused' is torch's own"
             ) from error
+        if options.optimiser == "adam":
+            own |= {"adam_w_mode": False}
         made: torch.optim.Optimizer = (apex.FusedSGD if options.optimiser == "sgd" else apex.FusedAdam)(groups, **own)
         return made
     first = groups[0]["params"][0]
     # On a GPU the fused step also looks at the loss scale's overflow flag there, so the loop need not wait for it.
     if options.implementation == "fused" or (options.implementation == "auto" and first.is_cuda):
         own["fused"] = True
-    factory = torch.optim.SGD if options.optimiser == "sgd" else torch.optim.AdamW
-    return factory(groups, **own)
+    factories = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    return factories[options.optimiser](groups, **own)
 
 
 def set_rates(optimiser: torch.optim.Optimizer, rate: float) -> None:

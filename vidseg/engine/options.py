@@ -42,9 +42,9 @@ class DataOptions:
     dataset: str = ""
     """Folder of the data set, with catalog.db and jpg/."""
     train_split: str | None = None
-    """Split to learn from; default: "train" if there is one, else all videos but the held-out ones."""
+    """Split to learn from; default: train or split1/train if there is one, else all videos but the held-out ones."""
     test_split: str | None = None
-    """Split to evaluate on; default: "val" or "test" if there is one, else a fifth of each class, held out."""
+    """Split to evaluate on; default: val, test or split1/test if there is one, else a fifth of each class, held out."""
     num_classes: int | None = None
     """Number of classes that the data set must have; default: whatever it has."""
     clip_length: int = 16
@@ -59,7 +59,14 @@ class DataOptions:
     batch_size: int = 32
     """Clips in a batch, over all processes; with cycles the smallest batch."""
     augment: str | None = None
-    """Preset of colour and geometry changes for training clips, such as hacs or ucf101; default: none."""
+    """Preset of colours, noise and warps for training clips: hacs, kinetics, moments, ucf101, hmdb51, diving48, ...;
+    default: none."""
+    geometry: str | None = None
+    """Crop of training clips: random_resized_crop (the default), short_side, multi_scale, stretch, or a data set's."""
+    val_geometry: str | None = None
+    """Crop in evaluation: centre (the default), stretch, or a data set's."""
+    mirror: bool = True
+    """Mirror half of the training clips; --no-mirror where classes tell left from right."""
     backend: Literal["native", "dali", "video"] = "native"
     """What decodes frames: the compiled loader, NVIDIA DALI, or PyAV straight from the video files."""
     threads: int | None = None
@@ -100,8 +107,8 @@ class NetworkOptions:
 class OptimiserOptions:
     """How a gradient becomes a step."""
 
-    optimiser: Literal["sgd", "adamw"] = "sgd"
-    """SGD with Nesterov momentum, or Adam with decoupled weight decay."""
+    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
+    """SGD with Nesterov momentum, Adam with an L2 penalty, or Adam with decoupled weight decay."""
     implementation: Literal["auto", "torch", "fused", "apex"] = "auto"
     """Whose code: torch's plain one, torch's fused one, or NVIDIA apex's fused one; auto: fused on a GPU."""
     momentum: float = 0.9
