@@ -182,6 +182,38 @@ def test_gradients_are_clipped():
     assert clipped.moved <= 1.01e-4 < free.moved
 
 
+@pytest.mark.parametrize("name", ["etesvs", "etesvs_convlstm", "memory_tcn", "block_recurrent"])
+def test_lower_precision(name):
+    """bfloat16 is close to float32, and goes on in the middle of a video bit by bit."""
+    options = {"state_length": 8, "layers": 2, "channels": 8, "decoders": 1} if name == "block_recurrent" else {}
+    plan = StreamPlan([24], SHAPE)
+    labels = torch.arange(8)[None] % CLASSES
+    generator = torch.Generator().manual_seed(1)
+    batches = [
+        StreamBatch(torch.randn(1, 3, 4, 32, 32, generator=generator), labels, torch.from_numpy(item.mask), item)
+        for item in plan
+    ]
+
+    def make(level: str) -> StreamTrainer:
+        torch.manual_seed(0)
+        model = create_model(name, num_classes=CLASSES, width=0.25, **options)
+        optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
+        return StreamTrainer(model, published_objective(name), optimiser, opt_level=level, frozen_norms=True)
+
+    def train(trainer: StreamTrainer, some: list[StreamBatch]) -> float:
+        torch.manual_seed(5)  # of dropout
+        return trainer.train(some).mean_loss
+
+    assert train(make("bf16"), batches) == pytest.approx(train(make("O0"), batches), rel=0.05)
+    whole, first, second = make("bf16"), make("bf16"), make("bf16")
+    train(whole, batches[:2])
+    train(first, batches[:2])
+    second.load_state_dict(first.state_dict())
+    for trainer in (whole, second):
+        train(trainer, batches[2:])
+    assert torch.equal(flat(whole.model), flat(second.model))
+
+
 def test_a_loss_that_is_not_finite_stops():
     videos, plan = make_videos([20]), StreamPlan([20], SHAPE)
     trainer = make_trainer()
@@ -272,7 +304,7 @@ def test_every_network_has_its_loss(name, update):
 
 
 def test_wrong_options_are_refused():
-    for option in ({"update": "epoch"}, {"weighting": "frame"}, {"clip_norm": 0.0}):
+    for option in ({"update": "epoch"}, {"weighting": "frame"}, {"clip_norm": 0.0}, {"opt_level": "O2"}):
         with pytest.raises(ValueError, match=next(iter(option))):
             make_trainer(**option)
     with pytest.raises(ValueError, match="no published loss is known for 'srtg'"):

@@ -24,6 +24,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidseg.clips.windows import StreamItem, WindowShape
 from vidseg.engine import distributed
+from vidseg.engine.options import OptLevel
+from vidseg.engine.precision import make_precision
 from vidseg.loaders.stream import StreamBatch
 from vidseg.losses.streaming import StreamLoss, etesvs_loss, stage_loss, svtas_rl_loss
 from vidseg.models.streaming import StreamModel, StreamOutput, StreamState
@@ -165,6 +167,7 @@ class StreamTrainer:
             loss by the group's ("group", as in ETESVS).
         frozen_norms: leave BatchNorm as it is, so that what a video teaches does not depend on the others in its group.
         clip_norm: largest norm of a step's gradient; None: any.
+        opt_level: O0 (float32), O1 (float16 where it is safe) or bf16, see `vidseg.engine.precision`.
         device: where the model is.
 
     Raises:
@@ -181,6 +184,7 @@ class StreamTrainer:
         weighting: Literal["video", "group"] = "video",
         frozen_norms: bool = False,
         clip_norm: float | None = None,
+        opt_level: OptLevel = "O0",
         device: torch.device | str = "cpu",
     ) -> None:
         if update not in ("video", "window"):
@@ -189,11 +193,15 @@ class StreamTrainer:
             raise ValueError(f"weighting={weighting!r} is not one of video, group")
         if clip_norm is not None and clip_norm <= 0:
             raise ValueError(f"clip_norm={clip_norm} must be positive")
+        if opt_level not in ("O0", "O1", "bf16"):
+            raise ValueError(f"opt_level={opt_level!r}: the memory between windows is float32; take O0, O1 or bf16")
         self.model, self.objective, self.optimiser = model, objective, optimiser
         self.update, self.weighting = update, weighting
         self.frozen_norms, self.clip_norm = frozen_norms, clip_norm
         self.device = torch.device(device)
         self.memory = StreamMemory()
+        self.precision = make_precision(opt_level, self.device)
+        self.precision.prepare(model, optimiser.param_groups)
         if distributed.world_size() > 1:
             for value in model.state_dict().values():
                 torch.distributed.broadcast(value, src=0)
@@ -219,18 +227,19 @@ class StreamTrainer:
 
     def _window(self, batch: StreamBatch, report: StreamReport) -> None:
         item = batch.item
-        output, state = self.model(batch.clips, self.memory.recall(item), batch.mask)
         windows = None
         if self.update == "video" and self.weighting == "video":
             windows = torch.from_numpy(item.counts).to(self.device)
-        loss = self.objective(output, batch.labels, windows)
+        with self.precision.forward():
+            output, state = self.model(batch.clips, self.memory.recall(item), batch.mask)
+            loss = self.objective(output, batch.labels, windows)
         if not torch.isfinite(loss.total):
             raise ValueError(
                 f"the loss of window {item.window} of group {item.step} (videos {item.videos.tolist()}) is "
                 f"{loss.total.item()}: lower the learning rate, or clip gradients with clip_norm"
             )
         scale = 1 / item.windows if self.update == "video" and self.weighting == "group" else 1.0
-        (loss.total * scale).backward()
+        self.precision.backward(loss.total * scale)
         self.memory.keep(item, self.model.observe(state, batch.labels))
         _count(report, output, batch.labels, loss)
         if self.update == "window" or item.last:
@@ -238,12 +247,8 @@ class StreamTrainer:
             report.steps += 1
 
     def _step(self) -> None:
-        parameters = [value for group in self.optimiser.param_groups for value in group["params"]]
-        _average_gradients(parameters)
-        if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, self.clip_norm)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        _average_gradients([value for group in self.optimiser.param_groups for value in group["params"]])
+        self.precision.step(self.model, self.optimiser, clip_norm=self.clip_norm)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training goes on from, also in the middle of a video: gradients so far are part of it."""
@@ -253,6 +258,7 @@ class StreamTrainer:
         return {
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "precision": self.precision.state_dict(),
             "memory": self.memory.state_dict(),
             "gradients": gradients,
         }
@@ -261,6 +267,7 @@ class StreamTrainer:
         """Go on where `state_dict` was taken: next comes the window behind it."""
         self.model.load_state_dict(saved["model"])
         self.optimiser.load_state_dict(saved["optimiser"])
+        self.precision.load_state_dict(saved["precision"])
         self.memory.load_state_dict(saved["memory"], device=self.device)
         for name, value in self.model.named_parameters():
             gradient = saved["gradients"].get(name)

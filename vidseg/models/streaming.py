@@ -137,7 +137,7 @@ def frame_mask(mask: Tensor | None, clips: Tensor) -> Tensor:
 
 
 def memory(state: StreamState | None, name: str, like: Tensor, shape: Sequence[int]) -> Tensor:
-    """The tensor `name` of a state, or zeros (B, *shape) at the start of a stream.
+    """The tensor `name` of a state in the type of `like`, or zeros (B, *shape) at the start of a stream.
 
     Raises:
         ValueError: the state is of another number of videos or of another model.
@@ -151,4 +151,5 @@ def memory(state: StreamState | None, name: str, like: Tensor, shape: Sequence[i
             f"state {name!r} is {found}, expected {expected}: it is another model's, or of another number of videos "
             "(start with None, or use take() and clear())"
         )
-    return state[name]
+    value = state[name]
+    return value.to(like.dtype) if value.is_floating_point() else value
