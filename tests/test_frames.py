@@ -313,3 +313,21 @@ def test_open_files_stay_bounded(tmp_path):
         database.read([0])
     open_files = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
     assert 0 < sum(str(tmp_path) in name for name in open_files) <= 64
+
+
+def test_stream_yields_every_frame_in_order(tmp_path):
+    path = tmp_path / "clip" / "frames.db"
+    jpegs = [encode_rgb(torch.from_numpy(picture(index)), 90)[0] for index in range(37)]
+    with FrameWriter(path) as writer:
+        for jpeg in jpegs:
+            writer.add(jpeg, width=64)
+    database = FrameDatabase(path)
+    whole = database.decode(range(37))
+    assert torch.equal(torch.stack(list(database)), whole)
+    assert torch.equal(torch.stack(list(database.stream(3, 30, step=4))), whole[3:30:4])
+    assert [tuple(frame.shape) for frame in database.stream(35, size=(20, 30))] == [(20, 30, 3)] * 2
+    assert list(database.stream(5, 5)) == []
+    with pytest.raises(IndexError, match="frames 0 to 38 of a video of 37"):
+        database.stream(0, 38)
+    with pytest.raises(ValueError, match="step=0"):
+        database.stream(step=0)

@@ -4,8 +4,9 @@ A `FrameDatabase` holds no open file. The compiled library keeps a bounded pool 
 object may be shared by threads, pickled, and used on both sides of a fork.
 """
 
+import itertools
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,6 +20,8 @@ from vidseg.frames.native import operators
 from vidseg.frames.schema import TIMESTAMPS, FrameDatabaseError, connect_read_only, frame_number
 
 __all__ = ["FrameDatabase"]
+
+_STREAMED = 16  # frames that are decoded together when a video is read from end to end
 
 Indices = Iterable[int] | np.ndarray | torch.Tensor
 
@@ -163,6 +166,44 @@ class FrameDatabase:
         except RuntimeError as error:
             raise self._explain(error, level) from None
         return frames
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        """Every frame in order, uint8 (H, W, 3)."""
+        return self.stream()
+
+    def stream(
+        self,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        step: int = 1,
+        size: int | tuple[int, int] | None = None,
+    ) -> Iterator[torch.Tensor]:
+        """Decode frames one after the other, a few ahead of their use, so that memory stays flat in a long video.
+
+        Args:
+            start: first frame, from 0.
+            stop: one more than the last; None for the end of the video.
+            step: from one frame to the next.
+            size: as for `decode`.
+
+        Yields:
+            uint8 (H, W, 3), RGB.
+
+        Raises:
+            ValueError: step below 1.
+            IndexError: start or stop outside 0 to `len(self)`.
+            FrameDatabaseError: a frame is missing or damaged; names it.
+        """
+        stop = len(self) if stop is None else stop
+        if step < 1:
+            raise ValueError(f"step={step} must be at least 1")
+        if not (0 <= start <= len(self) and 0 <= stop <= len(self)):
+            raise IndexError(f"{self.path}: frames {start} to {stop} of a video of {len(self)}")
+        numbers = np.arange(start, stop, step)
+        return itertools.chain.from_iterable(
+            self.decode(numbers[first : first + _STREAMED], size) for first in range(0, len(numbers), _STREAMED)
+        )
 
     def level_for(self, height: int, width: int) -> int:
         """The smallest stored copy whose sides are at least (height, width); 0 where even the frame is smaller."""

@@ -14,12 +14,50 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
+from vidseg.clips import BatchPlan
 from vidseg.clips.random import uniform
 
-__all__ = ["ClipFunction", "ImgaugTransform", "clip_seed", "import_imgaug"]
+__all__ = [
+    "ClipFunction",
+    "ClipTransform",
+    "ImgaugTransform",
+    "as_transform",
+    "clip_seed",
+    "import_imgaug",
+    "transform_clips",
+]
 
 Frames = npt.NDArray[np.uint8]
+ClipTransform = Callable[[Frames, int], Frames]
+"""Takes the frames of a clip and its seed."""
+
+
+def as_transform(transform: Any) -> ClipTransform:
+    """A transform of clips from an imgaug pipeline or a function; those of this module stay what they are."""
+    if isinstance(transform, (ClipFunction, ImgaugTransform)):
+        return transform
+    if type(transform).__module__.partition(".")[0] == "imgaug":
+        return ImgaugTransform(transform)
+    return ClipFunction(transform)
+
+
+def transform_clips(transform: ClipTransform, frames: Tensor, plan: BatchPlan, *, seed: int) -> Tensor:
+    """Transform each clip of a batch, uint8 (B, T, H, W, 3); all results must have one shape.
+
+    Raises:
+        ValueError: clips of different shapes come out.
+    """
+    clips = [
+        transform(clip.numpy(), clip_seed(seed, plan.epoch, (video << 24) + view))
+        for clip, video, view in zip(frames, plan.videos.tolist(), plan.views.tolist(), strict=True)
+    ]
+    shapes = {clip.shape for clip in clips}
+    if len(shapes) > 1:
+        raise ValueError(f"the transform gave clips of different shapes: {sorted(shapes)}")
+    return torch.from_numpy(np.stack(clips))
 
 
 def import_imgaug() -> ModuleType:

@@ -12,10 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidseg.clips import BatchPlan, BatchShape
-from vidseg.clips.planner import ClipPlanner
+from vidseg.clips import BatchPlan
+from vidseg.clips.geometry import Geometry
+from vidseg.clips.planner import ClipPlanner, Shapes
+from vidseg.clips.presets import ColourPreset
+from vidseg.clips.sampling import FrameSampling
 from vidseg.labels import VideoDataset
-from vidseg.loaders.adapters import ClipTransform, transform_clips
+from vidseg.loaders.adapters import ClipTransform, as_transform, transform_clips
 from vidseg.loaders.batch import ClipBatch
 from vidseg.loaders.native import CacheReport, NativeFiller
 from vidseg.loaders.output import MEAN, STD, OutputForm
@@ -62,11 +65,13 @@ class ClipLoader:
         seed: of everything that is drawn.
         train: shuffled, random start, crop and mirroring; otherwise in order, central.
         sampling: which frames; a name or an object of `vidseg.clips.sampling`. None: random in training, else centre.
-        geometry: which part of the frame; a name or an object of `vidseg.clips.geometry`.
-        augment: colours, noise and warps; the name of a preset of `vidseg.clips.presets`, or None.
+        geometry: which part of the frame; a name of `vidseg.clips.named_geometry` or an object of
+            `vidseg.clips.geometry`. None: a random resized crop in training, else the centre.
+        augment: colours, noise and warps; names or objects of `vidseg.clips.presets`, or None.
         short: videos shorter than a clip "loop" or "clamp" to their last frame.
         shapes: epoch -> shapes of its batches, such as a multigrid schedule; replaces frames, size and batch_size.
-        transform: your own callable on a clip, uint8 (T, H, W, 3), or an imgaug pipeline (`vidseg.loaders.adapters`).
+        transform: your own function of a clip, uint8 (T, H, W, 3) to the same, or an imgaug pipeline; see
+            `vidseg.loaders.adapters`.
         dtype: of the frames: uint8, or float32, float16, bfloat16, which are normalised.
         layout: "bcthw" or "bthwc".
         colour: "rgb" or "bgr".
@@ -96,12 +101,12 @@ class ClipLoader:
         batch_size: int = 32,
         seed: int = 0,
         train: bool = True,
-        sampling: Any = None,
-        geometry: Any = None,
-        augment: str | None = None,
+        sampling: FrameSampling | str | None = None,
+        geometry: Geometry | str | None = None,
+        augment: str | ColourPreset | Sequence[ColourPreset] | None = None,
         short: Literal["loop", "clamp"] = "loop",
-        shapes: Callable[[int], Sequence[BatchShape]] | None = None,
-        transform: ClipTransform | None = None,
+        shapes: Shapes | None = None,
+        transform: ClipTransform | Callable[..., Any] | None = None,
         dtype: torch.dtype = torch.float32,
         layout: Literal["bcthw", "bthwc"] = "bcthw",
         colour: Literal["rgb", "bgr"] = "rgb",
@@ -117,7 +122,8 @@ class ClipLoader:
         world_size: int | None = None,
         pin: bool | None = None,
     ) -> None:
-        self.data, self.seed, self.train, self.transform = data, seed, train, transform
+        self.data, self.seed, self.train = data, seed, train
+        self.transform = None if transform is None else as_transform(transform)
         self.planner = ClipPlanner(
             data,
             frames=frames,
@@ -316,7 +322,7 @@ def _make_filler(
     if backend == "dali":
         from vidseg.loaders.dali import DaliFiller
 
-        return DaliFiller(data, form, threads=threads)
+        return DaliFiller(data, form, threads=threads, on_error=on_error)
     from vidseg.loaders.video import VideoFiller
 
-    return VideoFiller(data, form, threads=threads)
+    return VideoFiller(data, form, threads=threads, on_error=on_error)

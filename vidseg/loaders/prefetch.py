@@ -36,7 +36,7 @@ class Prefetcher(Generic[Item]):
         first: int,
         stop: int,
         limit: int,
-        cancel: Callable[[], None],
+        cancel: Callable[[], object],
     ) -> None:
         self._make, self._size, self._first, self._stop = make, size, first, stop
         self._limit, self._cancel = limit, cancel

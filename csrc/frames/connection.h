@@ -1,0 +1,185 @@
+// One frames.db opened through SQLite, with the statements that read frames.
+#pragma once
+
+#include <sqlite3.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "error.h"
+
+namespace vidseg {
+
+struct CloseConnection {
+    void operator()(sqlite3* connection) const { sqlite3_close_v2(connection); }
+};
+struct FinalizeStatement {
+    void operator()(sqlite3_stmt* statement) const { sqlite3_finalize(statement); }
+};
+using ConnectionHandle = std::unique_ptr<sqlite3, CloseConnection>;
+using StatementHandle = std::unique_ptr<sqlite3_stmt, FinalizeStatement>;
+
+// A file: URI, in which any byte other than these must be escaped.
+inline std::string file_uri(const std::string& path) {
+    static const char* digits = "0123456789ABCDEF";
+    std::string uri = "file:";
+    for (const unsigned char byte : path) {
+        const bool plain = (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') ||
+                           (byte >= '0' && byte <= '9') || byte == '/' || byte == '.' || byte == '_' ||
+                           byte == '-';
+        if (plain) {
+            uri += static_cast<char>(byte);
+        } else {
+            uri += '%';
+            uri += digits[byte >> 4];
+            uri += digits[byte & 15];
+        }
+    }
+    return uri + "?mode=ro&immutable=1";
+}
+
+// The number in "<video>/frame_00012"; -1 where there is none.
+inline int64_t frame_number(const std::string& name) {
+    const size_t slash = name.rfind('/');
+    const std::string tail = slash == std::string::npos ? name : name.substr(slash + 1);
+    const std::string head = "frame_";
+    if (tail.compare(0, head.size(), head) != 0 || tail.size() == head.size() ||
+        tail.size() > head.size() + 18) {
+        return -1;
+    }
+    int64_t number = 0;
+    for (size_t i = head.size(); i < tail.size(); ++i) {
+        if (tail[i] < '0' || tail[i] > '9') return -1;
+        number = number * 10 + (tail[i] - '0');
+    }
+    return number;
+}
+
+struct Connection {
+    ConnectionHandle handle;
+    StatementHandle image, level;  // after handle: destroyed before it
+
+    explicit Connection(const std::string& path) {
+        sqlite3* opened = nullptr;
+        const int flags = SQLITE_OPEN_READONLY | SQLITE_OPEN_URI | SQLITE_OPEN_NOMUTEX;
+        const int status = sqlite3_open_v2(file_uri(path).c_str(), &opened, flags, nullptr);
+        handle.reset(opened);
+        check(status == SQLITE_OK, "cannot open: ", opened ? sqlite3_errmsg(opened) : "out of memory");
+        // The schema comes from outside: no function or trigger in it may run.
+        sqlite3_db_config(opened, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
+        sqlite3_exec(opened, "PRAGMA cache_size=32", nullptr, nullptr, nullptr);
+    }
+
+    StatementHandle prepare(const char* sql) const {
+        sqlite3_stmt* statement = nullptr;
+        const int status =
+            sqlite3_prepare_v3(handle.get(), sql, -1, SQLITE_PREPARE_PERSISTENT, &statement, nullptr);
+        check(status == SQLITE_OK, "not a frame database: ", sqlite3_errmsg(handle.get()));
+        return StatementHandle(statement);
+    }
+
+    sqlite3_stmt* statement_for(int64_t level_number) {
+        if (level_number == 0) {
+            if (!image) image = prepare("SELECT frames FROM Images WHERE rowid = ?1");
+            return image.get();
+        }
+        if (!level) level = prepare("SELECT jpeg FROM Levels WHERE level = ?2 AND frame = ?1");
+        return level.get();
+    }
+
+    // Calls `use` with the JPEG in one row; it is valid during the call only.
+    template <class Use>
+    void read(int64_t level_number, int64_t row, const Use& use) {
+        sqlite3_stmt* statement = statement_for(level_number);
+        sqlite3_reset(statement);
+        sqlite3_bind_int64(statement, 1, row);
+        if (level_number > 0) sqlite3_bind_int64(statement, 2, level_number);
+        const int status = sqlite3_step(statement);
+        check(status != SQLITE_DONE, "not in the database (level ", level_number, ")");
+        check(status == SQLITE_ROW, sqlite3_errmsg(handle.get()));
+        check(sqlite3_column_type(statement, 0) == SQLITE_BLOB, "holds no BLOB");
+        const auto* data = static_cast<const uint8_t*>(sqlite3_column_blob(statement, 0));
+        const int size = sqlite3_column_bytes(statement, 0);
+        check(data != nullptr && size > 0, "holds an empty BLOB");
+        use(data, static_cast<size_t>(size));
+        sqlite3_reset(statement);
+    }
+
+    // What the database says of itself, read once.
+    struct Contents {
+        int levels = 0;
+        int64_t frames = 0;
+        std::vector<int64_t> rows;  // rowid of each frame, in files of the published form; empty: frame + 1
+    };
+
+    const Contents& contents() {
+        if (!known) {
+            known = std::make_unique<Contents>();
+            try {
+                if (has_meta()) {
+                    read_meta(*known);
+                } else {
+                    read_order(*known);
+                }
+            } catch (...) {
+                known.reset();
+                throw;
+            }
+        }
+        return *known;
+    }
+
+    bool has_meta() const {
+        const StatementHandle find =
+            prepare("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'meta'");
+        return sqlite3_step(find.get()) == SQLITE_ROW;
+    }
+
+    void read_meta(Contents& contents) const {
+        const StatementHandle find =
+            prepare("SELECT key, CAST(value AS INT) FROM meta WHERE key IN ('frames', 'levels')");
+        int status = SQLITE_OK;
+        while ((status = sqlite3_step(find.get())) == SQLITE_ROW) {
+            const auto* key = reinterpret_cast<const char*>(sqlite3_column_text(find.get(), 0));
+            const int64_t value = sqlite3_column_int64(find.get(), 1);
+            if (key == nullptr) continue;
+            if (std::strcmp(key, "frames") == 0) contents.frames = value;
+            if (std::strcmp(key, "levels") == 0)
+                contents.levels = static_cast<int>(std::clamp<int64_t>(value, 0, 8));
+        }
+        check(status == SQLITE_DONE, "its metadata cannot be read: ", sqlite3_errmsg(handle.get()));
+    }
+
+    // Files of the published form have no metadata and rows in any order.
+    void read_order(Contents& contents) const {
+        const StatementHandle list = prepare("SELECT rowid, ObjId FROM Images ORDER BY rowid");
+        std::vector<std::pair<int64_t, int64_t>> numbered;  // frame number, row
+        int status = SQLITE_OK;
+        while ((status = sqlite3_step(list.get())) == SQLITE_ROW) {
+            const int64_t row = sqlite3_column_int64(list.get(), 0);
+            const auto* name = reinterpret_cast<const char*>(sqlite3_column_text(list.get(), 1));
+            const int64_t number = frame_number(name == nullptr ? "" : name);
+            check(number >= 0, "row ", row, " has the ObjId '", name == nullptr ? "" : name,
+                  "', which is not <video>/frame_<number>");
+            numbered.emplace_back(number, row);
+        }
+        check(status == SQLITE_DONE, "its frames cannot be listed: ", sqlite3_errmsg(handle.get()));
+        std::stable_sort(numbered.begin(), numbered.end(),
+                         [](const auto& one, const auto& other) { return one.first < other.first; });
+        for (size_t i = 0; i < numbered.size(); ++i) {
+            if (i > 0 && numbered[i].first == numbered[i - 1].first)
+                continue;  // of equal numbers the first row counts
+            contents.rows.push_back(numbered[i].second);
+        }
+        contents.frames = static_cast<int64_t>(contents.rows.size());
+    }
+
+    std::unique_ptr<Contents> known;
+};
+
+}  // namespace vidseg
