@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from vidseg.clips.geometry import (
-    CentreCrop,
-    FiveCrop,
-    Geometry,
-    Mirror,
-    MultiScaleCrop,
-    RandomCrop,
-    RandomResizedCrop,
-    RandomShortSide,
-    ResizeShort,
-    Step,
-    ThreeCrop,
-)
+from vidseg.clips.crops import CentreCrop, FiveCrop, MultiScaleCrop, RandomCrop, RandomResizedCrop, ThreeCrop
+from vidseg.clips.geometry import Geometry, Mirror, RandomShortSide, ResizeShort
+from vidseg.clips.steps import Step
 
 __all__ = ["GEOMETRIES", "named_geometry"]
 

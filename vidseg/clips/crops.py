@@ -1,0 +1,236 @@
+"""Crops, as steps of a `vidseg.clips.geometry.Geometry`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from vidseg.clips.steps import Canvas, OneView, Size, Stepped, below, check_size, mirrors, pair
+
+__all__ = ["CentreCrop", "FiveCrop", "MultiScaleCrop", "RandomCrop", "RandomResizedCrop", "ThreeCrop"]
+
+Reals = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class CentreCrop(OneView):
+    """The middle of the frame; half a pixel of doubt goes to the top left.
+
+    Attributes:
+        size: one number for a square, (height, width), or None for the output's own size.
+    """
+
+    size: Size = None
+
+    def __post_init__(self) -> None:
+        check_size(self, self.size)
+
+    def apply(self, canvas: Canvas) -> Stepped:
+        """See `Step.apply`."""
+        height, width = canvas.crop_size(self.size)
+        return _crop((canvas.heights - height) // 2, (canvas.widths - width) // 2, height, width)
+
+
+@dataclass(frozen=True)
+class RandomCrop(OneView):
+    """A crop anywhere in the frame.
+
+    Attributes:
+        size: one number for a square, (height, width), or None for the output's own size.
+    """
+
+    size: Size = None
+
+    def __post_init__(self) -> None:
+        check_size(self, self.size)
+
+    def apply(self, canvas: Canvas) -> Stepped:
+        """See `Step.apply`."""
+        height, width = canvas.crop_size(self.size)
+        draws = canvas.draw(2)
+        top = below(draws[:, 0], canvas.heights - height + 1)
+        return _crop(top, below(draws[:, 1], canvas.widths - width + 1), height, width)
+
+
+@dataclass(frozen=True)
+class RandomResizedCrop(OneView):
+    """A crop of random area and aspect anywhere in the frame, resized to the output (torchvision's meaning).
+
+    Ten pairs of area and aspect are drawn; the first that fits is taken. If none does, the largest crop in the middle
+    whose aspect is allowed.
+
+    Attributes:
+        scale: least and largest area, as a fraction of the frame's.
+        ratio: least and largest width / height; drawn uniformly in its logarithm.
+    """
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+    TRIES: ClassVar[int] = 10
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1] <= 1 or not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"{self}: areas must rise within (0, 1], aspects must rise above 0")
+
+    def apply(self, canvas: Canvas) -> Stepped:
+        """See `Step.apply`."""
+        draws = canvas.draw(2 * self.TRIES + 2)
+        return _crop(*self.boxes(canvas.heights, canvas.widths, draws))
+
+    def boxes(self, heights: Integers, widths: Integers, draws: Reals) -> tuple[Integers, Integers, Integers, Integers]:
+        """Top, left, height and width of the crops, int64 (B,) each.
+
+        Args:
+            heights: int64 (B,) of the frames.
+            widths: int64 (B,) of the frames.
+            draws: (B, 22) numbers in [0, 1): ten for the area, ten for the aspect, for the top, for the left.
+        """
+        area, aspect = draws[:, : self.TRIES], draws[:, self.TRIES : 2 * self.TRIES]
+        low, high = (math.log(bound) for bound in self.ratio)
+        pixels = (self.scale[0] + (self.scale[1] - self.scale[0]) * area) * (heights * widths)[:, None]
+        shape = np.exp(low + (high - low) * aspect)
+        height = np.rint(np.sqrt(pixels / shape)).astype(np.int64)
+        width = np.rint(np.sqrt(pixels * shape)).astype(np.int64)
+        fits = (height > 0) & (height <= heights[:, None]) & (width > 0) & (width <= widths[:, None])
+        rows, first = np.arange(len(heights)), fits.argmax(axis=1)
+        found = fits[rows, first]
+        # The middle, as large as the aspect allows.
+        middle_height = np.where(widths < self.ratio[0] * heights, np.rint(widths / self.ratio[0]), heights)
+        middle_width = np.where(widths > self.ratio[1] * heights, np.rint(heights * self.ratio[1]), widths)
+        height = np.where(found, height[rows, first], np.minimum(middle_height, heights).astype(np.int64))
+        width = np.where(found, width[rows, first], np.minimum(middle_width, widths).astype(np.int64))
+        top = np.where(found, below(draws[:, -2], heights - height + 1), (heights - height) // 2)
+        left = np.where(found, below(draws[:, -1], widths - width + 1), (widths - width) // 2)
+        return top, left, height, width
+
+
+@dataclass(frozen=True)
+class MultiScaleCrop(OneView):
+    """One of some sizes at one of 13 fixed places (TSN: Wang et al., ECCV 2016).
+
+    Attributes:
+        size: what the crops are resized to, as in `CentreCrop`; a side within 3 pixels of it becomes equal to it.
+        scales: of the frame's shorter side.
+        distortion: how many places in `scales` height and width may be apart.
+    """
+
+    size: Size = None
+    scales: tuple[float, ...] = (1, 0.875, 0.75, 0.66)
+    distortion: int = 1
+
+    def __post_init__(self) -> None:
+        check_size(self, self.size)
+        if not self.scales or not all(0 < scale <= 1 for scale in self.scales) or self.distortion < 0:
+            raise ValueError(f"{self}: scales must be in (0, 1], and distortion at least 0")
+
+    def apply(self, canvas: Canvas) -> Stepped:
+        """See `Step.apply`."""
+        draws, rows = canvas.draw(2), np.arange(len(canvas.heights))
+        heights, widths = self.sizes(canvas)
+        pair = below(draws[:, 0], heights.shape[1])
+        height, width = heights[rows, pair], widths[rows, pair]
+        down, across = np.array(self.PLACES).T[:, below(draws[:, 1], len(self.PLACES))]
+        return _crop(down * ((canvas.heights - height) // 4), across * ((canvas.widths - width) // 4), height, width)
+
+    PLACES: ClassVar[tuple[tuple[int, int], ...]] = (
+        *((0, 0), (0, 4), (4, 0), (4, 4), (2, 2)),
+        *((2, 0), (2, 4), (4, 2), (0, 2)),
+        *((1, 1), (1, 3), (3, 1), (3, 3)),
+    )
+    """Down and to the right, in quarters of what the crop leaves free."""
+
+    def sizes(self, canvas: Canvas) -> tuple[Integers, Integers]:
+        """Heights and widths (B, number of pairs) that may be drawn."""
+        base = np.minimum(canvas.heights, canvas.widths)[:, None]
+        sides = (base * np.array(self.scales)).astype(np.int64)
+        height, width = canvas.output if self.size is None else pair(self.size)
+        pairs = np.array(
+            [
+                (down, across)
+                for down in range(len(self.scales))
+                for across in range(len(self.scales))
+                if abs(down - across) <= self.distortion
+            ]
+        )
+        snapped = [np.where(abs(sides - target) < 3, np.minimum(target, base), sides) for target in (height, width)]
+        return snapped[0][:, pairs[:, 0]], snapped[1][:, pairs[:, 1]]
+
+
+@dataclass(frozen=True)
+class ThreeCrop:
+    """Three crops of the frame, to average their scores.
+
+    Attributes:
+        size: one number for a square, (height, width), or None for the output's own size.
+        rule: "pyslowfast": left or top, centre, right or bottom, along the longer side; "tsm": left, right, centre.
+    """
+
+    size: Size = None
+    rule: Literal["pyslowfast", "tsm"] = "pyslowfast"
+
+    def __post_init__(self) -> None:
+        check_size(self, self.size)
+        if self.rule not in ("pyslowfast", "tsm"):
+            raise ValueError(f'rule={self.rule!r} of three crops is neither "pyslowfast" nor "tsm"')
+
+    @property
+    def views(self) -> int:
+        """Three."""
+        return 3
+
+    def apply(self, canvas: Canvas) -> Stepped:
+        """See `Step.apply`."""
+        height, width = canvas.crop_size(self.size)
+        free_down, free_across = canvas.heights - height, canvas.widths - width
+        if self.rule == "tsm":
+            across = np.array([0, 4, 2])[canvas.views]
+            return _crop(2 * (free_down // 4), across * (free_across // 4), height, width)
+        tall = canvas.heights > canvas.widths
+        top, left = (free_down + 1) // 2, (free_across + 1) // 2
+        ends = np.array([[0, 0, 1], [0, 1, 0]])[:, canvas.views]  # at which views a crop is at the far end, the centre
+        top = np.where(tall, ends[0] * free_down + ends[1] * top, top)
+        left = np.where(tall, left, ends[0] * free_across + ends[1] * left)
+        return _crop(top, left, height, width)
+
+
+@dataclass(frozen=True)
+class FiveCrop:
+    """The four corners (top left, top right, bottom left, bottom right) and the centre.
+
+    Attributes:
+        size: one number for a square, (height, width), or None for the output's own size.
+        mirrored: then the same five mirrored, which makes ten (TSN).
+    """
+
+    size: Size = None
+    mirrored: bool = False
+
+    def __post_init__(self) -> None:
+        check_size(self, self.size)
+
+    @property
+    def views(self) -> int:
+        """Five or ten."""
+        return 10 if self.mirrored else 5
+
+    def apply(self, canvas: Canvas) -> Stepped:
+        """See `Step.apply`."""
+        height, width = canvas.crop_size(self.size)
+        free_down, free_across = canvas.heights - height, canvas.widths - width
+        place = canvas.views % 5
+        top = np.where(place == 4, free_down // 2, free_down * (place // 2))
+        left = np.where(place == 4, free_across // 2, free_across * (place % 2))
+        matrices, *_ = _crop(top, left, height, width)
+        return matrices @ mirrors(canvas.views >= 5, width), height, width
+
+
+def _crop(top: Integers, left: Integers, height: Integers, width: Integers) -> Stepped:
+    matrices = np.tile(np.eye(3), (len(top), 1, 1))
+    matrices[:, 0, 2], matrices[:, 1, 2] = left, top
+    return matrices, height, width
