@@ -62,9 +62,11 @@ class FeatureBatch:
     def __repr__(self) -> str:
         return f"FeatureBatch(features {tuple(self.features.shape)}, lengths {self.mask.sum(1).tolist()})"
 
-    def to(self, device: torch.device | str) -> FeatureBatch:
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> FeatureBatch:
         """The same batch on another device."""
-        return FeatureBatch(*(getattr(self, field.name).to(device) for field in fields(self)))
+        return FeatureBatch(
+            *(getattr(self, field.name).to(device, non_blocking=non_blocking) for field in fields(self))
+        )
 
 
 @dataclass(frozen=True)
