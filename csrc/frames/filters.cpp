@@ -29,10 +29,12 @@ void pad_row(const uint8_t* row, int width, int before, int after, uint8_t* padd
 // `in` has 3 * (taps - 1) more samples than `out`; the sums fit 16 bits.
 VIDSEG_VECTORISED
 void sum_along(const uint8_t* in, const uint16_t* weights, int taps, int samples, uint16_t* __restrict out) {
-    if (taps == 3) {  // the blurs of the presets
-        const uint16_t a = weights[0], b = weights[1], c = weights[2];
-        for (int i = 0; i < samples; ++i)
-            out[i] = static_cast<uint16_t>(in[i] * a + in[i + 3] * b + in[i + 6] * c);
+    if (taps == 3 && weights[0] == weights[2]) {  // the blurs of the presets
+        const uint16_t outer = weights[0], inner = weights[1];
+        const uint8_t *here = in + 3, *right = in + 6;
+        for (int i = 0; i < samples; ++i) {
+            out[i] = static_cast<uint16_t>((in[i] + right[i]) * outer + here[i] * inner);
+        }
         return;
     }
     for (int i = 0; i < samples; ++i) out[i] = static_cast<uint16_t>(in[i] * weights[0]);
