@@ -1,0 +1,15 @@
+"""Train and test segmentation networks on 50Salads: 50 videos, 19 classes, 30 labels a second of which every second
+one is used, five splits by subject.
+
+    python converters/50salads.py data/50salads
+    python train/train_50salads.py data/50salads --model asformer --splits split1
+
+Published settings are the defaults (vidseg/engine/segmentation_recipes.py). Scores are at all 30 frames a second.
+"""
+
+import sys
+
+from vidseg.cli.train_segmentation import segmentation_program
+
+if __name__ == "__main__":
+    sys.exit(segmentation_program("50salads"))

@@ -1,0 +1,571 @@
+"""Runs of segmentation networks: each split trained, its epoch chosen, tested; a table over the splits.
+
+The folder of a cross-validation holds `results.json` and for each split a folder with
+
+    options.json              options, recipe, classes, videos of the validation part, versions
+    train.log, *_results_s*.csv, <network>_*.pth    as the training loop leaves them
+    validation.csv            scores of each validation
+    test.json                 scores of the test, by class and video; labels of every video as run lengths
+    predictions/              <video>-gt.txt and <video>-pred.txt, a class name a line
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import vidseg
+from vidseg.engine import distributed
+from vidseg.engine.checkpoints import CheckpointFolder, read_checkpoint
+from vidseg.engine.monitors import run_log
+from vidseg.engine.options import (
+    CheckpointOptions,
+    EvaluationOptions,
+    MonitorOptions,
+    OptimiserOptions,
+    ScheduleOptions,
+)
+from vidseg.engine.segmentation import LabelledVideo, SegmentationEvaluation, SegmentationTask
+from vidseg.engine.segmentation_recipes import Recipe, SegmentationOptions, recipe_of
+from vidseg.engine.trainer import Trainer
+from vidseg.labels import VideoDataset, open_dataset
+from vidseg.labels.segmentation_files import check_mapping, write_frame_labels
+from vidseg.loaders import ChunkPooling, FeatureLoader
+from vidseg.losses import create_loss
+from vidseg.metrics import boundary_scores, label_boundaries
+from vidseg.models import create_model, load_weights
+
+__all__ = ["CrossValidation", "PlateauRate", "cross_validate", "test_split", "train_split"]
+
+logger = logging.getLogger(__name__)
+
+Draw = Callable[[Path, list[str], SegmentationEvaluation, str], None]
+"""Draws an evaluation: file without a suffix, classes, what was found, title."""
+
+_MAY_CHANGE = {"splits", "resume", "overwrite", "out", "device", "threads", "pictures", "dataset", "epochs"}
+_HABIT = {
+    "validation": "the epoch with the best scores on a validation part of the training videos, which was not learned "
+    "from; the test split was looked at once",
+    "last": "the last epoch; the test split was looked at once",
+    "test": "THE EPOCH WITH THE BEST SCORES ON THE TEST SPLIT ITSELF, as some published results; these scores are too "
+    "high, and are not comparable with those of an epoch that was chosen without looking",
+}
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """Scores of each split in per cent, and their means; `str()` is a table."""
+
+    model: str
+    dataset: str
+    select: str
+    splits: list[dict[str, Any]]
+    """Of each split: `split`, `epoch`, `videos`, `acc`, `edit` and `f1` by overlap."""
+
+    @property
+    def mean(self) -> dict[str, Any]:
+        """Mean over the splits of `acc`, `edit` and `f1` by overlap."""
+        overlaps = self.splits[0]["f1"]
+        return {
+            "acc": float(np.mean([row["acc"] for row in self.splits])),
+            "edit": float(np.mean([row["edit"] for row in self.splits])),
+            "f1": {overlap: float(np.mean([row["f1"][overlap] for row in self.splits])) for overlap in overlaps},
+        }
+
+    def __str__(self) -> str:
+        overlaps = list(self.splits[0]["f1"])
+        width = max(8, *(len(row["split"]) for row in self.splits))
+        head = ["epoch", "videos", *(f"F1@{100 * float(overlap):g}" for overlap in overlaps), "edit", "acc"]
+        lines = [f"{self.model} on {self.dataset}", f"{'split':{width}}" + "".join(f"{name:>8}" for name in head)]
+
+        def line(name: str, start: str, row: Mapping[str, Any]) -> str:
+            scores = [*(row["f1"][overlap] for overlap in overlaps), row["edit"], row["acc"]]
+            return f"{name:{width}}{start}" + "".join(f"{score:8.2f}" for score in scores)
+
+        lines += [line(row["split"], f"{row['epoch']:8d}{row['videos']:8d}", row) for row in self.splits]
+        if len(self.splits) > 1:
+            lines.append(line("mean", f"{'':8}{sum(row['videos'] for row in self.splits):8d}", self.mean))
+        return "\n".join([*lines, f"tested: {_HABIT[self.select]}"])
+
+
+class PlateauRate:
+    """Halves the rate when the training loss of more than three epochs in a row has not fallen (ASFormer's schedule).
+
+    The losses are read from the score tables of the run, so a run that goes on has the rates of one that never stopped.
+
+    Args:
+        folder: of the run.
+        factor: what the rate is multiplied by.
+        patience: epochs without a better loss that are borne.
+        threshold: share by which a loss must be below the best one to be better.
+    """
+
+    def __init__(self, folder: Path, *, factor: float = 0.5, patience: int = 3, threshold: float = 1e-4):
+        self.folder, self.factor, self.patience, self.threshold = folder, factor, patience, threshold
+        self._known: tuple[int, float] = (-1, 1.0)
+
+    def lr_factor(self, epoch: int, batch: int) -> float:
+        """Share of the rate that epoch's batches have."""
+        if self._known[0] != epoch:
+            self._known = (epoch, self.of_losses(_losses(self.folder, epoch)))
+        return self._known[1]
+
+    def of_losses(self, losses: Sequence[float]) -> float:
+        """Share of the rate that is left after epochs with these losses."""
+        best, worse, share = float("inf"), 0, 1.0
+        for loss in losses:
+            better = loss < best * (1 - self.threshold)
+            best, worse = (loss, 0) if better else (best, worse + 1)
+            if worse > self.patience:
+                share, worse = share * self.factor, 0
+        return share
+
+
+def _losses(folder: Path, epochs: int) -> list[float]:
+    """Training losses of the first `epochs` epochs; of an epoch that was trained twice the later one."""
+    losses: dict[int, float] = {}
+    for path in sorted(folder.glob("train_results_s*.csv")):
+        with path.open(newline="") as file:
+            losses |= {int(row["Epoch"]): float(row["Loss"]) for row in csv.DictReader(file)}
+    return [losses[epoch] for epoch in range(epochs) if epoch in losses]
+
+
+def cross_validate(name: str, options: SegmentationOptions, *, draw: Draw | None = None) -> CrossValidation:
+    """Train and test on each split, and leave `results.json` in the folder of the results.
+
+    Args:
+        name: data set whose recipes are taken: gtea, 50salads or breakfast.
+        options: what is chosen.
+        draw: called with each validation and test.
+
+    Raises:
+        FileNotFoundError: no catalogue or features.
+        FileExistsError: the folder holds a run, and neither resume nor overwrite is given.
+        ValueError: a split, a network or an option that does not exist, or wrong data; names file and line.
+    """
+    recipe, root = recipe_of(name, options), Path(options.dataset)
+    divisions = _divisions(root, options.splits)
+    out = results_folder(options)
+    results = []
+    for division in divisions:
+        folder = out / (division or "all")
+        if not (options.resume and (folder / "test.json").is_file()):
+            train_split(options, recipe, division, folder, draw=draw)
+        results.append(json.loads((folder / "test.json").read_text()))
+        table = CrossValidation(options.model, root.resolve().name, options.select, [_row(test) for test in results])
+        if distributed.is_first():
+            summary = {"task": "segmentation", **asdict(table), "mean": table.mean, "tested": _HABIT[options.select]}
+            _write_json(out / "results.json", summary)
+    return table
+
+
+def results_folder(options: SegmentationOptions) -> Path:
+    """Folder of the results of these options."""
+    if options.out is not None:
+        return Path(options.out)
+    return Path("results") / Path(options.dataset).resolve().name / options.model
+
+
+def _row(test: Mapping[str, Any]) -> dict[str, Any]:
+    scores = test["scores"]
+    return {
+        "split": test["split"],
+        "epoch": test["epoch"],
+        "videos": len(test["videos"]),
+        "acc": scores["acc"],
+        "edit": scores["edit"],
+        "f1": scores["f1"],
+    }
+
+
+def _divisions(root: Path, wanted: Sequence[str]) -> list[str]:
+    """Names of the divisions into train and test that are to be run; "" for the splits `train` and `test`."""
+    if not (root / "catalog.db").is_file() and (root / "groundTruth").is_dir():
+        raise FileNotFoundError(
+            f"{root / 'catalog.db'}: not there; put the labels into it with the data set's converter, such as"
+            f" `python converters/gtea.py {root}`"
+        )
+    known = open_dataset(root).splits
+    found = [split.rpartition("/")[0] for split in known if split.rpartition("/")[2] == "train"]
+    found = [division for division in found if _part(division, "test") in known]
+    if not found:
+        raise ValueError(
+            f"{root}: no split has a train and a test part; it has {', '.join(known) or 'no splits'}. Splits come from"
+            " splits/train.split1.bundle and test.split1.bundle"
+        )
+    for division in wanted:
+        if division not in found:
+            raise ValueError(f"{root}: no split {division!r} with train and test; there are {', '.join(found)}")
+    return list(wanted) or found
+
+
+def _part(division: str, part: str) -> str:
+    return f"{division}/{part}" if division else part
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Videos of a split."""
+
+    learn: VideoDataset
+    validation: VideoDataset | None
+    test: VideoDataset
+
+
+def _parts(options: SegmentationOptions, division: str) -> _Parts:
+    root = Path(options.dataset)
+    train = open_dataset(root, _part(division, "train"))
+    test = open_dataset(root, _part(division, "test"))
+    both = {train.video_path(row) for row in range(len(train))} & {test.video_path(row) for row in range(len(test))}
+    if both:
+        raise ValueError(f"{root}: video {sorted(both)[0]} is in both parts of {division or 'the split'}")
+    if (root / "mapping.txt").is_file():
+        check_mapping(root / "mapping.txt", train.classes)
+    if options.select != "validation":
+        return _Parts(train, test if options.select == "test" else None, test)
+    if len(train) < 2:
+        raise ValueError(f"{train}: one video cannot be divided into learning and validation; use --select last")
+    learn, validation = train.split(1 - options.validation_share, seed=options.seed)
+    return _Parts(learn, validation, test)
+
+
+def _loader(data: VideoDataset, options: SegmentationOptions, recipe: Recipe, *, train: bool) -> FeatureLoader:
+    common: dict[str, Any] = {
+        "features": options.features,
+        "layout": options.layout,
+        "length_tolerance": options.length_tolerance,
+        "seed": options.seed,
+        "threads": options.threads,
+        "rank": distributed.rank(),
+        "world_size": distributed.world_size(),
+    }
+    if not train:
+        return FeatureLoader(data, train=False, **common)
+    pooling = None if recipe.pooling is None else ChunkPooling(*recipe.pooling)
+    return FeatureLoader(
+        data,
+        batch_size=recipe.batch_size,
+        sample_rate=recipe.sample_rate,
+        random_offset=recipe.random_offset,
+        pooling=pooling,
+        **common,
+    )
+
+
+def _network(model: str, recipe: Recipe, classes: int, width: int) -> nn.Module:
+    return create_model(model, num_classes=classes, in_features=width, **recipe.network)
+
+
+def _background(classes: Sequence[str], names: Sequence[str]) -> list[int]:
+    return [number for number, name in enumerate(classes) if name in names]
+
+
+def train_split(
+    options: SegmentationOptions, recipe: Recipe, division: str, out: Path, *, draw: Draw | None = None
+) -> Path:
+    """Train on one split, choose the epoch, and test; returns the folder, which holds `test.json` then.
+
+    Args:
+        options: what is chosen.
+        recipe: how to train, of `recipe_of`.
+        division: name of the split, such as split1.
+        out: folder of this split's run.
+        draw: called with each validation and with the test.
+    """
+    device = torch.device(options.device) if options.device is not None else distributed.join_group()
+    parts = _parts(options, division)
+    loader = _loader(parts.learn, options, recipe, train=True)
+    validation = None if parts.validation is None else _loader(parts.validation, options, recipe, train=False)
+    _loader(parts.test, options, recipe, train=False)  # what is wrong with the test's files shows now, not at the end
+    classes = parts.learn.classes
+    torch.manual_seed(options.seed)
+    model = _network(options.model, recipe, len(classes), loader.feature_size)
+    sequences = [torch.from_numpy(loader.labels[row][:: recipe.sample_rate]) for row in range(len(parts.learn))]
+    loss = create_loss(options.model, num_classes=len(classes), label_sequences=sequences, **recipe.loss)
+    record: dict[str, Any] = {
+        "task": "segmentation",
+        "options": asdict(options) | {"dataset": str(Path(options.dataset).resolve())},
+        "recipe": asdict(recipe),
+        "split": division,
+        "classes": classes,
+        "feature_size": loader.feature_size,
+        "validation_videos": [] if parts.validation is None else _names(parts.validation),
+        "versions": {"vidseg": vidseg.__version__, "torch": str(torch.__version__)},
+    }
+    checkpoints = CheckpointOptions(save_frequency=recipe.epochs, keep=1)
+    folder = CheckpointFolder(out, options.model, checkpoints)
+    if distributed.is_first():
+        _prepare(out, folder, record, options)
+    distributed.barrier()
+    table = out / "validation.csv"
+
+    def evaluated(epoch: int, result: SegmentationEvaluation) -> None:
+        _append(table, epoch, result)
+        if draw is not None and options.pictures:
+            title = f"{options.model}, {division or 'held out'}, after {epoch + 1} epochs: {_scores_text(result)}"
+            draw(out / "pictures" / f"epoch_{epoch + 1:04d}", classes, result, title)
+
+    task = SegmentationTask(loss, recipe, _background(classes, options.background), options.seed, evaluated)
+    with run_log(out / "train.log", append=options.resume):
+        counts = [len(parts.learn), 0 if validation is None else len(validation.data), len(parts.test)]
+        logger.info(
+            "%s: %d training, %d validation and %d test videos, %d classes", division or options.dataset, *counts,
+            len(classes),
+        )  # fmt: skip
+        logger.info("%s: %d parameters, on %s", options.model, sum(map(torch.Tensor.numel, model.parameters())), device)
+        trainer = Trainer(
+            model,
+            loader,
+            task=task,
+            validation=validation,
+            name=options.model,
+            seed=options.seed,
+            device=device,
+            multigrid=PlateauRate(out) if recipe.plateau else False,
+            optimiser=OptimiserOptions(
+                optimiser="adam", weight_decay=recipe.weight_decay, accumulate=recipe.accumulate
+            ),
+            schedule=ScheduleOptions(lr_base=recipe.rate),
+            evaluation=EvaluationOptions(test_every=recipe.validate_every),
+            checkpoints=checkpoints,
+            monitors=MonitorOptions(log_every=len(loader)),
+        )
+        trainer.fit(recipe.epochs, out, resume=options.resume, record=record)
+        result = test_split(out, draw=draw if options.pictures else None, device=device)
+        logger.info("test of epoch %d: %s", result["epoch"], _scores_text(result["scores"]))
+    return out
+
+
+def test_split(
+    run: str | Path,
+    *,
+    dataset: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    draw: Draw | None = None,
+    device: torch.device | str | None = None,
+) -> dict[str, Any]:
+    """Test a split's run on its test part, as its recipe says; leaves `test.json` and predictions/ in the folder.
+
+    Args:
+        run: folder of the split's run.
+        dataset: where the data set is now, with the same classes in the same order.
+        checkpoint: weights to test; None: those of the chosen epoch.
+        draw: called with the result.
+        device: where to compute.
+
+    Returns:
+        What `test.json` holds.
+
+    Raises:
+        FileNotFoundError: the folder holds no run of this kind, or no checkpoint.
+        ValueError: the mapping or the classes are not those of the run; names file and line.
+    """
+    run = Path(run)
+    record = read_segmentation_run(run)
+    options, recipe = _options_of(record, dataset), _recipe_of(record)
+    classes, division = record["classes"], record["split"]
+    root = Path(options.dataset)
+    if (root / "mapping.txt").is_file():
+        check_mapping(root / "mapping.txt", classes)
+    data = open_dataset(root, _part(division, "test"))
+    if data.classes != classes:
+        wrong = next((pair for pair in zip(data.classes, classes, strict=False) if pair[0] != pair[1]), ("", ""))
+        raise ValueError(
+            f"{root / 'catalog.db'}: {len(data.classes)} classes, of which {wrong[0]!r} stands where the run {run} has"
+            f" {wrong[1]!r} of {len(classes)}; use the data set that it was trained on"
+        )
+    loader = _loader(data, options, recipe, train=False)
+    model = _network(options.model, recipe, len(classes), record["feature_size"])
+    folder = CheckpointFolder(run, options.model)
+    path = Path(checkpoint) if checkpoint is not None else folder.last if options.select == "last" else folder.best
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not there; the run {run} has not got that far, go on with --resume")
+    loaded = load_weights(model, path)
+    if loaded.missing:
+        raise ValueError(f"{path} does not fill the network of {run}: {loaded}")
+    epoch = int(read_checkpoint(path)["epoch"])
+    device = torch.device(device) if device is not None else distributed.join_group()
+    background = _background(classes, options.background)
+    loss = create_loss(options.model, num_classes=len(classes))  # a task has one; a test asks it nothing
+    task = SegmentationTask(loss, recipe, background, options.seed)
+    result = task.evaluate(model.to(device), loader, device=device, thorough=True)
+    report = _report(result, record, options, epoch=epoch, background=background)
+    if distributed.is_first():
+        _write_predictions(run / "predictions", result, classes)
+        _write_json(run / "test.json", report)
+        if draw is not None:
+            title = f"{options.model}, test of {report['split']}: {_scores_text(report['scores'])}"
+            draw(run / "pictures" / "test", classes, result, title)
+    distributed.barrier()
+    return report
+
+
+def read_segmentation_run(run: str | Path) -> dict[str, Any]:
+    """What `options.json` of a split's run holds.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is of another kind of run.
+    """
+    path = Path(run) / "options.json"
+    if not path.is_file():
+        parts = ", ".join(sorted(found.parent.name for found in Path(run).glob("*/options.json")))
+        hint = f"; its splits are {parts}" if parts else ""
+        raise FileNotFoundError(f"{path}: not there, so {run} is not the folder of a split's run{hint}")
+    record: dict[str, Any] = json.loads(path.read_text())
+    if record.get("task") != "segmentation":
+        raise ValueError(f"{path}: not of a segmentation of features; `vidseg test {run}` tests it")
+    return record
+
+
+def _options_of(record: Mapping[str, Any], dataset: str | Path | None) -> SegmentationOptions:
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in record["options"].items()}
+    options = SegmentationOptions(**values)
+    return options if dataset is None else replace(options, dataset=str(dataset))
+
+
+def _recipe_of(record: Mapping[str, Any]) -> Recipe:
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in record["recipe"].items()}
+    values["network"] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in values["network"].items()
+    }
+    return Recipe(**values)
+
+
+def _names(data: VideoDataset) -> list[str]:
+    return [data.video_path(row).rpartition("/")[2] for row in range(len(data))]
+
+
+def _prepare(out: Path, folder: CheckpointFolder, record: dict[str, Any], options: SegmentationOptions) -> None:
+    """Make the folder of the run; an earlier run in it is gone on with, or replaced, only where that is wanted."""
+    path = out / "options.json"
+    if path.is_file() and options.resume:
+        known = json.loads(path.read_text())
+        mine = json.loads(json.dumps(record))
+        for group in ("options", "recipe"):
+            for key, value in mine[group].items():
+                if key not in _MAY_CHANGE and known.get(group, {}).get(key) != value:
+                    raise ValueError(
+                        f"{path}: that run has {key}={known.get(group, {}).get(key)!r}, now it is {value!r}; go on with"
+                        " what it was started with, or take another folder"
+                    )
+        if known["classes"] != mine["classes"] or known["validation_videos"] != mine["validation_videos"]:
+            raise ValueError(f"{path}: the data set has other classes or videos now; start in another folder")
+    elif not options.overwrite and (path.is_file() or folder.newest() is not None):
+        raise FileExistsError(f"{out} holds a run; go on with --resume, choose another --out, or --overwrite it")
+    elif not options.resume:
+        folder.remove_all()
+        patterns = ("test.json", "*_results_s*.csv", "validation.csv", "pictures/epoch_*", "predictions/*.txt")
+        for found in (found for pattern in patterns for found in out.glob(pattern)):
+            found.unlink()
+    out.mkdir(parents=True, exist_ok=True)
+    _write_json(path, record)
+
+
+def _append(path: Path, epoch: int, result: SegmentationEvaluation) -> None:
+    """A row of validation.csv; rows of this epoch and later ones, of a run that went on, are replaced."""
+    scores = result.scores
+    head = ["Epoch", "Acc", "Edit", *(f"F1@{100 * overlap:g}" for overlap in scores["f1"]), "CrossEntropy"]
+    row = [epoch, scores["acc"], scores["edit"], *scores["f1"].values(), result.cross_entropy]
+    earlier: list[list[str]] = []
+    if path.is_file():
+        with path.open(newline="") as file:
+            earlier = [line for line in list(csv.reader(file))[1:] if int(line[0]) < epoch]
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([head, *earlier, row])
+    temporary.replace(path)
+
+
+def _scores_text(found: Any) -> str:
+    scores = getattr(found, "scores", found)
+    f1 = ", ".join(f"F1@{100 * float(overlap):g} {value:.2f}" for overlap, value in scores["f1"].items())
+    return f"{f1}, edit {scores['edit']:.2f}, acc {scores['acc']:.2f}"
+
+
+def _report(
+    result: SegmentationEvaluation,
+    record: Mapping[str, Any],
+    options: SegmentationOptions,
+    *,
+    epoch: int,
+    background: Sequence[int],
+) -> dict[str, Any]:
+    scores = result.scores
+    overlaps = {str(overlap): value for overlap, value in scores["f1"].items()}
+    table, videos = scores["classes"], scores["videos"]
+    truth = [video.truth for video in result.videos]
+    boundaries = boundary_scores(truth, [label_boundaries(video.prediction) for video in result.videos])
+    return {
+        "task": "segmentation",
+        "model": options.model,
+        "dataset": Path(options.dataset).resolve().name,
+        "split": record["split"] or "all",
+        "epoch": epoch,
+        "select": options.select,
+        "tested": _HABIT[options.select],
+        "validation_videos": record["validation_videos"],
+        "classes": record["classes"],
+        "background": list(background),
+        "scores": {
+            "acc": scores["acc"],
+            "edit": scores["edit"],
+            "f1": overlaps,
+            "frames": scores["frames"],
+            "cross_entropy": result.cross_entropy,
+        },
+        "boundaries": dict(boundaries),
+        "class_scores": {
+            "number": table["number"],
+            "frames": table["frames"],
+            "acc": table["acc"],
+            "precision": table["precision"],
+            "iou": table["iou"],
+            "f1": {str(overlap): column for overlap, column in table["f1"].items()},
+        },
+        "videos": [
+            {
+                "name": name,
+                "acc": videos["acc"][place],
+                "edit": videos["edit"][place],
+                "f1": {str(overlap): column[place] for overlap, column in videos["f1"].items()},
+                "truth": _runs(video.truth),
+                "prediction": _runs(video.prediction),
+            }
+            for place, (name, video) in enumerate(zip(result.names, result.videos, strict=True))
+        ],
+    }
+
+
+def _runs(labels: np.ndarray) -> list[list[int]]:
+    """Run lengths: [class, frames] of each segment."""
+    cuts = [0, *(np.flatnonzero(np.diff(labels)) + 1).tolist(), len(labels)]
+    return [[int(labels[start]), stop - start] for start, stop in zip(cuts, cuts[1:], strict=False)]
+
+
+def _write_predictions(folder: Path, result: SegmentationEvaluation, classes: Sequence[str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.txt"):
+        old.unlink()
+    video: LabelledVideo
+    for name, video in zip(result.names, result.videos, strict=True):
+        write_frame_labels(folder / f"{name}-gt.txt", video.truth, list(classes))
+        write_frame_labels(folder / f"{name}-pred.txt", video.prediction, list(classes))
+
+
+def _write_json(path: Path, content: Any) -> None:
+    """Write under another name and rename: whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
