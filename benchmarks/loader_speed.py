@@ -36,9 +36,9 @@ CORES = len(os.sched_getaffinity(0))
 # the published table's shapes, and how many batches a pass has: in full, and with --quick
 SHAPES = {
     "1536x4x80x80": (4, 2),
-    "384x8x112x112": (8, 2),
-    "96x16x158x158": (16, 4),
-    "48x16x224x224": (16, 4),
+    "384x8x112x112": (8, 4),
+    "96x16x158x158": (16, 8),
+    "48x16x224x224": (16, 8),
 }
 NAMES = {name: row.what for table in (OURS, PEERS, LIMITS) for name, row in table.items()}
 PUBLISHED = "published"
