@@ -391,6 +391,8 @@ def test_clips_and_negative_samples(caplog):
     assert len(starts) > 1
     with pytest.raises(ValueError, match="background 'None' is not a class"):
         clip_rows(example(), background=["None"])
+    with pytest.raises(ValueError, match="negatives=-1"):
+        clip_rows(example(), background=["none"], negatives=-1)
     short = SegmentationLabels(["a", "b"], {"v": np.array([0, 1, 0, 1])}, {}, 15.0)
     with caplog.at_level(logging.WARNING):
         assert [row.start for row in clip_rows(short, background=[])] == [0.0, 1 / 15]

@@ -5,6 +5,7 @@ from vidseg.labels.catalog import VideoRecord, update_catalog
 from vidseg.labels.csv_labels import LabelRow, read_label_csv, write_label_csv
 from vidseg.labels.dataset import Segment, Video, VideoDataset, open_dataset
 from vidseg.labels.localisation import clip_rows, frame_labels_of, read_localisation_json, write_localisation_json
+from vidseg.labels.predictions import PairedLabels, read_predictions
 from vidseg.labels.scan import ScanReport, scan_catalog
 from vidseg.labels.segmentation import (
     FrameLabels,
@@ -16,11 +17,13 @@ from vidseg.labels.segmentation import (
     segments_from_labels,
 )
 from vidseg.labels.segmentation_files import check_mapping, read_bundle, read_frame_labels, read_mapping
+from vidseg.labels.statistics import label_statistics, pixel_statistics
 
 __all__ = [
     "FrameLabels",
     "LabelReport",
     "LabelRow",
+    "PairedLabels",
     "ScanReport",
     "Segment",
     "SegmentationLabels",
@@ -33,13 +36,16 @@ __all__ = [
     "check_mapping",
     "clip_rows",
     "frame_labels_of",
+    "label_statistics",
     "labels_from_segments",
     "open_dataset",
+    "pixel_statistics",
     "read_bundle",
     "read_frame_labels",
     "read_label_csv",
     "read_localisation_json",
     "read_mapping",
+    "read_predictions",
     "read_segmentation",
     "scan_catalog",
     "segments_from_labels",

@@ -214,7 +214,12 @@ def clip_rows(
 
     Returns:
         Rows without splits, by video and start.
+
+    Raises:
+        ValueError: a background that is no class, or a negative number of samples.
     """
+    if negatives < 0:
+        raise ValueError(f"negatives={negatives}: at least 0")
     left_out = _numbers(labels.classes, background)
     rows, gaps = [], []
     for name, values in sorted(labels.labels.items()):

@@ -17,25 +17,25 @@ _BLOCK = 32  # frames
 def _runs(labels: Integers) -> tuple[Integers, Integers]:
     """Label of each run of equal labels (N,), and where it starts (N + 1,), the length of the video last."""
     names, starts = np.empty(64, np.int64), np.empty(65, np.int64)
-    count, frame = 0, 0
-    while frame < len(labels):
+    # Unsigned, so that an index cannot count from the end; only then does the compiler make vector instructions of the
+    # blocks below, which have constant length and no branch on every frame.
+    frame, one, block, stop = np.uintp(0), np.uintp(1), np.uintp(_BLOCK), np.uintp(len(labels))
+    count = 0
+    while frame < stop:
         if count == len(names):
             names, starts = np.append(names, np.empty_like(names)), np.append(starts, np.empty(count, np.int64))
         label = labels[frame]
-        names[count], starts[count] = label, frame
-        count, frame = count + 1, frame + 1
-        # Blocks of constant length without a branch on every frame: the compiler makes vector instructions of them.
-        while frame + _BLOCK <= len(labels):
-            rest, different = labels[frame:], 0
-            for offset in range(_BLOCK):
-                different |= rest[offset] ^ label
+        names[count], starts[count] = label, np.int64(frame)
+        count, frame = count + 1, frame + one
+        while frame + block <= stop:
+            different = 0
+            for offset in range(block):
+                different |= labels[frame + offset] ^ label
             if different:
                 break
-            frame += _BLOCK
-        for other in labels[frame:]:
-            if other != label:
-                break
-            frame += 1
+            frame += block
+        while frame < stop and labels[frame] == label:
+            frame += one
     starts[count] = len(labels)
     return names[:count], starts[: count + 1]
 
