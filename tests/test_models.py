@@ -86,7 +86,7 @@ def test_published_values(name):
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-@pytest.mark.parametrize("name", ["srtg_r3d_18", "srtg_r3d_50", "srtg_r2plus1d_18", "srtg_wide_r2plus1d50_2"])
+@pytest.mark.parametrize("name", ["srtg_r3d_18", "srtg_r2plus1d_18", "srtg_wide_r2plus1d50_2"])
 def test_every_placement_trains(name, placement):
     torch.manual_seed(0)
     model = create_model(name, num_classes=3, width=0.125, placement=placement)

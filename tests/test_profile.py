@@ -14,7 +14,6 @@ from vidseg.models.profile import count_cost, input_shape, measure
 # parameters of recurrent layers.
 PUBLISHED = {
     "r3d_18": (25.31, 35.68, 0),
-    "r2plus1d_34": (40.28, 57.15, 0),
     "srtg_r3d_18": (25.32, 35.70, 11_171_840),
     "srtg_r2plus1d_18": (22.95, 32.42, 11_171_840),
     "mtnet_xs": (15.91, 22.34, None),
