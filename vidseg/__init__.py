@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from vidseg.engine import Trainer
     from vidseg.frames import FrameDatabase, FrameWriter
     from vidseg.labels import open_dataset
+    from vidseg.loaders import ClipLoader
     from vidseg.models import create_model, list_models, load_weights
 
 _HOME = {
+    "ClipLoader": "vidseg.loaders",
     "FrameDatabase": "vidseg.frames",
     "FrameWriter": "vidseg.frames",
     "Trainer": "vidseg.engine",
@@ -29,6 +31,7 @@ _HOME = {
 _PACKAGES = {"clips", "convert", "engine", "frames", "labels", "loaders", "metrics", "models", "ops", "plots"}
 
 __all__ = [
+    "ClipLoader",
     "FrameDatabase",
     "FrameWriter",
     "Trainer",

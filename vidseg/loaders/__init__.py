@@ -1,6 +1,25 @@
 """From videos to batches."""
 
+from vidseg.loaders.adapters import ClipFunction, ImgaugTransform
+from vidseg.loaders.batch import ClipBatch
+from vidseg.loaders.clip_loader import ClipLoader
 from vidseg.loaders.features import ChunkPooling, FeatureBatch, FeatureLoader
+from vidseg.loaders.output import MEAN, STD, OutputForm
 from vidseg.loaders.plain import Batch, PlainLoader
+from vidseg.loaders.stats import LoaderStats
 
-__all__ = ["Batch", "ChunkPooling", "FeatureBatch", "FeatureLoader", "PlainLoader"]
+__all__ = [
+    "MEAN",
+    "STD",
+    "Batch",
+    "ChunkPooling",
+    "ClipBatch",
+    "ClipFunction",
+    "ClipLoader",
+    "FeatureBatch",
+    "FeatureLoader",
+    "ImgaugTransform",
+    "LoaderStats",
+    "OutputForm",
+    "PlainLoader",
+]

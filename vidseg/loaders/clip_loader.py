@@ -315,10 +315,8 @@ def _make_filler(
     _check_name("backend", backend, ("native", "dali", "video"))
     if backend == "native":
         return NativeFiller(data, form, threads=threads, on_error=on_error, cache=cache, cache_bytes=cache_bytes)
-    if cache_bytes or on_error != "raise":
-        raise ValueError(
-            f"the backend {backend!r} has neither a cache nor on_error='replace'; backend='native' has both"
-        )
+    if cache_bytes:
+        raise ValueError(f"cache_bytes={cache_bytes}: only backend='native' keeps frames in memory, not {backend!r}")
     if backend == "dali":
         from vidseg.loaders.dali import DaliFiller
 
