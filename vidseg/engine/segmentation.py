@@ -193,7 +193,13 @@ class SegmentationTask:
         sums = [videos, share * videos, value.detach() * videos]
         return value, sums_of(sums, device=batch.features.device)
 
-    def evaluate(
+    def evaluate(self, model: nn.Module, loader: Iterable[Any], **options: Any) -> SegmentationEvaluation:
+        result = self.label(model, loader, **options)
+        if self.evaluated is not None and distributed.is_first():
+            self.evaluated(self._epoch, result)
+        return result
+
+    def label(
         self,
         model: nn.Module,
         loader: Iterable[Any],
@@ -228,10 +234,7 @@ class SegmentationTask:
                     found.append(_at_full_rate(batch, loader, number, labels, probabilities))
         finally:
             model.train(training)
-        result = self._scored(sorted(_of_all_ranks(found), key=lambda video: video.number), data)
-        if self.evaluated is not None and not thorough and distributed.is_first():
-            self.evaluated(self._epoch, result)
-        return result
+        return self._scored(sorted(_of_all_ranks(found), key=lambda video: video.number), data)
 
     def _scored(self, videos: list[LabelledVideo], data: Any) -> SegmentationEvaluation:
         if not videos:

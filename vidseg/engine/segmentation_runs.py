@@ -14,13 +14,12 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -35,17 +34,26 @@ from vidseg.engine.options import (
     OptimiserOptions,
     ScheduleOptions,
 )
-from vidseg.engine.segmentation import LabelledVideo, SegmentationEvaluation, SegmentationTask
+from vidseg.engine.segmentation import SegmentationEvaluation, SegmentationTask
 from vidseg.engine.segmentation_recipes import Recipe, SegmentationOptions, recipe_of
+from vidseg.engine.segmentation_results import (
+    TESTED,
+    CrossValidation,
+    append_scores,
+    scores_text,
+    summary_row,
+    test_report,
+    write_json,
+    write_predictions,
+)
 from vidseg.engine.trainer import Trainer
 from vidseg.labels import VideoDataset, open_dataset
-from vidseg.labels.segmentation_files import check_mapping, write_frame_labels
+from vidseg.labels.segmentation_files import check_mapping
 from vidseg.loaders import ChunkPooling, FeatureLoader
 from vidseg.losses import create_loss
-from vidseg.metrics import boundary_scores, label_boundaries
 from vidseg.models import create_model, load_weights
 
-__all__ = ["CrossValidation", "PlateauRate", "cross_validate", "test_split", "train_split"]
+__all__ = ["PlateauRate", "cross_validate", "read_segmentation_run", "results_folder", "test_split", "train_split"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,49 +61,6 @@ Draw = Callable[[Path, list[str], SegmentationEvaluation, str], None]
 """Draws an evaluation: file without a suffix, classes, what was found, title."""
 
 _MAY_CHANGE = {"splits", "resume", "overwrite", "out", "device", "threads", "pictures", "dataset", "epochs"}
-_HABIT = {
-    "validation": "the epoch with the best scores on a validation part of the training videos, which was not learned "
-    "from; the test split was looked at once",
-    "last": "the last epoch; the test split was looked at once",
-    "test": "THE EPOCH WITH THE BEST SCORES ON THE TEST SPLIT ITSELF, as some published results; these scores are too "
-    "high, and are not comparable with those of an epoch that was chosen without looking",
-}
-
-
-@dataclass(frozen=True)
-class CrossValidation:
-    """Scores of each split in per cent, and their means; `str()` is a table."""
-
-    model: str
-    dataset: str
-    select: str
-    splits: list[dict[str, Any]]
-    """Of each split: `split`, `epoch`, `videos`, `acc`, `edit` and `f1` by overlap."""
-
-    @property
-    def mean(self) -> dict[str, Any]:
-        """Mean over the splits of `acc`, `edit` and `f1` by overlap."""
-        overlaps = self.splits[0]["f1"]
-        return {
-            "acc": float(np.mean([row["acc"] for row in self.splits])),
-            "edit": float(np.mean([row["edit"] for row in self.splits])),
-            "f1": {overlap: float(np.mean([row["f1"][overlap] for row in self.splits])) for overlap in overlaps},
-        }
-
-    def __str__(self) -> str:
-        overlaps = list(self.splits[0]["f1"])
-        width = max(8, *(len(row["split"]) for row in self.splits))
-        head = ["epoch", "videos", *(f"F1@{100 * float(overlap):g}" for overlap in overlaps), "edit", "acc"]
-        lines = [f"{self.model} on {self.dataset}", f"{'split':{width}}" + "".join(f"{name:>8}" for name in head)]
-
-        def line(name: str, start: str, row: Mapping[str, Any]) -> str:
-            scores = [*(row["f1"][overlap] for overlap in overlaps), row["edit"], row["acc"]]
-            return f"{name:{width}}{start}" + "".join(f"{score:8.2f}" for score in scores)
-
-        lines += [line(row["split"], f"{row['epoch']:8d}{row['videos']:8d}", row) for row in self.splits]
-        if len(self.splits) > 1:
-            lines.append(line("mean", f"{'':8}{sum(row['videos'] for row in self.splits):8d}", self.mean))
-        return "\n".join([*lines, f"tested: {_HABIT[self.select]}"])
 
 
 class PlateauRate:
@@ -162,10 +127,12 @@ def cross_validate(name: str, options: SegmentationOptions, *, draw: Draw | None
         if not (options.resume and (folder / "test.json").is_file()):
             train_split(options, recipe, division, folder, draw=draw)
         results.append(json.loads((folder / "test.json").read_text()))
-        table = CrossValidation(options.model, root.resolve().name, options.select, [_row(test) for test in results])
+        table = CrossValidation(
+            options.model, root.resolve().name, options.select, [summary_row(test) for test in results]
+        )
         if distributed.is_first():
-            summary = {"task": "segmentation", **asdict(table), "mean": table.mean, "tested": _HABIT[options.select]}
-            _write_json(out / "results.json", summary)
+            summary = {"task": "segmentation", **asdict(table), "mean": table.mean, "tested": TESTED[options.select]}
+            write_json(out / "results.json", summary)
     return table
 
 
@@ -174,18 +141,6 @@ def results_folder(options: SegmentationOptions) -> Path:
     if options.out is not None:
         return Path(options.out)
     return Path("results") / Path(options.dataset).resolve().name / options.model
-
-
-def _row(test: Mapping[str, Any]) -> dict[str, Any]:
-    scores = test["scores"]
-    return {
-        "split": test["split"],
-        "epoch": test["epoch"],
-        "videos": len(test["videos"]),
-        "acc": scores["acc"],
-        "edit": scores["edit"],
-        "f1": scores["f1"],
-    }
 
 
 def _divisions(root: Path, wanted: Sequence[str]) -> list[str]:
@@ -310,13 +265,13 @@ def train_split(
     table = out / "validation.csv"
 
     def evaluated(epoch: int, result: SegmentationEvaluation) -> None:
-        _append(table, epoch, result)
+        append_scores(table, epoch, result)
         if draw is not None and options.pictures:
-            title = f"{options.model}, {division or 'held out'}, after {epoch + 1} epochs: {_scores_text(result)}"
+            title = f"{options.model}, {division or 'held out'}, after {epoch + 1} epochs: {scores_text(result)}"
             draw(out / "pictures" / f"epoch_{epoch + 1:04d}", classes, result, title)
 
     task = SegmentationTask(loss, recipe, _background(classes, options.background), options.seed, evaluated)
-    with run_log(out / "train.log", append=options.resume):
+    with _log(out / "train.log", append=options.resume):
         counts = [len(parts.learn), 0 if validation is None else len(validation.data), len(parts.test)]
         logger.info(
             "%s: %d training, %d validation and %d test videos, %d classes", division or options.dataset, *counts,
@@ -342,7 +297,7 @@ def train_split(
         )
         trainer.fit(recipe.epochs, out, resume=options.resume, record=record)
         result = test_split(out, draw=draw if options.pictures else None, device=device)
-        logger.info("test of epoch %d: %s", result["epoch"], _scores_text(result["scores"]))
+        logger.info("test of epoch %d: %s", result["epoch"], scores_text(result["scores"]))
     return out
 
 
@@ -398,13 +353,13 @@ def test_split(
     background = _background(classes, options.background)
     loss = create_loss(options.model, num_classes=len(classes))  # a task has one; a test asks it nothing
     task = SegmentationTask(loss, recipe, background, options.seed)
-    result = task.evaluate(model.to(device), loader, device=device, thorough=True)
-    report = _report(result, record, options, epoch=epoch, background=background)
+    result = task.label(model.to(device), loader, device=device, thorough=True)
+    report = test_report(result, record, options, epoch=epoch, background=background)
     if distributed.is_first():
-        _write_predictions(run / "predictions", result, classes)
-        _write_json(run / "test.json", report)
+        write_predictions(run / "predictions", result, classes)
+        write_json(run / "test.json", report)
         if draw is not None:
-            title = f"{options.model}, test of {report['split']}: {_scores_text(report['scores'])}"
+            title = f"{options.model}, test of {report['split']}: {scores_text(report['scores'])}"
             draw(run / "pictures" / "test", classes, result, title)
     distributed.barrier()
     return report
@@ -429,17 +384,29 @@ def read_segmentation_run(run: str | Path) -> dict[str, Any]:
 
 
 def _options_of(record: Mapping[str, Any], dataset: str | Path | None) -> SegmentationOptions:
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in record["options"].items()}
-    options = SegmentationOptions(**values)
+    options = SegmentationOptions(**_with_tuples(record["options"]))
     return options if dataset is None else replace(options, dataset=str(dataset))
 
 
 def _recipe_of(record: Mapping[str, Any]) -> Recipe:
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in record["recipe"].items()}
-    values["network"] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in values["network"].items()
-    }
-    return Recipe(**values)
+    values = _with_tuples(record["recipe"])
+    return Recipe(**{**values, "network": _with_tuples(values["network"])})
+
+
+def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values read from JSON, lists as the tuples that they were."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+
+
+@contextmanager
+def _log(path: Path, *, append: bool) -> Iterator[None]:
+    """The log of the run, written by the first process."""
+    if not distributed.is_first():
+        logging.getLogger("vidseg").setLevel(logging.WARNING)
+        yield
+        return
+    with run_log(path, append=append):
+        yield
 
 
 def _names(data: VideoDataset) -> list[str]:
@@ -469,103 +436,4 @@ def _prepare(out: Path, folder: CheckpointFolder, record: dict[str, Any], option
         for found in (found for pattern in patterns for found in out.glob(pattern)):
             found.unlink()
     out.mkdir(parents=True, exist_ok=True)
-    _write_json(path, record)
-
-
-def _append(path: Path, epoch: int, result: SegmentationEvaluation) -> None:
-    """A row of validation.csv; rows of this epoch and later ones, of a run that went on, are replaced."""
-    scores = result.scores
-    head = ["Epoch", "Acc", "Edit", *(f"F1@{100 * overlap:g}" for overlap in scores["f1"]), "CrossEntropy"]
-    row = [epoch, scores["acc"], scores["edit"], *scores["f1"].values(), result.cross_entropy]
-    earlier: list[list[str]] = []
-    if path.is_file():
-        with path.open(newline="") as file:
-            earlier = [line for line in list(csv.reader(file))[1:] if int(line[0]) < epoch]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([head, *earlier, row])
-    temporary.replace(path)
-
-
-def _scores_text(found: Any) -> str:
-    scores = getattr(found, "scores", found)
-    f1 = ", ".join(f"F1@{100 * float(overlap):g} {value:.2f}" for overlap, value in scores["f1"].items())
-    return f"{f1}, edit {scores['edit']:.2f}, acc {scores['acc']:.2f}"
-
-
-def _report(
-    result: SegmentationEvaluation,
-    record: Mapping[str, Any],
-    options: SegmentationOptions,
-    *,
-    epoch: int,
-    background: Sequence[int],
-) -> dict[str, Any]:
-    scores = result.scores
-    overlaps = {str(overlap): value for overlap, value in scores["f1"].items()}
-    table, videos = scores["classes"], scores["videos"]
-    truth = [video.truth for video in result.videos]
-    boundaries = boundary_scores(truth, [label_boundaries(video.prediction) for video in result.videos])
-    return {
-        "task": "segmentation",
-        "model": options.model,
-        "dataset": Path(options.dataset).resolve().name,
-        "split": record["split"] or "all",
-        "epoch": epoch,
-        "select": options.select,
-        "tested": _HABIT[options.select],
-        "validation_videos": record["validation_videos"],
-        "classes": record["classes"],
-        "background": list(background),
-        "scores": {
-            "acc": scores["acc"],
-            "edit": scores["edit"],
-            "f1": overlaps,
-            "frames": scores["frames"],
-            "cross_entropy": result.cross_entropy,
-        },
-        "boundaries": dict(boundaries),
-        "class_scores": {
-            "number": table["number"],
-            "frames": table["frames"],
-            "acc": table["acc"],
-            "precision": table["precision"],
-            "iou": table["iou"],
-            "f1": {str(overlap): column for overlap, column in table["f1"].items()},
-        },
-        "videos": [
-            {
-                "name": name,
-                "acc": videos["acc"][place],
-                "edit": videos["edit"][place],
-                "f1": {str(overlap): column[place] for overlap, column in videos["f1"].items()},
-                "truth": _runs(video.truth),
-                "prediction": _runs(video.prediction),
-            }
-            for place, (name, video) in enumerate(zip(result.names, result.videos, strict=True))
-        ],
-    }
-
-
-def _runs(labels: np.ndarray) -> list[list[int]]:
-    """Run lengths: [class, frames] of each segment."""
-    cuts = [0, *(np.flatnonzero(np.diff(labels)) + 1).tolist(), len(labels)]
-    return [[int(labels[start]), stop - start] for start, stop in zip(cuts, cuts[1:], strict=False)]
-
-
-def _write_predictions(folder: Path, result: SegmentationEvaluation, classes: Sequence[str]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.txt"):
-        old.unlink()
-    video: LabelledVideo
-    for name, video in zip(result.names, result.videos, strict=True):
-        write_frame_labels(folder / f"{name}-gt.txt", video.truth, list(classes))
-        write_frame_labels(folder / f"{name}-pred.txt", video.prediction, list(classes))
-
-
-def _write_json(path: Path, content: Any) -> None:
-    """Write under another name and rename: whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_json(path, record)
