@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidseg.clips import CentreClip, DenseClips, DenseFrames, RandomStart, SegmentSampling, SequentialClips
@@ -86,6 +86,7 @@ SAMPLINGS = [
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=repr)
+@settings(deadline=None, max_examples=50)
 @given(count=st.integers(1, 200), length=st.sampled_from([4, 8, 16]), seed=st.integers(0, 5))
 def test_frames_are_of_the_video_and_never_one_alone(sampling, count, length, seed):
     views = np.arange(sampling.views(np.array([count]), length)[0])

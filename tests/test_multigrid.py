@@ -5,7 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidseg.clips import BatchShape, Multigrid
@@ -48,6 +48,7 @@ def test_sides_apart_and_odd():
     assert phase_shape(BatchShape(4, 3, 113, 113), long=0) == BatchShape(32, 1, 80, 80)
 
 
+@settings(deadline=None)
 @given(
     clips=st.integers(1, 30_000),
     batch=st.integers(1, 40),

@@ -103,8 +103,8 @@ class RandomResizedCrop(OneView):
         # The middle, as large as the aspect allows.
         middle_height = np.where(widths < self.ratio[0] * heights, np.rint(widths / self.ratio[0]), heights)
         middle_width = np.where(widths > self.ratio[1] * heights, np.rint(heights * self.ratio[1]), widths)
-        height = np.where(found, height[rows, first], np.minimum(middle_height, heights).astype(np.int64))
-        width = np.where(found, width[rows, first], np.minimum(middle_width, widths).astype(np.int64))
+        height = np.where(found, height[rows, first], np.clip(middle_height, 1, heights).astype(np.int64))
+        width = np.where(found, width[rows, first], np.clip(middle_width, 1, widths).astype(np.int64))
         top = np.where(found, below(draws[:, -2], heights - height + 1), (heights - height) // 2)
         left = np.where(found, below(draws[:, -1], widths - width + 1), (widths - width) // 2)
         return top, left, height, width
