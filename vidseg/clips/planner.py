@@ -99,7 +99,9 @@ class ClipPlanner:
         self._constant = BatchShape(batch_size, frames, height, width)
         self._shapes = shapes
         if shapes is not None:
-            largest = max(shapes(0), key=lambda shape: shape.height * shape.width)
+            first = shapes(0)
+            _check_shapes(first, world_size if train else 1)
+            largest = max(first, key=lambda shape: shape.height * shape.width)
             frames, height, width = largest.frames, largest.height, largest.width
         intervals = (interval,) if isinstance(interval, int) else tuple(interval)
         if sampling is None or isinstance(sampling, str):
@@ -206,7 +208,7 @@ class ClipPlanner:
             wanted: Sequence[BatchShape] = [self._constant] * -(-self.samples // self._constant.clips)
         else:
             wanted = self._shapes(number)
-            _check_ranks(wanted, self.world_size if self.train else 1)
+            _check_shapes(wanted, self.world_size if self.train else 1)
         shapes: list[BatchShape] = []
         planned = 0
         for shape in wanted:
@@ -219,7 +221,7 @@ class ClipPlanner:
         return _Epoch(number, order, tuple(shapes), starts)
 
 
-def _check_ranks(shapes: Sequence[BatchShape], world_size: int) -> None:
+def _check_shapes(shapes: Sequence[BatchShape], world_size: int) -> None:
     if not shapes:
         raise ValueError("a schedule of shapes without a batch")
     for shape in shapes:
