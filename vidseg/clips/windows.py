@@ -89,7 +89,7 @@ def window_frames(
         length: frames of the video that have a picture and a label.
         sampling: "uniform" takes every R-th frame; "random" as many, drawn without replacement, in order; "linspace"
             T frames spread from the first to the last one of the window; "uniform_random" such a spread with up to
-            R - 1 frames added to each.
+            R - 1 frames added to each. Always in order.
         seed: of the draws.
         epoch: of the draws.
         video: number of the video, for the draws.
@@ -116,7 +116,7 @@ def window_frames(
     else:
         draws = uniform(seed, epoch, [sample], purpose="window frames", count=shape.frames)[0]
         spread = np.ceil(np.linspace(start, stop, shape.frames)) + np.floor(draws * shape.interval)
-        chosen = np.minimum(spread, stop - 1)
+        chosen = np.sort(np.minimum(spread, stop - 1))  # where windows are short the moves may overtake each other
     frames[: len(chosen)] = chosen
     return frames
 
