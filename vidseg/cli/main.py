@@ -21,6 +21,7 @@ COMMANDS = {
     "synth": "make videos with known actions, for trying things out",
     "train": "train a model",
     "test": "evaluate a trained model",
+    "extract-features": "features of long videos, from a trained recognition network",
     "score": "segmental scores of predicted frame labels, from files",
     "stats": "mean and deviation of a data set's frames, weights of its classes",
     "plot": "pictures: contact sheet, curves, confusion matrix, segments, labels",
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = f"; did you mean {close[0]!r}?" if close else ""
         print(f"vidseg: there is no command {name!r}{hint}\n\n{_overview()}", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"vidseg.cli.{name}")
+    module = importlib.import_module(f"vidseg.cli.{name.replace('-', '_')}")
     if hasattr(module, "prepare"):
         return run_prepared(f"vidseg {name}", words[1:], module.prepare)
     return _run(f"vidseg {name}", module.Command, words[1:])
@@ -151,7 +152,7 @@ def _start_logging() -> None:
 
 def _overview() -> str:
     lines = ["usage: vidseg COMMAND [OPTIONS]", "", "Commands:"]
-    lines += [f"  {name:9} {text}" for name, text in COMMANDS.items()]
+    lines += [f"  {name:16} {text}" for name, text in COMMANDS.items()]
     return "\n".join([*lines, "", "`vidseg COMMAND --help` shows a command's options. `vidseg --version`."])
 
 
