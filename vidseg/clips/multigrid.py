@@ -2,8 +2,8 @@
 
 Wu, Girshick, He, Feichtenhofer, Krähenbühl: "A Multigrid Method for Efficiently Training Video Models", CVPR 2020.
 Both cycles run within each epoch, as in the training of Stergiou and Poppe (arXiv 2006.08247). Their program schedules
-less than half of a data set for an epoch and changes the rate one batch early; here a pass covers the data set, and a rate
-belongs to its batch.
+less than half of a data set for an epoch and changes the rate one batch early; here a pass covers the data set, and a
+rate belongs to its batch.
 """
 
 from __future__ import annotations
