@@ -34,6 +34,12 @@ from vidseg.models import create_model, load_weights
 
 GOLDEN = json.loads((FOLDER / "training_math.json").read_text())
 
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+
 # Schedules and scores against recorded values
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from vidseg.clips.geometry import Geometry, Mirror
+from vidseg.clips.multigrid import Multigrid
+from vidseg.clips.named_geometry import named_geometry
+from vidseg.clips.sampling import DenseClips
 from vidseg.engine.options import DataOptions
 from vidseg.labels import VideoDataset, open_dataset
-from vidseg.loaders import PlainLoader
+from vidseg.loaders import ClipLoader
 
-__all__ = ["choose_splits", "labelled", "make_loader"]
+__all__ = ["choose_splits", "labelled", "make_loader", "make_multigrid"]
 
 _HELD_OUT = 0.2
+_TRAIN_SPLITS = ("train", "split1/train")
+_TEST_SPLITS = ("val", "test", "split1/test")
 
 
 def choose_splits(options: DataOptions, *, seed: int) -> tuple[VideoDataset, VideoDataset]:
@@ -22,8 +26,8 @@ def choose_splits(options: DataOptions, *, seed: int) -> tuple[VideoDataset, Vid
     if not options.dataset:
         raise ValueError("dataset: name the folder of the data set, as `vidseg convert` leaves it")
     known = open_dataset(options.dataset).splits
-    train_name = options.train_split or ("train" if "train" in known else None)
-    test_name = options.test_split or next((name for name in ("val", "test") if name in known), None)
+    train_name = options.train_split or next((name for name in _TRAIN_SPLITS if name in known), None)
+    test_name = options.test_split or next((name for name in _TEST_SPLITS if name in known), None)
     train = labelled(open_dataset(options.dataset, train_name))
     if options.num_classes is not None and train.num_classes != options.num_classes:
         raise ValueError(
@@ -47,15 +51,73 @@ def labelled(data: VideoDataset) -> VideoDataset:
     return found
 
 
-def make_loader(data: VideoDataset, options: DataOptions, *, seed: int, train: bool) -> Any:
-    """Batches of the data set as the options say."""
-    return PlainLoader(
+def make_loader(
+    data: VideoDataset,
+    options: DataOptions,
+    *,
+    seed: int,
+    train: bool,
+    multigrid: Multigrid | None = None,
+    clips: int = 1,
+    crops: int = 1,
+) -> ClipLoader:
+    """Batches of the data set as the options say.
+
+    Args:
+        data: videos with classes.
+        options: of the clips.
+        seed: of all draws.
+        train: at random; else central clips.
+        multigrid: schedule of shapes, for training.
+        clips: views in time of each video, for testing.
+        crops: views in space of each clip, for testing: 1, 3, 5 or 10.
+
+    Raises:
+        ValueError: options that do not go together.
+    """
+    interval = options.train_frame_interval if train else options.val_frame_interval
+    return ClipLoader(
         data,
         frames=options.clip_length,
-        interval=options.train_frame_interval[0] if train else options.val_frame_interval[0],
+        interval=interval,
         size=options.clip_size,
         batch_size=options.batch_size,
-        train=train,
         seed=seed,
+        train=train,
+        sampling=DenseClips(clips, interval=interval[0]) if clips > 1 else None,
+        geometry=_geometry(options, train=train, crops=crops),
+        augment=options.augment if train else None,
+        shapes=None if multigrid is None else multigrid.shapes,
+        colour=options.colour,
+        backend=options.backend,
         threads=options.threads,
+        cache_bytes=options.cache_bytes if train else 0,
     )
+
+
+def make_multigrid(data: VideoDataset, options: DataOptions, *, long_cycles: bool, short_cycles: bool) -> Multigrid:
+    """The multigrid schedule of a data set's training clips."""
+    return Multigrid(
+        clips=len(data),
+        batch_size=options.batch_size,
+        frames=options.clip_length,
+        size=options.clip_size,
+        long_cycles=long_cycles,
+        short_cycles=short_cycles,
+    )
+
+
+def _geometry(options: DataOptions, *, train: bool, crops: int) -> Geometry:
+    """Which part of the frames is seen."""
+    if crops > 1:
+        if crops not in _CROPS:
+            raise ValueError(f"crops={crops}: {', '.join(map(str, _CROPS))} crops of a frame are known")
+        return named_geometry(_CROPS[crops], size=(options.clip_size, options.clip_size), train=False)
+    name = options.geometry if train else options.val_geometry
+    geometry = named_geometry(name, size=(options.clip_size, options.clip_size), train=train)
+    if options.mirror:
+        return geometry
+    return Geometry(tuple(step for step in geometry.steps if not isinstance(step, Mirror)))
+
+
+_CROPS = {1: "centre", 3: "three_crops", 5: "five_crops", 10: "ten_crops"}

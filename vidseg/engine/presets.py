@@ -54,6 +54,8 @@ PRESETS = {
             "end_epoch": 120,
             "model_dir": "results/HACS",
             "augment": "hacs",
+            "geometry": "hacs",
+            "val_geometry": "hacs",
         },
     ),
     **{
@@ -71,6 +73,8 @@ PRESETS = {
                 "end_epoch": 130,
                 "model_dir": f"results/KINETICS-{variant}",
                 "augment": "kinetics",
+                "geometry": "kinetics",
+                "val_geometry": "kinetics",
             },
         )
         for variant in (200, 400, 600, 700)
@@ -88,11 +92,22 @@ PRESETS = {
             "end_epoch": 110,
             "model_dir": "exps/models",
             "augment": "moments",
+            "geometry": "moments",
+            "val_geometry": "moments",
         },
     ),
-    "ucf101": Preset("UCF-101", 101, "ucf101_split1", {**_SMALL, "augment": "ucf101"}),
-    "hmdb51": Preset("HMDB-51", 51, "hmdb_split1", {**_SMALL, "augment": "hmdb51"}),
-    "diving48": Preset("Diving-48", 48, "diving48", {**_SMALL, "augment": "diving48"}),
+    "ucf101": Preset(
+        "UCF-101", 101, "ucf101_split1", {**_SMALL, "augment": "ucf101", "geometry": "ucf101", "val_geometry": "ucf101"}
+    ),
+    "hmdb51": Preset(
+        "HMDB-51", 51, "hmdb_split1", {**_SMALL, "augment": "hmdb51", "geometry": "hmdb51", "val_geometry": "hmdb51"}
+    ),
+    "diving48": Preset(
+        "Diving-48",
+        48,
+        "diving48",
+        {**_SMALL, "augment": "diving48", "geometry": "diving48", "val_geometry": "diving48"},
+    ),
     "synth": Preset(
         "moving shapes",
         None,
@@ -102,6 +117,8 @@ PRESETS = {
             "width": 0.25,
             "placement": "mid",
             "clip_size": 64,
+            "geometry": "short_side",
+            "mirror": False,
             "train_frame_interval": (2,),
             "batch_size": 16,
             "schedule": "cosine",

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidseg.clips.mixing import draw_mixup, mix_clips, mix_targets
+from vidseg.engine.distributed import rank
 from vidseg.engine.evaluation import Evaluation, evaluate
 from vidseg.engine.task import Position, sums_of
 from vidseg.metrics import top_k_hits
@@ -23,7 +25,7 @@ class RecognitionTask:
         label_smoothing: epsilon in [0, 1): the target is 1 - epsilon on the true class, and epsilon spread evenly over
             all K classes (Szegedy et al., CVPR 2016).
         mixup: alpha of the Beta distribution from which each batch's mixing weight is drawn (Zhang et al., ICLR 2018);
-            0 mixes nothing.
+            0 mixes nothing. Accuracies of training are then against each clip's own class.
     """
 
     columns: tuple[str, ...] = ("Top1", "Top5", "Loss")
@@ -51,8 +53,18 @@ class RecognitionTask:
 
     def step(self, model: nn.Module, batch: Any, position: Position) -> tuple[Tensor, Tensor]:
         frames, labels = batch.frames, batch.labels
+        mixing = None
+        if self.mixup:
+            mixing = draw_mixup(
+                position.seed, position.epoch, position.batch, clips=len(labels), alpha=self.mixup, rank=rank()
+            )
+            frames = mix_clips(frames, mixing)
         logits = model(frames).float()
-        losses = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
+        if mixing is None:
+            losses = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
+        else:
+            targets = mix_targets(labels, mixing, logits.shape[1], smoothing=self.label_smoothing)
+            losses = F.cross_entropy(logits, targets.to(logits.device), reduction="none")
         valid = getattr(batch, "valid", None)
         weights = torch.ones_like(losses) if valid is None else valid.to(losses.dtype)
         # Over all rows, padding included: every process divides by the same number, so every clip weighs alike.

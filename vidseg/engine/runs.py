@@ -18,7 +18,7 @@ from torch import nn
 import vidseg
 from vidseg.engine import distributed
 from vidseg.engine.checkpoints import CheckpointFolder
-from vidseg.engine.data import choose_splits, make_loader
+from vidseg.engine.data import choose_splits, make_loader, make_multigrid
 from vidseg.engine.monitors import run_log
 from vidseg.engine.options import NetworkOptions, TrainOptions, flat_options, options_from
 from vidseg.engine.trainer import Trainer
@@ -40,7 +40,11 @@ def train_run(options: TrainOptions) -> Path:
     run, seed = options.session, options.session.random_seed
     device = _device(options.devices.gpus)
     train, held_out = choose_splits(options.data, seed=seed)
-    loader = make_loader(train, options.data, seed=seed, train=True)
+    multigrid = None
+    if options.schedule.long_cycles or options.schedule.short_cycles:
+        cycles = {"long_cycles": options.schedule.long_cycles, "short_cycles": options.schedule.short_cycles}
+        multigrid = make_multigrid(train, options.data, **cycles)
+    loader = make_loader(train, options.data, seed=seed, train=True, multigrid=multigrid)
     validation = make_loader(held_out, options.data, seed=seed, train=False)
     torch.manual_seed(seed)
     model = build_network(options.network, train.num_classes)
@@ -70,6 +74,7 @@ def train_run(options: TrainOptions) -> Path:
             loader,
             validation=validation,
             opt_level=options.devices.opt_level or ("O0" if device.type == "cpu" else "O1"),
+            multigrid=multigrid,
             name=options.network.network,
             seed=seed,
             device=device,

@@ -88,7 +88,7 @@ def test_run(
         dataset: another data set than the run's, with the same classes.
         split: another split than the run's held-out videos.
         clips: clips of each video, spread over its length; 1 is the central one.
-        crops: crops of each clip: 1 (centre), 3 or 5.
+        crops: crops of each clip: 1 (as in the run's evaluation), 3, 5 or 10.
         fuse: how the views of a video become one: mean of their probabilities, or of their logits.
 
     Raises:
@@ -112,7 +112,8 @@ def test_run(
     if loaded.missing:
         raise ValueError(f"{path} does not fill the network of {run}: {loaded}")
     device = distributed.join_group()
-    loader = make_loader(data, options.data, seed=options.session.random_seed, train=False)
+    seed = options.session.random_seed
+    loader = make_loader(data, options.data, seed=seed, train=False, clips=clips, crops=crops)
     result = evaluate(model.to(device), loader, device=device, fuse=fuse)
     report = _report(result, data, str(path), views=clips * crops)
     (run / "test.json").write_text(json.dumps(asdict(report), indent=1) + "\n")

@@ -44,6 +44,7 @@ from vidseg.engine.precision import ApexPrecision, make_precision
 from vidseg.engine.recognition import RecognitionTask
 from vidseg.engine.schedules import Schedule
 from vidseg.engine.task import Position, Result, Task, means
+from vidseg.models import prepare
 
 __all__ = ["Trainer"]
 
@@ -138,6 +139,12 @@ class Trainer:
         self.model = model.to(self.device)
         if devices.sync_bn:
             distributed.synchronise_norms(self.model)
+        prepare(
+            self.model,
+            channels_last=devices.channels_last,
+            compile=devices.compile,
+            checkpointing=devices.recompute,
+        )
         groups = parameter_groups(
             self.model,
             weight_decay=self.optimiser_options.weight_decay,
@@ -273,7 +280,7 @@ class Trainer:
         torch.manual_seed(int(uniform(position.seed, position.epoch, [number], purpose="dropout")[0, 0] * 2**53))
         self._speed.start()
         with self._explained(position, batch):
-            batch = batch.to(self.device)
+            batch = batch.to(self.device, non_blocking=True)
             with nullcontext() if final else distributed.without_exchange(self._wrapped):
                 with self.precision.forward():
                     loss, sums = self.task.step(self._wrapped, batch, position)

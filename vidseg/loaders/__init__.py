@@ -5,13 +5,11 @@ from vidseg.loaders.batch import ClipBatch
 from vidseg.loaders.clip_loader import ClipLoader
 from vidseg.loaders.features import ChunkPooling, FeatureBatch, FeatureLoader
 from vidseg.loaders.output import MEAN, STD, OutputForm
-from vidseg.loaders.plain import Batch, PlainLoader
 from vidseg.loaders.stats import LoaderStats
 
 __all__ = [
     "MEAN",
     "STD",
-    "Batch",
     "ChunkPooling",
     "ClipBatch",
     "ClipFunction",
@@ -21,5 +19,4 @@ __all__ = [
     "ImgaugTransform",
     "LoaderStats",
     "OutputForm",
-    "PlainLoader",
 ]

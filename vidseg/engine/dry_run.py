@@ -1,0 +1,113 @@
+"""The schedule of a run before it starts: shapes of batches and learning rates, epoch by epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from vidseg.clips import BatchShape
+from vidseg.engine.monitors import scientific
+from vidseg.engine.schedules import Schedule
+
+__all__ = ["Planned", "PlannedBatch", "plan_run"]
+
+
+@dataclass(frozen=True)
+class PlannedBatch:
+    """One batch of the schedule: its shape over all processes and its learning rate."""
+
+    epoch: int
+    shape: BatchShape
+    rate: float
+
+
+@dataclass(frozen=True)
+class Planned:
+    """All batches of a run; `str()` is a table."""
+
+    batches: tuple[PlannedBatch, ...]
+    videos: int
+    """Clips that a pass over the data set has."""
+
+    def epoch(self, number: int) -> list[PlannedBatch]:
+        """The batches of one epoch."""
+        return [batch for batch in self.batches if batch.epoch == number]
+
+    def __str__(self) -> str:
+        lines = [f"{'epochs':>9}  {'batches':>7}  {'clips':>6}  {'shape (B, T, H, W)':24}  rate"]
+        epochs = range(self.batches[-1].epoch + 1)
+        summaries = [_summary(self.epoch(number)) for number in epochs]
+        first = 0
+        for number in epochs:
+            if number + 1 < len(summaries) and _alike(summaries[number + 1], summaries[number]):
+                continue
+            span = f"{first}" if first == number else f"{first}-{number}"
+            for (shape, low, high), count in _merged(summaries[first : number + 1]).items():
+                rate = (
+                    scientific(low) if scientific(low) == scientific(high) else f"{scientific(high)}..{scientific(low)}"
+                )
+                size = f"{shape.clips:5d}, {shape.frames}, {shape.height}, {shape.width}"
+                lines.append(f"{span:>9}  {count:7d}  {count * shape.clips:6d}  {size:24}  {rate}")
+                span = ""
+            first = number + 1
+        clips = sum(batch.shape.clips for batch in self.epoch(0))
+        lines.append(
+            f"{len(self.batches)} batches in {len(epochs)} epochs; an epoch has {clips} of {self.videos} clips "
+            f"({clips / self.videos:.1%})"
+        )
+        return "\n".join(lines)
+
+
+Summary = dict[BatchShape, tuple[int, float, float]]
+
+
+def plan_run(loader: Any, schedule: Schedule, *, epochs: int, multigrid: Any = None) -> Planned:
+    """What `Trainer.fit` would do with a `ClipLoader`; nothing is decoded or computed.
+
+    Args:
+        loader: of the run, with its shapes.
+        schedule: learning rate.
+        epochs: of the run.
+        multigrid: schedule of shapes whose `lr_factor` multiplies the rate, or None.
+    """
+    planned = []
+    for epoch in range(epochs):
+        count = loader.planner.batches(epoch)
+        for index in range(count):
+            own, ranks = loader.planner.shape(epoch, index), loader.planner.world_size
+            shape = BatchShape(own.clips * ranks, own.frames, own.height, own.width)
+            rate = schedule.rate(epoch + index / count)
+            if multigrid is not None:
+                rate *= multigrid.lr_factor(epoch, index)
+            planned.append(PlannedBatch(epoch, shape, rate))
+    return Planned(tuple(planned), loader.planner.samples)
+
+
+def _summary(batches: list[PlannedBatch]) -> Summary:
+    """Shape -> number of batches, lowest and highest rate."""
+    found: Summary = {}
+    for batch in batches:
+        count, low, high = found.get(batch.shape, (0, batch.rate, batch.rate))
+        found[batch.shape] = (count + 1, min(low, batch.rate), max(high, batch.rate))
+    return found
+
+
+def _alike(one: Summary, other: Summary) -> bool:
+    """Equal shapes, and equal rates unless they change within an epoch as well."""
+    if one.keys() != other.keys():
+        return False
+    changing = any(scientific(low) != scientific(high) for _, low, high in one.values())
+    same_rates = all(scientific(one[shape][2]) == scientific(other[shape][2]) for shape in one)
+    return changing or same_rates
+
+
+def _merged(summaries: list[Summary]) -> dict[tuple[BatchShape, float, float], int]:
+    """Rows for epochs that are alike: batches of one epoch, rates over all of them."""
+    return {
+        (
+            shape,
+            min(summary[shape][1] for summary in summaries),
+            max(summary[shape][2] for summary in summaries),
+        ): count
+        for shape, (count, _, _) in summaries[0].items()
+    }
