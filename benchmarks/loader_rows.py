@@ -11,11 +11,11 @@ import torch
 from loader_peers import Job, load
 from torch import Tensor
 
+from vidseg import ClipLoader
 from vidseg.clips import BatchPlan, BatchShape
 from vidseg.clips.planner import ClipPlanner
 from vidseg.frames.native import operators
 from vidseg.labels import VideoDataset
-from vidseg.loaders.clip_loader import ClipLoader
 
 __all__ = ["LIMITS", "OURS", "make_plans", "some_videos"]
 
@@ -86,7 +86,9 @@ def _over_clips(job: Job, work: Callable[[str, Tensor], Tensor]) -> Iterator[Ten
 
     with ThreadPoolExecutor(job.workers) as pool:
         for plan in job.plans:
-            yield list(pool.map(clip, [(plan, row) for row in range(len(plan))]))[-1]
+            for result in pool.map(clip, [(plan, row) for row in range(len(plan))]):
+                last = result  # and the others are dropped
+            yield last
 
 
 def _decode(job: Job) -> Iterator[Tensor]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from vidseg import ClipLoader
 from vidseg.clips import BatchPlan, ColourPlan
 from vidseg.clips.colour import colour_code
 from vidseg.frames import FrameDatabaseError, FrameWriter, encode_rgb
@@ -218,6 +219,15 @@ def test_a_cancelled_batch_leaves_nothing_behind(fillers):
     fillers[0].fill(plan, torch.ones(1, dtype=torch.uint8))
     (frames, _), (expected, _) = (filler.fill(plan) for filler in fillers)
     assert max(distances(frames, expected)) < TOLERANCE
+
+
+def test_the_clip_loader_has_the_same_batches_with_either_backend(data):
+    options = {"frames": 3, "size": (40, 48), "batch_size": 2, "seed": 5, "dtype": torch.uint8}
+    batches = {name: list(ClipLoader(data, backend=name, **options)) for name in ("dali", "native")}
+    assert len(batches["dali"]) == 2
+    for one, other in zip(batches["dali"], batches["native"], strict=True):
+        assert one.plan == other.plan and torch.equal(one.labels, other.labels) and one.replaced == 0
+        assert max(distances(one.frames.cpu(), other.frames)) < TOLERANCE
 
 
 def test_without_dali_the_error_says_what_to_install(root, monkeypatch):
