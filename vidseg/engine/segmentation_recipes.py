@@ -192,6 +192,8 @@ class SegmentationOptions:
     """Folder of <video>.npy, in the data set's folder or anywhere."""
     layout: Literal["DL", "LD"] = "DL"
     """DL: a column a frame; LD: a row a frame."""
+    labels_per_column: int = 1
+    """Frame labels for each column, where features were extracted with a stride."""
     length_tolerance: int = 0
     """Columns that a video may have more or fewer than labels; the longer side is cut."""
     seed: int = 1
@@ -212,6 +214,11 @@ class SegmentationOptions:
     def __post_init__(self) -> None:
         if not 0 < self.validation_share < 1:
             raise ValueError(f"validation_share={self.validation_share} is not between 0 and 1")
+        if self.labels_per_column < 1 or self.length_tolerance < 0:
+            raise ValueError(
+                f"labels_per_column={self.labels_per_column} must be at least 1, length_tolerance="
+                f"{self.length_tolerance} at least 0"
+            )
         if self.select not in ("validation", "last", "test"):
             raise ValueError(f"select={self.select!r} is neither validation, last nor test")
         if self.resume and self.overwrite:

@@ -198,6 +198,7 @@ def _loader(data: VideoDataset, options: SegmentationOptions, recipe: Recipe, *,
     common: dict[str, Any] = {
         "features": options.features,
         "layout": options.layout,
+        "labels_per_column": options.labels_per_column,
         "length_tolerance": options.length_tolerance,
         "seed": options.seed,
         "threads": options.threads,
@@ -245,7 +246,8 @@ def train_split(
     classes = parts.learn.classes
     torch.manual_seed(options.seed)
     model = _network(options.model, recipe, len(classes), loader.feature_size)
-    sequences = [torch.from_numpy(loader.labels[row][:: recipe.sample_rate]) for row in range(len(parts.learn))]
+    step = recipe.sample_rate * options.labels_per_column
+    sequences = [torch.from_numpy(loader.labels[row][::step]) for row in range(len(parts.learn))]
     loss = create_loss(options.model, num_classes=len(classes), label_sequences=sequences, **recipe.loss)
     record: dict[str, Any] = {
         "task": "segmentation",
