@@ -115,7 +115,7 @@ class MultiScaleCrop(OneView):
     """One of some sizes at one of 13 fixed places (TSN: Wang et al., ECCV 2016).
 
     Attributes:
-        size: what the crops are resized to, as in `CentreCrop`; a side within 3 pixels of it becomes equal to it.
+        size: as in `CentreCrop`; a side of a crop that differs from it by less than 3 pixels becomes equal to it.
         scales: of the frame's shorter side.
         distortion: how many places in `scales` height and width may be apart.
     """
@@ -123,6 +123,13 @@ class MultiScaleCrop(OneView):
     size: Size = None
     scales: tuple[float, ...] = (1, 0.875, 0.75, 0.66)
     distortion: int = 1
+
+    PLACES: ClassVar[tuple[tuple[int, int], ...]] = (
+        *((0, 0), (0, 4), (4, 0), (4, 4), (2, 2)),
+        *((2, 0), (2, 4), (4, 2), (0, 2)),
+        *((1, 1), (1, 3), (3, 1), (3, 3)),
+    )
+    """Down and to the right, in quarters of what the crop leaves free."""
 
     def __post_init__(self) -> None:
         check_size(self, self.size)
@@ -133,22 +140,15 @@ class MultiScaleCrop(OneView):
         """See `Step.apply`."""
         draws, rows = canvas.draw(2), np.arange(len(canvas.heights))
         heights, widths = self.sizes(canvas)
-        pair = below(draws[:, 0], heights.shape[1])
-        height, width = heights[rows, pair], widths[rows, pair]
+        chosen = below(draws[:, 0], heights.shape[1])
+        height, width = heights[rows, chosen], widths[rows, chosen]
         down, across = np.array(self.PLACES).T[:, below(draws[:, 1], len(self.PLACES))]
         return _crop(down * ((canvas.heights - height) // 4), across * ((canvas.widths - width) // 4), height, width)
-
-    PLACES: ClassVar[tuple[tuple[int, int], ...]] = (
-        *((0, 0), (0, 4), (4, 0), (4, 4), (2, 2)),
-        *((2, 0), (2, 4), (4, 2), (0, 2)),
-        *((1, 1), (1, 3), (3, 1), (3, 3)),
-    )
-    """Down and to the right, in quarters of what the crop leaves free."""
 
     def sizes(self, canvas: Canvas) -> tuple[Integers, Integers]:
         """Heights and widths (B, number of pairs) that may be drawn."""
         base = np.minimum(canvas.heights, canvas.widths)[:, None]
-        sides = (base * np.array(self.scales)).astype(np.int64)
+        sides = np.maximum((base * np.array(self.scales)).astype(np.int64), 1)
         height, width = canvas.output if self.size is None else pair(self.size)
         pairs = np.array(
             [
