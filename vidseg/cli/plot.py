@@ -237,6 +237,23 @@ class Labels:
         return 0
 
 
+@dataclass(frozen=True)
+class Report:
+    """Write a run of a segmentation program as one HTML page: scores, curves, bars of every video, worst first."""
+
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Folder of a cross-validation that a program of train/ left, or of one of its splits."""
+    out: Path | None = None
+    """Page to write; default: RUN/report.html."""
+
+    def run(self) -> int:
+        """Write, and print the page's path."""
+        from vidseg.plots.report import write_report
+
+        print(write_report(self.run_folder, self.out or self.run_folder / "report.html"))
+        return 0
+
+
 def _title(run: Path) -> str:
     """What the run trained on what, or the name of its folder where its options are not recorded."""
     import json
@@ -254,4 +271,5 @@ Command = (
     | Annotated[Segments, tyro.conf.subcommand("segments")]
     | Annotated[Errors, tyro.conf.subcommand("errors")]
     | Annotated[Labels, tyro.conf.subcommand("labels")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
 )
