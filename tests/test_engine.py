@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from vidseg.cli.main import main
+from vidseg.clips import BatchShape
+from vidseg.clips.multigrid import Multigrid
 from vidseg.engine import (
     CheckpointOptions,
     EvaluationOptions,
@@ -24,11 +26,13 @@ from vidseg.engine import (
     Trainer,
     evaluate,
 )
+from vidseg.engine.dry_run import plan_run
 from vidseg.engine.optimisers import classifier_names, parameter_groups
 from vidseg.engine.precise_norm import renew_statistics
 from vidseg.engine.schedules import cosine_rate, step_rate
 from vidseg.engine.task import Position
 from vidseg.labels import open_dataset
+from vidseg.loaders import ClipLoader
 from vidseg.metrics import class_accuracies, confusion_matrix, fuse_views, mean_class_accuracy, top_k_hits
 from vidseg.models import create_model, load_weights
 
@@ -576,3 +580,79 @@ def test_wrong_use_is_answered_in_words(root, run, tmp_path, capsys, monkeypatch
     assert main(["list", "models", "srtg_r3d_?8"]) == 0
     assert capsys.readouterr().out == "srtg_r3d_18\n"
     assert main(["list", "models", "nothing"]) == 1
+
+
+# Multigrid
+
+
+def test_multigrid_changes_shapes_and_rates_together(root, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "vidseg")
+    data = open_dataset(root)  # 32 videos
+    loader = ClipLoader(data, frames=8, interval=1, size=32, batch_size=1, seed=3, threads=1)
+    model = nn.Sequential(nn.AdaptiveAvgPool3d(2), nn.Flatten(), nn.Linear(24, 8))
+    Trainer(model, loader, multigrid=True, schedule=ScheduleOptions(lr_base=0.08, lr_steps=(1,))).fit(2, tmp_path)
+    lines = [record.getMessage() for record in caplog.records if "Batch [" in record.getMessage()]
+    found = [re.search(r"batch_size = \(\s*(\d+),3,(\d+),(\d+),\d+\), lr = (\S+),", line).groups() for line in lines]
+    found = [(int(clips), int(frames), int(size), float(rate)) for clips, frames, size, rate in found]
+    expected = Multigrid(32, 1, 8, 32)
+    shapes = [(shape.clips, shape.frames, shape.height) for shape in expected.shapes(0)]
+    assert [row[:3] for row in found] == shapes * 2 and len(set(shapes)) > 3
+    for (clips, frames, size, rate), (long, _) in zip(found, expected.phases * 2, strict=True):
+        assert (clips, frames, size) in {(s.clips, s.frames, s.height) for s in expected.shapes(0)}
+        assert rate in (pytest.approx(0.08 / 2**long), pytest.approx(0.008 / 2**long))
+    half = len(found) // 2
+    assert [row[3] for row in found[half:]] == pytest.approx([row[3] / 10 for row in found[:half]])
+    # a pass over the data set
+    assert sum(shape[0] for shape in shapes) == 32
+
+
+def test_one_cycle_alone_and_none(root, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "vidseg")
+    model = nn.Sequential(nn.AdaptiveAvgPool3d(2), nn.Flatten(), nn.Linear(24, 8))
+    for cycles in ({"long_cycles": False}, {"short_cycles": False}):
+        grid = Multigrid(32, 1, 8, 32, **cycles)
+        loader = ClipLoader(open_dataset(root), interval=1, threads=1, shapes=grid.shapes)
+        caplog.clear()
+        Trainer(model, loader, multigrid=grid, schedule=constant(0.08)).fit(1, tmp_path)
+        lines = [record.getMessage() for record in caplog.records if "Batch [" in record.getMessage()]
+        rates = {float(re.search(r"lr = (\S+),", line)[1]) for line in lines}
+        assert rates == ({0.08} if "long_cycles" in cycles else {0.08, 0.04, 0.02, 0.01})
+
+
+def test_the_plan_of_a_run_is_what_it_does(root, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "vidseg")
+    grid = Multigrid(32, 1, 8, 32)
+    loader = ClipLoader(open_dataset(root), interval=1, threads=1, shapes=grid.shapes)
+    options = ScheduleOptions(lr_base=0.08, lr_steps=(2,))
+    planned = plan_run(loader, Schedule(options, 3), epochs=3, multigrid=grid)
+    model = nn.Sequential(nn.AdaptiveAvgPool3d(2), nn.Flatten(), nn.Linear(24, 8))
+    Trainer(model, loader, multigrid=grid, schedule=options).fit(3, tmp_path)
+    lines = [record.getMessage() for record in caplog.records if "Batch [" in record.getMessage()]
+    found = [float(re.search(r"lr = (\S+),", line)[1]) for line in lines]
+    assert [batch.rate for batch in planned.batches] == pytest.approx(found, rel=1e-2)
+    clips = [int(re.search(r"batch_size = \(\s*(\d+),", line)[1]) for line in lines]
+    assert [batch.shape.clips for batch in planned.batches] == clips
+    table = str(planned)
+    assert re.search(r"^ +0-1 +\d+ +\d+ +8, 2, 22, 22 +8\.00e-2$", table, re.M)
+    assert re.search(r"^ +2 +\d+ +\d+ +8, 2, 22, 22 +8\.00e-3$", table, re.M)
+    assert table.endswith("an epoch has 32 of 32 clips (100.0%)")
+
+
+def test_the_plan_of_a_cosine_run():
+    class Planner:
+        samples, world_size = 20, 2
+        base = BatchShape(4, 8, 32, 32)
+
+        def batches(self, epoch):
+            return 2
+
+        def shape(self, epoch, index):
+            return self.base
+
+    class Loader:
+        planner = Planner()
+
+    planned = plan_run(Loader(), Schedule(ScheduleOptions(lr_base=1.0, schedule="cosine"), 4), epochs=4)
+    lines = str(planned).splitlines()
+    assert len(lines) == 3 and lines[1].split() == "0-3 2 16 8, 8, 32, 32 1.00e+0..3.81e-2".split()
+    assert lines[2] == "8 batches in 4 epochs; an epoch has 16 of 20 clips (80.0%)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import sys
 from dataclasses import dataclass, fields
@@ -32,10 +33,19 @@ class Command(TrainOptions):
     """YAML or JSON file of options by name, or the options.json of a run; flags count more than it."""
 
     def run(self) -> int:
-        """Train, and print the folder of the run."""
+        """Train, and print the folder of the run; or only say what would be done."""
+        options = self.options()
+        if options.session.dry_run:
+            return _dry_run(options)
         from vidseg.engine import train_run
+        from vidseg.engine.launch import launch_processes
 
-        print(train_run(self.options()))
+        status = launch_processes(options.devices.gpus)
+        if status is not None:
+            return status
+        folder = train_run(options)
+        if os.environ.get("RANK", "0") == "0":
+            print(folder)
         return 0
 
     def options(self) -> TrainOptions:
@@ -59,6 +69,20 @@ class KineticsCommand(Command):
         if options.session.model_dir == assumed["model_dir"]:
             chosen["model_dir"] = PRESETS[f"kinetics{self.variant}"].options["model_dir"]
         return options_from(chosen, defaults=options)
+
+
+def _dry_run(options: TrainOptions) -> int:
+    """Print the schedule as a table and draw it."""
+    from vidseg.engine.runs import plan_of
+    from vidseg.plots import plot_schedule
+
+    planned = plan_of(options)
+    print(planned)
+    shapes = [(b.shape.clips, b.shape.frames, b.shape.height, b.shape.width) for b in planned.epoch(0)]
+    out = Path(options.session.out or ".") / "schedule.png"
+    title = f"{options.network.network} on {Path(options.data.dataset).resolve().name}"
+    print(plot_schedule(shapes, [batch.rate for batch in planned.batches], out, title=title))
+    return 0
 
 
 def prepare(words: list[str], name: str | None = None) -> tuple[str, type[Command], Command, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -123,6 +124,17 @@ class ClipPlanner:
             f"ClipPlanner({self.data!r}, {self.samples} clips, {self.sampling!r}, {self.geometry!r},"
             f" augment={self.augment!r}, seed={self.seed}, train={self.train}, rank {self.rank} of {self.world_size})"
         )
+
+    @property
+    def base(self) -> BatchShape:
+        """Shape of the batches that frames, size and batch_size make, over all ranks."""
+        return self._constant
+
+    def with_shapes(self, shapes: Shapes) -> ClipPlanner:
+        """The same planner with another schedule of shapes, whose largest sides are those of `base`."""
+        other = copy.copy(self)
+        other._shapes, other._epochs = shapes, ()
+        return other
 
     def batches(self, epoch: int) -> int:
         """Number of batches of an epoch, the same for all ranks."""

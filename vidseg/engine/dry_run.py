@@ -14,11 +14,12 @@ __all__ = ["Planned", "PlannedBatch", "plan_run"]
 
 @dataclass(frozen=True)
 class PlannedBatch:
-    """One batch of the schedule: its shape over all processes and its learning rate."""
+    """One batch of the schedule: its shape over all processes, its learning rate, and multigrid's part in that."""
 
     epoch: int
     shape: BatchShape
     rate: float
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Planned:
             if number + 1 < len(summaries) and _alike(summaries[number + 1], summaries[number]):
                 continue
             span = f"{first}" if first == number else f"{first}-{number}"
-            for (shape, low, high), count in _merged(summaries[first : number + 1]).items():
+            for shape, count, low, high in _merged(summaries[first : number + 1]):
                 rate = (
                     scientific(low) if scientific(low) == scientific(high) else f"{scientific(high)}..{scientific(low)}"
                 )
@@ -58,7 +59,8 @@ class Planned:
         return "\n".join(lines)
 
 
-Summary = dict[BatchShape, tuple[int, float, float]]
+Summary = dict[tuple[BatchShape, float], tuple[int, float, float]]
+"""Shape and multigrid's factor of the rate -> number of batches, lowest and highest rate."""
 
 
 def plan_run(loader: Any, schedule: Schedule, *, epochs: int, multigrid: Any = None) -> Planned:
@@ -76,19 +78,17 @@ def plan_run(loader: Any, schedule: Schedule, *, epochs: int, multigrid: Any = N
         for index in range(count):
             own, ranks = loader.planner.shape(epoch, index), loader.planner.world_size
             shape = BatchShape(own.clips * ranks, own.frames, own.height, own.width)
-            rate = schedule.rate(epoch + index / count)
-            if multigrid is not None:
-                rate *= multigrid.lr_factor(epoch, index)
-            planned.append(PlannedBatch(epoch, shape, rate))
+            factor = 1.0 if multigrid is None else multigrid.lr_factor(epoch, index)
+            planned.append(PlannedBatch(epoch, shape, schedule.rate(epoch + index / count) * factor, factor))
     return Planned(tuple(planned), loader.planner.samples)
 
 
 def _summary(batches: list[PlannedBatch]) -> Summary:
-    """Shape -> number of batches, lowest and highest rate."""
     found: Summary = {}
     for batch in batches:
-        count, low, high = found.get(batch.shape, (0, batch.rate, batch.rate))
-        found[batch.shape] = (count + 1, min(low, batch.rate), max(high, batch.rate))
+        key = (batch.shape, batch.factor)
+        count, low, high = found.get(key, (0, batch.rate, batch.rate))
+        found[key] = (count + 1, min(low, batch.rate), max(high, batch.rate))
     return found
 
 
@@ -97,17 +97,18 @@ def _alike(one: Summary, other: Summary) -> bool:
     if one.keys() != other.keys():
         return False
     changing = any(scientific(low) != scientific(high) for _, low, high in one.values())
-    same_rates = all(scientific(one[shape][2]) == scientific(other[shape][2]) for shape in one)
+    same_rates = all(scientific(one[key][2]) == scientific(other[key][2]) for key in one)
     return changing or same_rates
 
 
-def _merged(summaries: list[Summary]) -> dict[tuple[BatchShape, float, float], int]:
-    """Rows for epochs that are alike: batches of one epoch, rates over all of them."""
-    return {
+def _merged(summaries: list[Summary]) -> list[tuple[BatchShape, int, float, float]]:
+    """Rows for epochs that are alike: shape, batches of one epoch, lowest and highest rate over all of them."""
+    return [
         (
             shape,
-            min(summary[shape][1] for summary in summaries),
-            max(summary[shape][2] for summary in summaries),
-        ): count
-        for shape, (count, _, _) in summaries[0].items()
-    }
+            count,
+            min(each[shape, factor][1] for each in summaries),
+            max(each[shape, factor][2] for each in summaries),
+        )
+        for (shape, factor), (count, _, _) in summaries[0].items()
+    ]

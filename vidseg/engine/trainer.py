@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vidseg.clips.multigrid import Multigrid
 from vidseg.clips.random import uniform
 from vidseg.engine import distributed
 from vidseg.engine.checkpoints import CheckpointFolder, read_checkpoint
@@ -135,6 +136,11 @@ class Trainer:
         if validation is not None:
             self.task.check(model, validation)
         self.loader, self.validation, self.multigrid = loader, validation, multigrid or None
+        if multigrid is True:
+            base = loader.planner.base
+            size = (base.height, base.width)
+            self.multigrid = Multigrid(loader.planner.samples, base.clips, base.frames, size)
+            loader.set_shapes(self.multigrid.shapes)
         self.name, self.seed = name, seed
         self.model = model.to(self.device)
         if devices.sync_bn:

@@ -182,6 +182,11 @@ class ClipLoader:
         if epoch != self.epoch:
             self.epoch, self._resume, self._position = epoch, 0, 0
 
+    def set_shapes(self, shapes: Shapes) -> None:
+        """Change to another schedule of shapes, such as a multigrid one, from the next iteration on."""
+        self._stop_running()
+        self.planner = self.planner.with_shapes(shapes)
+
     def state_dict(self) -> dict[str, Any]:
         """Where the iteration stands: after the batch that was yielded last."""
         return {"epoch": self.epoch, "batch": self._position, "seed": self.seed, "data": self._fingerprint()}

@@ -8,6 +8,7 @@ from vidseg.plots.contact import contact_sheet
 from vidseg.plots.curves import plot_curves
 from vidseg.plots.label_counts import plot_label_counts
 from vidseg.plots.rates import plot_rates
+from vidseg.plots.schedule import plot_schedule
 from vidseg.plots.segment_errors import plot_segment_errors
 from vidseg.plots.segments import SegmentedVideo, class_colours, plot_palette, plot_segments
 
@@ -20,6 +21,7 @@ __all__ = [
     "plot_label_counts",
     "plot_palette",
     "plot_rates",
+    "plot_schedule",
     "plot_segment_errors",
     "plot_segments",
 ]

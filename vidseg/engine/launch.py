@@ -1,0 +1,54 @@
+"""A process for each GPU of this machine, from one command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+from vidseg.engine.distributed import choose_gpus
+
+__all__ = ["launch_command", "launch_processes"]
+
+
+def launch_processes(gpus: str | None) -> int | None:
+    """Run this command line again, once on each GPU, where there are several to use; wait for all.
+
+    Args:
+        gpus: as given with --gpus.
+
+    Returns:
+        Exit status of the processes; None where this process itself shall do the work: one GPU or none, or it has been
+        started by torchrun already.
+
+    Raises:
+        ValueError: `gpus` names what is not there.
+    """
+    import torch
+
+    if "RANK" in os.environ:
+        return None
+    chosen = choose_gpus(gpus, present=torch.accelerator.device_count())
+    if len(chosen) < 2:
+        return None
+    command, environment = launch_command(chosen, sys.argv, os.environ)
+    return subprocess.run(command, env=environment).returncode
+
+
+def launch_command(
+    gpus: Sequence[int], words: Sequence[str], environment: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """Command and environment that run `words` once on each of `gpus`, numbered among those that are visible now."""
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(number) for number in range(max(gpus) + 1)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(len(gpus)),
+        *words,
+    ]
+    return command, {**environment, "CUDA_VISIBLE_DEVICES": ",".join(names[number] for number in gpus)}
