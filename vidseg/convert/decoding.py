@@ -4,6 +4,7 @@ FFmpeg's decoders return frames in presentation order. Their time stamps may sti
 order (AVI carries decoding order): the order of the frames is kept and the times are repaired.
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ import av
 import av.error
 from av.video.stream import VideoStream
 
-__all__ = ["DamagedVideoError", "TimedFrame", "VideoError", "VideoSource", "at_rate"]
+__all__ = ["DamagedVideoError", "TimedFrame", "VideoError", "VideoSource", "at_rate", "open_video"]
 
 _SHORTFALL_SECONDS = 1.0
 _SHORTFALL_FRACTION = 0.05
@@ -60,18 +61,7 @@ class VideoSource:
         Raises:
             VideoError: empty, not a video, no video stream, or no frame could be decoded.
         """
-        try:
-            if self.path.stat().st_size == 0:
-                raise VideoError("the file is empty")
-        except OSError as error:
-            raise VideoError(f"cannot be read: {error.strerror}") from error
-        try:
-            container = av.open(str(self.path), metadata_errors="ignore")
-        except (av.error.FFmpegError, ValueError) as error:
-            raise VideoError(f"not a video that FFmpeg can open ({_reason(error)})") from error
-        with container:
-            stream = _video_stream(container)
-            stream.thread_count = 1  # videos are converted side by side; threads inside one only add memory
+        with open_video(self.path) as (container, stream):
             self._describe(container, stream)
             yield from self._frames(container, stream)
 
@@ -176,6 +166,28 @@ def at_rate(frames: Iterator[TimedFrame], fps: float) -> Iterator[TimedFrame]:
     ):  # the last frame lasts as long as the one before
         yield TimedFrame(shown.frame, first.time + count / fps)
         count += 1
+
+
+@contextlib.contextmanager
+def open_video(path: Path) -> Iterator[tuple[Any, VideoStream]]:
+    """Open a file as a PyAV container, and choose its video stream; closes both.
+
+    Raises:
+        VideoError: empty, not a video, or without a video stream.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise VideoError("the file is empty")
+    except OSError as error:
+        raise VideoError(f"cannot be read: {error.strerror}") from error
+    try:
+        container = av.open(str(path), metadata_errors="ignore")
+    except (av.error.FFmpegError, ValueError) as error:
+        raise VideoError(f"not a video that FFmpeg can open ({_reason(error)})") from error
+    with container:
+        stream = _video_stream(container)
+        stream.thread_count = 1  # videos are decoded side by side; threads inside one only add memory
+        yield container, stream
 
 
 def _video_stream(container: Any) -> VideoStream:

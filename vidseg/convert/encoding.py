@@ -1,5 +1,6 @@
 """Decoded video frames to JPEGs, without going through RGB where the source is YCbCr."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from vidseg.convert.options import ConvertOptions, target_size
 from vidseg.frames import encode_planes
 
-__all__ = ["FrameEncoder"]
+__all__ = ["FrameEncoder", "FramePlanes"]
 
 # Luma weights of red and blue by FFmpeg's colour space number (ITU-T H.273, matrix coefficients). Unmarked video is
 # taken as BT.601, which is FFmpeg's own rule.
@@ -23,6 +24,27 @@ _LUMA_WEIGHTS = {
 }
 _FULL_RANGE = 2
 _NOT_YCBCR = ("gray", "mono", "pal", "ya", "xyz")
+
+
+@dataclass(frozen=True)
+class FramePlanes:
+    """A frame as it is stored, upright and in its stored size, before its colours become JPEG's.
+
+    Attributes:
+        planes: Y, Cb, Cr as flat uint8 tensors.
+        strides: bytes from row to row of each.
+        width: pixels of a luma row.
+        height: luma rows.
+        luma_weights: of red and blue.
+        full_range: black is 0 and white 255, instead of 16 and 235.
+    """
+
+    planes: list[torch.Tensor]
+    strides: list[int]
+    width: int
+    height: int
+    luma_weights: tuple[float, float]
+    full_range: bool
 
 
 class FrameEncoder:
@@ -41,6 +63,23 @@ class FrameEncoder:
 
     def encode(self, frame: Any) -> list[bytes]:
         """Return the frame's JPEG and those of its smaller copies."""
+        planes = self.planes(frame)
+        return encode_planes(
+            planes.planes,
+            planes.strides,
+            width=planes.width,
+            height=planes.height,
+            quality=self.options.quality,
+            chroma=self.options.chroma,
+            luma_weights=planes.luma_weights,
+            full_range=planes.full_range,
+            restart_interval=self.options.restart_interval,
+            optimize=self.options.optimize,
+            levels=self.options.levels,
+        )
+
+    def planes(self, frame: Any) -> FramePlanes:
+        """Return what is encoded of a frame."""
         turned = frame.rotation % 180 == 90
         if self.size is None:
             displayed = (frame.height, frame.width) if turned else (frame.width, frame.height)
@@ -60,19 +99,7 @@ class FrameEncoder:
         if frame.rotation % 360:
             planes, strides = _rotate(planes, strides, width, height, self.options.chroma, frame.rotation)
             width, height = self.size
-        return encode_planes(
-            planes,
-            strides,
-            width=width,
-            height=height,
-            quality=self.options.quality,
-            chroma=self.options.chroma,
-            luma_weights=weights,
-            full_range=full_range,
-            restart_interval=self.options.restart_interval,
-            optimize=self.options.optimize,
-            levels=self.options.levels,
-        )
+        return FramePlanes(planes, strides, width, height, weights, full_range)
 
     def _reformat(
         self, frame: Any, width: int, height: int, colorspace: Colorspace | None, color_range: ColorRange | None
