@@ -1,6 +1,8 @@
 """The DALI backend: the native backend's batches within the stated tolerance, whatever the shape and form; damage."""
 
 import dataclasses
+import multiprocessing
+import pickle
 import sqlite3
 import sys
 
@@ -219,6 +221,24 @@ def test_a_cancelled_batch_leaves_nothing_behind(fillers):
     fillers[0].fill(plan, torch.ones(1, dtype=torch.uint8))
     (frames, _), (expected, _) = (filler.fill(plan) for filler in fillers)
     assert max(distances(frames, expected)) < TOLERANCE
+
+
+def fill_elsewhere(filler, plan, queue) -> None:
+    queue.put(filler.fill(plan)[0].sum().item())
+
+
+def test_a_forked_process_and_a_pickled_copy_fill_too(data):
+    filler, plan = DaliFiller(data, BYTES, threads=2, device="cpu"), make_plan([crop(BOXES[0], 32, 32)], 32, 32)
+    expected = filler.fill(plan)[0].sum().item()
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=fill_elsewhere, args=(filler, plan, queue))
+    process.start()
+    assert queue.get(timeout=60) == expected
+    process.join(timeout=60)
+    assert process.exitcode == 0
+    copy = pickle.loads(pickle.dumps(filler))  # what a spawned process gets
+    assert [one.fill(plan)[0].sum().item() for one in (filler, copy)] == [expected, expected]
 
 
 def test_the_clip_loader_has_the_same_batches_with_either_backend(data):

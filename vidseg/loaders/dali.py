@@ -7,6 +7,7 @@ ones within `TOLERANCE`, before colour operations.
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -144,6 +145,18 @@ class DaliFiller:
         self._pipelines: dict[tuple[bool, int], tuple[_Feed, Any]] = {}
         self._readers: ThreadPoolExecutor | None = None
         self._memory = BatchMemory(pin=form.pin)
+        self._process = os.getpid()
+        self._inherited: list[Any] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but what belongs to this process."""
+        return {
+            **self.__dict__,
+            "_pipelines": {},
+            "_readers": None,
+            "_memory": BatchMemory(pin=self.form.pin),
+            "_inherited": [],
+        }
 
     def fill(self, plan: BatchPlan, cancel: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The frames of a plan, and which frame of its video each of them is, int64 (B, T).
@@ -157,6 +170,7 @@ class DaliFiller:
             FrameDatabaseError: a frame or database cannot be read; names it.
             NotImplementedError: a colour operation that DALI does not have; names it.
         """
+        self._leave_parent()
         steps = colour_steps(plan.colours)
         databases = [self._database(video) for video in plan.videos.tolist()]
         sizes = np.array([database.frame_size for database in databases])
@@ -169,6 +183,7 @@ class DaliFiller:
 
     def close(self) -> None:
         """Free the pipelines, the reading threads and the memory of past batches."""
+        self._leave_parent()
         self._pipelines.clear()
         self._memory.clear()
         if self._readers is not None:
@@ -179,6 +194,13 @@ class DaliFiller:
     def cache_report(self) -> CacheReport:
         """Zeros: DALI keeps no frames."""
         return CacheReport()
+
+    def _leave_parent(self) -> None:
+        """After a fork: threads of the parent are not here, and freeing what waits for them would hang."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._inherited += [self._pipelines, self._readers]
+            self._pipelines, self._readers = {}, None
 
     def _empty(self, clips: int, frames: int, height: int, width: int) -> Tensor:
         shape = self.form.shape(clips, frames, height, width)
