@@ -17,7 +17,8 @@ ORDER = {
     "labels": {"frames"},
     "convert": {"frames", "labels"},
     "clips": {"labels"},
-    "loaders": {"clips", "frames", "labels", "ops"},
+    # convert stands before the loaders in the data flow: the backend "video" decodes as a conversion does
+    "loaders": {"clips", "convert", "frames", "labels", "ops"},
     "models": {"ops"},
     "losses": {"ops"},
     "metrics": {"ops"},

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from vidseg.convert import convert_videos
+    from vidseg.convert import convert_videos, open_videos
     from vidseg.engine import Trainer
     from vidseg.frames import FrameDatabase, FrameWriter
     from vidseg.labels import open_dataset
@@ -27,6 +27,7 @@ _HOME = {
     "list_models": "vidseg.models",
     "load_weights": "vidseg.models",
     "open_dataset": "vidseg.labels",
+    "open_videos": "vidseg.convert",
 }
 _PACKAGES = {"clips", "convert", "engine", "frames", "labels", "loaders", "metrics", "models", "ops", "plots"}
 
@@ -40,6 +41,7 @@ __all__ = [
     "list_models",
     "load_weights",
     "open_dataset",
+    "open_videos",
 ]
 
 

@@ -3,7 +3,7 @@
 from vidseg.labels.apply import LabelReport, apply_labels
 from vidseg.labels.catalog import VideoRecord, update_catalog
 from vidseg.labels.csv_labels import LabelRow, read_label_csv, write_label_csv
-from vidseg.labels.dataset import Segment, Video, VideoDataset, open_dataset
+from vidseg.labels.dataset import Segment, Video, VideoDataset, VideoFile, open_dataset
 from vidseg.labels.localisation import clip_rows, frame_labels_of, read_localisation_json, write_localisation_json
 from vidseg.labels.predictions import PairedLabels, read_predictions
 from vidseg.labels.scan import ScanReport, scan_catalog
@@ -30,6 +30,7 @@ __all__ = [
     "SegmentationReport",
     "Video",
     "VideoDataset",
+    "VideoFile",
     "VideoRecord",
     "apply_labels",
     "apply_segmentation",

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from vidseg.labels.catalog import read_catalog
 from vidseg.labels.classes import class_names
 
-__all__ = ["Segment", "Video", "VideoDataset", "open_dataset"]
+__all__ = ["Segment", "Video", "VideoDataset", "VideoFile", "open_dataset"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Video:
 
     Attributes:
         name: folder of the video, without its class.
-        path: its frames.db.
+        path: its frames.db, or the video file where the data set is not converted.
         label: class number, -1 without a class.
         frames: number of frames.
         fps: mean frame rate, 0 where it is not known.
@@ -55,13 +55,30 @@ class Segment:
     label: int
 
 
+@dataclass(frozen=True, slots=True)
+class VideoFile:
+    """What of a video file makes up one video of a data set that is not converted.
+
+    Attributes:
+        path: the file.
+        start: first moment, seconds from its start; None from its first frame.
+        stop: moment to stop before; None to its end.
+        fps: constant rate that frames are chosen at; None for every frame once.
+    """
+
+    path: Path
+    start: float | None = None
+    stop: float | None = None
+    fps: float | None = None
+
+
 class VideoDataset:
     """The videos of a data set or of one of its splits, ordered by path.
 
     Holds a few arrays (about 120 bytes a video), so it is cheap to copy to worker processes.
 
     Attributes:
-        root: folder of the data set.
+        root: folder of the data set, or of the videos of one that is not converted.
         split_name: name of the split, or None.
         splits: names of all splits of the data set.
         classes: names of all classes of the data set, whatever the split; the position is the class number.
@@ -121,11 +138,11 @@ class VideoDataset:
 
     def __getitem__(self, index: int) -> Video:
         row = self._row(index)
-        folder = self.video_path(row)
+        folder, file = self.video_path(row), self.video_file(row)
         value = {name: column[row].item() for name, column in self._columns.items()}
         return Video(
             name=folder.rpartition("/")[2],
-            path=self.root / folder / "frames.db",
+            path=self.root / folder / "frames.db" if file is None else file.path,
             label=value["label"],
             frames=value["frames"],
             fps=value["fps"],
@@ -146,13 +163,36 @@ class VideoDataset:
         return index % len(self)
 
     def video_path(self, index: int) -> str:
-        """Folder of a video relative to the root: `jpg/<class>/<video>`."""
+        """Folder of a video's database relative to the root: `jpg/<class>/<video>`; its name if not converted."""
         row = self._row(index)
-        start, stop = self._columns["path_start"][row], self._columns["path_stop"][row]
+        return self._text("path", row)
+
+    @property
+    def converted(self) -> bool:
+        """Whether the videos are frame databases; video files otherwise, see `vidseg.open_videos`."""
+        return "file_start" not in self._columns
+
+    def video_file(self, index: int) -> VideoFile | None:
+        """The video file that a video is read from; None where it is a frame database."""
+        row = self._row(index)
+        if self.converted:
+            return None
+        start, stop, fps = (float(self._columns[name][row]) for name in ("first_second", "last_second", "chosen_fps"))
+        return VideoFile(
+            Path(self._text("file", row)),
+            start=None if np.isnan(start) else start,
+            stop=None if np.isnan(stop) else stop,
+            fps=None if np.isnan(fps) else fps,
+        )
+
+    def _text(self, name: str, row: int) -> str:
+        start, stop = self._columns[f"{name}_start"][row], self._columns[f"{name}_stop"][row]
         return self._path_bytes[start:stop].tobytes().decode()
 
     def segments(self, index: int) -> list[Segment]:
         """Labelled segments of an untrimmed video, by start; empty where it has none. Reads the catalogue."""
+        if not self.converted:
+            return []
         with closing(read_catalog(self.root)) as connection:
             rows = connection.execute(
                 "SELECT s.start, s.stop, c.number FROM segments s JOIN videos v ON v.id = s.video_id"

@@ -1,0 +1,156 @@
+"""Which frames a video file has, and where decoding can begin: what random access needs.
+
+The frames are those that a conversion stores, with the same numbers. A container's packets tell them at the price of
+reading the file, where every packet is one shown frame with its time; else the file is decoded once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+import numpy.typing as npt
+
+from vidseg.convert.decoding import TimedFrame, VideoError, VideoSource, at_rate, open_video
+
+__all__ = ["FrameIndex", "chosen_frames", "read_frame_index"]
+
+Integers = npt.NDArray[np.int64]
+
+# One packet is one shown frame. Others may have hidden frames, frames that are not coded, or fields as packets.
+_ONE_PACKET_A_FRAME = frozenset({"av1", "ffv1", "h264", "hevc", "mjpeg", "prores", "vp9"})
+_PROBED = 8  # frames that are decoded to see that the packets tell the truth
+
+
+@dataclass(frozen=True, eq=False)
+class FrameIndex:
+    """The frames of a video file in presentation order.
+
+    Attributes:
+        stamps: int64 (N,) rising presentation times in the stream's time base; None where the file has none that
+            identify its frames, so that it can only be decoded from its beginning.
+        times: float64 (N,) seconds from the video's start.
+        keys: int64, numbers of the frames that decoding can begin with, and ...
+        key_stamps: int64, ... the times to seek to for them.
+        height: of the first frame as it is shown, pixels.
+        width: of the first frame as it is shown.
+        fps: mean rate, 0 where the file does not tell.
+    """
+
+    stamps: Integers | None
+    times: npt.NDArray[np.float64]
+    keys: Integers
+    key_stamps: Integers
+    height: int
+    width: int
+    fps: float
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def key_before(self, number: int) -> int:
+        """Position in `keys` of the last key frame up to `number`."""
+        return max(0, int(np.searchsorted(self.keys, number, side="right")) - 1)
+
+
+def read_frame_index(path: Path) -> FrameIndex:
+    """Find out which frames a video file has.
+
+    Raises:
+        VideoError: not a video, or no frame of it can be decoded.
+    """
+    source = VideoSource(path)
+    first: list[Any] = [item.frame for item in itertools.islice(iter(source), _PROBED)]
+    height, width = first[0].height, first[0].width
+    if first[0].rotation % 180 == 90:
+        height, width = width, height
+    fps = float(source.properties["fps"] or 0.0)
+    with open_video(path) as (container, stream):
+        origin = (container.start_time or 0) / av.time_base
+        packets = _shown_packets(container, stream) if stream.codec_context.name in _ONE_PACKET_A_FRAME else None
+        time_base = stream.time_base
+    if packets is not None and time_base is not None and not source.damage:
+        stamps, seeks, is_key = packets
+        if stamps[:_PROBED].tolist() == [frame.pts for frame in first]:
+            times = stamps.astype(np.float64) * time_base.numerator / time_base.denominator - origin
+            keys = np.flatnonzero(is_key)
+            return FrameIndex(stamps, times, keys, seeks[keys], height, width, fps)
+    return _decoded_index(path, origin, height, width, fps)
+
+
+def _shown_packets(container: Any, stream: Any) -> tuple[Integers, Integers, npt.NDArray[np.bool_]] | None:
+    """Presentation times, times to seek to, and which are key frames, in presentation order; None where the packets
+    do not tell."""
+    rows = []
+    try:
+        for packet in container.demux(stream):
+            if not packet.size or packet.is_discard:  # the end, and what an edit list leaves out
+                continue
+            if packet.pts is None or packet.is_corrupt:
+                return None
+            rows.append((packet.pts, packet.pts if packet.dts is None else packet.dts, packet.is_keyframe))
+    except av.error.FFmpegError:
+        return None
+    if not rows or not rows[0][2]:
+        return None
+    table = np.array(rows, np.int64)
+    table = table[np.argsort(table[:, 0], kind="stable")]
+    # A frame that is shown before the first key frame cannot be decoded.
+    if not table[0, 2] or (np.diff(table[:, 0]) <= 0).any():
+        return None
+    # Some containers are searched by decoding time, some by presentation time: the earlier one serves both.
+    return table[:, 0], np.minimum(table[:, 0], table[:, 1]), table[:, 2].astype(bool)
+
+
+def _decoded_index(path: Path, origin: float, height: int, width: int, fps: float) -> FrameIndex:
+    stamps, times, keys = [], [], []
+    for number, item in enumerate(VideoSource(path)):
+        stamps.append(item.frame.pts)
+        times.append(item.time - origin)
+        if item.frame.key_frame:
+            keys.append(number)
+    unique = None not in stamps and all(one < other for one, other in itertools.pairwise(stamps))
+    seconds = np.array(times, np.float64)
+    if not unique or keys[:1] != [0]:
+        start = np.zeros(1, np.int64)
+        return FrameIndex(None, seconds, start, start, height, width, fps)
+    values, numbers = np.array(stamps, np.int64), np.array(keys, np.int64)
+    return FrameIndex(values, seconds, numbers, values[numbers], height, width, fps)
+
+
+def chosen_frames(index: FrameIndex, *, start: float | None, stop: float | None, fps: float | None) -> Integers:
+    """Numbers of the frames that a conversion of a part of a video, or at another rate, stores, in their order.
+
+    Args:
+        index: of the whole file.
+        start: first moment, seconds from the video's start; None for its first frame.
+        stop: moment to stop before; None for the end.
+        fps: constant rate to choose frames at; None for every frame once.
+
+    Raises:
+        VideoError: there is none.
+    """
+    times = index.times
+    last = len(times)
+    if stop is not None:
+        late = np.flatnonzero(times >= stop - 1e-6)
+        last = int(late[0]) if len(late) else last
+    numbers = np.arange(last)
+    if start is not None:
+        numbers = numbers[times[:last] >= start - 1e-6]
+    if not len(numbers):
+        raise VideoError(f"has no frame between {start or 0:g} s and {stop or float('inf'):g} s")
+    if fps is None:
+        return numbers
+
+    def timed() -> Iterator[TimedFrame]:
+        for number in numbers.tolist():
+            yield TimedFrame(number, float(times[number]))
+
+    return np.array([item.frame for item in at_rate(timed(), fps)], np.int64)
