@@ -39,14 +39,18 @@ class BatchMemory:
         return torch.from_numpy(lease).view(dtype).view(shape)
 
     def _take(self, size: int) -> np.ndarray:
-        for _ in range(len(self._free)):
+        """A free block that is large enough, or a new one instead of one that is too small."""
+        small = []
+        while True:
             try:
                 block = self._free.popleft()
-            except IndexError:  # another thread was faster
+            except IndexError:
                 break
-            if size <= len(block) <= 2 * size:
+            if len(block) >= size:
+                self._free.extend(small)
                 return block
-            self._free.append(block)
+            small.append(block)
+        self._free.extend(small[1:])
         return torch.empty(max(size, 1), dtype=torch.uint8, pin_memory=self.pin).numpy()
 
     def clear(self) -> None:

@@ -1,0 +1,147 @@
+"""Memory of the loader over many epochs, and what visiting many databases costs.
+
+    python benchmarks/loader_memory.py [--epochs 50] [--databases 100000] [--json FILE]
+
+First part: epochs over a small set, with augmentation and shapes that change; the process's memory after each.
+Second part: clips from as many databases as asked, each visited once in random order, against the same clips from
+databases that are open already. Both in processor time of one thread; the difference is opening.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import resource
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from loader_data import HEIGHT, WIDTH, DataOptions, make_data
+
+from vidseg import ClipLoader, open_dataset
+from vidseg.clips import BatchShape
+from vidseg.clips.planner import ClipPlanner
+from vidseg.labels import VideoRecord, update_catalog
+from vidseg.loaders.native import NativeFiller
+from vidseg.loaders.output import OutputForm
+
+SHAPES = [BatchShape(16, 4, 80, 80), BatchShape(8, 8, 112, 112), BatchShape(4, 8, 158, 158), BatchShape(4, 8, 224, 224)]
+TIMED = 1600  # clips of each repetition
+
+
+def memory_mb() -> float:
+    """Resident memory of this process."""
+    return int(re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1000  # type: ignore[index]
+
+
+def shared_bytes() -> int:
+    """What this process has mapped of /dev/shm."""
+    total = 0
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if "/dev/shm/" in line:
+            first, last = line.split()[0].split("-")
+            total += int(last, 16) - int(first, 16)
+    return total
+
+
+def epochs_table(folder: Path, epochs: int) -> list[dict[str, float]]:
+    """Memory after some of the epochs."""
+    data = open_dataset(folder)
+    per_epoch = [shape for shape in SHAPES for _ in range(2)]
+    loader = ClipLoader(data, shapes=lambda _: per_epoch, augment="hacs", threads=2)
+    rows = []
+    for epoch in range(1, epochs + 1):
+        clips = sum(len(batch) for batch in loader)
+        if epoch in {1, 2, 5, 10, 20, 30, 40, epochs}:
+            rows.append({"epoch": epoch, "clips": clips, "rss_mb": memory_mb(), "shm_bytes": shared_bytes()})
+    return rows
+
+
+def many_databases(source: Path, folder: Path, count: int) -> Path:
+    """A data set of hard links to one database; each is a file of its own for whoever opens it."""
+    root = folder / "many"
+    records = []
+    for number in range(count):
+        name = f"jpg/links/{number // 1000:04d}_{number:07d}"
+        target = root / name / "frames.db"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            os.link(source, target)
+        records.append(VideoRecord(name, "links", 250, HEIGHT, WIDTH, 25.0, 10.0, target.stat().st_size))
+    update_catalog(root, records)
+    return root
+
+
+def opening_rows(root: Path, *, repeats: int) -> list[dict[str, float | str]]:
+    """Processor time of a clip from a database that is visited once, and from one that is open."""
+    data = open_dataset(root)
+    rows: list[dict[str, float | str]] = []
+    for frames, size in ((4, 80), (8, 112), (16, 158), (16, 224)):
+        planner = ClipPlanner(data, frames=frames, size=size, batch_size=TIMED * frames // 16 // 4, seed=1)
+        filler = NativeFiller(data, OutputForm(dtype=torch.uint8), threads=1)
+        spent: dict[str, list[float]] = {"visited once": [], "open": []}
+        files = 0
+        for repeat in range(repeats):
+            plan = planner.plan(0, repeat)
+            same = plan.take(range(len(plan)))
+            same.videos[:] = same.videos[np.arange(len(plan)) % 8]
+            for kind, chosen in (("visited once", plan), ("open", same)):
+                filler.fill(chosen)  # from the page cache, for both
+                start = time.process_time()
+                filler.fill(chosen)
+                spent[kind].append((time.process_time() - start) / len(plan))
+            files = max(files, len(list(Path("/proc/self/fd").iterdir())))
+        once, opened = statistics.median(spent["visited once"]), statistics.median(spent["open"])
+        rows.append(
+            {
+                "shape": f"{frames}x{size}x{size}",
+                "clip_us": 1e6 * once,
+                "open_clip_us": 1e6 * opened,
+                "share": (once - opened) / once,
+                "open_files": files,
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--databases", type=int, default=100_000)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    machine = f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}"
+    print(machine)
+    with tempfile.TemporaryDirectory(prefix="vidseg_memory_") as scratch:
+        sources = make_data(Path(scratch), DataOptions(distinct=8, frames=250, videos=64))
+        epochs = epochs_table(sources.dataset, options.epochs)
+        print("\n| epoch | clips | resident MB | bytes in /dev/shm |\n| ---: | ---: | ---: | ---: |")
+        for row in epochs:
+            print(f"| {row['epoch']:.0f} | {row['clips']:.0f} | {row['rss_mb']:.0f} | {row['shm_bytes']:.0f} |")
+        change = epochs[-1]["rss_mb"] / epochs[1]["rss_mb"] - 1
+        print(f"\nfrom epoch {epochs[1]['epoch']:.0f} to {epochs[-1]['epoch']:.0f}: {change:+.1%}\n")
+
+        database = next(sources.dataset.rglob("frames.db"))
+        opening = opening_rows(many_databases(database, Path(scratch), options.databases), repeats=options.repeats)
+        print(f"{options.databases} databases, visited at random, one thread:\n")
+        print("| clip | us, visited once | us, open | share of opening | open files |")
+        print("| --- | ---: | ---: | ---: | ---: |")
+        for row in opening:
+            print(
+                f"| {row['shape']} | {row['clip_us']:.0f} | {row['open_clip_us']:.0f} | {row['share']:.1%} |"
+                f" {row['open_files']} |"
+            )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    print(f"\npeak {peak:.0f} MB")
+    if options.json:
+        report = {"machine": machine, "epochs": epochs, "change": change, "opening": opening}
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
