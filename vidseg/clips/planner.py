@@ -157,11 +157,32 @@ class ClipPlanner:
         samples = batch[self.rank :: self.world_size]
         valid = np.arange(-(-shape.clips // self.world_size)) < len(samples)
         samples = np.concatenate([samples, np.repeat(batch[:1], len(valid) - len(samples))])
-        return self._plan_samples(epoch, index, shape, samples, valid)
+        return self.plan_samples(epoch, samples, shape=shape, index=index, valid=valid)
 
-    def _plan_samples(
-        self, epoch: int, index: int, shape: BatchShape, samples: Integers, valid: npt.NDArray[np.bool_]
+    def plan_samples(
+        self,
+        epoch: int,
+        samples: Integers,
+        *,
+        shape: BatchShape | None = None,
+        index: int = 0,
+        valid: npt.NDArray[np.bool_] | None = None,
     ) -> BatchPlan:
+        """A plan of any samples, each the same as in a batch of that epoch.
+
+        Args:
+            epoch: from 0.
+            samples: int64 (B,) sample numbers, 0 to `samples` - 1.
+            shape: its frames, height and width are taken; None for the planner's own.
+            index: number that the plan has.
+            valid: bool (B,), False for clips that only pad; None for none.
+
+        Raises:
+            IndexError: a sample number out of range.
+        """
+        if len(samples) and not (samples.min() >= 0 and samples.max() < self.samples):
+            raise IndexError(f"samples {samples.min()} to {samples.max()}, must be 0 to {self.samples - 1}")
+        shape = shape or self._constant
         videos, views = self._places(samples)
         clips, crops = np.divmod(views, self.geometry.views)
         frames = self.sampling.frames(
@@ -188,7 +209,7 @@ class ClipPlanner:
             frames=frames,
             matrices=matrices,
             colours=draw_colours(self.augment, self.seed, epoch, samples, height=shape.height, width=shape.width),
-            valid=valid,
+            valid=np.ones(len(samples), bool) if valid is None else valid,
         )
 
     def _places(self, samples: Integers) -> tuple[Integers, Integers]:

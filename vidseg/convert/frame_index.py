@@ -54,6 +54,12 @@ class FrameIndex:
     def __len__(self) -> int:
         return len(self.times)
 
+    @property
+    def bytes(self) -> int:
+        """Memory that it takes."""
+        arrays = (self.stamps, self.times, self.keys, self.key_stamps)
+        return sum(array.nbytes for array in arrays if array is not None)
+
     def key_before(self, number: int) -> int:
         """Position in `keys` of the last key frame up to `number`."""
         return max(0, int(np.searchsorted(self.keys, number, side="right")) - 1)

@@ -1,13 +1,19 @@
 """What a loader yields."""
 
+import logging
 from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from vidseg.clips import BatchPlan
+from vidseg.labels import VideoDataset
 
-__all__ = ["ClipBatch"]
+__all__ = ["ClipBatch", "count_replaced"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,3 +68,22 @@ class ClipBatch:
         names = ("frames", "labels", "numbers", "views", "valid")
         moved = {name: getattr(self, name).to(device, non_blocking=non_blocking) for name in names}
         return replace(self, **moved)
+
+
+def count_replaced(data: VideoDataset, plan: BatchPlan, shown: Tensor) -> npt.NDArray[np.int64]:
+    """How many frames of each clip are not those of the plan, int64 (B,); each such clip is named in a warning.
+
+    Args:
+        data: the videos of the plan.
+        plan: of B clips of T frames.
+        shown: int64 (B, T), the frames that a backend put in.
+    """
+    wrong = shown.numpy() != plan.frames
+    for clip in np.flatnonzero(wrong.any(axis=1)).tolist():
+        logger.warning(
+            "%s: damaged frames %s show their neighbours %s",
+            data.video_path(int(plan.videos[clip])),
+            plan.frames[clip, wrong[clip]].tolist(),
+            shown.numpy()[clip, wrong[clip]].tolist(),
+        )
+    return wrong.sum(axis=1)

@@ -1,12 +1,11 @@
 """The loader: plans, filled ahead of their use, in an order that can be left and taken up again."""
 
 import hashlib
-import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,32 +18,13 @@ from vidseg.clips.presets import ColourPreset
 from vidseg.clips.sampling import FrameSampling
 from vidseg.labels import VideoDataset
 from vidseg.loaders.adapters import ClipTransform, as_transform, transform_clips
-from vidseg.loaders.batch import ClipBatch
-from vidseg.loaders.native import CacheReport, NativeFiller
+from vidseg.loaders.backends import check_name, make_filler
+from vidseg.loaders.batch import ClipBatch, count_replaced
 from vidseg.loaders.output import MEAN, STD, OutputForm
 from vidseg.loaders.prefetch import Prefetcher
 from vidseg.loaders.stats import LoaderStats
 
-__all__ = ["ClipLoader", "Filler"]
-
-logger = logging.getLogger(__name__)
-
-
-class Filler(Protocol):
-    """A backend: turns plans into frames."""
-
-    def fill(self, plan: BatchPlan, cancel: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The frames of a plan, and which frame of its video each of them is, int64 (B, T)."""
-        ...
-
-    def close(self) -> None:
-        """Free what it holds."""
-        ...
-
-    @property
-    def cache_report(self) -> CacheReport:
-        """What its cache did."""
-        ...
+__all__ = ["ClipLoader"]
 
 
 class ClipLoader:
@@ -149,11 +129,10 @@ class ClipLoader:
         )
         self.threads = threads if threads is not None else len(os.sched_getaffinity(0))
         _check_choices(threads=self.threads, ahead_bytes=ahead_bytes, cache_bytes=cache_bytes)
-        _check_name("cache", cache, ("encoded", "decoded"))
-        _check_name("on_error", on_error, ("raise", "replace"))
+        check_name("cache", cache, ("encoded", "decoded"))
         # A transform works on plain pixels; its result is brought into the form afterwards.
         filled = self.form if transform is None else replace(self.form, dtype=torch.uint8, layout="bthwc", colour="rgb")
-        self._filler = _make_filler(
+        self._filler = make_filler(
             backend, data, filled, threads=self.threads, on_error=on_error, cache=cache, cache_bytes=cache_bytes
         )
         self.backend, self.ahead_bytes = backend, ahead_bytes
@@ -238,20 +217,8 @@ class ClipLoader:
         if self.transform is not None:
             frames = self.form.from_pixels(transform_clips(self.transform, frames, plan, seed=self.seed))
         seconds = time.perf_counter() - start
-        replaced = 0 if cancel.item() else self._count_replaced(plan, shown)
+        replaced = 0 if cancel.item() else int(count_replaced(self.data, plan, shown).sum())
         return ClipBatch.of(plan, frames, fill_seconds=seconds, replaced=replaced)
-
-    def _count_replaced(self, plan: BatchPlan, shown: Tensor) -> int:
-        clips, positions = np.nonzero(shown.numpy() != plan.frames)
-        for clip in np.unique(clips).tolist():
-            where = positions[clips == clip]
-            logger.warning(
-                "%s: damaged frames %s show their neighbours %s",
-                self.data.video_path(int(plan.videos[clip])),
-                plan.frames[clip, where].tolist(),
-                shown[clip, where].tolist(),
-            )
-        return len(clips)
 
     def _bytes(self, epoch: int, index: int) -> int:
         shape = self.planner.shape(epoch, index)
@@ -300,32 +267,3 @@ def _check_choices(*, threads: int, ahead_bytes: int, cache_bytes: int) -> None:
         raise ValueError(f"threads={threads} must be 1 to 1024")
     if ahead_bytes < 0 or cache_bytes < 0:
         raise ValueError(f"ahead_bytes={ahead_bytes} and cache_bytes={cache_bytes} must not be negative")
-
-
-def _check_name(argument: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{argument}={value!r} is not one of {', '.join(map(repr, allowed))}")
-
-
-def _make_filler(
-    backend: str,
-    data: VideoDataset,
-    form: OutputForm,
-    *,
-    threads: int,
-    on_error: Literal["raise", "replace"],
-    cache: Literal["encoded", "decoded"],
-    cache_bytes: int,
-) -> Filler:
-    _check_name("backend", backend, ("native", "dali", "video"))
-    if backend == "native":
-        return NativeFiller(data, form, threads=threads, on_error=on_error, cache=cache, cache_bytes=cache_bytes)
-    if cache_bytes:
-        raise ValueError(f"cache_bytes={cache_bytes}: only backend='native' keeps frames in memory, not {backend!r}")
-    if backend == "dali":
-        from vidseg.loaders.dali import DaliFiller
-
-        return DaliFiller(data, form, threads=threads, on_error=on_error)
-    from vidseg.loaders.video import VideoFiller
-
-    return VideoFiller(data, form, threads=threads, on_error=on_error)
