@@ -101,9 +101,9 @@ class VideoLabeller:
         if isinstance(model, C2fTcn) and self.recipe.pooling is not None:
             return self._chunks(model, columns)
         rate = self.recipe.sample_rate
-        # Offsets beyond the video's end have no column; all runs are cut to the columns that each of them has.
+        # Offsets beyond the video's end have no column; of several runs each is cut to what all of them have.
         offsets = range(min(rate, length)) if self.recipe.random_offset and self.thorough else range(1)
-        shortest = max(1, (length - len(offsets) + 1) // rate) if len(offsets) > 1 else -(-length // rate)
+        shortest = max(1, length // rate) if len(offsets) > 1 else -(-length // rate)
         drawn = {"seeds": seed} if isinstance(model, DiffAct) else {}
         total, labels = torch.zeros(0), torch.zeros(0)
         for offset in offsets:
@@ -117,7 +117,7 @@ class VideoLabeller:
             total = median_filter(total, self.recipe.median)
         if self.recipe.median or len(offsets) > 1:
             labels = total.argmax(dim=0)
-        middle = self.recipe.random_offset
+        middle = len(offsets) > 1
         labels = _all_columns(labels, length, rate, middle=middle)
         spread = total[:, _all_columns(torch.arange(total.shape[1]), length, rate, middle=middle)]
         if self.recipe.purge:

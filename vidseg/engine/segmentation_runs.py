@@ -355,6 +355,7 @@ def test_split(
     background = _background(classes, options.background)
     loss = create_loss(options.model, num_classes=len(classes))  # a task has one; a test asks it nothing
     task = SegmentationTask(loss, recipe, background, options.seed)
+    task.check(model, loader)
     result = task.label(model.to(device), loader, device=device, thorough=True)
     report = test_report(result, record, options, epoch=epoch, background=background)
     if distributed.is_first():

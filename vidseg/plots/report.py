@@ -148,7 +148,8 @@ def _section(folder: Path, test: Mapping[str, Any]) -> list[str]:
     videos = sorted(test["videos"], key=lambda video: video["acc"])
     facts = f"epoch {test['epoch']}; {len(videos)} videos, {test['scores']['frames']} frames"
     if held_out:
-        facts += f"; epoch chosen on {len(held_out)} videos: {', '.join(held_out[:8])}" + ", ..." * (len(held_out) > 8)
+        more = ", ..." if len(held_out) > 8 else ""
+        facts += f"; epoch chosen on {', '.join(held_out[:8])}{more} ({len(held_out)} of the training videos)"
     return [
         f"<h2>{escape(test['split'])}</h2>",
         f'<p class="muted">{escape(facts)}</p>',
