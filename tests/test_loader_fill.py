@@ -14,9 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from vidseg.clips.colour import draw_colours
+from vidseg.clips.presets import colour_jitter, random_erasing
 from vidseg.frames import FrameDatabase, FrameDatabaseError, encode_rgb
 from vidseg.loaders.native import NativeFiller
 from vidseg.loaders.output import OutputForm
+from vidseg.loaders.recolour import apply_colours
 
 PLAIN = OutputForm(dtype=torch.uint8, layout="bthwc")
 
@@ -181,6 +184,26 @@ def test_forms_are_the_pixels_converted(data, dtype, layout, colour):
     assert got.dtype == dtype and got.shape == expected.shape
     tolerance = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-2}.get(dtype, 0)
     assert torch.allclose(got.float(), expected.float(), rtol=tolerance, atol=tolerance)
+
+
+JITTER = colour_jitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+
+
+@pytest.mark.parametrize(
+    "preset", ["published", "hacs", JITTER, random_erasing(1.0)], ids=["published", "hacs", "jitter", "erasing"]
+)
+def test_colours_are_applied_to_the_resampled_pixels(data, preset):
+    size, clips = (40, 56), 8
+    matrices = [crop(3 * k, 2 * k, 60 + k, 50, size=size) for k in range(clips)]
+    colours = draw_colours(preset, 3, 1, np.arange(clips), height=size[0], width=size[1])
+    assert len(colours.codes) >= 3
+    plain = fill(data, hand_plan(matrices, size=size, videos=range(clips), frames=[0, 4]))
+    got = fill(data, hand_plan(matrices, size=size, videos=range(clips), frames=[0, 4], colours=colours))
+    plan = hand_plan(matrices, size=size, videos=range(clips), colours=colours)
+    for clip in range(clips):
+        expected = apply_colours(plain[clip].numpy(), plan[clip].colours)
+        assert torch.equal(got[clip], torch.from_numpy(expected))
+    assert not torch.equal(got, plain)
 
 
 @pytest.mark.parametrize("threads", [1, 3, 8])
