@@ -21,6 +21,7 @@ COMMANDS = {
     "synth": "make videos with known actions, for trying things out",
     "train": "train a model",
     "test": "evaluate a trained model",
+    "predict": "name the classes of video files, with a trained model",
     "extract-features": "features of long videos, from a trained recognition network",
     "score": "segmental scores of predicted frame labels, from files",
     "stats": "mean and deviation of a data set's frames, weights of its classes",

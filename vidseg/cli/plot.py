@@ -76,6 +76,24 @@ class Curves:
 
 
 @dataclass(frozen=True)
+class Speed:
+    """Draw how fast loader, forward and backward pass of a run were, and how long it waited."""
+
+    run_folder: Annotated[Positional[str], arg(metavar="RUN")]
+    """Folder that `vidseg train` left."""
+    out: str | None = None
+    """Picture to write; default: RUN/speed.png."""
+
+    def run(self) -> int:
+        """Draw, and print the picture's path."""
+        from vidseg.plots import plot_speeds
+
+        run = Path(self.run_folder)
+        print(plot_speeds(run, self.out or run / "speed.png", title=_title(run)))
+        return 0
+
+
+@dataclass(frozen=True)
 class Confusion:
     """Draw which class is taken for which, from the last `vidseg test RUN`."""
 
@@ -268,6 +286,7 @@ Command = (
     Annotated[Contact, tyro.conf.subcommand("contact")]
     | Annotated[Curves, tyro.conf.subcommand("curves")]
     | Annotated[Confusion, tyro.conf.subcommand("confusion")]
+    | Annotated[Speed, tyro.conf.subcommand("speed")]
     | Annotated[Segments, tyro.conf.subcommand("segments")]
     | Annotated[Errors, tyro.conf.subcommand("errors")]
     | Annotated[Labels, tyro.conf.subcommand("labels")]

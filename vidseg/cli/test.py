@@ -3,9 +3,13 @@
 import dataclasses
 import json as json_format
 from dataclasses import dataclass
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
+
+if TYPE_CHECKING:
+    from vidseg.engine import TestReport
 
 __all__ = ["Command"]
 
@@ -14,7 +18,7 @@ __all__ = ["Command"]
 class Command:
     """Evaluate the run in the folder RUN on its held-out videos: scores by class, confusions, mistakes.
 
-    Leaves test.json and mistakes.csv in the folder.
+    Leaves test.json, mistakes.csv and mistakes.png in the folder.
     """
 
     run_folder: Annotated[Positional[str], arg(metavar="RUN")]
@@ -25,6 +29,14 @@ class Command:
     """Another data set than the run's, with the same classes."""
     split: str | None = None
     """Another split than the run's held-out videos."""
+    clips: int = 1
+    """Clips of each video, spread over its length, whose scores are averaged; 1: the central one."""
+    crops: int = 1
+    """Crops of each clip: 1 (as in the run's evaluation), 3, 5 or 10."""
+    fuse: Literal["softmax", "logits"] = "softmax"
+    """What is averaged over the views of a video: probabilities or logits."""
+    worst: int = 12
+    """Wrong answers to draw, the surest first; 0: none."""
     json: bool = False
     """Print one JSON object instead of the table; RUN/test.json holds the same."""
 
@@ -32,6 +44,30 @@ class Command:
         """Evaluate and print."""
         from vidseg.engine import test_run
 
-        report = test_run(self.run_folder, checkpoint=self.checkpoint, dataset=self.dataset, split=self.split)
+        report = test_run(
+            self.run_folder,
+            checkpoint=self.checkpoint,
+            dataset=self.dataset,
+            split=self.split,
+            clips=self.clips,
+            crops=self.crops,
+            fuse=self.fuse,
+        )
+        if self.worst:
+            self._draw(report)
         print(json_format.dumps(dataclasses.asdict(report)) if self.json else report)
         return 0
+
+    def _draw(self, report: "TestReport") -> None:
+        """A row of frames for each of the surest mistakes."""
+        from vidseg.frames import FrameDatabase
+        from vidseg.plots import contact_sheet
+
+        found = [(mistake, Path(report.dataset) / mistake.video / "frames.db") for mistake in report.mistakes]
+        rows = [
+            (f"{mistake.true}\nas {mistake.predicted}\n{mistake.probability_predicted:.0%}", FrameDatabase(path))
+            for mistake, path in found[: self.worst]
+            if path.is_file()  # a data set of video files has none
+        ]
+        if rows:
+            contact_sheet(rows, Path(self.run_folder) / "mistakes.png")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from vidseg.clips.geometry import Geometry, Mirror
 from vidseg.clips.multigrid import Multigrid
 from vidseg.clips.named_geometry import named_geometry
 from vidseg.clips.sampling import DenseClips
+from vidseg.convert import open_videos
 from vidseg.engine.options import DataOptions
 from vidseg.labels import VideoDataset, open_dataset
 from vidseg.loaders import ClipLoader
@@ -25,10 +28,10 @@ def choose_splits(options: DataOptions, *, seed: int) -> tuple[VideoDataset, Vid
     """
     if not options.dataset:
         raise ValueError("dataset: name the folder of the data set, as `vidseg convert` leaves it")
-    known = open_dataset(options.dataset).splits
+    known = _open(options).splits
     train_name = options.train_split or next((name for name in _TRAIN_SPLITS if name in known), None)
     test_name = options.test_split or next((name for name in _TEST_SPLITS if name in known), None)
-    train = labelled(open_dataset(options.dataset, train_name))
+    train = labelled(_open(options, train_name))
     if options.num_classes is not None and train.num_classes != options.num_classes:
         raise ValueError(
             f"{options.dataset} has {train.num_classes} classes, {options.num_classes} are expected; for a part of the "
@@ -36,11 +39,18 @@ def choose_splits(options: DataOptions, *, seed: int) -> tuple[VideoDataset, Vid
         )
     if test_name is None:
         return train.split(1 - _HELD_OUT, seed=seed)
-    held_out = labelled(open_dataset(options.dataset, test_name))
+    held_out = labelled(_open(options, test_name))
     if train_name is not None:
         return train, held_out
     paths = {held_out.video_path(index) for index in range(len(held_out))}
     return train.subset([index for index in range(len(train)) if train.video_path(index) not in paths]), held_out
+
+
+def _open(options: DataOptions, split: str | None = None) -> VideoDataset:
+    """The data set, converted or, for the backend "video", as it is."""
+    if options.backend == "video" and not (Path(options.dataset) / "catalog.db").is_file():
+        return open_videos(options.dataset, split)
+    return open_dataset(options.dataset, split)
 
 
 def labelled(data: VideoDataset) -> VideoDataset:

@@ -39,6 +39,8 @@ class TestReport:
     """What a test found; `str()` is a table."""
 
     checkpoint: str
+    dataset: str
+    """Folder of the data set that was tested on."""
     videos: int
     views: int
     top1: float
@@ -142,6 +144,7 @@ def _report(result: Evaluation, data: VideoDataset, checkpoint: str, *, views: i
     top1, top5, loss = result.values
     return TestReport(
         checkpoint=checkpoint,
+        dataset=str(data.root),
         videos=len(result.labels),
         views=views,
         top1=top1,

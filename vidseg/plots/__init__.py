@@ -11,6 +11,7 @@ from vidseg.plots.rates import plot_rates
 from vidseg.plots.schedule import plot_schedule
 from vidseg.plots.segment_errors import plot_segment_errors
 from vidseg.plots.segments import SegmentedVideo, class_colours, plot_palette, plot_segments
+from vidseg.plots.speed import plot_speeds
 
 __all__ = [
     "SegmentedVideo",
@@ -24,4 +25,5 @@ __all__ = [
     "plot_schedule",
     "plot_segment_errors",
     "plot_segments",
+    "plot_speeds",
 ]

@@ -44,8 +44,11 @@ def plot_curves(run: str | Path, out: str | Path, *, title: str = "") -> Path:
     run = Path(run)
     found = []
     for kind, label, colour in _SERIES:
-        tables = [read_scores(path) for path in sorted(run.glob(f"{kind}_results_s*.csv"))]
-        scores = np.concatenate(tables) if tables else np.empty((0, 4))
+        scores = np.empty((0, 4))
+        for path in sorted(run.glob(f"{kind}_results_s*.csv")):
+            # A run that went on has a table from there; it counts for epochs that an earlier one has as well.
+            first = int(path.stem.rpartition("_s")[2])
+            scores = np.concatenate([scores[scores[:, 0] < first], read_scores(path)])
         if len(scores):
             found.append((label, colour, scores))
     if not found:

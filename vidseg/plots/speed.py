@@ -1,0 +1,63 @@
+"""Speeds of a run: what loader, forward and backward pass could do, iteration by iteration, from its log."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from vidseg.plots.canvas import BLUE, INK, MUTED, ORANGE, new_figure, quiet, save_figure
+
+__all__ = ["plot_speeds", "read_speeds"]
+
+_LINE = re.compile(r"Batch \[\d+\].*Speed \((?P<speeds>[^)]*)\).*batch_size = \(\s*\d+,.*\(waited (?P<waited>\d+)%\)")
+_GREEN = "#3c8d5a"
+_PARTS = (("r", "loader", BLUE), ("f", "forward", _GREEN), ("b", "backward", ORANGE))
+
+
+def read_speeds(log: Path) -> np.ndarray:
+    """Speeds in a run's log as float64 (N, 4): clips/s of loader, forward, backward; share of time waited.
+
+    A speed that a line does not have is NaN.
+
+    Raises:
+        FileNotFoundError: there is no log.
+        ValueError: it has no line of an iteration.
+    """
+    if not log.is_file():
+        raise FileNotFoundError(f"{log}: not there; the log of a run is wanted")
+    rows = []
+    for line in log.read_text(encoding="utf-8").splitlines():
+        if match := _LINE.search(line):
+            speeds = dict(part.split("=") for part in match["speeds"].split())
+            rows.append([float(speeds.get(part, "nan")) for part, *_ in _PARTS] + [int(match["waited"]) / 100])
+    if not rows:
+        raise ValueError(f"{log}: no line of an iteration in it")
+    return np.array(rows)
+
+
+def plot_speeds(run: str | Path, out: str | Path, *, title: str = "") -> Path:
+    """Draw the speeds of a run's iterations and save the picture.
+
+    Args:
+        run: folder with `train.log`.
+        out: picture file.
+        title: name of the run.
+    """
+    rows = read_speeds(Path(run) / "train.log")
+    places = np.arange(len(rows))
+    figure = new_figure(10, 5)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK, fontweight="bold")
+    speeds, waited = figure.subplots(2, 1, height_ratios=(2, 1), sharex=True)
+    quiet(speeds)
+    speeds.set_title("clips per second (lines of the log)", loc="left", fontsize=10, color=MUTED)
+    for column, (_, name, colour) in enumerate(_PARTS):
+        speeds.plot(places, rows[:, column], ".", color=colour, markersize=4, label=name)
+    speeds.set_yscale("log")
+    speeds.legend(frameon=False, fontsize=9, labelcolor=INK, loc="upper right", ncols=3)
+    quiet(waited)
+    waited.set_title("share of the time that the loop waited for the loader", loc="left", fontsize=10, color=MUTED)
+    waited.fill_between(places, rows[:, 3], step="mid", color=BLUE, alpha=0.5, linewidth=0)
+    waited.set_ylim(0, 1)
+    waited.set_xlim(-0.5, max(0.5, len(rows) - 0.5))
+    return save_figure(figure, out)
