@@ -26,7 +26,7 @@ class Command(TrainOptions):
 
     `vidseg train FOLDER` trains on any data set. `vidseg train NAME --dataset FOLDER` has the published defaults of
     hacs, kinetics, moments, ucf101, hmdb51 or diving48, as train/train_NAME.py has; `vidseg train NAME --help` shows
-    them.
+    them. `vidseg train stream FOLDER` trains a streaming network on videos with frame labels.
     """
 
     config: str | None = None
@@ -85,20 +85,25 @@ def _dry_run(options: TrainOptions) -> int:
     return 0
 
 
-def prepare(words: list[str], name: str | None = None) -> tuple[str, type[Command], Command, list[str]]:
-    """What a command line asks for.
+def prepare(words: list[str], name: str | None = None) -> tuple[str, type[Any], Any, list[str]]:
+    """What a command line asks for; `vidseg train stream` has options of its own.
 
     Args:
         words: of the command line, after the program.
         name: data set of the program; None takes it from the first word, if that is one.
 
     Returns:
-        The data set's name or "", its command, the command's defaults, and the words that are left to parse.
+        The data set's name, "stream" or "", its command, the command's defaults if they are others than its own, and
+        the words that are left to parse.
 
     Raises:
         ValueError: the file given with --config is none of options.
         FileNotFoundError: it is not there.
     """
+    if name is None and words[:1] == ["stream"]:
+        from vidseg.cli.train_stream import Command as StreamCommand
+
+        return "stream", StreamCommand, None, words[1:]
     words = [part for word in words for part in _spelled(word)]
     if words and not words[0].startswith("-"):
         if name is None and words[0] in _NAMES:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from vidseg.engine.recognition import RecognitionTask
     from vidseg.engine.runs import train_run
     from vidseg.engine.schedules import Schedule
+    from vidseg.engine.stream_runs import train_stream
+    from vidseg.engine.streaming import StreamTrainer, label_streams
     from vidseg.engine.task import Position, Task
     from vidseg.engine.testing import TestReport, test_run
     from vidseg.engine.trainer import Trainer
@@ -42,13 +44,16 @@ __all__ = [
     "RunOptions",
     "Schedule",
     "ScheduleOptions",
+    "StreamTrainer",
     "Task",
     "TestReport",
     "TrainOptions",
     "Trainer",
     "evaluate",
+    "label_streams",
     "test_run",
     "train_run",
+    "train_stream",
 ]
 
 _HOME = {
@@ -56,12 +61,15 @@ _HOME = {
     "Position": "task",
     "RecognitionTask": "recognition",
     "Schedule": "schedules",
+    "StreamTrainer": "streaming",
     "Task": "task",
     "TestReport": "testing",
     "Trainer": "trainer",
     "evaluate": "evaluation",
+    "label_streams": "streaming",
     "test_run": "testing",
     "train_run": "runs",
+    "train_stream": "stream_runs",
 }
 
 

@@ -206,14 +206,21 @@ class StreamTrainer:
             for value in model.state_dict().values():
                 torch.distributed.broadcast(value, src=0)
 
-    def train(self, batches: Iterable[StreamBatch]) -> StreamReport:
+    def train(self, batches: Iterable[StreamBatch], *, report: StreamReport | None = None) -> StreamReport:
         """Train on the windows of an epoch, or of the rest of one.
+
+        Args:
+            batches: windows in order.
+            report: to add to, after each window; None begins a new one.
+
+        Returns:
+            The report.
 
         Raises:
             ValueError: windows do not come in order, or the loss of one is not finite.
         """
         self._train_mode()
-        report = StreamReport(parts={})
+        report = StreamReport(parts={}) if report is None else report
         for batch in batches:
             self._window(batch.to(self.device, non_blocking=True), report)
         return report
@@ -315,11 +322,13 @@ class StreamPrediction:
         video: its number.
         labels: int64 (L,), what the model says.
         truth: int64 (L,), what the loader says, -100 where it does not know.
+        cross_entropy: mean over the frames whose truth is known; 0 without any.
     """
 
     video: int
     labels: npt.NDArray[np.int64]
     truth: npt.NDArray[np.int64]
+    cross_entropy: float = 0.0
 
 
 @torch.no_grad()
@@ -347,13 +356,14 @@ def label_streams(
     """
     model.eval()
     memory = StreamMemory() if memory is None else memory
-    parts: dict[int, list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]] = {}
+    parts: dict[int, list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]]] = {}
     for batch in batches:
         item = batch.item
         batch = batch.to(device, non_blocking=True)
         output, state = model(batch.clips, memory.recall(item), batch.mask)
         memory.keep(item, state)
         found = _spread_labels(output.logits, batch.labels.shape[1]).cpu().numpy()
+        losses = _frame_losses(output.logits[-1], batch.labels).cpu().numpy()
         truth = batch.labels.cpu().numpy()
         for row, (video, counted, ends, valid) in enumerate(
             zip(item.videos.tolist(), item.counted.tolist(), item.ends.tolist(), item.valid.tolist(), strict=True)
@@ -361,7 +371,14 @@ def label_streams(
             if not counted or not valid:
                 continue
             kept = min(valid, shape.stride)
-            parts.setdefault(video, []).append((found[row, :kept], truth[row, :kept]))
+            parts.setdefault(video, []).append((found[row, :kept], truth[row, :kept], losses[row, :kept]))
             if ends:
-                labels, known = zip(*parts.pop(video), strict=True)
-                yield StreamPrediction(video, np.concatenate(labels), np.concatenate(known))
+                labels, known, loss = map(np.concatenate, zip(*parts.pop(video), strict=True))
+                count = max(1, int((known != _IGNORED).sum()))
+                yield StreamPrediction(video, labels, known, float(loss.sum()) / count)
+
+
+def _frame_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy (B, L) of logits (B, K, T), each column for L / T frames; 0 where there is no label."""
+    spread = logits.double().repeat_interleave(labels.shape[1] // logits.shape[2], dim=2)
+    return nn.functional.cross_entropy(spread, labels, ignore_index=_IGNORED, reduction="none")
