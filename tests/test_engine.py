@@ -656,3 +656,18 @@ def test_the_plan_of_a_cosine_run():
     lines = str(planned).splitlines()
     assert len(lines) == 3 and lines[1].split() == "0-3 2 16 8, 8, 32, 32 1.00e+0..3.81e-2".split()
     assert lines[2] == "8 batches in 4 epochs; an epoch has 16 of 20 clips (80.0%)"
+
+
+def test_losses_of_a_seeded_run(tmp_path, caplog):
+    """Any change of what is computed shows here: network, loss, order, rates, optimiser, in float64."""
+    from trained import train
+
+    caplog.set_level(logging.INFO, "vidseg")
+    train(tmp_path, epochs=3, exact=True)
+    lines = [record.getMessage() for record in caplog.records if "Batch [" in record.getMessage()]
+    found = [float(re.search(r"loss-ce = (\S+),", line)[1]) for line in lines]
+    held_out = [row[3] for row in rows(tmp_path / "val_results_s0000.csv")]
+    stored = json.loads((FOLDER / "loss_curve.json").read_text())
+    assert found == pytest.approx(stored["train"], abs=2e-5)
+    assert held_out == pytest.approx(stored["val"], abs=2e-5)
+    assert found[-1] < found[0]
