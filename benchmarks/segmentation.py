@@ -60,7 +60,7 @@ class Options:
     """Trimmed videos, a quarter of them held out."""
     untrimmed: int = 64
     """Untrimmed videos, a quarter of them held out."""
-    epochs: int = 24
+    epochs: int = 45
     """Passes of the recognition network over the trimmed videos."""
     segment_epochs: int = 40
     """Passes of a segmentation network over the untrimmed videos."""
@@ -112,8 +112,12 @@ def _run(options: Options, folder: Path) -> int:
             "out": str(run),
             "clip_length": 12,
             "clip_size": 56,
+            "geometry": "stretch",
+            "val_geometry": "stretch",
+            "mirror": False,
+            "test_every": options.epochs,
             "end_epoch": options.epochs,
-            "warmup_epochs": min(3, options.epochs - 1),
+            "warmup_epochs": min(6, options.epochs - 1),
             "random_seed": options.seed,
             "save_frequency": options.epochs,
         }

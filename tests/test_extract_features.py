@@ -102,15 +102,15 @@ def test_it_goes_on_where_it_stopped_and_refuses_other_settings(data, tmp_path):
 
 def test_a_damaged_video_is_named_and_the_others_are_written(tmp_path, capsys):
     data = clip_dataset(tmp_path / "data", KINDS)
-    break_row(data[1].path, 4, b"nothing")
+    break_row(data[2].path, 4, b"nothing")
     torch.save(create_model(NETWORK, num_classes=2).state_dict(), tmp_path / "w.pth")
     words = ["extract-features", str(tmp_path / "data"), "--weights", str(tmp_path / "w.pth"), "--frames", "2"]
     status = main([*words, "--network", NETWORK, "--size", "16", "--stride", "1", "--json", "--device", "cpu"])
     printed = capsys.readouterr()
     report = json.loads(printed.out)
     assert status == 1 and report["written"] == 2
-    assert len(report["failed"]) == 1 and report["failed"][0].startswith(data[1].name) and data[1].name in printed.err
-    assert {path.stem for path in (tmp_path / "data/features").glob("*.npy")} == {data[0].name, data[2].name}
+    assert len(report["failed"]) == 1 and report["failed"][0].startswith(data[2].name) and data[2].name in printed.err
+    assert {path.stem for path in (tmp_path / "data/features").glob("*.npy")} == {data[0].name, data[1].name}
 
 
 def test_what_is_extracted_can_be_loaded(tmp_path):

@@ -14,11 +14,11 @@ from vidseg.cli.main import main, run_program
 from vidseg.cli.train_segmentation import segmentation_command
 from vidseg.engine.segmentation import SegmentationTask, VideoLabeller
 from vidseg.engine.segmentation_recipes import RECIPES, Recipe, SegmentationOptions, recipe_of
-from vidseg.engine.segmentation_runs import PlateauRate, cross_validate, test_split
+from vidseg.engine.segmentation_runs import PlateauRate, cross_validate
+from vidseg.engine.segmentation_runs import test_split as evaluate_split
 from vidseg.models import create_model
 from vidseg.models.segmentation import SegmentationOutput
 
-test_split.__test__ = False
 SMALL = {
     "mstcn": ("layers=3", "maps=16", "stages=2"),
     "mstcn2": ("first_layers=3", "layers=3", "maps=16", "refinements=1"),
@@ -310,15 +310,15 @@ def test_a_run_is_tested_again_elsewhere_but_not_on_other_classes(own_root, tmp_
     before = json.loads((run / "test.json").read_text())
     (tmp_path / "elsewhere").mkdir()
     moved = own_root.rename(tmp_path / "elsewhere/gtea")
-    assert test_split(run, dataset=moved, device="cpu") == before
+    assert evaluate_split(run, dataset=moved, device="cpu") == before
     break_mapping(moved)
     with pytest.raises(ValueError, match=r"mapping\.txt:1: class 'open' has number 0, .*keep the order"):
-        test_split(run, dataset=moved, device="cpu")
+        evaluate_split(run, dataset=moved, device="cpu")
     with pytest.raises(FileNotFoundError, match="its splits are split1"):
-        test_split(tmp_path / "run", dataset=moved)
+        evaluate_split(tmp_path / "run", dataset=moved)
     other = segmentation_dataset(tmp_path / "other")
     for path in (other / "features").iterdir():
         np.save(path, np.zeros((SIZE + 1, np.load(path).shape[1]), np.float32))
     with pytest.raises(ValueError, match=f"features of {SIZE + 1} values a column, but the network takes {SIZE}"):
-        test_split(run, dataset=other, device="cpu")
+        evaluate_split(run, dataset=other, device="cpu")
     assert len(CLASSES) == 4

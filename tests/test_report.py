@@ -1,0 +1,170 @@
+"""The HTML page of a run: self-contained, the right numbers, every video, the worst first."""
+
+import json
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+
+from vidseg.cli.main import main
+from vidseg.plots.report import write_report
+
+CLASSES = ["take <tea>", "open", "background"]
+VOID = {"meta", "br"}
+
+
+def split_folder(folder, split, *, select="validation", videos=None):
+    """What a split's run leaves."""
+    folder.mkdir(parents=True)
+    videos = videos or {"S1_good": [[0, 10], [1, 20]], "S2_bad": [[1, 30]]}
+    truth = [[0, 10], [1, 20]]
+    accuracy = {"S1_good": 100.0, "S2_bad": 200 / 3}
+    rows = [
+        {
+            "name": name,
+            "acc": accuracy[name],
+            "edit": 50.0,
+            "f1": {"0.1": 80.0, "0.5": 60.0},
+            "truth": truth,
+            "prediction": prediction,
+        }
+        for name, prediction in videos.items()
+    ]
+    test = {
+        "task": "segmentation",
+        "model": "mstcn",
+        "dataset": "gtea",
+        "split": split,
+        "epoch": 2,
+        "select": select,
+        "tested": "said so & so",
+        "validation_videos": ["S3_held"],
+        "classes": CLASSES,
+        "background": [2],
+        "scores": {"acc": 83.25, "edit": 50.0, "f1": {"0.1": 80.0, "0.5": 60.0}, "frames": 60, "cross_entropy": 1.0},
+        "boundaries": {"precision": 100.0, "recall": 75.0, "f1": 85.7},
+        "class_scores": {
+            "number": [0, 1],
+            "frames": [20, 40],
+            "acc": [50.0, 100.0],
+            "precision": [100.0, 80.0],
+            "iou": [50.0, 80.0],
+            "f1": {"0.1": [66.0, 90.0], "0.5": [66.0, 90.0]},
+        },
+        "videos": rows,
+    }
+    (folder / "test.json").write_text(json.dumps(test))
+    (folder / "train_results_s0000.csv").write_text("Epoch,Acc,Loss\n0,0.2,4.5\n1,0.4,3.5\n2,0.5,9\n")
+    (folder / "train_results_s0002.csv").write_text("Epoch,Acc,Loss\n2,0.5,2.5\n")
+    (folder / "validation.csv").write_text(
+        "Epoch,Acc,Edit,F1@50,CrossEntropy\n0,20,30,10,1\n1,80,70,60,1\n2,70,60,50,1\n"
+    )
+    return folder
+
+
+class Checked(HTMLParser):
+    """Refuses tags that are not closed, and collects what a browser would load."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.loads, self.tags = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.loads += [value for name, value in attributes if name in ("src", "href", "srcset", "data")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+        self.loads += [value for name, value in attributes if name in ("src", "href", "srcset", "data")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def pictures(page):
+    return [ElementTree.fromstring(text) for text in re.findall(r"<svg.*?</svg>", page, re.DOTALL)]
+
+
+def test_the_page_is_whole_and_loads_nothing(tmp_path):
+    split_folder(tmp_path / "run/split1", "split1")
+    page = write_report(tmp_path / "run", tmp_path / "page.html").read_text()
+    parser = Checked()
+    parser.feed(page)
+    assert parser.open == [] and parser.loads == [] and "script" not in parser.tags
+    assert "url(" not in page and "@import" not in page and "://" not in page
+    assert "take &lt;tea&gt;" in page and "<tea>" not in page and "said so &amp; so" in page
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["page.html"]
+
+
+def test_bars_are_the_labels_and_the_worst_video_comes_first(tmp_path):
+    page = write_report(split_folder(tmp_path / "split1", "split1"), tmp_path / "page.html").read_text()
+    assert page.index("S2_bad") < page.index("S1_good")
+    bad, good = pictures(page)[-2:]
+
+    def bars(picture):
+        found = {"truth": [], "prediction": []}
+        for rect in picture.iter("rect"):
+            title = rect.find("title")
+            if title is not None:
+                found[title.text.partition(":")[0]].append((int(rect.get("x")), int(rect.get("width")), title.text))
+        return found
+
+    assert [bar[:2] for bar in bars(bad)["prediction"]] == [(0, 30)]
+    assert bars(good)["truth"] == [
+        (0, 10, "truth: take <tea>, frames 0 to 9"),
+        (10, 20, "truth: open, frames 10 to 29"),
+    ]
+    wrong = [rect for rect in bad.iter("rect") if rect.find("title") is None]
+    assert [(rect.get("x"), rect.get("width")) for rect in wrong] == [("0", "10")]
+    assert not [rect for rect in good.iter("rect") if rect.find("title") is None]
+    # Frames of "take" are taken for "open" in one of two videos.
+    titles = [title.text for picture in pictures(page) for title in picture.iter("title")]
+    assert "take <tea> taken for open: 50.0%, 10 frames" in titles
+
+
+def test_curves_take_the_later_table_and_mark_the_tested_epoch(tmp_path):
+    page = write_report(split_folder(tmp_path / "split1", "split1"), tmp_path / "page.html").read_text()
+    loss, scores = pictures(page)[:2]
+    texts = [text.text for text in loss.iter("text")]
+    assert "loss 2.5" in texts and "1" in texts and "3" in texts
+    assert [text.text for text in scores.iter("text")][-3:] == ["Acc 70", "Edit 60", "F1@50 50"]
+    assert "epoch 2 was tested" in [title.text for title in scores.iter("title")]
+    (line,) = loss.iter("polyline")
+    heights = [float(point.split(",")[1]) for point in line.get("points").split()]
+    assert heights == sorted(heights)  # falling losses: further down
+
+
+def test_several_splits_have_a_mean(tmp_path):
+    for split in ("split1", "split2"):
+        split_folder(tmp_path / split, split)
+    test = json.loads((tmp_path / "split2/test.json").read_text())
+    test["scores"]["acc"] = 90.25
+    (tmp_path / "split2/test.json").write_text(json.dumps(test))
+    page = write_report(tmp_path, tmp_path / "page.html").read_text()
+    sums = re.findall(r'<tr class="sum">(.*?)</tr>', page)
+    assert sums == ["<td>mean</td><td></td><td>4</td><td>80.00</td><td>60.00</td><td>50.00</td><td>86.75</td>"]
+
+
+def test_a_choice_on_the_test_split_is_a_warning(tmp_path):
+    honest = write_report(split_folder(tmp_path / "a/split1", "split1"), tmp_path / "a.html").read_text()
+    chosen = write_report(split_folder(tmp_path / "b/split1", "split1", select="test"), tmp_path / "b.html").read_text()
+    assert '<p class="warning">Tested: said' in chosen and '<p class="warning">' not in honest
+
+
+def test_the_command_and_its_errors(tmp_path, capsys):
+    split_folder(tmp_path / "run/split1", "split1")
+    assert main(["plot", "report", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'run/report.html'}\n"
+    with pytest.raises(FileNotFoundError, match="train and test first"):
+        write_report(tmp_path, tmp_path / "page.html")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/test.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"test\.json: not of a segmentation"):
+        write_report(tmp_path / "other", tmp_path / "page.html")
+    (tmp_path / "other/test.json").write_text("{")
+    with pytest.raises(ValueError, match=r"test\.json: not JSON"):
+        write_report(tmp_path / "other", tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
