@@ -298,6 +298,19 @@ void Sampler::Filter::make(double new_step, double new_start, int divisor, int n
         count[i] = high - low;
         used = std::max(used, high - low);
     }
+    lowest = inputs;
+    highest = 0;
+    for (int i = 0; i < outputs; ++i) {
+        if (count[i] == 0) continue;
+        lowest = std::min(lowest, first[i]);
+        highest = std::max(highest, first[i] + count[i]);
+    }
+    lowest = std::min(lowest, highest);
+    copies = highest - lowest == outputs;
+    for (int i = 0; i < outputs; ++i) {
+        first[i] = count[i] == 0 ? 0 : first[i] - lowest;
+        copies = copies && count[i] == 1 && first[i] == i;
+    }
     pairs = std::max(1, (used + 1) / 2);
     packed.assign(static_cast<size_t>(outputs + 3) / 2 * pairs * 16, 0);
     for (int i = 0; i < outputs; ++i) {
@@ -319,43 +332,35 @@ void Sampler::sample(const Region& region, int divisor, uint32_t* out) {
 void Sampler::sample_separable(const Region& region, int divisor, uint32_t* out) {
     across_.make(matrix_[0], matrix_[2], divisor, region.full_width, width_);
     down_.make(matrix_[4], matrix_[5], divisor, region.full_height, height_);
-    const Window& window = region.window;
-    const size_t bytes = static_cast<size_t>(window.width()) * 4;
-    bool copies = true;  // each output pixel is one input pixel, in order
-    int lowest = window.right, highest = window.left;
-    for (int x = 0; x < width_; ++x) {
-        if (across_.count[x] == 0) continue;
-        lowest = std::min(lowest, across_.first[x]);
-        highest = std::max(highest, across_.first[x] + across_.count[x]);
-        copies = copies && across_.count[x] == 1 && across_.first[x] == across_.first[0] + x;
+    if (across_.lowest == across_.highest || down_.lowest == down_.highest) {  // nothing of the frame is seen
+        std::fill(out, out + static_cast<size_t>(width_) * height_, 0U);
+        return;
     }
-    copies = copies && across_.count[0] == 1 && across_.count[width_ - 1] == 1;
-    check(lowest >= window.left && highest <= window.right, "internal error: columns ", lowest, " to ",
-          highest, " of a region that holds ", window.left, " to ", window.right);
-    row_.resize(bytes +
-                static_cast<size_t>(across_.taps) * 4);  // the filter may read, times 0, beyond the end
+    const Window& window = region.window;
+    check(across_.lowest >= window.left && across_.highest <= window.right && down_.lowest >= window.top &&
+              down_.highest <= window.bottom,
+          "internal error: a region that ends at ", window.right, ", ", window.bottom, " instead of ",
+          across_.highest, ", ", down_.highest);
+    const size_t bytes = static_cast<size_t>(across_.highest - across_.lowest) * 4;
+    row_.resize(bytes + static_cast<size_t>(across_.taps + 2) * 4);  // may be read, times 0, beyond its end
     std::fill(row_.begin() + static_cast<std::ptrdiff_t>(bytes), row_.end(), int16_t{0});
-    std::vector<int> first(across_.first);
-    for (int x = 0; x < width_; ++x) first[x] = across_.count[x] == 0 ? 0 : first[x] - window.left;
-    std::vector<const uint8_t*> rows(static_cast<size_t>(down_.taps));
+    rows_.resize(static_cast<size_t>(down_.taps));
     for (int y = 0; y < height_; ++y, out += width_) {
-        const int count = down_.count[y], top = down_.first[y];
+        const int count = down_.count[y];
+        for (int k = 0; k < count; ++k) {
+            const uint32_t* row = region.row(down_.lowest + down_.first[y] + k - window.top);
+            rows_[k] = reinterpret_cast<const uint8_t*>(row + (across_.lowest - window.left));
+        }
         if (count == 0) {
             std::fill(out, out + width_, 0U);
-            continue;
+        } else if (count == 1 && across_.copies) {
+            std::memcpy(out, rows_[0], static_cast<size_t>(width_) * 4);
+        } else {
+            const int16_t* weights = &down_.weights[static_cast<size_t>(y) * down_.taps];
+            passes().blend_rows(rows_.data(), weights, count, bytes, row_.data());
+            passes().filter_row(row_.data(), across_.first.data(), across_.packed.data(), across_.pairs,
+                                width_, out);
         }
-        check(top >= window.top && top + count <= window.bottom, "internal error: rows ", top, " to ",
-              top + count, " of a region that holds ", window.top, " to ", window.bottom);
-        for (int k = 0; k < count; ++k) {
-            rows[k] = reinterpret_cast<const uint8_t*>(region.row(top + k - window.top));
-        }
-        if (count == 1 && copies) {
-            std::memcpy(out, rows[0] + size_t{4} * first[0], static_cast<size_t>(width_) * 4);
-            continue;
-        }
-        passes().blend_rows(rows.data(), &down_.weights[static_cast<size_t>(y) * down_.taps], count, bytes,
-                            row_.data());
-        passes().filter_row(row_.data(), first.data(), across_.packed.data(), across_.pairs, width_, out);
     }
 }
 

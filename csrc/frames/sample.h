@@ -37,9 +37,11 @@ class Sampler {
     struct Filter {
         double step = 0.0, start = 0.0;  // of which it was made
         int inputs = 0;
+        int lowest = 0, highest = 0;  // the inputs that are used, the last one excluded
+        bool copies = false;          // output i is input lowest + i
         int taps = 0;
-        std::vector<int> first, count;
-        std::vector<int16_t> weights;  // (outputs, taps)
+        std::vector<int> first, count;  // `first` counts from `lowest`
+        std::vector<int16_t> weights;   // (outputs, taps)
         int pairs = 0;
         std::vector<int16_t> packed;  // the same two by two, see Passes
         // `step` and `start` are of the stored frame, `inputs` of a copy with 1/divisor of its side.
@@ -55,6 +57,7 @@ class Sampler {
     double least_shrink_, most_shrink_;
     Filter across_, down_;
     std::vector<int16_t> row_;
+    std::vector<const uint8_t*> rows_;
 };
 
 }  // namespace vidseg

@@ -1,10 +1,13 @@
 """Memory of batches, used again when nobody holds the batch any more.
 
 A batch is some hundred megabytes. Fresh memory of that size costs the kernel about as much time as decoding does: it
-hands out zeroed pages one by one, and takes them back when the batch is dropped.
+hands out zeroed pages one by one, and takes them back when the batch is dropped. New memory comes in huge pages where
+the kernel has them.
 """
 
+import contextlib
 import math
+import mmap
 import weakref
 from collections import deque
 
@@ -14,6 +17,7 @@ from torch import Tensor
 
 __all__ = ["BatchMemory"]
 
+_HUGE = 4 * 2**20  # bytes from which huge pages are worth their round sizes
 _KEPT = 3  # blocks that wait for their next use: the loader rarely needs more at once
 
 
@@ -40,7 +44,7 @@ class BatchMemory:
 
     def _take(self, size: int) -> np.ndarray:
         """A free block that is large enough, or a new one instead of one that is too small."""
-        small = []
+        small: list[np.ndarray] = []
         while True:
             try:
                 block = self._free.popleft()
@@ -51,7 +55,16 @@ class BatchMemory:
                 return block
             small.append(block)
         self._free.extend(small[1:])
-        return torch.empty(max(size, 1), dtype=torch.uint8, pin_memory=self.pin).numpy()
+        return self._allocate(max(size, 1))
+
+    def _allocate(self, size: int) -> np.ndarray:
+        if self.pin:
+            return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+            with contextlib.suppress(OSError):  # a kernel without huge pages: small ones, then
+                memory.madvise(mmap.MADV_HUGEPAGE)
+        return np.frombuffer(memory, np.uint8)
 
     def clear(self) -> None:
         """Give the free blocks back to the system."""
