@@ -18,7 +18,8 @@ __all__ = ["Command"]
 class Command:
     """Evaluate the run in the folder RUN on its held-out videos: scores by class, confusions, mistakes.
 
-    Leaves test.json, mistakes.csv and mistakes.png in the folder.
+    Leaves test.json, mistakes.csv and mistakes.png in the folder. A split's run of a segmentation program is tested as
+    its recipe says, and leaves test.json, predictions/ and pictures/test.png.
     """
 
     run_folder: Annotated[Positional[str], arg(metavar="RUN")]
@@ -44,6 +45,9 @@ class Command:
         """Evaluate and print."""
         from vidseg.engine import test_run
 
+        options = Path(self.run_folder) / "options.json"
+        if options.is_file() and json_format.loads(options.read_text()).get("task") == "segmentation":
+            return self._segmentation()
         report = test_run(
             self.run_folder,
             checkpoint=self.checkpoint,
@@ -56,6 +60,19 @@ class Command:
         if self.worst:
             self._draw(report)
         print(json_format.dumps(dataclasses.asdict(report)) if self.json else report)
+        return 0
+
+    def _segmentation(self) -> int:
+        """Test a split's run of a segmentation program."""
+        from vidseg.cli.train_segmentation import draw_evaluation
+        from vidseg.engine.segmentation_results import CrossValidation, summary_row
+        from vidseg.engine.segmentation_runs import test_split
+
+        if self.split is not None or (self.clips, self.crops) != (1, 1):
+            raise ValueError(f"{self.run_folder}: a segmentation run has no clips or crops, and tests its own split")
+        found = test_split(self.run_folder, dataset=self.dataset, checkpoint=self.checkpoint, draw=draw_evaluation)
+        table = CrossValidation(found["model"], found["dataset"], found["select"], [summary_row(found)])
+        print(json_format.dumps(found) if self.json else table)
         return 0
 
     def _draw(self, report: "TestReport") -> None:

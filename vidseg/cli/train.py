@@ -18,6 +18,7 @@ __all__ = ["Command", "prepare", "train_program"]
 _SPELLINGS = {"train-frame-inteval": "train-frame-interval", "val-frame-inteval": "val-frame-interval"}
 _LISTS = {"train-frame-interval", "val-frame-interval", "lr-steps"}
 _NAMES = ("hacs", "kinetics", "moments", "ucf101", "hmdb51", "diving48", "synth")
+_SEGMENTATION = ("gtea", "50salads", "breakfast")
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Command(TrainOptions):
 
     `vidseg train FOLDER` trains on any data set. `vidseg train NAME --dataset FOLDER` has the published defaults of
     hacs, kinetics, moments, ucf101, hmdb51 or diving48, as train/train_NAME.py has; `vidseg train NAME --help` shows
-    them. `vidseg train stream FOLDER` trains a streaming network on videos with frame labels.
+    them. `vidseg train stream FOLDER` trains a streaming network on videos with frame labels,
+    `vidseg train gtea FOLDER` (50salads, breakfast) a segmentation network on features.
     """
 
     config: str | None = None
@@ -86,7 +88,7 @@ def _dry_run(options: TrainOptions) -> int:
 
 
 def prepare(words: list[str], name: str | None = None) -> tuple[str, type[Any], Any, list[str]]:
-    """What a command line asks for; `vidseg train stream` has options of its own.
+    """What a command line asks for; `vidseg train stream` and `vidseg train gtea` have options of their own.
 
     Args:
         words: of the command line, after the program.
@@ -104,6 +106,10 @@ def prepare(words: list[str], name: str | None = None) -> tuple[str, type[Any], 
         from vidseg.cli.train_stream import Command as StreamCommand
 
         return "stream", StreamCommand, None, words[1:]
+    if name is None and words and words[0] in _SEGMENTATION:
+        from vidseg.cli.train_segmentation import segmentation_command
+
+        return words[0], segmentation_command(words[0]), None, words[1:]
     words = [part for word in words for part in _spelled(word)]
     if words and not words[0].startswith("-"):
         if name is None and words[0] in _NAMES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+import os
 import sys
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -43,7 +44,8 @@ class Command(SegmentationOptions):
             **{field.name: getattr(self, field.name) for field in fields(SegmentationOptions)}
         )
         table = cross_validate(self.recipes, options, draw=draw_evaluation)
-        print(json_format.dumps(asdict(table) | {"mean": table.mean}) if self.json else table)
+        if os.environ.get("RANK", "0") == "0":
+            print(json_format.dumps(asdict(table) | {"mean": table.mean}) if self.json else table)
         return 0
 
 
