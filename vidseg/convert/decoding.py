@@ -5,6 +5,7 @@ order (AVI carries decoding order): the order of the frames is kept and the time
 """
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,15 +84,9 @@ class VideoSource:
         origin = (container.start_time or 0) / av.time_base
         start = None if self.start is None else origin + self.start
         stop = None if self.stop is None else origin + self.stop
-        if start is not None and self.start:
-            # Back to the key frame before; a file without an index is read from its beginning.
-            try:
-                container.seek(int(start * av.time_base), backward=True)
-            except av.error.FFmpegError:
-                container.seek(0)
         step = 1.0 / (self.properties["fps"] or 25.0)  # type: ignore[operator]
         count, time = 0, origin - step
-        for frame in self._decode(container, stream):
+        for frame in self._decode_from(container, stream, start if self.start else None):
             time = frame.time if frame.time is not None else time + step
             if stop is not None and time >= stop - 1e-6:
                 break
@@ -102,6 +97,30 @@ class VideoSource:
             self._check_end(container, stream, time + step - origin)
         if count == 0:
             raise VideoError(self._nothing_decoded())
+
+    def _decode_from(self, container: Any, stream: VideoStream, start: float | None) -> Iterator[Any]:
+        """All frames, or those from the last key frame before a moment on."""
+        if start is not None:
+            found = self._after_search(container, stream, start)
+            if found is not None:
+                yield from found
+                return
+            self.damage.clear()
+            container.seek(0)
+        yield from self._decode(container, stream)
+
+    def _after_search(self, container: Any, stream: VideoStream, start: float) -> Iterator[Any] | None:
+        """Frames from a key frame before `start` on; None for files without an index, and where the search ends
+        behind `start` (MPEG transport streams)."""
+        try:
+            container.seek(int(start * av.time_base), backward=True)
+        except av.error.FFmpegError:
+            return None
+        frames = self._decode(container, stream)
+        first = next(frames, None)
+        if first is None or first.time is None or first.time > start + 1e-6:
+            return None
+        return itertools.chain([first], frames)
 
     def _decode(self, container: Any, stream: VideoStream) -> Iterator[Any]:
         errors, number = 0, 0

@@ -79,15 +79,15 @@ def read_frame_index(path: Path) -> FrameIndex:
     fps = float(source.properties["fps"] or 0.0)
     with open_video(path) as (container, stream):
         origin = (container.start_time or 0) / av.time_base
-        packets = _shown_packets(container, stream) if stream.codec_context.name in _ONE_PACKET_A_FRAME else None
-        time_base = stream.time_base
-    if packets is not None and time_base is not None and not source.damage:
+        codec, time_base = stream.codec_context.name, stream.time_base
+        packets = _shown_packets(container, stream)
+    if packets is not None and codec in _ONE_PACKET_A_FRAME and time_base is not None and not source.damage:
         stamps, seeks, is_key = packets
         if stamps[:_PROBED].tolist() == [frame.pts for frame in first]:
             times = stamps.astype(np.float64) * time_base.numerator / time_base.denominator - origin
             keys = np.flatnonzero(is_key)
             return FrameIndex(stamps, times, keys, seeks[keys], height, width, fps)
-    return _decoded_index(path, origin, height, width, fps)
+    return _decoded_index(path, origin, height, width, fps, timed=packets is not None)
 
 
 def _shown_packets(container: Any, stream: Any) -> tuple[Integers, Integers, npt.NDArray[np.bool_]] | None:
@@ -114,14 +114,15 @@ def _shown_packets(container: Any, stream: Any) -> tuple[Integers, Integers, npt
     return table[:, 0], np.minimum(table[:, 0], table[:, 1]), table[:, 2].astype(bool)
 
 
-def _decoded_index(path: Path, origin: float, height: int, width: int, fps: float) -> FrameIndex:
+def _decoded_index(path: Path, origin: float, height: int, width: int, fps: float, *, timed: bool) -> FrameIndex:
+    """By decoding the whole file. `timed`: its packets have presentation times of their own."""
     stamps, times, keys = [], [], []
     for number, item in enumerate(VideoSource(path)):
         stamps.append(item.frame.pts)
         times.append(item.time - origin)
         if item.frame.key_frame:
             keys.append(number)
-    unique = None not in stamps and all(one < other for one, other in itertools.pairwise(stamps))
+    unique = timed and None not in stamps and all(one < other for one, other in itertools.pairwise(stamps))
     seconds = np.array(times, np.float64)
     if not unique or keys[:1] != [0]:
         start = np.zeros(1, np.int64)
