@@ -139,3 +139,157 @@ def test_published_settings_are_the_defaults():
     reward = stream_recipe(StreamOptions("data", model="svtas_rl"))
     assert reward.rate_at(0) == 5e-4 and reward.rate_at(80) == pytest.approx(1e-5) and reward.backbone_rate == 0.02
     assert stream_recipe(StreamOptions("data", model="svtas_rl", lr_steps=())).rate_at(79) == 5e-4
+
+
+# Labels of streams.
+
+
+def predict(*words: object) -> int:
+    return main(["predict", "--stream", *map(str, words), "--device", "cpu"])
+
+
+def said(text: str) -> tuple[list[dict], dict]:
+    """Lines of windows, and the one at the end."""
+    *windows, last = map(json.loads, text.splitlines())
+    return windows, last
+
+
+def frame_names(windows: list[dict]) -> list[str]:
+    """The label of each frame."""
+    return [
+        each["label"]
+        for window in windows
+        for each in window["segments"]
+        for _ in range(round(FPS * (each["stop"] - each["start"])))
+    ]
+
+
+def test_frames_are_prepared_as_the_loader_does(folder, run):
+    from vidseg.clips.windows import WindowShape
+    from vidseg.engine.live_video import FramePreparer, LiveSource, load_stream_network
+    from vidseg.labels import open_dataset
+    from vidseg.loaders import StreamLoader
+
+    network = load_stream_network(run)
+    recipe = network.recipe
+    prepare = FramePreparer(recipe)
+    frames = torch.stack([prepare(frame) for frame, _ in LiveSource(str(folder / "videos/v6.mkv"))], dim=1)
+    data = open_dataset(folder / "data", "test").subset([1])
+    shape = WindowShape(frames.shape[1], frames.shape[1])
+    with StreamLoader(data, shape, size=32, train=False, threads=1, mean=recipe.mean, std=recipe.std) as loader:
+        (batch,) = loader
+    assert frames.shape == batch.clips[0].shape == (3, len(labels_of(6)), 32, 32)
+    grey = 255 * recipe.std[0]
+    assert (frames - batch.clips[0]).abs().mean() * grey < 2  # what JPEG loses
+    black = batch.clips.new_tensor([-mean / std for mean, std in zip(recipe.mean, recipe.std, strict=True)])
+    assert torch.allclose(prepare.black, black)
+
+
+def test_a_file_is_labelled_as_in_the_test_of_its_run(folder, run, tmp_path, capsys):
+    out = tmp_path / "drawn/out.mp4"
+    assert predict(folder / "videos/v5.mkv", "--weights", run, "--json", "--draw", out) == 0
+    windows, last = said(capsys.readouterr().out)
+    expected = (run / "predictions/v5-pred.txt").read_text().split()
+    found = frame_names(windows)
+    assert len(found) == len(expected) == last["frames"] == last["labelled"]
+    assert np.mean([one == other for one, other in zip(found, expected, strict=True)]) > 0.9
+    assert [window["first_frame"] for window in windows][:2] == [0, 7]
+    assert last["windows"] == sum(number + 7 <= len(found) for number in range(0, len(found), 8))
+    assert last["longest_latency"] >= last["latency"] >= 6 / FPS and last["real_time_factor"] > 0
+    with av.open(str(out)) as container:
+        drawn = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(drawn) == len(found) and drawn[0].shape == (40, 48, 3)
+    strips = {name: frame[-1].mean(axis=0) for name, frame in zip(found, drawn, strict=True)}
+    assert all(
+        np.abs(frame[-1].mean(axis=0) - strips[name]).max() < 30 for name, frame in zip(found, drawn, strict=True)
+    )
+
+
+def test_a_stream_is_gone_on_with(folder, run, tmp_path, capsys, monkeypatch):
+    """Stopped in the middle by Ctrl-C; the rest of the file follows."""
+    from vidseg.engine.live_video import LiveSession
+
+    video, state, out = folder / "videos/v5.mkv", tmp_path / "stream.state", tmp_path / "part.mp4"
+    assert predict(video, "--weights", run, "--json") == 0
+    whole = frame_names(said(capsys.readouterr().out)[0])
+    push = LiveSession.push
+
+    def pushed(self, frame, moment):
+        import os
+        import signal
+
+        if self.frames == 12:
+            os.kill(os.getpid(), signal.SIGINT)
+        return push(self, frame, moment)
+
+    monkeypatch.setattr(LiveSession, "push", pushed)
+    assert predict(video, "--weights", run, "--json", "--state", state, "--draw", out) == 130
+    monkeypatch.setattr(LiveSession, "push", push)
+    first, last = said(capsys.readouterr().out)
+    assert last["stopped"] and last["frames"] == 13 and last["state"] == str(state)
+    with av.open(str(out)) as container:  # the last ones without a label
+        assert sum(1 for _ in container.decode(video=0)) == 13
+    assert predict(video, "--weights", run, "--json", "--state", state) == 0
+    second, last = said(capsys.readouterr().out)
+    assert frame_names(first) + frame_names(second) == whole and not state.exists()
+    assert last["frames"] == len(whole) - 13
+    times = [each["start"] for window in first + second for each in window["segments"]]
+    assert times == sorted(times)
+
+
+def test_two_files_are_one_stream(folder, run, tmp_path, capsys):
+    from vidseg.engine.live_video import LiveSession, LiveSource, load_stream_network
+
+    videos, state = [folder / "videos/v5.mkv", folder / "videos/v6.mkv"], tmp_path / "stream.state"
+    session = LiveSession(load_stream_network(run))
+    frames = [item for video in videos for item in LiveSource(str(video))]
+    expected = [each.label for number, (frame, _) in enumerate(frames) for each in session.push(frame, number / FPS)]
+    expected += [each.label for each in session.finish()]
+    assert predict(videos[0], "--weights", run, "--json", "--state", state, "--more") == 0
+    first = said(capsys.readouterr().out)[0]
+    assert state.is_file()
+    assert predict(videos[1], "--weights", run, "--json", "--state", state) == 0
+    found = frame_names(first + said(capsys.readouterr().out)[0])
+    assert found == [CLASSES[label] for label in expected]
+    assert predict(videos[0], "--weights", run, "--state", state, "--more") == 0
+    assert predict(videos[1], "--weights", run, "--state", state, "--stride", 4) == 2
+    assert "the state is of recipe" in capsys.readouterr().err
+
+
+def test_standard_input(folder, run, capfd, monkeypatch):
+    import os
+
+    assert predict(folder / "videos/v6.mkv", "--weights", run / "etesvs_best.pth", "--json") == 0
+    expected = frame_names(said(capfd.readouterr().out)[0])
+    kept = os.dup(0)
+    try:
+        with (folder / "videos/v6.mkv").open("rb") as file:
+            os.dup2(file.fileno(), 0)
+        assert predict("-", "--weights", run / "etesvs_best.pth", "--json") == 0
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+    assert frame_names(said(capfd.readouterr().out)[0]) == expected
+
+
+def test_text_and_wrong_use(folder, run, tmp_path, capsys):
+    video = folder / "videos/v5.mkv"
+    assert predict(video, "--weights", run) == 0
+    text = capsys.readouterr().out
+    assert "real-time factor" in text and "latency" in text and f"{len(labels_of(5))} frames" in text.splitlines()[-1]
+    bare = tmp_path / "bare.pth"
+    torch.save(torch.load(run / "etesvs_last.pth", weights_only=True)["state_dict"], bare)
+    (tmp_path / "names.txt").write_text("red\ngreen\nblue\n")
+    (tmp_path / "broken.mkv").write_bytes(b"no video")
+    named = ["--network", "etesvs", "--classes", tmp_path / "names.txt"]
+    for words, status, message in (
+        ([video, "--weights", bare], 2, "name the network and give its classes"),
+        ([video, "--weights", bare, *named], 2, "does not fill etesvs"),
+        ([video, "--weights", run, "--more"], 2, "--more needs --state"),
+        ([folder / "absent.mkv", "--weights", run], 2, "no such file"),
+        ([tmp_path / "broken.mkv", "--weights", run], 1, "not a video"),
+        ([video, "--weights", folder / "data"], 2, "not the folder of a run"),
+        ([video, "--weights", run, "--source-option", "framerate"], 2, "NAME=VALUE"),
+    ):
+        assert predict(*words) == status, words
+        assert message in capsys.readouterr().err

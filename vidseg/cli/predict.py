@@ -7,12 +7,16 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-__all__ = ["Command"]
+__all__ = ["Command", "prepare"]
 
 
 @dataclass(frozen=True)
 class Command:
-    """Name the likeliest classes of a video file, or of all in a folder."""
+    """Name the likeliest classes of a video file, or of all in a folder.
+
+    `vidseg predict --stream VIDEO|CAMERA|-` labels the frames of one video while they arrive, with a streaming
+    network; `vidseg predict --stream --help` shows its options.
+    """
 
     source: Annotated[Positional[str], arg(metavar="VIDEO_OR_FOLDER")]
     """Video file, or folder of videos."""
@@ -64,3 +68,13 @@ class Command:
             for video in found.videos:
                 draw_prediction(video, (Path(self.draw) / Path(video.video).relative_to(root)).with_suffix(".mp4"))
         return 1 if found.failed else 0
+
+
+def prepare(words: list[str], name: str | None = None) -> tuple[str, type[Any], None, list[str]]:
+    """What a command line asks for: its name, its command, no defaults but the command's own, and the words left."""
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--stream=") else [word])]
+    if "--stream" not in words:
+        return "", Command, None, words
+    from vidseg.cli.predict_stream import Command as StreamCommand
+
+    return "--stream", StreamCommand, None, [word for word in words if word != "--stream"]

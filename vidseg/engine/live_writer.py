@@ -1,0 +1,110 @@
+"""The frames of a stream written again with their labels in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["LabelledVideoWriter"]
+
+_CLOCK = Fraction(1, 90000)
+_STRIP = 20  # the strip of colour is a 20th of the height
+_UNKNOWN = (128, 128, 128)
+
+
+class LabelledVideoWriter:
+    """Writes H.264 without sound: each frame with the name and probability of its label, over a strip in its colour.
+
+    MP4 files are written in fragments: whatever ends the program, what has been written can be played, also while more
+    is written.
+
+    Args:
+        out: file to write; its suffix says the container. Replaced if it is there.
+        classes: names by number.
+        colours: (K, 3) in 0..1, of the classes.
+        fps: frames a second.
+    """
+
+    def __init__(
+        self, out: str | Path, classes: Sequence[str], colours: npt.NDArray[np.float64], *, fps: float = 25.0
+    ) -> None:
+        self.out, self.classes = Path(out), list(classes)
+        self.colours = np.round(np.asarray(colours) * 255).astype(np.uint8)
+        if len(self.colours) != len(self.classes):
+            raise ValueError(f"{len(self.colours)} colours for {len(self.classes)} classes")
+        self.fps = fps
+        self.frames = 0
+        self._stream: Any = None
+        self._stamp, self._first = -1, 0.0
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        fragments = {"movflags": "frag_keyframe+empty_moov"} if self.out.suffix in {".mp4", ".mov", ".m4v"} else {}
+        self._container = av.open(str(self.out), "w", container_options=fragments)
+
+    def write(self, frame: Any, moment: float, label: int | None, probability: float = 0.0) -> None:
+        """Write one frame.
+
+        Args:
+            frame: `av.VideoFrame`.
+            moment: its time in seconds.
+            label: class number; None where it is not known.
+            probability: of that class.
+        """
+        from PIL import Image, ImageDraw
+
+        pixels = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+        if self._stream is None:
+            self._open(pixels.shape[0], pixels.shape[1], moment)
+        if pixels.shape[:2] != (self._stream.height, self._stream.width):
+            pixels = pixels[: self._stream.height, : self._stream.width]
+        if pixels.shape[:2] != (self._stream.height, self._stream.width):
+            picture = Image.fromarray(pixels).resize((self._stream.width, self._stream.height))
+        else:
+            picture = Image.fromarray(np.ascontiguousarray(pixels))
+        strip, size = max(2, picture.height // _STRIP), max(10, picture.height // 18)
+        text = "..." if label is None else f"{self.classes[label]}  {probability:.0%}"
+        colour = _UNKNOWN if label is None else tuple(int(value) for value in self.colours[label])
+        draw = ImageDraw.Draw(picture)
+        draw.rectangle((0, picture.height - strip, picture.width, picture.height), fill=colour)
+        draw.text(
+            (size // 2, size // 2), text, fill="white", stroke_width=max(1, size // 8), stroke_fill="black",
+            font_size=size,
+        )  # fmt: skip
+        written = av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
+        self._stamp = max(self._stamp + 1, round((moment - self._first) / _CLOCK))
+        written.pts, written.time_base = self._stamp, _CLOCK
+        self._container.mux(self._stream.encode(written))
+        self.frames += 1
+
+    def _open(self, height: int, width: int, moment: float) -> None:
+        rate = Fraction(self.fps).limit_denominator(1001)
+        self._stream = self._container.add_stream("libx264", rate=rate)
+        # Both sides even, as the pixel format wants.
+        self._stream.height, self._stream.width = height - height % 2, width - width % 2
+        self._stream.pix_fmt, self._stream.codec_context.time_base = "yuv420p", _CLOCK
+        self._first = moment
+
+    def close(self) -> None:
+        """Finish the file; without any frame there is none."""
+        if self._container is None:
+            return
+        if self._stream is not None:
+            self._container.mux(self._stream.encode(None))
+        self._container.close()
+        self._container = None
+        if self._stream is None:
+            self.out.unlink(missing_ok=True)
+
+    def __enter__(self) -> LabelledVideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
