@@ -38,12 +38,16 @@ class Command(SegmentationOptions):
 
     def run(self) -> int:
         """Train, test, print."""
+        from vidseg.engine.distributed import leave_group
         from vidseg.engine.segmentation_runs import cross_validate
 
         options = SegmentationOptions(
             **{field.name: getattr(self, field.name) for field in fields(SegmentationOptions)}
         )
-        table = cross_validate(self.recipes, options, draw=draw_evaluation)
+        try:
+            table = cross_validate(self.recipes, options, draw=draw_evaluation)
+        finally:
+            leave_group()
         if os.environ.get("RANK", "0") == "0":
             print(json_format.dumps(asdict(table) | {"mean": table.mean}) if self.json else table)
         return 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -180,6 +180,9 @@ class SegmentationTask:
     def step(self, model: nn.Module, batch: Any, position: Position) -> tuple[Tensor, Tensor]:
         self._epoch = position.epoch
         loss = self.loss.to(batch.features.device)
+        if distributed.world_size() > 1:  # a row that only fills up a rank's batch has no frame to learn from
+            rows = {one.name: getattr(batch, one.name)[batch.valid] for one in fields(batch)}
+            batch = replace(batch, **rows)
         # A piece of a long video has draws of its own; pieces start at different frames.
         samples = batch.videos.cpu().numpy().astype(np.int64) * 2**32 + batch.starts.cpu().numpy()
         draws = uniform(position.seed, position.epoch, samples, purpose="diffusion")[:, 0]

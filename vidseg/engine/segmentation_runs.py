@@ -206,16 +206,22 @@ def _loader(data: VideoDataset, options: SegmentationOptions, recipe: Recipe, *,
         "world_size": distributed.world_size(),
     }
     if not train:
-        return FeatureLoader(data, train=False, **common)
+        return FeatureLoader(data, batch_size=distributed.world_size(), train=False, **common)
     pooling = None if recipe.pooling is None else ChunkPooling(*recipe.pooling)
     return FeatureLoader(
         data,
-        batch_size=recipe.batch_size,
+        batch_size=recipe.batch_size * distributed.world_size(),
         sample_rate=recipe.sample_rate,
         random_offset=recipe.random_offset,
         pooling=pooling,
         **common,
     )
+
+
+def _device(wanted: torch.device | str | None) -> torch.device:
+    """Where this process computes; it has joined its group then, if there is one."""
+    own = distributed.join_group()
+    return own if wanted is None else torch.device(wanted)
 
 
 def _network(model: str, recipe: Recipe, classes: int, width: int) -> nn.Module:
@@ -238,7 +244,7 @@ def train_split(
         out: folder of this split's run.
         draw: called with each validation and with the test.
     """
-    device = torch.device(options.device) if options.device is not None else distributed.join_group()
+    device = _device(options.device)
     parts = _parts(options, division)
     loader = _loader(parts.learn, options, recipe, train=True)
     validation = None if parts.validation is None else _loader(parts.validation, options, recipe, train=False)
@@ -351,7 +357,7 @@ def test_split(
     if loaded.missing:
         raise ValueError(f"{path} does not fill the network of {run}: {loaded}")
     epoch = int(read_checkpoint(path)["epoch"])
-    device = torch.device(device) if device is not None else distributed.join_group()
+    device = _device(device)
     background = _background(classes, options.background)
     loss = create_loss(options.model, num_classes=len(classes))  # a task has one; a test asks it nothing
     task = SegmentationTask(loss, recipe, background, options.seed)
