@@ -80,32 +80,43 @@ def read_frame_index(path: Path) -> FrameIndex:
     with open_video(path) as (container, stream):
         origin = (container.start_time or 0) / av.time_base
         codec, time_base = stream.codec_context.name, stream.time_base
-        packets = _shown_packets(container, stream)
-    if packets is not None and codec in _ONE_PACKET_A_FRAME and time_base is not None and not source.damage:
-        stamps, seeks, is_key = packets
+        packets = _packets(container, stream)
+    timed = packets is not None and None not in {pts for pts, *_ in packets}
+    shown = _shown(packets) if packets is not None and timed and codec in _ONE_PACKET_A_FRAME else None
+    if shown is not None and time_base is not None and not source.damage:
+        stamps, seeks, is_key = shown
         if stamps[:_PROBED].tolist() == [frame.pts for frame in first]:
             times = stamps.astype(np.float64) * time_base.numerator / time_base.denominator - origin
             keys = np.flatnonzero(is_key)
             return FrameIndex(stamps, times, keys, seeks[keys], height, width, fps)
-    return _decoded_index(path, origin, height, width, fps, timed=packets is not None)
+    return _decoded_index(path, origin, height, width, fps, timed=timed)
 
 
-def _shown_packets(container: Any, stream: Any) -> tuple[Integers, Integers, npt.NDArray[np.bool_]] | None:
-    """Presentation times, times to seek to, and which are key frames, in presentation order; None where the packets
-    do not tell."""
+_Packet = tuple[int | None, int | None, bool]
+
+
+def _packets(container: Any, stream: Any) -> list[_Packet] | None:
+    """Presentation time, decoding time and whether it is a key frame, of each packet that is shown; None where one is
+    damaged."""
     rows = []
     try:
         for packet in container.demux(stream):
             if not packet.size or packet.is_discard:  # the end, and what an edit list leaves out
                 continue
-            if packet.pts is None or packet.is_corrupt:
+            if packet.is_corrupt:
                 return None
-            rows.append((packet.pts, packet.pts if packet.dts is None else packet.dts, packet.is_keyframe))
+            rows.append((packet.pts, packet.dts, packet.is_keyframe))
     except av.error.FFmpegError:
         return None
-    if not rows or not rows[0][2]:
+    return rows
+
+
+def _shown(packets: list[_Packet]) -> tuple[Integers, Integers, npt.NDArray[np.bool_]] | None:
+    """Presentation times, times to seek to, and which are key frames, in presentation order; None where there may be
+    packets without a frame."""
+    table = np.array([(pts, pts if dts is None else dts, key) for pts, dts, key in packets], np.int64).reshape(-1, 3)
+    if not len(table) or not table[0, 2]:
         return None
-    table = np.array(rows, np.int64)
     table = table[np.argsort(table[:, 0], kind="stable")]
     # A frame that is shown before the first key frame cannot be decoded.
     if not table[0, 2] or (np.diff(table[:, 0]) <= 0).any():
@@ -120,11 +131,11 @@ def _decoded_index(path: Path, origin: float, height: int, width: int, fps: floa
     for number, item in enumerate(VideoSource(path)):
         stamps.append(item.frame.pts)
         times.append(item.time - origin)
-        if item.frame.key_frame:
+        if item.frame.key_frame or number == 0:  # the first frame is reached from the beginning of the file
             keys.append(number)
     unique = timed and None not in stamps and all(one < other for one, other in itertools.pairwise(stamps))
     seconds = np.array(times, np.float64)
-    if not unique or keys[:1] != [0]:
+    if not unique:
         start = np.zeros(1, np.int64)
         return FrameIndex(None, seconds, start, start, height, width, fps)
     values, numbers = np.array(stamps, np.int64), np.array(keys, np.int64)

@@ -168,6 +168,9 @@ class _Indices:
         self._limit = limit
         self._found: dict[Path, FrameIndex] = {}
 
+    def __reduce__(self) -> tuple[type[_Indices], tuple[int]]:
+        return _Indices, (self._limit,)  # another process reads the files itself
+
     def find(self, path: Path) -> FrameIndex:
         index = self._found.pop(path, None)
         if index is None:
