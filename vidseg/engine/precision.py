@@ -229,11 +229,12 @@ def make_precision(level: OptLevel, device: torch.device, *, amp: str = "torch")
 
 
 def _avoid_broken_kernels(model: nn.Module, low: torch.dtype) -> None:
-    """Compute in float32 what oneDNN, which autocast asks on the CPU, lacks or gets wrong in low precision (torch 2.13).
+    """Compute in float32 what oneDNN, which autocast asks on the CPU, has not or gets wrong in low precision.
 
-    LSTM and GRU: most CPUs have none in float16, and that of bfloat16 gives other gradients each time. 3-D convolutions:
-    in bfloat16, with two frames, the gradient of the weights is wrong or NaN, and memory is written that is not its own;
-    in float16 they take twenty times as long as in float32. Their results are rounded all the same.
+    Seen with torch 2.13. LSTM and GRU: most CPUs have none in float16, and that of bfloat16 gives other gradients each
+    time. 3-D convolutions: in bfloat16, with two frames, the gradient of the weights is wrong or NaN, and memory is
+    written that is not its own; in float16 they take twenty times as long as in float32. Their results are rounded all
+    the same.
     """
     for module in model.modules():
         if isinstance(module, (nn.RNNBase, nn.Conv3d)):
