@@ -66,7 +66,7 @@ def test_encode_rgb_matches_pillows_encoder(chroma):
 
 
 def test_restart_interval_divides_a_row_of_mcus():
-    for width in (340, 320, 352, 456, 64):
+    for width in (340, 320, 352, 456, 64, 170, 102):
         (jpeg,) = encode_rgb(torch.from_numpy(smooth(64, width)), 90)
         mcus = -(-width // 16)
         interval = int.from_bytes(jpeg[jpeg.index(b"\xff\xdd") + 4 :][:2], "big")

@@ -41,7 +41,7 @@ struct Region {
 };
 
 // A restart interval that divides an MCU row evenly, so that every interval is a rectangle of MCUs: the
-// smallest of 2 to 6 that does, else 1.
+// smallest of 2 to 6 that does, else the row if it is short, else 1.
 int restart_interval_for(int width, Chroma chroma);
 
 class JpegEncoder {

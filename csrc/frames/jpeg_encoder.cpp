@@ -191,13 +191,17 @@ void recode(const uint8_t* data, size_t size, int restart_interval, bool optimiz
     check_done(ok, recoder->errors);
 }
 
+// A short row of MCUs whose number is prime is kept whole: a marker behind each MCU would cost more than the
+// columns that a crop could leave out.
+constexpr int kWholeRow = 12;
+
 int restart_interval_for(int width, Chroma chroma) {
     const int mcu_width = chroma == Chroma::k420 ? 16 : 8;
     const int mcus = (width + mcu_width - 1) / mcu_width;
     for (int interval = 2; interval <= 6; ++interval) {
         if (mcus % interval == 0) return interval;
     }
-    return 1;
+    return mcus <= kWholeRow ? mcus : 1;
 }
 
 }  // namespace vidseg
