@@ -8,6 +8,7 @@ the kernel has them.
 import contextlib
 import math
 import mmap
+import time
 import weakref
 from collections import deque
 
@@ -19,6 +20,8 @@ __all__ = ["BatchMemory"]
 
 _HUGE = 4 * 2**20  # bytes from which huge pages are worth their round sizes
 _KEPT = 3  # blocks that wait for their next use: the loader rarely needs more at once
+_MOST = 2**30  # bytes of batches in use from which a new one is worth waiting for an old one
+_PATIENCE = 0.05  # seconds
 
 
 class BatchMemory:
@@ -33,14 +36,24 @@ class BatchMemory:
     def __init__(self, *, pin: bool = False) -> None:
         self.pin = pin
         self._free: deque[np.ndarray] = deque(maxlen=_KEPT)
+        self._lent: dict[int, int] = {}  # bytes of the blocks in use, by their identity
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A tensor with undefined content."""
         size = math.prod(shape) * dtype.itemsize
+        # A loop drops its last batch a moment after it has taken the next one: of large batches two are enough then.
+        deadline = time.monotonic() + _PATIENCE
+        while self._lent and sum(list(self._lent.values())) + size > _MOST and time.monotonic() < deadline:
+            time.sleep(0.001)
         block = self._take(size)
+        self._lent[id(block)] = len(block)
         lease = block[:size]  # an object of its own, which the tensor keeps alive
-        weakref.finalize(lease, self._free.append, block).atexit = False
+        weakref.finalize(lease, self._give_back, block).atexit = False
         return torch.from_numpy(lease).view(dtype).view(shape)
+
+    def _give_back(self, block: np.ndarray) -> None:
+        self._lent.pop(id(block), None)
+        self._free.append(block)
 
     def _take(self, size: int) -> np.ndarray:
         """A free block that is large enough, or a new one instead of one that is too small."""
