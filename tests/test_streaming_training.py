@@ -1,5 +1,6 @@
 """Training window by window: which gradient a step has, when memory is cleared, going on in the middle, flat memory."""
 
+import copy
 import os
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vidseg.clips.windows import StreamPlan, WindowShape, window_labels
-from vidseg.engine.streaming import StreamMemory, StreamTrainer, label_streams, published_objective
+from vidseg.engine.streaming import StreamMemory, StreamTrainer, _forward, label_streams, published_objective
 from vidseg.loaders.stream import StreamBatch
 from vidseg.losses.streaming import StreamLoss, stage_loss
 from vidseg.models import create_model, list_models
@@ -354,3 +355,36 @@ def test_two_processes_step_like_one(tmp_path):
     first, second = (torch.load(tmp_path / f"2-{rank}.pt", weights_only=True) for rank in range(2))
     assert torch.equal(first, second)
     assert torch.allclose(first, flat(single.model), atol=1e-6)
+
+
+def test_videos_that_have_ended_are_not_seen():
+    """Neither BatchNorm nor the memory of the others notices them; their logits are 0."""
+    lengths = [30, 13]
+    videos = make_videos(lengths)
+    torch.manual_seed(0)
+    together = create_model("memory_tcn", num_classes=3, width=0.25, layers=2, channels=8)
+    alone = copy.deepcopy(together)
+    batches = list(load(StreamPlan(lengths, SHAPE, group=2), videos))
+    last = batches[-1]
+    assert last.item.valid.tolist() == [6, 0]
+    before = StreamState({name: torch.zeros(2, *value.shape[1:]) + 0.5 for name, value in alone(last.clips)[1].items()})
+    together.load_state_dict(alone.state_dict())
+    output, after = _forward(together, last, before)
+    expected, state = alone(last.clips[:1], before.take([0]), last.mask[:1])
+    assert torch.equal(output.logits[:, :1], expected.logits) and not output.logits[:, 1].any()
+    assert all(torch.equal(after[name][:1], value) and not after[name][1].any() for name, value in state.items())
+    for one, other in zip(together.buffers(), alone.buffers(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_process_whose_videos_have_ended_still_steps():
+    lengths = [30, 13]
+    videos = make_videos(lengths)
+    batches = list(load(StreamPlan(lengths, SHAPE, group=1, ranks=2, rank=1), videos))
+    assert [bool(batch.item.valid.any()) for batch in batches] == [True, True, False, False]
+    trainer = make_trainer()
+    before = flat(trainer.model)
+    report = trainer.train(batches)
+    assert (report.windows, report.steps, report.frames) == (4, 1, 13) and not torch.equal(before, flat(trainer.model))
+    (found,) = label_streams(trainer.model, batches, SHAPE)
+    assert found.video == 1 and len(found.labels) == 13 and found.cross_entropy > 0

@@ -78,6 +78,12 @@ class StreamMemory:
         self._state = None if item.last else state.detach()
         self._step, self._window = item.step, item.window
 
+    def pass_by(self, item: StreamItem) -> None:
+        """Nothing was to be seen in this window: the state stays as it is."""
+        state = self.recall(item)
+        self._state = None if item.last else state
+        self._step, self._window = item.step, item.window
+
     def state_dict(self) -> dict[str, Any]:
         """Position and state, with tensors on the CPU."""
         state = None if self._state is None else self._state.state_dict()
@@ -237,8 +243,13 @@ class StreamTrainer:
         windows = None
         if self.update == "video" and self.weighting == "video":
             windows = torch.from_numpy(item.counts).to(self.device)
+        if not item.valid.any():  # the videos of other processes go on
+            self.memory.pass_by(item)
+            report.windows += 1
+            self._step_where_due(item, report)
+            return
         with self.precision.forward():
-            output, state = self.model(batch.clips, self.memory.recall(item), batch.mask)
+            output, state = _forward(self.model, batch, self.memory.recall(item))
             loss = self.objective(output, batch.labels, windows)
         if not torch.isfinite(loss.total):
             raise ValueError(
@@ -249,6 +260,9 @@ class StreamTrainer:
         self.precision.backward(loss.total * scale)
         self.memory.keep(item, self.model.observe(state, batch.labels))
         _count(report, output, batch.labels, loss)
+        self._step_where_due(item, report)
+
+    def _step_where_due(self, item: StreamItem, report: StreamReport) -> None:
         if self.update == "window" or item.last:
             self._step()
             report.steps += 1
@@ -279,6 +293,30 @@ class StreamTrainer:
         for name, value in self.model.named_parameters():
             gradient = saved["gradients"].get(name)
             value.grad = None if gradient is None else gradient.to(value.device).clone()
+
+
+def _forward(model: StreamModel, batch: StreamBatch, state: StreamState | None) -> tuple[StreamOutput, StreamState]:
+    """One window of the videos that have not ended yet.
+
+    The logits of the others are 0, as behind a mask; they cost nothing, and BatchNorm does not see their black frames.
+    """
+    count, rows = len(batch.item.valid), torch.from_numpy(np.flatnonzero(batch.item.valid)).to(batch.clips.device)
+    if len(rows) == count:
+        return model(batch.clips, state, batch.mask)
+    before = None if state is None else state.take(rows)
+    output, after = model(batch.clips[rows], before, batch.mask[rows])
+
+    def spread(values: Tensor, dim: int) -> Tensor:
+        shape = [*values.shape[:dim], count, *values.shape[dim + 1 :]]
+        return values.new_zeros(shape).index_copy(dim, rows, values)
+
+    others = {
+        name: spread(values, 0)
+        for name in ("backbone_logits", "neck_logits")
+        if (values := getattr(output, name)) is not None
+    }
+    whole = StreamOutput(spread(output.logits, 1), **others)
+    return whole, StreamState({name: spread(value, 0) for name, value in after.items()})
 
 
 def _average_gradients(parameters: list[nn.Parameter]) -> None:
@@ -359,8 +397,11 @@ def label_streams(
     parts: dict[int, list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]]] = {}
     for batch in batches:
         item = batch.item
+        if not item.valid.any():
+            memory.pass_by(item)
+            continue
         batch = batch.to(device, non_blocking=True)
-        output, state = model(batch.clips, memory.recall(item), batch.mask)
+        output, state = _forward(model, batch, memory.recall(item))
         memory.keep(item, state)
         found = _spread_labels(output.logits, batch.labels.shape[1]).cpu().numpy()
         losses = _frame_losses(output.logits[-1], batch.labels).cpu().numpy()
