@@ -56,7 +56,7 @@ class Options:
     """Where everything is kept; default: a folder that is deleted at the end."""
     quick: bool = False
     """A few small videos and epochs."""
-    videos: int = 320
+    videos: int = 480
     """Trimmed videos, a quarter of them held out."""
     untrimmed: int = 64
     """Untrimmed videos, a quarter of them held out."""
@@ -112,8 +112,8 @@ def _run(options: Options, folder: Path) -> int:
             "out": str(run),
             "clip_length": 12,
             "clip_size": 56,
-            "geometry": "stretch",
-            "val_geometry": "stretch",
+            "geometry": "short_side",
+            "val_geometry": "centre",
             "mirror": False,
             "test_every": options.epochs,
             "end_epoch": options.epochs,
