@@ -5,14 +5,7 @@
 #include <cstring>
 
 #include "error.h"
-
-// The loops below run once for every sample of every frame: compiled for AVX2 as well, chosen when the
-// library loads.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
-#define VIDSEG_VECTORISED __attribute__((target_clones("avx2", "default")))
-#else
-#define VIDSEG_VECTORISED
-#endif
+#include "vectorised.h"
 
 namespace vidseg {
 namespace {
