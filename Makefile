@@ -42,8 +42,14 @@ format: setup
 bench: setup
 	$(BIN)/python benchmarks/convert_speed.py
 	$(BIN)/python benchmarks/catalog_speed.py
+	$(BIN)/python benchmarks/loader_speed.py
+	$(BIN)/python benchmarks/loader_memory.py
 	$(BIN)/python benchmarks/ops_speed.py
+	$(BIN)/python benchmarks/model_speed.py
 	$(BIN)/python benchmarks/segmental_speed.py
+	$(BIN)/python benchmarks/stream_memory.py
+	$(BIN)/python benchmarks/learning.py
+	$(BIN)/python benchmarks/segmentation.py
 
 # On a machine with torch, nvcc and a GPU, without network: builds the operators alone, in place, with the python3 there.
 gpu-check:
