@@ -671,3 +671,26 @@ def test_losses_of_a_seeded_run(tmp_path, caplog):
     assert found == pytest.approx(stored["train"], abs=2e-5)
     assert held_out == pytest.approx(stored["val"], abs=2e-5)
     assert found[-1] < found[0]
+
+
+def test_precise_statistics_are_of_clips_as_in_the_evaluation(root, tmp_path, monkeypatch):
+    from vidseg.engine import trainer as module
+
+    seen = []
+
+    def note(model, loader, batches, **_):
+        seen.extend((len(batch), *batch.frames.shape[2:]) for batch in loader)
+        return len(seen)
+
+    monkeypatch.setattr(module, "renew_statistics", note)
+    data = open_dataset(root)
+    loader = ClipLoader(data, frames=8, interval=1, size=32, batch_size=1, seed=3, threads=1)
+    validation = ClipLoader(data.subset([0]), frames=8, interval=1, size=32, train=False, threads=1)
+    model = nn.Sequential(nn.AdaptiveAvgPool3d(2), nn.Flatten(), nn.Linear(24, 8))
+    options = {"multigrid": True, "validation": validation, "evaluation": EvaluationOptions(precise_bn=3)}
+    trainer = Trainer(model, loader, **options)
+    trainer.fit(1, tmp_path)
+    assert seen == [(1, 8, 32, 32)] * 3
+    assert [shape.clips for shape in Multigrid(32, 1, 8, 32).shapes(0)] == [
+        loader.planner.shape(0, index).clips for index in range(loader.planner.batches(0))
+    ]

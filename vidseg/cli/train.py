@@ -40,12 +40,16 @@ class Command(TrainOptions):
         if options.session.dry_run:
             return _dry_run(options)
         from vidseg.engine import train_run
+        from vidseg.engine.distributed import leave_group
         from vidseg.engine.launch import launch_processes
 
         status = launch_processes(options.devices.gpus)
         if status is not None:
             return status
-        folder = train_run(options)
+        try:
+            folder = train_run(options)
+        finally:
+            leave_group()
         if os.environ.get("RANK", "0") == "0":
             print(folder)
         return 0

@@ -73,6 +73,8 @@ class DataOptions:
     """Decoding threads; default: one for each core."""
     cache_bytes: int = 0
     """Memory for keeping encoded frames between epochs, for small data sets."""
+    on_error: Literal["raise", "replace"] = "raise"
+    """A damaged frame ends the run, or its nearest neighbour takes its place and the log says so."""
     colour: Literal["rgb", "bgr"] = "rgb"
     """Order of the channels; the published SRTG and MTNet weights were trained on bgr."""
 

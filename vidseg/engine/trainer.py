@@ -85,8 +85,8 @@ class Trainer:
             the middle of an epoch without reading what it has seen.
         task: "recognition", or an object with the methods of `vidseg.engine.Task`.
         opt_level: O0 (float32), O1, O2, O3 or bf16, see `vidseg.engine.precision`.
-        multigrid: a schedule of shapes with `lr_factor(epoch, batch)`, whose shapes the loader has; True makes it for a
-            `ClipLoader` (long and short cycles).
+        multigrid: a `vidseg.clips.multigrid.Multigrid`, whose shapes the loader has; True makes it for a `ClipLoader`
+            (long and short cycles).
         validation: held-out batches, or None.
         name: of the network, for the checkpoints.
         seed: of dropout; the loader has its own.
@@ -283,7 +283,11 @@ class Trainer:
         set_rates(self.optimiser, rate)
         # Dropout is a function of the position, so a run that goes on needs no generator's state.
         number = position.batch * distributed.world_size() + distributed.rank()
-        torch.manual_seed(int(uniform(position.seed, position.epoch, [number], purpose="dropout")[0, 0] * 2**53))
+        seed = int(uniform(position.seed, position.epoch, [number], purpose="dropout")[0, 0] * 2**53)
+        if self.device.type == "cpu":
+            torch.default_generator.manual_seed(seed)  # manual_seed would look for other devices, at 0.5 ms a batch
+        else:
+            torch.manual_seed(seed)
         self._speed.start()
         with self._explained(position, batch):
             batch = batch.to(self.device, non_blocking=True)
@@ -345,15 +349,7 @@ class Trainer:
     def _evaluate(self, epoch: int) -> Result:
         """Scores on the held-out batches."""
         if self.evaluation.precise_bn:
-            self.loader.set_epoch(epoch)
-            seen = renew_statistics(
-                self.model,
-                self.loader,
-                self.evaluation.precise_bn,
-                device=self.device,
-                context=self.precision.forward,
-            )
-            self._say(f"Epoch [{epoch}]: batch norm statistics over {seen} batches")
+            self._renew_statistics(epoch, self.evaluation.precise_bn)
         total: list[Tensor] = []
 
         def tell(index: int, part: Any) -> None:
@@ -365,6 +361,21 @@ class Trainer:
         return self.task.evaluate(
             self.model, self.validation, device=self.device, context=self.precision.forward, progress=tell
         )
+
+    def _renew_statistics(self, epoch: int, batches: int) -> None:
+        """Precise batch norm, on clips of the shape that the evaluation has."""
+        self.loader.set_epoch(epoch)
+        if self.multigrid is not None:
+            base = self.multigrid.base
+            self.loader.set_shapes(lambda _: [base] * batches)
+        try:
+            seen = renew_statistics(
+                self.model, self.loader, batches, device=self.device, context=self.precision.forward
+            )
+        finally:
+            if self.multigrid is not None:
+                self.loader.set_shapes(self.multigrid.shapes)
+        self._say(f"Epoch [{epoch}]: batch norm statistics over {seen} batches")
 
     def _tell(
         self,
