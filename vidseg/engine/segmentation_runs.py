@@ -428,11 +428,14 @@ def _prepare(out: Path, folder: CheckpointFolder, record: dict[str, Any], option
     if path.is_file() and options.resume:
         known = json.loads(path.read_text())
         mine = json.loads(json.dumps(record))
+        defaults = json.loads(json.dumps(asdict(SegmentationOptions(dataset="")) | asdict(Recipe(epochs=1, rate=1))))
         for group in ("options", "recipe"):
             for key, value in mine[group].items():
-                if key not in _MAY_CHANGE and known.get(group, {}).get(key) != value:
+                # An option that is younger than the run had its default then.
+                before = known[group].get(key, defaults.get(key))
+                if key not in _MAY_CHANGE and before != value:
                     raise ValueError(
-                        f"{path}: that run has {key}={known.get(group, {}).get(key)!r}, now it is {value!r}; go on with"
+                        f"{path}: that run has {key}={before!r}, now it is {value!r}; go on with"
                         " what it was started with, or take another folder"
                     )
         if known["classes"] != mine["classes"] or known["validation_videos"] != mine["validation_videos"]:
