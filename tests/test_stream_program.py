@@ -272,6 +272,39 @@ def test_standard_input(folder, run, capfd, monkeypatch):
     assert frame_names(said(capfd.readouterr().out)[0]) == expected
 
 
+def test_a_silent_input_can_be_stopped(folder, run, capfd, monkeypatch):
+    """Standard input stays open and gives no more; Ctrl-C comes while it is waited for."""
+    import os
+    import signal
+    import threading
+
+    from vidseg.engine.live_video import LiveSource
+
+    kept, (readable, writable) = os.dup(0), os.pipe()
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    read = LiveSource.read
+
+    def timed(self, size):
+        if not timer.is_alive() and not self._stopped:
+            timer.start()
+        return read(self, size)
+
+    monkeypatch.setattr(LiveSource, "read", timed)
+    try:
+        os.dup2(readable, 0)
+        os.write(writable, (folder / "videos/v6.mkv").read_bytes()[:1000])
+        assert predict("-", "--weights", run, "--json") == 130
+    finally:
+        timer.cancel()
+        os.dup2(kept, 0)
+        for descriptor in (kept, readable, writable):
+            os.close(descriptor)
+    captured = capfd.readouterr()
+    windows, last = said(captured.out)
+    assert last["stopped"] and last["labelled"] == last["frames"] == len(frame_names(windows))
+    assert "Traceback" not in captured.err
+
+
 def test_text_and_wrong_use(folder, run, tmp_path, capsys):
     video = folder / "videos/v5.mkv"
     assert predict(video, "--weights", run) == 0

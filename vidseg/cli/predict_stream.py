@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -107,13 +107,10 @@ def _pair(word: str) -> tuple[str, str]:
 
 
 class _Interrupt:
-    """Ctrl-C as an end of the stream: at once while a frame is waited for, else when the frame in hand is done.
+    """Ctrl-C as an end of the stream, when the frame in hand is done; a second one interrupts whatever goes on."""
 
-    A second Ctrl-C interrupts whatever is going on.
-    """
-
-    def __init__(self) -> None:
-        self.wanted = self.waiting = False
+    def __init__(self, source: LiveSource) -> None:
+        self.source, self.wanted = source, False
         self._before: Any = None
 
     def __enter__(self) -> _Interrupt:
@@ -128,23 +125,10 @@ class _Interrupt:
             signal.signal(signal.SIGINT, self._before)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        again, self.wanted = self.wanted, True
-        if again or self.waiting:
+        if self.wanted:
             raise KeyboardInterrupt
-
-    def until_wanted(self, source: Iterator[tuple[Any, float]]) -> Iterator[tuple[Any, float]]:
-        """The frames of a source until Ctrl-C."""
-        while not self.wanted:
-            try:
-                self.waiting = True
-                item = next(source, None)
-                self.waiting = False
-            except KeyboardInterrupt:
-                self.waiting = False
-                return
-            if item is None:
-                return
-            yield item
+        self.wanted = True
+        self.source.stop()
 
 
 class _Stream:
@@ -168,10 +152,9 @@ class _Stream:
     def run(self) -> int:
         """Label the source."""
         self._restore()
-        frames = iter(self.source)
         try:
-            with _Interrupt() as interrupt:
-                for number, (frame, moment) in enumerate(interrupt.until_wanted(frames)):
+            with _Interrupt(self.source) as interrupt:
+                for number, (frame, moment) in enumerate(self.source):
                     if number < self.skip:
                         continue
                     if self.streamed == 0 and self.last is not None and not self.skip:

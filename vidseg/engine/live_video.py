@@ -6,9 +6,9 @@ the same video is from its frame database, but for what JPEG loses.
 
 from __future__ import annotations
 
-import io
 import json
-import logging
+import os
+import select
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +37,8 @@ from vidseg.models.streaming import StreamModel
 
 __all__ = ["FramePreparer", "LabelledFrame", "LiveSession", "LiveSource", "StreamNetwork", "load_stream_network"]
 
-logger = logging.getLogger(__name__)
+
+_PATIENCE = 0.1  # seconds between two looks at whether a source that is silent has been stopped
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,18 @@ class LiveSource:
         self.format = "v4l2" if container_format is None and camera else container_format
         self.fps = 25.0
         self.damage: list[str] = []
+        self._stopped = False
+
+    def stop(self) -> None:
+        """End the source, as if nothing more came: from a signal's handler, or another thread."""
+        self._stopped = True
+
+    def read(self, size: int) -> bytes:
+        """What has arrived on standard input, `size` bytes at most; waits for the first. For FFmpeg."""
+        while not self._stopped:
+            if select.select([0], [], [], _PATIENCE)[0]:
+                return os.read(0, size)
+        return b""
 
     def __iter__(self) -> Iterator[tuple[Any, float]]:
         """Yield frames, `av.VideoFrame`, and their times in seconds.
@@ -206,15 +219,16 @@ class LiveSource:
             for timed in video:
                 self.fps = float(video.properties["fps"] or 25)
                 yield timed.frame, timed.time
+                if self._stopped:
+                    break
             return
         with ExitStack() as stack:
-            target: Any = self.source
-            if self.source == "-":
-                # Unbuffered: what has arrived is read at once, however little it is.
-                target = stack.enter_context(io.FileIO(0, closefd=False))
+            target: Any = self if self.source == "-" else self.source
             try:
                 container = av.open(target, format=self.format, options=self.options, metadata_errors="ignore")
             except (av.error.FFmpegError, ValueError) as error:
+                if self._stopped:
+                    return
                 raise VideoError(f"{self.source}: FFmpeg cannot open it: {error}") from error
             yield from self._decode(stack.enter_context(container))
 
@@ -226,6 +240,8 @@ class LiveSource:
         self.fps = float(rate) if rate else 25.0
         number = 0
         for packet in container.demux(stream):
+            if self._stopped:
+                break
             try:
                 frames = packet.decode()
             except av.error.FFmpegError as error:
@@ -234,7 +250,7 @@ class LiveSource:
             for frame in frames:
                 yield frame, number / self.fps if frame.time is None else float(frame.time)
                 number += 1
-        if number == 0:
+        if number == 0 and not self._stopped:
             raise VideoError(f"{self.source}: no frame could be decoded")
 
 

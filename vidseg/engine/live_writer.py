@@ -45,7 +45,7 @@ class LabelledVideoWriter:
         self._stamp, self._first = -1, 0.0
         self.out.parent.mkdir(parents=True, exist_ok=True)
         fragments = {"movflags": "frag_keyframe+empty_moov"} if self.out.suffix in {".mp4", ".mov", ".m4v"} else {}
-        self._container = av.open(str(self.out), "w", container_options=fragments)
+        self._container: Any = av.open(str(self.out), "w", container_options=fragments)
 
     def write(self, frame: Any, moment: float, label: int | None, probability: float = 0.0) -> None:
         """Write one frame.
