@@ -64,9 +64,8 @@ def write_report(run: str | Path, out: str | Path) -> Path:
     title = f"{first['model']} on {first['dataset']}"
     parts = [f"<h1>{escape(title)}</h1>", f'<p class="muted">{escape(str(run.resolve()))}</p>', _tested(first)]
     mean = _mean([test["scores"] for test in tests])
-    parts.append(_tiles(mean))
     if len(tests) > 1:
-        parts.append(_splits(tests, mean))
+        parts += [_tiles(mean), _splits(tests, mean)]
     for folder, test in zip(folders, tests, strict=True):
         parts += _section(folder, test)
     page = (
@@ -193,7 +192,7 @@ def _chart(
     title: str, series: Sequence[tuple[str, str, Mapping[int, float]]], *, chosen: int, top: float | None = None
 ) -> str:
     """Lines over the epochs; a dashed line at the chosen one."""
-    width, height, left, right, upper, lower = 500, 230, 44, 66, 26, 30
+    width, height, left, right, upper, lower = 520, 230, 44, 86, 26, 30
     epochs = [epoch for _, _, values in series for epoch in values]
     first, last = min(epochs), max(*epochs, chosen)
     largest = top or max(value for _, _, values in series for value in values.values()) * 1.05 or 1.0
