@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -326,3 +327,41 @@ def test_torchrun_equals_one_process(root, tmp_path):
         with (tmp_path / name / "train_results_s0000.csv").open() as file:
             tables.append([float(value) for value in list(csv.reader(file))[1]])
     assert tables[1] == pytest.approx(tables[0], rel=1e-3)
+
+
+def test_official_splits_of_ucf101_are_found(root, tmp_path):
+    """Splits as converters/ucf101.py names them."""
+    from vidseg.engine.data import choose_splits
+    from vidseg.labels import LabelRow, apply_labels, open_dataset, scan_catalog
+
+    shutil.copytree(root, tmp_path / "data")
+    (tmp_path / "data/catalog.db").unlink()
+    scan_catalog(tmp_path / "data")
+    data = open_dataset(tmp_path / "data")
+    videos = [(data.classes[video.label], video.name) for video in data]
+    rows = [
+        LabelRow(label, name, split="split1/train" if number % 2 else "split1/test")
+        for number, (label, name) in enumerate(videos)
+    ]
+    apply_labels(tmp_path / "data", rows)
+    defaults = PRESETS["ucf101"].defaults().data
+    train, held_out = choose_splits(replace(defaults, dataset=str(tmp_path / "data"), num_classes=8), seed=1)
+    assert (train.split_name, held_out.split_name) == ("split1/train", "split1/test")
+    assert len(train) == len(held_out) == 12
+
+
+def test_a_missing_video_is_named(root, tmp_path, capsys):
+    shutil.copytree(root, tmp_path / "data")
+    gone = next((tmp_path / "data/jpg/pulse").glob("*/frames.db"))
+    gone.unlink()
+    words = ["train", str(tmp_path / "data"), *SHORT.split(), "--train-split", "train", "--out", str(tmp_path / "run")]
+    assert main([*words, "--test-split", "train"]) == 1
+    assert str(gone) in capsys.readouterr().err
+
+
+def test_training_straight_from_video_files(root, tmp_path):
+    """The option instead of a conversion; classes and numbers of videos are the same."""
+    words = ["train", str(root.parent / "source/videos"), *SHORT.split(), "--backend", "video", "--end-epoch", "1"]
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "options.json").read_text())["options"]["backend"] == "video"
+    assert "8 classes" in (tmp_path / "train.log").read_text()
