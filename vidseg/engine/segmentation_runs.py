@@ -248,7 +248,8 @@ def train_split(
     parts = _parts(options, division)
     loader = _loader(parts.learn, options, recipe, train=True)
     validation = None if parts.validation is None else _loader(parts.validation, options, recipe, train=False)
-    _loader(parts.test, options, recipe, train=False)  # what is wrong with the test's files shows now, not at the end
+    for _ in _loader(parts.test, options, recipe, train=False):
+        pass  # what is wrong with the test's files, NaN included, shows now and not after the training
     classes = parts.learn.classes
     torch.manual_seed(options.seed)
     model = _network(options.model, recipe, len(classes), loader.feature_size)
