@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from vidseg.cli.main import main
 from vidseg.clips import BatchShape
+from vidseg.clips.mixing import draw_mixup
 from vidseg.clips.multigrid import Multigrid
 from vidseg.engine import (
     CheckpointOptions,
@@ -391,6 +392,29 @@ def test_precise_statistics_come_before_the_evaluation(tmp_path, caplog):
     renew_statistics(expected, Batches(3), 2)
     assert torch.allclose(model[0].running_var, expected[0].running_var)
     assert "batch norm statistics over 2 batches" in caplog.text
+
+
+def test_mixup_mixes_clips_and_targets(tmp_path):
+    batch, seen = Batches(1).batches[0], []
+
+    class Linear(nn.Module):
+        weight = torch.randn(12, 3, generator=torch.Generator().manual_seed(2))
+
+        def forward(self, frames):
+            seen.append(frames)
+            return frames.flatten(1) @ self.weight
+
+    losses = [RecognitionTask(mixup=0.8).step(Linear(), batch, Position(1, 2, number))[0] for number in (3, 3, 4)]
+    assert losses[0] == losses[1] != losses[2]  # a function of the position
+    mixing = draw_mixup(1, 2, 3, clips=8, alpha=0.8)
+    share, partners = mixing.share, torch.from_numpy(mixing.partners)
+    assert torch.allclose(seen[0], share * batch.frames + (1 - share) * batch.frames[partners], atol=1e-6)
+    logits = seen[0].flatten(1) @ Linear.weight
+    expected = share * F.cross_entropy(logits, batch.labels) + (1 - share) * F.cross_entropy(
+        logits, batch.labels[partners]
+    )
+    assert losses[0].item() == pytest.approx(expected.item(), rel=1e-5)
+    Trainer(linear(), Batches(2), optimiser=OptimiserOptions(mixup=0.5, label_smoothing=0.1)).fit(1, tmp_path)
 
 
 # Parameter groups

@@ -20,6 +20,8 @@ from vidseg.engine.monitors import (
     scientific,
     time_line,
 )
+from vidseg.plots import plot_schedule, plot_speeds
+from vidseg.plots.speed import read_speeds
 
 
 def test_published_lines():
@@ -194,3 +196,41 @@ def test_tensorboard(tmp_path):
     assert len(clips) == 2 and clips[0].encoded_image_string.startswith(b"GIF89a") and clips[0].width == 8
     confusion = next(tag for tag in log.Tags()["images"] if tag.startswith("confusion"))
     assert log.Images(confusion)[0].width == 3 * 85
+
+
+def test_speeds_are_read_from_the_log(tmp_path):
+    options = MonitorOptions(log_every=1)
+    with run_log(tmp_path / "train.log"):
+        Trainer(linear(), Batches(3), validation=Batches(1), monitors=options).fit(2, tmp_path)
+    found = read_speeds(tmp_path / "train.log")
+    assert found.shape == (6, 4) and (found[:, :3] > 0).all() and (found[:, 3] <= 1).all()
+    picture = plot_speeds(tmp_path, tmp_path / "speed.png", title="a run")
+    assert picture.stat().st_size > 10_000
+    (tmp_path / "train.log").write_text("2026-01-01 00:00:00: nothing\n")
+    with pytest.raises(ValueError, match="no line of an iteration"):
+        read_speeds(tmp_path / "train.log")
+    with pytest.raises(FileNotFoundError, match="the log of a run is wanted"):
+        plot_speeds(tmp_path / "absent", tmp_path / "x.png")
+
+
+def test_curves_of_a_run_that_went_on(tmp_path, monkeypatch):
+    """The later table counts from its first epoch on."""
+    from vidseg.plots import curves
+
+    first = ScoreTable(tmp_path / "train_results_s0000.csv", ("Top1", "Top5", "Loss"))
+    later = ScoreTable(tmp_path / "train_results_s0002.csv", ("Top1", "Top5", "Loss"))
+    for epoch in range(3):
+        first.append(epoch, (0.1, 0.2, 1.0))
+    for epoch in (2, 3):
+        later.append(epoch, (0.5, 0.6, 0.4))
+    drawn = []
+    monkeypatch.setattr(curves, "_mark_last", lambda axes, found: drawn.extend(found))
+    curves.plot_curves(tmp_path, tmp_path / "curves.png")
+    assert drawn[0][2][:, 0].tolist() == [0, 1, 2, 3] and drawn[0][2][:, 1].tolist() == [0.1, 0.1, 0.5, 0.5]
+
+
+def test_picture_of_a_schedule(tmp_path):
+    shapes = [(8, 4, 46, 46), (2, 16, 64, 64)]
+    assert plot_schedule(shapes, [0.1, 0.05, 0.01], tmp_path / "s.png", title="x").stat().st_size > 10_000
+    with pytest.raises(ValueError, match="empty schedule"):
+        plot_schedule([], [], tmp_path / "s.png")
