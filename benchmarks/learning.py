@@ -41,6 +41,7 @@ ROWS: dict[str, dict[str, Any]] = {
         "batch_size": 2,  # 16 in the first phase, as in the constant schedule
         "long_cycles": True,
         "short_cycles": True,
+        "stretch_intervals": True,  # else four frames show too little of a motion
         "precise_bn": 24,
         "test_every": 5,
     },

@@ -5,7 +5,9 @@ import json
 import logging
 import re
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from golden_vectors import FOLDER
@@ -718,3 +720,21 @@ def test_precise_statistics_are_of_clips_as_in_the_evaluation(root, tmp_path, mo
     assert [shape.clips for shape in Multigrid(32, 1, 8, 32).shapes(0)] == [
         loader.planner.shape(0, index).clips for index in range(loader.planner.batches(0))
     ]
+
+
+def test_short_clips_may_cover_as_long_a_time_as_full_ones(root):
+    """With intervals of 2, clips of a quarter of the length draw steps of 2 to 8; full ones keep 2."""
+    from vidseg.engine.data import make_loader
+    from vidseg.engine.options import DataOptions
+
+    options = DataOptions(str(root), clip_length=8, clip_size=32, train_frame_interval=(2,), batch_size=16)
+    steps = {}
+    for stretched in (False, True):
+        loader = make_loader(open_dataset(root), replace(options, stretch_intervals=stretched), seed=1, train=True)
+        for length in (8, 2):
+            loader.set_shapes(lambda epoch, length=length: [BatchShape(32, length, 32, 32)])
+            plans = [loader.plan(epoch, 0) for epoch in range(20)]
+            found = np.concatenate([(plan.frames[:, 1] - plan.frames[:, 0]) % 20 for plan in plans])
+            steps[stretched, length] = set(found.tolist())
+    assert steps[False, 8] == steps[False, 2] == steps[True, 8] == {2}
+    assert steps[True, 2] == {2, 3, 4, 5, 6, 7, 8}

@@ -88,13 +88,18 @@ class RandomStart(_OneView):
     Attributes:
         intervals: from one frame of a clip to the next.
         short: what a video does that is too short.
+        full_length: T of the longest clips. Shorter ones, as multigrid makes, stretch their interval at random by up to
+            full_length / T, so that they can cover as long a time (as PySlowFast's multigrid). None: they do not.
     """
 
     intervals: tuple[int, ...] = (1, 2)
     short: Short = "loop"
+    full_length: int | None = None
 
     def __post_init__(self) -> None:
         _check(self.intervals, self.short)
+        if self.full_length is not None and self.full_length < 1:
+            raise ValueError(f"full_length={self.full_length} must be at least 1")
 
     def frames(
         self, counts: Integers, views: Integers, *, length: int, seed: int, epoch: int, samples: Integers
@@ -102,6 +107,10 @@ class RandomStart(_OneView):
         """Frame numbers (B, T), see `FrameSampling.frames`."""
         draws = uniform(seed, epoch, samples, purpose="frames", count=2)
         intervals = np.asarray(self.intervals)[(draws[:, 0] * len(self.intervals)).astype(np.int64)]
+        if self.full_length is not None and length < self.full_length:
+            stretch = uniform(seed, epoch, samples, purpose="stretch")[:, 0]
+            most = intervals * self.full_length // length
+            intervals = intervals + (stretch * (most - intervals + 1)).astype(np.int64)
         starts = np.maximum(counts - (length - 1) * intervals, 1)
         return _spaced((draws[:, 1] * starts).astype(np.int64), intervals, length, counts, self.short)
 

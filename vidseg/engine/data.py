@@ -7,7 +7,7 @@ from pathlib import Path
 from vidseg.clips.geometry import Geometry, Mirror
 from vidseg.clips.multigrid import Multigrid
 from vidseg.clips.named_geometry import named_geometry
-from vidseg.clips.sampling import DenseClips
+from vidseg.clips.sampling import DenseClips, FrameSampling, RandomStart
 from vidseg.convert import open_videos
 from vidseg.engine.options import DataOptions
 from vidseg.labels import VideoDataset, open_dataset
@@ -86,6 +86,9 @@ def make_loader(
         ValueError: options that do not go together.
     """
     interval = options.train_frame_interval if train else options.val_frame_interval
+    sampling: FrameSampling | None = DenseClips(clips, interval=interval[0]) if clips > 1 else None
+    if train and options.stretch_intervals:
+        sampling = RandomStart(interval, full_length=options.clip_length)
     return ClipLoader(
         data,
         frames=options.clip_length,
@@ -94,7 +97,7 @@ def make_loader(
         batch_size=options.batch_size,
         seed=seed,
         train=train,
-        sampling=DenseClips(clips, interval=interval[0]) if clips > 1 else None,
+        sampling=sampling,
         geometry=_geometry(options, train=train, crops=crops),
         augment=options.augment if train else None,
         shapes=None if multigrid is None else multigrid.shapes,

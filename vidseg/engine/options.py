@@ -54,6 +54,8 @@ class DataOptions:
     train_frame_interval: tuple[int, ...] = (1, 2)
     """Step from one frame of a clip to the next in training; one of these is drawn for each clip. Also spelled
     --train-frame-inteval."""
+    stretch_intervals: bool = False
+    """Let multigrid's shorter clips draw longer steps, so that they cover as long a time as the full ones."""
     val_frame_interval: tuple[int, ...] = (2,)
     """The same in evaluation, a single number."""
     batch_size: int = 32
