@@ -153,6 +153,12 @@ def test_a_run_that_goes_on_ends_like_one_that_never_stopped(root, tmp_path):
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+def test_the_published_form_needs_no_converter(own_root, tmp_path, root):
+    (own_root / "catalog.db").unlink()
+    found = cross_validate("gtea", options(own_root, tmp_path / "a", splits=("split2",), epochs=1))
+    assert found.splits == cross_validate("gtea", options(root, tmp_path / "b", splits=("split2",), epochs=1)).splits
+
+
 def test_finished_splits_are_kept(root, tmp_path):
     cross_validate("gtea", options(root, tmp_path, splits=("split1",), epochs=1))
     before = (tmp_path / "split1/mstcn_last.pth").stat().st_mtime_ns
@@ -250,8 +256,14 @@ def break_mapping(root):
     replace_line(root / "mapping.txt", 1, "1 take")
 
 
-def break_catalogue(root):
+def misspell_label(root):
     (root / "catalog.db").unlink()
+    replace_line(root / "groundTruth/S1_Tea_2.txt", 4, "taek")
+
+
+def name_unknown_video(root):
+    (root / "catalog.db").unlink()
+    replace_line(root / "splits/train.split2.bundle", 1, "S9_Tea_9.txt")
 
 
 def break_values(root):
@@ -276,7 +288,8 @@ def lose_features(root):
     "spoil, chosen, said",
     [
         (break_mapping, {}, r"mapping\.txt:1: class 'open' has number 0"),
-        (break_catalogue, {}, r"catalog\.db: not there; .*converters/gtea\.py"),
+        (misspell_label, {}, r"S1_Tea_2\.txt:5: class 'taek' is not in the mapping; did you mean 'take'"),
+        (name_unknown_video, {}, r"train\.split2\.bundle:2: video 'S9_Tea_9' has no labels"),
         (break_values, {"splits": ("split1",)}, r"S1_Tea_0\.npy: nan in column 7, dimension 3"),  # of the test split
         (break_values, {"splits": ("split2",)}, r"S1_Tea_0\.npy: nan in column 7, dimension 3"),
         (break_length, {}, r"S2_Tea_1\.npy: \d+ columns, but the video has \d+ frame labels"),

@@ -1,7 +1,6 @@
 """Train and test segmentation networks on 50Salads: 50 videos, 19 classes, 30 labels a second of which every second
 one is used, five splits by subject.
 
-    python converters/50salads.py data/50salads
     python train/train_50salads.py data/50salads --model asformer --splits split1
 
 Published settings are the defaults (vidseg/engine/segmentation_recipes.py). Scores are at all 30 frames a second.

@@ -1,6 +1,5 @@
 """Train and test segmentation networks on Breakfast: 1712 videos, 48 classes, 15 labels a second, four splits.
 
-    python converters/breakfast.py data/breakfast
     python train/train_breakfast.py data/breakfast --model diffact --out results/breakfast
 
 Published settings are the defaults (vidseg/engine/segmentation_recipes.py).

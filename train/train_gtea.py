@@ -1,6 +1,5 @@
 """Train and test segmentation networks on GTEA: 28 videos, 11 classes, 15 labels a second, leave-one-subject-out.
 
-    python converters/gtea.py data/gtea
     python train/train_gtea.py data/gtea --model mstcn
 
 Published settings are the defaults (vidseg/engine/segmentation_recipes.py); the table is the mean of the four splits.

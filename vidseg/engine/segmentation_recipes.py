@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-__all__ = ["BACKGROUND", "RECIPES", "Recipe", "SegmentationOptions", "recipe_of"]
+__all__ = ["BACKGROUND", "RATES", "RECIPES", "Recipe", "SegmentationOptions", "recipe_of"]
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,9 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     },
 }
 """By data set and network."""
+
+RATES = {"gtea": 15.0, "50salads": 30.0, "breakfast": 15.0}
+"""Labels a second of the published files."""
 
 
 @dataclass(frozen=True)

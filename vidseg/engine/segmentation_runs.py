@@ -35,7 +35,7 @@ from vidseg.engine.options import (
     ScheduleOptions,
 )
 from vidseg.engine.segmentation import SegmentationEvaluation, SegmentationTask
-from vidseg.engine.segmentation_recipes import Recipe, SegmentationOptions, recipe_of
+from vidseg.engine.segmentation_recipes import RATES, Recipe, SegmentationOptions, recipe_of
 from vidseg.engine.segmentation_results import (
     TESTED,
     CrossValidation,
@@ -47,7 +47,7 @@ from vidseg.engine.segmentation_results import (
     write_predictions,
 )
 from vidseg.engine.trainer import Trainer
-from vidseg.labels import VideoDataset, open_dataset
+from vidseg.labels import VideoDataset, apply_segmentation, open_dataset, read_segmentation
 from vidseg.labels.segmentation_files import check_mapping
 from vidseg.loaders import ChunkPooling, FeatureLoader
 from vidseg.losses import create_loss
@@ -119,6 +119,7 @@ def cross_validate(name: str, options: SegmentationOptions, *, draw: Draw | None
         ValueError: a split, a network or an option that does not exist, or wrong data; names file and line.
     """
     recipe, root = recipe_of(name, options), Path(options.dataset)
+    _make_catalogue(root, RATES[name])
     divisions = _divisions(root, options.splits)
     out = results_folder(options)
     results = []
@@ -143,13 +144,17 @@ def results_folder(options: SegmentationOptions) -> Path:
     return Path("results") / Path(options.dataset).resolve().name / options.model
 
 
+def _make_catalogue(root: Path, rate: float) -> None:
+    """Read a data set in the published form into its catalogue, where it has none yet, as its converter does."""
+    distributed.join_group()
+    if distributed.is_first() and not (root / "catalog.db").is_file() and (root / "groundTruth").is_dir():
+        report = apply_segmentation(root, read_segmentation(root, rate=rate), mapping=root / "mapping.txt")
+        logger.info("%s: made of groundTruth/ and splits/: %s", root / "catalog.db", report)
+    distributed.barrier()
+
+
 def _divisions(root: Path, wanted: Sequence[str]) -> list[str]:
     """Names of the divisions into train and test that are to be run; "" for the splits `train` and `test`."""
-    if not (root / "catalog.db").is_file() and (root / "groundTruth").is_dir():
-        raise FileNotFoundError(
-            f"{root / 'catalog.db'}: not there; put the labels into it with the data set's converter, such as"
-            f" `python converters/gtea.py {root}`"
-        )
     known = open_dataset(root).splits
     found = [split.rpartition("/")[0] for split in known if split.rpartition("/")[2] == "train"]
     found = [division for division in found if _part(division, "test") in known]
