@@ -60,11 +60,13 @@ class Options:
     """Trimmed videos, a quarter of them held out."""
     untrimmed: int = 64
     """Untrimmed videos, a quarter of them held out."""
+    frames: int = 48
+    """Frames of a trimmed video; actions of untrimmed ones last about as long, so it says how dense boundaries are."""
     epochs: int = 45
     """Passes of the recognition network over the trimmed videos."""
     segment_epochs: int = 40
     """Passes of a segmentation network over the untrimmed videos."""
-    stride: int = 4
+    stride: int = 2
     """Frames from one column of features to the next."""
     seed: int = 1
     """Of everything."""
@@ -95,7 +97,12 @@ def _run(options: Options, folder: Path) -> int:
 
     size = (96, 72)
     synth = SynthOptions(
-        videos=options.videos, untrimmed=options.untrimmed, frames=48, width=size[0], height=size[1], seed=options.seed
+        videos=options.videos,
+        untrimmed=options.untrimmed,
+        frames=options.frames,
+        width=size[0],
+        height=size[1],
+        seed=options.seed,
     )
     workers = len(os.sched_getaffinity(0))
     synthesise_videos(folder / "synth", synth, workers=workers)
@@ -139,6 +146,7 @@ def _run(options: Options, folder: Path) -> int:
                 dataset=str(folder / "long"),
                 model=name,
                 epochs=options.segment_epochs,
+                validation_share=0.2,
                 labels_per_column=options.stride,
                 background=(STILL,),
                 out=str(folder / name),
