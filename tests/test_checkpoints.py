@@ -14,6 +14,11 @@ from vidseg.engine import CheckpointOptions, OptimiserOptions, ScheduleOptions, 
 from vidseg.engine.checkpoints import CheckpointFolder, read_checkpoint, save_checkpoint
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+
 @pytest.fixture(scope="module")
 def processes():
     context = multiprocessing.get_context("forkserver")  # forks a process that has imported torch and computed nothing
