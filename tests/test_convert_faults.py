@@ -196,14 +196,14 @@ def test_two_sources_for_one_target(tmp_path, make_video):
 def test_a_decoder_that_crashes_or_hangs_takes_one_worker(tmp_path, make_video, sabotage):
     for name in ("a", "crash_1", "b", "hang", "c", "crash_2", "d"):
         make_video(tmp_path / f"v/run/{name}.mp4", frames=3)
-    report = convert_videos(tmp_path / "v", tmp_path / "data", workers=2, stall_limit=3.0)
+    report = convert_videos(tmp_path / "v", tmp_path / "data", workers=2, stall_limit=8.0)
     assert {Path(o.source).stem: o.state for o in report.outcomes} == {
         **dict.fromkeys("abcd", "converted"),
         **dict.fromkeys(("crash_1", "crash_2", "hang"), "failed"),
     }
     problems = {Path(outcome.source).stem: outcome.problem for outcome in report.problems()}
     assert "crashed its worker (SIGSEGV)" in problems["crash_1"]
-    assert "no new frame for 3 s" in problems["hang"]
+    assert "no new frame for 8 s" in problems["hang"]
     limited = convert_videos(tmp_path / "v/run/hang.mp4", tmp_path / "limited", workers=1, time_limit=2.0)
     assert "time limit of 2 s" in limited.problems()[0].problem
 
