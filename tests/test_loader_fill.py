@@ -360,7 +360,7 @@ def test_a_missing_database_and_a_missing_frame_are_named(tmp_path):
     with pytest.raises(FrameDatabaseError, match=f"frame {FRAMES}: not in the database"):
         fill(data, plan)
     data[1].path.unlink()
-    with pytest.raises(FrameDatabaseError, match=r"1_grey/frames\.db: cannot open"):
+    with pytest.raises(FrameDatabaseError, match=r"1_grey/frames\.db: cannot open: No such file"):
         fill(data, hand_plan([crop(0, 0, 9, 9, size=(9, 9))], size=(9, 9), videos=[1]))
 
 

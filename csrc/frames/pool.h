@@ -29,7 +29,8 @@ struct FileIdentity {
 
     static FileIdentity of(const std::string& path) {
         struct stat info;
-        check(stat(path.c_str(), &info) == 0, "cannot open: ", std::strerror(errno));
+        const int status = stat(path.c_str(), &info);
+        check(status == 0, "cannot open: ", std::strerror(errno));
         check(S_ISREG(info.st_mode), "cannot open: not a regular file");
         return {info.st_dev, info.st_ino, info.st_size,
                 int64_t{info.st_mtim.tv_sec} * 1000000000 + info.st_mtim.tv_nsec};

@@ -99,7 +99,8 @@ class NativeFiller:
                 torch.zeros(1, dtype=torch.uint8) if cancel is None else cancel,
             )
         except RuntimeError as error:
-            raise FrameDatabaseError(f"{str(error).splitlines()[0]}{_REMEDY}") from None
+            reason = str(error).splitlines()[0]
+            raise FrameDatabaseError(reason + (_DAMAGED if ": frame " in reason else _UNREADABLE)) from None
         return out, shown
 
     def close(self) -> None:
@@ -115,4 +116,5 @@ class NativeFiller:
         return CacheReport(*operators.cache_statistics(self._cache).tolist()) if self._cache else CacheReport()
 
 
-_REMEDY = '; `vidseg check` lists what is damaged, on_error="replace" takes a neighbouring frame'
+_DAMAGED = '; `vidseg check` lists what is damaged, on_error="replace" takes a neighbouring frame'
+_UNREADABLE = "; `vidseg check` names every database that cannot be read"
