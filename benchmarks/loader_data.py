@@ -35,7 +35,7 @@ class DataOptions:
 
     distinct: int = 48
     frames: int = 250
-    videos: int = 6144
+    videos: int = 24576
 
 
 @dataclass(frozen=True)

@@ -35,10 +35,10 @@ from vidseg.plots import plot_rates
 CORES = len(os.sched_getaffinity(0))
 # the published table's shapes, and how many batches a pass has: in full, and with --quick
 SHAPES = {
-    "1536x4x80x80": (4, 2),
-    "384x8x112x112": (8, 4),
-    "96x16x158x158": (16, 8),
-    "48x16x224x224": (16, 8),
+    "1536x4x80x80": (16, 8),
+    "384x8x112x112": (24, 12),
+    "96x16x158x158": (32, 16),
+    "48x16x224x224": (32, 16),
 }
 NAMES = {name: row.what for table in (OURS, PEERS, LIMITS) for name, row in table.items()}
 PUBLISHED = "published"
@@ -190,7 +190,7 @@ def main() -> None:
         parser.error(f"no row or shape of the name {', '.join(unknown)}")
     rounds = options.rounds or (1 if options.quick else 3)
     with tempfile.TemporaryDirectory() as temporary:
-        data = DataOptions(distinct=16, videos=3072) if options.quick else DataOptions()
+        data = DataOptions(distinct=16, videos=12288) if options.quick else DataOptions()
         folder = make_data(options.data or Path(temporary) / "data", data).folder
         warm(folder)
         about = {**machine(), "data": f"{data}; medians of {rounds} rounds"}
