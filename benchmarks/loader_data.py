@@ -1,7 +1,8 @@
 """The data of the loaders' benchmark: the same frames as source videos, frame databases, published databases, files.
 
-The videos are vidseg's synthetic ones under a fixed grain that brings their JPEGs (340x256, quality 90) to 23 KB on average;
-frames of real clips of that size have 15 to 24 KB, those of a camera rather than of compressed video about 30 KB.
+The videos are vidseg's synthetic ones under a fixed grain that brings their JPEGs (340x256, quality 90) to 23 KB
+on average; frames of real clips of that size have 15 to 24 KB, those of a camera rather than of compressed video about
+30 KB.
 Every clip of a pass has a database of its own. The databases are hard links to those of the distinct videos, so that
 the files need little disk and stay in the page cache: what is measured is loading, not a disk.
 """
