@@ -225,7 +225,7 @@ class ClipLoader:
         return shape.clips * 3 * shape.frames * shape.height * shape.width * self.form.dtype.itemsize
 
     def _fingerprint(self) -> str:
-        """Tells data sets apart by their videos, in order."""
+        """Tells data sets apart by the lengths and classes of their videos, in order."""
         digest = hashlib.blake2b(digest_size=8)
         digest.update(np.ascontiguousarray(self.data.frames).tobytes())
         digest.update(np.ascontiguousarray(self.data.labels).tobytes())
