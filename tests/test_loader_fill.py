@@ -334,6 +334,34 @@ def test_damage_inside_an_interval_is_noticed(tmp_path):
         fill(data, plan)
 
 
+def test_only_the_intervals_of_a_crop_are_read(tmp_path):
+    """Damage beside the crop, in the same row of MCUs, would stop any other decoder."""
+    data = clip_dataset(tmp_path, ["automatic"])
+    database = FrameDatabase(data[0].path)
+    expected = database.decode([1])[0, :12, :30]
+    jpeg = bytearray(database.read([1])[0])
+    marker = jpeg.index(b"\xff\xd2")  # behind the last interval of the first row
+    del jpeg[marker - 6 : marker]
+    break_row(data[0].path, 2, bytes(jpeg))
+    plan = hand_plan([crop(0, 0, 30, 12, size=(12, 30))], size=(12, 30), frames=[1])
+    assert torch.equal(fill(data, plan)[0, 0], expected)
+    with pytest.raises(FrameDatabaseError, match="frame 1: damaged JPEG"):
+        fill(data, hand_plan([crop(0, 0, 120, 12, size=(12, 120))], size=(12, 120), frames=[1]))
+
+
+def test_frames_of_our_own_form_are_found_without_sqlite(tmp_path):
+    """A number in the header that SQLite refuses, and that says nothing about where the rows are."""
+    data = clip_dataset(tmp_path, ["levels"])
+    plan = hand_plan([crop(0, 0, 90, 80, size=(20, 24))], size=(20, 24), frames=range(FRAMES))
+    expected = fill(data, plan)
+    header = bytearray(data[0].path.read_bytes())
+    header[44:48] = (99).to_bytes(4, "big")  # the schema format
+    data[0].path.write_bytes(header)
+    with pytest.raises(FrameDatabaseError):
+        FrameDatabase(data[0].path)
+    assert torch.equal(fill(data, plan), expected)
+
+
 def test_cmyk_is_refused_with_the_remedy(tmp_path):
     data = clip_dataset(tmp_path, ["automatic"])
     buffer = io.BytesIO()

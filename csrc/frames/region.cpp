@@ -9,10 +9,6 @@ namespace {
 // Chroma of half resolution is interpolated from its neighbours: two pixels of luma around a sample.
 constexpr int kMargin = 2;
 
-// More than the largest MCU that libjpeg-turbo wants to have in memory before it decodes fast: 512 bytes a
-// block.
-constexpr int kTailBytes = 512 * 6 + 16;
-
 enum Marker : uint8_t {
     kSof0 = 0xC0,
     kSof1 = 0xC1,
@@ -182,7 +178,6 @@ bool cut_region(const uint8_t* data, size_t size, const Window& wanted, std::vec
             out.push_back(static_cast<uint8_t>(kRst0 + (kept++ & 7)));
         }
     }
-    out.insert(out.end(), kTailBytes, 0);
     out.push_back(0xFF);
     out.push_back(kEoi);
     *restarts = kept;

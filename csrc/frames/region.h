@@ -21,10 +21,10 @@ struct Window {
     int height() const { return bottom - top; }
 };
 
-// libjpeg-turbo decodes an MCU slowly, and often twice, where a marker or the end of the data is near. The
-// cut therefore has this many bytes of nothing before each restart marker, and much more of it at the end.
-// libjpeg skips them with a warning (JWRN_EXTRANEOUS_DATA) that counts them: any other count means that an
-// interval is damaged.
+// libjpeg-turbo decodes an MCU slowly, and often twice, where a marker is near. The cut therefore has this
+// many bytes of nothing before each restart marker. libjpeg skips them with a warning (JWRN_EXTRANEOUS_DATA)
+// that counts them: any other count means that an interval is damaged. The last interval has none behind it,
+// so that libjpeg notices itself when its data end early.
 constexpr int kPaddingBytes = 8;
 
 // Writes to `out` a JPEG of a part of `data` that holds `wanted` and the pixels around it that influence it,
