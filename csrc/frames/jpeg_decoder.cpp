@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "baseline.h"
 #include "jpeg.h"
 #include "jpeg_session.h"
 
@@ -68,6 +69,7 @@ int divide_up(int value, int divisor) { return (value + divisor - 1) / divisor; 
 }  // namespace
 
 struct JpegDecoder::State {
+    BaselineDecoder baseline;
     std::vector<uint8_t> cut;
 
     jpeg_decompress_struct info;
@@ -117,15 +119,14 @@ void JpegDecoder::decode_region(const uint8_t* data, size_t size, const Window& 
                                 Region& out) {
     check(denominator == 1 || denominator == 2 || denominator == 4 || denominator == 8, "denominator is ",
           denominator, ", must be 1, 2, 4 or 8");
+    if (denominator == 1 && state_->baseline.decode(data, size, wanted, out)) return;
     open(data, size);
     const int width = static_cast<int>(state_->info.image_width);
     const int height = static_cast<int>(state_->info.image_height);
     out.denominator = denominator;
     out.full_width = divide_up(width, denominator);
     out.full_height = divide_up(height, denominator);
-    Window inside{std::clamp(wanted.left, 0, width - 1), std::clamp(wanted.top, 0, height - 1), 0, 0};
-    inside.right = std::clamp(wanted.right, inside.left + 1, width);
-    inside.bottom = std::clamp(wanted.bottom, inside.top + 1, height);
+    const Window inside = wanted.within(width, height);
     if (decode_cut(data, size, inside, out)) return;
     decode_window(data, size, inside, out);
 }

@@ -19,6 +19,8 @@ struct Window {
     int bottom = 0;
     int width() const { return right - left; }
     int height() const { return bottom - top; }
+    // The part in a picture of this size; at least one pixel of it.
+    Window within(int picture_width, int picture_height) const;
 };
 
 // libjpeg-turbo decodes an MCU slowly, and often twice, where a marker is near. The cut therefore has this

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 
 #if defined(__x86_64__)
@@ -10,6 +9,7 @@
 #endif
 
 #include "error.h"
+#include "vectorised.h"
 
 namespace vidseg {
 namespace {
@@ -70,8 +70,6 @@ void filter_row_portable(const int16_t* row, const int* first, const int16_t* pa
 }
 
 #if defined(__x86_64__)
-#define VIDSEG_AVX2 __attribute__((target("avx2")))
-
 VIDSEG_AVX2 __m256i load_32(const void* from) {
     return _mm256_loadu_si256(static_cast<const __m256i*>(from));
 }
@@ -158,9 +156,7 @@ VIDSEG_AVX2 void filter_row_avx2(const int16_t* row, const int* first, const int
 
 Passes choose_passes() {
 #if defined(__x86_64__)
-    const char* forced = std::getenv("VIDSEG_SIMD");  // "baseline" as for the operators: to compare the two
-    const bool baseline = forced != nullptr && std::strcmp(forced, "baseline") == 0;
-    if (!baseline && __builtin_cpu_supports("avx2")) return {blend_rows_avx2, filter_row_avx2};
+    if (prefers_avx2()) return {blend_rows_avx2, filter_row_avx2};
 #endif
     return {blend_rows_portable, filter_row_portable};
 }

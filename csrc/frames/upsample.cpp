@@ -2,7 +2,14 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <vector>
+
+#include "vectorised.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 namespace vidseg {
 namespace {
@@ -10,61 +17,179 @@ namespace {
 constexpr int kShift = 16;
 constexpr int kHalf = 1 << (kShift - 1);
 
-int fixed(double value) { return static_cast<int>(value * (1 << kShift) + 0.5); }
+constexpr int fixed(double value) { return static_cast<int>(value * (1 << kShift) + 0.5); }
+
+constexpr int kRedCr = fixed(1.402), kBlueCb = fixed(1.772), kGreenCb = -fixed(0.34414),
+              kGreenCr = -fixed(0.71414);
 
 uint32_t clamp(int value) { return static_cast<uint32_t>(std::min(255, std::max(0, value))); }
 
-// A row of chroma at the width of luma. The nearer row of the halved plane weighs 3/4, the other 1/4, and
-// across the same; of two roundings that libjpeg takes in turn, the even columns have the larger one.
-void interpolate(const uint8_t* near, const uint8_t* far, int columns, int first, int last, uint8_t* out) {
-    const auto sum = [&](int x) { return 3 * near[x] + far[x]; };
-    for (int x = first; x < last; ++x) {
-        const int inner = x / 2;
-        const int outer = x % 2 == 0 ? inner - 1 : inner + 1;
-        const int rounding = x % 2 == 0 ? 8 : 7;
-        const int other = outer < 0 || outer >= columns ? sum(inner) : sum(outer);
-        out[x - first] = static_cast<uint8_t>((3 * sum(inner) + other + rounding) >> 4);
+void colour_row_from(int start, const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width,
+                     uint32_t* out) {
+    for (int x = start; x < width; ++x) {
+        const int blue = cb[x] - 128, red = cr[x] - 128;
+        out[x] = clamp(luma[x] + ((kRedCr * red + kHalf) >> kShift)) |
+                 clamp(luma[x] + ((kGreenCb * blue + kGreenCr * red + kHalf) >> kShift)) << 8 |
+                 clamp(luma[x] + ((kBlueCb * blue + kHalf) >> kShift)) << 16;
     }
 }
 
-void chroma_row(const Plane& plane, Chroma chroma, int y, int first, int last, uint8_t* out) {
-    if (chroma == Chroma::k444) {
-        std::copy(plane.row(y) + first, plane.row(y) + last, out);
-        return;
-    }
-    const int inner = y / 2;
-    const int outer = std::clamp(y % 2 == 0 ? inner - 1 : inner + 1, 0, plane.height - 1);
-    interpolate(plane.row(inner), plane.row(outer), plane.width, first, last, out);
+void colour_row_portable(const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width,
+                         uint32_t* out) {
+    colour_row_from(0, luma, cb, cr, width, out);
 }
+
+// 3 * near + far
+VIDSEG_VECTORISED
+void add_rows(const uint8_t* near, const uint8_t* far, int count, int16_t* out) {
+    for (int x = 0; x < count; ++x) out[x] = static_cast<int16_t>(3 * near[x] + far[x]);
+}
+
+// Two samples for each sum, which has a neighbour on both sides.
+void spread_from(int start, const int16_t* sums, int count, uint8_t* out) {
+    for (int x = start; x < count; ++x) {
+        const int inner = 3 * sums[x];
+        out[2 * x] = static_cast<uint8_t>((inner + sums[x - 1] + 8) >> 4);
+        out[2 * x + 1] = static_cast<uint8_t>((inner + sums[x + 1] + 7) >> 4);
+    }
+}
+
+void spread_portable(const int16_t* sums, int count, uint8_t* out) { spread_from(0, sums, count, out); }
+
+#if defined(__x86_64__)
+VIDSEG_AVX2 inline __m256i load_samples(const uint8_t* from) {
+    return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+}
+
+// (a * factor + kHalf) >> kShift for 16-bit a and |a| < 2^14.
+VIDSEG_AVX2 inline __m256i share(__m256i a, int factor) {
+    const __m256i doubled = _mm256_add_epi16(a, a);
+    const __m256i product = _mm256_mulhi_epi16(doubled, _mm256_set1_epi16(static_cast<int16_t>(factor)));
+    return _mm256_srai_epi16(_mm256_add_epi16(product, _mm256_set1_epi16(1)), 1);
+}
+
+VIDSEG_AVX2 inline __m256i clamp_16(__m256i a) {
+    return _mm256_max_epi16(_mm256_min_epi16(a, _mm256_set1_epi16(255)), _mm256_setzero_si256());
+}
+
+// The same in 16 bits: whole multiples of chroma are taken out of the factors, so that these fit.
+VIDSEG_AVX2 void colour_row_avx2(const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width,
+                                 uint32_t* out) {
+    constexpr int kOne = 1 << kShift;
+    const __m256i centre = _mm256_set1_epi16(128), half = _mm256_set1_epi32(kHalf);
+    const __m256i green = _mm256_set1_epi32((kGreenCb & 0xFFFF) | (kGreenCr + kOne) << 16);
+    int x = 0;
+    for (; x + 16 <= width; x += 16) {
+        const __m256i y = load_samples(luma + x);
+        const __m256i blue = _mm256_sub_epi16(load_samples(cb + x), centre);
+        const __m256i red = _mm256_sub_epi16(load_samples(cr + x), centre);
+        const __m256i r = clamp_16(_mm256_add_epi16(_mm256_add_epi16(y, red), share(red, kRedCr - kOne)));
+        const __m256i twice = _mm256_add_epi16(blue, blue);
+        const __m256i b =
+            clamp_16(_mm256_add_epi16(_mm256_add_epi16(y, twice), share(blue, kBlueCb - 2 * kOne)));
+        const __m256i low = _mm256_madd_epi16(_mm256_unpacklo_epi16(blue, red), green);
+        const __m256i high = _mm256_madd_epi16(_mm256_unpackhi_epi16(blue, red), green);
+        const __m256i both = _mm256_packs_epi32(_mm256_srai_epi32(_mm256_add_epi32(low, half), kShift),
+                                                _mm256_srai_epi32(_mm256_add_epi32(high, half), kShift));
+        const __m256i g = clamp_16(_mm256_add_epi16(_mm256_sub_epi16(y, red), both));
+        const __m256i red_green = _mm256_or_si256(r, _mm256_slli_epi16(g, 8));
+        const __m256i even = _mm256_unpacklo_epi16(red_green, b);  // pixels 0 to 3 and 8 to 11
+        const __m256i odd = _mm256_unpackhi_epi16(red_green, b);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + x), _mm256_permute2x128_si256(even, odd, 0x20));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + x + 8),
+                            _mm256_permute2x128_si256(even, odd, 0x31));
+    }
+    colour_row_from(x, luma, cb, cr, width, out);
+}
+
+VIDSEG_AVX2 inline __m256i load_sums(const int16_t* from) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+}
+
+VIDSEG_AVX2 void spread_avx2(const int16_t* sums, int count, uint8_t* out) {
+    const __m256i eight = _mm256_set1_epi16(8), seven = _mm256_set1_epi16(7);
+    int x = 0;
+    for (; x + 16 <= count; x += 16) {
+        const __m256i sum = load_sums(sums + x), inner = _mm256_add_epi16(sum, _mm256_add_epi16(sum, sum));
+        const __m256i left = _mm256_add_epi16(_mm256_add_epi16(inner, load_sums(sums + x - 1)), eight);
+        const __m256i right = _mm256_add_epi16(_mm256_add_epi16(inner, load_sums(sums + x + 1)), seven);
+        const __m256i both =
+            _mm256_or_si256(_mm256_srli_epi16(left, 4), _mm256_slli_epi16(_mm256_srli_epi16(right, 4), 8));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 2 * x), both);
+    }
+    spread_from(x, sums, count, out);
+}
+#endif
+
+// One row of pixels from rows of luma and chroma, and one row of chroma from sums; both exist twice, with
+// equal results.
+struct Rows {
+    void (*colour)(const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width, uint32_t* out);
+    void (*spread)(const int16_t* sums, int count, uint8_t* out);
+};
+
+const Rows& rows() {
+#if defined(__x86_64__)
+    static const Rows chosen =
+        prefers_avx2() ? Rows{colour_row_avx2, spread_avx2} : Rows{colour_row_portable, spread_portable};
+#else
+    static const Rows chosen{colour_row_portable, spread_portable};
+#endif
+    return chosen;
+}
+
+// Rows of chroma at the size of luma, for columns `first` to `last` - 1 of it. In a halved plane the nearer
+// row weighs 3/4, the other 1/4, and across the same; of two roundings that libjpeg takes in turn, the even
+// columns have the larger one.
+class ChromaRows {
+  public:
+    ChromaRows(const Plane& plane, Chroma chroma, int first, int last)
+        : plane_(plane), halved_(chroma == Chroma::k420), first_(first) {
+        if (!halved_) return;
+        begin_ = first / 2;
+        end_ = (last - 1) / 2 + 1;
+        sums_.resize(static_cast<size_t>(end_ - begin_) + 2);
+        row_.resize(2 * static_cast<size_t>(end_ - begin_));
+    }
+
+    const uint8_t* row(int y) {
+        if (!halved_) return plane_.row(y) + first_;
+        const int inner = y / 2;
+        const int outer = std::clamp(y % 2 == 0 ? inner - 1 : inner + 1, 0, plane_.height - 1);
+        const int low = std::max(0, begin_ - 1), high = std::min(plane_.width, end_ + 1);
+        // the sum of column `begin_` is at 1
+        add_rows(plane_.row(inner) + low, plane_.row(outer) + low, high - low,
+                 &sums_[size_t(low - begin_ + 1)]);
+        const size_t count = static_cast<size_t>(end_ - begin_);
+        if (begin_ == 0) sums_[0] = sums_[1];
+        if (end_ == plane_.width) sums_[count + 1] = sums_[count];
+        rows().spread(&sums_[1], end_ - begin_, row_.data());
+        return row_.data() + (first_ - 2 * begin_);
+    }
+
+  private:
+    const Plane& plane_;
+    bool halved_;
+    int first_, begin_ = 0, end_ = 0;  // the latter in columns of the halved plane
+    std::vector<int16_t> sums_;
+    std::vector<uint8_t> row_;
+};
 
 }  // namespace
 
 void planes_to_region(const Planes& planes, const Window& wanted, Region& out) {
-    Window window;
-    window.left = std::clamp(wanted.left, 0, planes.width - 1);
-    window.top = std::clamp(wanted.top, 0, planes.height - 1);
-    window.right = std::clamp(wanted.right, window.left + 1, planes.width);
-    window.bottom = std::clamp(wanted.bottom, window.top + 1, planes.height);
+    const Window window = wanted.within(planes.width, planes.height);
     out.denominator = 1;
     out.full_width = planes.width;
     out.full_height = planes.height;
     out.window = window;
     const size_t width = static_cast<size_t>(window.width());
     out.pixels.resize(width * static_cast<size_t>(window.height()));
-    std::vector<uint8_t> cb(width), cr(width);
-    const int red_cr = fixed(1.402), blue_cb = fixed(1.772), green_cb = -fixed(0.34414),
-              green_cr = -fixed(0.71414);
+    ChromaRows cb(planes.cb, planes.chroma, window.left, window.right);
+    ChromaRows cr(planes.cr, planes.chroma, window.left, window.right);
     uint32_t* to = out.pixels.data();
-    for (int y = window.top; y < window.bottom; ++y) {
-        chroma_row(planes.cb, planes.chroma, y, window.left, window.right, cb.data());
-        chroma_row(planes.cr, planes.chroma, y, window.left, window.right, cr.data());
-        const uint8_t* luma = planes.y.row(y) + window.left;
-        for (size_t x = 0; x < width; ++x) {
-            const int blue = cb[x] - 128, red = cr[x] - 128;
-            *to++ = clamp(luma[x] + ((red_cr * red + kHalf) >> kShift)) |
-                    clamp(luma[x] + ((green_cb * blue + green_cr * red + kHalf) >> kShift)) << 8 |
-                    clamp(luma[x] + ((blue_cb * blue + kHalf) >> kShift)) << 16;
-        }
+    for (int y = window.top; y < window.bottom; ++y, to += width) {
+        rows().colour(planes.y.row(y) + window.left, cb.row(y), cr.row(y), window.width(), to);
     }
 }
 

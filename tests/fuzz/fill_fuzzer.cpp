@@ -1,9 +1,9 @@
-// A fuzzer of everything that the loader does with bytes from outside: JPEGs and database files. See
-// tests/fuzz/run.
+// A fuzzer of everything that the loader does with bytes from outside: JPEGs, database files and the pictures
+// of video decoders. See tests/fuzz/run.
 //
-// The first byte says what the rest is: even, a JPEG, whose regions are decoded, resampled and written out;
-// odd, a frames.db, whose frames are filled into a batch. Whatever the bytes are, the answer is pixels or an
-// exception.
+// The first byte says what the rest is: a multiple of 3, a JPEG, whose regions are decoded, resampled and
+// written out; one more, a frames.db, whose frames are filled into a batch; two more, planes of a video
+// frame. Whatever the bytes are, the answer is pixels or an exception.
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -16,6 +16,7 @@
 
 #include "fill.h"
 #include "sample.h"
+#include "upsample.h"
 
 namespace {
 
@@ -60,6 +61,27 @@ void fuzz_jpeg(Reader input) {
                          out.data());
 }
 
+// What sample_planes in video_library.cpp does; its strides and sizes come from a decoder.
+void fuzz_planes(Reader input) {
+    const std::array<double, 9> matrix = read_matrix(input);
+    const int width = input.next() % 64 + 1, height = input.next() % 64 + 1, kind = input.next();
+    const int strides[3] = {input.next(), input.next(), input.next()};
+    const vidseg::ColourEncoding encoding{kind & 2 ? 0.2126 : 0.299, kind & 2 ? 0.0722 : 0.114,
+                                          (kind & 4) != 0};
+    vidseg::Planes planes;
+    planes.resize(width, height, kind & 1 ? vidseg::Chroma::k444 : vidseg::Chroma::k420);
+    const auto view = [&](int plane) {
+        const size_t begin = input.size * plane / 3, end = input.size * (plane + 1) / 3;
+        return vidseg::PlaneView{input.data + begin, static_cast<int64_t>(end - begin), strides[plane]};
+    };
+    vidseg::import_planes(view(0), view(1), view(2), encoding, planes);
+    vidseg::Sampler sampler(matrix, 24, 16);
+    vidseg::Region region;
+    vidseg::planes_to_region(planes, sampler.window(1), region);
+    std::vector<uint32_t> pixels(24 * 16);
+    sampler.sample(region, 1, pixels.data());
+}
+
 void fuzz_database(Reader input) {
     const std::array<double, 9> matrix = read_matrix(input);
     static const std::string path = [] {
@@ -95,10 +117,15 @@ void fuzz_database(Reader input) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     Reader input{data, size};
     try {
-        if (input.next() % 2 == 0) {
-            fuzz_jpeg(input);
-        } else {
-            fuzz_database(input);
+        switch (input.next() % 3) {
+            case 0:
+                fuzz_jpeg(input);
+                break;
+            case 1:
+                fuzz_database(input);
+                break;
+            default:
+                fuzz_planes(input);
         }
     } catch (const std::runtime_error&) {  // the one kind of error that the library throws
     }

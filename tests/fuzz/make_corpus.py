@@ -1,4 +1,4 @@
-"""Writes the seeds of the fuzzer: small JPEGs of many kinds and small frame databases. Usage: make_corpus.py FOLDER"""
+"""Writes the seeds of the fuzzer: small JPEGs of many kinds, frame databases, planes. Usage: make_corpus.py FOLDER"""
 
 import io
 import sqlite3
@@ -41,6 +41,12 @@ def jpegs() -> dict[str, bytes]:
     }
 
 
+def planes() -> dict[str, bytes]:
+    """Width, height, kind of colours, strides; then Y, Cb and Cr in thirds of the bytes."""
+    side, samples = 40, np.random.default_rng(0).integers(0, 256, 3 * 40 * 40, np.uint8).tobytes()
+    return {str(kind): bytes([side - 1, side - 1, kind, side, side, side]) + samples for kind in range(8)}
+
+
 def databases(folder: Path) -> dict[str, bytes]:
     blobs = [encode_rgb(torch.from_numpy(picture(32, 48, seed)), 50, levels=1) for seed in range(3)]
     path = folder / "frames.db"
@@ -68,6 +74,8 @@ def main(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for name, data in databases(Path(scratch)).items():
             (folder / f"database_{name}").write_bytes(b"\x01" + HEAD[:5] + data)
+    for name, data in planes().items():
+        (folder / f"planes_{name}").write_bytes(b"\x02" + HEAD[:5] + data)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,39 @@
+// The inverse cosine transform of libjpeg's "islow" method, bit for bit, of two blocks at a time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "vectorised.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace vidseg {
+
+// Two blocks of 8x8 dequantised coefficients, row by row: eight of the first, then eight of the second.
+struct BlockPair {
+    alignas(32) int16_t coefficients[128 + 16];
+    static constexpr int kSecond = 8;     // where the second block's begin
+    static constexpr int kNowhere = 128;  // for what is no coefficient
+    static int place(int row, int column) { return 16 * row + column; }
+};
+
+// Both only where `prefers_avx2`.
+#if defined(__x86_64__)
+VIDSEG_AVX2 inline void clear(BlockPair& blocks) {
+    for (int row = 0; row < 8; ++row) {
+        _mm256_store_si256(reinterpret_cast<__m256i*>(blocks.coefficients) + row, _mm256_setzero_si256());
+    }
+}
+#else
+inline void clear(BlockPair& blocks) { blocks = {}; }
+#endif
+
+// Writes 8 rows of 8 samples to each of `first` and `second`. Sums that leave 16 bits saturate or wrap as in
+// libjpeg-turbo's vector code.
+void inverse_dct(const BlockPair& blocks, uint8_t* first, size_t first_stride, uint8_t* second,
+                 size_t second_stride);
+
+}  // namespace vidseg

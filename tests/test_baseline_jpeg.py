@@ -1,0 +1,112 @@
+"""The loader's own decoder of baseline JPEGs against libjpeg: the same pixels, whatever part of a picture is wanted."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from clip_data import break_row, crop, hand_plan, natural
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vidseg.frames import FrameWriter, decode_jpeg, encode_rgb
+from vidseg.labels import VideoDataset, VideoRecord, open_dataset, update_catalog
+from vidseg.loaders.native import NativeFiller
+from vidseg.loaders.output import OutputForm
+
+
+def dataset_of(root: Path, jpegs: list[bytes], *, height: int, width: int) -> VideoDataset:
+    """One video of these frames."""
+    with FrameWriter(root / "jpg/a/v/frames.db") as writer:
+        for jpeg in jpegs:
+            writer.add(jpeg, width=width)
+    size = (root / "jpg/a/v/frames.db").stat().st_size
+    shape = {"frames": len(jpegs), "height": height, "width": width, "fps": 25.0, "seconds": 1.0}
+    update_catalog(root, [VideoRecord(path="jpg/a/v", label="a", size_bytes=size, **shape)])
+    return open_dataset(root)
+
+
+def cut(data: VideoDataset, left: int, top: int, width: int, height: int, *, frames: int) -> torch.Tensor:
+    """uint8 (T, H, W, 3): a rectangle without resampling."""
+    size = (height, width)
+    plan = hand_plan([crop(left, top, width, height, size=size)], size=size, frames=range(frames))
+    filler = NativeFiller(data, OutputForm(dtype=torch.uint8, layout="bthwc"), threads=1)
+    return filler.fill(plan)[0][0]
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    height=st.integers(1, 90),
+    width=st.integers(1, 120),
+    chroma=st.sampled_from([420, 444]),
+    restart=st.sampled_from([-1, 0, 1, 3, 5, 40]),
+    quality=st.sampled_from([1, 30, 75, 90, 100]),
+    optimize=st.booleans(),
+    grain=st.sampled_from([0, 12, 255]),
+    seed=st.integers(0, 2**16),
+)
+def test_every_part_of_a_picture_is_that_of_libjpeg(
+    tmp_path_factory, height, width, chroma, restart, quality, optimize, grain, seed
+):
+    rng = np.random.default_rng(seed)
+    rgb = natural(seed, height=height, width=width).astype(int) if min(height, width) > 8 else np.full((1, 1, 3), 99)
+    rgb = np.broadcast_to(rgb, (height, width, 3)) + rng.integers(-grain, grain + 1, (height, width, 3))
+    frame = torch.from_numpy(np.clip(rgb, 0, 255).astype(np.uint8))
+    (jpeg,) = encode_rgb(frame, quality, chroma=chroma, restart_interval=restart, optimize=optimize)
+    whole = decode_jpeg(jpeg)
+    data = dataset_of(tmp_path_factory.mktemp("baseline"), [jpeg], height=height, width=width)
+    for _ in range(4):
+        left, top = int(rng.integers(width)), int(rng.integers(height))
+        across, down = int(rng.integers(1, width - left + 1)), int(rng.integers(1, height - top + 1))
+        part = cut(data, left, top, across, down, frames=1)[0]
+        assert torch.equal(part, whole[top : top + down, left : left + across])
+
+
+@pytest.mark.skipif(
+    "avx2" not in Path("/proc/cpuinfo").read_text(), reason="libjpeg decodes everything where there is no AVX2"
+)
+def test_it_is_this_decoder_that_reads(tmp_path):
+    """Markers that do not divide a row are of no use to libjpeg, which reads all that stands before a crop."""
+    rgb = torch.from_numpy(natural(1, height=64, width=128))
+    (jpeg,) = encode_rgb(rgb, 90, restart_interval=3)
+    whole = decode_jpeg(jpeg)
+    marker = jpeg.index(b"\xff\xd0")
+    damaged = jpeg[: marker - 6] + jpeg[marker:]  # the end of the first interval is missing
+    data = dataset_of(tmp_path / "data", [damaged], height=64, width=128)
+    assert torch.equal(cut(data, 70, 20, 50, 40, frames=1)[0], whole[20:60, 70:120])
+    code = (
+        "import sys; sys.path.insert(0, 'tests')\n"
+        "from test_baseline_jpeg import *\n"
+        f"cut(open_dataset({str(data.root)!r}), 70, 20, 50, 40, frames=1)\n"
+    )
+    environment = {**os.environ, "VIDSEG_SIMD": "baseline"}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert "frame 0: damaged JPEG" in result.stderr
+
+
+def test_tables_are_those_of_each_frame(tmp_path):
+    """One decoder reads frames of different Huffman and quantisation tables in turn."""
+    size = {"height": 40, "width": 56}
+    jpegs = [
+        encode_rgb(torch.from_numpy(natural(number, **size)), quality, optimize=optimize)[0]
+        for number, (quality, optimize) in enumerate([(90, False), (50, True), (90, True), (50, False), (90, False)])
+    ]
+    data = dataset_of(tmp_path, jpegs, **size)
+    parts = cut(data, 3, 2, 50, 30, frames=len(jpegs))
+    for part, jpeg in zip(parts, jpegs, strict=True):
+        assert torch.equal(part, decode_jpeg(jpeg)[2:32, 3:53])
+
+
+def test_a_block_too_many_bytes_long_is_damage(tmp_path):
+    """Bytes between the last code of an interval and its marker."""
+    rgb = torch.from_numpy(natural(2, height=32, width=64))
+    (jpeg,) = encode_rgb(rgb, 90, restart_interval=2)
+    data = dataset_of(tmp_path, [jpeg], height=32, width=64)
+    whole = cut(data, 0, 0, 64, 32, frames=1)
+    marker = jpeg.index(b"\xff\xd0")
+    break_row(data[0].path, 1, jpeg[:marker] + bytes(8) + jpeg[marker:])
+    # libjpeg skips such bytes with a warning, and so the pixels stay
+    assert torch.equal(cut(data, 0, 0, 64, 32, frames=1), whole)
