@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidseg.engine.options import OptimiserOptions
+from vidseg.models import classifier_name
 
 __all__ = ["FINE_TUNE", "classifier_names", "make_optimiser", "parameter_groups", "set_rates"]
 
@@ -26,12 +27,15 @@ _NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 
 
 def classifier_names(model: nn.Module) -> set[str]:
-    """Names of the parameters of the classifier: the last linear layer or, without one, the last convolution."""
-    for kind in ((nn.Linear,), (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        layers = [name for name, module in model.named_modules() if isinstance(module, kind)]
-        if layers:
-            return {f"{layers[-1]}.{name}" for name, _ in model.get_submodule(layers[-1]).named_parameters()}
-    return set()
+    """Names of the parameters of the classifier, see `vidseg.models.classifier_name`; without one, of the last
+    convolution."""
+    name = classifier_name(model)
+    if name is None:
+        kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+        name = next((name for name, module in reversed(list(model.named_modules())) if isinstance(module, kinds)), None)
+    if name is None:
+        return set()
+    return {f"{name}.{own}" for own, _ in model.get_submodule(name).named_parameters()}
 
 
 def parameter_groups(

@@ -26,9 +26,9 @@ from vidseg.engine.options import NetworkOptions, TrainOptions, flat_options, op
 from vidseg.engine.schedules import Schedule
 from vidseg.engine.trainer import Trainer
 from vidseg.labels import VideoDataset
-from vidseg.models import create_model, load_weights
+from vidseg.models import create_model, load_weights, model_task
 
-__all__ = ["build_network", "plan_of", "read_run", "run_folder", "train_run"]
+__all__ = ["build_network", "check_recognition", "plan_of", "read_run", "run_folder", "train_run"]
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +130,12 @@ def run_folder(options: TrainOptions) -> Path:
 
 
 def build_network(options: NetworkOptions, num_classes: int) -> nn.Module:
-    """The network with fresh weights; only the options that differ from its own defaults are passed on."""
+    """The network with fresh weights; only the options that differ from its own defaults are passed on.
+
+    Raises:
+        ValueError: no network for clips of RGB has this name, or an option out of its range.
+    """
+    check_recognition(options.network)
     chosen: dict[str, Any] = {}
     if options.width != 1:
         chosen["width"] = options.width
@@ -139,6 +144,17 @@ def build_network(options: NetworkOptions, num_classes: int) -> nn.Module:
     if options.gate:
         chosen["gate"] = True
     return create_model(options.network, num_classes=num_classes, **chosen)
+
+
+def check_recognition(name: str) -> None:
+    """Refuse networks that do not classify clips of RGB.
+
+    Raises:
+        ValueError: the network called `name` does something else, or there is none.
+    """
+    task = model_task(name)
+    if task != "recognition":
+        raise ValueError(f"{name} is a network for {task}, and clips of RGB are for those of recognition")
 
 
 def read_run(run: str | Path) -> tuple[TrainOptions, list[str]]:
