@@ -20,6 +20,7 @@ from vidseg.engine import distributed
 from vidseg.engine.segmentation_recipes import Recipe
 from vidseg.engine.task import Position, sums_of
 from vidseg.losses import SegmentationLoss
+from vidseg.losses.shared import divisor
 from vidseg.metrics import SegmentalMeter
 from vidseg.metrics.segmental import SegmentalScores
 from vidseg.models.c2f_tcn import C2fTcn, augmented_prediction
@@ -188,11 +189,12 @@ class SegmentationTask:
         draws = uniform(position.seed, position.epoch, samples, purpose="diffusion")[:, 0]
         inputs = loss.model_inputs(batch.labels, batch.mask, seeds=[int(draw * 2**53) for draw in draws])
         output = model(batch.features, batch.mask, **inputs)
-        value = loss(output, batch.labels, batch.mask, features=batch.features)
         known = batch.mask & (batch.labels >= 0)
         right = (output.logits[-1].detach().argmax(dim=1) == batch.labels) & known
+        with distributed.shared_losses():
+            value = loss(output, batch.labels, batch.mask, features=batch.features)
+            share = right.sum() / divisor(known.sum())
         videos = batch.valid.sum()
-        share = right.sum() / known.sum().clamp(min=1)
         sums = [videos, share * videos, value.detach() * videos]
         return value, sums_of(sums, device=batch.features.device)
 

@@ -223,12 +223,6 @@ def _loader(data: VideoDataset, options: SegmentationOptions, recipe: Recipe, *,
     )
 
 
-def _device(wanted: torch.device | str | None) -> torch.device:
-    """Where this process computes; it has joined its group then, if there is one."""
-    own = distributed.join_group()
-    return own if wanted is None else torch.device(wanted)
-
-
 def _network(model: str, recipe: Recipe, classes: int, width: int) -> nn.Module:
     return create_model(model, num_classes=classes, in_features=width, **recipe.network)
 
@@ -249,7 +243,7 @@ def train_split(
         out: folder of this split's run.
         draw: called with each validation and with the test.
     """
-    device = _device(options.device)
+    device = distributed.process_device(options.device)
     parts = _parts(options, division)
     loader = _loader(parts.learn, options, recipe, train=True)
     validation = None if parts.validation is None else _loader(parts.validation, options, recipe, train=False)
@@ -363,7 +357,7 @@ def test_split(
     if loaded.missing:
         raise ValueError(f"{path} does not fill the network of {run}: {loaded}")
     epoch = int(read_checkpoint(path)["epoch"])
-    device = _device(device)
+    device = distributed.process_device(device)
     background = _background(classes, options.background)
     loss = create_loss(options.model, num_classes=len(classes))  # a task has one; a test asks it nothing
     task = SegmentationTask(loss, recipe, background, options.seed)

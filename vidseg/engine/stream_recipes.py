@@ -166,6 +166,8 @@ class StreamOptions:
     """Largest norm of a step's gradient."""
     frozen_norms: bool = False
     """Leave BatchNorm as it is, for networks that come with weights."""
+    sync_bn: bool = False
+    """Batch statistics over the videos of all processes."""
     mean: Triple | None = None
     """Of R, G and B in 0..1, as `vidseg stats` prints it."""
     std: Triple | None = None

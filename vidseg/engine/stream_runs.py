@@ -140,11 +140,13 @@ def train_stream(options: StreamOptions, *, draw: Draw | None = None) -> Path:
     """
     recipe = stream_recipe(options)
     out, parts = stream_results_folder(options), _parts(options)
-    device = torch.device(options.device) if options.device is not None else distributed.join_group()
+    device = distributed.process_device(options.device)
     classes = parts.learn.classes
     torch.manual_seed(options.seed)
     model = create_stream_model(options.model, recipe, classes)
     report = None if options.pretrained is None else load_weights(model, options.pretrained)
+    if options.sync_bn:
+        distributed.synchronise_norms(model)
     folder = CheckpointFolder(out, options.model, CheckpointOptions(save_frequency=recipe.epochs, keep=options.keep))
     record = _record(options, recipe, parts)
     with ExitStack() as stack:
