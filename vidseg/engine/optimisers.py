@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from vidseg.engine.apex import apex_optimiser, missing_optimisers
 from vidseg.engine.options import OptimiserOptions
 from vidseg.models import classifier_name
 
@@ -101,16 +101,13 @@ def make_optimiser(
     else:
         own |= {"betas": (options.momentum, 0.999)}
     if options.implementation == "apex":
-        try:
-            apex = importlib.import_module("apex.optimizers")
-        except ImportError as error:
-            raise ImportError(
-                f"implementation='apex' needs NVIDIA apex with its CUDA extensions ({error}); "
-                "implementation='fused' is torch's own"
-            ) from error
+        factory = apex_optimiser("FusedSGD" if options.optimiser == "sgd" else "FusedAdam")
         if options.optimiser == "adam":
             own |= {"adam_w_mode": False}
-        made: torch.optim.Optimizer = (apex.FusedSGD if options.optimiser == "sgd" else apex.FusedAdam)(groups, **own)
+        try:
+            made: torch.optim.Optimizer = factory(groups, **own)
+        except RuntimeError as error:  # installed without the extensions
+            raise missing_optimisers(error) from error
         return made
     first = groups[0]["params"][0]
     # On a GPU the fused step also looks at the loss scale's overflow flag there, so the loop need not wait for it.

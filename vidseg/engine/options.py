@@ -194,6 +194,10 @@ class DeviceOptions:
     recompute: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
 
+    def __post_init__(self) -> None:
+        if self.amp == "apex" and self.opt_level == "bf16":
+            raise ValueError("amp='apex' knows O0, O1, O2 and O3; bf16 is torch's")
+
 
 @dataclass(frozen=True)
 class EvaluationOptions:

@@ -18,6 +18,7 @@ from torch import nn
 import vidseg
 from vidseg.clips.multigrid import Multigrid
 from vidseg.engine import distributed
+from vidseg.engine.apex import apex_amp, apex_optimiser
 from vidseg.engine.checkpoints import CheckpointFolder
 from vidseg.engine.data import choose_splits, make_loader, make_multigrid
 from vidseg.engine.dry_run import Planned, plan_run
@@ -38,10 +39,15 @@ def train_run(options: TrainOptions) -> Path:
 
     Raises:
         FileExistsError: the folder holds a run, and none of resume, resume_epoch and overwrite is given.
+        ImportError: something of apex is asked for and not there.
         ValueError: options that do not fit the network, the data set or the run that goes on.
     """
     # Everything that wrong options break comes before the folder is touched.
     run, seed = options.session, options.session.random_seed
+    if options.devices.amp == "apex":
+        apex_amp()
+    if options.optimiser.implementation == "apex":
+        apex_optimiser("FusedSGD" if options.optimiser.optimiser == "sgd" else "FusedAdam")
     device = _device(options.devices.gpus)
     train, held_out = choose_splits(options.data, seed=seed)
     multigrid = _multigrid(train, options)
