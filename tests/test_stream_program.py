@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -115,6 +116,21 @@ def test_training_goes_on_bit_by_bit(folder, monkeypatch):
     rows = [(out / "train_results_s0001.csv").read_text().splitlines()[-1] for out in (parts,)]
     assert rows == (whole / "train_results_s0000.csv").read_text().splitlines()[-1:]
     assert (parts / "validation.csv").read_text() == (whole / "validation.csv").read_text()
+
+
+def test_runs_from_before_an_option_go_on(folder, run, tmp_path, capsys):
+    """It had the default then; and a run of another kind is told."""
+    old = shutil.copytree(run, tmp_path / "old")
+    record = json.loads((old / "options.json").read_text())
+    del record["options"]["sync_bn"]
+    (old / "options.json").write_text(json.dumps(record))
+    words = [str(folder / "data"), "--out", str(old), *TINY, "--epochs", "3", "--lr", "0.01", "--update", "window"]
+    assert main(["train", "stream", *words, "--resume", "--sync-bn"]) == 2
+    assert "has sync_bn=False, now it is True" in capsys.readouterr().err
+    assert main(["train", "stream", *words, "--resume"]) == 0
+    (old / "options.json").write_text(json.dumps(record | {"task": "segmentation"}))
+    assert main(["train", "stream", *words, "--resume"]) == 2
+    assert "of another kind of run, segmentation" in capsys.readouterr().err
 
 
 def test_wrong_use_is_refused(folder, run, capsys):
