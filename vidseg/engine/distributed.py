@@ -219,17 +219,17 @@ def silent_norms(model: nn.Module) -> Iterator[None]:
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
     over_group = [norm for norm in norms if isinstance(norm, SyncBatchNorm)]
     own = [norm for norm in norms if not isinstance(norm, SyncBatchNorm)]
-    for deaf in own:
-        deaf.eval()
-    for silent in over_group:
-        silent.silent = True
+    for norm in own:
+        norm.eval()
+    for shared in over_group:
+        shared.silent = True
     try:
         yield
     finally:
-        for deaf in own:
-            deaf.train()
-        for silent in over_group:
-            silent.silent = False
+        for norm in own:
+            norm.train()
+        for shared in over_group:
+            shared.silent = False
 
 
 def synchronise_norms(model: nn.Module) -> int:

@@ -302,7 +302,9 @@ def _claim(out: Path, record: dict[str, Any], *, overwrite: bool) -> None:
     """Make the folder; refuse one with features of another extraction."""
     path = out / _RECORD
     if path.is_file() and not overwrite:
-        known, record = json.loads(path.read_text()), json.loads(json.dumps(record))
+        # Features from before mean and deviation could be chosen have the usual ones.
+        known = {"mean": list(MEAN), "std": list(STD)} | json.loads(path.read_text())
+        record = json.loads(json.dumps(record))
         for key in record.keys() | known.keys():
             if known.get(key) != record.get(key):
                 raise ValueError(
