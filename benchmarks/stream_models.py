@@ -2,12 +2,13 @@
 
     python benchmarks/stream_models.py [--json]
 
-Nothing is computed: networks are built and run without values, on the meta device. "published" columns are what the
-tables say, "counted" what vidseg's networks have by the same rules. Operations are for one frame, by the rules of the
-published tool: multiply-adds of convolutions (with biases) and linear layers (without), twice the elements of batch
-norms, the elements of ReLU6, the inputs of poolings; recurrent layers count nothing, though an LSTM of 1280 has 13
-million multiply-adds a frame. "multiply-adds" counts convolutions, linear and recurrent layers and nothing else. Exit
-status 1 where a count that can be matched is not.
+Nothing is computed: networks are built and run without values, on the meta device. A row may be the sum of several
+networks. "published" columns are what the tables say, "counted" what vidseg's networks have by the same rules.
+Operations are for as many frames as "frames" says, by the rules of the published tool: multiply-adds of convolutions
+(with biases) and linear layers (without), twice the elements of batch norms, the elements of ReLU6, the inputs of
+poolings; recurrent layers count nothing, though an LSTM of 1280 has 13 million multiply-adds a frame. "multiply-adds"
+counts convolutions, linear and recurrent layers and nothing else. Exit status 1 where a count that can be matched is
+not.
 """
 
 import json
@@ -18,12 +19,13 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from vidseg.models import create_model
+from vidseg.models import create_model, model_task
 from vidseg.models.etesvs import _ConvLstm
+from vidseg.models.i3d import I3d
 from vidseg.models.mobilenet_tsm import MobileNetTsm
-from vidseg.models.streaming import StreamModel
 
 CLASSES = 11  # of GTEA
+FEATURES = 2048  # values of a column, for networks on features
 
 
 @dataclass
@@ -40,12 +42,15 @@ class Row:
 
     Attributes:
         row: its name there.
-        network: what it is, by its name here.
+        network: what it is, by its name here, or by several joined by " + ".
         options: of the network.
         published: trained parameters according to the table or to the published code; None: not to the unit.
         pixels: height and width for which operations were counted: the table's own script takes 244, not 224.
-        operations: for one frame; None: not published, or not to the unit.
+        operations: for `frames`; None: not published, or not to the unit.
         remark: what the table does not say.
+        frames: for which the operations are.
+        classes: that the network tells apart.
+        buffers: whether running means and variances are counted as parameters, as PaddlePaddle does.
     """
 
     row: str
@@ -55,12 +60,28 @@ class Row:
     options: dict[str, object] = field(default_factory=dict)
     pixels: int | None = None
     operations: int | None = None
+    frames: int = 1
+    classes: int = CLASSES
+    buffers: bool = False
 
 
 ROWS = (
-    Row("mstcn", "mstcn", 796_780, "features of 2048", {"in_features": 2048}),
-    Row("asformer", "asformer", 1_130_860, "features of 2048", {"in_features": 2048}),
-    Row("asrf", "asrf", 1_292_784, "features of 2048; printed as 1.3 M", {"in_features": 2048}),
+    Row("ssd", "i3d_rgb", 12_298_539, "no SSD: I3D on RGB", {}, 224, 27_832_209_856, 16),
+    Row("bmn", "i3d_rgb + mstcn", 13_095_319, "no BMN: the sum of the rows ssd and mstcn"),
+    Row("two_stream-i3d", "i3d_rgb + i3d_flow", 24_575_126, "printed: 261.01912 G", {}, 244, None, 64),
+    Row("i3d+mstcn", "i3d_rgb + i3d_flow + mstcn", 25_371_906, ""),
+    Row("i3d+asformer", "i3d_rgb + i3d_flow + asformer", 25_705_986, ""),
+    Row(
+        "tsm",
+        "tsm_r50",
+        24_380_752,
+        "400 classes, and means and variances of norms counted as parameters",
+        classes=400,
+        buffers=True,
+    ),
+    Row("mstcn", "mstcn", 796_780, "features of 2048"),
+    Row("asformer", "asformer", 1_130_860, "features of 2048"),
+    Row("asrf", "asrf", 1_292_784, "features of 2048; printed as 1.3 M"),
     Row("mobinetv2", "mobilenet_v2_tsm_frames", 2_237_963, "no memory", {}, 244, 402_186_176),
     Row(
         "mobiV2+ms",
@@ -80,13 +101,16 @@ ROWS = (
 )
 
 
-def counted_operations(model: nn.Module, pixels: int, frames: int = 2) -> tuple[float, float]:
-    """Operations of one frame by the published rules, and multiply-adds."""
+def counted_operations(model: nn.Module, pixels: int, frames: int, *, channels: int = 3) -> tuple[int, int]:
+    """Operations of a clip of so many frames by the published rules, and multiply-adds."""
     rules = multiply_adds = 0
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal rules, multiply_adds
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        if module is head:  # a linear layer there, on the mean of all maps: once, and without its biases
+            rules += module.weight.numel()
+            multiply_adds += module.weight.numel()
+        elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             products = output.numel() * module.weight[0].numel()
             rules += products + (output.numel() if module.bias is not None else 0)
             multiply_adds += products
@@ -96,7 +120,7 @@ def counted_operations(model: nn.Module, pixels: int, frames: int = 2) -> tuple[
         elif isinstance(module, nn.LSTM):
             weights = sum(value.numel() for name, value in module.named_parameters() if name.startswith("weight"))
             multiply_adds += weights * inputs[0].shape[0] * inputs[0].shape[1]
-        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
             rules += 2 * output.numel()
         elif isinstance(module, nn.ReLU6):
             rules += output.numel()
@@ -104,36 +128,38 @@ def counted_operations(model: nn.Module, pixels: int, frames: int = 2) -> tuple[
             rules += output[1].numel()  # is averaged over space
         elif isinstance(module, _ConvLstm):
             rules += inputs[0].numel()  # so are its hidden states, which are of its inputs' size
+        elif module is last:  # its maps are averaged, and the mean of each channel is so once more
+            rules += output.numel() + output.shape[1]
 
+    head, last = (model.logits["conv3d"], model.Mixed_5c) if isinstance(model, I3d) else (None, None)
     handles = [module.register_forward_hook(count) for module in model.modules()]
-    model.eval()(torch.empty(1, 3, frames, pixels, pixels))
+    model.eval()(torch.empty(1, channels, frames, pixels, pixels))
     for handle in handles:
         handle.remove()
-    return rules / frames, multiply_adds / frames
+    return rules, multiply_adds
 
 
 def measure(row: Row) -> dict[str, object]:
-    """Build the network of a row and count."""
-    with torch.device("meta"):
-        model = create_model(row.network, num_classes=CLASSES, **row.options)
-        operations = multiply_adds = None
-        if row.pixels is not None and isinstance(model, StreamModel):
-            operations, multiply_adds = counted_operations(model, row.pixels)
-    parameters = sum(value.numel() for value in model.parameters() if value.requires_grad)
-    wrong = [
-        name
-        for name, published, counted in (
-            ("parameters", row.published, parameters),
-            ("operations", row.operations, operations),
-        )
-        if published is not None and published != counted
-    ]
+    """Build the networks of a row and count."""
+    parameters = operations = multiply_adds = 0
+    for name in row.network.split(" + "):
+        task = model_task(name)
+        options = {"in_features": FEATURES} if task == "segmentation" else {}
+        with torch.device("meta"):
+            model = create_model(name, num_classes=row.classes, **options, **row.options)
+            if row.pixels is not None:
+                found = counted_operations(model, row.pixels, row.frames, channels=2 if "flow" in task else 3)
+                operations, multiply_adds = operations + found[0], multiply_adds + found[1]
+        parameters += sum(value.numel() for value in model.parameters() if value.requires_grad)
+        if row.buffers:
+            parameters += sum(value.numel() for value in model.buffers() if value.is_floating_point())
+    counts = (("parameters", row.published, parameters), ("operations", row.operations, operations))
     return {
         **asdict(row),
         "parameters": parameters,
-        "counted_operations": operations,
-        "multiply_adds": multiply_adds,
-        "wrong": wrong,
+        "counted_operations": None if row.pixels is None else operations,
+        "multiply_adds": None if row.pixels is None else multiply_adds,
+        "wrong": [name for name, published, counted in counts if published is not None and published != counted],
     }
 
 
@@ -147,7 +173,8 @@ def main(options: Options) -> int:
     if options.json:
         print("\n".join(json.dumps(row) for row in rows))
         return int(failed)
-    columns = ("row", "network", "parameters", "published", "pixels", "operations", "published", "multiply-adds")
+    columns = ("row", "network", "parameters", "published", "pixels", "frames", "operations", "published")
+    columns += ("multiply-adds",)
     lines = [columns]
     for row in rows:
         lines.append(
@@ -157,6 +184,7 @@ def main(options: Options) -> int:
                 shown(row["parameters"]),
                 shown(row["published"]),
                 shown(row["pixels"]),
+                shown(None if row["pixels"] is None else row["frames"]),
                 shown(row["counted_operations"]),
                 shown(row["operations"]),
                 shown(row["multiply_adds"]),

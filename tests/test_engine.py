@@ -461,27 +461,6 @@ def test_fine_tuning_slows_what_was_learned(tmp_path):
     assert ratios == pytest.approx([0.6, 0.6, 1.0, 1.0], rel=1e-4)
 
 
-def test_optimisers_of_apex_are_used_when_asked_for(tmp_path, monkeypatch):
-    import sys
-    import types
-
-    with pytest.raises(ImportError, match="needs NVIDIA apex"):
-        Trainer(linear(), Batches(), optimiser=OptimiserOptions(implementation="apex"))
-    made = []
-
-    class FusedSGD(torch.optim.SGD):
-        def __init__(self, *arguments, **options):
-            made.append(options)
-            super().__init__(*arguments, **options)
-
-    apex = types.ModuleType("apex.optimizers")
-    apex.FusedSGD = FusedSGD
-    monkeypatch.setitem(sys.modules, "apex", types.ModuleType("apex"))
-    monkeypatch.setitem(sys.modules, "apex.optimizers", apex)
-    Trainer(linear(), Batches(), optimiser=OptimiserOptions(implementation="apex")).fit(1, tmp_path)
-    assert made == [{"lr": 0.1, "momentum": 0.9, "nesterov": True}]
-
-
 # Whole runs
 
 

@@ -1,15 +1,11 @@
-"""Opt levels on the CPU: types of weights and arithmetic, loss scale, master weights; an old apex in the same role."""
-
-import sys
-import types
-from contextlib import contextmanager
+"""Opt levels on the CPU: types of weights and arithmetic, loss scale, master weights."""
 
 import pytest
 import torch
 from test_engine import Batch, Batches, constant, linear, rows
 from torch import nn
 
-from vidseg.engine import DeviceOptions, OptimiserOptions, Trainer
+from vidseg.engine import Trainer
 from vidseg.engine.checkpoints import read_checkpoint
 from vidseg.engine.precision import make_precision
 
@@ -155,40 +151,6 @@ def test_resuming_keeps_scale_and_master_weights(tmp_path, level):
 def test_unknown_levels_are_refused():
     with pytest.raises(ValueError, match="opt_level='01' is not one of O0, O1, O2, O3, bf16"):
         make_precision("01", CPU)
-    with pytest.raises(ValueError, match="bf16 is torch's"):
-        make_precision("bf16", CPU, amp="apex")
-    with pytest.raises(ImportError, match="an NVIDIA apex with `amp`"):
-        make_precision("O1", CPU, amp="apex")
-
-
-def test_an_old_apex_does_the_work_when_asked_for(tmp_path, monkeypatch):
-    calls = []
-
-    @contextmanager
-    def scale_loss(loss, optimiser):
-        calls.append("scale")
-        yield loss * 8.0
-        for group in optimiser.param_groups:
-            for parameter in group["params"]:
-                parameter.grad /= 8.0
-
-    amp = types.ModuleType("apex.amp")
-    amp.initialize = lambda model, optimiser, opt_level, verbosity: calls.append(opt_level)
-    amp.scale_loss = scale_loss
-    amp.master_params = lambda optimiser: [p for group in optimiser.param_groups for p in group["params"]]
-    amp.state_dict = lambda: {"loss_scaler0": {"loss_scale": 8.0}}
-    amp.load_state_dict = lambda state: calls.append(state)
-    monkeypatch.setitem(sys.modules, "apex", types.ModuleType("apex"))
-    monkeypatch.setitem(sys.modules, "apex.amp", amp)
-    models, clipped = [linear(dropout=0), linear(dropout=0)], OptimiserOptions(clip_norm=0.1)
-    for name, model in zip(("apex", "torch"), models, strict=True):
-        level = "O1" if name == "apex" else "O0"
-        Trainer(model, Batches(3), opt_level=level, devices=DeviceOptions(amp=name), optimiser=clipped).fit(
-            1, tmp_path / name
-        )
-    assert calls == ["O1", "scale", "scale", "scale"]
-    assert torch.allclose(models[0][2].weight, models[1][2].weight, atol=1e-6)
-    assert read_checkpoint(tmp_path / "apex/model_last.pth")["scaler"] == {"loss_scaler0": {"loss_scale": 8.0}}
 
 
 @pytest.mark.parametrize("level", ["O1", "bf16"])

@@ -92,6 +92,12 @@ def test_it_goes_on_where_it_stopped_and_refuses_other_settings(data, tmp_path):
     assert np.load(third).shape[1] == 3 and not list(out.glob(".*npy*"))
     with pytest.raises(ValueError, match=r"extraction\.json: .* have weights='w', now it is 'v'"):
         extract(record={"weights": "v"})
+    with pytest.raises(ValueError, match=r"have mean=\[0\.48.*now it is \[0\.5"):
+        extract(extraction=Extraction(**SMALL, mean=(0.5, 0.5, 0.5)))
+    older = json.loads((out / "extraction.json").read_text())
+    del older["mean"], older["std"]
+    (out / "extraction.json").write_text(json.dumps(older))
+    assert extract().present == 3
     with pytest.raises(ValueError, match="have stride=2, now it is 1"):
         extract(extraction=Extraction(frames=3, size=16))
     assert extract(extraction=Extraction(frames=3, size=16), overwrite=True).written == 3

@@ -1,12 +1,7 @@
 """Training window by window: which gradient a step has, when memory is cleared, going on in the middle, flat memory."""
 
 import copy
-import os
-import socket
-import subprocess
-import sys
 import weakref
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -317,44 +312,6 @@ def test_wrong_options_are_refused():
         parts = {"clips": batch.clips, "labels": batch.labels, "mask": batch.mask} | {change: torch.zeros(1, 1)}
         with pytest.raises(ValueError, match=change):
             StreamBatch(**parts, item=batch.item)
-
-
-WORKER = """
-import sys, torch
-sys.path.insert(0, sys.argv[1])
-from test_streaming_training import *
-from vidseg.engine import distributed
-distributed.join_group()
-rank, ranks = distributed.rank(), distributed.world_size()
-lengths = [24, 24, 16, 16]
-plan = StreamPlan(lengths, SHAPE, group=2 // ranks, rank=rank, ranks=ranks)
-trainer = make_trainer(seed=rank, frozen_norms=True)
-trainer.train(load(plan, make_videos(lengths)))
-torch.save(flat(trainer.model), f"{sys.argv[2]}/{ranks}-{rank}.pt")
-distributed.leave_group()
-"""
-
-
-def test_two_processes_step_like_one(tmp_path):
-    """Videos of equal length in a group: the mean over processes is the mean over the group."""
-    (tmp_path / "worker.py").write_text(WORKER)
-    here = str(Path(__file__).parent)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, str(tmp_path / "worker.py"), here, str(tmp_path)]
-    base = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    workers = [
-        subprocess.Popen(command, env={**base, "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)})
-        for rank in range(2)
-    ]
-    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
-    lengths = [24, 24, 16, 16]
-    single = make_trainer(seed=0, frozen_norms=True)
-    single.train(load(StreamPlan(lengths, SHAPE, group=2), make_videos(lengths)))
-    first, second = (torch.load(tmp_path / f"2-{rank}.pt", weights_only=True) for rank in range(2))
-    assert torch.equal(first, second)
-    assert torch.allclose(first, flat(single.model), atol=1e-6)
 
 
 def test_videos_that_have_ended_are_not_seen():

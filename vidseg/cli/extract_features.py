@@ -42,6 +42,11 @@ class Command:
     """Which part of the frames is seen, such as centre or stretch; default: the run's, else centre."""
     colour: Literal["rgb", "bgr"] | None = None
     """Order of the channels; default: the run's, else rgb."""
+    mean: tuple[float, float, float] | None = None
+    """Of R, G and B in 0..1, subtracted from the frames; default: as the run was trained, or for a file of weights as
+    the network was published."""
+    std: tuple[float, float, float] | None = None
+    """Of R, G and B, by which they are divided then."""
     output: Literal["features", "logits", "probabilities"] = "features"
     """What the classifier is given, or what it answers."""
     batch_size: int = 16
@@ -65,7 +70,7 @@ class Command:
         data = open_dataset(self.data, self.split)
         model, seen, record = load_recognition(self.weights, network=self.network)
         chosen: dict[str, Any] = {
-            name: getattr(self, name) for name in ("frames", "interval", "size", "geometry", "colour")
+            name: getattr(self, name) for name in ("frames", "interval", "size", "geometry", "colour", "mean", "std")
         }
         seen |= {name: value for name, value in chosen.items() if value is not None}
         accelerator = torch.accelerator.current_accelerator(check_available=True)

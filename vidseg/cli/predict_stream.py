@@ -34,7 +34,8 @@ class Command:
     """
 
     source: Annotated[Positional[str], arg(metavar="VIDEO|CAMERA|-")]
-    """Video file, camera such as /dev/video0, address that FFmpeg can open, or - for a container on standard input."""
+    """Video file, camera such as /dev/video0 or its number, address that FFmpeg can open, or - for a container on
+    standard input."""
     weights: str
     """Folder of a run of `vidseg train stream`, one of its checkpoints, or a file of weights with --network and
     --classes."""
@@ -58,7 +59,7 @@ class Command:
     more: bool = False
     """With --state: the stream does not end with this source. What cannot be labelled yet is saved, for the next."""
     format: str | None = None
-    """FFmpeg's name of the source's format or kind of device; default: found out, v4l2 for /dev/video0."""
+    """FFmpeg's name of the source's format or kind of device; default: found out, v4l2 for cameras."""
     source_option: tuple[str, ...] = ()
     """Options of the source for FFmpeg, such as framerate=30 video_size=1280x720."""
     device: str | None = None

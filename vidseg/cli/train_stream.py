@@ -34,6 +34,7 @@ class Command(StreamOptions):
     def run(self) -> int:
         """Train, and print the folder of the run."""
         from vidseg.cli.train_segmentation import draw_evaluation
+        from vidseg.engine.distributed import leave_group
         from vidseg.engine.launch import launch_processes
         from vidseg.engine.stream_runs import train_stream
 
@@ -42,7 +43,10 @@ class Command(StreamOptions):
             if status is not None:
                 return status
         options = StreamOptions(**{field.name: getattr(self, field.name) for field in fields(StreamOptions)})
-        folder = train_stream(options, draw=draw_evaluation)
+        try:
+            folder = train_stream(options, draw=draw_evaluation)
+        finally:
+            leave_group()
         if os.environ.get("RANK", "0") == "0":
             tested = folder / "test.json"
             scores = json_format.loads(tested.read_text())["scores"] if tested.is_file() else None

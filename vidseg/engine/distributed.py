@@ -6,14 +6,16 @@ Without torchrun's environment a process is a group of its own and every functio
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
+
+from vidseg.losses.shared import shared_batch
 
 __all__ = [
     "SyncBatchNorm",
@@ -24,7 +26,10 @@ __all__ = [
     "join_group",
     "leave_group",
     "mean_over_group",
+    "process_device",
     "rank",
+    "shared_losses",
+    "silent_norms",
     "sum_over_group",
     "synchronise_norms",
     "without_exchange",
@@ -90,6 +95,12 @@ def join_group() -> torch.device:
     return device
 
 
+def process_device(wanted: torch.device | str | None = None) -> torch.device:
+    """Join the group, if there is one; returns the wanted device, or this process's own."""
+    own = join_group()
+    return own if wanted is None else torch.device(wanted)
+
+
 def leave_group() -> None:
     """Undo `join_group`."""
     if distributed.is_initialized():
@@ -115,6 +126,14 @@ def mean_over_group(values: Sequence[Tensor]) -> None:
         for value in values:
             distributed.all_reduce(value)
             value /= world_size()
+
+
+def shared_losses() -> AbstractContextManager[None]:
+    """A context in which losses that are means over frames divide by the counts of all processes, see
+    `vidseg.losses.shared`."""
+    if world_size() == 1:
+        return nullcontext()
+    return shared_batch(lambda value: sum_over_group(value.clone()) / world_size())
 
 
 def gather_rows(rows: Tensor) -> Tensor:
@@ -155,7 +174,12 @@ class SyncBatchNorm(_BatchNorm):
 
     torch's own class refuses the CPU; this one is a few lines and exact: sums and counts are exchanged, so processes
     may have batches of different sizes. Entries of the state dict are those of the layer it replaces.
+
+    Attributes:
+        silent: this process takes part, but what it sees counts nothing.
     """
+
+    silent = False
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
@@ -168,12 +192,13 @@ class SyncBatchNorm(_BatchNorm):
         values = input if input.dtype == torch.float64 else input.float()
         axes = [0, *range(2, values.dim())]
         count = values.new_tensor([values.numel() / values.shape[1]])
-        sums = _SumOverGroup.apply(torch.cat([values.sum(axes), count]))
+        heard = 0.0 if self.silent else 1.0
+        sums = _SumOverGroup.apply(torch.cat([values.sum(axes), count]) * heard)
         mean = sums[:-1] / sums[-1]
         shape = (1, -1, *[1] * (values.dim() - 2))
         centred = values - mean.view(shape)
         # A second exchange, of squares about the mean: one of raw squares would cancel where the mean is large.
-        variance = _SumOverGroup.apply((centred * centred).sum(axes)) / sums[-1]
+        variance = _SumOverGroup.apply((centred * centred).sum(axes) * heard) / sums[-1]
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             assert self.num_batches_tracked is not None
             self.num_batches_tracked.add_(1)
@@ -186,6 +211,25 @@ class SyncBatchNorm(_BatchNorm):
         if self.affine:
             out = out * self.weight.to(out.dtype).view(shape) + self.bias.to(out.dtype).view(shape)
         return out.to(input.dtype)
+
+
+@contextmanager
+def silent_norms(model: nn.Module) -> Iterator[None]:
+    """What the model sees meanwhile leaves no trace in batch norms; those over the group still hear the others."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
+    over_group = [norm for norm in norms if isinstance(norm, SyncBatchNorm)]
+    own = [norm for norm in norms if not isinstance(norm, SyncBatchNorm)]
+    for norm in own:
+        norm.eval()
+    for shared in over_group:
+        shared.silent = True
+    try:
+        yield
+    finally:
+        for norm in own:
+            norm.train()
+        for shared in over_group:
+            shared.silent = False
 
 
 def synchronise_norms(model: nn.Module) -> int:

@@ -29,12 +29,12 @@ from vidseg.clips.named_geometry import named_geometry
 from vidseg.clips.plan import ColourPlan
 from vidseg.engine.checkpoints import CheckpointFolder
 from vidseg.engine.monitors import progress_bar
-from vidseg.engine.runs import build_network, read_run
+from vidseg.engine.runs import build_network, check_recognition, read_run
 from vidseg.frames import FrameDatabaseError
 from vidseg.labels import VideoDataset
 from vidseg.loaders.native import NativeFiller
-from vidseg.loaders.output import OutputForm
-from vidseg.models import create_model, load_weights, read_state
+from vidseg.loaders.output import MEAN, STD, OutputForm
+from vidseg.models import classifier_name, create_model, load_weights, named_for, read_state
 
 __all__ = ["Extraction", "ExtractionReport", "centred_frames", "extract_features", "load_recognition"]
 
@@ -57,6 +57,8 @@ class Extraction:
         geometry: which part of the frames is seen, see `vidseg.clips.named_geometry`.
         colour: order of the channels.
         output: "features": what the network's classifier is given; "logits" or "probabilities": what it answers.
+        mean: of R, G and B in 0..1, subtracted from the frames.
+        std: of R, G and B, by which they are divided then.
     """
 
     frames: int = 16
@@ -66,6 +68,8 @@ class Extraction:
     geometry: str | None = None
     colour: Literal["rgb", "bgr"] = "rgb"
     output: Output = "features"
+    mean: tuple[float, float, float] = MEAN
+    std: tuple[float, float, float] = STD
 
     def __post_init__(self) -> None:
         for name in ("frames", "interval", "size", "stride"):
@@ -110,8 +114,8 @@ def load_recognition(
         network: name of the network, for a file.
 
     Returns:
-        The network; what its run says about `frames`, `interval`, `size`, `geometry` and `colour` (nothing for a
-        file); and what to record of it.
+        The network; what its run says about `frames`, `interval`, `size`, `geometry` and `colour`, or for a file what
+        its publication says about `mean` and `std`; and what to record of it.
 
     Raises:
         FileNotFoundError: nothing there.
@@ -133,12 +137,15 @@ def load_recognition(
             raise FileNotFoundError(f"{weights}: neither a run's folder nor a file of weights")
         if network is None:
             raise ValueError(f"{weights}: a file of weights does not say whose they are; name the network")
+        check_recognition(network)
         with torch.device("meta"):
-            name, _ = _classifier(create_model(network, num_classes=1))
-        state = read_state(weights)
+            model = create_model(network, num_classes=1)
+        name, _ = _classifier(model)
+        state = named_for(model, read_state(weights))
         if f"{name}.weight" not in state:
             raise ValueError(f"{weights}: has no {name}.weight, so these are not weights of {network}")
         model, path = create_model(network, num_classes=len(state[f"{name}.weight"])), weights
+        seen = {name: getattr(model, name) for name in ("mean", "std") if hasattr(model, name)}
     report = load_weights(model, path)
     if report.missing:
         raise ValueError(f"{path} does not fill {network}: {report}")
@@ -146,21 +153,24 @@ def load_recognition(
     return model, seen, {"network": network, "weights": str(path.resolve()), "bytes": str(size.st_size)}
 
 
-def _classifier(model: nn.Module) -> tuple[str, nn.Linear]:
-    """Name and module of the last linear layer, whose input are the features."""
-    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if not layers:
+def _classifier(model: nn.Module) -> tuple[str, nn.Module]:
+    """Name and module of the layer whose input are the features."""
+    name = classifier_name(model)
+    if name is None:
         raise ValueError(f"{type(model).__name__} has no linear classifier, so what its features are is not clear")
-    return layers[-1]
+    return name, model.get_submodule(name)
 
 
 @contextmanager
 def _answers(model: nn.Module, output: Output) -> Iterator[Any]:
     """A function from clips (B, C, T, H, W) to float32 (B, D) on the CPU."""
     seen: list[Tensor] = []
+    classifier = _classifier(model)[1]
 
     def keep(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        seen.append(arguments[0].detach())
+        values = arguments[0].detach()
+        # A linear layer has its channels last, a convolution behind the batch.
+        seen.append(values if isinstance(classifier, nn.Linear) else values.flatten(2).transpose(1, 2))
 
     def answer(clips: Tensor) -> Tensor:
         seen.clear()
@@ -168,7 +178,7 @@ def _answers(model: nn.Module, output: Output) -> Iterator[Any]:
         values = logits if output == "logits" else logits.softmax(dim=1) if output == "probabilities" else seen[-1]
         return values.flatten(1, -2).mean(dim=1).float().cpu() if values.dim() > 2 else values.float().cpu()
 
-    hook = _classifier(model)[1].register_forward_pre_hook(keep)
+    hook = classifier.register_forward_pre_hook(keep)
     training = model.training
     model.eval()
     try:
@@ -219,7 +229,7 @@ def extract_features(
     _claim(out, {**asdict(extraction), **(record or {})}, overwrite=overwrite)
     filler = NativeFiller(
         data,
-        OutputForm(colour=extraction.colour),
+        OutputForm(colour=extraction.colour, mean=extraction.mean, std=extraction.std),
         threads=threads or len(os.sched_getaffinity(0)),
     )
     report = ExtractionReport(str(out))
@@ -292,7 +302,9 @@ def _claim(out: Path, record: dict[str, Any], *, overwrite: bool) -> None:
     """Make the folder; refuse one with features of another extraction."""
     path = out / _RECORD
     if path.is_file() and not overwrite:
-        known = json.loads(path.read_text())
+        # Features from before mean and deviation could be chosen have the usual ones.
+        known = {"mean": list(MEAN), "std": list(STD)} | json.loads(path.read_text())
+        record = json.loads(json.dumps(record))
         for key in record.keys() | known.keys():
             if known.get(key) != record.get(key):
                 raise ValueError(

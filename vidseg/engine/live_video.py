@@ -6,6 +6,7 @@ the same video is from its frame database, but for what JPEG loses.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -173,26 +174,33 @@ class LiveSource:
     """Frames of a video file, a camera, an address or standard input, as they come.
 
     Args:
-        source: path of a file or device, an address that FFmpeg knows, or "-" for a container on standard input (one
-            that can be read from its beginning: MPEG-TS, Matroska, fragmented MP4).
-        container_format: FFmpeg's name of the format or of the kind of device; None: v4l2 for /dev/video*, else found
-            out.
+        source: path of a file, a camera as /dev/video0 or its number, an address that FFmpeg knows, or "-" for a
+            container on standard input (one that can be read from its beginning: MPEG-TS, Matroska, fragmented MP4).
+        container_format: FFmpeg's name of the format or of the kind of device; None: v4l2 for cameras, else found out.
         options: for FFmpeg, such as {"framerate": "30", "video_size": "1280x720"}.
 
     Attributes:
         fps: frames a second, as the source says, 25 where it does not; known once iteration has begun.
         damage: what was found wrong, one sentence each.
+
+    Raises:
+        FileNotFoundError: no such file, or no such camera.
     """
 
     def __init__(
         self, source: str, *, container_format: str | None = None, options: Mapping[str, str] | None = None
     ) -> None:
-        self.source, self.options = source, dict(options or {})
-        self.is_file = source != "-" and "://" not in source and Path(source).is_file()
-        if source != "-" and "://" not in source and container_format is None and not Path(source).exists():
+        self.source, self.options, self.format = source, dict(options or {}), container_format
+        local = source != "-" and "://" not in source
+        self.is_file = local and Path(source).is_file()
+        found = container_format == "v4l2" or (container_format is None and _is_camera(source))
+        self.camera = local and not self.is_file and found
+        if self.camera:
+            self.source = f"/dev/video{source}" if source.isdigit() else source
+            self.format = "v4l2"
+            _check_camera(self.source)
+        elif local and container_format is None and not Path(source).exists():
             raise FileNotFoundError(f"{source}: no such file or device")
-        camera = source.startswith("/dev/video")
-        self.format = "v4l2" if container_format is None and camera else container_format
         self.fps = 25.0
         self.damage: list[str] = []
         self._stopped = False
@@ -209,7 +217,7 @@ class LiveSource:
         return b""
 
     def __iter__(self) -> Iterator[tuple[Any, float]]:
-        """Yield frames, `av.VideoFrame`, and their times in seconds.
+        """Yield frames, `av.VideoFrame`, and their times in seconds: of a camera from its first frame on.
 
         Raises:
             VideoError: not a video that FFmpeg can open, or one without a frame.
@@ -229,7 +237,8 @@ class LiveSource:
             except (av.error.FFmpegError, ValueError) as error:
                 if self._stopped:
                     return
-                raise VideoError(f"{self.source}: FFmpeg cannot open it: {error}") from error
+                remedy = _camera_remedy(self.source, error) if self.camera else ""
+                raise VideoError(f"{self.source}: FFmpeg cannot open it: {error}{remedy}") from error
             yield from self._decode(stack.enter_context(container))
 
     def _decode(self, container: Any) -> Iterator[tuple[Any, float]]:
@@ -238,9 +247,15 @@ class LiveSource:
             raise VideoError(f"{self.source}: has no video stream")
         rate = stream.average_rate or stream.guessed_rate
         self.fps = float(rate) if rate else 25.0
-        number = 0
-        for packet in container.demux(stream):
-            if self._stopped:
+        number, origin = 0, 0.0
+        packets = container.demux(stream)
+        while not self._stopped:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                break
+            except av.error.FFmpegError as error:  # a camera that is pulled out, a connection that breaks
+                self.damage.append(f"reading stops after frame {number}: {error}")
                 break
             try:
                 frames = packet.decode()
@@ -248,10 +263,45 @@ class LiveSource:
                 self.damage.append(f"a packet after frame {number} cannot be decoded: {error}")
                 continue
             for frame in frames:
-                yield frame, number / self.fps if frame.time is None else float(frame.time)
+                moment = number / self.fps if frame.time is None else float(frame.time)
+                if number == 0 and self.camera:  # whose clock began with the machine
+                    origin = moment
+                yield frame, moment - origin
                 number += 1
         if number == 0 and not self._stopped:
-            raise VideoError(f"{self.source}: no frame could be decoded")
+            raise VideoError(f"{self.source}: no frame could be decoded{f': {self.damage[0]}' if self.damage else ''}")
+
+
+def _is_camera(source: str) -> bool:
+    """Whether it is the number of a camera, its device, or a link to it such as those in /dev/v4l/by-id."""
+    return source.isdigit() or str(Path(source).resolve()).startswith("/dev/video")
+
+
+def _check_camera(device: str) -> None:
+    """Refuse a camera that is not there, or that this FFmpeg could not read."""
+    if not Path(device).exists():
+        there = sorted(str(path) for path in Path("/dev").glob("video*"))
+        hint = f"there are {', '.join(there)}" if there else "there is none: plug one in"
+        raise FileNotFoundError(
+            f"{device}: no such camera; {hint} (a container needs it passed on: docker run --device {device})"
+        )
+    if not any("v4l2" in name.split(",") for name in av.formats_available):
+        raise FileNotFoundError(
+            f"{device}: this PyAV's FFmpeg has no v4l2 input; pipe the camera in: ffmpeg -f v4l2 -i {device} "
+            "-f mpegts - | vidseg predict --stream -"
+        )
+
+
+def _camera_remedy(device: str, error: Exception) -> str:
+    """What to do about a camera that cannot be opened."""
+    remedies = {
+        errno.EACCES: "you may not read it: sudo usermod -aG video $USER, and log in again",
+        errno.EBUSY: "another program has it open",
+        errno.EINVAL: f"it may not know these options; v4l2-ctl --device {device} --list-formats-ext has its own",
+        errno.ENOTTY: "this device gives no pictures: cameras often have a second one, try the numbers beside it",
+    }
+    remedy = remedies.get(getattr(error, "errno", None) or 0)
+    return "" if remedy is None else f"; {remedy}"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -10,7 +9,9 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from vidseg.engine.apex import apex_optimiser, missing_optimisers
 from vidseg.engine.options import OptimiserOptions
+from vidseg.models import classifier_name
 
 __all__ = ["FINE_TUNE", "classifier_names", "make_optimiser", "parameter_groups", "set_rates"]
 
@@ -26,12 +27,15 @@ _NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 
 
 def classifier_names(model: nn.Module) -> set[str]:
-    """Names of the parameters of the classifier: the last linear layer or, without one, the last convolution."""
-    for kind in ((nn.Linear,), (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        layers = [name for name, module in model.named_modules() if isinstance(module, kind)]
-        if layers:
-            return {f"{layers[-1]}.{name}" for name, _ in model.get_submodule(layers[-1]).named_parameters()}
-    return set()
+    """Names of the parameters of the classifier, see `vidseg.models.classifier_name`; without one, of the last
+    convolution."""
+    name = classifier_name(model)
+    if name is None:
+        kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+        name = next((name for name, module in reversed(list(model.named_modules())) if isinstance(module, kinds)), None)
+    if name is None:
+        return set()
+    return {f"{name}.{own}" for own, _ in model.get_submodule(name).named_parameters()}
 
 
 def parameter_groups(
@@ -97,16 +101,13 @@ def make_optimiser(
     else:
         own |= {"betas": (options.momentum, 0.999)}
     if options.implementation == "apex":
-        try:
-            apex = importlib.import_module("apex.optimizers")
-        except ImportError as error:
-            raise ImportError(
-                f"implementation='apex' needs NVIDIA apex with its CUDA extensions ({error}); "
-                "implementation='fused' is torch's own"
-            ) from error
+        factory = apex_optimiser("FusedSGD" if options.optimiser == "sgd" else "FusedAdam")
         if options.optimiser == "adam":
             own |= {"adam_w_mode": False}
-        made: torch.optim.Optimizer = (apex.FusedSGD if options.optimiser == "sgd" else apex.FusedAdam)(groups, **own)
+        try:
+            made: torch.optim.Optimizer = factory(groups, **own)
+        except RuntimeError as error:  # installed without the extensions
+            raise missing_optimisers(error) from error
         return made
     first = groups[0]["params"][0]
     # On a GPU the fused step also looks at the loss scale's overflow flag there, so the loop need not wait for it.

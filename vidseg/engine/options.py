@@ -5,8 +5,9 @@ The docstrings are the help texts of the commands.
 
 from __future__ import annotations
 
+import ast
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ __all__ = [
     "ScheduleOptions",
     "TrainOptions",
     "flat_options",
+    "named_values",
     "options_from",
 ]
 
@@ -194,6 +196,10 @@ class DeviceOptions:
     recompute: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
 
+    def __post_init__(self) -> None:
+        if self.amp == "apex" and self.opt_level == "bf16":
+            raise ValueError("amp='apex' knows O0, O1, O2 and O3; bf16 is torch's")
+
 
 @dataclass(frozen=True)
 class EvaluationOptions:
@@ -312,3 +318,21 @@ def options_from(values: Mapping[str, Any], *, defaults: TrainOptions | None = N
         close = difflib.get_close_matches(name, flat_options(defaults), n=1)
         raise ValueError(f"there is no option {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
     return TrainOptions(**groups)
+
+
+def named_values(words: Iterable[str]) -> dict[str, Any]:
+    """`layers=8` as {"layers": 8}; what is no Python literal is text.
+
+    Raises:
+        ValueError: a word without a name or a value.
+    """
+    values: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise ValueError(f"{word!r} is not of the form NAME=VALUE, such as layers=8")
+        try:
+            values[key.replace("-", "_")] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            values[key.replace("-", "_")] = text
+    return values

@@ -14,7 +14,6 @@ left out (Micikevicius et al., "Mixed precision training", ICLR 2018).
 
 from __future__ import annotations
 
-import importlib
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, get_args
 
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from vidseg.engine.apex import apex_amp
 from vidseg.engine.options import OptLevel
 
 __all__ = ["ApexPrecision", "Precision", "make_precision"]
@@ -169,8 +169,8 @@ class Precision:
         return self._scaler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the loss scale of `state_dict`; that of another level is left alone."""
-        if state and self._scaler.is_enabled():
+        """Go on with the loss scale of `state_dict`; that of another level, or of apex, is left alone."""
+        if "scale" in state and self._scaler.is_enabled():
             self._scaler.load_state_dict(state)
 
 
@@ -181,12 +181,7 @@ class ApexPrecision(Precision):
         if level == "bf16":
             raise ValueError("amp='apex' knows O0, O1, O2 and O3; bf16 is torch's")
         super().__init__("O0", device)
-        try:
-            self._amp = importlib.import_module("apex.amp")
-        except ImportError as error:
-            raise ImportError(
-                f"amp='apex' needs an NVIDIA apex with `amp` ({error}); amp='torch' needs none"
-            ) from error
+        self._amp = apex_amp()
         self.apex_level = level
         self._optimiser: torch.optim.Optimizer | None = None
 
@@ -219,7 +214,7 @@ class ApexPrecision(Precision):
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state:
+        if state and all(key.startswith("loss_scaler") for key in state):  # not torch's
             self._amp.load_state_dict(state)
 
 

@@ -18,6 +18,7 @@ from torch import nn
 import vidseg
 from vidseg.clips.multigrid import Multigrid
 from vidseg.engine import distributed
+from vidseg.engine.apex import apex_amp, apex_optimiser
 from vidseg.engine.checkpoints import CheckpointFolder
 from vidseg.engine.data import choose_splits, make_loader, make_multigrid
 from vidseg.engine.dry_run import Planned, plan_run
@@ -26,9 +27,9 @@ from vidseg.engine.options import NetworkOptions, TrainOptions, flat_options, op
 from vidseg.engine.schedules import Schedule
 from vidseg.engine.trainer import Trainer
 from vidseg.labels import VideoDataset
-from vidseg.models import create_model, load_weights
+from vidseg.models import create_model, load_weights, model_task
 
-__all__ = ["build_network", "plan_of", "read_run", "run_folder", "train_run"]
+__all__ = ["build_network", "check_recognition", "plan_of", "read_run", "run_folder", "train_run"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +39,15 @@ def train_run(options: TrainOptions) -> Path:
 
     Raises:
         FileExistsError: the folder holds a run, and none of resume, resume_epoch and overwrite is given.
+        ImportError: something of apex is asked for and not there.
         ValueError: options that do not fit the network, the data set or the run that goes on.
     """
     # Everything that wrong options break comes before the folder is touched.
     run, seed = options.session, options.session.random_seed
+    if options.devices.amp == "apex":
+        apex_amp()
+    if options.optimiser.implementation == "apex":
+        apex_optimiser("FusedSGD" if options.optimiser.optimiser == "sgd" else "FusedAdam")
     device = _device(options.devices.gpus)
     train, held_out = choose_splits(options.data, seed=seed)
     multigrid = _multigrid(train, options)
@@ -130,7 +136,12 @@ def run_folder(options: TrainOptions) -> Path:
 
 
 def build_network(options: NetworkOptions, num_classes: int) -> nn.Module:
-    """The network with fresh weights; only the options that differ from its own defaults are passed on."""
+    """The network with fresh weights; only the options that differ from its own defaults are passed on.
+
+    Raises:
+        ValueError: no network for clips of RGB has this name, or an option out of its range.
+    """
+    check_recognition(options.network)
     chosen: dict[str, Any] = {}
     if options.width != 1:
         chosen["width"] = options.width
@@ -139,6 +150,17 @@ def build_network(options: NetworkOptions, num_classes: int) -> nn.Module:
     if options.gate:
         chosen["gate"] = True
     return create_model(options.network, num_classes=num_classes, **chosen)
+
+
+def check_recognition(name: str) -> None:
+    """Refuse networks that do not classify clips of RGB.
+
+    Raises:
+        ValueError: the network called `name` does something else, or there is none.
+    """
+    task = model_task(name)
+    if task != "recognition":
+        raise ValueError(f"{name} is a network for {task}, and clips of RGB are for those of recognition")
 
 
 def read_run(run: str | Path) -> tuple[TrainOptions, list[str]]:

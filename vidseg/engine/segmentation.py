@@ -20,6 +20,7 @@ from vidseg.engine import distributed
 from vidseg.engine.segmentation_recipes import Recipe
 from vidseg.engine.task import Position, sums_of
 from vidseg.losses import SegmentationLoss
+from vidseg.losses.shared import divisor
 from vidseg.metrics import SegmentalMeter
 from vidseg.metrics.segmental import SegmentalScores
 from vidseg.models.c2f_tcn import C2fTcn, augmented_prediction
@@ -27,7 +28,7 @@ from vidseg.models.diffact import DiffAct
 from vidseg.models.refinement import median_filter, predict, purge_short_segments, restore_frames
 from vidseg.models.segmentation import SegmentationOutput
 
-__all__ = ["LabelledVideo", "SegmentationEvaluation", "SegmentationTask", "VideoLabeller"]
+__all__ = ["LabelledVideo", "SegmentationEvaluation", "SegmentationTask", "VideoLabeller", "score_videos"]
 
 Labels = npt.NDArray[np.int64]
 
@@ -188,11 +189,12 @@ class SegmentationTask:
         draws = uniform(position.seed, position.epoch, samples, purpose="diffusion")[:, 0]
         inputs = loss.model_inputs(batch.labels, batch.mask, seeds=[int(draw * 2**53) for draw in draws])
         output = model(batch.features, batch.mask, **inputs)
-        value = loss(output, batch.labels, batch.mask, features=batch.features)
         known = batch.mask & (batch.labels >= 0)
         right = (output.logits[-1].detach().argmax(dim=1) == batch.labels) & known
+        with distributed.shared_losses():
+            value = loss(output, batch.labels, batch.mask, features=batch.features)
+            share = right.sum() / divisor(known.sum())
         videos = batch.valid.sum()
-        share = right.sum() / known.sum().clamp(min=1)
         sums = [videos, share * videos, value.detach() * videos]
         return value, sums_of(sums, device=batch.features.device)
 
@@ -237,18 +239,7 @@ class SegmentationTask:
                     found.append(_at_full_rate(batch, loader, number, labels, probabilities))
         finally:
             model.train(training)
-        return self._scored(sorted(_of_all_ranks(found), key=lambda video: video.number), data)
-
-    def _scored(self, videos: list[LabelledVideo], data: Any) -> SegmentationEvaluation:
-        if not videos:
-            raise ValueError(f"{data}: no video to evaluate: is the split empty?")
-        meter = SegmentalMeter(self.background, OVERLAPS)
-        names = [data.video_path(video.number).rpartition("/")[2] for video in videos]
-        for name, video in zip(names, videos, strict=True):
-            meter.update(video.truth, video.prediction, name=name)
-        frames = sum(len(video.truth) for video in videos)
-        entropy = sum(video.cross_entropy * len(video.truth) for video in videos) / frames
-        return SegmentationEvaluation(videos, names, meter.scores(), entropy)
+        return score_videos(found, data, self.background)
 
     def scores_text(self, values: tuple[float, ...]) -> str:
         acc, loss = values
@@ -273,9 +264,28 @@ def _at_full_rate(batch: Any, loader: Any, number: int, labels: Tensor, probabil
     return LabelledVideo(number, truth, prediction, float(-chosen.double().mean()))
 
 
-def _of_all_ranks(found: list[LabelledVideo]) -> list[LabelledVideo]:
-    if distributed.world_size() == 1:
-        return found
-    parts: list[list[LabelledVideo]] = [[] for _ in range(distributed.world_size())]
-    torch.distributed.all_gather_object(parts, found)
-    return [video for part in parts for video in part]
+def score_videos(found: list[LabelledVideo], data: Any, background: Sequence[int]) -> SegmentationEvaluation:
+    """Score the videos that this process has labelled together with those of all others; the same in each process.
+
+    Args:
+        found: in any order.
+        data: that the videos are of.
+        background: class numbers whose frames are no segments.
+
+    Raises:
+        ValueError: no process has a video.
+    """
+    if distributed.world_size() > 1:
+        parts: list[list[LabelledVideo]] = [[] for _ in range(distributed.world_size())]
+        torch.distributed.all_gather_object(parts, found)
+        found = [video for part in parts for video in part]
+    videos = sorted(found, key=lambda video: video.number)
+    if not videos:
+        raise ValueError(f"{data}: no video to evaluate: is the split empty?")
+    meter = SegmentalMeter(background, OVERLAPS)
+    names = [data.video_path(video.number).rpartition("/")[2] for video in videos]
+    for name, video in zip(names, videos, strict=True):
+        meter.update(video.truth, video.prediction, name=name)
+    frames = sum(len(video.truth) for video in videos)
+    entropy = sum(video.cross_entropy * len(video.truth) for video in videos) / frames
+    return SegmentationEvaluation(videos, names, meter.scores(), entropy)

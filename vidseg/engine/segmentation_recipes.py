@@ -6,11 +6,12 @@ ASRF (2007.06866), C2F-TCN (2105.10859) and DiffAct (2303.17959).
 
 from __future__ import annotations
 
-import ast
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+
+from vidseg.engine.options import named_values
 
 __all__ = ["BACKGROUND", "RATES", "RECIPES", "Recipe", "SegmentationOptions", "recipe_of"]
 
@@ -251,22 +252,8 @@ def recipe_of(name: str, options: SegmentationOptions) -> Recipe:
         "validate_every": options.validate_every,
     }
     chosen = {key: value for key, value in chosen.items() if value is not None}
-    network = {**recipe.network, **_parsed(options.network_option)}
+    network = {**recipe.network, **named_values(options.network_option)}
     if options.model == "mstcn" and chosen.get("batch_size", recipe.batch_size) > 1:
         network.setdefault("padding", "exact")  # the published one leaks from padding into a video's end
-    loss = {**recipe.loss, **_parsed(options.loss_option)}
+    loss = {**recipe.loss, **named_values(options.loss_option)}
     return replace(recipe, **chosen, network=network, loss=loss)
-
-
-def _parsed(words: Iterable[str]) -> dict[str, Any]:
-    """`layers=8` as {"layers": 8}; what is no Python literal is text."""
-    values: dict[str, Any] = {}
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not equals or not key:
-            raise ValueError(f"{word!r} is not of the form NAME=VALUE, such as layers=8")
-        try:
-            values[key.replace("-", "_")] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            values[key.replace("-", "_")] = text
-    return values

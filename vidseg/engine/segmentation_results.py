@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from vidseg.engine.segmentation import SegmentationEvaluation
-from vidseg.engine.segmentation_recipes import SegmentationOptions
 from vidseg.labels.segmentation_files import write_frame_labels
 from vidseg.metrics import boundary_scores, label_boundaries
 
@@ -110,24 +109,24 @@ def scores_text(found: Any) -> str:
 def test_report(
     result: SegmentationEvaluation,
     record: Mapping[str, Any],
-    options: SegmentationOptions,
     *,
+    dataset: str,
     epoch: int,
     background: Sequence[int],
 ) -> dict[str, Any]:
-    scores = result.scores
+    scores, options = result.scores, record["options"]
     overlaps = {str(overlap): value for overlap, value in scores["f1"].items()}
     table, videos = scores["classes"], scores["videos"]
     truth = [video.truth for video in result.videos]
     boundaries = boundary_scores(truth, [label_boundaries(video.prediction) for video in result.videos])
     return {
         "task": "segmentation",
-        "model": options.model,
-        "dataset": Path(options.dataset).resolve().name,
+        "model": options["model"],
+        "dataset": Path(dataset).resolve().name,
         "split": record["split"] or "all",
         "epoch": epoch,
-        "select": options.select,
-        "tested": TESTED[options.select],
+        "select": options["select"],
+        "tested": TESTED[options["select"]],
         "validation_videos": record["validation_videos"],
         "classes": record["classes"],
         "background": list(background),

@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from torch import nn
 
-import vidseg
 from vidseg.engine import distributed
 from vidseg.engine.checkpoints import CheckpointFolder, read_checkpoint
 from vidseg.engine.monitors import run_log
@@ -35,6 +34,14 @@ from vidseg.engine.options import (
     ScheduleOptions,
 )
 from vidseg.engine.segmentation import SegmentationEvaluation, SegmentationTask
+from vidseg.engine.segmentation_folder import (
+    Draw,
+    check_disjoint,
+    class_numbers,
+    leave_test,
+    prepare_run,
+    run_record,
+)
 from vidseg.engine.segmentation_recipes import RATES, Recipe, SegmentationOptions, recipe_of
 from vidseg.engine.segmentation_results import (
     TESTED,
@@ -42,9 +49,7 @@ from vidseg.engine.segmentation_results import (
     append_scores,
     scores_text,
     summary_row,
-    test_report,
     write_json,
-    write_predictions,
 )
 from vidseg.engine.trainer import Trainer
 from vidseg.labels import VideoDataset, apply_segmentation, open_dataset, read_segmentation
@@ -56,9 +61,6 @@ from vidseg.models import create_model, load_weights
 __all__ = ["PlateauRate", "cross_validate", "read_segmentation_run", "results_folder", "test_split", "train_split"]
 
 logger = logging.getLogger(__name__)
-
-Draw = Callable[[Path, list[str], SegmentationEvaluation, str], None]
-"""Draws an evaluation: file without a suffix, classes, what was found, title."""
 
 _MAY_CHANGE = {"splits", "resume", "overwrite", "out", "device", "threads", "pictures", "dataset", "epochs"}
 
@@ -186,9 +188,7 @@ def _parts(options: SegmentationOptions, division: str) -> _Parts:
     root = Path(options.dataset)
     train = open_dataset(root, _part(division, "train"))
     test = open_dataset(root, _part(division, "test"))
-    both = {train.video_path(row) for row in range(len(train))} & {test.video_path(row) for row in range(len(test))}
-    if both:
-        raise ValueError(f"{root}: video {sorted(both)[0]} is in both parts of {division or 'the split'}")
+    check_disjoint(train, test, division)
     if (root / "mapping.txt").is_file():
         check_mapping(root / "mapping.txt", train.classes)
     if options.select != "validation":
@@ -223,18 +223,8 @@ def _loader(data: VideoDataset, options: SegmentationOptions, recipe: Recipe, *,
     )
 
 
-def _device(wanted: torch.device | str | None) -> torch.device:
-    """Where this process computes; it has joined its group then, if there is one."""
-    own = distributed.join_group()
-    return own if wanted is None else torch.device(wanted)
-
-
 def _network(model: str, recipe: Recipe, classes: int, width: int) -> nn.Module:
     return create_model(model, num_classes=classes, in_features=width, **recipe.network)
-
-
-def _background(classes: Sequence[str], names: Sequence[str]) -> list[int]:
-    return [number for number, name in enumerate(classes) if name in names]
 
 
 def train_split(
@@ -249,7 +239,7 @@ def train_split(
         out: folder of this split's run.
         draw: called with each validation and with the test.
     """
-    device = _device(options.device)
+    device = distributed.process_device(options.device)
     parts = _parts(options, division)
     loader = _loader(parts.learn, options, recipe, train=True)
     validation = None if parts.validation is None else _loader(parts.validation, options, recipe, train=False)
@@ -261,20 +251,14 @@ def train_split(
     step = recipe.sample_rate * options.labels_per_column
     sequences = [torch.from_numpy(loader.labels[row][::step]) for row in range(len(parts.learn))]
     loss = create_loss(options.model, num_classes=len(classes), label_sequences=sequences, **recipe.loss)
-    record: dict[str, Any] = {
-        "task": "segmentation",
-        "options": asdict(options) | {"dataset": str(Path(options.dataset).resolve())},
-        "recipe": asdict(recipe),
-        "split": division,
-        "classes": classes,
-        "feature_size": loader.feature_size,
-        "validation_videos": [] if parts.validation is None else _names(parts.validation),
-        "versions": {"vidseg": vidseg.__version__, "torch": str(torch.__version__)},
-    }
+    record = run_record(
+        "segmentation", options, recipe, division=division, classes=classes, validation=parts.validation
+    )
+    record["feature_size"] = loader.feature_size
     checkpoints = CheckpointOptions(save_frequency=recipe.epochs, keep=1)
     folder = CheckpointFolder(out, options.model, checkpoints)
     if distributed.is_first():
-        _prepare(out, folder, record, options)
+        prepare_run(out, folder, record, options, recipe, _MAY_CHANGE)
     distributed.barrier()
     table = out / "validation.csv"
 
@@ -284,7 +268,7 @@ def train_split(
             title = f"{options.model}, {division or 'held out'}, after {epoch + 1} epochs: {scores_text(result)}"
             draw(out / "pictures" / f"epoch_{epoch + 1:04d}", classes, result, title)
 
-    task = SegmentationTask(loss, recipe, _background(classes, options.background), options.seed, evaluated)
+    task = SegmentationTask(loss, recipe, class_numbers(classes, options.background), options.seed, evaluated)
     with _log(out / "train.log", append=options.resume):
         counts = [len(parts.learn), 0 if validation is None else len(validation.data), len(parts.test)]
         logger.info(
@@ -363,21 +347,13 @@ def test_split(
     if loaded.missing:
         raise ValueError(f"{path} does not fill the network of {run}: {loaded}")
     epoch = int(read_checkpoint(path)["epoch"])
-    device = _device(device)
-    background = _background(classes, options.background)
+    device = distributed.process_device(device)
+    background = class_numbers(classes, options.background)
     loss = create_loss(options.model, num_classes=len(classes))  # a task has one; a test asks it nothing
     task = SegmentationTask(loss, recipe, background, options.seed)
     task.check(model, loader)
     result = task.label(model.to(device), loader, device=device, thorough=True)
-    report = test_report(result, record, options, epoch=epoch, background=background)
-    if distributed.is_first():
-        write_predictions(run / "predictions", result, classes)
-        write_json(run / "test.json", report)
-        if draw is not None:
-            title = f"{options.model}, test of {report['split']}: {scores_text(report['scores'])}"
-            draw(run / "pictures" / "test", classes, result, title)
-    distributed.barrier()
-    return report
+    return leave_test(run, result, record, dataset=options.dataset, epoch=epoch, draw=draw)
 
 
 def read_segmentation_run(run: str | Path) -> dict[str, Any]:
@@ -422,36 +398,3 @@ def _log(path: Path, *, append: bool) -> Iterator[None]:
         return
     with run_log(path, append=append):
         yield
-
-
-def _names(data: VideoDataset) -> list[str]:
-    return [data.video_path(row).rpartition("/")[2] for row in range(len(data))]
-
-
-def _prepare(out: Path, folder: CheckpointFolder, record: dict[str, Any], options: SegmentationOptions) -> None:
-    """Make the folder of the run; an earlier run in it is gone on with, or replaced, only where that is wanted."""
-    path = out / "options.json"
-    if path.is_file() and options.resume:
-        known = json.loads(path.read_text())
-        mine = json.loads(json.dumps(record))
-        defaults = json.loads(json.dumps(asdict(SegmentationOptions(dataset="")) | asdict(Recipe(epochs=1, rate=1))))
-        for group in ("options", "recipe"):
-            for key, value in mine[group].items():
-                # An option that is younger than the run had its default then.
-                before = known[group].get(key, defaults.get(key))
-                if key not in _MAY_CHANGE and before != value:
-                    raise ValueError(
-                        f"{path}: that run has {key}={before!r}, now it is {value!r}; go on with"
-                        " what it was started with, or take another folder"
-                    )
-        if known["classes"] != mine["classes"] or known["validation_videos"] != mine["validation_videos"]:
-            raise ValueError(f"{path}: the data set has other classes or videos now; start in another folder")
-    elif not options.overwrite and (path.is_file() or folder.newest() is not None):
-        raise FileExistsError(f"{out} holds a run; go on with --resume, choose another --out, or --overwrite it")
-    elif not options.resume:
-        folder.remove_all()
-        patterns = ("test.json", "*_results_s*.csv", "validation.csv", "pictures/epoch_*", "predictions/*.txt")
-        for found in (found for pattern in patterns for found in out.glob(pattern)):
-            found.unlink()
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(path, record)

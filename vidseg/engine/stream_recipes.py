@@ -6,12 +6,13 @@ Transeger), arXiv 2209.13808; SVTAS-RL, arXiv 2309.15683.
 
 from __future__ import annotations
 
-import ast
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+
+from vidseg.engine.options import named_values
 
 __all__ = ["RECIPES", "StreamOptions", "StreamRecipe", "stream_recipe"]
 
@@ -166,6 +167,8 @@ class StreamOptions:
     """Largest norm of a step's gradient."""
     frozen_norms: bool = False
     """Leave BatchNorm as it is, for networks that come with weights."""
+    sync_bn: bool = False
+    """Batch statistics over the videos of all processes."""
     mean: Triple | None = None
     """Of R, G and B in 0..1, as `vidseg stats` prints it."""
     std: Triple | None = None
@@ -246,24 +249,10 @@ def stream_recipe(options: StreamOptions) -> StreamRecipe:
     }
     chosen = {key: value for key, value in chosen.items() if value is not None}
     recipe = recipes[options.model]
-    network = {**recipe.network, **_parsed(options.network_option)}
+    network = {**recipe.network, **named_values(options.network_option)}
     if options.width != 1.0:
         network["width"] = options.width
     frozen = recipe.frozen_norms or options.frozen_norms
     if options.lr_steps is not None:
         chosen["final_rate"] = None
     return replace(recipe, **chosen, network=network, frozen_norms=frozen)
-
-
-def _parsed(words: Iterable[str]) -> dict[str, Any]:
-    """`layers=8` as {"layers": 8}; what is no Python literal is text."""
-    values: dict[str, Any] = {}
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not equals or not key:
-            raise ValueError(f"{word!r} is not of the form NAME=VALUE, such as layers=5")
-        try:
-            values[key.replace("-", "_")] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            values[key.replace("-", "_")] = text
-    return values

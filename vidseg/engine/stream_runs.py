@@ -10,10 +10,9 @@ The folder of a run holds
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,31 +21,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import vidseg
 from vidseg.clips.random import uniform
 from vidseg.clips.windows import WindowShape
 from vidseg.engine import distributed
 from vidseg.engine.checkpoints import CheckpointFolder, read_checkpoint
 from vidseg.engine.monitors import ScoreTable, progress_bar, run_log
 from vidseg.engine.options import CheckpointOptions
-from vidseg.engine.segmentation import OVERLAPS, LabelledVideo, SegmentationEvaluation
-from vidseg.engine.segmentation_recipes import SegmentationOptions
-from vidseg.engine.segmentation_results import append_scores, scores_text, test_report, write_json, write_predictions
+from vidseg.engine.segmentation import LabelledVideo, SegmentationEvaluation, score_videos
+from vidseg.engine.segmentation_folder import (
+    Draw,
+    check_disjoint,
+    class_numbers,
+    leave_test,
+    prepare_run,
+    run_record,
+)
+from vidseg.engine.segmentation_results import append_scores, scores_text
 from vidseg.engine.stream_recipes import StreamOptions, StreamRecipe, stream_recipe
 from vidseg.engine.streaming import StreamReport, StreamTrainer, label_streams, published_objective
 from vidseg.labels import VideoDataset, open_dataset
 from vidseg.loaders.stream import StreamBatch
 from vidseg.loaders.stream_loader import StreamLoader
-from vidseg.metrics import SegmentalMeter
 from vidseg.models import create_model, list_models, load_weights, model_task
 from vidseg.models.streaming import StreamModel
 
 __all__ = ["create_stream_model", "evaluate_streams", "stream_results_folder", "train_stream"]
 
 logger = logging.getLogger(__name__)
-
-Draw = Callable[[Path, list[str], SegmentationEvaluation, str], None]
-"""Draws an evaluation: file without a suffix, classes, what was found, title."""
 
 _TASK = "stream_segmentation"
 _MAY_CHANGE = {
@@ -96,24 +97,7 @@ def evaluate_streams(
         found = [LabelledVideo(each.video, each.truth, each.labels, each.cross_entropy) for each in predictions]
     finally:
         model.train(training)
-    videos = sorted(_of_all_processes(found), key=lambda video: video.number)
-    if not videos:
-        raise ValueError(f"{loader.data}: no video to evaluate")
-    numbers = [number for number, name in enumerate(loader.data.classes) if name in background]
-    meter, names = SegmentalMeter(numbers, OVERLAPS), [_name(loader.data, video.number) for video in videos]
-    for name, video in zip(names, videos, strict=True):
-        meter.update(video.truth, video.prediction, name=name)
-    frames = sum(len(video.truth) for video in videos)
-    entropy = sum(video.cross_entropy * len(video.truth) for video in videos) / frames
-    return SegmentationEvaluation(videos, names, meter.scores(), entropy)
-
-
-def _of_all_processes(found: list[LabelledVideo]) -> list[LabelledVideo]:
-    if distributed.world_size() == 1:
-        return found
-    parts: list[list[LabelledVideo]] = [[] for _ in range(distributed.world_size())]
-    torch.distributed.all_gather_object(parts, found)
-    return [video for part in parts for video in part]
+    return score_videos(found, loader.data, class_numbers(loader.data.classes, background))
 
 
 def stream_results_folder(options: StreamOptions) -> Path:
@@ -140,13 +124,16 @@ def train_stream(options: StreamOptions, *, draw: Draw | None = None) -> Path:
     """
     recipe = stream_recipe(options)
     out, parts = stream_results_folder(options), _parts(options)
-    device = torch.device(options.device) if options.device is not None else distributed.join_group()
+    device = distributed.process_device(options.device)
     classes = parts.learn.classes
     torch.manual_seed(options.seed)
     model = create_stream_model(options.model, recipe, classes)
     report = None if options.pretrained is None else load_weights(model, options.pretrained)
+    if options.sync_bn:
+        distributed.synchronise_norms(model)
     folder = CheckpointFolder(out, options.model, CheckpointOptions(save_frequency=recipe.epochs, keep=options.keep))
-    record = _record(options, recipe, parts)
+    record = run_record(_TASK, options, recipe, division=parts.division, classes=classes, validation=parts.validation)
+    fixed = {"epochs"} if recipe.final_rate is not None else set()  # along a cosine, the rates depend on them
     with ExitStack() as stack:
         loader = stack.enter_context(_loader(parts.learn, options, recipe, train=True))
         held_out = [
@@ -154,7 +141,8 @@ def train_stream(options: StreamOptions, *, draw: Draw | None = None) -> Path:
             for data in (parts.validation, parts.test)
         ]
         if distributed.is_first():
-            _prepare(out, folder, record, options)
+            prepare_run(out, folder, record, options, recipe, _MAY_CHANGE - fixed)
+            folder.remove_leftovers()
             stack.enter_context(run_log(out / "train.log", append=options.resume))
         distributed.barrier()
         counts = [0 if data is None else len(data) for data in (parts.learn, parts.validation, parts.test)]
@@ -194,9 +182,7 @@ def _parts(options: StreamOptions) -> _Parts:
 
     learn, validation, test = part("train") or whole, part("val"), part("test")
     if test is not None:
-        both = {learn.video_path(row) for row in range(len(learn))} & {test.video_path(row) for row in range(len(test))}
-        if both:
-            raise ValueError(f"{root}: video {sorted(both)[0]} is in both parts of {division or 'the split'}")
+        check_disjoint(learn, test, division)
     if options.select == "last":
         return _Parts(learn, validation, test, division)
     if validation is None:
@@ -224,54 +210,9 @@ def _loader(data: VideoDataset, options: StreamOptions, recipe: StreamRecipe, *,
     )
 
 
-def _name(data: VideoDataset, number: int) -> str:
-    return data.video_path(number).rpartition("/")[2]
-
-
 def _say(line: str, *values: object) -> None:
     if distributed.is_first():
         logger.info(line, *values)
-
-
-def _record(options: StreamOptions, recipe: StreamRecipe, parts: _Parts) -> dict[str, Any]:
-    videos = [] if parts.validation is None else [_name(parts.validation, row) for row in range(len(parts.validation))]
-    return {
-        "task": _TASK,
-        "options": asdict(options) | {"dataset": str(Path(options.dataset).resolve())},
-        "recipe": asdict(recipe),
-        "split": parts.division,
-        "classes": parts.learn.classes,
-        "validation_videos": videos,
-        "versions": {"vidseg": vidseg.__version__, "torch": str(torch.__version__)},
-    }
-
-
-def _prepare(out: Path, folder: CheckpointFolder, record: dict[str, Any], options: StreamOptions) -> None:
-    """Make the folder of the run; an earlier run in it is gone on with, or replaced, only where that is wanted."""
-    path = out / "options.json"
-    if path.is_file() and options.resume:
-        known, mine = json.loads(path.read_text()), json.loads(json.dumps(record))
-        if known.get("task") != _TASK:
-            raise ValueError(f"{path}: not of a streaming network; take another folder")
-        for group in ("options", "recipe"):
-            for key, value in mine[group].items():
-                fixed = key not in _MAY_CHANGE or (key == "epochs" and mine["recipe"]["final_rate"] is not None)
-                if fixed and known[group].get(key) != value:
-                    raise ValueError(
-                        f"{path}: that run has {key}={known[group].get(key)!r}, now it is {value!r}; go on with what "
-                        "it was started with, or take another folder"
-                    )
-        if known["classes"] != mine["classes"] or known["validation_videos"] != mine["validation_videos"]:
-            raise ValueError(f"{path}: the data set has other classes or videos now; start in another folder")
-    elif not options.resume and not options.overwrite and (path.is_file() or folder.newest() is not None):
-        raise FileExistsError(f"{out} holds a run; go on with --resume, choose another --out, or --overwrite it")
-    elif not options.resume:
-        folder.remove_all()
-        patterns = ("test.json", "train_results_s*.csv", "validation.csv", "pictures/epoch_*", "predictions/*.txt")
-        for found in (found for pattern in patterns for found in out.glob(pattern)):
-            found.unlink()
-    folder.remove_leftovers()
-    write_json(path, record)
 
 
 class _Run:
@@ -477,14 +418,5 @@ def _test(run: _Run, loader: StreamLoader, parts: _Parts) -> None:
     epoch = int(read_checkpoint(path)["epoch"])
     options, folder = run.options, run.folder.folder
     result = evaluate_streams(run.model, loader, device=run.device, background=options.background)
-    background = [number for number, name in enumerate(loader.data.classes) if name in options.background]
-    described = SegmentationOptions(dataset=options.dataset, model=options.model, select=options.select)
-    if distributed.is_first():
-        write_predictions(folder / "predictions", result, loader.data.classes)
-        report = test_report(result, run.record, described, epoch=epoch, background=background)
-        write_json(folder / "test.json", report)
-        if run.draw is not None:
-            title = f"{options.model}, test of {parts.division or 'held-out videos'}: {scores_text(result)}"
-            run.draw(folder / "pictures" / "test", loader.data.classes, result, title)
+    leave_test(folder, result, run.record, dataset=options.dataset, epoch=epoch, draw=run.draw)
     _say("test of epoch %d: %s", epoch, scores_text(result))
-    distributed.barrier()

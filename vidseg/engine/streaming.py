@@ -13,7 +13,7 @@ arXiv 2309.15683, whose update after every window is `update="window"` ("TD") an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -162,7 +162,9 @@ def _svtas_rl(output: StreamOutput, labels: Tensor, windows: Tensor | None, offs
 class StreamTrainer:
     """Trains a streaming model on the windows of a stream, in order.
 
-    Several processes (torchrun) each take their rank's `StreamPlan`; gradients are averaged once in each step.
+    Several processes (torchrun) each take their rank's `StreamPlan`; gradients are averaged once in each step. They
+    step as one process does with all their videos in its group, but for dropout, and for BatchNorm, which sees the
+    videos of its process unless `vidseg.engine.distributed.synchronise_norms` has been called.
 
     Args:
         model: on `device`.
@@ -244,11 +246,13 @@ class StreamTrainer:
         if self.update == "video" and self.weighting == "video":
             windows = torch.from_numpy(item.counts).to(self.device)
         if not item.valid.any():  # the videos of other processes go on
+            if distributed.world_size() > 1:
+                self._accompany(batch, windows)
             self.memory.pass_by(item)
             report.windows += 1
             self._step_where_due(item, report)
             return
-        with self.precision.forward():
+        with self.precision.forward(), distributed.shared_losses():
             output, state = _forward(self.model, batch, self.memory.recall(item))
             loss = self.objective(output, batch.labels, windows)
         if not torch.isfinite(loss.total):
@@ -261,6 +265,18 @@ class StreamTrainer:
         self.memory.keep(item, self.model.observe(state, batch.labels))
         _count(report, output, batch.labels, loss)
         self._step_where_due(item, report)
+
+    def _accompany(self, batch: StreamBatch, windows: Tensor | None) -> None:
+        """Take part in what the processes whose videos go on exchange: counts of frames, statistics of norms.
+
+        All videos of this process have ended, as rows of a larger group would have: their logits are 0.
+        """
+        with distributed.silent_norms(self.model), self.precision.forward(), distributed.shared_losses():
+            output, _ = self.model(batch.clips, None, torch.ones_like(batch.mask))
+            blank = {field.name: getattr(output, field.name) for field in fields(output)}
+            blank = {name: None if values is None else values * 0 for name, values in blank.items()}
+            loss = self.objective(StreamOutput(**blank), batch.labels, windows)
+            self.precision.backward(loss.total * 0)
 
     def _step_where_due(self, item: StreamItem, report: StreamReport) -> None:
         if self.update == "window" or item.last:

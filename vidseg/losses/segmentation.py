@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vidseg.losses.shared import divisor
+
 __all__ = [
     "boundary_cross_entropy",
     "cross_entropy",
@@ -26,7 +28,8 @@ __all__ = [
 def video_mean(values: Tensor, valid: Tensor) -> Tensor:
     """The mean over each video's valid frames, then over videos: (S, B, L) and bool (B, L) -> (S,)."""
     weights = valid.to(values.dtype)
-    return ((values * weights).sum(dim=2) / weights.sum(dim=1).clamp(min=1)).mean(dim=1)
+    each = (values * weights).sum(dim=2) / weights.sum(dim=1).clamp(min=1)
+    return each.sum(dim=1) / divisor(weights.new_tensor(len(valid)))
 
 
 def _pairs(valid: Tensor) -> Tensor:
@@ -68,8 +71,7 @@ def cross_entropy(
         weights = weights * class_weights.to(logits)[labels.where(valid, 0)]
     if mean == "videos":
         return video_mean(losses * weights, valid)
-    total = weights.sum()
-    return (losses * weights).sum(dim=(1, 2)) / total.where(total > 0, 1)
+    return (losses * weights).sum(dim=(1, 2)) / divisor(weights.sum())
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
@@ -110,11 +112,11 @@ def focal_loss(
         (S,), mean over all valid frames of the batch.
     """
     losses = _frame_cross_entropy(logits, labels, valid)
-    count = valid.sum().clamp(min=1)
+    count = divisor(valid.sum())
     if not per_frame:
         losses = losses.sum(dim=(1, 2)) / count
     focal = alpha * (1 - (-losses).exp()) ** gamma * losses
-    return focal.sum(dim=(1, 2)) / count if per_frame else focal / len(labels)
+    return focal.sum(dim=(1, 2)) / count if per_frame else focal / divisor(torch.tensor(len(labels)).to(count))
 
 
 def truncated_mse(
@@ -162,8 +164,8 @@ def truncated_mse(
         changes = changes * similarity
     if mean == "videos":
         return video_mean(changes, pairs)
-    count = pairs.sum() if mean == "frames" else torch.as_tensor(pairs.numel())
-    return (changes * pairs).sum(dim=(1, 2)) / count.clamp(min=1)
+    count = pairs.sum() if mean == "frames" else torch.as_tensor(pairs.numel(), device=pairs.device)
+    return (changes * pairs).sum(dim=(1, 2)) / divisor(count)
 
 
 def boundary_cross_entropy(

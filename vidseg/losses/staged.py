@@ -26,6 +26,7 @@ from vidseg.losses.segmentation import (
     transition_cross_entropy,
     truncated_mse,
 )
+from vidseg.losses.shared import divisor
 from vidseg.losses.targets import (
     boundary_frames,
     gaussian_similarity,
@@ -203,7 +204,8 @@ class C2fLoss(StagedLoss):
             highest = logits[-1].log_softmax(dim=1).masked_fill(~inside[:, None], -torch.inf).amax(dim=2)
             # log(1 - p) of a class that fills a frame: kept finite, as binary cross entropy does.
             absent = (-highest.expm1()).clamp(min=1e-12).log()
-            terms["presence"] = -self.presence * (there * highest + (1 - there) * absent).mean()
+            each = (there * highest + (1 - there) * absent).mean(dim=1)
+            terms["presence"] = -self.presence * each.sum() / divisor(each.new_tensor(len(each)))
         return terms
 
 

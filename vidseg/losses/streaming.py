@@ -2,7 +2,8 @@
 
 Labels are at full frame rate, -100 where a frame has none; logits may have one column for every R frames, which then
 count for all of them. A step of training adds up the losses of all windows, running the backward pass after each. The
-loss of a window may be divided by the number of windows of its video: long and short videos then weigh the same.
+loss of a window may be divided by the number of windows of its video: long and short videos then weigh the same. Where
+processes share a group of videos, each has equally many of them.
 
 Sources: ETESVS code base, April 2022; "Streaming Video Temporal Action Segmentation In Real Time", arXiv 2209.13808;
 SVTAS-RL, arXiv 2309.15683; the smoothing term is MS-TCN's, arXiv 1903.01945, equation 4.
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from vidseg.losses.shared import batch_mean, divisor
 
 __all__ = [
     "StreamLoss",
@@ -60,7 +63,7 @@ def _cross_entropy(logits: Tensor, labels: Tensor, windows: Tensor | None) -> Te
     if windows is not None:
         each = each / windows.to(each)
     # A window without any label has the loss 0, not 0 / 0.
-    return each.sum() / (labels != _IGNORED).sum().clamp(min=1)
+    return each.sum() / divisor((labels != _IGNORED).sum())
 
 
 def _roughness(logits: Tensor, labels: Tensor, windows: Tensor | None) -> Tensor:
@@ -152,7 +155,7 @@ def stream_reward(logits: Tensor, labels: Tensor, *, base: float = 4.0, offset: 
         known = (labels != _IGNORED)[:, None]
         common = (probabilities * truth * known).sum(dim=2)
         whole = probabilities.square().sum(dim=2) + truth.square().sum(dim=2)
-        score = ((2 * common + _EPSILON) / (whole + _EPSILON)).mean()
+        score = batch_mean(((2 * common + _EPSILON) / (whole + _EPSILON)).mean())
         return base**score + offset
 
 

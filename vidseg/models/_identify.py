@@ -7,6 +7,7 @@ File names cannot be trusted: the published look-up built a plain network for ev
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from vidseg.models import i3d, tsn
 from vidseg.models.mtnet import BLOCKS
 from vidseg.models.srtg import DESIGNS, Design
 
@@ -31,15 +32,18 @@ class Identity(NamedTuple):
 
 
 def identify(shapes: Shapes) -> Identity | None:
-    """Name the plain, SRTG or MTNet network that has these entries.
+    """Name the plain, SRTG, MTNet, TSN, TSM or I3D network that has these entries.
 
     Args:
-        shapes: key -> shape, without prefixes; other entries than those of the network's stages do not matter.
+        shapes: key -> shape, without prefixes, in any publication's names; other entries than those of the network's
+            stages do not matter.
 
     Returns:
         None for any other network.
     """
-    blocks = tuple(_count(shapes, f"layer{stage}.") for stage in (1, 2, 3, 4))
+    if found := _i3d(shapes) or _tsn(shapes):
+        return found
+    blocks = _blocks(shapes, "")
     if "stem.0.weight" not in shapes or 0 in blocks:
         return None
     if "layer1.0.conv1_1.conv_short.weight" in shapes:
@@ -49,10 +53,38 @@ def identify(shapes: Shapes) -> Identity | None:
     return None
 
 
+def _blocks(shapes: Shapes, prefix: str) -> tuple[int, ...]:
+    """Blocks of the four stages."""
+    return tuple(_count(shapes, f"{prefix}layer{stage}.") for stage in (1, 2, 3, 4))
+
+
 def _count(shapes: Shapes, prefix: str) -> int:
     """Blocks of the stage whose keys begin with `prefix`."""
     numbers = {key.removeprefix(prefix).partition(".")[0] for key in shapes if key.startswith(prefix)}
     return max((int(number) + 1 for number in numbers if number.isdigit()), default=0)
+
+
+def _i3d(shapes: Shapes) -> Identity | None:
+    named = {i3d.own_key(key): shape for key, shape in shapes.items()}
+    first = named.get("Conv3d_1a_7x7.conv3d.weight", ())
+    if len(first) != 5 or "Mixed_5c.b3b.conv3d.weight" not in named:
+        return None
+    names = {3: ("i3d_rgb",), 2: ("i3d_flow",)}.get(first[1])
+    return None if names is None else Identity(names, first[0] / 64)
+
+
+def _tsn(shapes: Shapes) -> Identity | None:
+    """Not a torchvision ResNet, which is neither of the two."""
+    if not any(key.startswith(("backbone.layer1.", "base_model.layer1.")) for key in shapes):
+        return None
+    named = {tsn.own_key(key): shape for key, shape in shapes.items()}
+    found = _blocks(named, "backbone.")
+    depth = next((depth for depth, blocks in tsn.BLOCKS.items() if blocks == found), None)
+    last = named.get("backbone.layer4.0.conv3.conv.weight", ())
+    if depth is None or len(last) != 4:
+        return None
+    kind = "tsm" if any(".net." in key for key in shapes) else "tsn"
+    return Identity((f"{kind}_r{depth}",), last[1] / _LAST_WIDTH)
 
 
 def _mtnet(shapes: Shapes, blocks: tuple[int, ...]) -> Identity | None:

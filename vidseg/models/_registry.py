@@ -27,7 +27,8 @@ def register_model(name: str, factory: Callable[..., nn.Module], *, task: str = 
         name: as users will type it.
         factory: called with `num_classes` and the options of `create_model`.
         task: what the network does, and so its contract: "recognition" (clips (B, 3, T, H, W) to logits (B, K)),
-            "segmentation" (features (B, D, L) to logits of each stage), or another that its file describes.
+            "flow_recognition" (the same for optical flow (B, 2, T, H, W)), "segmentation" (features (B, D, L) to logits
+            of each stage), or another that its file describes.
 
     Raises:
         ValueError: the name is taken.

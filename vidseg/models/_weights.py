@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vidseg.models._identify import identify
 
-__all__ = ["LoadReport", "load_weights", "read_state"]
+__all__ = ["LoadReport", "load_weights", "named_for", "read_state"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,7 @@ def load_weights(
 ) -> LoadReport:
     """Copy into `model` every entry of `source` whose name and shape agree, and report the rest.
 
+    Names of other publications of the same network are read as its own, see `named_for`; the report has the own names.
     Where the keys show that the file holds another network than the model is (a plain one under an SRTG name, an
     MTNet-S under the name of XS), the report names it and so does a warning in the log.
 
@@ -74,8 +75,9 @@ def load_weights(
     own = {_bare(key): value for key, value in model.state_dict().items()}
     if not own:
         raise ValueError(f"{type(model).__name__} has no weights to fill")
-    taken = {key: value for key, value in entries.items() if key in own and own[key].shape == value.shape}
     notes = _other_network(entries, own)
+    entries = named_for(model, entries)
+    taken = {key: value for key, value in entries.items() if key in own and own[key].shape == value.shape}
     if not taken:
         raise ValueError(
             f"{origin}: not one of its {len(entries)} entries agrees in name and shape with the model "
@@ -103,6 +105,19 @@ def load_weights(
         reshaped=tuple(key for key in entries if key in own and key not in taken),
         notes=tuple(notes),
     )
+
+
+def named_for(model: nn.Module, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries under the model's own names, where it knows names of other publications (`own_key`).
+
+    Args:
+        model: any network, wrapped or not; one without a method `own_key` knows no other names.
+        entries: of a file, without prefixes of wrappers.
+    """
+    while not hasattr(model, "own_key") and isinstance(inner := getattr(model, "module", None), nn.Module):
+        model = inner
+    rename = getattr(model, "own_key", str)
+    return {rename(key): value for key, value in entries.items()}
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
@@ -163,9 +178,10 @@ def _other_network(entries: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> 
 
 
 def _first_convolution(entries: Mapping[str, Tensor], origin: str) -> str:
-    for key, value in entries.items():
-        if value.dim() >= 4:
-            if value.shape[1] != 3:
-                raise ValueError(f"{origin}: colours='bgr', but {key} takes {value.shape[1]} channels, not 3")
+    layers = [(key, value.shape[1]) for key, value in entries.items() if value.dim() >= 4]
+    for key, channels in layers:  # the classifier of an I3D stands before it
+        if channels == 3:
             return key
+    if layers:
+        raise ValueError(f"{origin}: colours='bgr', but {layers[0][0]} takes {layers[0][1]} channels, not 3")
     raise ValueError(f"{origin}: colours='bgr', but it has no convolution over colours")

@@ -77,7 +77,7 @@ def input_shape(
         in_features: D, for networks that see features.
 
     Returns:
-        (B, D, L) for segmentation, (B, 3, T, H, W) otherwise.
+        (B, D, L) for segmentation, (B, 2, T, H, W) for optical flow, (B, 3, T, H, W) otherwise.
 
     Raises:
         ValueError: no network has this name, or a number is below 1.
@@ -87,7 +87,9 @@ def input_shape(
     for label, value in (("batch", batch), ("frames", frames), ("size", size), ("in_features", in_features)):
         if value < 1:
             raise ValueError(f"{label}={value} must be at least 1")
-    return (batch, in_features, frames) if task == "segmentation" else (batch, 3, frames, size, size)
+    if task == "segmentation":
+        return (batch, in_features, frames)
+    return (batch, 2 if task == "flow_recognition" else 3, frames, size, size)
 
 
 def count_cost(name: str, shape: tuple[int, ...], *, num_classes: int, **options: Any) -> Cost:

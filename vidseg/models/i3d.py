@@ -1,0 +1,216 @@
+"""I3D, Inception-v1 inflated to three dimensions: whose features most papers on temporal segmentation start from.
+
+"Quo Vadis, Action Recognition? A New Model and the Kinetics Dataset", CVPR 2017, arXiv 1705.07750. One network sees
+RGB, another one optical flow; their two-stream features are both of 1024 side by side.
+
+The published weights are TensorFlow's, which two ports to PyTorch carry under different names and with slightly
+different arithmetic. Names here are those of pytorch-i3d (`rgb_imagenet.pt`, `flow_imagenet.pt`); `load_weights` reads
+those of kinetics_i3d_pytorch, which SVTAS and video_features use, as well.
+
+Shapes: B clips, C channels, T frames, H, W, K classes.
+"""
+
+import re
+from functools import partial
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vidseg.models._registry import register_model
+
+__all__ = ["I3d", "Port", "own_key"]
+
+Port = Literal["pytorch_i3d", "kinetics_i3d_pytorch"]
+"""Whose arithmetic: norms with an epsilon of 1e-3 and TensorFlow's padding, which depends on the size of the input; or
+norms with 1e-5 and a padding that does not."""
+
+# Channels of the branches: 1x1x1; 1x1x1 and 3x3x3; 1x1x1 and 3x3x3; 1x1x1 after pooling.
+_MIXED = {
+    "Mixed_3b": (64, 96, 128, 16, 32, 32),
+    "Mixed_3c": (128, 128, 192, 32, 96, 64),
+    "Mixed_4b": (192, 96, 208, 16, 48, 64),
+    "Mixed_4c": (160, 112, 224, 24, 64, 64),
+    "Mixed_4d": (128, 128, 256, 24, 64, 64),
+    "Mixed_4e": (112, 144, 288, 32, 64, 64),
+    "Mixed_4f": (256, 160, 320, 32, 128, 128),
+    "Mixed_5b": (256, 160, 320, 32, 128, 128),
+    "Mixed_5c": (384, 192, 384, 48, 128, 128),
+}
+_POOLS = {  # kernel and stride of the pooling before a layer
+    "Conv3d_2b_1x1": ((1, 3, 3), (1, 2, 2)),
+    "Mixed_3b": ((1, 3, 3), (1, 2, 2)),
+    "Mixed_4b": ((3, 3, 3), (2, 2, 2)),
+    "Mixed_5b": ((2, 2, 2), (2, 2, 2)),
+}
+
+
+def own_key(key: str) -> str:
+    """The name here of an entry that kinetics_i3d_pytorch names `key`; other names stay as they are."""
+    key = re.sub(r"^conv3d_0c_1x1\.", "logits.", key)
+    key = re.sub(r"^(conv3d|mixed)_", lambda found: f"{found[1].capitalize()}_", key).replace(".batch3d.", ".bn.")
+    # A branch of two layers has an "a" and a "b"; that of the pooling only its second one, a convolution.
+    return re.sub(
+        r"\.branch_(\d)(?:\.([01]))?\.", lambda found: f".b{found[1]}{'ab'[int(found[2])] if found[2] else ''}.", key
+    )
+
+
+def _pad(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], port: Port) -> Tensor:
+    """Zeros around the last three dimensions, the smaller half in front, as TensorFlow's "SAME" has them."""
+    pads: list[int] = []
+    for length, size, step in zip(reversed(x.shape[2:]), reversed(kernel), reversed(stride), strict=True):
+        left_over = length % step if port == "pytorch_i3d" else 0
+        total = max(size - (left_over or step), 0)
+        pads += [total // 2, total - total // 2]
+    return F.pad(x, pads)
+
+
+class _Unit(nn.Module):
+    """Convolution, norm, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, port: Port, stride: int = 1):
+        super().__init__()
+        self.port = port
+        # Where nothing is left out the padding is the same on both sides, whatever the size of the input.
+        self.conv3d = nn.Conv3d(inputs, outputs, kernel, stride, kernel // 2 if stride == 1 else 0, bias=False)
+        self.bn = nn.BatchNorm3d(outputs, eps=1e-3 if port == "pytorch_i3d" else 1e-5)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.conv3d.stride[0] > 1:
+            x = _pad(x, self.conv3d.kernel_size, self.conv3d.stride, self.port)
+        return self.relu(self.bn(self.conv3d(x)))
+
+
+class _Pool(nn.Module):
+    """Maximum over neighbours; its inputs come from a ReLU, so that zeros around them change nothing."""
+
+    def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int], port: Port):
+        super().__init__()
+        self.pool = nn.MaxPool3d(kernel, stride, ceil_mode=port == "kinetics_i3d_pytorch")
+        self.kernel, self.stride, self.port = kernel, stride, port
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(_pad(x, self.kernel, self.stride, self.port))
+
+
+class _Mixed(nn.Module):
+    """Four branches side by side."""
+
+    def __init__(self, inputs: int, channels: tuple[int, ...], port: Port):
+        super().__init__()
+        self.b0 = _Unit(inputs, channels[0], 1, port=port)
+        self.b1a = _Unit(inputs, channels[1], 1, port=port)
+        self.b1b = _Unit(channels[1], channels[2], 3, port=port)
+        self.b2a = _Unit(inputs, channels[3], 1, port=port)
+        self.b2b = _Unit(channels[3], channels[4], 3, port=port)
+        self.b3a = nn.MaxPool3d(3, stride=1, padding=1)
+        self.b3b = _Unit(inputs, channels[5], 1, port=port)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branches = (self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(self.b3a(x)))
+        return torch.cat(branches, dim=1)
+
+
+class I3d(nn.Module):
+    """Inception-v1 in three dimensions; with 400 classes 12 697 264 parameters for RGB, 12 675 312 for flow.
+
+    The published weights take values in -1 to 1: of RGB, or of flow that was cut at 20 pixels.
+
+    Args:
+        channels: of the clips: 3 for RGB, 2 for flow.
+        num_classes: K.
+        port: whose arithmetic, see `Port`. With sizes that the strides divide only the epsilon differs.
+        dropout: before the classifier.
+        width: multiplier of all widths, rounded to multiples of 8, for small machines; 1.0 is as published.
+
+    Raises:
+        ValueError: an option out of its range.
+    """
+
+    classifier_name = "logits.conv3d"
+    mean = std = (0.5, 0.5, 0.5)
+    own_key = staticmethod(own_key)
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        num_classes: int,
+        port: Port = "pytorch_i3d",
+        dropout: float = 0.5,
+        width: float = 1.0,
+    ):
+        super().__init__()
+        if port not in get_args(Port):
+            raise ValueError(f"port={port!r} is not one of {', '.join(get_args(Port))}")
+        if width <= 0:
+            raise ValueError(f"width={width} must be positive")
+
+        def scale(outputs: int) -> int:
+            return outputs if width == 1 else max(8, 8 * round(outputs * width / 8))
+
+        self.num_classes = num_classes
+        last = [scale(outputs) for outputs in _MIXED["Mixed_5c"]]
+        self.num_features = last[0] + last[2] + last[4] + last[5]
+        # The classifier is the first entry of the published files.
+        classifier = nn.Conv3d(self.num_features, num_classes, 1)
+        self.logits = nn.ModuleDict({"conv3d": classifier})
+        self.Conv3d_1a_7x7 = _Unit(channels, scale(64), 7, stride=2, port=port)
+        self.Conv3d_2b_1x1 = _Unit(scale(64), scale(64), 1, port=port)
+        self.Conv3d_2c_3x3 = _Unit(scale(64), scale(192), 3, port=port)
+        inputs = scale(192)
+        for name, published in _MIXED.items():
+            widths = tuple(scale(outputs) for outputs in published)
+            self.add_module(name, _Mixed(inputs, widths, port))
+            inputs = widths[0] + widths[2] + widths[4] + widths[5]
+        self.pools = nn.ModuleDict({name: _Pool(kernel, stride, port) for name, (kernel, stride) in _POOLS.items()})
+        self.dropout = nn.Dropout(dropout)
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.normal_(classifier.weight, std=0.01)
+        assert classifier.bias is not None
+        nn.init.zeros_(classifier.bias)
+
+    def forward_features(self, clips: Tensor) -> Tensor:
+        """Clips (B, C, T, H, W), normalised -> feature maps (B, 1024, T / 8, H / 32, W / 32).
+
+        Sizes that are not divisible are rounded up with TensorFlow's padding; the other port loses some on the way.
+        """
+        x = clips
+        for name in ("Conv3d_1a_7x7", "Conv3d_2b_1x1", "Conv3d_2c_3x3", *_MIXED):
+            if name in self.pools:
+                x = self.pools[name](x)
+            x = self.get_submodule(name)(x)
+        return x
+
+    def pooled(self, maps: Tensor) -> Tensor:
+        """Feature maps (B, 1024, T', H', W') -> I3D's features (B, 1024, T' - 1, 1, 1): means over two steps of time.
+
+        A single step is its own mean. The published pooling has 7x7 places, which are all of a clip of 224 pixels; here
+        it is all of them at every size.
+        """
+        steps, height, width = maps.shape[2:]
+        return F.avg_pool3d(maps, (min(2, steps), height, width), stride=1)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Clips (B, C, T, H, W), normalised -> logits (B, K), means over time."""
+        pooled = self.pooled(self.forward_features(clips))
+        return self.logits["conv3d"](self.dropout(pooled)).flatten(2).mean(dim=2)
+
+
+def _i3d(
+    channels: int,
+    *,
+    num_classes: int,
+    port: Port = "pytorch_i3d",
+    dropout: float = 0.5,
+    width: float = 1.0,
+) -> I3d:
+    return I3d(channels, num_classes=num_classes, port=port, dropout=dropout, width=width)
+
+
+register_model("i3d_rgb", partial(_i3d, 3))
+register_model("i3d_flow", partial(_i3d, 2), task="flow_recognition")
