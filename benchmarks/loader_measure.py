@@ -123,5 +123,6 @@ def _distance(first: Tensor, job: Job) -> float:
         exact = F.interpolate(crop, (plan.height, plan.width), mode="bilinear", antialias=True).permute(1, 0, 2, 3)
         if mirrored:
             exact = exact.flip(-1)
-        distances.append(float(((pixels.float() * std + mean) * 255 - exact).abs().mean()))
+        levels = pixels.float() if pixels.dtype == torch.uint8 else (pixels * std + mean) * 255
+        distances.append(float((levels - exact).abs().mean()))
     return float(np.mean(distances))

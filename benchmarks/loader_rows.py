@@ -119,6 +119,8 @@ class Row:
 
 OURS = {
     "native": Row("vidseg", partial(_clip_loader)),
+    "native-enlarge": Row("vidseg, copies enlarged up to 1.5 times", partial(_clip_loader, enlarge=1.5)),
+    "native-uint8": Row("vidseg, bytes instead of floats", partial(_clip_loader, dtype=torch.uint8)),
     "native-1": Row("vidseg, one thread", partial(_clip_loader, threads=1)),
     "native-cache": Row("vidseg, decoded frames cached, second pass", _cached),
     "dali": Row("vidseg, backend DALI on the CPU", _dali),

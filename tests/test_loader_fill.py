@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from vidseg import ClipLoader
 from vidseg.clips.colour import draw_colours
 from vidseg.clips.presets import colour_jitter, random_erasing
 from vidseg.frames import FrameDatabase, FrameDatabaseError, encode_rgb
@@ -400,3 +401,26 @@ def test_a_missing_database_and_a_missing_frame_are_named(tmp_path):
 def test_matrices_that_show_nothing_are_refused(data, matrix):
     with pytest.raises(FrameDatabaseError, match=r"matrix|perspective"):
         fill(data, hand_plan([matrix], size=(9, 9)))
+
+
+def test_copies_are_enlarged_where_that_is_asked_for(tmp_path):
+    """A crop of 90 pixels at 60 is 1.5 times smaller: the half-size copy has 45 of them."""
+    data = clip_dataset(tmp_path, ["levels"])
+    plan = hand_plan([crop(6, 4, 90, 60, size=(40, 60))], size=(40, 60), frames=range(FRAMES))
+    filler = {enlarge: NativeFiller(data, PLAIN, threads=1, enlarge=enlarge) for enlarge in (1, 1.3, 1.34, 2)}
+    sharp, strict, soft, softest = (one.fill(plan)[0].float() for one in filler.values())
+    assert torch.equal(sharp, strict)
+    assert torch.equal(soft, softest)
+    assert 1 < (sharp - soft).abs().mean() < 12
+    frames = FrameDatabase(data[0].path)
+    half = Image.open(io.BytesIO(frames.read([0], level=1)[0]))
+    expected = half.resize((60, 40), Image.Resampling.BILINEAR, box=(3, 2, 48, 32))
+    assert np.abs(soft[0, 0].numpy() - np.asarray(expected, np.float32)).mean() < 1
+    breaks = hand_plan([crop(6, 4, 90, 60, size=(40, 60))], size=(40, 60), frames=[1])
+    break_row(data[0].path, 2, b"not a JPEG")
+    assert torch.equal(filler[2].fill(breaks)[0][0, 0].float(), softest[0, 1])  # the full frame is not read
+    for enlarge in (0.9, 2.1):
+        with pytest.raises(ValueError, match=f"enlarge={enlarge} must be 1"):
+            ClipLoader(data, enlarge=enlarge)
+    with pytest.raises(ValueError, match="only backend='native' enlarges"):
+        ClipLoader(data, enlarge=1.5, backend="dali")

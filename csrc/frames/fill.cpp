@@ -75,13 +75,14 @@ class Worker {
         int divisor() const { return (1 << level) * denominator; }
     };
 
-    // The smallest copy that is not enlarged anywhere.
+    // The smallest copy that is not enlarged anywhere, or no more than the options allow.
     Source choose_source(int64_t video, VideoReader& reader, const Sampler& sampler) const {
         Source source;
         source.video = video;
         const int levels = options_.caches ? options_.caches->levels(video, reader) : reader.levels();
         const double shrink = sampler.least_shrink();
-        while (source.level < levels && shrink >= (2 << source.level) * kAlmost) ++source.level;
+        while (source.level < levels && shrink * options_.enlarge >= (2 << source.level) * kAlmost)
+            ++source.level;
         while (source.denominator < 8 && shrink >= 2 * source.divisor() * kAlmost) source.denominator *= 2;
         source.window = sampler.window(1 << source.level);
         return source;

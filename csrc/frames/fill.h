@@ -28,6 +28,7 @@ struct FillPlan {
 struct FillOptions {
     OutputFormat format;
     int threads = 1;
+    double enlarge = 1.0;             // by how much a stored copy may be enlarged, 1 to 2
     bool replace = false;             // a damaged frame by the nearest one that can be read
     Caches* caches = nullptr;         // null: none
     const uint8_t* cancel = nullptr;  // stops between two frames when it becomes other than 0

@@ -117,7 +117,8 @@ std::vector<std::string> read_paths(const Tensor& bytes, const Tensor& ends, int
 
 Tensor fill_batch(Tensor out, Tensor paths, Tensor path_ends, Tensor videos, Tensor frames, Tensor matrices,
                   Tensor colour_offsets, Tensor colour_codes, Tensor colour_parameters, Tensor normalisation,
-                  bool planar, bool bgr, bool replace, int64_t threads, int64_t cache, Tensor cancel) {
+                  bool planar, bool bgr, double enlarge, bool replace, int64_t threads, int64_t cache,
+                  Tensor cancel) {
     check(out.is_cpu() && out.is_contiguous() && out.dim() == 5,
           "out must be a contiguous CPU tensor of 5 dimensions");
     check(frames.dim() == 2, "frames must have the shape (B, T)");
@@ -160,6 +161,8 @@ Tensor fill_batch(Tensor out, Tensor paths, Tensor path_ends, Tensor videos, Ten
         options.format.offset[c] = static_cast<float>(constants[3 + c]);
     }
     options.threads = static_cast<int>(threads);
+    check(enlarge >= 1.0 && enlarge <= 2.0, "enlarge is ", enlarge, ", must be 1 to 2");
+    options.enlarge = enlarge;
     options.replace = replace;
     options.cancel = values_of<uint8_t>(cancel, ScalarType::Byte, {1}, "cancel");
     std::shared_ptr<Caches> caches;
@@ -182,7 +185,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(vidseg_frames, m) {
         "fill(Tensor(a!) out, Tensor paths, Tensor path_ends, Tensor videos, Tensor frames, Tensor matrices, "
         "Tensor colour_offsets, Tensor colour_codes, Tensor colour_parameters, Tensor normalisation, bool "
         "planar, "
-        "bool bgr, bool replace, int threads, int cache, Tensor cancel) -> Tensor");
+        "bool bgr, float enlarge, bool replace, int threads, int cache, Tensor cancel) -> Tensor");
     m.def("open_cache(int limit, bool decoded) -> int");
     m.def("close_cache(int number) -> ()");
     m.def("cache_statistics(int number) -> Tensor");

@@ -234,8 +234,8 @@ Window Sampler::window(int divisor) const {
     double reach_across = divisor, reach_down = divisor;  // a look-up between two pixels of the copy
     if (separable_) {
         const double across = std::abs(m[0]), down = std::abs(m[4]);
-        reach_across = std::max(1.0, across) - across / 2;
-        reach_down = std::max(1.0, down) - down / 2;
+        reach_across = std::max(reach_across, across) - across / 2;
+        reach_down = std::max(reach_down, down) - down / 2;
         // No resampling: each pixel needs itself alone.
         const auto whole = [](double value) { return std::abs(value - std::round(value)) < kWhole; };
         if (std::abs(across - 1.0) < kWhole && whole(left)) reach_across = 0.0;
@@ -256,7 +256,8 @@ void Sampler::Filter::make(double new_step, double new_start, int divisor, int n
     step = new_step;
     start = new_start;
     inputs = new_inputs;
-    const double reach = std::max(1.0, std::abs(step));
+    // A copy that is enlarged is interpolated between its own pixels.
+    const double reach = std::max(static_cast<double>(divisor), std::abs(step));
     taps = static_cast<int>(std::ceil(2 * reach / divisor)) + 2;
     first.assign(static_cast<size_t>(outputs), 0);
     count.assign(static_cast<size_t>(outputs), 0);

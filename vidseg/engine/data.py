@@ -105,6 +105,7 @@ def make_loader(
         backend=options.backend,
         threads=options.threads,
         cache_bytes=options.cache_bytes if train else 0,
+        enlarge=options.enlarge if train else 1.0,
         on_error=options.on_error,
     )
 

@@ -75,6 +75,9 @@ class DataOptions:
     """What decodes frames: the compiled loader, NVIDIA DALI, or PyAV straight from the video files."""
     threads: int | None = None
     """Decoding threads; default: one for each core."""
+    enlarge: float = 1.0
+    """How much a stored smaller copy may be enlarged: 1 never, up to 2; faster, and softer than the full frame.
+    In training alone."""
     cache_bytes: int = 0
     """Memory for keeping encoded frames between epochs, for small data sets."""
     on_error: Literal["raise", "replace"] = "raise"

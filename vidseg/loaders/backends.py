@@ -45,6 +45,7 @@ def make_filler(
     form: OutputForm,
     *,
     threads: int,
+    enlarge: float = 1.0,
     on_error: Literal["raise", "replace"],
     cache: Literal["encoded", "decoded"] = "encoded",
     cache_bytes: int = 0,
@@ -57,6 +58,10 @@ def make_filler(
     """
     check_name("backend", backend, ("native", "dali", "video"))
     check_name("on_error", on_error, ("raise", "replace"))
+    if not 1 <= enlarge <= 2:
+        raise ValueError(f"enlarge={enlarge} must be 1 (never) to 2")
+    if enlarge != 1 and backend != "native":
+        raise ValueError(f"enlarge={enlarge}: only backend='native' enlarges stored copies, not {backend!r}")
     if cache_bytes and backend != "native":
         raise ValueError(f"cache_bytes={cache_bytes}: only backend='native' keeps frames in memory, not {backend!r}")
     if backend == "video":
@@ -72,4 +77,6 @@ def make_filler(
         from vidseg.loaders.dali import DaliFiller
 
         return DaliFiller(data, form, threads=threads, on_error=on_error)
-    return NativeFiller(data, form, threads=threads, on_error=on_error, cache=cache, cache_bytes=cache_bytes)
+    return NativeFiller(
+        data, form, threads=threads, enlarge=enlarge, on_error=on_error, cache=cache, cache_bytes=cache_bytes
+    )

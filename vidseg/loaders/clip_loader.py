@@ -59,6 +59,8 @@ class ClipLoader:
         std: of R, G and B.
         backend: "native", "dali", or "video" (straight from the video files, slowly).
         threads: decoding threads; None takes one for each core.
+        enlarge: a stored half- or quarter-size copy is read where it has to be enlarged by no more than this: 1, the
+            default, never; up to 2. Faster, and softer than the full frame would be.
         ahead_bytes: of batches that wait or are in the making; one is always made.
         cache: what to keep in memory, "encoded" JPEGs or "decoded" frames, ...
         cache_bytes: ... up to this many bytes; 0 for nothing.
@@ -94,6 +96,7 @@ class ClipLoader:
         std: tuple[float, float, float] = STD,
         backend: Literal["native", "dali", "video"] = "native",
         threads: int | None = None,
+        enlarge: float = 1.0,
         ahead_bytes: int = 512 * 2**20,
         cache: Literal["encoded", "decoded"] = "encoded",
         cache_bytes: int = 0,
@@ -133,7 +136,14 @@ class ClipLoader:
         # A transform works on plain pixels; its result is brought into the form afterwards.
         filled = self.form if transform is None else replace(self.form, dtype=torch.uint8, layout="bthwc", colour="rgb")
         self._filler = make_filler(
-            backend, data, filled, threads=self.threads, on_error=on_error, cache=cache, cache_bytes=cache_bytes
+            backend,
+            data,
+            filled,
+            threads=self.threads,
+            enlarge=enlarge,
+            on_error=on_error,
+            cache=cache,
+            cache_bytes=cache_bytes,
         )
         self.backend, self.ahead_bytes = backend, ahead_bytes
         self.epoch = 0

@@ -46,6 +46,7 @@ class NativeFiller:
         data: the videos that the plans name.
         form: type, layout and normalisation of the batches.
         threads: decoding threads; they live for the time of one batch.
+        enlarge: smaller stored copies are read where they have to be enlarged by no more than this, 1 to 2.
         on_error: "raise", or "replace" a damaged frame by the nearest one that can be read.
         cache: keep "encoded" JPEGs or "decoded" frames in memory; they are taken until `cache_bytes` are used.
         cache_bytes: 0 for no cache.
@@ -57,11 +58,13 @@ class NativeFiller:
         form: OutputForm,
         *,
         threads: int,
+        enlarge: float = 1.0,
         on_error: Literal["raise", "replace"] = "raise",
         cache: Literal["encoded", "decoded"] = "encoded",
         cache_bytes: int = 0,
     ) -> None:
-        self.data, self.form, self.threads, self.on_error = data, form, threads, on_error
+        self.data, self.form, self.threads = data, form, threads
+        self.enlarge, self.on_error = enlarge, on_error
         self._cache = int(operators.open_cache(cache_bytes, cache == "decoded")) if cache_bytes else 0
         self._memory = BatchMemory(pin=form.pin)
         self._root = f"{data.root}/".encode()
@@ -93,6 +96,7 @@ class NativeFiller:
                 self.form.normalisation,
                 self.form.layout == "bcthw",
                 self.form.colour == "bgr",
+                self.enlarge,
                 self.on_error == "replace",
                 self.threads,
                 self._cache,
