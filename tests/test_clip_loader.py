@@ -121,7 +121,7 @@ def test_skipped_batches_are_not_decoded(data, tmp_path):
     order = [loader.plan(0, index).videos.tolist() for index in range(3)]
     for video in order[0]:
         videos[video].path.write_bytes(b"")
-    loader.load_state_dict({**loader.state_dict(), "batch": 1})
+    loader.load_state_dict({**loader.state_dict(), "batch": 1, "clips": 2})
     assert [batch.numbers.tolist() for batch in loader] == order[1:]
 
 
@@ -133,6 +133,10 @@ def test_a_state_of_something_else_is_refused(data):
         make(data.subset([1, 2, 3])).load_state_dict(state)
     with pytest.raises(ValueError, match="batch 99 of an epoch of 5"):
         make(data).load_state_dict({**state, "batch": 99})
+    started = make(data, batch_size=2)
+    next(iter(started))
+    with pytest.raises(ValueError, match="stands behind 2 clips, and batch 1 of this loader begins behind 1"):
+        make(data, batch_size=1).load_state_dict(started.state_dict())
 
 
 def test_shapes_may_change_from_batch_to_batch(data):

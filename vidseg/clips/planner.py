@@ -140,6 +140,10 @@ class ClipPlanner:
         """Number of batches of an epoch, the same for all ranks."""
         return len(self._epoch(epoch).shapes)
 
+    def clips_before(self, epoch: int, index: int) -> int:
+        """How many clips the batches before batch `index` of an epoch have, over all ranks."""
+        return int(self._epoch(epoch).starts[index])
+
     def shape(self, epoch: int, index: int) -> BatchShape:
         """Shape of one batch of this rank."""
         shape = self._global_shape(epoch, index)

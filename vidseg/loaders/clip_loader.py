@@ -178,13 +178,19 @@ class ClipLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the iteration stands: after the batch that was yielded last."""
-        return {"epoch": self.epoch, "batch": self._position, "seed": self.seed, "data": self._fingerprint()}
+        return {
+            "epoch": self.epoch,
+            "batch": self._position,
+            "clips": self.planner.clips_before(self.epoch, self._position),
+            "seed": self.seed,
+            "data": self._fingerprint(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Make the next iteration yield what remained; nothing that is skipped is decoded.
 
         Raises:
-            ValueError: the state belongs to another data set, another seed, or a plan with fewer batches.
+            ValueError: the state belongs to another data set, another seed, or a plan with fewer or other batches.
         """
         if state["seed"] != self.seed or state["data"] != self._fingerprint():
             raise ValueError(
@@ -194,6 +200,12 @@ class ClipLoader:
         batches = self.planner.batches(state["epoch"])
         if not 0 <= state["batch"] <= batches:
             raise ValueError(f"the loader's state is at batch {state['batch']} of an epoch of {batches} batches")
+        clips = self.planner.clips_before(state["epoch"], state["batch"])
+        if state.get("clips", clips) != clips:  # earlier states do not have it
+            raise ValueError(
+                f"the loader's state stands behind {state['clips']} clips, and batch {state['batch']} of this loader begins"
+                f" behind {clips}: batch_size and shapes must be those of the state"
+            )
         self.epoch = state["epoch"]
         self._resume = self._position = state["batch"]
 
