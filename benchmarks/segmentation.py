@@ -5,8 +5,12 @@
 Trains a small recognition network on trimmed videos of eight motions, extracts its features in windows over untrimmed
 videos, trains each segmentation network on those of the training split, and scores the test split, which nothing was
 trained or chosen on. "frame-wise" is a linear classifier of single columns, what there is without a segmentation
-network. Exit status 1 where a network stays at 85 accuracy or 70 F1@50 or below (not checked with --quick, which only
-shows that everything runs). A folder that is given keeps the videos, features and runs; run again, finished parts stay.
+network. The settings below were chosen on the videos of --seed 1 and 2; those of the default, --seed 3, were made and
+looked at with these settings only. What counts most is that the recognition network sees whole frames: the shapes leave
+a centre crop.
+
+Exit status 1 where a network stays at 85 accuracy or 70 F1@50 or below (not checked with --quick, which only shows that
+everything runs). A folder that is given keeps the videos, features and runs; run again, finished parts stay.
 """
 
 import csv
@@ -62,13 +66,13 @@ class Options:
     """Untrimmed videos, a quarter of them held out."""
     frames: int = 48
     """Frames of a trimmed video; actions of untrimmed ones last about as long, so it says how dense boundaries are."""
-    epochs: int = 45
+    epochs: int = 30
     """Passes of the recognition network over the trimmed videos."""
-    segment_epochs: int = 40
+    segment_epochs: int = 30
     """Passes of a segmentation network over the untrimmed videos."""
     stride: int = 2
     """Frames from one column of features to the next."""
-    seed: int = 1
+    seed: int = 3
     """Of everything."""
     json: bool = False
     """Print one JSON object instead of the table."""
@@ -119,8 +123,6 @@ def _run(options: Options, folder: Path) -> int:
             "out": str(run),
             "clip_length": 12,
             "clip_size": 56,
-            "geometry": "short_side",
-            "val_geometry": "centre",
             "mirror": False,
             "test_every": options.epochs,
             "end_epoch": options.epochs,

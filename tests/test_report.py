@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from vidseg.cli.main import main
-from vidseg.plots.report import write_report
+from vidseg.plots.report import _levels, write_report
 
 CLASSES = ["take <tea>", "open", "background"]
 VOID = {"meta", "br"}
@@ -135,6 +135,20 @@ def test_curves_take_the_later_table_and_mark_the_tested_epoch(tmp_path):
     (line,) = loss.iter("polyline")
     heights = [float(point.split(",")[1]) for point in line.get("points").split()]
     assert heights == sorted(heights)  # falling losses: further down
+
+
+@pytest.mark.parametrize(
+    ("largest", "levels"),
+    [
+        (100, [0, 25, 50, 75, 100]),
+        (11.2, [0, 5, 10, 15]),
+        (0.83, [0, 0.25, 0.5, 0.75, 1]),
+        (3e-5, [0, 1e-5, 2e-5, 3e-5]),
+        (0, [0, 1]),
+    ],
+)
+def test_axes_have_round_numbers(largest, levels):
+    assert _levels(largest) == pytest.approx(levels)
 
 
 def test_several_splits_have_a_mean(tmp_path):

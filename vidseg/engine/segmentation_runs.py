@@ -264,6 +264,7 @@ def train_split(
 
     def evaluated(epoch: int, result: SegmentationEvaluation) -> None:
         append_scores(table, epoch, result)
+        logger.info("Epoch [%d]  (val)  %s", epoch, scores_text(result))
         if draw is not None and options.pictures:
             title = f"{options.model}, {division or 'held out'}, after {epoch + 1} epochs: {scores_text(result)}"
             draw(out / "pictures" / f"epoch_{epoch + 1:04d}", classes, result, title)

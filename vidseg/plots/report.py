@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -188,14 +189,24 @@ def _curves(folder: Path, chosen: int) -> str:
     return f'<div class="row">{"".join(charts)}</div>'
 
 
+def _levels(largest: float) -> list[float]:
+    """Three to six round numbers from 0 up to the largest value or the next one above it."""
+    if largest <= 0:
+        return [0.0, 1.0]
+    power = 10.0 ** math.floor(math.log10(largest / 4))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if 4 * power * factor >= largest * (1 - 1e-9))
+    return [step * number for number in range(math.ceil(largest / step - 1e-9) + 1)]
+
+
 def _chart(
     title: str, series: Sequence[tuple[str, str, Mapping[int, float]]], *, chosen: int, top: float | None = None
 ) -> str:
     """Lines over the epochs; a dashed line at the chosen one."""
     width, height, left, right, upper, lower = 520, 230, 44, 86, 26, 30
-    epochs = [epoch for _, _, values in series for epoch in values]
-    first, last = min(epochs), max(*epochs, chosen)
-    largest = top or max(value for _, _, values in series for value in values.values()) * 1.05 or 1.0
+    epochs = sorted({epoch for _, _, values in series for epoch in values})
+    first, last = epochs[0], max(epochs[-1], chosen)
+    levels = _levels(top or max(value for _, _, values in series for value in values.values()))
+    largest = levels[-1]
 
     def x(epoch: float) -> float:
         return left + (width - left - right) * (epoch - first) / max(1, last - first)
@@ -204,11 +215,11 @@ def _chart(
         return upper + (height - upper - lower) * (1 - value / largest)
 
     parts = [f'<text x="{left}" y="14" fill="{MUTED}">{escape(title)}</text>']
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        level, value = y(share * largest), share * largest
+    for value in levels:
+        level = y(value)
         parts.append(f'<line x1="{left}" x2="{width - right}" y1="{level:.1f}" y2="{level:.1f}" stroke="{GRID}"/>')
         parts.append(f'<text x="{left - 6}" y="{level + 4:.1f}" text-anchor="end" fill="{MUTED}">{value:.3g}</text>')
-    for epoch in sorted({first, (first + last) // 2, last}):
+    for epoch in sorted({first, epochs[len(epochs) // 2], last}):
         parts.append(f'<text x="{x(epoch):.1f}" y="{height - 10}" text-anchor="middle" fill="{MUTED}">{epoch}</text>')
     parts.append(
         f'<line x1="{x(chosen):.1f}" x2="{x(chosen):.1f}" y1="{upper}" y2="{height - lower}" stroke="{MUTED}"'
