@@ -9,7 +9,7 @@ from vidseg.clips.multigrid import Multigrid
 from vidseg.clips.named_geometry import named_geometry
 from vidseg.clips.sampling import DenseClips, FrameSampling, RandomStart
 from vidseg.convert import open_videos
-from vidseg.engine.options import DataOptions
+from vidseg.engine.options import DataOptions, ScheduleOptions
 from vidseg.labels import VideoDataset, open_dataset
 from vidseg.loaders import ClipLoader
 
@@ -109,15 +109,18 @@ def make_loader(
     )
 
 
-def make_multigrid(data: VideoDataset, options: DataOptions, *, long_cycles: bool, short_cycles: bool) -> Multigrid:
-    """The multigrid schedule of a data set's training clips."""
+def make_multigrid(data: VideoDataset, options: DataOptions, schedule: ScheduleOptions) -> Multigrid | None:
+    """The multigrid schedule of a data set's training clips, if the options ask for one."""
+    if not (schedule.long_cycles or schedule.short_cycles):
+        return None
     return Multigrid(
         clips=len(data),
         batch_size=options.batch_size,
         frames=options.clip_length,
         size=options.clip_size,
-        long_cycles=long_cycles,
-        short_cycles=short_cycles,
+        long_cycles=schedule.long_cycles,
+        short_cycles=schedule.short_cycles,
+        cycle_epochs=schedule.cycle_epochs,
     )
 
 
