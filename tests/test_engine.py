@@ -645,9 +645,10 @@ def test_one_cycle_alone_and_none(root, tmp_path, caplog):
         assert rates == ({0.08} if "long_cycles" in cycles else {0.08, 0.04, 0.02, 0.01})
 
 
-def test_the_plan_of_a_run_is_what_it_does(root, tmp_path, caplog):
+@pytest.mark.parametrize("cycle_epochs", [None, 2])
+def test_the_plan_of_a_run_is_what_it_does(root, tmp_path, caplog, cycle_epochs):
     caplog.set_level(logging.INFO, "vidseg")
-    grid = Multigrid(32, 1, 8, 32)
+    grid = Multigrid(32, 1, 8, 32, cycle_epochs=cycle_epochs)
     loader = ClipLoader(open_dataset(root), interval=1, threads=1, shapes=grid.shapes)
     options = ScheduleOptions(lr_base=0.08, lr_steps=(2,))
     planned = plan_run(loader, Schedule(options, 3), epochs=3, multigrid=grid)
@@ -660,7 +661,8 @@ def test_the_plan_of_a_run_is_what_it_does(root, tmp_path, caplog):
     assert [batch.shape.clips for batch in planned.batches] == clips
     table = str(planned)
     assert re.search(r"^ +0-1 +\d+ +\d+ +8, 2, 22, 22 +8\.00e-2$", table, re.M)
-    assert re.search(r"^ +2 +\d+ +\d+ +8, 2, 22, 22 +8\.00e-3$", table, re.M)
+    last = r"\d+ +\d+ +8, 2, 22, 22 +8\.00e-3" if cycle_epochs is None else r"32 +32 +1, 8, 32, 32 +1\.00e-3"
+    assert re.search(rf"^ +2 +{last}$", table, re.M)
     assert table.endswith("an epoch has 32 of 32 clips (100.0%)")
 
 

@@ -169,7 +169,9 @@ class ScheduleOptions:
     def __post_init__(self) -> None:
         _at_least(self, 0, "warmup_epochs", "warmup_start", "lr_end", "cycle_epochs")
         if self.cycle_epochs is not None and not (self.long_cycles or self.short_cycles):
-            raise ValueError(f"cycle_epochs={self.cycle_epochs}: there are no cycles without long_cycles or short_cycles")
+            raise ValueError(
+                f"cycle_epochs={self.cycle_epochs}: there are no cycles without long_cycles or short_cycles"
+            )
         if self.lr_base <= 0 or self.lr_factor <= 0:
             raise ValueError(f"lr_base={self.lr_base} and lr_factor={self.lr_factor} must be above 0")
         if list(self.lr_steps) != sorted(self.lr_steps):
