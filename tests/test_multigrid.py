@@ -91,22 +91,6 @@ def test_the_phases_share_the_epoch():
     assert sum(shape.clips for shape in schedule.shapes(0)) == 9600
 
 
-@pytest.mark.parametrize("long_cycles", [False, True])
-def test_the_last_epochs_may_go_without_cycles(long_cycles):
-    schedule = Multigrid(1003, batch_size=8, frames=16, size=112, long_cycles=long_cycles, cycle_epochs=2)
-    always = Multigrid(1003, batch_size=8, frames=16, size=112, long_cycles=long_cycles)
-    full = (BatchShape(8, 16, 112, 112),) * 125
-    assert [schedule.shapes(epoch) for epoch in range(4)] == [always.shapes(0), always.shapes(1), full, full]
-    assert [schedule.lr_factor(1, index) for index in range(len(always.phases))] == [
-        always.lr_factor(1, index) for index in range(len(always.phases))
-    ]
-    assert {schedule.lr_factor(2, index) for index in range(125)} == {1 / 8 if long_cycles else 1}
-    with pytest.raises(IndexError, match="batch 125 of epoch 2, which has 125"):
-        schedule.lr_factor(2, 125)
-    with pytest.raises(ValueError, match="cycle_epochs=-1"):
-        Multigrid(1003, batch_size=8, frames=16, size=112, cycle_epochs=-1)
-
-
 def test_no_such_batch():
     schedule = Multigrid(1000, batch_size=8, frames=16, size=112)
     with pytest.raises(IndexError, match=f"has {len(schedule.phases)}"):

@@ -3,8 +3,7 @@
 Wu, Girshick, He, Feichtenhofer, Krähenbühl: "A Multigrid Method for Efficiently Training Video Models", CVPR 2020.
 Both cycles run within each epoch, as in the training of Stergiou and Poppe (arXiv 2006.08247). Their program schedules
 less than half of a data set for an epoch and changes the rate one batch early; here a pass covers the data set, and a
-rate belongs to its batch. The last epochs may go without cycles, as the paper's last phase does, so that a network ends
-with clips of the shape that it is tested on.
+rate belongs to its batch.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ __all__ = ["Multigrid", "phase_shape"]
 # Clips are multiplied, frames divided by these; the sides are divided by the square root of the last.
 _LONG = ((8, 4, 2), (4, 2, 2), (2, 2, 1), (1, 1, 1))
 _SHORT = ((1, 1), (2, 2), (4, 4))
-_FULL = (3, 0)  # the phases of the largest clips
 
 
 def phase_shape(base: BatchShape, *, long: int = 3, short: int = 0) -> BatchShape:
@@ -62,11 +60,9 @@ class Multigrid:
         long_cycles: phases of 8B clips of T/4 frames at size/sqrt(2), of 4B, T/2 and size/sqrt(2), of 2B, T/2 and size,
             and of B, T and size.
         short_cycles: on top, from batch to batch: as it is, twice the clips at size/sqrt(2), four times at size/2.
-        cycle_epochs: epochs that have cycles, the first ones; later epochs have batches of the largest clips alone, at
-            the last long phase's rate. None: all have cycles.
 
     Raises:
-        ValueError: too few clips for a batch of each long phase, or a negative number of epochs.
+        ValueError: too few clips for a batch of each long phase.
     """
 
     clips: int
@@ -75,25 +71,21 @@ class Multigrid:
     size: int | tuple[int, int]
     long_cycles: bool = True
     short_cycles: bool = True
-    cycle_epochs: int | None = None
     phases: tuple[tuple[int, int], ...] = field(init=False, compare=False, repr=False, default=())
-    """Long phase (3 without long cycles) and short phase (0 without short cycles) of each batch of an epoch that has
-    cycles."""
+    """Long phase (3 without long cycles) and short phase (0 without short cycles) of each batch of an epoch."""
 
     def __post_init__(self) -> None:
         base = self.base  # refuses sides below 1
         if self.clips < 1:
             raise ValueError(f"{self}: there must be at least 1 clip")
-        if self.cycle_epochs is not None and self.cycle_epochs < 0:
-            raise ValueError(f"cycle_epochs={self.cycle_epochs} must be at least 0")
         # Multiples of B in the first i batches, if the long phase is the last throughout.
         sums = [0, *accumulate(2**short for short in map(self._short, range(self.clips // self.batch_size + 6)))]
         counts = self._long_counts(sums) if self.long_cycles else (0, 0, 0, self._most(sums))
         longs = [long for long, count in enumerate(counts) for _ in range(count)]
         phases = [(long, self._short(index)) for index, long in enumerate(longs)]
         used = sum(phase_shape(base, long=long, short=short).clips for long, short in phases)
-        phases += self._full(self.clips - used)
-        object.__setattr__(self, "phases", tuple(phases) or (_FULL,))
+        phases += [(3, 0)] * ((self.clips - used) // self.batch_size)
+        object.__setattr__(self, "phases", tuple(phases) or ((3, 0),))
 
     @property
     def base(self) -> BatchShape:
@@ -102,10 +94,9 @@ class Multigrid:
         return BatchShape(self.batch_size, self.frames, height, width)
 
     def shapes(self, epoch: int) -> tuple[BatchShape, ...]:
-        """Shapes of the batches of an epoch, in order; the same for all epochs that have cycles."""
-        phases = self._epoch(epoch)
-        made = {phase: phase_shape(self.base, long=phase[0], short=phase[1]) for phase in set(phases)}
-        return tuple(made[phase] for phase in phases)
+        """Shapes of the batches of an epoch, in order; the same for each epoch."""
+        made = {phase: phase_shape(self.base, long=phase[0], short=phase[1]) for phase in set(self.phases)}
+        return tuple(made[phase] for phase in self.phases)
 
     def lr_factor(self, epoch: int, index: int) -> float:
         """What the learning rate is multiplied by for batch `index` of an epoch.
@@ -116,20 +107,9 @@ class Multigrid:
         Raises:
             IndexError: there is no such batch.
         """
-        phases = self._epoch(epoch)
-        if not 0 <= index < len(phases):
-            raise IndexError(f"batch {index} of epoch {epoch}, which has {len(phases)}")
-        return 0.5 ** phases[index][0] if self.long_cycles else 1.0
-
-    def _epoch(self, epoch: int) -> tuple[tuple[int, int], ...]:
-        """Phases of the batches of an epoch."""
-        if self.cycle_epochs is None or epoch < self.cycle_epochs:
-            return self.phases
-        return self._full(self.clips) or (_FULL,)
-
-    def _full(self, clips: int) -> tuple[tuple[int, int], ...]:
-        """Phases of batches of the largest clips, as many as the clips suffice for."""
-        return (_FULL,) * (clips // self.batch_size)
+        if not 0 <= index < len(self.phases):
+            raise IndexError(f"batch {index} of epoch {epoch}, which has {len(self.phases)}")
+        return 0.5 ** self.phases[index][0] if self.long_cycles else 1.0
 
     def _short(self, index: int) -> int:
         return index % len(_SHORT) if self.short_cycles else 0
