@@ -41,7 +41,7 @@ from vidseg.engine.presets import PRESETS
 from vidseg.labels import apply_labels, read_label_csv
 from vidseg.plots.canvas import INK, MUTED, new_figure, quiet, save_figure
 
-# What differs from `vidseg train synth` in all rows: AdamW leaves the first plateau in a third of the epochs of SGD.
+# What differs from `vidseg train synth` in all rows: AdamW begins to learn motion some epochs sooner than SGD.
 COMMON: dict[str, Any] = {"optimiser": "adamw", "lr_base": 0.002, "warmup_start": 0.0002, "weight_decay": 0.01}
 # Name of a row -> what differs in it; epochs as parts of --epochs
 ROWS: dict[str, dict[str, Any]] = {
