@@ -7,6 +7,10 @@ Plainly means: contiguous layout, not compiled, all activations kept. Against it
 weights and clips; both sides take turns, and the ratio is the median over the rounds of plain / option. First the
 logits of both sides are compared in evaluation mode. Memory is what a training step allocates beyond the weights. On a
 GPU the clips are larger and the passes run in bfloat16 by default.
+
+Then the training loop: what `vidseg.Trainer` spends beside forward pass, backward pass and optimiser, with its log
+written at each step, and what the speed monitor has of that. Batches are ready, so nothing waits for a loader; seconds
+are those of the loop's own thread on the CPU, which other programs do not lengthen.
 """
 
 import argparse
@@ -14,14 +18,20 @@ import copy
 import json
 import platform
 import statistics
+import tempfile
 import time
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vidseg import Trainer
+from vidseg.engine.monitors import run_log
 from vidseg.models import create_model, prepare
 from vidseg.models.profile import measure
 
@@ -104,6 +114,71 @@ def compare(name: str, clips: Tensor, ways: list[str], rounds: int, precision: t
     return rows
 
 
+@dataclass
+class ReadyBatch:
+    """What the recognition task takes of a batch."""
+
+    frames: Tensor
+    labels: Tensor
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> "ReadyBatch":
+        return self
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass
+class ReadyLoader:
+    """The same batch, again and again."""
+
+    batch: ReadyBatch
+    steps: int
+
+    def set_epoch(self, epoch: int) -> None: ...
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[ReadyBatch]:
+        return iter([self.batch] * self.steps)
+
+
+def overhead(name: str, clips: Tensor, steps: int) -> Row:
+    """CPU seconds of the steps of an epoch, and how many of them are the loop's own."""
+    torch.manual_seed(0)
+    batch = ReadyBatch(clips, torch.zeros(len(clips), dtype=torch.int64))
+    trainer = Trainer(create_model(name, num_classes=400), ReadyLoader(batch, steps), device="cpu")
+    spent: Counter[str] = Counter()
+
+    def timed(owner: Any, method: str, what: str) -> None:
+        original = getattr(owner, method)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            began = time.thread_time()
+            result = original(*args, **kwargs)
+            spent[what] += time.thread_time() - began
+            return result
+
+        setattr(owner, method, call)
+
+    for owner, method in ((trainer.task, "step"), (trainer.precision, "backward"), (trainer.precision, "step")):
+        timed(owner, method, "step")
+    for method in ("start", "turn", "stop", "speeds"):
+        timed(trainer._speed, method, "monitor")
+    timed(trainer, "_train_epoch", "epoch")
+    with tempfile.TemporaryDirectory() as folder, run_log(Path(folder) / "train.log"):
+        trainer.fit(1, folder)
+    loop = spent["epoch"] - spent["step"]
+    return {
+        "network": name,
+        "step_ms": spent["epoch"] / steps * 1e3,
+        "loop_ms": loop / steps * 1e3,
+        "monitor_ms": spent["monitor"] / steps * 1e3,
+        "share": loop / spent["epoch"],
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=["r3d_18", "srtg_r3d_34", "srtg_r2plus1d_34", "mtnet_s"])
@@ -113,6 +188,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, help="default: 112, on a GPU 224")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], help="default: float32, on a GPU bfloat16")
     parser.add_argument("--rounds", type=int, default=5, help="steps of each side, in turn")
+    parser.add_argument("--steps", type=int, default=20, help="steps of the training loop")
     parser.add_argument("--quick", action="store_true", help="the smallest networks, 8 frames of 64 x 64, no compiler")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch")
     parser.add_argument("--json", type=Path, help="write the rows to this file as well")
@@ -142,6 +218,7 @@ def main() -> None:
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
     clips = torch.randn(shape, device=device)
     rows = [row for name in networks for row in compare(name, clips, ways, options.rounds, precision)]
+    loops = [overhead(name, clips.cpu(), options.steps) for name in networks]
     if not gpu:
         print("no GPU here: measured on the CPU alone")
     heads = ("network", "way", "forward ms", "backward ms", "plain, both ms", "ratio", "MB", "plain MB", "difference")
@@ -150,8 +227,13 @@ def main() -> None:
     line += "| {plain_mb:.0f} | {difference:.0e} |"
     for row in rows:
         print(line.format(both=row["plain_forward_ms"] + row["plain_backward_ms"], **row))
+    print(f"\nthe loop beside forward pass, backward pass and optimiser, {options.steps} steps, CPU:\n")
+    print("| network | step ms | loop's own ms | speed monitor ms | loop / step |\n| --- | ---: | ---: | ---: | ---: |")
+    for row in loops:
+        times = "{step_ms:.1f} | {loop_ms:.2f} | {monitor_ms:.3f} | {share:.2%}".format(**row)
+        print(f"| {row['network']} | {times} |")
     if options.json:
-        options.json.write_text(json.dumps({**machine, "speed": rows}, indent=1) + "\n")
+        options.json.write_text(json.dumps({**machine, "speed": rows, "loop": loops}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """UCF-101: the folder ucfTrainTestlist (classInd.txt, trainlist01.txt, testlist01.txt ... 03) to CSV and catalogue.
 
 Official parts are train and test; the published file names call the second one val. In the catalogue the splits are
-split1/train, split1/test, and so on.
+split1/train, split1/test, and so on. The first division must be there; the second and third are taken if they are.
 """
 
 import sys
@@ -23,13 +23,15 @@ class Ucf101(LabelConverter):
         from vidseg.labels.official_lists import read_class_list, read_ucf_list
         from vidseg.labels.published import PublishedLabels, official_file
 
+        classes = official_file(self.source, "classInd.txt")
         files = {}
         for division in (1, 2, 3):
+            if division > 1 and not list(classes.parent.glob(f"t*list{division:02d}.txt")):
+                continue
             for part, name in (("train", "train"), ("test", "val")):
-                path = official_file(self.source, f"{part}list{division:02d}.txt")
+                path = official_file(classes.parent, f"{part}list{division:02d}.txt")
                 files[f"ucf101_split{division}_{name}"] = read_ucf_list(path, split=f"split{division}/{part}")
-        classes = read_class_list(official_file(self.source, "classInd.txt"))
-        return PublishedLabels(files, expected_classes=101, classes=classes)
+        return PublishedLabels(files, expected_classes=101, classes=read_class_list(classes))
 
 
 if __name__ == "__main__":

@@ -128,6 +128,24 @@ def test_ucf101(tmp_path, capsys, caplog):
         assert names(again, split) == names(root, split)
 
 
+def test_the_first_division_of_ucf101_is_enough(tmp_path, capsys):
+    files = {"classInd.txt": "1 Archery\n", "trainlist01.txt": "Archery/v_Archery_g08_c01.avi 1\n"}
+    source = write(tmp_path / "official", files)
+    assert convert("ucf101", source, tmp_path / "out") == 2
+    assert "testlist01.txt is not in it" in capsys.readouterr().err
+    write(source, {"testlist01.txt": "Archery/v_Archery_g01_c01.avi\n"})
+    assert convert("ucf101", source, tmp_path / "out") == 0
+    assert list(published(tmp_path / "out")) == [
+        "ucf101_split1_dictionary.json",
+        "ucf101_split1_train.csv",
+        "ucf101_split1_val.csv",
+    ]
+    # a division that is there in part is not passed over
+    write(source, {"testlist02.txt": "Archery/v_Archery_g02_c01.avi\n"})
+    assert convert("ucf101", source, tmp_path / "out") == 2
+    assert "trainlist02.txt is not in it" in capsys.readouterr().err
+
+
 def test_hmdb51_codes(tmp_path, capsys):
     hair = [f"April_09_brush_hair_u_nm_np1_ba_goo_{number}" for number in range(3)]
     rad = "(Rad)Schlag_die_Bank!_cartwheel_f_cm_np1_le_med_0"

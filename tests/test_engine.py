@@ -29,6 +29,7 @@ from vidseg.engine import (
     Trainer,
     evaluate,
 )
+from vidseg.engine.cycles import CyclesFirst
 from vidseg.engine.dry_run import plan_run
 from vidseg.engine.optimisers import classifier_names, parameter_groups
 from vidseg.engine.precise_norm import renew_statistics
@@ -624,9 +625,12 @@ def test_one_cycle_alone_and_none(root, tmp_path, caplog):
         assert rates == ({0.08} if "long_cycles" in cycles else {0.08, 0.04, 0.02, 0.01})
 
 
-def test_the_plan_of_a_run_is_what_it_does(root, tmp_path, caplog):
+@pytest.mark.parametrize("cycle_epochs", [None, 2])
+def test_the_plan_of_a_run_is_what_it_does(root, tmp_path, caplog, cycle_epochs):
     caplog.set_level(logging.INFO, "vidseg")
     grid = Multigrid(32, 1, 8, 32)
+    if cycle_epochs is not None:
+        grid = CyclesFirst(grid, cycle_epochs)
     loader = ClipLoader(open_dataset(root), interval=1, threads=1, shapes=grid.shapes)
     options = ScheduleOptions(lr_base=0.08, lr_steps=(2,))
     planned = plan_run(loader, Schedule(options, 3), epochs=3, multigrid=grid)
@@ -639,8 +643,21 @@ def test_the_plan_of_a_run_is_what_it_does(root, tmp_path, caplog):
     assert [batch.shape.clips for batch in planned.batches] == clips
     table = str(planned)
     assert re.search(r"^ +0-1 +\d+ +\d+ +8, 2, 22, 22 +8\.00e-2$", table, re.M)
-    assert re.search(r"^ +2 +\d+ +\d+ +8, 2, 22, 22 +8\.00e-3$", table, re.M)
+    last = r"\d+ +\d+ +8, 2, 22, 22 +8\.00e-3" if cycle_epochs is None else r"32 +32 +1, 8, 32, 32 +1\.00e-3"
+    assert re.search(rf"^ +2 +{last}$", table, re.M)
     assert table.endswith("an epoch has 32 of 32 clips (100.0%)")
+
+
+@pytest.mark.parametrize("long_cycles", [False, True])
+def test_the_last_epochs_may_go_without_cycles(long_cycles):
+    cycles = Multigrid(1003, batch_size=8, frames=16, size=112, long_cycles=long_cycles)
+    schedule, full = CyclesFirst(cycles, 2), (BatchShape(8, 16, 112, 112),) * 125
+    assert [schedule.shapes(epoch) for epoch in range(4)] == [cycles.shapes(0), cycles.shapes(1), full, full]
+    indices = range(len(cycles.phases))
+    assert [schedule.lr_factor(1, index) for index in indices] == [cycles.lr_factor(1, index) for index in indices]
+    assert {schedule.lr_factor(2, index) for index in range(125)} == {1 / 8 if long_cycles else 1}
+    with pytest.raises(IndexError, match="batch 125 of epoch 2, which has 125"):
+        schedule.lr_factor(2, 125)
 
 
 def test_the_plan_of_a_cosine_run():

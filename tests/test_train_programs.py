@@ -305,6 +305,8 @@ def test_a_dry_run_writes_nothing_but_its_picture(root, tmp_path, capsys, monkey
     text = capsys.readouterr().out
     assert re.search(r"^ +0-39 +\d+ +\d+ +8, 4, 22, 22 +1\.00e-1$", text, re.M)
     assert re.search(r"^ +40-49 +\d+ +\d+ +8, 4, 22, 22 +1\.00e-2$", text, re.M)
+    assert main([*words, "--dry-run", "--end-epoch", "50", "--cycle-epochs", "45"]) == 0
+    assert re.search(r"^ +45-49 +(\d+) +\1 +1, 16, 32, 32 +1\.25e-3$", capsys.readouterr().out, re.M)
     assert "schedule.png" in text and [path.name for path in tmp_path.iterdir()] == ["schedule.png"]
 
 

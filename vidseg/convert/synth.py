@@ -185,7 +185,7 @@ def _plan(options: SynthOptions) -> list[_Video]:
 def _write_tables(dst: Path, options: SynthOptions, videos: Sequence[_Video]) -> None:
     def write(name: str, header: list[str], rows: list[list[object]]) -> None:
         with (dst / name).open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([header, *rows])
+            csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
     trimmed = [video for video in videos if video.number[0] == 0]
     untrimmed = [video for video in videos if video.number[0] == 1]

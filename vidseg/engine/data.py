@@ -9,7 +9,8 @@ from vidseg.clips.multigrid import Multigrid
 from vidseg.clips.named_geometry import named_geometry
 from vidseg.clips.sampling import DenseClips, FrameSampling, RandomStart
 from vidseg.convert import open_videos
-from vidseg.engine.options import DataOptions
+from vidseg.engine.cycles import CyclesFirst
+from vidseg.engine.options import DataOptions, ScheduleOptions
 from vidseg.labels import VideoDataset, open_dataset
 from vidseg.loaders import ClipLoader
 
@@ -67,7 +68,7 @@ def make_loader(
     *,
     seed: int,
     train: bool,
-    multigrid: Multigrid | None = None,
+    multigrid: Multigrid | CyclesFirst | None = None,
     clips: int = 1,
     crops: int = 1,
 ) -> ClipLoader:
@@ -110,16 +111,21 @@ def make_loader(
     )
 
 
-def make_multigrid(data: VideoDataset, options: DataOptions, *, long_cycles: bool, short_cycles: bool) -> Multigrid:
-    """The multigrid schedule of a data set's training clips."""
-    return Multigrid(
+def make_multigrid(
+    data: VideoDataset, options: DataOptions, schedule: ScheduleOptions
+) -> Multigrid | CyclesFirst | None:
+    """The schedule of shapes of a data set's training clips; None without cycles."""
+    if not (schedule.long_cycles or schedule.short_cycles):
+        return None
+    cycles = Multigrid(
         clips=len(data),
         batch_size=options.batch_size,
         frames=options.clip_length,
         size=options.clip_size,
-        long_cycles=long_cycles,
-        short_cycles=short_cycles,
+        long_cycles=schedule.long_cycles,
+        short_cycles=schedule.short_cycles,
     )
+    return cycles if schedule.cycle_epochs is None else CyclesFirst(cycles, schedule.cycle_epochs)
 
 
 def _geometry(options: DataOptions, *, train: bool, crops: int) -> Geometry:

@@ -168,9 +168,15 @@ class ScheduleOptions:
     """Multigrid: in each quarter of an epoch other clips, from many short and small ones to the full shape."""
     short_cycles: bool = False
     """Multigrid: from one batch to the next twice and four times as many clips of a smaller size."""
+    cycle_epochs: int | None = None
+    """Epochs that have these cycles, the first ones; later ones have clips of the full shape alone; default: all."""
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "warmup_epochs", "warmup_start", "lr_end")
+        _at_least(self, 0, "warmup_epochs", "warmup_start", "lr_end", "cycle_epochs")
+        if self.cycle_epochs is not None and not (self.long_cycles or self.short_cycles):
+            raise ValueError(
+                f"cycle_epochs={self.cycle_epochs}: there are no cycles without long_cycles or short_cycles"
+            )
         if self.lr_base <= 0 or self.lr_factor <= 0:
             raise ValueError(f"lr_base={self.lr_base} and lr_factor={self.lr_factor} must be above 0")
         if list(self.lr_steps) != sorted(self.lr_steps):

@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 import vidseg
-from vidseg.clips.multigrid import Multigrid
 from vidseg.engine import distributed
 from vidseg.engine.apex import apex_amp, apex_optimiser
 from vidseg.engine.checkpoints import CheckpointFolder
@@ -26,7 +25,6 @@ from vidseg.engine.monitors import run_log
 from vidseg.engine.options import NetworkOptions, TrainOptions, flat_options, options_from
 from vidseg.engine.schedules import Schedule
 from vidseg.engine.trainer import Trainer
-from vidseg.labels import VideoDataset
 from vidseg.models import create_model, load_weights, model_task
 
 __all__ = ["build_network", "check_recognition", "plan_of", "read_run", "run_folder", "train_run"]
@@ -50,7 +48,7 @@ def train_run(options: TrainOptions) -> Path:
         apex_optimiser("FusedSGD" if options.optimiser.optimiser == "sgd" else "FusedAdam")
     device = _device(options.devices.gpus)
     train, held_out = choose_splits(options.data, seed=seed)
-    multigrid = _multigrid(train, options)
+    multigrid = make_multigrid(train, options.data, options.schedule)
     loader = make_loader(train, options.data, seed=seed, train=True, multigrid=multigrid)
     validation = make_loader(held_out, options.data, seed=seed, train=False)
     torch.manual_seed(seed)
@@ -105,16 +103,10 @@ def plan_of(options: TrainOptions) -> Planned:
         ValueError: options that do not fit the data set.
     """
     train, _ = choose_splits(options.data, seed=options.session.random_seed)
-    multigrid = _multigrid(train, options)
+    multigrid = make_multigrid(train, options.data, options.schedule)
     loader = make_loader(train, options.data, seed=options.session.random_seed, train=True, multigrid=multigrid)
     epochs = options.session.end_epoch
     return plan_run(loader, Schedule(options.schedule, epochs), epochs=epochs, multigrid=multigrid)
-
-
-def _multigrid(train: VideoDataset, options: TrainOptions) -> Multigrid | None:
-    """The schedule of shapes that the options ask for."""
-    cycles = {"long_cycles": options.schedule.long_cycles, "short_cycles": options.schedule.short_cycles}
-    return make_multigrid(train, options.data, **cycles) if any(cycles.values()) else None
 
 
 def _device(gpus: str | None) -> torch.device:

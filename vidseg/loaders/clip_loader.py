@@ -203,8 +203,8 @@ class ClipLoader:
         clips = self.planner.clips_before(state["epoch"], state["batch"])
         if state.get("clips", clips) != clips:  # earlier states do not have it
             raise ValueError(
-                f"the loader's state stands behind {state['clips']} clips, and batch {state['batch']} of this loader begins"
-                f" behind {clips}: batch_size and shapes must be those of the state"
+                f"the loader's state stands behind {state['clips']} clips, and batch {state['batch']} of this loader"
+                f" begins behind {clips}: batch_size and shapes must be those of the state"
             )
         self.epoch = state["epoch"]
         self._resume = self._position = state["batch"]

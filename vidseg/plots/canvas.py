@@ -34,7 +34,7 @@ def quiet(axes: Axes) -> None:
     axes.spines["bottom"].set_color(GRID)
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=MUTED, labelsize=9, length=0)
+    axes.tick_params(which="both", colors=MUTED, labelsize=9, length=0)
 
 
 def save_figure(figure: Figure, path: str | Path, *, dpi: int = 150) -> Path:

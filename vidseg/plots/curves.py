@@ -70,7 +70,7 @@ def plot_curves(run: str | Path, out: str | Path, *, title: str = "") -> Path:
     accuracy.set_ylim(0, 1.02)
     accuracy.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     _mark_last(accuracy, found)
-    loss.legend(frameon=False, fontsize=9, labelcolor=INK, loc="upper right")
+    loss.legend(frameon=False, fontsize=9, labelcolor=INK, loc="best")
     return save_figure(figure, out)
 
 

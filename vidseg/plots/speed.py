@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+from matplotlib.ticker import PercentFormatter
 
 from vidseg.plots.canvas import BLUE, INK, MUTED, ORANGE, new_figure, quiet, save_figure
 
@@ -50,7 +51,7 @@ def plot_speeds(run: str | Path, out: str | Path, *, title: str = "") -> Path:
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK, fontweight="bold")
     speeds, waited = figure.subplots(2, 1, height_ratios=(2, 1), sharex=True)
     quiet(speeds)
-    speeds.set_title("clips per second (lines of the log)", loc="left", fontsize=10, color=MUTED)
+    speeds.set_title("clips per second", loc="left", fontsize=10, color=MUTED)
     for column, (_, name, colour) in enumerate(_PARTS):
         speeds.plot(places, rows[:, column], ".", color=colour, markersize=4, label=name)
     speeds.set_yscale("log")
@@ -59,5 +60,7 @@ def plot_speeds(run: str | Path, out: str | Path, *, title: str = "") -> Path:
     waited.set_title("share of the time that the loop waited for the loader", loc="left", fontsize=10, color=MUTED)
     waited.fill_between(places, rows[:, 3], step="mid", color=BLUE, alpha=0.5, linewidth=0)
     waited.set_ylim(0, 1)
+    waited.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    waited.set_xlabel("line of the log", fontsize=9, color=MUTED)
     waited.set_xlim(-0.5, max(0.5, len(rows) - 0.5))
     return save_figure(figure, out)
