@@ -47,7 +47,7 @@ bool is_whole(int end) { return end == kFullEnd || end >= kEmptyEnd; }
 // Decodes and dequantises. Compiled into its caller, with the reader in registers.
 __attribute__((always_inline)) inline int decode_block(BitReader& reader, const HuffmanTable& dc,
                                                        const HuffmanTable& ac, const PairTable& ac_pairs,
-                                                       const int16_t* quantiser, int& predictor,
+                                                       const int16_t* quantiser, int16_t& predictor,
                                                        int16_t* out) {
     const auto put = [&](int index, int value) {
         out[kPlaces.of[index]] = static_cast<int16_t>(value * quantiser[index]);
@@ -55,7 +55,7 @@ __attribute__((always_inline)) inline int decode_block(BitReader& reader, const 
     reader.refill();
     const Symbol difference = dc.next(reader);
     if (difference.run != 0) return 0;
-    predictor += difference.value;
+    predictor = static_cast<int16_t>(predictor + difference.value);
     put(0, predictor);
     int index = 1;
     const auto step = [&]() __attribute__((always_inline)) {
@@ -230,7 +230,7 @@ bool BaselineDecoder::decode_intervals(const uint8_t* data, size_t size, const M
 VIDSEG_AVX2 bool BaselineDecoder::decode_interval(size_t count, int64_t first, int64_t last, int64_t stop,
                                                   const Mcus& mcus) {
     BitReader reader(bytes_.data());
-    int predictors[3] = {};
+    int16_t predictors[3] = {};
     BlockPair pair;
     int row = static_cast<int>(first / layout_.columns()),
         column = static_cast<int>(first % layout_.columns());
