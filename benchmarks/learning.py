@@ -41,7 +41,7 @@ from vidseg.engine.presets import PRESETS
 from vidseg.labels import apply_labels, read_label_csv
 from vidseg.plots.canvas import INK, MUTED, new_figure, quiet, save_figure
 
-# What differs from `vidseg train synth` in all rows. With cycles, SGD stayed at chance for 10 epochs and more in trials.
+# What differs from `vidseg train synth` in all rows. With cycles, SGD stayed at chance for 10 epochs in trials.
 COMMON: dict[str, Any] = {
     "clip_size": 80,
     "optimiser": "adamw",
