@@ -56,7 +56,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "mtnet_xs": {"network": "mtnet_xs", "placement": None},
     "srtg_r3d_18, fewer epochs": {"end_epoch": 18 / 30},
     # Short cycles alone: clips of 80, 56 and 40 pixels; long cycles would go down to 28, on which this network has one
-    # feature a clip. An epoch with cycles costs two thirds of one without: 12 and 9 cost 57 % of 30.
+    # feature a clip. 12 epochs with cycles and 9 without cost about 60 % of 30 without.
     "srtg_r3d_18, multigrid": {
         "batch_size": 8,
         "short_cycles": True,

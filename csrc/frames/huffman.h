@@ -15,10 +15,9 @@ class BitReader {
     // A block takes at most 64 symbols of 16 bits, each with 16 bits of value.
     static constexpr size_t kBlockBytes = 64 * 4;
 
-    BitReader() = default;
     explicit BitReader(const uint8_t* data) : start_(data), next_(data) {}
 
-    // Afterwards at least 56 bits can be looked at and skipped: two symbols with their values.
+    // Afterwards at least 56 bits can be looked at and skipped: two symbols, or five look-ups.
     void refill() {
         uint64_t bytes;
         std::memcpy(&bytes, next_, sizeof bytes);
