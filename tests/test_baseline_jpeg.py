@@ -100,13 +100,12 @@ def test_tables_are_those_of_each_frame(tmp_path):
         assert torch.equal(part, decode_jpeg(jpeg)[2:32, 3:53])
 
 
-def test_a_block_too_many_bytes_long_is_damage(tmp_path):
-    """Bytes between the last code of an interval and its marker."""
+def test_bytes_behind_an_interval_change_no_pixel(tmp_path):
+    """Between its last code and the marker: the decoder leaves such files to libjpeg, which skips the bytes."""
     rgb = torch.from_numpy(natural(2, height=32, width=64))
     (jpeg,) = encode_rgb(rgb, 90, restart_interval=2)
     data = dataset_of(tmp_path, [jpeg], height=32, width=64)
     whole = cut(data, 0, 0, 64, 32, frames=1)
     marker = jpeg.index(b"\xff\xd0")
     break_row(data[0].path, 1, jpeg[:marker] + bytes(8) + jpeg[marker:])
-    # libjpeg skips such bytes with a warning, and so the pixels stay
     assert torch.equal(cut(data, 0, 0, 64, 32, frames=1), whole)
