@@ -17,6 +17,11 @@ from vidseg.labels import VideoDataset, VideoRecord, open_dataset, update_catalo
 from vidseg.loaders.native import NativeFiller
 from vidseg.loaders.output import OutputForm
 
+ROOT = Path(__file__).parent.parent
+only_with_avx2 = pytest.mark.skipif(
+    "avx2" not in Path("/proc/cpuinfo").read_text(), reason="libjpeg decodes everything where there is no AVX2"
+)
+
 
 def dataset_of(root: Path, jpegs: list[bytes], *, height: int, width: int) -> VideoDataset:
     """One video of these frames."""
@@ -65,9 +70,26 @@ def test_every_part_of_a_picture_is_that_of_libjpeg(
         assert torch.equal(part, whole[top : top + down, left : left + across])
 
 
-@pytest.mark.skipif(
-    "avx2" not in Path("/proc/cpuinfo").read_text(), reason="libjpeg decodes everything where there is no AVX2"
-)
+@only_with_avx2
+def test_no_picture_is_left_to_libjpeg(tmp_path):
+    """That would be as right, and slower: none of the other tests would notice."""
+    program, sources = tmp_path / "program", ("baseline", "huffman", "idct", "layout", "upsample", "planes", "region")
+    inputs = [ROOT / "tests/baseline_decoder.cpp", *(ROOT / f"csrc/frames/{name}.cpp" for name in sources)]
+    subprocess.run(["g++", "-std=c++17", "-O1", f"-I{ROOT / 'csrc/frames'}", *inputs, "-o", program], check=True)
+    rng = np.random.default_rng(0)
+    for number in range(80):
+        height, width, quality = int(rng.integers(16, 90)), int(rng.integers(16, 120)), (30, 75, 90, 100)[number % 4]
+        noise = rng.integers(-1, 2, (height, width, 3)) * (0, 12, 255)[number % 3]
+        rgb = natural(number, height=height, width=width).astype(int) + noise
+        restart = (-1, 0, 1, 3, 5, 40)[int(rng.integers(6))]
+        options = {"chroma": (420, 444)[number // 2 % 2], "restart_interval": restart, "optimize": number % 5 == 0}
+        (jpeg,) = encode_rgb(torch.from_numpy(np.clip(rgb, 0, 255).astype(np.uint8)), quality, **options)
+        (tmp_path / f"{quality} {restart} {number}.jpg").write_bytes(jpeg)
+    files = sorted(tmp_path.glob("*.jpg"))
+    assert subprocess.run([program, *files], capture_output=True, text=True, check=True).stdout == ""
+
+
+@only_with_avx2
 def test_it_is_this_decoder_that_reads(tmp_path):
     """Markers that do not divide a row are of no use to libjpeg, which reads all that stands before a crop."""
     rgb = torch.from_numpy(natural(1, height=64, width=128))

@@ -13,10 +13,11 @@ namespace {
 
 // Indices of coefficients run along diagonals; what lies behind the last one is never used as a value.
 struct Places {
-    std::array<uint8_t, BaselineDecoder::kIndices> of;
+    static constexpr int kIndices = 64 + HuffmanTable::kEndOfBlock;  // and a run behind the last
+    std::array<uint8_t, kIndices> of;
     Places() {
         int row = 0, column = 0;
-        for (int index = 0; index < BaselineDecoder::kIndices; ++index) {
+        for (int index = 0; index < kIndices; ++index) {
             of[index] =
                 index < 64 ? static_cast<uint8_t>(BlockPair::place(row, column)) : BlockPair::kNowhere;
             if (index >= 63) continue;
@@ -38,54 +39,136 @@ struct Places {
 };
 const Places kPlaces;
 
-// What `decode_block` answers: the index behind the last coefficient, or for a block that ends early the
+// Row by row, from the index along diagonals.
+size_t natural(int index) { return size_t{kPlaces.of[index]} / 16 * 8 + kPlaces.of[index] % 16; }
+
+// What decoding a block answers: the index behind the last coefficient, or for a block that ends early the
 // index of its end and the end's run.
 constexpr int kFullEnd = 64;
 constexpr int kEmptyEnd = 1 + HuffmanTable::kEndOfBlock + 1;
 bool is_whole(int end) { return end == kFullEnd || end >= kEmptyEnd; }
 
-// Decodes and dequantises. Compiled into its caller, with the reader in registers.
-__attribute__((always_inline)) inline int decode_block(BitReader& reader, const HuffmanTable& dc,
-                                                       const HuffmanTable& ac, const PairTable& ac_pairs,
-                                                       const int16_t* quantiser, int16_t& predictor,
-                                                       int16_t* out) {
-    const auto put = [&](int index, int value) {
-        out[kPlaces.of[index]] = static_cast<int16_t>(value * quantiser[index]);
-    };
-    reader.refill();
-    const Symbol difference = dc.next(reader);
-    if (difference.run != 0) return 0;
-    predictor = static_cast<int16_t>(predictor + difference.value);
-    put(0, predictor);
-    int index = 1;
-    const auto step = [&]() __attribute__((always_inline)) {
-        const PairTable::Pair& pair = ac_pairs.look_up(reader);
-        const int next = index + pair.next;
-        if (__builtin_expect(next < 64, 1)) {
-            put(index + pair.first_at, pair.first);
-            put(next - 1, pair.second);
-            reader.skip(pair.bits);
-            index = next;
-            return true;
+// One block on its way from bits to coefficients. Everything is compiled into its callers, with the reader in
+// registers.
+#define VIDSEG_INLINE __attribute__((always_inline)) inline
+class BlockDecoder {
+  public:
+    VIDSEG_INLINE BlockDecoder(BitReader& reader, const HuffmanTable& ac, const PairTable& pairs,
+                               int16_t* out)
+        : reader_(reader), ac_(ac), pairs_(pairs), out_(out) {}
+
+    // The first coefficient. False where its code does not exist.
+    VIDSEG_INLINE bool begin(const HuffmanTable& dc, int16_t& predictor) {
+        reader_.refill();
+        const Symbol difference = dc.next(reader_);
+        predictor = static_cast<int16_t>(predictor + difference.value);
+        put(0, predictor);
+        return difference.run == 0;
+    }
+    VIDSEG_INLINE void refill() { reader_.refill(); }  // enough for four looks
+
+    // Looks at the next two symbols. False: the block ends with them, or one is long; `pass` shall see.
+    VIDSEG_INLINE bool look() {
+        pair_ = &pairs_.look_up(reader_);
+        next_ = index_ + pair_->next;
+        return __builtin_expect(next_ < 64, 1);
+    }
+    VIDSEG_INLINE void take() {
+        put(index_ + pair_->first_at, pair_->first);
+        put(next_ - 1, pair_->second);
+        reader_.skip(pair_->bits);
+        index_ = next_;
+    }
+    // Whether the block goes on behind what `look` saw.
+    VIDSEG_INLINE bool pass() {
+        if (pair_->ends && next_ < 64 + HuffmanTable::kEndOfBlock + 1) {  // not behind the last coefficient
+            put(index_ + pair_->first_at, pair_->first);
+            reader_.skip(pair_->bits);
+            index_ = next_;
+            return false;
         }
-        // The end of the block, perhaps between the two, or a long symbol.
-        reader.refill();
-        const Symbol symbol = ac.next(reader);
-        reader.refill();
-        put(index + symbol.run, symbol.value);
-        index += symbol.run + 1;
-        return index < 64;
+        reader_.refill();
+        const Symbol symbol = ac_.next(reader_);
+        put(index_ + symbol.run, symbol.value);
+        index_ += symbol.run + 1;
+        return index_ < 64;
+    }
+    // The rest of the block.
+    VIDSEG_INLINE int finish() {
+        const auto step = [this]() __attribute__((always_inline)) {
+            if (!look()) return false;
+            take();
+            return true;
+        };
+        do {
+            do reader_.refill();
+            while (step() && step() && step() && step());
+        } while (pass());
+        return index_;
+    }
+    VIDSEG_INLINE bool looked_beyond() const { return next_ >= 64; }
+    VIDSEG_INLINE int index() const { return index_; }
+
+  private:
+    VIDSEG_INLINE void put(int index, int value) { out_[kPlaces.of[index]] = static_cast<int16_t>(value); }
+
+    BitReader& reader_;
+    const HuffmanTable& ac_;
+    const PairTable& pairs_;
+    int16_t* out_;
+    const PairTable::Pair* pair_ = nullptr;
+    int index_ = 1, next_ = 0;
+};
+
+// Two blocks of the same tables, each from bits of its own.
+VIDSEG_INLINE void decode_two_blocks(BitReader& reader, BitReader& other, const HuffmanTable& dc,
+                                     const HuffmanTable& ac, const PairTable& pairs, int16_t& predictor,
+                                     int16_t& other_predictor, int16_t* out, int (&ends)[2]) {
+    BlockDecoder first(reader, ac, pairs, out);
+    BlockDecoder second(other, ac, pairs, out + BlockPair::kSecond);
+    const bool begun = first.begin(dc, predictor) & second.begin(dc, other_predictor);
+    const auto step = [&]() __attribute__((always_inline)) {
+        if (!(first.look() & second.look())) return false;
+        first.take();
+        second.take();
+        return true;
     };
-    do reader.refill();  // enough for four look-ups
-    while (step() && step() && step() && step());
-    return index;
+    for (;;) {
+        do {
+            first.refill();
+            second.refill();
+        } while (step() && step() && step() && step());
+        if (first.looked_beyond()) {
+            if (!first.pass()) {
+                second.finish();
+                break;
+            }
+        } else if (!second.pass()) {
+            first.finish();
+            break;
+        }
+    }
+    ends[0] = begun ? first.index() : 0;
+    ends[1] = second.index();
 }
 
 // A block of one coefficient has one value everywhere.
-void fill_block(int16_t mean, uint8_t* out, size_t stride) {
+void fill_block(int16_t coefficient, const BlockTarget& target) {
+    const auto mean = static_cast<int16_t>(coefficient * (*target.quantiser)[0]);
     const int value = (std::clamp(mean * 4, -32768, 32767) + 16) >> 5;
     const auto sample = static_cast<uint8_t>(std::clamp(value, -128, 127) + 128);
-    for (int row = 0; row < 8; ++row) std::memset(out + static_cast<size_t>(row) * stride, sample, 8);
+    for (int row = 0; row < 8; ++row) {
+        std::memset(target.to + static_cast<size_t>(row) * target.stride, sample, 8);
+    }
+}
+
+void transform(const BlockPair& pair, const BlockTarget (&targets)[2], const int (&ends)[2]) {
+    if (ends[0] == kEmptyEnd && ends[1] == kEmptyEnd) {
+        fill_block(pair.coefficients[0], targets[0]);
+        fill_block(pair.coefficients[BlockPair::kSecond], targets[1]);
+    } else {
+        inverse_dct(pair, targets[0], targets[1]);
+    }
 }
 
 }  // namespace
@@ -123,7 +206,7 @@ bool BaselineDecoder::plan_blocks() {
         for (int y = 0; y < component.down; ++y) {
             for (int x = 0; x < component.across; ++x) {
                 blocks_.push_back({i, 8 * x, 8 * y, 8 * component.across, &tables_[component.dc_table],
-                                   &tables_[component.ac_table], quantisers_[component.quantiser].data()});
+                                   &tables_[component.ac_table], &quantisers_[component.quantiser]});
             }
         }
     }
@@ -180,7 +263,7 @@ bool BaselineDecoder::make_quantisers(const JpegLayout::Segment& segment, std::a
     while (at < end) {
         const int number = at[0] & 15;
         if (at[0] >> 4 != 0 || number > 3 || end - at < 65) return false;  // of 8 bits
-        for (int index = 0; index < 64; ++index) quantisers_[number][index] = at[1 + index];
+        for (int index = 0; index < 64; ++index) quantisers_[number][natural(index)] = at[1 + index];
         there[number] = true;
         at += 65;
     }
@@ -208,6 +291,7 @@ bool BaselineDecoder::decode_intervals(const uint8_t* data, size_t size, const M
     const int64_t interval = layout_.restart_interval == 0 ? total : layout_.restart_interval;
     const int64_t final = (mcus.bottom - 1) * columns + mcus.right - 1;
     IntervalReader intervals(data, size, layout_.entropy);
+    bool waiting = false;  // lanes_[0], for another interval to be decoded with
     for (int64_t number = 0; number * interval <= final; ++number) {
         const int64_t first = number * interval, last = std::min(total, first + interval) - 1;
         const uint8_t* bytes = nullptr;
@@ -216,65 +300,107 @@ bool BaselineDecoder::decode_intervals(const uint8_t* data, size_t size, const M
         const int64_t top = first / columns, bottom = last / columns;
         if (bottom < mcus.top) continue;
         if (top == bottom && (last % columns < mcus.left || first % columns >= mcus.right)) continue;
-        if (bytes_.size() < count + kSlack) bytes_.resize(count + kSlack);
-        const uint8_t* end = copy_unstuffed(bytes, count, bytes_.data());
-        count = static_cast<size_t>(end - bytes_.data());
         // An interval is decoded to its end, which shows damage; the whole picture is not.
         const int64_t stop = layout_.restart_interval == 0 ? final : last;
-        if (!decode_interval(count, first, last, stop, mcus)) return false;
+        Lane& lane = lanes_[waiting ? 1 : 0];
+        lane.start(bytes, count, stop - first + 1, stop == last);
+        lane.row = static_cast<int>(top);
+        lane.column = static_cast<int>(first % columns);
+        if (waiting && !decode_lanes(mcus)) return false;
+        waiting = !waiting;
     }
-    return true;
+    return !waiting || decode_lane(lanes_[0], mcus);
 }
 
-// MCUs `first` to `stop` of an interval of `count` bytes; all of it if `stop` is its last one.
-VIDSEG_AVX2 bool BaselineDecoder::decode_interval(size_t count, int64_t first, int64_t last, int64_t stop,
-                                                  const Mcus& mcus) {
-    BitReader reader(bytes_.data());
-    int16_t predictors[3] = {};
+void BaselineDecoder::Lane::start(const uint8_t* from, size_t size, int64_t mcu_count, bool to_the_end) {
+    if (bytes.size() < size + kSlack) bytes.resize(size + kSlack);
+    count = static_cast<size_t>(copy_unstuffed(from, size, bytes.data()) - bytes.data());
+    mcus = mcu_count;
+    whole = to_the_end;
+    reader = BitReader(bytes.data());
+    predictors.fill(0);
+}
+
+// Whether as much was read as there is.
+bool BaselineDecoder::Lane::ends_well() const {
+    const size_t consumed = reader.consumed();
+    return consumed <= 8 * count && (!whole || 8 * count - consumed < 8);
+}
+
+void BaselineDecoder::step(Lane& lane) const {
+    --lane.mcus;
+    if (++lane.column == layout_.columns()) {
+        lane.column = 0;
+        ++lane.row;
+    }
+}
+
+// Two intervals, block by block: while one waits for its next code, the other goes on.
+VIDSEG_AVX2 bool BaselineDecoder::decode_lanes(const Mcus& mcus) {
+    Lane &one = lanes_[0], &two = lanes_[1];
+    BitReader reader = one.reader, other = two.reader;
     BlockPair pair;
-    int row = static_cast<int>(first / layout_.columns()),
-        column = static_cast<int>(first % layout_.columns());
-    for (int64_t mcu = first; mcu <= stop; ++mcu) {
-        const bool inside =
-            column >= mcus.left && column < mcus.right && row >= mcus.top && row < mcus.bottom;
-        for (size_t block = 0; block < blocks_.size(); block += 2) {
+    for (; one.mcus > 0 && two.mcus > 0; step(one), step(two)) {
+        const bool inside[2] = {is_inside(one, mcus), is_inside(two, mcus)};
+        for (const Block& block : blocks_) {
+            clear(pair);
+            int ends[2];
+            decode_two_blocks(reader, other, block.dc->dc, block.ac->ac, block.ac->ac_pairs,
+                              one.predictors[block.component], two.predictors[block.component],
+                              pair.coefficients, ends);
+            if (!is_whole(ends[0]) || !is_whole(ends[1])) return false;
+            if (!inside[0] && !inside[1]) continue;
+            const BlockTarget targets[2] = {inside[0] ? target(block, one, mcus) : nowhere(block),
+                                            inside[1] ? target(block, two, mcus) : nowhere(block)};
+            transform(pair, targets, ends);
+        }
+        if (reader.consumed() > 8 * one.count || other.consumed() > 8 * two.count) return false;
+    }
+    one.reader = reader;
+    two.reader = other;
+    return decode_lane(one, mcus) && decode_lane(two, mcus);
+}
+
+// What is left of one interval, two of its blocks at a time.
+VIDSEG_AVX2 bool BaselineDecoder::decode_lane(Lane& lane, const Mcus& mcus) {
+    BitReader reader = lane.reader;
+    BlockPair pair;
+    for (; lane.mcus > 0; step(lane)) {
+        const bool inside = is_inside(lane, mcus);
+        for (size_t place = 0; place < blocks_.size(); place += 2) {
             clear(pair);
             int ends[2] = {kEmptyEnd, kEmptyEnd};
-            for (size_t k = 0; k < 2 && block + k < blocks_.size(); ++k) {
-                const Block& to = blocks_[block + k];
-                ends[k] = decode_block(reader, to.dc->dc, to.ac->ac, to.ac->ac_pairs, to.quantiser,
-                                       predictors[to.component], pair.coefficients + k * BlockPair::kSecond);
+            BlockTarget targets[2] = {nowhere(blocks_[place]), nowhere(blocks_[place])};
+            for (size_t k = 0; k < 2 && place + k < blocks_.size(); ++k) {
+                const Block& block = blocks_[place + k];
+                BlockDecoder decoder(reader, block.ac->ac, block.ac->ac_pairs,
+                                     pair.coefficients + k * BlockPair::kSecond);
+                if (!decoder.begin(block.dc->dc, lane.predictors[block.component])) return false;
+                ends[k] = decoder.finish();
                 if (!is_whole(ends[k])) return false;
+                if (inside) targets[k] = target(block, lane, mcus);
             }
-            if (inside) transform(pair, block, ends, column - mcus.left, row - mcus.top);
+            if (inside) transform(pair, targets, ends);
         }
-        if (reader.consumed() > 8 * count) return false;
-        if (++column == layout_.columns()) {
-            column = 0;
-            ++row;
-        }
+        if (reader.consumed() > 8 * lane.count) return false;
     }
-    return stop < last || 8 * count - reader.consumed() < 8;
+    lane.reader = reader;
+    return lane.ends_well();
 }
 
-// Two blocks, or one, to samples.
-void BaselineDecoder::transform(const BlockPair& pair, size_t block, const int (&ends)[2], int column,
-                                int row) {
-    uint8_t nowhere[64];
-    uint8_t* to[2] = {nowhere, nowhere};
-    size_t stride[2] = {8, 8};
-    for (size_t k = 0; k < 2 && block + k < blocks_.size(); ++k) {
-        const Block& place = blocks_[block + k];
-        Plane& plane = place.component == 0 ? planes_.y : place.component == 1 ? planes_.cb : planes_.cr;
-        to[k] = plane.row(row * place.mcu_side + place.y) + column * place.mcu_side + place.x;
-        stride[k] = static_cast<size_t>(plane.stride);
-    }
-    if (ends[0] == kEmptyEnd && ends[1] == kEmptyEnd) {
-        fill_block(pair.coefficients[0], to[0], stride[0]);
-        fill_block(pair.coefficients[BlockPair::kSecond], to[1], stride[1]);
-    } else {
-        inverse_dct(pair, to[0], stride[0], to[1], stride[1]);
-    }
+bool BaselineDecoder::is_inside(const Lane& lane, const Mcus& mcus) {
+    return lane.column >= mcus.left && lane.column < mcus.right && lane.row >= mcus.top &&
+           lane.row < mcus.bottom;
 }
+
+// Where a block of the lane's MCU goes.
+BlockTarget BaselineDecoder::target(const Block& block, const Lane& lane, const Mcus& mcus) {
+    Plane& plane = block.component == 0 ? planes_.y : block.component == 1 ? planes_.cb : planes_.cr;
+    uint8_t* to = plane.row((lane.row - mcus.top) * block.mcu_side + block.y) +
+                  (lane.column - mcus.left) * block.mcu_side + block.x;
+    return {to, static_cast<size_t>(plane.stride), block.quantiser};
+}
+
+BlockTarget BaselineDecoder::nowhere(const Block& block) { return {unused_.data(), 8, block.quantiser}; }
 
 }  // namespace vidseg

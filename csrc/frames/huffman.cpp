@@ -68,15 +68,18 @@ void PairTable::make(const HuffmanTable& table) {
         const Symbol& first = table.looked_up(bits);
         const Symbol& second = table.looked_up(bits << first.bits & (pairs_.size() - 1));
         Pair& pair = pairs_[bits];
-        if (first.bits == 0 || first.run >= HuffmanTable::kEndOfBlock) {
-            pair = {0, 0, 0, HuffmanTable::kEndOfBlock, 0};
+        if (first.bits == 0) {
+            pair = {0, 0, 0, HuffmanTable::kEndOfBlock, 0, false};
             continue;
         }
-        pair = {first.value, first.value, first.run, static_cast<uint8_t>(first.run + 1), first.bits};
-        if (second.bits == 0 || first.bits + second.bits > kLookup) continue;
+        const auto next = static_cast<uint8_t>(first.run + 1);
+        pair = {first.value, first.value, first.run,
+                next,        first.bits,  first.run >= HuffmanTable::kEndOfBlock};
+        if (pair.ends || second.bits == 0 || first.bits + second.bits > kLookup) continue;
         pair.second = second.value;
         pair.next = static_cast<uint8_t>(pair.next + second.run + 1);
         pair.bits = static_cast<uint8_t>(first.bits + second.bits);
+        pair.ends = second.run >= HuffmanTable::kEndOfBlock;
     }
 }
 

@@ -79,13 +79,14 @@ class HuffmanTable {
 // Two symbols at once, where both are short, because a look-up can begin only after the one before it.
 class PairTable {
   public:
-    // One symbol alone stands here twice. Where nothing was found, or the block ends with the first one,
-    // `next` is beyond any block.
+    // One symbol alone stands here twice. Where nothing was found, or the block ends, `next` is beyond any
+    // block.
     struct Pair {
         int16_t first, second;  // values
         uint8_t first_at;       // indices of coefficients from the first one not known yet on
         uint8_t next;           // where the coefficients behind both begin; the second is the one before
         uint8_t bits;           // of both
+        bool ends;              // the block, with the second or with both
     };
 
     void make(const HuffmanTable& table);

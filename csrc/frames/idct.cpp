@@ -95,13 +95,20 @@ VIDSEG_AVX2 inline void transpose(__m256i (&v)[8]) {
     }
 }
 
+VIDSEG_AVX2 inline __m128i load_row(const Quantiser& quantiser, int row) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(quantiser.data() + 8 * row));
+}
+
 }  // namespace
 
-VIDSEG_AVX2 void inverse_dct(const BlockPair& blocks, uint8_t* first, size_t first_stride, uint8_t* second,
-                             size_t second_stride) {
+VIDSEG_AVX2 void inverse_dct(const BlockPair& blocks, const BlockTarget& first, const BlockTarget& second) {
     __m256i v[8];
     for (int row = 0; row < 8; ++row) {
-        v[row] = _mm256_load_si256(reinterpret_cast<const __m256i*>(blocks.coefficients + 16 * row));
+        const __m256i coefficients =
+            _mm256_load_si256(reinterpret_cast<const __m256i*>(blocks.coefficients + 16 * row));
+        const __m256i steps = _mm256_inserti128_si256(_mm256_castsi128_si256(load_row(*first.quantiser, row)),
+                                                      load_row(*second.quantiser, row), 1);
+        v[row] = _mm256_mullo_epi16(coefficients, steps);
     }
     transform<kConstBits - kPassBits>(v);
     transpose(v);
@@ -111,18 +118,18 @@ VIDSEG_AVX2 void inverse_dct(const BlockPair& blocks, uint8_t* first, size_t fir
     for (int row = 0; row < 8; row += 2) {
         const __m256i two = _mm256_add_epi8(_mm256_packs_epi16(v[row], v[row + 1]), centre);
         const __m128i one = _mm256_castsi256_si128(two), other = _mm256_extracti128_si256(two, 1);
-        uint8_t* to = first + static_cast<size_t>(row) * first_stride;
+        uint8_t* to = first.to + static_cast<size_t>(row) * first.stride;
         _mm_storel_epi64(reinterpret_cast<__m128i*>(to), one);
-        _mm_storel_epi64(reinterpret_cast<__m128i*>(to + first_stride), _mm_unpackhi_epi64(one, one));
-        to = second + static_cast<size_t>(row) * second_stride;
+        _mm_storel_epi64(reinterpret_cast<__m128i*>(to + first.stride), _mm_unpackhi_epi64(one, one));
+        to = second.to + static_cast<size_t>(row) * second.stride;
         _mm_storel_epi64(reinterpret_cast<__m128i*>(to), other);
-        _mm_storel_epi64(reinterpret_cast<__m128i*>(to + second_stride), _mm_unpackhi_epi64(other, other));
+        _mm_storel_epi64(reinterpret_cast<__m128i*>(to + second.stride), _mm_unpackhi_epi64(other, other));
     }
 }
 
 #else
 
-void inverse_dct(const BlockPair&, uint8_t*, size_t, uint8_t*, size_t) {
+void inverse_dct(const BlockPair&, const BlockTarget&, const BlockTarget&) {
     fail("internal error: no vector code on this processor");
 }
 

@@ -1,6 +1,7 @@
 // The inverse cosine transform of libjpeg's "islow" method, bit for bit, of two blocks at a time.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -12,7 +13,7 @@
 
 namespace vidseg {
 
-// Two blocks of 8x8 dequantised coefficients, row by row: eight of the first, then eight of the second.
+// Two blocks of 8x8 coefficients, row by row: eight of the first, then eight of the second.
 struct BlockPair {
     alignas(32) int16_t coefficients[128 + 16];
     static constexpr int kSecond = 8;     // where the second block's begin
@@ -31,9 +32,18 @@ VIDSEG_AVX2 inline void clear(BlockPair& blocks) {
 inline void clear(BlockPair& blocks) { blocks = {}; }
 #endif
 
-// Writes 8 rows of 8 samples to each of `first` and `second`. Sums that leave 16 bits saturate or wrap as in
-// libjpeg-turbo's vector code.
-void inverse_dct(const BlockPair& blocks, uint8_t* first, size_t first_stride, uint8_t* second,
-                 size_t second_stride);
+// What a block's coefficients are multiplied by, row by row.
+using Quantiser = std::array<int16_t, 64>;
+
+// Where the 8 rows of 8 samples of a block go.
+struct BlockTarget {
+    uint8_t* to;
+    size_t stride;
+    const Quantiser* quantiser;
+};
+
+// Dequantises and transforms. Products and sums that leave 16 bits saturate or wrap as in libjpeg-turbo's
+// vector code.
+void inverse_dct(const BlockPair& blocks, const BlockTarget& first, const BlockTarget& second);
 
 }  // namespace vidseg
