@@ -24,19 +24,14 @@ constexpr int kRedCr = fixed(1.402), kBlueCb = fixed(1.772), kGreenCb = -fixed(0
 
 uint32_t clamp(int value) { return static_cast<uint32_t>(std::min(255, std::max(0, value))); }
 
-void colour_row_from(int start, const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width,
-                     uint32_t* out) {
-    for (int x = start; x < width; ++x) {
+void colour_row_portable(const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width,
+                         uint32_t* out) {
+    for (int x = 0; x < width; ++x) {
         const int blue = cb[x] - 128, red = cr[x] - 128;
         out[x] = clamp(luma[x] + ((kRedCr * red + kHalf) >> kShift)) |
                  clamp(luma[x] + ((kGreenCb * blue + kGreenCr * red + kHalf) >> kShift)) << 8 |
                  clamp(luma[x] + ((kBlueCb * blue + kHalf) >> kShift)) << 16;
     }
-}
-
-void colour_row_portable(const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width,
-                         uint32_t* out) {
-    colour_row_from(0, luma, cb, cr, width, out);
 }
 
 // 3 * near + far
@@ -46,15 +41,13 @@ void add_rows(const uint8_t* near, const uint8_t* far, int count, int16_t* out) 
 }
 
 // Two samples for each sum, which has a neighbour on both sides.
-void spread_from(int start, const int16_t* sums, int count, uint8_t* out) {
-    for (int x = start; x < count; ++x) {
+void spread_portable(const int16_t* sums, int count, uint8_t* out) {
+    for (int x = 0; x < count; ++x) {
         const int inner = 3 * sums[x];
         out[2 * x] = static_cast<uint8_t>((inner + sums[x - 1] + 8) >> 4);
         out[2 * x + 1] = static_cast<uint8_t>((inner + sums[x + 1] + 7) >> 4);
     }
 }
-
-void spread_portable(const int16_t* sums, int count, uint8_t* out) { spread_from(0, sums, count, out); }
 
 #if defined(__x86_64__)
 VIDSEG_AVX2 inline __m256i load_samples(const uint8_t* from) {
@@ -78,8 +71,9 @@ VIDSEG_AVX2 void colour_row_avx2(const uint8_t* luma, const uint8_t* cb, const u
     constexpr int kOne = 1 << kShift;
     const __m256i centre = _mm256_set1_epi16(128), half = _mm256_set1_epi32(kHalf);
     const __m256i green = _mm256_set1_epi32((kGreenCb & 0xFFFF) | (kGreenCr + kOne) << 16);
-    int x = 0;
-    for (; x + 16 <= width; x += 16) {
+    if (width < 16) return colour_row_portable(luma, cb, cr, width, out);
+    for (int begin = 0; begin < width; begin += 16) {
+        const int x = std::min(begin, width - 16);  // the last 16 may overlap those before
         const __m256i y = load_samples(luma + x);
         const __m256i blue = _mm256_sub_epi16(load_samples(cb + x), centre);
         const __m256i red = _mm256_sub_epi16(load_samples(cr + x), centre);
@@ -99,7 +93,6 @@ VIDSEG_AVX2 void colour_row_avx2(const uint8_t* luma, const uint8_t* cb, const u
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + x + 8),
                             _mm256_permute2x128_si256(even, odd, 0x31));
     }
-    colour_row_from(x, luma, cb, cr, width, out);
 }
 
 VIDSEG_AVX2 inline __m256i load_sums(const int16_t* from) {
@@ -108,8 +101,9 @@ VIDSEG_AVX2 inline __m256i load_sums(const int16_t* from) {
 
 VIDSEG_AVX2 void spread_avx2(const int16_t* sums, int count, uint8_t* out) {
     const __m256i eight = _mm256_set1_epi16(8), seven = _mm256_set1_epi16(7);
-    int x = 0;
-    for (; x + 16 <= count; x += 16) {
+    if (count < 16) return spread_portable(sums, count, out);
+    for (int begin = 0; begin < count; begin += 16) {
+        const int x = std::min(begin, count - 16);
         const __m256i sum = load_sums(sums + x), inner = _mm256_add_epi16(sum, _mm256_add_epi16(sum, sum));
         const __m256i left = _mm256_add_epi16(_mm256_add_epi16(inner, load_sums(sums + x - 1)), eight);
         const __m256i right = _mm256_add_epi16(_mm256_add_epi16(inner, load_sums(sums + x + 1)), seven);
@@ -117,7 +111,6 @@ VIDSEG_AVX2 void spread_avx2(const int16_t* sums, int count, uint8_t* out) {
             _mm256_or_si256(_mm256_srli_epi16(left, 4), _mm256_slli_epi16(_mm256_srli_epi16(right, 4), 8));
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 2 * x), both);
     }
-    spread_from(x, sums, count, out);
 }
 #endif
 
