@@ -60,8 +60,14 @@ def test_crops_without_resampling_equal_the_whole_decode_bit_for_bit(data, whole
 BOXES = [(0, 0, WIDTH, HEIGHT), (3.3, 4.9, 101.2, 80.7), (60, 30, 40, 41), (0.25, 0, 9, 90), (100, 70, 31, 20)]
 
 
+def assert_close(got: np.ndarray, expected: np.ndarray) -> None:
+    """Luma and chroma are resampled before they become pixels: two roundings more, and no clamping in between."""
+    difference = np.abs(got.astype(int) - expected)
+    assert difference.mean() < 0.55 and (difference <= 2).mean() > 0.99 and difference.max() <= 20
+
+
 @pytest.mark.parametrize("size", [(56, 56), (64, 48), (90, 131), (200, 220), (1, 1), (7, 300)])
-@pytest.mark.parametrize("kind", ["no_restart", "automatic"])
+@pytest.mark.parametrize("kind", ["no_restart", "automatic", "progressive"])
 def test_resampling_equals_pillow_within_rounding(data, wholes, kind, size):
     number = KINDS.index(kind)
     plan = hand_plan([crop(*box, size=size) for box in BOXES], size=size, videos=[number] * len(BOXES))
@@ -71,8 +77,11 @@ def test_resampling_equals_pillow_within_rounding(data, wholes, kind, size):
             continue  # decoded smaller: the next test
         box = (left, top, left + width, top + height)
         expected = np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR, box=box)).astype(int)
-        difference = np.abs(got.numpy() - expected)
-        assert difference.max() <= 1 and difference.mean() < 0.3
+        if kind == "progressive":  # libjpeg's pixels
+            difference = np.abs(got.numpy() - expected)
+            assert difference.max() <= 1 and difference.mean() < 0.3
+        else:
+            assert_close(got.numpy(), expected)
 
 
 def resampled(copy: np.ndarray, divisor: int, size: tuple[int, int]) -> np.ndarray:
@@ -89,7 +98,7 @@ def test_the_smallest_copy_that_is_not_enlarged_is_read(data, size, level):
     copy = FrameDatabase(data[number].path).decode([2], level=level)[0]
     expected = resampled(copy.numpy(), 2**level, size)
     plan = hand_plan([crop(0, 0, WIDTH, HEIGHT, size=size)], size=size, videos=[number], frames=[2])
-    assert np.abs(fill(data, plan)[0, 0].numpy() - expected).max() <= 1
+    assert_close(fill(data, plan)[0, 0].numpy(), expected)
 
 
 @pytest.mark.parametrize("kind", ["automatic", "no_restart", "progressive", "sharp_chroma"])
@@ -216,14 +225,29 @@ def test_the_number_of_threads_changes_nothing(data, threads):
 
 
 def test_portable_and_vector_code_agree(data):
+    """Bit for bit where both are given the same: libjpeg's pixels, and planes. The own decoder has no portable form."""
     code = (
         "import sys, torch; sys.path.insert(0, 'tests')\n"
         "from test_loader_fill import *\n"
+        "from vidseg.frames.native import operators\n"
         "from vidseg.labels import open_dataset\n"
         f"data = open_dataset({str(data.root)!r})\n"
         "size = (61, 43)\n"
         "m = [crop(1.3, 2.2, w, w * 0.8, size=size, mirror=w % 2 == 0) for w in (12, 43, 60, 100)]\n"
-        "print(fill(data, hand_plan(m, size=size, videos=[0, 1, 2, 3])).numpy().tobytes().hex())\n"
+        "m += [crop(-4.5, 1.5, 120, 70, size=size)]\n"
+        "video = next(number for number, video in enumerate(data) if 'progressive' in video.name)\n"
+        "plan = hand_plan(m, size=size, videos=[video] * len(m))\n"
+        "print(fill(data, plan).numpy().tobytes().hex())\n"
+        "random = torch.Generator().manual_seed(0)\n"
+        "def plane(*shape): return torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)\n"
+        "for width in (90, 131, 600):\n"
+        "    for share, chroma in ((1, 444), (2, 420)):\n"
+        "        across = (width + share - 1) // share\n"
+        "        y, cb, cr = plane(90, width), plane(90, across), plane(90, across)\n"
+        "        for matrix in [*m, crop(0.5, 3, width - 1, 80, size=size)]:\n"
+        "            to = (0.299, 0.114, True, torch.as_tensor(matrix), *size)\n"
+        "            pixels = operators.sample_planes(y, cb, cr, width, across, across, width, 90, chroma, *to)\n"
+        "            print(pixels.numpy().tobytes().hex())\n"
     )
     results = [
         subprocess.run(
@@ -235,7 +259,7 @@ def test_portable_and_vector_code_agree(data):
         ).stdout
         for simd in ("baseline", "")
     ]
-    assert len(results[0]) > 60_000 and results[0] == results[1]
+    assert len(results[0]) > 600_000 and results[0] == results[1]
 
 
 @pytest.mark.parametrize("kind", ["encoded", "decoded"])

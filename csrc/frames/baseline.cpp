@@ -5,7 +5,6 @@
 
 #include "idct.h"
 #include "jpeg_session.h"
-#include "upsample.h"
 #include "vectorised.h"
 
 namespace vidseg {
@@ -187,12 +186,14 @@ bool BaselineDecoder::decode(const uint8_t* data, size_t size, const Window& wan
         (std::min(layout_.height, inside.bottom + kChromaMargin) - 1) / layout_.mcu_height + 1};
     make_planes(mcus);
     if (!decode_intervals(data, size, mcus)) return false;
-    const int left = mcus.left * layout_.mcu_width, top = mcus.top * layout_.mcu_height;
-    planes_to_region(planes_,
-                     {inside.left - left, inside.top - top, inside.right - left, inside.bottom - top}, out);
+    std::swap(out.planes, planes_);
+    out.planar = true;
+    out.denominator = 1;
     out.full_width = layout_.width;
     out.full_height = layout_.height;
     out.window = inside;
+    out.left = mcus.left * layout_.mcu_width;
+    out.top = mcus.top * layout_.mcu_height;
     return true;
 }
 

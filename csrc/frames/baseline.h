@@ -22,8 +22,9 @@ namespace vidseg {
 
 class BaselineDecoder {
   public:
-    // The pixels of `wanted` that lie in the picture. False where the file is of another kind, or damaged in
-    // what was read of it, or the processor lacks AVX2: libjpeg shall decode it, or say what is wrong.
+    // Planes with the pixels of `wanted` that lie in the picture. False where the file is of another kind, or
+    // damaged in what was read of it, or the processor lacks AVX2: libjpeg shall decode it, or say what is
+    // wrong.
     bool decode(const uint8_t* data, size_t size, const Window& wanted, Region& out);
 
   private:

@@ -126,7 +126,7 @@ class Worker {
         }
         with_jpeg(reader, source, frame, [&](const uint8_t* data, size_t size) {
             if (cache == nullptr || !keep(*cache, key, data, size)) {
-                decoder_.decode_region(data, size, source.window, source.denominator, region_);
+                decoder_.decode_region(data, size, source.window, source.denominator, region_, true);
             }
         });
         sampler.sample(region_, source.divisor(), pixels_.data());
@@ -137,10 +137,10 @@ class Worker {
     bool keep(FrameCache<Region>& cache, const FrameKey& key, const uint8_t* data, size_t size) {
         int width = 0, height = 0;
         decoder_.read_size(data, size, &width, &height);
-        const int64_t bytes = int64_t{4} * width * height / (key.denominator * key.denominator);
-        if (!cache.has_room(bytes)) return false;
-        decoder_.decode_region(data, size, {0, 0, width, height}, key.denominator, region_);
-        cache.insert(key, std::make_shared<const Region>(region_), bytes);
+        const int64_t most = int64_t{4} * width * height / (key.denominator * key.denominator);
+        if (!cache.has_room(most)) return false;
+        decoder_.decode_region(data, size, {0, 0, width, height}, key.denominator, region_, true);
+        cache.insert(key, std::make_shared<const Region>(region_), static_cast<int64_t>(region_.bytes()));
         return true;
     }
 

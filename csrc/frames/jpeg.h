@@ -28,16 +28,23 @@ struct Image {
     std::vector<uint8_t> rgb;  // (height, width, 3)
 };
 
-// A part of a picture, decoded at 1/denominator of its size, 4 bytes a pixel: R, G, B and one that means
-// nothing.
+// A part of a picture, decoded at 1/denominator of its size: pixels, or planes that they can be made of.
 struct Region {
     int denominator = 1;
     int full_width = 0;  // of the whole picture at this size
     int full_height = 0;
-    Window window;  // the part that `pixels` holds, at this size
-    std::vector<uint32_t> pixels;
+    Window window;                 // the part that is here, at this size
+    std::vector<uint32_t> pixels;  // of the window: R, G, B and a byte that means nothing
+    bool planar = false;           // there are no pixels, but planes, which begin at `left`, `top`
+    Planes planes;
+    int left = 0;
+    int top = 0;
 
     const uint32_t* row(int y) const { return pixels.data() + static_cast<size_t>(y) * window.width(); }
+    size_t bytes() const {
+        return planar ? planes.y.pixels.size() + planes.cb.pixels.size() + planes.cr.pixels.size()
+                      : pixels.size() * sizeof pixels[0];
+    }
 };
 
 // A restart interval that divides an MCU row evenly, so that every interval is a rectangle of MCUs: the
@@ -74,8 +81,9 @@ class JpegDecoder {
 
     // Decodes at least the pixels of `wanted` (of the picture at full size; may reach beyond it), reading no
     // more of the file than it must. Every pixel equals that of a decode of the whole picture at
-    // 1/denominator (1, 2, 4, 8).
-    void decode_region(const uint8_t* data, size_t size, const Window& wanted, int denominator, Region& out);
+    // 1/denominator (1, 2, 4, 8). With `planes_do` the region may be planar.
+    void decode_region(const uint8_t* data, size_t size, const Window& wanted, int denominator, Region& out,
+                       bool planes_do = false);
 
     // Reads the header alone.
     void read_size(const uint8_t* data, size_t size, int* width, int* height);

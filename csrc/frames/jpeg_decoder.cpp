@@ -4,6 +4,7 @@
 #include "baseline.h"
 #include "jpeg.h"
 #include "jpeg_session.h"
+#include "upsample.h"
 
 namespace vidseg {
 namespace {
@@ -70,6 +71,7 @@ int divide_up(int value, int divisor) { return (value + divisor - 1) / divisor; 
 
 struct JpegDecoder::State {
     BaselineDecoder baseline;
+    Region pixels;
     std::vector<uint8_t> cut;
 
     jpeg_decompress_struct info;
@@ -116,11 +118,18 @@ void JpegDecoder::decode(const uint8_t* data, size_t size, Image& out) {
 }
 
 void JpegDecoder::decode_region(const uint8_t* data, size_t size, const Window& wanted, int denominator,
-                                Region& out) {
+                                Region& out, bool planes_do) {
     check(denominator == 1 || denominator == 2 || denominator == 4 || denominator == 8, "denominator is ",
           denominator, ", must be 1, 2, 4 or 8");
-    if (denominator == 1 && state_->baseline.decode(data, size, wanted, out)) return;
+    if (denominator == 1 && state_->baseline.decode(data, size, wanted, out)) {
+        if (!planes_do) {
+            planes_to_pixels(out, wanted, state_->pixels);
+            std::swap(out, state_->pixels);
+        }
+        return;
+    }
     open(data, size);
+    out.planar = false;
     const int width = static_cast<int>(state_->info.image_width);
     const int height = static_cast<int>(state_->info.image_height);
     out.denominator = denominator;

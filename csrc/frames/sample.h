@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "filter.h"
 #include "jpeg.h"
 
 namespace vidseg {
@@ -33,30 +34,21 @@ class Sampler {
     void sample(const Region& region, int divisor, uint32_t* out);
 
   private:
-    // For each output position: the first input position, how many are used, and their 14-bit weights.
-    struct Filter {
-        double step = 0.0, start = 0.0;  // of which it was made
-        int inputs = 0;
-        int lowest = 0, highest = 0;  // the inputs that are used, the last one excluded
-        bool copies = false;          // output i is input lowest + i
-        int taps = 0;
-        std::vector<int> first, count;  // `first` counts from `lowest`
-        std::vector<int16_t> weights;   // (outputs, taps)
-        int pairs = 0;
-        std::vector<int16_t> packed;  // the same two by two, see Passes
-        // `step` and `start` are of the stored frame, `inputs` of a copy with 1/divisor of its side.
-        void make(double step, double start, int divisor, int inputs, int outputs);
-    };
-
-    void sample_separable(const Region& region, int divisor, uint32_t* out);
+    void check_covers(const Region& region) const;
+    void sample_pixels(const Region& region, uint32_t* out);
+    void sample_planes(const Region& region, int divisor, uint32_t* out);
+    void sample_row(const Plane& plane, const std::array<int, 2>& corner, Filter& across, Filter& down, int y,
+                    uint8_t* out);
     void sample_any(const Region& region, int divisor, uint32_t* out) const;
 
     std::array<double, 9> matrix_;
     int width_, height_;
     bool separable_;
     double least_shrink_, most_shrink_;
-    Filter across_, down_;
+    Filter across_, down_, chroma_across_, chroma_down_;
+    Region pixels_;  // of a planar region, where pixels are needed
     std::vector<int16_t> row_;
+    std::vector<uint8_t> samples_;
     std::vector<const uint8_t*> rows_;
 };
 

@@ -170,19 +170,30 @@ class ChromaRows {
 
 }  // namespace
 
-void planes_to_region(const Planes& planes, const Window& wanted, Region& out) {
-    const Window window = wanted.within(planes.width, planes.height);
-    out.denominator = 1;
-    out.full_width = planes.width;
-    out.full_height = planes.height;
-    out.window = window;
-    const size_t width = static_cast<size_t>(window.width());
-    out.pixels.resize(width * static_cast<size_t>(window.height()));
-    ChromaRows cb(planes.cb, planes.chroma, window.left, window.right);
-    ChromaRows cr(planes.cr, planes.chroma, window.left, window.right);
+void colour_row(const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width, uint32_t* out) {
+    rows().colour(luma, cb, cr, width, out);
+}
+
+void planes_to_pixels(const Region& planar, const Window& wanted, Region& out) {
+    const Planes& planes = planar.planes;
+    const Window& there = planar.window;
+    const Window part = Window{wanted.left - there.left, wanted.top - there.top, wanted.right - there.left,
+                               wanted.bottom - there.top}
+                            .within(there.width(), there.height());
+    out.denominator = planar.denominator;
+    out.full_width = planar.full_width;
+    out.full_height = planar.full_height;
+    out.planar = false;
+    out.window = {there.left + part.left, there.top + part.top, there.left + part.right,
+                  there.top + part.bottom};
+    const int left = out.window.left - planar.left, top = out.window.top - planar.top;
+    const size_t width = static_cast<size_t>(part.width());
+    out.pixels.resize(width * static_cast<size_t>(part.height()));
+    ChromaRows cb(planes.cb, planes.chroma, left, left + part.width());
+    ChromaRows cr(planes.cr, planes.chroma, left, left + part.width());
     uint32_t* to = out.pixels.data();
-    for (int y = window.top; y < window.bottom; ++y, to += width) {
-        rows().colour(planes.y.row(y) + window.left, cb.row(y), cr.row(y), window.width(), to);
+    for (int y = top; y < top + part.height(); ++y, to += width) {
+        colour_row(planes.y.row(y) + left, cb.row(y), cr.row(y), part.width(), to);
     }
 }
 

@@ -6,8 +6,11 @@
 
 namespace vidseg {
 
-// The pixels of `wanted` (of the whole picture, where it reaches beyond it, at least one of them) from a
-// picture in JPEG's colours. Halved chroma is interpolated and turned into RGB with libjpeg's arithmetic.
-void planes_to_region(const Planes& planes, const Window& wanted, Region& out);
+// Pixels of a planar region: those of `wanted` that are there, at least one. Halved chroma is interpolated
+// and turned into RGB with libjpeg's arithmetic.
+void planes_to_pixels(const Region& planar, const Window& wanted, Region& out);
+
+// One row of pixels from samples of full size.
+void colour_row(const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width, uint32_t* out);
 
 }  // namespace vidseg

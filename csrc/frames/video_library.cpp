@@ -36,15 +36,16 @@ Tensor sample_planes(Tensor y, Tensor cb, Tensor cr, int64_t y_stride, int64_t c
     check(matrix.is_cpu() && matrix.scalar_type() == ScalarType::Double && matrix.is_contiguous() &&
               matrix.numel() == 9,
           "matrix must be a contiguous float64 tensor of the shape (3, 3) on the CPU");
-    thread_local Planes planes;
     thread_local Region region;
-    planes.resize(static_cast<int>(width), static_cast<int>(height), static_cast<Chroma>(chroma));
+    region.planar = true;
+    region.full_width = region.window.right = static_cast<int>(width);
+    region.full_height = region.window.bottom = static_cast<int>(height);
+    region.planes.resize(region.full_width, region.full_height, static_cast<Chroma>(chroma));
     import_planes(view_of(y, y_stride, "y"), view_of(cb, cb_stride, "cb"), view_of(cr, cr_stride, "cr"),
-                  {kr, kb, full_range}, planes);
+                  {kr, kb, full_range}, region.planes);
     std::array<double, 9> values;
     std::copy_n(matrix.const_data_ptr<double>(), 9, values.begin());
     Sampler sampler(values, static_cast<int>(out_width), static_cast<int>(out_height));
-    planes_to_region(planes, sampler.window(1), region);
     std::vector<uint32_t> pixels(static_cast<size_t>(out_height) * static_cast<size_t>(out_width));
     sampler.sample(region, 1, pixels.data());
     Tensor out = torch::stable::empty({out_height, out_width, 3}, ScalarType::Byte);

@@ -44,14 +44,15 @@ std::array<double, 9> read_matrix(Reader& input) {
 
 void fuzz_jpeg(Reader input) {
     const std::array<double, 9> matrix = read_matrix(input);
-    const int denominator = 1 << (input.next() & 3);
+    const int kind = input.next(), denominator = 1 << (kind & 3);
+    const bool planes_do = (kind & 4) == 0;
     vidseg::Sampler sampler(matrix, 24, 16);
     vidseg::JpegDecoder decoder;
     int width = 0, height = 0;
     decoder.read_size(input.data, input.size, &width, &height);
     if (int64_t{width} * height > 1 << 22) return;  // legal, but a fuzzer should not wait for it
     vidseg::Region region;
-    decoder.decode_region(input.data, input.size, sampler.window(1), denominator, region);
+    decoder.decode_region(input.data, input.size, sampler.window(1), denominator, region, planes_do);
     std::vector<uint32_t> pixels(24 * 16);
     sampler.sample(region, denominator, pixels.data());
     vidseg::OutputFormat format;
@@ -68,16 +69,17 @@ void fuzz_planes(Reader input) {
     const int strides[3] = {input.next(), input.next(), input.next()};
     const vidseg::ColourEncoding encoding{kind & 2 ? 0.2126 : 0.299, kind & 2 ? 0.0722 : 0.114,
                                           (kind & 4) != 0};
-    vidseg::Planes planes;
-    planes.resize(width, height, kind & 1 ? vidseg::Chroma::k444 : vidseg::Chroma::k420);
+    vidseg::Region region;
+    region.planar = true;
+    region.full_width = region.window.right = width;
+    region.full_height = region.window.bottom = height;
+    region.planes.resize(width, height, kind & 1 ? vidseg::Chroma::k444 : vidseg::Chroma::k420);
     const auto view = [&](int plane) {
         const size_t begin = input.size * plane / 3, end = input.size * (plane + 1) / 3;
         return vidseg::PlaneView{input.data + begin, static_cast<int64_t>(end - begin), strides[plane]};
     };
-    vidseg::import_planes(view(0), view(1), view(2), encoding, planes);
+    vidseg::import_planes(view(0), view(1), view(2), encoding, region.planes);
     vidseg::Sampler sampler(matrix, 24, 16);
-    vidseg::Region region;
-    vidseg::planes_to_region(planes, sampler.window(1), region);
     std::vector<uint32_t> pixels(24 * 16);
     sampler.sample(region, 1, pixels.data());
 }

@@ -1,0 +1,157 @@
+#include "filter.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+
+namespace vidseg {
+namespace {
+
+constexpr double kWhole = 1e-9;
+constexpr int kWindow = 8;     // inputs
+constexpr int kTogether = 16;  // outputs
+
+}  // namespace
+
+void Filter::make(double step, double start, int divisor, int inputs, int outputs, bool halved) {
+    if (step == step_ && start == start_ && inputs == inputs_) return;
+    step_ = step;
+    start_ = start;
+    inputs_ = inputs;
+    has_pixels_ = has_samples_ = false;
+    // A copy that is enlarged is interpolated between its own pixels.
+    const double reach = std::max(static_cast<double>(divisor), std::abs(step));
+    taps = static_cast<int>(std::ceil(2 * reach / divisor)) + 2;
+    first.assign(static_cast<size_t>(outputs), 0);
+    count.assign(static_cast<size_t>(outputs), 0);
+    weights.assign(static_cast<size_t>(outputs) * taps, 0);
+    std::vector<double> exact(static_cast<size_t>(taps)), folded(static_cast<size_t>(taps));
+    const int samples = (inputs + 1) / 2;  // of a halved plane
+    most_ = 0;
+    for (int i = 0; i < outputs; ++i) {
+        const double centre = start + (i + 0.5) * step;
+        if (centre < 0.0 || centre > static_cast<double>(inputs) * divisor) continue;  // weights of 0: black
+        // Of the stored frame; an input is the mean of `divisor` of its pixels, and weighs as much as they
+        // would.
+        const int from = static_cast<int>(std::floor(centre - reach - 0.5 + kWhole)) + 1;
+        const int to = static_cast<int>(std::ceil(centre + reach - 0.5 - kWhole));
+        int low = std::max(from, 0) / divisor;
+        int high = std::min(inputs, (std::max(to, 1) - 1) / divisor + 1);
+        if (low >= high) low = std::clamp(static_cast<int>(centre) / divisor, 0, inputs - 1), high = low + 1;
+        double total = 0.0;
+        for (int k = low; k < high; ++k) {
+            exact[k - low] = 0.0;
+            for (int pixel = k * divisor; pixel < (k + 1) * divisor; ++pixel) {
+                exact[k - low] += std::max(0.0, 1.0 - std::abs(pixel + 0.5 - centre) / reach);
+            }
+            total += exact[k - low];
+        }
+        for (int k = low; k < high; ++k) exact[k - low] /= total;
+        if (!halved) {
+            weigh(exact.data(), low, high, i);
+            continue;
+        }
+        const int sample = std::max(0, (low + 1) / 2 - 1), beyond = std::min(samples, high / 2 + 1);
+        std::fill(folded.begin(), folded.end(), 0.0);
+        for (int k = low; k < high; ++k) {
+            const int near = k / 2, far = std::clamp(k % 2 == 0 ? near - 1 : near + 1, 0, samples - 1);
+            folded[near - sample] += 0.75 * exact[k - low];
+            folded[far - sample] += 0.25 * exact[k - low];
+        }
+        weigh(folded.data(), sample, beyond, i);
+    }
+    lowest = inputs;
+    highest = 0;
+    begin = outputs;
+    end = 0;
+    picks = true;
+    for (int i = 0; i < outputs; ++i) {
+        if (count[i] == 0) continue;
+        begin = std::min(begin, i);
+        end = i + 1;
+        lowest = std::min(lowest, first[i]);
+        highest = std::max(highest, first[i] + count[i]);
+        picks = picks && count[i] == 1;
+    }
+    lowest = std::min(lowest, highest);
+    begin = std::min(begin, end);
+    copies = highest - lowest == outputs;
+    for (int i = 0; i < outputs; ++i) {
+        first[i] = count[i] == 0 ? 0 : first[i] - lowest;
+        copies = copies && count[i] == 1 && first[i] == i;
+    }
+}
+
+// Rounds the weights of inputs `low` to `high` - 1; their sum stays whole, so that flat areas keep their
+// brightness.
+void Filter::weigh(const double* exact, int low, int high, int output) {
+    int16_t* to = &weights[static_cast<size_t>(output) * taps];
+    int sum = 0, largest = 0;
+    for (int k = 0; k < high - low; ++k) {
+        to[k] = static_cast<int16_t>(std::lround(exact[k] * (1 << kWeightBits)));
+        sum += to[k];
+        if (to[k] > to[largest]) largest = k;
+    }
+    to[largest] = static_cast<int16_t>(to[largest] + (1 << kWeightBits) - sum);
+    first[output] = low;
+    count[output] = high - low;
+    most_ = std::max(most_, high - low);
+}
+
+const Filter::OfPixels& Filter::of_pixels() {
+    if (has_pixels_) return of_pixels_;
+    const int outputs = static_cast<int>(first.size());
+    const int pairs = of_pixels_.pairs = std::max(1, (most_ + 1) / 2);
+    of_pixels_.weights.assign(static_cast<size_t>(outputs + 3) / 2 * pairs * 16, 0);
+    for (int i = 0; i < outputs; ++i) {
+        for (int k = 0; k < count[i]; ++k) {
+            const size_t pair = static_cast<size_t>(i / 2) * pairs * 2 + k / 2 * 2 + i % 2;
+            int16_t* to = &of_pixels_.weights[pair * 8 + k % 2];
+            for (int copy = 0; copy < 4; ++copy) to[2 * copy] = weights[static_cast<size_t>(i) * taps + k];
+        }
+    }
+    has_pixels_ = true;
+    return of_pixels_;
+}
+
+const Filter::OfSamples& Filter::of_samples() {
+    if (has_samples_) return of_samples_;
+    has_samples_ = true;
+    OfSamples& made = of_samples_;
+    const int outputs = static_cast<int>((first.size() + kTogether - 1) / kTogether * kTogether);
+    made.pairs = std::max(1, (most_ + 1) / 2);
+    // Outputs that see nothing have weights of 0, and read where their neighbours do.
+    const auto first_of = [this](int output) { return first[std::clamp(output, begin, end - 1)]; };
+    const auto spread = [&](int together) {  // the most inputs between the first ones of neighbouring outputs
+        int most = 0;
+        for (int i = 0; i < outputs; i += together) {
+            most = std::max(most, std::abs(first_of(i + together - 1) - first_of(i)));
+        }
+        return most;
+    };
+    made.wide = spread(4) > kWindow - 2;
+    made.far = spread(2) > kWindow - 2;
+    if (made.far) return made;
+    const int of_window = made.wide ? 2 : 4;
+    made.windows.assign(static_cast<size_t>(outputs) / 2, 0);
+    made.controls.assign(static_cast<size_t>(outputs) / 8 * (made.wide ? 64 : 32), 0x80);  // 0x80: a zero
+    made.weights.assign(static_cast<size_t>(outputs) / 8 * made.pairs * 16, 0);
+    for (int i = 0; i < outputs; ++i) {
+        const int start = i / of_window * of_window;
+        const int window = std::min(first_of(start), first_of(start + of_window - 1));
+        made.windows[i / 2] = window;
+        const size_t group = static_cast<size_t>(i / 8), place = static_cast<size_t>(i % 8);
+        uint8_t* control = &made.controls[group * (made.wide ? 64 : 32)] + (made.wide ? i / 2 % 2 * 32 : 0);
+        for (int byte = 0; byte < 4; ++byte) {
+            control[4 * place + byte] = static_cast<uint8_t>(2 * (first_of(i) - window) + byte);
+        }
+        if (i >= static_cast<int>(count.size())) continue;
+        for (int k = 0; k < count[i]; ++k) {
+            made.weights[(group * made.pairs + k / 2) * 16 + 2 * place + k % 2] =
+                weights[static_cast<size_t>(i) * taps + k];
+        }
+    }
+    return made;
+}
+
+}  // namespace vidseg
