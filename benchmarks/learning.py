@@ -54,14 +54,14 @@ ROWS: dict[str, dict[str, Any]] = {
     "srtg_r3d_18": {},
     "r3d_18 (no recursion)": {"network": "r3d_18", "placement": None},
     "mtnet_xs": {"network": "mtnet_xs", "placement": None},
-    "srtg_r3d_18, fewer epochs": {"end_epoch": 18 / 30},
+    "srtg_r3d_18, fewer epochs": {"end_epoch": 14 / 24},
     # Short cycles alone: clips of 80, 56 and 40 pixels; long cycles would go down to 28, on which this network has one
     # feature a clip. 12 epochs with cycles and 9 without cost about 60 % of 30 without.
     "srtg_r3d_18, multigrid": {
         "batch_size": 8,
         "short_cycles": True,
-        "end_epoch": 21 / 30,
-        "cycle_epochs": 12 / 30,
+        "end_epoch": 20 / 24,
+        "cycle_epochs": 16 / 24,
         "precise_bn": 12,
     },
     "srtg_r3d_18, O1": {"opt_level": "O1"},
@@ -82,9 +82,9 @@ class Options:
     """Seeds of weights, order and clips; scores and costs are means over them."""
     folder: Path = Path("learning")
     """Data and runs; kept, so that a stopped benchmark goes on with the runs that are missing."""
-    epochs: int = 30
+    epochs: int = 24
     """Passes over the training videos."""
-    videos: int = 480
+    videos: int = 960
     """Synthetic videos, a quarter of them held out."""
     workers: int | None = None
     """Runs at a time; default: one for each core."""

@@ -58,7 +58,7 @@ class Options:
     """A few videos, two epochs."""
     videos: int = 256
     """Untrimmed videos, a quarter of them held out."""
-    epochs: int = 4
+    epochs: int = 12
     """Passes over the training videos."""
     width: float = 0.25
     """Of the backbone."""

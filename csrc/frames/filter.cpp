@@ -13,21 +13,12 @@ constexpr int kTogether = 16;  // outputs
 
 }  // namespace
 
-void Filter::make(double step, double start, int divisor, int inputs, int outputs, bool halved) {
+void Filter::make(double step, double start, int divisor, int inputs, int outputs) {
     if (step == step_ && start == start_ && inputs == inputs_) return;
-    step_ = step;
-    start_ = start;
-    inputs_ = inputs;
-    has_pixels_ = has_samples_ = false;
     // A copy that is enlarged is interpolated between its own pixels.
-    const double reach = std::max(static_cast<double>(divisor), std::abs(step));
-    taps = static_cast<int>(std::ceil(2 * reach / divisor)) + 2;
-    first.assign(static_cast<size_t>(outputs), 0);
-    count.assign(static_cast<size_t>(outputs), 0);
-    weights.assign(static_cast<size_t>(outputs) * taps, 0);
-    std::vector<double> exact(static_cast<size_t>(taps)), folded(static_cast<size_t>(taps));
-    const int samples = (inputs + 1) / 2;  // of a halved plane
-    most_ = 0;
+    const double reach = std::max(static_cast<double>(divisor), std::abs(step)), slope = 1.0 / reach;
+    reset(step, start, inputs, outputs, static_cast<int>(std::ceil(2 * reach / divisor)) + 2);
+    exact_.assign(weights.size(), 0.0);
     for (int i = 0; i < outputs; ++i) {
         const double centre = start + (i + 0.5) * step;
         if (centre < 0.0 || centre > static_cast<double>(inputs) * divisor) continue;  // weights of 0: black
@@ -38,28 +29,73 @@ void Filter::make(double step, double start, int divisor, int inputs, int output
         int low = std::max(from, 0) / divisor;
         int high = std::min(inputs, (std::max(to, 1) - 1) / divisor + 1);
         if (low >= high) low = std::clamp(static_cast<int>(centre) / divisor, 0, inputs - 1), high = low + 1;
+        double* exact = &exact_[static_cast<size_t>(i) * taps];
         double total = 0.0;
         for (int k = low; k < high; ++k) {
-            exact[k - low] = 0.0;
+            double sum = 0.0;
             for (int pixel = k * divisor; pixel < (k + 1) * divisor; ++pixel) {
-                exact[k - low] += std::max(0.0, 1.0 - std::abs(pixel + 0.5 - centre) / reach);
+                sum += std::max(0.0, 1.0 - std::abs(pixel + 0.5 - centre) * slope);
             }
-            total += exact[k - low];
+            exact[k - low] = sum;
+            total += sum;
         }
-        for (int k = low; k < high; ++k) exact[k - low] /= total;
-        if (!halved) {
-            weigh(exact.data(), low, high, i);
-            continue;
-        }
-        const int sample = std::max(0, (low + 1) / 2 - 1), beyond = std::min(samples, high / 2 + 1);
+        for (int k = 0; k < high - low; ++k) exact[k] /= total;
+        weigh(exact, low, high, i);
+    }
+    finish(inputs);
+}
+
+void Filter::halve(const Filter& whole) {
+    if (whole.step_ == step_ && whole.start_ == start_ && whole.inputs_ == inputs_) return;
+    const int outputs = static_cast<int>(whole.first.size()), samples = (whole.inputs_ + 1) / 2;
+    reset(whole.step_, whole.start_, whole.inputs_, outputs, whole.taps / 2 + 2);
+    std::vector<double> folded(static_cast<size_t>(taps));
+    for (int i = 0; i < outputs; ++i) {
+        if (whole.count[i] == 0) continue;
+        const double* exact = &whole.exact_[static_cast<size_t>(i) * whole.taps];
+        const int low = whole.lowest + whole.first[i], high = low + whole.count[i];
+        const int begin_at = std::max(0, (low + 1) / 2 - 1), end_at = std::min(samples, high / 2 + 1);
         std::fill(folded.begin(), folded.end(), 0.0);
         for (int k = low; k < high; ++k) {
             const int near = k / 2, far = std::clamp(k % 2 == 0 ? near - 1 : near + 1, 0, samples - 1);
-            folded[near - sample] += 0.75 * exact[k - low];
-            folded[far - sample] += 0.25 * exact[k - low];
+            folded[near - begin_at] += 0.75 * exact[k - low];
+            folded[far - begin_at] += 0.25 * exact[k - low];
         }
-        weigh(folded.data(), sample, beyond, i);
+        weigh(folded.data(), begin_at, end_at, i);
     }
+    finish(samples);
+}
+
+void Filter::reset(double step, double start, int inputs, int outputs, int most_taps) {
+    step_ = step;
+    start_ = start;
+    inputs_ = inputs;
+    taps = most_taps;
+    most_ = 0;
+    has_pixels_ = has_samples_ = false;
+    first.assign(static_cast<size_t>(outputs), 0);
+    count.assign(static_cast<size_t>(outputs), 0);
+    weights.assign(static_cast<size_t>(outputs) * taps, 0);
+}
+
+// Rounds the weights of inputs `low` to `high` - 1; their sum stays whole, so that flat areas keep their
+// brightness.
+void Filter::weigh(const double* exact, int low, int high, int output) {
+    int16_t* to = &weights[static_cast<size_t>(output) * taps];
+    int sum = 0, largest = 0;
+    for (int k = 0; k < high - low; ++k) {
+        to[k] = static_cast<int16_t>(exact[k] * (1 << kWeightBits) + 0.5);
+        sum += to[k];
+        if (to[k] > to[largest]) largest = k;
+    }
+    to[largest] = static_cast<int16_t>(to[largest] + (1 << kWeightBits) - sum);
+    first[output] = low;
+    count[output] = high - low;
+    most_ = std::max(most_, high - low);
+}
+
+void Filter::finish(int inputs) {
+    const int outputs = static_cast<int>(first.size());
     lowest = inputs;
     highest = 0;
     begin = outputs;
@@ -80,22 +116,6 @@ void Filter::make(double step, double start, int divisor, int inputs, int output
         first[i] = count[i] == 0 ? 0 : first[i] - lowest;
         copies = copies && count[i] == 1 && first[i] == i;
     }
-}
-
-// Rounds the weights of inputs `low` to `high` - 1; their sum stays whole, so that flat areas keep their
-// brightness.
-void Filter::weigh(const double* exact, int low, int high, int output) {
-    int16_t* to = &weights[static_cast<size_t>(output) * taps];
-    int sum = 0, largest = 0;
-    for (int k = 0; k < high - low; ++k) {
-        to[k] = static_cast<int16_t>(std::lround(exact[k] * (1 << kWeightBits)));
-        sum += to[k];
-        if (to[k] > to[largest]) largest = k;
-    }
-    to[largest] = static_cast<int16_t>(to[largest] + (1 << kWeightBits) - sum);
-    first[output] = low;
-    count[output] = high - low;
-    most_ = std::max(most_, high - low);
 }
 
 const Filter::OfPixels& Filter::of_pixels() {

@@ -11,10 +11,12 @@ constexpr int kWeightBits = 14;
 
 struct Filter {
     // Output i covers [start + i * step, start + (i + 1) * step) of the stored frame; there are `inputs`
-    // pixels of a copy with 1/divisor of its side. `halved`: the weights are those of a plane with half as
-    // many samples, which libjpeg would interpolate to pixels first, 3/4 of the nearer and 1/4 of the other
-    // one.
-    void make(double step, double start, int divisor, int inputs, int outputs, bool halved = false);
+    // pixels of a copy with 1/divisor of its side.
+    void make(double step, double start, int divisor, int inputs, int outputs);
+
+    // The weights of `whole` for a plane with half as many samples, which libjpeg would interpolate to pixels
+    // first: 3/4 of the nearer and 1/4 of the other one.
+    void halve(const Filter& whole);
 
     int lowest = 0, highest = 0;  // the inputs that are used, the last one excluded
     int begin = 0, end = 0;       // the outputs that see the frame, the last one excluded
@@ -45,11 +47,14 @@ struct Filter {
     const OfSamples& of_samples();
 
   private:
+    void reset(double step, double start, int inputs, int outputs, int most_taps);
     void weigh(const double* exact, int low, int high, int output);
+    void finish(int inputs);
 
     double step_ = 0.0, start_ = 0.0;  // of which it was made
     int inputs_ = 0;
-    int most_ = 0;  // inputs of an output
+    int most_ = 0;               // inputs of an output
+    std::vector<double> exact_;  // (outputs, taps)
     bool has_pixels_ = false, has_samples_ = false;
     OfPixels of_pixels_;
     OfSamples of_samples_;

@@ -107,7 +107,7 @@ void Sampler::sample(const Region& region, int divisor, uint32_t* out) {
             return;
         }
         check_covers(region);
-        if (region.planar && !(across_.picks && down_.picks)) return sample_planes(region, divisor, out);
+        if (region.planar && !(across_.picks && down_.picks)) return sample_planes(region, out);
     }
     const Region* pixels = &region;
     if (region.planar) {
@@ -151,11 +151,11 @@ void Sampler::sample_pixels(const Region& region, uint32_t* out) {
 
 // Resamples luma and chroma as they are stored, and makes pixels of the result. Chroma is enlarged and
 // resampled in one step.
-void Sampler::sample_planes(const Region& region, int divisor, uint32_t* out) {
+void Sampler::sample_planes(const Region& region, uint32_t* out) {
     const bool halved = region.planes.chroma == Chroma::k420;
     if (halved) {
-        chroma_across_.make(matrix_[0], matrix_[2], divisor, region.full_width, width_, true);
-        chroma_down_.make(matrix_[4], matrix_[5], divisor, region.full_height, height_, true);
+        chroma_across_.halve(across_);
+        chroma_down_.halve(down_);
     }
     Filter& chroma_across = halved ? chroma_across_ : across_;
     Filter& chroma_down = halved ? chroma_down_ : down_;

@@ -36,7 +36,7 @@ class Sampler {
   private:
     void check_covers(const Region& region) const;
     void sample_pixels(const Region& region, uint32_t* out);
-    void sample_planes(const Region& region, int divisor, uint32_t* out);
+    void sample_planes(const Region& region, uint32_t* out);
     void sample_row(const Plane& plane, const std::array<int, 2>& corner, Filter& across, Filter& down, int y,
                     uint8_t* out);
     void sample_any(const Region& region, int divisor, uint32_t* out) const;
