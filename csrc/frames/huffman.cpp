@@ -40,11 +40,12 @@ bool HuffmanTable::make(const uint8_t* lengths, const uint8_t* symbols, int coun
             if (size > (of_dc ? kMostDcBits : kMostAcBits)) return false;
             // End of bands belong into progressive files.
             if (!of_dc && size == 0 && symbol != 0 && symbol != 0xF0) return false;
-            if (length + size > kLookup) continue;
+            if (length > kLookup) continue;
             const int free = kLookup - length;  // bits behind the code that the look-up sees
             for (int behind = 0; behind < 1 << free; ++behind) {
                 lookup_[static_cast<size_t>(code << free | behind)] =
-                    meaning(symbol, length, static_cast<uint32_t>(behind) << (16 - free));
+                    size > free ? Symbol{static_cast<int16_t>(symbol << 4 | length), 0, 0}
+                                : meaning(symbol, length, static_cast<uint32_t>(behind) << (16 - free));
             }
         }
         limit_[length] = code << (kLongest - length);
@@ -53,9 +54,11 @@ bool HuffmanTable::make(const uint8_t* lengths, const uint8_t* symbols, int coun
     return place == count;
 }
 
-Symbol HuffmanTable::long_symbol(uint32_t bits) const {
+// `known`: what the look-up tells, symbol and length of the code, or 0.
+Symbol HuffmanTable::long_symbol(int known, uint32_t bits) const {
+    if (known != 0) return meaning(static_cast<uint8_t>(known >> 4), known & 15, bits << (known & 15) >> 16);
     const auto code = static_cast<int32_t>(bits >> 16);
-    int length = 1;
+    int length = kLookup + 1;
     while (length <= kLongest && code >= limit_[length]) ++length;
     if (length > kLongest) return {0, 64, kLongest};
     const int place = offset_[length] + (code >> (kLongest - length));

@@ -44,7 +44,7 @@ class BitReader {
 struct Symbol {
     int16_t value;
     uint8_t run;
-    uint8_t bits;  // 0: a value, or a code, that is longer than what was looked up
+    uint8_t bits;  // 0: longer than what was looked up; the value then is 0, or tells the code, see `make`
 };
 
 class HuffmanTable {
@@ -59,14 +59,14 @@ class HuffmanTable {
     // The next symbol; its bits are skipped. A code that does not exist has a run of 64.
     Symbol next(BitReader& reader) const {
         Symbol symbol = lookup_[reader.peek(kLookup)];
-        if (__builtin_expect(symbol.bits == 0, 0)) symbol = long_symbol(reader.peek(32));
+        if (__builtin_expect(symbol.bits == 0, 0)) symbol = long_symbol(symbol.value, reader.peek(32));
         reader.skip(symbol.bits);
         return symbol;
     }
     const Symbol& looked_up(uint32_t bits) const { return lookup_[bits]; }
 
   private:
-    Symbol long_symbol(uint32_t bits) const;
+    Symbol long_symbol(int known, uint32_t bits) const;
     Symbol meaning(uint8_t symbol, int length, uint32_t bits_behind) const;
 
     bool of_dc_ = false;
