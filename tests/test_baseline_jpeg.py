@@ -131,3 +131,19 @@ def test_bytes_behind_an_interval_change_no_pixel(tmp_path):
     marker = jpeg.index(b"\xff\xd0")
     break_row(data[0].path, 1, jpeg[:marker] + bytes(8) + jpeg[marker:])
     assert torch.equal(cut(data, 0, 0, 64, 32, frames=1), whole)
+
+
+def test_a_smaller_decode_reads_the_intervals_of_its_crop_alone(tmp_path):
+    """That one is libjpeg's, of a part cut out between markers: damage elsewhere is not met."""
+    rgb = torch.from_numpy(natural(3, height=128, width=256))
+    (jpeg,) = encode_rgb(rgb, 90, restart_interval=2)
+    data = dataset_of(tmp_path, [jpeg], height=128, width=256)
+    size = (12, 16)
+    plan = hand_plan([crop(160, 64, 64, 48, size=size)], size=size)
+    expected = NativeFiller(data, OutputForm(dtype=torch.uint8), threads=1).fill(plan)[0]
+    marker = jpeg.index(b"\xff\xd0")
+    break_row(data[0].path, 1, jpeg[: marker - 6] + jpeg[marker:])
+    assert torch.equal(NativeFiller(data, OutputForm(dtype=torch.uint8), threads=1).fill(plan)[0], expected)
+    with pytest.raises(RuntimeError, match="damaged"):
+        whole = hand_plan([crop(0, 0, 256, 128, size=(32, 64))], size=(32, 64))
+        NativeFiller(data, OutputForm(dtype=torch.uint8), threads=1).fill(whole)
