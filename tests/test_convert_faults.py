@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -304,8 +305,10 @@ def test_killed_at_any_moment_and_started_again(tmp_path, undisturbed, victim, f
 
 
 def test_ctrl_c_stops_at_once_and_leaves_a_report(tmp_path, make_video):
-    for index in range(6):
-        make_video(tmp_path / f"v/run/{index}.mp4", frames=400, size=(96, 128))
+    first = tmp_path / "v/run/first.mp4"
+    make_video(first, frames=400, size=(96, 128))
+    for index in range(100):  # many seconds of work: a machine that stalls for one must not let the run finish
+        shutil.copy(first, tmp_path / f"v/run/{index}.mp4")
     command = [*COMMAND, str(tmp_path / "v"), str(tmp_path / "data"), "--workers", "2"]
     run = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
