@@ -273,6 +273,7 @@ def test_a_cache_changes_nothing_but_the_reading(data, kind):
     assert torch.equal(filler.fill(plan)[0], expected)
     first = filler.cache_report
     assert (first.hits, first.misses, first.frames) == (0, 8 * FRAMES, 8 * FRAMES)
+    assert first.bytes <= first.frames * HEIGHT * WIDTH * 4  # planes or pixels, never both
     assert torch.equal(filler.fill(plan)[0], expected)
     assert filler.cache_report.hit_rate == 0.5
     filler.close()

@@ -187,6 +187,7 @@ bool BaselineDecoder::decode(const uint8_t* data, size_t size, const Window& wan
     make_planes(mcus);
     if (!decode_intervals(data, size, mcus)) return false;
     std::swap(out.planes, planes_);
+    out.pixels.clear();
     out.planar = true;
     out.denominator = 1;
     out.full_width = layout_.width;

@@ -42,8 +42,8 @@ struct Region {
 
     const uint32_t* row(int y) const { return pixels.data() + static_cast<size_t>(y) * window.width(); }
     size_t bytes() const {
-        return planar ? planes.y.pixels.size() + planes.cb.pixels.size() + planes.cr.pixels.size()
-                      : pixels.size() * sizeof pixels[0];
+        return pixels.size() * sizeof pixels[0] + planes.y.pixels.size() + planes.cb.pixels.size() +
+               planes.cr.pixels.size();
     }
 };
 

@@ -130,6 +130,7 @@ void JpegDecoder::decode_region(const uint8_t* data, size_t size, const Window& 
     }
     open(data, size);
     out.planar = false;
+    out.planes = {};
     const int width = static_cast<int>(state_->info.image_width);
     const int height = static_cast<int>(state_->info.image_height);
     out.denominator = denominator;
