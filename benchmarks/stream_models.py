@@ -6,7 +6,8 @@ Nothing is computed: networks are built and run without values, on the meta devi
 networks. "published" columns are what the tables say, "counted" what vidseg's networks have by the same rules.
 Operations are for as many frames as "frames" says, by the rules of the published tool: multiply-adds of convolutions
 (with biases) and linear layers (without), twice the elements of batch norms, the elements of ReLU6, the inputs of
-poolings; recurrent layers count nothing, though an LSTM of 1280 has 13 million multiply-adds a frame. "multiply-adds"
+poolings; recurrent layers count nothing, though an LSTM of 1280 has 13 million multiply-adds a frame. Of networks on
+features the tables count multiply-adds for 1000 columns, and print a hundredth of them as those of one. "multiply-adds"
 counts convolutions, linear and recurrent layers and nothing else. Exit status 1 where a count that can be matched is
 not.
 """
@@ -46,9 +47,10 @@ class Row:
         options: of the network.
         published: trained parameters according to the table or to the published code; None: not to the unit.
         pixels: height and width for which operations were counted: the table's own script takes 244, not 224.
-        operations: for `frames`; None: not published, or not to the unit.
+        operations: for `frames` or `columns`; None: not published, or not to the unit.
         remark: what the table does not say.
         frames: for which the operations are.
+        columns: the same for networks on features; None: not counted.
         classes: that the network tells apart.
         buffers: whether running means and variances are counted as parameters, as PaddlePaddle does.
     """
@@ -61,13 +63,14 @@ class Row:
     pixels: int | None = None
     operations: int | None = None
     frames: int = 1
+    columns: int | None = None
     classes: int = CLASSES
     buffers: bool = False
 
 
 ROWS = (
     Row("ssd", "i3d_rgb", 12_298_539, "no SSD: I3D on RGB", {}, 224, 27_832_209_856, 16),
-    Row("bmn", "i3d_rgb + mstcn", 13_095_319, "no BMN: the sum of the rows ssd and mstcn"),
+    Row("bmn", "i3d_rgb + mstcn", 13_095_319, "no BMN: ssd and mstcn; printed: 28.6235698 G", {}, 224, None, 16, 1000),
     Row("two_stream-i3d", "i3d_rgb + i3d_flow", 24_575_126, "printed: 261.01912 G", {}, 244, None, 64),
     Row("i3d+mstcn", "i3d_rgb + i3d_flow + mstcn", 25_371_906, ""),
     Row("i3d+asformer", "i3d_rgb + i3d_flow + asformer", 25_705_986, ""),
@@ -79,9 +82,9 @@ ROWS = (
         classes=400,
         buffers=True,
     ),
-    Row("mstcn", "mstcn", 796_780, "features of 2048"),
-    Row("asformer", "asformer", 1_130_860, "features of 2048"),
-    Row("asrf", "asrf", 1_292_784, "features of 2048; printed as 1.3 M"),
+    Row("mstcn", "mstcn", 796_780, "printed: 0.791359944 G", columns=1000),
+    Row("asformer", "asformer", 1_130_860, ""),
+    Row("asrf", "asrf", 1_292_784, "parameters printed as 1.3 M", operations=1_283_328_000, columns=1000),
     Row("mobinetv2", "mobilenet_v2_tsm_frames", 2_237_963, "no memory", {}, 244, 402_186_176),
     Row(
         "mobiV2+ms",
@@ -101,8 +104,8 @@ ROWS = (
 )
 
 
-def counted_operations(model: nn.Module, pixels: int, frames: int, *, channels: int = 3) -> tuple[int, int]:
-    """Operations of a clip of so many frames by the published rules, and multiply-adds."""
+def counted_operations(model: nn.Module, inputs: Tensor) -> tuple[int, int]:
+    """Operations on (1, C, T, H, W) or (1, D, L) by the published rules for networks on pixels, and multiply-adds."""
     rules = multiply_adds = 0
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -133,7 +136,7 @@ def counted_operations(model: nn.Module, pixels: int, frames: int, *, channels: 
 
     head, last = (model.logits["conv3d"], model.Mixed_5c) if isinstance(model, I3d) else (None, None)
     handles = [module.register_forward_hook(count) for module in model.modules()]
-    model.eval()(torch.empty(1, channels, frames, pixels, pixels))
+    model.eval()(inputs)
     for handle in handles:
         handle.remove()
     return rules, multiply_adds
@@ -147,8 +150,12 @@ def measure(row: Row) -> dict[str, object]:
         options = {"in_features": FEATURES} if task == "segmentation" else {}
         with torch.device("meta"):
             model = create_model(name, num_classes=row.classes, **options, **row.options)
-            if row.pixels is not None:
-                found = counted_operations(model, row.pixels, row.frames, channels=2 if "flow" in task else 3)
+            if task == "segmentation" and row.columns is not None:
+                _, products = counted_operations(model, torch.empty(1, FEATURES, row.columns))
+                operations, multiply_adds = operations + products, multiply_adds + products
+            elif task != "segmentation" and row.pixels is not None:
+                clip = torch.empty(1, 2 if "flow" in task else 3, row.frames, row.pixels, row.pixels)
+                found = counted_operations(model, clip)
                 operations, multiply_adds = operations + found[0], multiply_adds + found[1]
         parameters += sum(value.numel() for value in model.parameters() if value.requires_grad)
         if row.buffers:
@@ -157,8 +164,8 @@ def measure(row: Row) -> dict[str, object]:
     return {
         **asdict(row),
         "parameters": parameters,
-        "counted_operations": None if row.pixels is None else operations,
-        "multiply_adds": None if row.pixels is None else multiply_adds,
+        "counted_operations": operations or None,
+        "multiply_adds": multiply_adds or None,
         "wrong": [name for name, published, counted in counts if published is not None and published != counted],
     }
 
@@ -173,7 +180,7 @@ def main(options: Options) -> int:
     if options.json:
         print("\n".join(json.dumps(row) for row in rows))
         return int(failed)
-    columns = ("row", "network", "parameters", "published", "pixels", "frames", "operations", "published")
+    columns = ("row", "network", "parameters", "published", "pixels", "frames", "columns", "operations", "published")
     columns += ("multiply-adds",)
     lines = [columns]
     for row in rows:
@@ -185,6 +192,7 @@ def main(options: Options) -> int:
                 shown(row["published"]),
                 shown(row["pixels"]),
                 shown(None if row["pixels"] is None else row["frames"]),
+                shown(row["columns"]),
                 shown(row["counted_operations"]),
                 shown(row["operations"]),
                 shown(row["multiply_adds"]),
