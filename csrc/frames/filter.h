@@ -9,6 +9,9 @@ namespace vidseg {
 
 constexpr int kWeightBits = 14;
 
+// Of pixels: what rounding may leave of a distance that is whole.
+constexpr double kWhole = 1e-9;
+
 struct Filter {
     // Output i covers [start + i * step, start + (i + 1) * step) of the stored frame; there are `inputs`
     // pixels of a copy with 1/divisor of its side.
@@ -47,12 +50,12 @@ struct Filter {
     const OfSamples& of_samples();
 
   private:
-    void reset(double step, double start, int inputs, int outputs, int most_taps);
+    void reset(double step, double start, int divisor, int inputs, int outputs, int most_taps);
     void weigh(const double* exact, int low, int high, int output);
     void finish(int inputs);
 
     double step_ = 0.0, start_ = 0.0;  // of which it was made
-    int inputs_ = 0;
+    int divisor_ = 0, inputs_ = 0;
     int most_ = 0;               // inputs of an output
     std::vector<double> exact_;  // (outputs, taps)
     bool has_pixels_ = false, has_samples_ = false;

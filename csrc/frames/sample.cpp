@@ -11,8 +11,6 @@
 namespace vidseg {
 namespace {
 
-constexpr double kWhole = 1e-9;
-
 typedef float Four __attribute__((vector_size(16)));
 typedef uint8_t FourBytes __attribute__((vector_size(4)));
 
