@@ -65,7 +65,7 @@ def test_published_size(name):
     assert (sum(parameters.values()), recurrent, len(sizes)) == SIZES[name]
 
 
-@pytest.mark.parametrize("name", ["srtg_r3d_18", "srtg_r3d_50", "srtg_r2plus1d_34"])
+@pytest.mark.parametrize("name", ["srtg_r3d_18", "srtg_r3d_34", "srtg_r3d_50", "srtg_r2plus1d_34", "srtg_r2plus1d_50"])
 def test_published_values(name):
     spec, expected = read_vector(name)
     model = create_model(name, num_classes=200).eval()
