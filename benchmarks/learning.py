@@ -73,7 +73,7 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 EPOCHS = ("end_epoch", "cycle_epochs")
 REACH, SHARE, SLACK = 0.95, 0.6, 0.02
-"""Top-1 to reach; share of the constant schedule's time for multigrid; accuracy that counts as equal, 4 of 240 videos."""
+"""Top-1 to reach; multigrid's share of the constant schedule's time; accuracy that counts as equal (4 of 240)."""
 
 
 @dataclass
