@@ -13,10 +13,10 @@ constexpr int kTogether = 16;  // outputs
 }  // namespace
 
 void Filter::make(double step, double start, int divisor, int inputs, int outputs) {
-    if (step == step_ && start == start_ && divisor == divisor_ && inputs == inputs_) return;
+    if (step == step_ && start == start_ && inputs == inputs_) return;
     // A copy that is enlarged is interpolated between its own pixels.
     const double reach = std::max(static_cast<double>(divisor), std::abs(step)), slope = 1.0 / reach;
-    reset(step, start, divisor, inputs, outputs, static_cast<int>(std::ceil(2 * reach / divisor)) + 2);
+    reset(step, start, inputs, outputs, static_cast<int>(std::ceil(2 * reach / divisor)) + 2);
     exact_.assign(weights.size(), 0.0);
     for (int i = 0; i < outputs; ++i) {
         const double centre = start + (i + 0.5) * step;
@@ -45,12 +45,9 @@ void Filter::make(double step, double start, int divisor, int inputs, int output
 }
 
 void Filter::halve(const Filter& whole) {
-    if (whole.step_ == step_ && whole.start_ == start_ && whole.divisor_ == divisor_ &&
-        whole.inputs_ == inputs_) {
-        return;
-    }
+    if (whole.step_ == step_ && whole.start_ == start_ && whole.inputs_ == inputs_) return;
     const int outputs = static_cast<int>(whole.first.size()), samples = (whole.inputs_ + 1) / 2;
-    reset(whole.step_, whole.start_, whole.divisor_, whole.inputs_, outputs, whole.taps / 2 + 2);
+    reset(whole.step_, whole.start_, whole.inputs_, outputs, whole.taps / 2 + 2);
     std::vector<double> folded(static_cast<size_t>(taps));
     for (int i = 0; i < outputs; ++i) {
         if (whole.count[i] == 0) continue;
@@ -68,10 +65,9 @@ void Filter::halve(const Filter& whole) {
     finish(samples);
 }
 
-void Filter::reset(double step, double start, int divisor, int inputs, int outputs, int most_taps) {
+void Filter::reset(double step, double start, int inputs, int outputs, int most_taps) {
     step_ = step;
     start_ = start;
-    divisor_ = divisor;
     inputs_ = inputs;
     taps = most_taps;
     most_ = 0;

@@ -50,12 +50,12 @@ struct Filter {
     const OfSamples& of_samples();
 
   private:
-    void reset(double step, double start, int divisor, int inputs, int outputs, int most_taps);
+    void reset(double step, double start, int inputs, int outputs, int most_taps);
     void weigh(const double* exact, int low, int high, int output);
     void finish(int inputs);
 
     double step_ = 0.0, start_ = 0.0;  // of which it was made
-    int divisor_ = 0, inputs_ = 0;
+    int inputs_ = 0;
     int most_ = 0;               // inputs of an output
     std::vector<double> exact_;  // (outputs, taps)
     bool has_pixels_ = false, has_samples_ = false;
