@@ -12,7 +12,7 @@ Environment variables:
     VIDSEG_CUDA=0|1        never / always build the CUDA library (default: when nvcc is found and torch has CUDA)
     VIDSEG_PARTS           which libraries to build, default "frames ops"
     VIDSEG_CUDA_ARCHS      compute capabilities, default "80 90"
-    VIDSEG_SANITIZE=1      build with AddressSanitizer and UndefinedBehaviorSanitizer, unoptimised
+    VIDSEG_SANITIZE=1      build with AddressSanitizer and UndefinedBehaviorSanitizer, unoptimized
 """
 
 import os

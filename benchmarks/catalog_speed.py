@@ -1,8 +1,8 @@
-"""How long a catalogue of Kinetics-700's size takes to write and to open, and how much memory the open data set holds.
+"""How long a catalog of Kinetics-700's size takes to write and to open, and how much memory the open data set holds.
 
     python benchmarks/catalog_speed.py [--videos 650000] [--json]
 
-The catalogue is made in a temporary folder; each opening is a fresh process, the file dropped from the page cache
+The catalog is made in a temporary folder; each opening is a fresh process, the file dropped from the page cache
 before it. Limits: 3 seconds and 500 MB for the whole process. Exit status 1 where one is missed.
 """
 
@@ -42,7 +42,7 @@ print(json.dumps({"videos": len(data), "import_s": imported - start, "open_s": o
 
 @dataclass
 class Options:
-    """Time and memory of opening a catalogue."""
+    """Time and memory of opening a catalog."""
 
     videos: int = 650_000
     """Number of videos."""

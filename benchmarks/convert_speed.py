@@ -32,7 +32,7 @@ import torch
 from vidseg.convert import ConvertOptions, convert_videos
 from vidseg.convert.conversion import convert_one
 from vidseg.convert.sources import Job
-from vidseg.convert.synth import SynthOptions, synthesise_videos
+from vidseg.convert.synth import SynthOptions, synthesize_videos
 from vidseg.frames import FrameDatabase, encode_planes
 
 CORES = len(os.sched_getaffinity(0))
@@ -169,8 +169,8 @@ def repeated(video: Path, path: Path, seconds: float) -> Path:
 
 
 def memory_rows(folder: Path, *, hour: bool) -> list[dict]:
-    synthesise_videos(folder / "sd", SynthOptions(videos=1, frames=60, seed=1), workers=1)
-    synthesise_videos(folder / "hd", SynthOptions(videos=1, frames=48, width=1920, height=1080, seed=1), workers=1)
+    synthesize_videos(folder / "sd", SynthOptions(videos=1, frames=60, seed=1), workers=1)
+    synthesize_videos(folder / "hd", SynthOptions(videos=1, frames=48, width=1920, height=1080, seed=1), workers=1)
     sd, hd = (next((folder / name).rglob("*.mp4")) for name in ("sd", "hd"))
     rows = [{"what": "1080p, 2 s", "peak_mb": peak_memory(hd, folder / "m0"), "limit_mb": 400.0}]
     rows.append(
@@ -255,7 +255,7 @@ def main() -> None:
         source = options.source
         if source is None:
             source = Path(folder) / "synthetic"
-            synthesise_videos(source, SynthOptions(videos=options.videos, frames=options.frames))
+            synthesize_videos(source, SynthOptions(videos=options.videos, frames=options.frames))
         rows = measure(Path(folder), source, options.rounds)
         memory = memory_rows(Path(folder), hour=options.hour)
     ffmpeg = subprocess.run(["ffmpeg", "-version"], capture_output=True, text=True, check=True).stdout.split()[2]

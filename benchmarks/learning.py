@@ -34,7 +34,7 @@ import torch
 import tyro
 
 from vidseg.convert import ConvertOptions, convert_videos
-from vidseg.convert.synth import SynthOptions, synthesise_videos
+from vidseg.convert.synth import SynthOptions, synthesize_videos
 from vidseg.engine import train_run
 from vidseg.engine.options import TrainOptions, options_from
 from vidseg.engine.presets import PRESETS
@@ -44,7 +44,7 @@ from vidseg.plots.canvas import INK, MUTED, new_figure, quiet, save_figure
 # What differs from `vidseg train synth` in all rows. With cycles, SGD stayed at chance for 10 epochs in trials.
 COMMON: dict[str, Any] = {
     "clip_size": 80,
-    "optimiser": "adamw",
+    "optimizer": "adamw",
     "lr_base": 0.002,
     "warmup_start": 0.0002,
     "weight_decay": 0.01,
@@ -105,7 +105,7 @@ def prepare(folder: Path, videos: int) -> Path:
         return data
     source = folder / f"synth{videos}"
     # Clips have 80 pixels. No setting was chosen on the videos of this seed.
-    synthesise_videos(source, SynthOptions(videos=videos, width=170, height=128, seed=11))
+    synthesize_videos(source, SynthOptions(videos=videos, width=170, height=128, seed=11))
     if not convert_videos(source / "videos", data, options=ConvertOptions()).ok:
         raise SystemExit(f"{source}: not all videos could be converted")
     apply_labels(data, read_label_csv(source / "labels.csv"))

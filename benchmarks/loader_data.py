@@ -47,7 +47,7 @@ class Sources:
 
     @property
     def dataset(self) -> Path:
-        """A data set in vidseg's form, with its catalogue."""
+        """A data set in vidseg's form, with its catalog."""
         return self.folder / "dataset"
 
     def video(self, name: str) -> Path:

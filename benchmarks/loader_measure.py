@@ -112,7 +112,7 @@ def _shm_bytes() -> int:
 
 
 def _distance(first: Tensor, job: Job) -> float:
-    """Mean distance in grey levels from whole frames, cropped and resampled with an antialiasing bilinear filter."""
+    """Mean distance in gray levels from whole frames, cropped and resampled with an antialiasing bilinear filter."""
     plan = job.plans[0]
     std, mean = (torch.tensor(values).view(3, 1, 1, 1) for values in (job.std, job.mean))
     distances = []

@@ -1,6 +1,6 @@
 """Other loaders for the loaders' benchmark: each fills the batches of one plan from the data in its own usual way.
 
-A peer is a function from a `Job` to an iterator over its batches, float32 (B, 3, T, H, W) in RGB, normalised with the
+A peer is a function from a `Job` to an iterator over its batches, float32 (B, 3, T, H, W) in RGB, normalized with the
 job's constants. All peers take the same frames, crops, sizes and mirrors; how they resample is their own affair
 (OpenCV's and FFmpeg's bilinear filters do not average when they shrink), and the benchmark prints how far the pixels
 are from an exact reference.

@@ -3,8 +3,8 @@
     python benchmarks/loader_speed.py [--quick] [--data FOLDER] [--rows native,published] [--json FILE] [--plot FILE]
 
 The shapes are those of the published table (batch, frames, height, width). The plans are training plans: random
-starts, random-resized crops, mirrors. Every row delivers float32 (B, 3, T, H, W), normalised (one row bytes, for who
-normalises on the GPU), over a whole pass, in a process of its own: the clock starts when iteration starts and stops
+starts, random-resized crops, mirrors. Every row delivers float32 (B, 3, T, H, W), normalized (one row bytes, for who
+normalizes on the GPU), over a whole pass, in a process of its own: the clock starts when iteration starts and stops
 after the last batch, so workers that must be started are part of it. The consumer reads one value of each page of each
 batch. Rows take turns within each round; the table shows medians. All files are in the page cache. See loader_peers.py
 for how to install the other loaders.
@@ -46,7 +46,7 @@ PUBLISHED = "published"
 LEGEND = """\
 CPU ms: of all processes and threads, for a clip. wait: share of the pass that the consumer waited. RSS: peak (VmHWM)
 of all processes together, MB; extra: what loading added to it (workers above the process that they were forked from).
-shm: peak in /dev/shm, MB. off: mean distance of the pixels from an exact reference, grey levels of 0..255 (rows that
+shm: peak in /dev/shm, MB. off: mean distance of the pixels from an exact reference, gray levels of 0..255 (rows that
 read JPEGs). spread: (slowest round - fastest) / median."""
 
 

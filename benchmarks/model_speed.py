@@ -8,7 +8,7 @@ weights and clips; both sides take turns, and the ratio is the median over the r
 logits of both sides are compared in evaluation mode. Memory is what a training step allocates beyond the weights. On a
 GPU the clips are larger and the passes run in bfloat16 by default.
 
-Then the training loop: what `vidseg.Trainer` spends beside forward pass, backward pass and optimiser, with its log
+Then the training loop: what `vidseg.Trainer` spends beside forward pass, backward pass and optimizer, with its log
 written at each step, and what the speed monitor has of that. Batches are ready, so nothing waits for a loader; seconds
 are those of the loop's own thread on the CPU, which other programs do not lengthen.
 """
@@ -227,7 +227,7 @@ def main() -> None:
     line += "| {plain_mb:.0f} | {difference:.0e} |"
     for row in rows:
         print(line.format(both=row["plain_forward_ms"] + row["plain_backward_ms"], **row))
-    print(f"\nthe loop beside forward pass, backward pass and optimiser, {options.steps} steps, CPU:\n")
+    print(f"\nthe loop beside forward pass, backward pass and optimizer, {options.steps} steps, CPU:\n")
     print("| network | step ms | loop's own ms | speed monitor ms | loop / step |\n| --- | ---: | ---: | ---: | ---: |")
     for row in loops:
         times = "{step_ms:.1f} | {loop_ms:.2f} | {monitor_ms:.3f} | {share:.2%}".format(**row)

@@ -5,7 +5,7 @@
 The videos show a shape that moves in one of eight ways, with still pauses between; no single frame tells which. Every
 network is trained alike, from scratch, on the frames of the training videos, window by window and many videos in each
 step, and labels the test videos once, after its last epoch. "frame-wise" is the backbone of ETESVS and a linear layer
-for each frame; "frame-wise + shift" gives it the temporal shift, so that it sees neighbouring frames of its window;
+for each frame; "frame-wise + shift" gives it the temporal shift, so that it sees neighboring frames of its window;
 "etesvs" adds the memory and the temporal convolutions. Exit status 1 where etesvs is not 15 points above frame-wise in
 accuracy and in F1@25 (not checked with --quick, which only shows that everything runs). A folder that is given keeps
 the videos and runs; run again, finished parts stay.
@@ -26,13 +26,13 @@ import tyro
 
 import vidseg
 from vidseg.convert import convert_videos
-from vidseg.convert.synth import synthesise_videos
+from vidseg.convert.synth import synthesize_videos
 from vidseg.convert.synth_options import SynthOptions
 from vidseg.engine.stream_recipes import StreamOptions
 from vidseg.engine.stream_runs import train_stream
 from vidseg.labels import apply_segmentation
 from vidseg.labels.catalog import read_catalog
-from vidseg.labels.localisation import LocalisedVideo, TimedLabel, frame_labels_of
+from vidseg.labels.localization import LocalizedVideo, TimedLabel, frame_labels_of
 
 MARGIN = 15.0
 STILL = "still"
@@ -156,15 +156,15 @@ def _make_data(options: Options, folder: Path) -> Path:
     # At ten frames a second a shape moves about two pixels of 40 from frame to frame.
     synth = SynthOptions(videos=0, untrimmed=options.videos, frames=32, width=48, height=48, fps=10, seed=options.seed)
     workers = options.threads or len(os.sched_getaffinity(0))
-    synthesise_videos(folder / "synth", synth, workers=workers)
+    synthesize_videos(folder / "synth", synth, workers=workers)
     data = folder / "data"
     report = convert_videos(folder / "synth/untrimmed", data, workers=workers)
     if not report.ok:
         raise RuntimeError(f"conversion failed: {report}")
-    videos: dict[str, LocalisedVideo] = {}
+    videos: dict[str, LocalizedVideo] = {}
     with (folder / "synth/segments.csv").open(newline="") as file:
         for row in csv.DictReader(file):
-            video = videos.setdefault(row["id"], LocalisedVideo([], split=row["split"]))
+            video = videos.setdefault(row["id"], LocalizedVideo([], split=row["split"]))
             video.segments.append(TimedLabel(row["label"], float(row["time_start"]), float(row["time_end"])))
     with closing(read_catalog(data)) as connection:
         counts = dict(connection.execute("SELECT path, frames FROM videos"))

@@ -5,7 +5,7 @@
 Each row is a fresh process that trains on one video: one step, its backward pass run after each window. Rows "whole"
 run it once at the end instead, over all windows, as training without a stream has to. Frames are random and made for
 each window. "Peak" is what the process (or the GPU) held at most, "above start" what of it came after the network and
-the optimiser were there. Exit status 1 where the peak of the streamed rows grows by more than a tenth.
+the optimizer were there. Exit status 1 where the peak of the streamed rows grows by more than a tenth.
 """
 
 import json
@@ -79,14 +79,14 @@ def train_one(options: Options, minutes: int, way: str) -> dict[str, float]:
     device = torch.device(options.device)
     torch.manual_seed(0)
     model = create_model(options.network, num_classes=11, width=options.width).to(device)
-    optimiser = torch.optim.Adam(model.parameters(), lr=5e-4)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-4)
     objective = published_objective(options.network)
     shape = WindowShape(options.stride, options.frames, options.interval)
     plan = StreamPlan([minutes * 60 * options.fps], shape)
     before = peak_megabytes(device)
     start = time.perf_counter()
     if way == "stream":
-        StreamTrainer(model, objective, optimiser, device=device).train(batches(plan, options, device))
+        StreamTrainer(model, objective, optimizer, device=device).train(batches(plan, options, device))
     else:
         model.train()
         state, total = None, torch.zeros((), device=device)
@@ -94,7 +94,7 @@ def train_one(options: Options, minutes: int, way: str) -> dict[str, float]:
             output, state = model(batch.clips, state, batch.mask)
             total = total + objective(output, batch.labels, torch.from_numpy(batch.item.counts).to(device)).total
         total.backward()
-        optimiser.step()
+        optimizer.step()
     peak = peak_megabytes(device)
     seconds = time.perf_counter() - start
     return {"windows": len(plan), "peak_mb": peak, "above_mb": peak - before, "seconds": seconds}

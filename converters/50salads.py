@@ -18,7 +18,7 @@ from vidseg.cli.main import run_program
 from vidseg.cli.segmentation import SegmentationConverter, known_seconds
 
 if TYPE_CHECKING:
-    from vidseg.labels.localisation import LocalisedVideo
+    from vidseg.labels.localization import LocalizedVideo
     from vidseg.labels.segmentation import SegmentationLabels
 
 ENDING = "-activityAnnotation.txt"
@@ -26,7 +26,7 @@ ENDING = "-activityAnnotation.txt"
 
 @dataclass
 class Salads(SegmentationConverter):
-    """50Salads' frame labels, or its original annotation, to the catalogue."""
+    """50Salads' frame labels, or its original annotation, to the catalog."""
 
     rate: float = 30.0
     """Labels a second."""
@@ -36,7 +36,7 @@ class Salads(SegmentationConverter):
     def read(self) -> "SegmentationLabels":
         if (self.source / "groundTruth").is_dir():
             return super().read()
-        from vidseg.labels.localisation import frame_labels_of
+        from vidseg.labels.localization import frame_labels_of
         from vidseg.labels.published import official_file, official_files
         from vidseg.labels.segmentation import read_splits
 
@@ -67,8 +67,8 @@ class Salads(SegmentationConverter):
         return levels
 
     @staticmethod
-    def _video(path: Path, middle: dict[str, str]) -> "LocalisedVideo":
-        from vidseg.labels.localisation import LocalisedVideo, TimedLabel
+    def _video(path: Path, middle: dict[str, str]) -> "LocalizedVideo":
+        from vidseg.labels.localization import LocalizedVideo, TimedLabel
         from vidseg.labels.official_lists import read_lines
 
         segments = []
@@ -78,7 +78,7 @@ class Salads(SegmentationConverter):
                 raise ValueError(f"{path}:{line}: {text!r} is not of the form START STOP ACTION, times in microseconds")
             if words[2] in middle and words[0] != words[1]:  # some published intervals are empty
                 segments.append(TimedLabel(middle[words[2]], int(words[0]) / 1e6, int(words[1]) / 1e6))
-        return LocalisedVideo(segments)
+        return LocalizedVideo(segments)
 
 
 if __name__ == "__main__":

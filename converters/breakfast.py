@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Breakfast(SegmentationConverter):
-    """Breakfast's frame labels, or its original annotation, to the catalogue."""
+    """Breakfast's frame labels, or its original annotation, to the catalog."""
 
     rate: float = 15.0
     """Labels a second."""

@@ -1,6 +1,6 @@
-"""Diving-48: Diving48_V2_train.json, Diving48_V2_test.json and Diving48_vocab.json to CSV and catalogue.
+"""Diving-48: Diving48_V2_train.json, Diving48_V2_test.json and Diving48_vocab.json to CSV and catalog.
 
-The videos lie in one flat folder, so their databases lie under jpg/unlabelled; the catalogue gives them their classes.
+The videos lie in one flat folder, so their databases lie under jpg/unlabeled; the catalog gives them their classes.
 """
 
 import sys

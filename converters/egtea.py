@@ -27,7 +27,7 @@ CLIP = re.compile(r"(?P<session>[^-]+-[^-]+-[^-]+)-\d+-\d+-F(?P<first>\d+)-F(?P<
 
 @dataclass
 class Egtea(SegmentationConverter):
-    """EGTEA Gaze+'s clip lists, or its frame labels, to the catalogue."""
+    """EGTEA Gaze+'s clip lists, or its frame labels, to the catalog."""
 
     rate: float = 24.0
     """Labels a second; the frame rate of the annotation is 24."""
@@ -39,7 +39,7 @@ class Egtea(SegmentationConverter):
     def read(self) -> "SegmentationLabels":
         if (self.source / "groundTruth").is_dir():
             return super().read()
-        from vidseg.labels.localisation import LocalisedVideo, TimedLabel, frame_labels_of
+        from vidseg.labels.localization import LocalizedVideo, TimedLabel, frame_labels_of
         from vidseg.labels.published import official_file, official_files
 
         classes = self._classes(official_file(self.source, f"{self.level}_idx.txt"))
@@ -55,7 +55,7 @@ class Egtea(SegmentationConverter):
             for session, counts in sorted(parts.items()):
                 part = "train" if counts["train"] > counts["test"] else "test"
                 splits.setdefault(f"split{division}/{part}", []).append(session)
-        videos = {session: LocalisedVideo(list(found)) for session, found in sorted(clips.items())}
+        videos = {session: LocalizedVideo(list(found)) for session, found in sorted(clips.items())}
         seconds = known_seconds(self.dataset)
         labels = frame_labels_of(videos, rate=self.rate, background="None", classes=classes, seconds=seconds)
         labels.splits = splits
@@ -76,7 +76,7 @@ class Egtea(SegmentationConverter):
 
     def _clips(self, path: Path, classes: list[str]) -> list:
         """(session, timed label) of each line."""
-        from vidseg.labels.localisation import TimedLabel
+        from vidseg.labels.localization import TimedLabel
         from vidseg.labels.official_lists import read_lines
 
         found = []

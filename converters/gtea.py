@@ -15,7 +15,7 @@ from vidseg.cli.segmentation import SegmentationConverter
 
 @dataclass
 class Gtea(SegmentationConverter):
-    """GTEA's frame labels to the catalogue."""
+    """GTEA's frame labels to the catalog."""
 
     rate: float = 15.0
     """Labels a second."""

@@ -1,4 +1,4 @@
-"""HACS clips: HACS_clips_v1.1.csv (or v1.1.1) to CSV and catalogue.
+"""HACS clips: HACS_clips_v1.1.csv (or v1.1.1) to CSV and catalog.
 
 The official file holds negative samples too (label -1: the action is not seen in the clip); they belong to no class and
 are left out. The official download names videos v_<youtube_id>.mp4.

@@ -1,7 +1,7 @@
-"""HMDB-51: the folder testTrainMulti_7030_splits (<class>_test_split1.txt ... split3.txt) to CSV and catalogue.
+"""HMDB-51: the folder testTrainMulti_7030_splits (<class>_test_split1.txt ... split3.txt) to CSV and catalog.
 
 A file has one line a video, with its code: 1 train, 2 test, 0 not used in this division. Official parts are train and
-test; the published file names call the second one val. In the catalogue the splits are split1/train, split1/test, and
+test; the published file names call the second one val. In the catalog the splits are split1/train, split1/test, and
 so on; a video of code 0 keeps its label and is in neither.
 """
 

@@ -1,4 +1,4 @@
-"""Kinetics-200, 400, 600 and 700: the official CSV or JSON files to CSV and catalogue.
+"""Kinetics-200, 400, 600 and 700: the official CSV or JSON files to CSV and catalog.
 
 All releases name the columns label, youtube_id, time_start, time_end, split (some is_cc); test sets may lack the label.
 The validation file is called validate, val or kinetics_val. Kinetics-200 (Mini-Kinetics) is a choice of Kinetics-400's

@@ -1,4 +1,4 @@
-"""Moments in Time: trainingSet.csv, validationSet.csv and moments_categories.txt to CSV and catalogue."""
+"""Moments in Time: trainingSet.csv, validationSet.csv and moments_categories.txt to CSV and catalog."""
 
 import sys
 from dataclasses import dataclass

@@ -18,7 +18,7 @@ from vidseg.cli.main import run_program
 from vidseg.cli.segmentation import SegmentationConverter, known_seconds
 
 if TYPE_CHECKING:
-    from vidseg.labels.localisation import LocalisedVideo
+    from vidseg.labels.localization import LocalizedVideo
     from vidseg.labels.segmentation import SegmentationLabels
 
 PARTS = {"val": "train", "test": "test"}
@@ -27,7 +27,7 @@ SUBSETS = {"validation": "train", "val": "train", "training": "train"}
 
 @dataclass
 class Thumos14(SegmentationConverter):
-    """THUMOS-14's temporal annotation to frame labels in the catalogue."""
+    """THUMOS-14's temporal annotation to frame labels in the catalog."""
 
     rate: float = 30.0
     """Labels a second."""
@@ -35,12 +35,12 @@ class Thumos14(SegmentationConverter):
     """Classes that are no action."""
 
     def read(self) -> "SegmentationLabels":
-        from vidseg.labels.localisation import frame_labels_of, read_localisation_json
+        from vidseg.labels.localization import frame_labels_of, read_localization_json
 
         if (self.source / "groundTruth").is_dir():
             return super().read()
         if self.source.is_file():
-            videos = read_localisation_json(self.source)
+            videos = read_localization_json(self.source)
             for video in videos.values():
                 video.split = SUBSETS.get(video.split or "", video.split)
         else:
@@ -49,11 +49,11 @@ class Thumos14(SegmentationConverter):
             video.segments.sort(key=lambda segment: segment.label == "CliffDiving")
         return frame_labels_of(videos, rate=self.rate, background="None", seconds=known_seconds(self.dataset))
 
-    def _official(self) -> "dict[str, LocalisedVideo]":
-        from vidseg.labels.localisation import LocalisedVideo, TimedLabel
+    def _official(self) -> "dict[str, LocalizedVideo]":
+        from vidseg.labels.localization import LocalizedVideo, TimedLabel
         from vidseg.labels.official_lists import read_lines
 
-        videos: dict[str, LocalisedVideo] = {}
+        videos: dict[str, LocalizedVideo] = {}
         for ending, split in PARTS.items():
             files = sorted(path for path in self.source.rglob(f"*_{ending}.txt") if "Ambiguous" not in path.name)
             if not files:
@@ -62,7 +62,7 @@ class Thumos14(SegmentationConverter):
                 label = path.name.removesuffix(f"_{ending}.txt")
                 for line, text in read_lines(path):
                     name, start, stop = self._line(path, line, text)
-                    video = videos.setdefault(name, LocalisedVideo([], split=split))
+                    video = videos.setdefault(name, LocalizedVideo([], split=split))
                     video.segments.append(TimedLabel(label, start, stop))
         return dict(sorted(videos.items()))
 

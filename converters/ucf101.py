@@ -1,6 +1,6 @@
-"""UCF-101: the folder ucfTrainTestlist (classInd.txt, trainlist01.txt, testlist01.txt ... 03) to CSV and catalogue.
+"""UCF-101: the folder ucfTrainTestlist (classInd.txt, trainlist01.txt, testlist01.txt ... 03) to CSV and catalog.
 
-Official parts are train and test; the published file names call the second one val. In the catalogue the splits are
+Official parts are train and test; the published file names call the second one val. In the catalog the splits are
 split1/train, split1/test, and so on. The first division must be there; the second and third are taken if they are.
 """
 

@@ -10,13 +10,13 @@ import torch
 from conftest import write_published_database
 from PIL import Image
 
-from vidseg.clips import BatchPlan, ColourPlan
+from vidseg.clips import BatchPlan, ColorPlan
 from vidseg.frames import FrameWriter, encode_rgb
 from vidseg.labels import VideoDataset, VideoRecord, open_dataset, update_catalog
 
 FRAMES = 6
 HEIGHT, WIDTH = 90, 131
-KINDS = ("automatic", "grey", "levels", "no_restart", "optimised", "progressive", "published", "sharp_chroma")
+KINDS = ("automatic", "gray", "levels", "no_restart", "optimized", "progressive", "published", "sharp_chroma")
 
 
 def natural(seed: int, *, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
@@ -30,16 +30,16 @@ def natural(seed: int, *, height: int = HEIGHT, width: int = WIDTH) -> np.ndarra
 
 def _jpegs(kind: str, rgb: np.ndarray) -> list[bytes]:
     frame = torch.from_numpy(rgb)
-    if kind in ("grey", "progressive"):
+    if kind in ("gray", "progressive"):
         buffer = io.BytesIO()
-        image = Image.fromarray(rgb).convert("L" if kind == "grey" else "RGB")
+        image = Image.fromarray(rgb).convert("L" if kind == "gray" else "RGB")
         image.save(buffer, "JPEG", quality=88, progressive=kind == "progressive")
         return [buffer.getvalue()]
     options = {
         "automatic": {},
         "levels": {"levels": 2},
         "no_restart": {"restart_interval": 0},
-        "optimised": {"optimize": True},
+        "optimized": {"optimize": True},
         "published": {"restart_interval": 0},
         "sharp_chroma": {"chroma": 444},
     }[kind]
@@ -90,7 +90,7 @@ def hand_plan(
     size: tuple[int, int],
     videos: Sequence[int] | None = None,
     frames: Sequence[int] = (0,),
-    colours: ColourPlan | None = None,
+    colors: ColorPlan | None = None,
 ) -> BatchPlan:
     """One clip for each matrix."""
     clips = len(matrices)
@@ -105,7 +105,7 @@ def hand_plan(
         labels=np.zeros(clips, np.int64),
         frames=np.tile(np.array(frames, np.int64), (clips, 1)),
         matrices=np.stack(matrices).astype(np.float64),
-        colours=ColourPlan.none(clips) if colours is None else colours,
+        colors=ColorPlan.none(clips) if colors is None else colors,
     )
 
 

@@ -12,7 +12,7 @@ VideoMaker = Callable[..., Path]
 
 
 def picture(index: int, *, height: int = 48, width: int = 64) -> np.ndarray:
-    """A smooth RGB picture that differs from frame to frame: colour gradients and a bright square that walks."""
+    """A smooth RGB picture that differs from frame to frame: color gradients and a bright square that walks."""
     y, x = np.mgrid[0:height, 0:width]
     rgb = np.stack([x * 200 / width + 20, y * 200 / height + 20, (x + y + 3 * index) % 120 + 60], axis=-1)
     left = (5 * index) % max(1, width - 12)

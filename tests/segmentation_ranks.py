@@ -33,9 +33,9 @@ def stream_case(name: str, weighting: str, update: str) -> dict:
     ranks, rank = distributed.world_size(), distributed.rank()
     torch.manual_seed(rank)  # the first process's weights count
     model = Tiny().double()
-    distributed.synchronise_norms(model)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
-    trainer = StreamTrainer(model, OBJECTIVES[name], optimiser, weighting=weighting, update=update)
+    distributed.synchronize_norms(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = StreamTrainer(model, OBJECTIVES[name], optimizer, weighting=weighting, update=update)
     seen, losses, cleared = [], [], []
     for epoch in range(2):
         plan = StreamPlan(LENGTHS, SHAPE, group=2 // ranks, shuffle=True, epoch=epoch, rank=rank, ranks=ranks)

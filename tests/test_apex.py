@@ -9,7 +9,7 @@ import torch
 from test_engine import Batches, constant, linear, rows
 from test_engine_precision import Clips, small
 
-from vidseg.engine import DeviceOptions, OptimiserOptions, Trainer
+from vidseg.engine import DeviceOptions, OptimizerOptions, Trainer
 from vidseg.engine.checkpoints import read_checkpoint
 from vidseg.engine.options import options_from
 from vidseg.engine.precision import make_precision
@@ -62,7 +62,7 @@ def train(out: Path, *, epochs: int = 2, amp: str = "torch", level: str = "O0", 
         opt_level=level,
         schedule=constant(0.02),
         devices=DeviceOptions(amp=amp),
-        optimiser=OptimiserOptions(**options),
+        optimizer=OptimizerOptions(**options),
     )
     trainer.fit(epochs, out, resume=resume)
     return trainer
@@ -72,7 +72,7 @@ def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
     return trainer.model.state_dict()
 
 
-@pytest.mark.parametrize("options", [{}, {"accumulate": 2, "clip_norm": 0.1}, {"optimiser": "adamw"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2, "clip_norm": 0.1}, {"optimizer": "adamw"}], ids=str)
 @pytest.mark.parametrize("level", ["O0", "O1"])
 def test_mixed_precision_of_apex_trains_alike(tmp_path, caplog, apex, level, options):
     """The stand-in scales and does not cast, and a scale that is a power of two rounds nothing."""
@@ -86,11 +86,11 @@ def test_mixed_precision_of_apex_trains_alike(tmp_path, caplog, apex, level, opt
     assert ("scale = 65536" in caplog.text) == (level == "O1")
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adam", "adamw"])
-def test_optimisers_of_apex_step_alike(tmp_path, apex, optimiser):
-    found = train(tmp_path / "apex", optimiser=optimiser, implementation="apex", weight_decay=0.1)
-    expected = train(tmp_path / "torch", optimiser=optimiser, implementation="torch", weight_decay=0.1)
-    assert apex[1].made == [found.optimiser]
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_optimizers_of_apex_step_alike(tmp_path, apex, optimizer):
+    found = train(tmp_path / "apex", optimizer=optimizer, implementation="apex", weight_decay=0.1)
+    expected = train(tmp_path / "torch", optimizer=optimizer, implementation="torch", weight_decay=0.1)
+    assert apex[1].made == [found.optimizer]
     assert all(torch.equal(weights(found)[name], value) for name, value in weights(expected).items())
 
 
@@ -118,14 +118,14 @@ def test_a_run_can_go_on_with_the_other(tmp_path, apex, first, second):
 def test_an_overflow_leaves_its_step_out(apex):
     model = linear(dropout=0)
     precision = make_precision("O1", CPU, amp="apex")
-    optimiser = torch.optim.SGD(precision.prepare(model, [{"params": list(model.parameters())}]), lr=0.5)
-    precision.attach(model, optimiser)
+    optimizer = torch.optim.SGD(precision.prepare(model, [{"params": list(model.parameters())}]), lr=0.5)
+    precision.attach(model, optimizer)
     before = model[2].weight.detach().clone()
     precision.backward(model[2].weight.sum() * float("inf"))
-    precision.step(model, optimiser, clip_norm=None)
+    precision.step(model, optimizer, clip_norm=None)
     assert torch.equal(model[2].weight, before) and precision.scale().item() == 32768
     precision.backward(model[2].weight.sum() * 1e-4)
-    norm = precision.step(model, optimiser, clip_norm=1.0)
+    norm = precision.step(model, optimizer, clip_norm=1.0)
     assert norm.item() == pytest.approx(1e-4 * 6)  # of the true gradient
     assert torch.allclose(model[2].weight, before - 0.5e-4)
     with pytest.raises(RuntimeError, match="not finite at a loss scale of 1e-06"):
@@ -173,7 +173,7 @@ def test_an_apex_without_amp(other_apex, files, said):
     ],
     ids=["without extensions", "without the class"],
 )
-def test_an_apex_without_its_optimisers(other_apex, text, said):
+def test_an_apex_without_its_optimizers(other_apex, text, said):
     other_apex(optimizers=text)
     with pytest.raises(ImportError, match=f"CUDA extensions .*{said}.*implementation='fused'"):
-        Trainer(linear(), Batches(), optimiser=OptimiserOptions(implementation="apex"))
+        Trainer(linear(), Batches(), optimizer=OptimizerOptions(implementation="apex"))

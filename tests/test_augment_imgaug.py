@@ -1,13 +1,13 @@
-"""Every colour operation against imgaug 0.4.0 at the same parameters, and users' own pipelines."""
+"""Every color operation against imgaug 0.4.0 at the same parameters, and users' own pipelines."""
 
 import sys
 
 import numpy as np
 import pytest
 
-from vidseg.clips import ColourOperation
+from vidseg.clips import ColorOperation
 from vidseg.loaders.adapters import ClipFunction, ImgaugTransform, clip_seed, import_imgaug
-from vidseg.loaders.recolour import apply_colours
+from vidseg.loaders.recolor import apply_colors
 
 pytest.importorskip("cv2", reason="imgaug needs OpenCV")
 try:
@@ -26,19 +26,19 @@ def pictures():
 
 
 def per_channel(augmenter, values):
-    """The same augmenter for each colour, each with its own value."""
+    """The same augmenter for each color, each with its own value."""
     return lambda picture: np.stack(
         [augmenter(value).augment_image(picture[..., i : i + 1].copy())[..., 0] for i, value in enumerate(values)], -1
     )
 
 
-EXACT, ROUNDING = (0, 0.0), (1, 0.1)  # largest difference in grey levels, and their mean
+EXACT, ROUNDING = (0, 0.0), (1, 0.1)  # largest difference in gray levels, and their mean
 
 CASES = [
     *[("gaussian_blur", (s,), iaa.GaussianBlur(sigma=s), EXACT) for s in (0.1, 0.2, 0.3, 0.5, 1.0, 2.5, 4.0, 8.0)],
     *[("average_blur", (k,), iaa.AverageBlur(k=k), ROUNDING) for k in (1, 2, 3, 4, 7)],
     *[("multiply", (m,) * 3, iaa.Multiply(m), EXACT) for m in (0.8, 1.13, 1.2)],
-    *[("enhance_colour", (f,), iaa.pillike.EnhanceColor(f), EXACT) for f in (0.0, 0.3, 1.2, 1.6)],
+    *[("enhance_color", (f,), iaa.pillike.EnhanceColor(f), EXACT) for f in (0.0, 0.3, 1.2, 1.6)],
     *[("linear_contrast", (a,) * 3, iaa.LinearContrast(a), EXACT) for a in (0.85, 1.0, 1.115)],
     *[
         ("hue_saturation", (h, s), iaa.AddToHueAndSaturation(value_hue=h, value_saturation=s), ROUNDING)
@@ -62,7 +62,7 @@ CASES = [
 @pytest.mark.parametrize("name, parameters, augmenter, tolerance", CASES)
 def test_operations_agree(name, parameters, augmenter, tolerance, picture):
     frame = pictures()[picture]
-    got = apply_colours(frame[None], [ColourOperation(name, parameters)])[0]
+    got = apply_colors(frame[None], [ColorOperation(name, parameters)])[0]
     expected = augmenter.augment_image(frame.copy()) if hasattr(augmenter, "augment_image") else augmenter(frame)
     difference = np.abs(got.astype(int) - expected)
     assert difference.max() <= tolerance[0]
@@ -80,21 +80,21 @@ def test_operations_agree(name, parameters, augmenter, tolerance, picture):
 )
 def test_frames_smaller_than_the_filter(name, parameters, augmenter, height, width):
     frame = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    got = apply_colours(frame[None], [ColourOperation(name, parameters)])[0]
+    got = apply_colors(frame[None], [ColorOperation(name, parameters)])[0]
     assert np.abs(got.astype(int) - augmenter.augment_image(frame.copy())).max() <= 1
 
 
 @pytest.mark.parametrize("apart", [0, 1])
 def test_noise_is_added_as_imgaug_adds_it(apart):
     frame = pictures()["noise"]
-    operation = [ColourOperation("gaussian_noise", (20.0, 12345, apart))]
-    field = apply_colours(np.full((1, 61, 83, 3), 128, np.uint8), operation)[0].astype(int) - 128
+    operation = [ColorOperation("gaussian_noise", (20.0, 12345, apart))]
+    field = apply_colors(np.full((1, 61, 83, 3), 128, np.uint8), operation)[0].astype(int) - 128
     assert (field[..., 0] == field[..., 1]).all() == (not apart)
     expected = iaa.arithmetic.add_elementwise(frame.copy(), field)
-    assert (apply_colours(frame[None], operation)[0] == expected).all()
-    grey = np.full((200, 200, 3), 128, np.uint8)
-    theirs = iaa.AdditiveGaussianNoise(scale=20, per_channel=True, seed=1).augment_image(grey)
-    ours = apply_colours(grey[None], [ColourOperation("gaussian_noise", (20.0, 5, 1))])[0]
+    assert (apply_colors(frame[None], operation)[0] == expected).all()
+    gray = np.full((200, 200, 3), 128, np.uint8)
+    theirs = iaa.AdditiveGaussianNoise(scale=20, per_channel=True, seed=1).augment_image(gray)
+    ours = apply_colors(gray[None], [ColorOperation("gaussian_noise", (20.0, 5, 1))])[0]
     for quantile in (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99):
         assert np.quantile(ours, quantile) == pytest.approx(np.quantile(theirs, quantile), abs=1)
 

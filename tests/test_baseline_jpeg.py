@@ -110,7 +110,7 @@ def test_it_is_this_decoder_that_reads(tmp_path):
 
 
 def test_tables_are_those_of_each_frame(tmp_path):
-    """One decoder reads frames of different Huffman and quantisation tables in turn."""
+    """One decoder reads frames of different Huffman and quantization tables in turn."""
     size = {"height": 40, "width": 56}
     jpegs = [
         encode_rgb(torch.from_numpy(natural(number, **size)), quality, optimize=optimize)[0]

@@ -10,7 +10,7 @@ import torch
 from test_engine import Batches, linear, rows
 from trained import ShuffledClips, train, train_and_die, train_and_die_writing
 
-from vidseg.engine import CheckpointOptions, OptimiserOptions, ScheduleOptions, Trainer
+from vidseg.engine import CheckpointOptions, OptimizerOptions, ScheduleOptions, Trainer
 from vidseg.engine.checkpoints import CheckpointFolder, read_checkpoint, save_checkpoint
 
 
@@ -98,8 +98,8 @@ def test_checkpoints_only_between_steps(tmp_path, monkeypatch):
     """With accumulation a checkpoint in the middle of a step would lose its gradients."""
     saved = []
     monkeypatch.setattr(CheckpointFolder, "save", lambda self, content, **_: saved.append(content["batch"]))
-    options = OptimiserOptions(accumulate=2)
-    Trainer(linear(), Batches(5), optimiser=options, checkpoints=CheckpointOptions(checkpoint_every=1)).fit(1, tmp_path)
+    options = OptimizerOptions(accumulate=2)
+    Trainer(linear(), Batches(5), optimizer=options, checkpoints=CheckpointOptions(checkpoint_every=1)).fit(1, tmp_path)
     assert saved == [2, 4, 0]
 
 

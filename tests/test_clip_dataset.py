@@ -48,7 +48,7 @@ def darker(frames: np.ndarray, random: np.random.Generator) -> np.ndarray:
         {},
         {"train": False, "geometry": "three_crops", "augment": None},
         {"transform": darker},
-        {"layout": "bthwc", "colour": "bgr", "dtype": torch.float32, "augment": None},
+        {"layout": "bthwc", "color": "bgr", "dtype": torch.float32, "augment": None},
     ],
 )
 def test_items_are_the_clips_of_the_loader(data, options):
@@ -126,14 +126,14 @@ def test_files_do_not_add_up(data):
 
 
 def test_a_damaged_frame_is_named_or_counted(tmp_path, caplog):
-    videos = clip_dataset(tmp_path, ["automatic", "grey"])
+    videos = clip_dataset(tmp_path, ["automatic", "gray"])
     break_row(videos[1].path, 2, b"broken")
     options = {"train": False, "augment": None, "frames": FRAMES, "interval": 1}
-    with pytest.raises(FrameDatabaseError, match=r"1_grey/frames\.db: frame 1"):
+    with pytest.raises(FrameDatabaseError, match=r"1_gray/frames\.db: frame 1"):
         make(videos, **options)[1]
     replaced = make(videos, on_error="replace", **options)
     assert [item["replaced"] for item in replaced] == [0, 1]
-    assert "1_grey: damaged frames [1] show their neighbours [0]" in caplog.text
+    assert "1_gray: damaged frames [1] show their neighbors [0]" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidseg.clips import (
-    CentreCrop,
+    CenterCrop,
     FiveCrop,
     Geometry,
     Mirror,
@@ -131,12 +131,12 @@ def test_random_resized_crop_falls_back_to_the_middle():
 
 INSIDE = [
     Geometry(),
-    Geometry((CentreCrop(100),)),
+    Geometry((CenterCrop(100),)),
     Geometry((RandomCrop((30, 50)), Mirror(1))),
     Geometry((RandomResizedCrop(), Mirror())),
     Geometry((ResizeExact((40, 90)), RandomCrop(), Mirror())),
     *(named_geometry(name, size=(64, 64), train=True) for name in GEOMETRIES),
-    *(named_geometry(name, size=(64, 64), train=False) for name in ("centre", "kinetics", "moments", "ucf101")),
+    *(named_geometry(name, size=(64, 64), train=False) for name in ("center", "kinetics", "moments", "ucf101")),
 ]
 
 
@@ -167,8 +167,8 @@ def test_crops_are_inside_the_frame(geometry, sizes, output, view, seed):
     [
         (RandomCrop(),),
         (RandomCrop(), Mirror()),
-        (CentreCrop(), Mirror()),
-        (ResizeShort(120), CentreCrop(90), RandomCrop(), Mirror()),
+        (CenterCrop(), Mirror()),
+        (ResizeShort(120), CenterCrop(90), RandomCrop(), Mirror()),
         (ResizeShort(120), ThreeCrop()),
         (ResizeExact((120, 161)), FiveCrop(mirrored=True)),
     ],
@@ -189,7 +189,7 @@ def test_resizing_is_exact():
     y, x = np.mgrid[0:240, 0:320].astype(np.float32) + 0.5
     resized = cv2.resize(np.stack([x, y], axis=-1), (171, 128), interpolation=cv2.INTER_LINEAR)
     expected = resized[8:120, 29:141][:, ::-1]
-    matrix = matrices_of(Geometry((ResizeShort(128), CentreCrop(), Mirror(1))), 240, 320, output=(112, 112))[0]
+    matrix = matrices_of(Geometry((ResizeShort(128), CenterCrop(), Mirror(1))), 240, 320, output=(112, 112))[0]
     down, across = np.mgrid[0:112, 0:112] + 0.5
     points = np.stack([across, down, np.ones_like(down)], axis=-1) @ matrix.T
     assert np.abs(points[..., :2] - expected).max() < 1e-3
@@ -214,9 +214,9 @@ def test_draws_are_spread_as_they_should():
     assert len(set(left)) == 97 and (left.min(), left.max()) == (0, 96)
     assert len(set(top)) == 57 and np.bincount(top.astype(int)).min() > 35
     assert abs(np.corrcoef(left, top)[0, 1]) < 0.05
-    sides = 120 / matrices_of(Geometry((RandomShortSide(70, 79), CentreCrop())), *many)[:, 1, 1]
+    sides = 120 / matrices_of(Geometry((RandomShortSide(70, 79), CenterCrop())), *many)[:, 1, 1]
     assert set(np.rint(sides)) == set(range(70, 80))
-    default = 120 / matrices_of(Geometry((RandomShortSide(), CentreCrop())), *many, output=(112, 112))[:, 1, 1]
+    default = 120 / matrices_of(Geometry((RandomShortSide(), CenterCrop())), *many, output=(112, 112))[:, 1, 1]
     assert np.rint([default.min(), default.max()]).tolist() == [128, 160]
     turned = matrices_of(Geometry((Rotation((-20, 5)),)), np.full(4000, 64), np.full(4000, 64))
     degrees = np.rad2deg(np.arctan2(turned[:, 0, 1], turned[:, 0, 0]))
@@ -225,7 +225,7 @@ def test_draws_are_spread_as_they_should():
 
 def test_steps_of_one_kind_draw_apart():
     twice = Geometry((RandomCrop(100), RandomCrop()))
-    once = Geometry((RandomCrop(100), CentreCrop()))
+    once = Geometry((RandomCrop(100), CenterCrop()))
     many = np.full(300, 136), np.full(300, 136)
     second = (matrices_of(twice, *many) - matrices_of(once, *many))[:, :2, 2] + 18
     first = matrices_of(once, *many)[:, :2, 2] - 18
@@ -313,7 +313,7 @@ class TestWarps:
     def test_drawn_warps_come_after_the_crop(self):
         warps = Warps(np.array([0, 1, 2]), np.zeros((3, 4, 2)), np.array([0, 0, 90.0]))
         warps.corners[1] = 0.1
-        geometry = Geometry((CentreCrop(100),))
+        geometry = Geometry((CenterCrop(100),))
         matrices = matrices_of(geometry, [120] * 3, [160] * 3, output=(100, 100), warps=warps)
         plain = matrices_of(geometry, 120, 160, output=(100, 100))[0]
         assert (matrices[0] == plain).all()
@@ -340,7 +340,7 @@ class TestWarps:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: CentreCrop(0),
+        lambda: CenterCrop(0),
         lambda: ResizeShort(0),
         lambda: ResizeShort(ratio=-1),
         lambda: RandomShortSide(300, 200),

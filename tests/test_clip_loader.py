@@ -251,18 +251,18 @@ def test_nothing_is_left_in_shared_memory(data):
 
 
 def test_a_damaged_frame_stops_the_loop_or_is_counted(tmp_path, caplog):
-    videos = clip_dataset(tmp_path, ["automatic", "grey"])
+    videos = clip_dataset(tmp_path, ["automatic", "gray"])
     break_row(videos[1].path, 2, b"broken")
     options = {"train": False, "augment": None, "frames": FRAMES, "interval": 1, "batch_size": 1}
     iterator = iter(make(videos, **options))
     next(iterator)
-    with pytest.raises(FrameDatabaseError, match=r"1_grey/frames\.db: frame 1"):
+    with pytest.raises(FrameDatabaseError, match=r"1_gray/frames\.db: frame 1"):
         next(iterator)
     assert not vidseg_threads()
     loader = make(videos, on_error="replace", **options)
     assert [batch.replaced for batch in loader] == [0, 1]
     assert loader.stats.replaced == 1 and "1 damaged frames replaced" in str(loader.stats)
-    assert "1_grey: damaged frames [1] show their neighbours [0]" in caplog.text
+    assert "1_gray: damaged frames [1] show their neighbors [0]" in caplog.text
 
 
 def test_a_cache_tells_its_hit_rate(data):
@@ -286,8 +286,8 @@ def test_a_transform_sees_each_clip_with_its_own_generator(data):
         for a, b in zip(x, y, strict=True)
     ]
     assert 0.15 < min(factors) < 0.4 and 0.6 < max(factors) < 0.85
-    floats = frames_of(make(data, transform=lambda frames: frames, dtype=torch.float32, layout="bthwc", colour="bgr"))
-    expected = frames_of(make(data, dtype=torch.float32, layout="bthwc", colour="bgr"))
+    floats = frames_of(make(data, transform=lambda frames: frames, dtype=torch.float32, layout="bthwc", color="bgr"))
+    expected = frames_of(make(data, dtype=torch.float32, layout="bthwc", color="bgr"))
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(floats, expected, strict=True))
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vidseg.clips import (
     BatchShape,
-    CentreClip,
+    CenterClip,
     ClipPlanner,
     DenseClips,
     Geometry,
@@ -56,7 +56,7 @@ def shown(plans):
     ]
 
 
-SAMPLINGS = [None, CentreClip(2), DenseClips(3), SequentialClips(1)]
+SAMPLINGS = [None, CenterClip(2), DenseClips(3), SequentialClips(1)]
 
 
 @settings(deadline=None, max_examples=60)
@@ -152,7 +152,7 @@ def test_what_a_clip_shows():
     for corner in ([0, 0, 1], [64, 48, 1], [64, 0, 1]):
         points = (plan.matrices @ corner)[:, :2]
         assert ((points >= 0) & (points <= sides)).all()
-    assert len(plan.colours.codes) == 0 and plan.valid.all()
+    assert len(plan.colors.codes) == 0 and plan.valid.all()
     clip = plan[4]
     assert clip.video == plan.videos[4] and clip.frames == tuple(plan.frames[4]) and str(clip.video) in repr(clip)
 
@@ -183,12 +183,12 @@ def test_views_are_clips_times_crops():
     assert (plan.matrices[:3] == plan.matrices[3:6]).all()
 
 
-def test_presets_give_colours_and_warps():
+def test_presets_give_colors_and_warps():
     data = videos(400, frames=(50, 90))
     plain = ClipPlanner(data, frames=4, batch_size=400, geometry="hacs").plan(0, 0)
     plan = ClipPlanner(data, frames=4, batch_size=400, geometry="hacs", augment="hacs").plan(0, 0)
     assert (plan.videos == plain.videos).all() and (plan.frames == plain.frames).all()
-    names = {operation.name for clip in plan for operation in clip.colours}
+    names = {operation.name for clip in plan for operation in clip.colors}
     assert {"gaussian_blur", "gamma"} <= names
     warped = (plan.matrices != plain.matrices).any((1, 2))
     assert warped.mean() == pytest.approx(0.9 * 0.4, abs=0.08)

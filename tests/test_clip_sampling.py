@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidseg.clips import CentreClip, DenseClips, DenseFrames, RandomStart, SegmentSampling, SequentialClips
+from vidseg.clips import CenterClip, DenseClips, DenseFrames, RandomStart, SegmentSampling, SequentialClips
 from vidseg.clips.sampling import dense_frames, named_sampling, segment_starts, uniform_clips
 
 TABLES = json.loads((Path(__file__).parent / "golden/training_math.json").read_text())
@@ -80,8 +80,8 @@ def test_clips_round_as_torch_does():
 SAMPLINGS = [
     RandomStart((1, 2, 5)),
     RandomStart((3,), short="clamp"),
-    CentreClip(2),
-    CentreClip(2, short="clamp"),
+    CenterClip(2),
+    CenterClip(2, short="clamp"),
     SegmentSampling(),
     SegmentSampling(train=True),
     SegmentSampling(train=True, short="loop"),
@@ -145,15 +145,15 @@ def test_short_videos_loop_or_stay():
     looped = frames_of(RandomStart((2,)), [5], length=8)[0].tolist()
     assert looped == [0, 2, 4, 1, 3, 0, 2, 4]
     assert frames_of(RandomStart((2,), "clamp"), [5], length=8)[0].tolist() == [0, 2, 4, 4, 4, 4, 4, 4]
-    assert frames_of(CentreClip(3), [3], length=5)[0].tolist() == [0, 1, 2, 0, 1]
-    assert frames_of(CentreClip(1), [1], length=3)[0].tolist() == [0, 0, 0]
+    assert frames_of(CenterClip(3), [3], length=5)[0].tolist() == [0, 1, 2, 0, 1]
+    assert frames_of(CenterClip(1), [1], length=3)[0].tolist() == [0, 0, 0]
     assert frames_of(SegmentSampling(), [3], length=6)[0].tolist() == [0, 0, 1, 1, 2, 2]
     assert frames_of(SegmentSampling(train=True, short="loop"), [3], length=6)[0].tolist() == [0, 1, 2, 0, 1, 2]
 
 
-def test_centre():
-    assert frames_of(CentreClip(1), [10], length=4)[0].tolist() == [3, 4, 5, 6]
-    assert frames_of(CentreClip(3), [10], length=4)[0].tolist() == [0, 3, 6, 9]
+def test_center():
+    assert frames_of(CenterClip(1), [10], length=4)[0].tolist() == [3, 4, 5, 6]
+    assert frames_of(CenterClip(3), [10], length=4)[0].tolist() == [0, 3, 6, 9]
 
 
 def test_sequential_clips_cover_the_video():
@@ -176,12 +176,12 @@ def test_names():
         return named_sampling(name, intervals=intervals, train=train, short="clamp")
 
     assert named(None, True) == RandomStart((1, 2), "clamp")
-    assert named(None, False, (4, 5, 6)) == CentreClip(5, "clamp")
+    assert named(None, False, (4, 5, 6)) == CenterClip(5, "clamp")
     assert named("segments", True) == SegmentSampling(train=True)
     assert named("dense", False) == DenseFrames(10) and named("dense", True) == DenseFrames(1, train=True)
     assert named("clips", False) == DenseClips(10, 2, short="clamp")
     assert named("sequential", False, (1,)) == SequentialClips(1)
-    with pytest.raises(ValueError, match="'centre'"):
+    with pytest.raises(ValueError, match="'center'"):
         named("middle", True)
 
 
@@ -190,7 +190,7 @@ def test_names():
     [
         lambda: RandomStart(()),
         lambda: RandomStart((0, 1)),
-        lambda: CentreClip(1, short="repeat"),
+        lambda: CenterClip(1, short="repeat"),
         lambda: SegmentSampling(train=True, twice=True),
         lambda: DenseFrames(10, train=True),
         lambda: DenseClips(0),

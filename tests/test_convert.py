@@ -1,4 +1,4 @@
-"""Conversion of videos: every frame, its time, its colour; every kind of source; every option."""
+"""Conversion of videos: every frame, its time, its color; every kind of source; every option."""
 
 import json
 import sqlite3
@@ -84,15 +84,15 @@ def test_codecs_and_pixel_formats(tmp_path, make_video, codec, pixel_format, suf
     assert (outcome.state, outcome.problem, outcome.frames) == ("converted", None, 6)
     ours = converted(tmp_path, "x/v").decode(range(6)).numpy().astype(float)
     theirs = rgb_of(path).astype(float)
-    # a GIF's dithering is colour noise from pixel to pixel, which half the colour resolution cannot hold
+    # a GIF's dithering is color noise from pixel to pixel, which half the color resolution cannot hold
     assert np.abs(ours - theirs).mean() < (20 if codec == "gif" else 5)
-    assert np.abs((ours - theirs).mean((0, 1, 2))).max() < 2.5  # no colour cast, black and white in place
+    assert np.abs((ours - theirs).mean((0, 1, 2))).max() < 2.5  # no color cast, black and white in place
 
 
 @pytest.mark.parametrize("space, number", [("bt709", 1), ("bt2020", 9), ("unmarked", 2)])
 @pytest.mark.parametrize("color_range", [1, 2])
 @pytest.mark.parametrize("size", ["none", "30x20"])
-def test_matrix_and_range_are_honoured(tmp_path, make_video, space, number, color_range, size):
+def test_matrix_and_range_are_honored(tmp_path, make_video, space, number, color_range, size):
     """A lossless video whose marking says how its planes are meant, against the exact arithmetic of that marking."""
     from vidseg.convert.conversion import convert_one
     from vidseg.convert.sources import Job
@@ -124,11 +124,11 @@ def test_variable_rate_keeps_every_frame_and_its_time(tmp_path, make_video):
     times = [0, 1, 2, 8, 9, 20]
     make_video(tmp_path / "v/x.mkv", frames=6, times=times)
     convert_videos(tmp_path / "v", tmp_path / "all", workers=1)
-    database = converted(tmp_path / "all", "unlabelled/x")
+    database = converted(tmp_path / "all", "unlabeled/x")
     assert len(database) == 6
     assert np.allclose(database.timestamps, np.array(times) / 25, atol=1e-3)
     convert_videos(tmp_path / "v", tmp_path / "even", workers=1, fps=12.5)
-    even = converted(tmp_path / "even", "unlabelled/x")
+    even = converted(tmp_path / "even", "unlabeled/x")
     assert np.allclose(np.diff(even.timestamps), 1 / 12.5)
     shown = [max(i for i, time in enumerate(times) if time <= 2 * k + 1e-6) for k in range(11)]
     expected = database.decode(shown)
@@ -163,7 +163,7 @@ def test_rotation_is_applied(tmp_path):
     data[matrix : matrix + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in quarter)
     path.write_bytes(data)
     assert convert_videos(tmp_path / "v", tmp_path / "data", workers=1).ok
-    database = converted(tmp_path / "data", "unlabelled/turned")
+    database = converted(tmp_path / "data", "unlabeled/turned")
     assert database.frame_size == (64, 48)
     upright = np.rot90(picture(0), -1)  # clockwise
     assert np.abs(database.decode([0])[0].numpy().astype(int) - upright).mean() < 6
@@ -210,7 +210,7 @@ def test_options_reach_the_database(tmp_path, make_video):
     make_video(tmp_path / "v/x.mp4", size=(96, 128))
     convert_videos(tmp_path / "v", tmp_path / "small", size="48", levels=1, quality=50, restart_interval=0, workers=1)
     convert_videos(tmp_path / "v", tmp_path / "exact", size="40x30", levels=0, chroma=444, workers=1)
-    small, exact = converted(tmp_path / "small", "unlabelled/x"), converted(tmp_path / "exact", "unlabelled/x")
+    small, exact = converted(tmp_path / "small", "unlabeled/x"), converted(tmp_path / "exact", "unlabeled/x")
     assert (small.frame_size, small.levels, exact.frame_size, exact.levels) == ((48, 64), 1, (30, 40), 0)
     assert b"\xff\xdd" not in small.read([0])[0][:700]
     assert b"\xff\xdd" in exact.read([0])[0][:700]
@@ -396,7 +396,7 @@ def test_databases_become_jpegs_and_videos_again(tmp_path, make_video):
         export_frames(tmp_path / "v", tmp_path / "films", form="jpeg")
 
 
-def test_the_catalogue_holds_what_the_databases_hold(tmp_path, make_video):
+def test_the_catalog_holds_what_the_databases_hold(tmp_path, make_video):
     make_video(tmp_path / "v/run/a.mp4", frames=7, fps=10)
     convert_videos(tmp_path / "v", tmp_path / "data", workers=1)
     (row,) = sqlite3.connect(tmp_path / "data/catalog.db").execute("SELECT frames, height, width, fps FROM videos")

@@ -119,7 +119,7 @@ def test_damage_inside_is_kept_and_marked_or_refused(tmp_path, make_video):
     damaged_video(tmp_path / "v/x.mkv", make_video)
     kept = convert_videos(tmp_path / "v", tmp_path / "kept", workers=1)
     assert (kept.outcomes[0].state, kept.ok) == ("recovered", False)
-    database = FrameDatabase(tmp_path / "kept/jpg/unlabelled/x")
+    database = FrameDatabase(tmp_path / "kept/jpg/unlabeled/x")
     assert 40 <= len(database) <= 60
     assert json.loads(database.meta["damage"])
     again = convert_videos(tmp_path / "v", tmp_path / "kept", workers=1)

@@ -1,4 +1,4 @@
-"""The converters: small files in each official form become the published CSV files and the catalogue."""
+"""The converters: small files in each official form become the published CSV files and the catalog."""
 
 import importlib.util
 import json
@@ -38,9 +38,7 @@ def dataset(root, *paths):
     update_catalog(
         root,
         [
-            VideoRecord(
-                f"jpg/{path}", None if path.startswith("unlabelled/") else path.split("/")[0], 10, 8, 8, 5, 2, 9
-            )
+            VideoRecord(f"jpg/{path}", None if path.startswith("unlabeled/") else path.split("/")[0], 10, 8, 8, 5, 2, 9)
             for path in paths
         ],
     )
@@ -115,12 +113,12 @@ def test_ucf101(tmp_path, capsys, caplog):
     content = json.loads(capsys.readouterr().out)
     assert content["files"][str(out / "ucf101_split3_val.csv")] == 2 and content["classes"] == 2
     assert content["report"]["missing_videos"] == ["Hammering/v_Hammering_g03_c01"]
-    assert content["report"]["unlabelled_videos"] == ["jpg/HammerThrow/extra"]
+    assert content["report"]["unlabeled_videos"] == ["jpg/HammerThrow/extra"]
     assert open_dataset(root).classes == ["Hammering", "HammerThrow"]  # not the order of sorted names
     assert names(root, "split1/train") == ["v_HammerThrow_g08_c02", "v_Hammering_g01_c01"]
     assert names(root, "split3/test") == ["v_HammerThrow_g01_c01", "v_Hammering_g02_c01"]
 
-    # The CSV files say the same as the catalogue.
+    # The CSV files say the same as the catalog.
     again = dataset(tmp_path / "again", *(open_dataset(root).video_path(i)[4:] for i in range(5)))
     rows = [row for path in sorted(out.glob("*.csv")) for row in read_label_csv(path)]
     apply_labels(again, rows)
@@ -155,7 +153,7 @@ def test_hmdb51_codes(tmp_path, capsys):
         files[f"brush_hair_test_split{division}.txt"] = "\n".join(lines) + "\n"
         files[f"cartwheel_test_split{division}.txt"] = f"{rad}.avi {division % 2 + 1} \n"
     source = write(tmp_path / "testTrainMulti_7030_splits", files)
-    root = dataset(tmp_path / "hmdb", *(f"unlabelled/{name}" for name in (*hair, rad)))
+    root = dataset(tmp_path / "hmdb", *(f"unlabeled/{name}" for name in (*hair, rad)))
     assert convert("hmdb51", source, tmp_path / "out", "--dataset", root) == 0
     assert published(tmp_path / "out")["hmdb_split1_train.csv"][1:] == [f"brush_hair,{hair[0]},split1/train"]
     assert names(root, "split1/train") == [hair[0]]
@@ -181,7 +179,7 @@ def diving48(train_label=1):
 
 
 def test_diving48(tmp_path, capsys):
-    root = dataset(tmp_path / "diving", "unlabelled/-mmq0PT-u8k_00155", "unlabelled/2x00lRzlTVQ_00000")
+    root = dataset(tmp_path / "diving", "unlabeled/-mmq0PT-u8k_00155", "unlabeled/2x00lRzlTVQ_00000")
     assert convert("diving48", write(tmp_path / "official", diving48()), tmp_path / "out", "--dataset", root) == 0
     found = published(tmp_path / "out")
     assert found["diving48_train.csv"] == ["label,id,split", "Back_15som_05Twis_FREE,-mmq0PT-u8k_00155,train"]

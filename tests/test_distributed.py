@@ -9,7 +9,7 @@ from test_engine import rows
 from torch import nn
 from trained import CLIPS, ShuffledClips, train, train_as_rank
 
-from vidseg.engine.distributed import SyncBatchNorm, choose_gpus, synchronise_norms
+from vidseg.engine.distributed import SyncBatchNorm, choose_gpus, synchronize_norms
 
 
 def free_port() -> int:
@@ -58,7 +58,7 @@ def test_batch_norm_over_the_group_takes_the_place_of_the_usual_one():
     plain = nn.Sequential(nn.Conv3d(3, 4, 1), nn.BatchNorm3d(4, momentum=0.3), nn.Sequential(nn.BatchNorm3d(4)))
     plain.load_state_dict(model.state_dict())
     model[2][0].eval()
-    assert synchronise_norms(model) == 2 and synchronise_norms(model) == 0
+    assert synchronize_norms(model) == 2 and synchronize_norms(model) == 0
     assert isinstance(model[1], SyncBatchNorm) and model[1].momentum == 0.3 and not model[2][0].training
     model.train()
     frames = torch.randn(2, 3, 4, 5, 5)

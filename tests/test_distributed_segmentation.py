@@ -13,7 +13,7 @@ from test_distributed import free_port
 from test_stream_program import CLASSES, FPS, labels_of, write_video
 
 from vidseg.convert import convert_videos
-from vidseg.engine.distributed import SyncBatchNorm, silent_norms, synchronise_norms
+from vidseg.engine.distributed import SyncBatchNorm, silent_norms, synchronize_norms
 from vidseg.labels import apply_segmentation
 from vidseg.labels.segmentation import SegmentationLabels
 from vidseg.losses.segmentation import truncated_mse, video_mean
@@ -134,11 +134,11 @@ def test_means_over_a_shared_batch():
 
 
 def test_norms_that_are_silent_keep_their_statistics():
-    plain, synchronised = torch.nn.BatchNorm1d(3), torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.BatchNorm1d(3))
-    assert synchronise_norms(synchronised) == 2
-    synchronised[1].eval()
-    with silent_norms(torch.nn.ModuleList([plain, synchronised])):
+    plain, synchronized = torch.nn.BatchNorm1d(3), torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.BatchNorm1d(3))
+    assert synchronize_norms(synchronized) == 2
+    synchronized[1].eval()
+    with silent_norms(torch.nn.ModuleList([plain, synchronized])):
         plain(torch.randn(4, 3))
-        assert synchronised[0].silent and not synchronised[1].silent
+        assert synchronized[0].silent and not synchronized[1].silent
     assert not plain.running_mean.any() and plain.training
-    assert isinstance(synchronised[0], SyncBatchNorm) and not synchronised[0].silent and not synchronised[1].training
+    assert isinstance(synchronized[0], SyncBatchNorm) and not synchronized[0].silent and not synchronized[1].training

@@ -22,7 +22,7 @@ from vidseg.clips.multigrid import Multigrid
 from vidseg.engine import (
     CheckpointOptions,
     EvaluationOptions,
-    OptimiserOptions,
+    OptimizerOptions,
     RecognitionTask,
     Schedule,
     ScheduleOptions,
@@ -31,7 +31,7 @@ from vidseg.engine import (
 )
 from vidseg.engine.cycles import CyclesFirst
 from vidseg.engine.dry_run import plan_run
-from vidseg.engine.optimisers import classifier_names, parameter_groups
+from vidseg.engine.optimizers import classifier_names, parameter_groups
 from vidseg.engine.precise_norm import renew_statistics
 from vidseg.engine.schedules import cosine_rate, step_rate
 from vidseg.engine.task import Position
@@ -268,7 +268,7 @@ def test_one_step_is_nesterov_sgd(tmp_path):
         model,
         batches,
         schedule=ScheduleOptions(lr_base=0.1, schedule="cosine"),
-        optimiser=OptimiserOptions(weight_decay=1e-2),
+        optimizer=OptimizerOptions(weight_decay=1e-2),
     ).fit(2, tmp_path)
     assert torch.allclose(model[1].weight, weight, atol=1e-6)
 
@@ -281,7 +281,7 @@ def test_accumulation_equals_larger_batches(tmp_path):
         Batch(torch.cat([b.frames for b in group]), torch.cat([b.labels for b in group])) for group in groups
     ]
     models = [linear(dropout=0), linear(dropout=0)]
-    Trainer(models[0], small, schedule=constant(0.3), optimiser=OptimiserOptions(accumulate=2)).fit(2, tmp_path / "a")
+    Trainer(models[0], small, schedule=constant(0.3), optimizer=OptimizerOptions(accumulate=2)).fit(2, tmp_path / "a")
     Trainer(models[1], large, schedule=constant(0.3)).fit(2, tmp_path / "b")
     assert torch.allclose(models[0][2].weight, models[1][2].weight, atol=1e-6)
 
@@ -289,8 +289,8 @@ def test_accumulation_equals_larger_batches(tmp_path):
 def test_clipping_limits_the_step(tmp_path):
     model = linear(dropout=0)
     before = model[2].weight.detach().clone(), model[2].bias.detach().clone()
-    options = OptimiserOptions(clip_norm=0.01, momentum=0, weight_decay=0)
-    Trainer(model, Batches(1), schedule=constant(1.0), optimiser=options).fit(1, tmp_path)
+    options = OptimizerOptions(clip_norm=0.01, momentum=0, weight_decay=0)
+    Trainer(model, Batches(1), schedule=constant(1.0), optimizer=options).fit(1, tmp_path)
     moved = torch.cat([(model[2].weight - before[0]).flatten(), model[2].bias - before[1]])
     assert moved.norm().item() == pytest.approx(0.01, rel=1e-3)
 
@@ -417,7 +417,7 @@ def test_mixup_mixes_clips_and_targets(tmp_path):
         logits, batch.labels[partners]
     )
     assert losses[0].item() == pytest.approx(expected.item(), rel=1e-5)
-    Trainer(linear(), Batches(2), optimiser=OptimiserOptions(mixup=0.5, label_smoothing=0.1)).fit(1, tmp_path)
+    Trainer(linear(), Batches(2), optimizer=OptimizerOptions(mixup=0.5, label_smoothing=0.1)).fit(1, tmp_path)
 
 
 # Parameter groups
@@ -454,8 +454,8 @@ def test_fine_tuning_slows_what_was_learned(tmp_path):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Conv3d(3, 4, 1), nn.Flatten(), nn.Linear(16, 3))
         before = [parameter.detach().clone() for parameter in model.parameters()]
-        options = OptimiserOptions(momentum=0, weight_decay=0)
-        Trainer(model, Batches(1), schedule=constant(0.1), optimiser=options, fine_tune=fine_tune).fit(1, tmp_path)
+        options = OptimizerOptions(momentum=0, weight_decay=0)
+        Trainer(model, Batches(1), schedule=constant(0.1), optimizer=options, fine_tune=fine_tune).fit(1, tmp_path)
         return [(after - start).norm().item() for after, start in zip(model.parameters(), before, strict=True)]
 
     ratios = [slow / fast for slow, fast in zip(moved(True), moved(False), strict=True)]
@@ -681,7 +681,7 @@ def test_the_plan_of_a_cosine_run():
 
 
 def test_losses_of_a_seeded_run(tmp_path, caplog):
-    """Any change of what is computed shows here: network, loss, order, rates, optimiser, in float64."""
+    """Any change of what is computed shows here: network, loss, order, rates, optimizer, in float64."""
     from trained import train
 
     caplog.set_level(logging.INFO, "vidseg")

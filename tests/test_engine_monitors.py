@@ -1,4 +1,4 @@
-"""What a run tells: published lines, speeds, colours, tables, TensorBoard."""
+"""What a run tells: published lines, speeds, colors, tables, TensorBoard."""
 
 import logging
 import re
@@ -136,7 +136,7 @@ class Terminal:
         return True
 
 
-def test_colours_only_on_a_terminal(tmp_path):
+def test_colors_only_on_a_terminal(tmp_path):
     terminal = Terminal()
     handler = logging.StreamHandler(terminal)
     logging.getLogger().addHandler(handler)

@@ -103,13 +103,13 @@ def test_an_overflow_leaves_its_step_out_and_halves_the_scale(level):
     model = linear(dropout=0)
     precision = make_precision(level, CPU)
     groups = precision.prepare(model, [{"params": list(model.parameters())}])
-    optimiser = torch.optim.SGD(groups, lr=0.5)
+    optimizer = torch.optim.SGD(groups, lr=0.5)
     before = precision.weights(model)["2.weight"].clone()
     precision.backward(model[2].weight.float().sum() * float("inf"))
-    precision.step(model, optimiser, clip_norm=None)
+    precision.step(model, optimizer, clip_norm=None)
     assert torch.equal(precision.weights(model)["2.weight"], before) and precision.scale().item() == 32768
     precision.backward(model[2].weight.float().sum() * 1e-4)
-    norm = precision.step(model, optimiser, clip_norm=1.0)
+    norm = precision.step(model, optimizer, clip_norm=1.0)
     assert norm.item() == pytest.approx(1e-4 * 6, rel=1e-2)  # of the true gradient, not of the scaled one
     assert torch.allclose(precision.weights(model)["2.weight"], before - 0.5e-4, atol=1e-7)
     precision.check_scale(1.0)
@@ -122,10 +122,10 @@ def test_master_weights_gather_small_steps():
     model = nn.Linear(4, 1, bias=False)
     nn.init.ones_(model.weight)
     precision = make_precision("O2", CPU)
-    optimiser = torch.optim.SGD(precision.prepare(model, [{"params": list(model.parameters())}]), lr=1e-4)
+    optimizer = torch.optim.SGD(precision.prepare(model, [{"params": list(model.parameters())}]), lr=1e-4)
     for _ in range(20):  # the first one overflows at the first scale, 65536, and is left out
         precision.backward(model(torch.ones(1, 4)).float().sum())
-        precision.step(model, optimiser, clip_norm=None)
+        precision.step(model, optimizer, clip_norm=None)
     assert precision.weights(model)["weight"].tolist() == [[pytest.approx(0.9981, abs=1e-6)] * 4]
     assert model.weight.dtype == HALF and model.weight[0, 0].item() == pytest.approx(0.9981, abs=5e-4)
     other = nn.Linear(4, 1, bias=False)

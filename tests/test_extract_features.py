@@ -9,12 +9,12 @@ from clip_data import FRAMES, break_row, clip_dataset
 from torch import nn
 
 from vidseg.cli.main import main
-from vidseg.engine.feature_extraction import Extraction, centred_frames, extract_features, load_recognition
+from vidseg.engine.feature_extraction import Extraction, centered_frames, extract_features, load_recognition
 from vidseg.frames import FrameDatabase
 from vidseg.loaders import FeatureLoader
 from vidseg.models import create_model
 
-KINDS = ("automatic", "levels", "optimised")
+KINDS = ("automatic", "levels", "optimized")
 SMALL = {"frames": 3, "size": 16, "stride": 2}
 NETWORK = "srtg_r3d_18"
 
@@ -25,7 +25,7 @@ def data(tmp_path_factory):
 
 
 class Means(nn.Module):
-    """The classifier gets the mean colour of each frame: (B, 3 T)."""
+    """The classifier gets the mean color of each frame: (B, 3 T)."""
 
     def __init__(self, frames):
         super().__init__()
@@ -37,8 +37,8 @@ class Means(nn.Module):
 
 def test_a_column_sees_the_frames_around_its_own():
     chosen = Extraction(frames=4, interval=2, stride=3)
-    assert centred_frames(chosen, range(4), 10).tolist() == [[0, 0, 0, 2], [0, 1, 3, 5], [2, 4, 6, 8], [5, 7, 9, 9]]
-    assert centred_frames(Extraction(frames=1), range(2, 4), 4).tolist() == [[2], [3]]
+    assert centered_frames(chosen, range(4), 10).tolist() == [[0, 0, 0, 2], [0, 1, 3, 5], [2, 4, 6, 8], [5, 7, 9, 9]]
+    assert centered_frames(Extraction(frames=1), range(2, 4), 4).tolist() == [[2], [3]]
 
 
 def test_files_hold_what_the_classifier_is_given(data, tmp_path):

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from vidseg.engine.feature_extraction import _answers, load_recognition
-from vidseg.engine.optimisers import classifier_names
+from vidseg.engine.optimizers import classifier_names
 from vidseg.engine.options import NetworkOptions
 from vidseg.engine.runs import build_network
 from vidseg.models import create_model, list_models, load_weights
@@ -173,7 +173,7 @@ def test_networks_are_identified_by_keys_of_other_publications():
 def test_weights_trained_on_bgr():
     """The first entry of an I3D is its classifier, not its first convolution."""
     source, target = small("i3d_rgb").eval(), small("i3d_rgb").eval()
-    load_weights(target, source.state_dict(), colours="bgr")
+    load_weights(target, source.state_dict(), colors="bgr")
     clips = torch.randn(1, 3, 8, 32, 32)
     with torch.no_grad():
         assert torch.allclose(target(clips), source(clips.flip(1)), atol=1e-5)

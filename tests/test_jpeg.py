@@ -1,4 +1,4 @@
-"""JPEG encode, decode and re-coding against Pillow, and colour against exact arithmetic."""
+"""JPEG encode, decode and re-coding against Pillow, and color against exact arithmetic."""
 
 import io
 
@@ -119,10 +119,10 @@ def test_encode_planes_brings_every_encoding_back_to_the_same_rgb(matrix, full, 
     )
     error = decode_jpeg(jpeg).numpy().astype(float) - rgb
     assert np.abs(error).mean() < 1.5
-    assert np.abs(error.mean((0, 1))).max() < 0.5  # no cast of colour or brightness
+    assert np.abs(error.mean((0, 1))).max() < 0.5  # no cast of color or brightness
 
 
-def test_encode_planes_honours_strides_and_refuses_short_planes():
+def test_encode_planes_honors_strides_and_refuses_short_planes():
     y = torch.arange(64 * 40, dtype=torch.int64).remainder(256).to(torch.uint8)
     chroma = torch.full((32 * 20,), 128, dtype=torch.uint8)
     wide = torch.zeros(40, 80, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""Label files put into the catalogue: matching, class order, segments, splits, the report, and `vidseg labels`."""
+"""Label files put into the catalog: matching, class order, segments, splits, the report, and `vidseg labels`."""
 
 import json
 
@@ -20,9 +20,7 @@ def put(root, *paths):
     update_catalog(
         root,
         [
-            VideoRecord(
-                f"jpg/{path}", None if path.startswith("unlabelled/") else path.split("/")[0], 10, 8, 8, 5, 2, 9
-            )
+            VideoRecord(f"jpg/{path}", None if path.startswith("unlabeled/") else path.split("/")[0], 10, 8, 8, 5, 2, 9)
             for path in paths
         ],
     )
@@ -34,7 +32,7 @@ def labels_of(root, split=None):
 
 
 def test_rows_find_videos_by_class_folder_then_by_name(tmp_path):
-    put(tmp_path, "run/1", "walk/1", "Long_Jump/2", "unlabelled/3", "run/clip_000012_000014")
+    put(tmp_path, "run/1", "walk/1", "Long_Jump/2", "unlabeled/3", "run/clip_000012_000014")
     rows = [
         LabelRow("walk", "1", split="train"),
         LabelRow("Long Jump", "2", split="train"),
@@ -45,7 +43,7 @@ def test_rows_find_videos_by_class_folder_then_by_name(tmp_path):
     report = apply_labels(tmp_path, rows)
     assert report == LabelReport(5)
     assert labels_of(tmp_path, "train") == {"walk/1": "walk", "Long_Jump/2": "Long Jump"}
-    assert labels_of(tmp_path, "val") == {"unlabelled/3": "walk"}
+    assert labels_of(tmp_path, "val") == {"unlabeled/3": "walk"}
     assert labels_of(tmp_path, "test") == {"run/clip_000012_000014": "run"}
     assert labels_of(tmp_path, "odd one") == {"run/1": "run"}
     assert json.loads((tmp_path / "labels_report.json").read_text())["matched"] == 5
@@ -59,7 +57,7 @@ def test_a_row_never_takes_a_video_of_another_class(tmp_path):
 
 
 def test_what_does_not_fit_is_listed(tmp_path):
-    put(tmp_path, "run/1", "run/2", "SIT/2", "Sit/2", "unlabelled/4", "run/5")
+    put(tmp_path, "run/1", "run/2", "SIT/2", "Sit/2", "unlabeled/4", "run/5")
     rows = [
         LabelRow("run", "1", split="train"),
         LabelRow("run", "1", split="train"),  # twice the same: nothing to say
@@ -72,10 +70,10 @@ def test_what_does_not_fit_is_listed(tmp_path):
     report = apply_labels(tmp_path, rows)
     assert report.matched == 2
     assert report.missing_videos == ["jump/1", "run/9_000003_000005"]
-    assert report.unlabelled_videos == ["jpg/SIT/2", "jpg/Sit/2", "jpg/run/2", "jpg/run/5"]
+    assert report.unlabeled_videos == ["jpg/SIT/2", "jpg/Sit/2", "jpg/run/2", "jpg/run/5"]
     assert report.conflicts == [
         "2: label 'sit' fits 2 videos: jpg/SIT/2, jpg/Sit/2",
-        "jpg/unlabelled/4: label 'jump', but an earlier row says 'sit'",
+        "jpg/unlabeled/4: label 'jump', but an earlier row says 'sit'",
     ]
     text = str(report)
     assert "2 videos have labels" in text and "2 labels without a video:\n    jump/1\n" in text
@@ -97,18 +95,18 @@ def test_a_split_holds_exactly_what_was_applied_last(tmp_path):
     apply_labels(tmp_path, [LabelRow("a", "2", split="ignored"), LabelRow("a", "3")], split="train")
     assert list(labels_of(tmp_path, "train")) == ["a/2", "a/3"]
     report = apply_labels(tmp_path, [LabelRow("a", "1", split="val")])
-    assert report.unlabelled_videos == []  # the others are in a split already
+    assert report.unlabeled_videos == []  # the others are in a split already
 
 
 def test_rows_without_a_label_only_place_videos_in_splits(tmp_path):
-    put(tmp_path, "a/1", "unlabelled/2")
+    put(tmp_path, "a/1", "unlabeled/2")
     report = apply_labels(tmp_path, [LabelRow(None, "1", split="test"), LabelRow(None, "2", split="test")])
     assert report == LabelReport(2)
     assert open_dataset(tmp_path, "test").labels.tolist() == [0, -1]
 
 
 def test_timed_rows_of_whole_videos_become_segments(tmp_path):
-    put(tmp_path, "unlabelled/film", "cut_000001_000002/x", "run/film2")
+    put(tmp_path, "unlabeled/film", "cut_000001_000002/x", "run/film2")
     rows = [
         LabelRow("wave", "film", 4.5, 6.25, "train"),
         LabelRow("jump", "film", 1, 2, "train"),
@@ -146,7 +144,7 @@ def test_an_official_order_never_changes(tmp_path, caplog):
     put(tmp_path, "b/1", "a/1")
     apply_labels(tmp_path, [LabelRow("a", "1")], classes=["b", "a"])
     caplog.clear()
-    with pytest.raises(ValueError, match=r"class 'b' has number 0 in the catalogue.*and 1 in the one given"):
+    with pytest.raises(ValueError, match=r"class 'b' has number 0 in the catalog.*and 1 in the one given"):
         apply_labels(tmp_path, [LabelRow("a", "1", split="new")], classes=["a", "b"])
     with pytest.raises(ValueError, match="no split 'new'"):
         open_dataset(tmp_path, "new")
@@ -160,7 +158,7 @@ def test_an_official_order_never_changes(tmp_path, caplog):
 
 def test_without_a_list_known_classes_keep_their_numbers(tmp_path, caplog):
     put(tmp_path, "m/1", "z/1")
-    put(tmp_path, "unlabelled/2")
+    put(tmp_path, "unlabeled/2")
     apply_labels(tmp_path, [LabelRow("m", "1"), LabelRow("b", "2")])
     assert open_dataset(tmp_path).classes == ["m", "z", "b"] and not caplog.records
 
@@ -188,7 +186,7 @@ def run(capsys, *words):
 
 
 def test_apply_and_show(tmp_path, capsys):
-    put(tmp_path, "a/1", "a/2", "b/1", "unlabelled/f")
+    put(tmp_path, "a/1", "a/2", "b/1", "unlabeled/f")
     write_label_csv(tmp_path / "train.csv", [LabelRow("a", "1", split="train"), LabelRow("b", "1", split="train")])
     write_label_csv(tmp_path / "val.csv", [LabelRow("a", "2", split="val"), LabelRow("a", "f", 1, 2, split="val")])
     (tmp_path / "classes.txt").write_text("b\na\n")
@@ -214,7 +212,7 @@ def test_apply_and_show(tmp_path, capsys):
 
 
 def test_conflicts_set_exit_status_1_and_wrong_use_2(tmp_path, capsys):
-    put(tmp_path, "unlabelled/1")
+    put(tmp_path, "unlabeled/1")
     write_label_csv(tmp_path / "both.csv", [LabelRow("a", "1"), LabelRow("b", "1")])
     assert run(capsys, "apply", tmp_path, tmp_path / "both.csv")[0] == 1
     assert main(["labels", "apply", str(tmp_path)]) == 2

@@ -1,4 +1,4 @@
-"""The catalogue: what is stored, in which order, that it survives being killed, and what a data set gives from it."""
+"""The catalog: what is stored, in which order, that it survives being killed, and what a data set gives from it."""
 
 import logging
 import os
@@ -25,7 +25,7 @@ def record(path, label=None, *, frames=40, split=None):
     return VideoRecord(f"jpg/{path}", label, frames, 256, 340, 25.0, frames / 25, 1000 + frames, split)
 
 
-def labelled(*paths, split=None):
+def labeled(*paths, split=None):
     return [record(path, path.split("/")[0], split=split) for path in paths]
 
 
@@ -68,7 +68,7 @@ def test_videos_come_by_path_with_all_they_have(tmp_path):
 
 
 def test_splits_share_the_classes_of_the_data_set(tmp_path):
-    update_catalog(tmp_path, [*labelled("a/1", "b/1", split="train"), *labelled("b/2", "c/1", split="val")])
+    update_catalog(tmp_path, [*labeled("a/1", "b/1", split="train"), *labeled("b/2", "c/1", split="val")])
     train, val = open_dataset(tmp_path, "train"), open_dataset(tmp_path, split="val")
     assert train.classes == val.classes == ["a", "b", "c"]
     assert train.labels.tolist() == [0, 1] and val.labels.tolist() == [1, 2]
@@ -78,14 +78,14 @@ def test_splits_share_the_classes_of_the_data_set(tmp_path):
 
 def test_a_video_is_in_one_split_of_each_division(tmp_path):
     for split in ("split1/train", "split2/test", "split1/test", "train", "val"):
-        update_catalog(tmp_path, labelled("a/1", split=split))
+        update_catalog(tmp_path, labeled("a/1", split=split))
     with read_catalog(tmp_path) as connection:
         rows = connection.execute("SELECT name FROM splits JOIN split_videos ON split_id = id ORDER BY name")
         assert [name for (name,) in rows] == ["split1/test", "split2/test", "val"]
 
 
 def test_subset_keeps_the_order_asked(tmp_path):
-    update_catalog(tmp_path, labelled("a/1", "a/2", "b/1", "b/2"))
+    update_catalog(tmp_path, labeled("a/1", "a/2", "b/1", "b/2"))
     data = open_dataset(tmp_path)
     assert [v.name for v in data.subset([3, 0, -1])] == ["2", "1", "2"]
     assert data.subset([3, 0]).labels.tolist() == [1, 0]
@@ -100,7 +100,7 @@ def test_subset_keeps_the_order_asked(tmp_path):
 
 def test_split_by_class_depends_on_seed_and_paths_only(tmp_path):
     paths = [f"{name}/{number}" for name, count in (("a", 10), ("b", 2), ("c", 1)) for number in range(count)]
-    update_catalog(tmp_path, labelled(*paths))
+    update_catalog(tmp_path, labeled(*paths))
     data = open_dataset(tmp_path)
     first, second = data.split(0.8, seed=3)
     assert np.bincount(first.labels).tolist() == [8, 1, 1]
@@ -115,19 +115,19 @@ def test_split_by_class_depends_on_seed_and_paths_only(tmp_path):
 
 
 def test_pickled_data_set_is_the_same(tmp_path):
-    update_catalog(tmp_path, labelled("a/1", "b/1", split="train"))
+    update_catalog(tmp_path, labeled("a/1", "b/1", split="train"))
     data = open_dataset(tmp_path, "train")
     copy = pickle.loads(pickle.dumps(data))
     assert list(copy) == list(data) and copy.classes == data.classes and repr(copy) == repr(data)
 
 
 def test_videos_without_a_class(tmp_path, caplog):
-    update_catalog(tmp_path, [record("unlabelled/1")])
+    update_catalog(tmp_path, [record("unlabeled/1")])
     data = open_dataset(tmp_path)
     assert data.labels.tolist() == [-1] and not caplog.records
     with pytest.raises(ValueError, match="no video has a class; run `vidseg labels apply"):
         _ = data.num_classes
-    update_catalog(tmp_path, labelled("a/1"))
+    update_catalog(tmp_path, labeled("a/1"))
     assert open_dataset(tmp_path).labels.tolist() == [0, -1]
     assert "1 videos have no class" in caplog.text
 
@@ -142,7 +142,7 @@ def test_more_videos_than_are_read_at_a_time(tmp_path):
 
 
 def test_opening_touches_no_database(tmp_path):
-    update_catalog(tmp_path, labelled("a/1"))
+    update_catalog(tmp_path, labeled("a/1"))
     assert not (tmp_path / "jpg").exists() and len(open_dataset(tmp_path)) == 1
 
 
@@ -155,38 +155,38 @@ def test_what_cannot_be_opened_says_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"run `vidseg labels scan {tmp_path}`"):
         open_dataset(tmp_path)
     (tmp_path / "catalog.db").write_text("not a database, but longer than a header " * 10)
-    with pytest.raises(ValueError, match="not a catalogue"):
+    with pytest.raises(ValueError, match="not a catalog"):
         open_dataset(tmp_path)
-    with pytest.raises(ValueError, match="not a catalogue"):
-        update_catalog(tmp_path, labelled("a/1"))
+    with pytest.raises(ValueError, match="not a catalog"):
+        update_catalog(tmp_path, labeled("a/1"))
     (tmp_path / "catalog.db").unlink()
     sqlite3.connect(tmp_path / "catalog.db").execute("CREATE TABLE Images(ObjId)").connection.close()
-    with pytest.raises(ValueError, match="not a vidseg catalogue"):
+    with pytest.raises(ValueError, match="not a vidseg catalog"):
         open_dataset(tmp_path)
-    with pytest.raises(ValueError, match="not a vidseg catalogue"):
-        update_catalog(tmp_path, labelled("a/1"))
+    with pytest.raises(ValueError, match="not a vidseg catalog"):
+        update_catalog(tmp_path, labeled("a/1"))
 
 
 def test_unknown_and_empty_splits(tmp_path):
-    update_catalog(tmp_path, labelled("a/1"))
+    update_catalog(tmp_path, labeled("a/1"))
     with pytest.raises(ValueError, match=r"no split 'val', and no other one; .*labels apply"):
         open_dataset(tmp_path, "val")
-    update_catalog(tmp_path, [*labelled("a/1", split="train"), *labelled("a/2", split="test")])
+    update_catalog(tmp_path, [*labeled("a/1", split="train"), *labeled("a/2", split="test")])
     with pytest.raises(ValueError, match="no split 'val'; it has test, train"):
         open_dataset(tmp_path, "val")
-    update_catalog(tmp_path, labelled("a/2", split="train"))
+    update_catalog(tmp_path, labeled("a/2", split="train"))
     with pytest.raises(ValueError, match="split 'test' is known, but none of its videos is here"):
         open_dataset(tmp_path, "test")
 
 
-def test_catalogue_without_videos(tmp_path):
+def test_catalog_without_videos(tmp_path):
     update_catalog(tmp_path, [])
-    with pytest.raises(ValueError, match="the catalogue has no videos"):
+    with pytest.raises(ValueError, match="the catalog has no videos"):
         open_dataset(tmp_path)
 
 
 def test_newer_format_is_refused(tmp_path):
-    update_catalog(tmp_path, labelled("a/1"))
+    update_catalog(tmp_path, labeled("a/1"))
     with sqlite3.connect(tmp_path / "catalog.db") as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (FORMAT_VERSION,)
         connection.execute("PRAGMA user_version = 99")
@@ -198,21 +198,21 @@ def test_newer_format_is_refused(tmp_path):
 
 
 def test_update_replaces_videos_and_keeps_the_rest(tmp_path):
-    update_catalog(tmp_path, labelled("a/1", "a/2", split="train"))
+    update_catalog(tmp_path, labeled("a/1", "a/2", split="train"))
     update_catalog(tmp_path, [record("a/2", "a", frames=9), record("a/3", "a"), record("a/3", "a", frames=5)])
     assert open_dataset(tmp_path).frames.tolist() == [40, 9, 5]
     assert [video.name for video in open_dataset(tmp_path, "train")] == ["1", "2"]
 
 
 def test_new_classes_come_after_known_ones(tmp_path):
-    update_catalog(tmp_path, labelled("m/1", "c/1"))
-    update_catalog(tmp_path, labelled("z/1", "a/1", "c/2"))
+    update_catalog(tmp_path, labeled("m/1", "c/1"))
+    update_catalog(tmp_path, labeled("z/1", "a/1", "c/2"))
     assert open_dataset(tmp_path).classes == ["c", "m", "a", "z"]
 
 
 def test_folder_name_does_not_replace_a_label(tmp_path):
-    update_catalog(tmp_path, [record("Long_Jump/1", "Long Jump"), record("unlabelled/2", "walk")])
-    update_catalog(tmp_path, [record("Long_Jump/1", "Long_Jump"), record("unlabelled/2", None)])
+    update_catalog(tmp_path, [record("Long_Jump/1", "Long Jump"), record("unlabeled/2", "walk")])
+    update_catalog(tmp_path, [record("Long_Jump/1", "Long_Jump"), record("unlabeled/2", None)])
     data = open_dataset(tmp_path)
     assert data.classes == ["Long Jump", "walk"] and data.labels.tolist() == [0, 1]
     update_catalog(tmp_path, [record("Long_Jump/1", "walk")])
@@ -221,9 +221,9 @@ def test_folder_name_does_not_replace_a_label(tmp_path):
 
 @pytest.mark.parametrize("path", ["a/1", "jpg/1", "jpg/a/b/1", "/jpg/a/1", "jpg//1", "jpg/../1", "jpg/a/"])
 def test_paths_of_another_form_are_refused(tmp_path, path):
-    update_catalog(tmp_path, labelled("a/1"))
+    update_catalog(tmp_path, labeled("a/1"))
     with pytest.raises(ValueError, match="expected jpg/<class>/<video>"):
-        update_catalog(tmp_path, [*labelled("a/2"), VideoRecord(path, "a", 1, 1, 1, 1.0, 1.0, 1)])
+        update_catalog(tmp_path, [*labeled("a/2"), VideoRecord(path, "a", 1, 1, 1, 1.0, 1.0, 1)])
     assert len(open_dataset(tmp_path)) == 1  # nothing of the failed call is there
 
 
@@ -246,7 +246,7 @@ def test_every_column_is_described_in_the_file(tmp_path):
 
 def test_writers_at_the_same_time_all_get_in(tmp_path):
     def write(number):
-        update_catalog(tmp_path, labelled(*(f"c{number}/{video}" for video in range(50))))
+        update_catalog(tmp_path, labeled(*(f"c{number}/{video}" for video in range(50))))
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(6)]
     for thread in threads:
@@ -257,8 +257,8 @@ def test_writers_at_the_same_time_all_get_in(tmp_path):
     assert len(data) == 300 and sorted(data.classes) == [f"c{number}" for number in range(6)]
 
 
-def test_killed_writer_leaves_the_catalogue_as_it_was(tmp_path):
-    update_catalog(tmp_path, labelled("a/1", "b/1"))
+def test_killed_writer_leaves_the_catalog_as_it_was(tmp_path):
+    update_catalog(tmp_path, labeled("a/1", "b/1"))
     before = (tmp_path / "catalog.db").read_bytes()
     # Enough videos that SQLite has written pages of the unfinished transaction into the file when the end comes.
     program = f"""
@@ -285,12 +285,12 @@ def test_killed_writer_leaves_the_catalogue_as_it_was(tmp_path):
 def test_scan_reads_our_databases_and_published_ones(tmp_path):
     write_database(tmp_path / "jpg/run/1", 5, fps=20.0)
     write_published_database(tmp_path / "jpg/walk/2", 12)
-    write_database(tmp_path / "jpg/unlabelled/3", 2)
+    write_database(tmp_path / "jpg/unlabeled/3", 2)
     (tmp_path / "jpg/walk/half done").mkdir()
     (tmp_path / "jpg/notes.txt").write_text("no class")
     report = scan_catalog(tmp_path)
     assert report.videos == 3 and report.removed == report.unreadable == []
-    assert report.added == ["jpg/run/1", "jpg/unlabelled/3", "jpg/walk/2"]
+    assert report.added == ["jpg/run/1", "jpg/unlabeled/3", "jpg/walk/2"]
     data = open_dataset(tmp_path)
     assert data.classes == ["run", "walk"]
     assert data.labels.tolist() == [0, -1, 1] and data.frames.tolist() == [5, 2, 12]
@@ -302,9 +302,9 @@ def test_scan_reads_our_databases_and_published_ones(tmp_path):
 
 
 def test_scan_keeps_labels_splits_and_class_order(tmp_path):
-    for path in ("a/1", "b/1", "unlabelled/1"):
+    for path in ("a/1", "b/1", "unlabeled/1"):
         write_database(tmp_path / "jpg" / path)
-    update_catalog(tmp_path, [record("b/1", "b", split="val"), record("unlabelled/1", "b"), record("gone/1", "gone")])
+    update_catalog(tmp_path, [record("b/1", "b", split="val"), record("unlabeled/1", "b"), record("gone/1", "gone")])
     report = scan_catalog(tmp_path)
     assert (report.added, report.removed) == (["jpg/a/1"], ["jpg/gone/1"])
     data = open_dataset(tmp_path)
@@ -321,20 +321,20 @@ def test_scan_names_unreadable_databases_and_leaves_them_out(tmp_path, caplog):
     for name, content in (("2", b""), ("3", b"no database " * 100)):
         (tmp_path / "jpg/a" / name).mkdir()
         (tmp_path / "jpg/a" / name / "frames.db").write_bytes(content)
-    update_catalog(tmp_path, labelled("a/2"))
+    update_catalog(tmp_path, labeled("a/2"))
     report = scan_catalog(tmp_path)
     assert report.videos == 1 and report.removed == ["jpg/a/2"]
     assert [line.split(":")[0] for line in report.unreadable] == ["jpg/a/2", "jpg/a/3"]
     assert "jpg/a/3" in str(report)
 
 
-def test_scan_does_not_empty_a_catalogue(tmp_path):
+def test_scan_does_not_empty_a_catalog(tmp_path):
     with pytest.raises(FileNotFoundError, match="jpg: no such folder"):
         scan_catalog(tmp_path)
     (tmp_path / "jpg").mkdir()
     with pytest.raises(FileNotFoundError, match="no readable"):
         scan_catalog(tmp_path)
-    update_catalog(tmp_path, labelled("a/1"))
+    update_catalog(tmp_path, labeled("a/1"))
     with pytest.raises(ValueError, match="is the disk mounted"):
         scan_catalog(tmp_path)
     assert len(open_dataset(tmp_path)) == 1

@@ -1,4 +1,4 @@
-"""Frame labels: their files, the catalogue, localisation labels and back, clips, and the data sets' converters."""
+"""Frame labels: their files, the catalog, localization labels and back, clips, and the data sets' converters."""
 
 import importlib.util
 import itertools
@@ -28,16 +28,16 @@ from vidseg.labels import (
     read_bundle,
     read_frame_labels,
     read_label_csv,
-    read_localisation_json,
+    read_localization_json,
     read_mapping,
     read_segmentation,
     scan_catalog,
     segments_from_labels,
     update_catalog,
-    write_localisation_json,
+    write_localization_json,
 )
 from vidseg.labels.dataset import Segment
-from vidseg.labels.localisation import LocalisedVideo, TimedLabel, frame_labels_of
+from vidseg.labels.localization import LocalizedVideo, TimedLabel, frame_labels_of
 from vidseg.labels.segmentation_files import paired_files, read_frame_names, read_range_names, write_frame_labels
 from vidseg.labels.statistics import label_statistics, pixel_statistics
 
@@ -190,7 +190,7 @@ def test_overlaps_gaps_and_ends():
     assert segments_from_labels([], 10) == []
 
 
-# Catalogue
+# Catalog
 
 
 def test_a_data_set_of_labels_and_features(tmp_path):
@@ -235,7 +235,7 @@ def test_labels_find_converted_videos_and_frames_come_later(tmp_path):
     data = open_dataset(root)
     first = next(video for video in data if video.name == "S1_Tea")
     assert (first.frames, first.height, data.classes) == (60, 48, ["take", "open", "background", "tea"])
-    update_catalog(root, [VideoRecord("jpg/unlabelled/S2_Tea", None, 45, 48, 64, 30.0, 1.5, 999)])
+    update_catalog(root, [VideoRecord("jpg/unlabeled/S2_Tea", None, 45, 48, 64, 30.0, 1.5, 999)])
     data = open_dataset(root, "split1/train")
     assert data.frames.tolist() == [60, 45]
     assert [labels.tolist() for labels in map(FrameLabels(data).__getitem__, range(2))] == [[2, 0, 0, 1], [0, 1, 2]]
@@ -246,9 +246,9 @@ def test_scanning_keeps_videos_without_frames(tmp_path):
 
     root = data_set(tmp_path)
     apply_segmentation(root, read_segmentation(root, rate=2))
-    write_database(root / "jpg/unlabelled/S2_Tea")
+    write_database(root / "jpg/unlabeled/S2_Tea")
     report = scan_catalog(root)
-    assert report.removed == [] and report.added == ["jpg/unlabelled/S2_Tea"] and report.videos == 3
+    assert report.removed == [] and report.added == ["jpg/unlabeled/S2_Tea"] and report.videos == 3
     assert FrameLabels(open_dataset(root, "split1/train"))[1].tolist() == [0, 1, 2]
 
 
@@ -308,7 +308,7 @@ def test_videos_without_frame_labels_are_named(tmp_path):
         FrameLabels(open_dataset(tmp_path))
 
 
-# Localisation labels and clips
+# Localization labels and clips
 
 
 def example() -> SegmentationLabels:
@@ -320,14 +320,14 @@ def example() -> SegmentationLabels:
     return SegmentationLabels(["take", "open", "none"], labels, {"test": ["long"], "train": ["short", "empty"]}, 15.0)
 
 
-def test_segmentation_to_localisation_and_back(tmp_path):
-    write_localisation_json(tmp_path / "label.json", example(), background=["none"])
+def test_segmentation_to_localization_and_back(tmp_path):
+    write_localization_json(tmp_path / "label.json", example(), background=["none"])
     content = json.loads((tmp_path / "label.json").read_text())
     assert content["fps"] == 15 and content["database"]["empty"]["annotations"] == []
     assert content["database"]["long"]["annotations"][0] == {
         "label": "take", "segment": [2.0, 5.0], "start_frame": 30, "end_frame": 74, "label_ids": 0,
     }  # fmt: skip
-    videos = read_localisation_json(tmp_path / "label.json")
+    videos = read_localization_json(tmp_path / "label.json")
     assert videos["long"].split == "test" and videos["long"].seconds == pytest.approx(160 / 15)
     back = frame_labels_of(videos, rate=15, background="none", classes=["take", "open"])
     assert back.classes == ["take", "open", "none"] and back.splits == example().splits
@@ -337,11 +337,11 @@ def test_segmentation_to_localisation_and_back(tmp_path):
     assert np.array_equal(twice.labels["long"], np.repeat(example().labels["long"], 2))
 
 
-def test_localisation_of_activitynet(tmp_path, caplog):
+def test_localization_of_activitynet(tmp_path, caplog):
     entry = {"subset": "training", "duration": 10.0, "annotations": [{"label": "run", "segment": [1.0, 2.5]}]}
     path = write(tmp_path, {"a.json": json.dumps({"database": {"v.mp4": entry}})}) / "a.json"
-    videos = read_localisation_json(path)
-    assert videos == {"v": LocalisedVideo([TimedLabel("run", 1.0, 2.5)], 10.0, "training")}
+    videos = read_localization_json(path)
+    assert videos == {"v": LocalizedVideo([TimedLabel("run", 1.0, 2.5)], 10.0, "training")}
     labels = frame_labels_of(videos, rate=2, background="None").labels["v"]
     assert labels.tolist() == [1, 1, 0, 0, 0, *[1] * 15]
     videos["v"].seconds = None
@@ -352,7 +352,7 @@ def test_localisation_of_activitynet(tmp_path, caplog):
     with pytest.raises(ValueError, match="video 'v': class 'run' is not in the list"):
         frame_labels_of(videos, rate=2, background="None", classes=["walk"])
     with pytest.raises(ValueError, match="video 'w': neither a segment nor a duration"):
-        frame_labels_of({"w": LocalisedVideo([])}, rate=2, background="None")
+        frame_labels_of({"w": LocalizedVideo([])}, rate=2, background="None")
 
 
 @pytest.mark.parametrize(
@@ -364,9 +364,9 @@ def test_localisation_of_activitynet(tmp_path, caplog):
         ('{"database": {"v": {"annotations": [{"label": "a", "segment": [3, 2]}]}}}', "'a' from 3.0 to 2.0 seconds"),
     ],
 )
-def test_wrong_localisation(tmp_path, text, message):
+def test_wrong_localization(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
-        read_localisation_json(write(tmp_path, {"a.json": text}) / "a.json")
+        read_localization_json(write(tmp_path, {"a.json": text}) / "a.json")
 
 
 def test_clips_and_negative_samples(caplog):
@@ -424,13 +424,13 @@ def test_converters_take_the_ms_tcn_form(tmp_path, capsys, name, rate):
 def test_gtea_to_everything(tmp_path, capsys):
     root = data_set(tmp_path / "in", **{"groundTruth/S3_Tea.txt": "open\n" * 20 + "background\n" * 20})
     out, clips = tmp_path / "out", tmp_path / "clips"
-    assert convert("gtea", root, "--out", out, "--localisation", tmp_path / "l.json", "--clips", clips,
+    assert convert("gtea", root, "--out", out, "--localization", tmp_path / "l.json", "--clips", clips,
                    "--negatives", 1, "--seed", 3) == 0  # fmt: skip
     assert f"{clips / 'split1_test.csv'}: " in capsys.readouterr().out
     for file in ("mapping.txt", "groundTruth/S1_Tea.txt", "splits/train.split1.bundle"):
         assert (out / file).read_text() == (root / file).read_text()
     assert not (root / "catalog.db").exists() and len(open_dataset(out)) == 3
-    assert [(s.label, s.start, s.stop) for s in read_localisation_json(tmp_path / "l.json")["S3_Tea"].segments] == [
+    assert [(s.label, s.start, s.stop) for s in read_localization_json(tmp_path / "l.json")["S3_Tea"].segments] == [
         ("open", 0.0, 20 / 15)
     ]
     rows = read_label_csv(clips / "split1_train.csv") + read_label_csv(clips / "split1_test.csv")
@@ -512,7 +512,7 @@ def test_thumos14(tmp_path, capsys):
     )
     root = tmp_path / "data"
     root.mkdir()
-    update_catalog(root, [VideoRecord("jpg/unlabelled/video_validation_0000001", None, 120, 4, 4, 30.0, 4.0, 9)])
+    update_catalog(root, [VideoRecord("jpg/unlabeled/video_validation_0000001", None, 120, 4, 4, 30.0, 4.0, 9)])
     assert convert("thumos14", source, "--dataset", root, "--out", tmp_path / "out", "--rate", 2) == 0
     train, test = open_dataset(root, "train"), open_dataset(root, "test")
     assert train.classes == ["CliffDiving", "Diving", "None"]
@@ -540,8 +540,8 @@ def test_label_statistics(tmp_path):
     assert only.frames == [0, 1, 0] and only.class_weights == [0.0, 1.0, 0.0]
 
 
-def coloured(folder: Path, values: list[tuple[int, int, int]]) -> None:
-    """A video whose frames are of one colour each."""
+def colored(folder: Path, values: list[tuple[int, int, int]]) -> None:
+    """A video whose frames are of one color each."""
     with FrameWriter(folder / "frames.db", meta={"fps": 25.0, "height": 16, "width": 16}) as writer:
         for index, value in enumerate(values):
             frame = torch.tensor(value, dtype=torch.uint8).expand(16, 16, 3).contiguous()
@@ -549,8 +549,8 @@ def coloured(folder: Path, values: list[tuple[int, int, int]]) -> None:
 
 
 def test_pixel_statistics(tmp_path):
-    coloured(tmp_path / "jpg/a/x", [(0, 100, 200), (200, 100, 200)])
-    coloured(tmp_path / "jpg/b/y", [(50, 100, 0), (50, 100, 0)])
+    colored(tmp_path / "jpg/a/x", [(0, 100, 200), (200, 100, 200)])
+    colored(tmp_path / "jpg/b/y", [(50, 100, 0), (50, 100, 0)])
     scan_catalog(tmp_path)
     data = open_dataset(tmp_path)
     found = pixel_statistics(data)
@@ -574,13 +574,13 @@ def test_stats_command(tmp_path, capsys):
     assert main(["stats", str(root), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["labels"]["segments"] == [2, 3, 2]
     for name in ("S1_Tea", "S2_Tea"):
-        coloured(root / f"jpg/unlabelled/{name}", [(255, 0, 0)] * 3)
+        colored(root / f"jpg/unlabeled/{name}", [(255, 0, 0)] * 3)
     scan_catalog(root)
     assert main(["stats", str(root), "--frames", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("4 frames of 2 videos") and lines[1].split()[0] == "mean"
     assert float(lines[1].split()[1]) > 0.99 and lines[-1] == "weight of a boundary frame: 1.1429"
-    (root / "jpg/unlabelled/S2_Tea/frames.db").write_bytes(b"no")
+    (root / "jpg/unlabeled/S2_Tea/frames.db").write_bytes(b"no")
     assert main(["stats", str(root)]) == 1
     error = capsys.readouterr().err
-    assert "jpg/unlabelled/S2_Tea: " in error and "1 videos cannot be read" in error
+    assert "jpg/unlabeled/S2_Tea: " in error and "1 videos cannot be read" in error

@@ -1,11 +1,11 @@
-"""Labelling frames as they arrive, against labelling the same video as a whole."""
+"""Labeling frames as they arrive, against labeling the same video as a whole."""
 
 import numpy as np
 import pytest
 import torch
 
 from vidseg.clips.windows import StreamPlan, WindowShape
-from vidseg.engine.live import LiveLabeller
+from vidseg.engine.live import LiveLabeler
 from vidseg.engine.streaming import label_streams
 from vidseg.loaders.stream import StreamBatch
 from vidseg.models import create_model
@@ -32,48 +32,48 @@ def whole(model, video: torch.Tensor, shape: WindowShape) -> np.ndarray:
     return prediction.labels
 
 
-def arriving(labeller: LiveLabeller, video: torch.Tensor) -> np.ndarray:
-    found = [answer for frame in video if (answer := labeller.push(frame)) is not None]
-    found += labeller.finish()
-    assert [answer.start for answer in found] == [number * labeller.shape.stride for number in range(len(found))]
+def arriving(labeler: LiveLabeler, video: torch.Tensor) -> np.ndarray:
+    found = [answer for frame in video if (answer := labeler.push(frame)) is not None]
+    found += labeler.finish()
+    assert [answer.start for answer in found] == [number * labeler.shape.stride for number in range(len(found))]
     assert all(0 < answer.probabilities.min() <= answer.probabilities.max() <= 1 for answer in found)
     return np.concatenate([answer.labels for answer in found])[: len(video)]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("length", [1, 8, 21])
-def test_a_stream_is_labelled_as_its_video_is(shape, length):
+def test_a_stream_is_labeled_as_its_video_is(shape, length):
     model = make_model()
     video = torch.randn(length, 3, 32, 32, generator=torch.Generator().manual_seed(length))
-    labeller = LiveLabeller(model, shape, black=BLACK)
+    labeler = LiveLabeler(model, shape, black=BLACK)
     expected = whole(model, video, shape)
-    assert arriving(labeller, video).tolist() == expected.tolist()
-    assert labeller.frames == 0
-    assert arriving(labeller, video).tolist() == expected.tolist()  # a new stream remembers nothing of the old one
+    assert arriving(labeler, video).tolist() == expected.tolist()
+    assert labeler.frames == 0
+    assert arriving(labeler, video).tolist() == expected.tolist()  # a new stream remembers nothing of the old one
 
 
 def test_labels_come_with_the_last_frame_that_is_looked_at():
-    labeller = LiveLabeller(make_model(), WindowShape(8, 4, 2), black=BLACK)
-    answered = [number for number in range(24) if labeller.push(torch.randn(3, 32, 32)) is not None]
-    assert answered == [6, 14, 22] and labeller.frames == 24 and labeller.seconds > 0
+    labeler = LiveLabeler(make_model(), WindowShape(8, 4, 2), black=BLACK)
+    answered = [number for number in range(24) if labeler.push(torch.randn(3, 32, 32)) is not None]
+    assert answered == [6, 14, 22] and labeler.frames == 24 and labeler.seconds > 0
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_frames_do_not_pile_up(shape):
-    labeller = LiveLabeller(make_model(), shape, black=BLACK)
+    labeler = LiveLabeler(make_model(), shape, black=BLACK)
     for _ in range(60):
-        labeller.push(torch.randn(3, 32, 32))
-        assert len(labeller.state_dict()["frames"]) <= shape.span
+        labeler.push(torch.randn(3, 32, 32))
+        assert len(labeler.state_dict()["frames"]) <= shape.span
 
 
 @pytest.mark.parametrize("pause", [3, 7, 10])
 def test_another_machine_goes_on(tmp_path, pause):
     shape, video = WindowShape(4, 4, 2), torch.randn(20, 3, 32, 32)
     expected = whole(make_model(), video, shape)
-    first = LiveLabeller(make_model(), shape, black=BLACK)
+    first = LiveLabeler(make_model(), shape, black=BLACK)
     labels = [answer.labels for frame in video[:pause] if (answer := first.push(frame)) is not None]
     torch.save(first.state_dict(), tmp_path / "live.pt")
-    second = LiveLabeller(make_model(), shape, black=BLACK)
+    second = LiveLabeler(make_model(), shape, black=BLACK)
     second.load_state_dict(torch.load(tmp_path / "live.pt", weights_only=True))
     labels += [answer.labels for frame in video[pause:] if (answer := second.push(frame)) is not None]
     labels += [answer.labels for answer in second.finish()]
@@ -81,12 +81,12 @@ def test_another_machine_goes_on(tmp_path, pause):
 
 
 def test_wrong_frames_are_refused():
-    labeller = LiveLabeller(make_model(), WindowShape(4, 4), black=BLACK)
-    assert labeller.finish() == []
-    labeller.push(torch.zeros(3, 32, 32))
+    labeler = LiveLabeler(make_model(), WindowShape(4, 4), black=BLACK)
+    assert labeler.finish() == []
+    labeler.push(torch.zeros(3, 32, 32))
     with pytest.raises(ValueError, match=r"frame 1 is \(3, 16, 32\)"):
-        labeller.push(torch.zeros(3, 16, 32))
+        labeler.push(torch.zeros(3, 16, 32))
     with pytest.raises(ValueError, match="must be"):
-        labeller.push(torch.zeros(1, 32, 32))
+        labeler.push(torch.zeros(1, 32, 32))
     with pytest.raises(ValueError, match="black"):
-        LiveLabeller(make_model(), WindowShape(4, 4), black=torch.zeros(1))
+        LiveLabeler(make_model(), WindowShape(4, 4), black=torch.zeros(1))

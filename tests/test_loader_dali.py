@@ -12,8 +12,8 @@ import torch
 from torch.nn import functional as F
 
 from vidseg import ClipLoader
-from vidseg.clips import BatchPlan, ColourPlan
-from vidseg.clips.colour import colour_code
+from vidseg.clips import BatchPlan, ColorPlan
+from vidseg.clips.color import color_code
 from vidseg.frames import FrameDatabaseError, FrameWriter, encode_rgb
 from vidseg.labels import open_dataset, scan_catalog
 from vidseg.loaders.dali import TOLERANCE, DaliFiller, choose_sources
@@ -64,7 +64,7 @@ def make_plan(matrices, height: int, width: int, *, videos=None, frames=(0, 3, 5
     videos = np.arange(clips) % 3 if videos is None else np.array(videos)
     numbers = (np.arange(clips)[:, None] + np.array(frames)) % FRAMES
     zeros = np.zeros(clips, np.int64)
-    return BatchPlan(0, 0, height, width, videos, zeros, zeros, numbers, np.stack(matrices), ColourPlan.none(clips))
+    return BatchPlan(0, 0, height, width, videos, zeros, zeros, numbers, np.stack(matrices), ColorPlan.none(clips))
 
 
 def distances(one: torch.Tensor, other: torch.Tensor) -> list[float]:
@@ -100,11 +100,11 @@ def test_pixels_that_need_no_resampling_are_those_of_the_jpeg(fillers):
 
 
 def turned(height: int, width: int, angle: float, scale: float, tilt: float) -> np.ndarray:
-    """A rotation about the centre of the frame, with perspective."""
-    centre = np.array([[1, 0, -width / 2], [0, 1, -height / 2], [0, 0, 1]])
+    """A rotation about the center of the frame, with perspective."""
+    center = np.array([[1, 0, -width / 2], [0, 1, -height / 2], [0, 0, 1]])
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     back = np.array([[cos, -sin, WIDTH / 2], [sin, cos, HEIGHT / 2], [0, 0, 1]])
-    return back @ np.array([[1, 0, 0], [0, 1, 0], [tilt, 0, 1]]) @ centre
+    return back @ np.array([[1, 0, 0], [0, 1, 0], [tilt, 0, 1]]) @ center
 
 
 def test_rotations_and_perspectives_beside_crops(fillers):
@@ -132,11 +132,11 @@ def test_clips_longer_than_a_chunk(fillers):
 
 @pytest.mark.parametrize("layout", ["bcthw", "bthwc"])
 @pytest.mark.parametrize(
-    "dtype, colour",
+    "dtype, color",
     [(torch.float32, "rgb"), (torch.float16, "bgr"), (torch.bfloat16, "rgb"), (torch.uint8, "bgr")],
 )
-def test_every_form(data, dtype, colour, layout):
-    form = OutputForm(dtype=dtype, layout=layout, colour=colour, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+def test_every_form(data, dtype, color, layout):
+    form = OutputForm(dtype=dtype, layout=layout, color=color, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
     plan = make_plan([crop(box, 24, 32) for box in BOXES], 24, 32)
     dali, native = DaliFiller(data, form, threads=1, device="cpu"), NativeFiller(data, form, threads=1)
     frames, expected = dali.fill(plan)[0], native.fill(plan)[0]
@@ -145,37 +145,37 @@ def test_every_form(data, dtype, colour, layout):
     dali.close()
 
 
-def coloured(plan: BatchPlan, operations: list[list[tuple]]) -> BatchPlan:
+def colored(plan: BatchPlan, operations: list[list[tuple]]) -> BatchPlan:
     """The plan with operations (name, parameter, ...) for each clip."""
     flat = [operation for clip in operations for operation in clip]
     parameters = np.zeros((len(flat), 8))
     for row, (_, *values) in enumerate(flat):
         parameters[row, : len(values)] = values
     offsets = np.cumsum([0, *map(len, operations)])
-    codes = np.array([colour_code(name) for name, *_ in flat], np.int64)
-    return dataclasses.replace(plan, colours=ColourPlan(offsets, codes, parameters))
+    codes = np.array([color_code(name) for name, *_ in flat], np.int64)
+    return dataclasses.replace(plan, colors=ColorPlan(offsets, codes, parameters))
 
 
-def test_colour_operations_in_their_order(fillers):
+def test_color_operations_in_their_order(fillers):
     operations = [
         [("add", 9.7, -4, 12), ("gamma", 0.8, 1.0, 1.3)],
         [("gaussian_blur", 0.6), ("multiply", 1.2, 0.8, 1), ("average_blur", 2)],
-        [("linear_contrast", 0.9, 1.1, 1.115), ("enhance_colour", 1.5), ("add", 3, 3, 3)],
+        [("linear_contrast", 0.9, 1.1, 1.115), ("enhance_color", 1.5), ("add", 3, 3, 3)],
         [("saturation", 0.4), ("brightness", 1.1), ("contrast", 0.7)],
         [("random_erasing", 3, 5, 11, 20, 124, 0, 255)],
         [("grayscale",)],
         [],
     ]
     for order in (operations, [clip[::-1] for clip in operations]):
-        plan = coloured(make_plan([crop(BOXES[0], 60, 70), *[crop((9, 9, 70, 60), 60, 70)] * 6], 60, 70), order)
+        plan = colored(make_plan([crop(BOXES[0], 60, 70), *[crop((9, 9, 70, 60), 60, 70)] * 6], 60, 70), order)
         (frames, _), (expected, _) = (filler.fill(plan) for filler in fillers)
         assert max(distances(frames, expected)) < TOLERANCE
-        plain = fillers[0].fill(coloured(plan, [[]] * 7))[0]
+        plain = fillers[0].fill(colored(plan, [[]] * 7))[0]
         assert min(distances(frames[:6], plain[:6])) > 1.5 * TOLERANCE and torch.equal(frames[6], plain[6])
 
 
 def test_an_operation_that_dali_does_not_have_is_named(fillers):
-    plan = coloured(make_plan([crop(BOXES[0], 60, 70)], 60, 70), [[("hue_saturation", 5, 5)]])
+    plan = colored(make_plan([crop(BOXES[0], 60, 70)], 60, 70), [[("hue_saturation", 5, 5)]])
     with pytest.raises(NotImplementedError, match=r'hue_saturation.*use backend="native"'):
         fillers[0].fill(plan)
 
@@ -207,7 +207,7 @@ def test_damage_is_named(damaged):
     assert max(distances(filler.fill(sound)[0], expected)) < TOLERANCE
 
 
-def test_damage_is_replaced_by_a_neighbour(damaged):
+def test_damage_is_replaced_by_a_neighbor(damaged):
     filler = DaliFiller(damaged, BYTES, threads=2, device="cpu", on_error="replace")
     plan = make_plan([crop(BOXES[0], 48, 56)] * 2, 48, 56, frames=(3, 4, 7))
     frames, shown = filler.fill(plan)
@@ -216,7 +216,7 @@ def test_damage_is_replaced_by_a_neighbour(damaged):
     assert max(distances(frames, expected)) < TOLERANCE
 
 
-def test_a_cancelled_batch_leaves_nothing_behind(fillers):
+def test_a_canceled_batch_leaves_nothing_behind(fillers):
     plan = make_plan([crop(box, 32, 32) for box in BOXES], 32, 32, frames=range(200))
     fillers[0].fill(plan, torch.ones(1, dtype=torch.uint8))
     (frames, _), (expected, _) = (filler.fill(plan) for filler in fillers)

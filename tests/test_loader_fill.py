@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vidseg import ClipLoader
-from vidseg.clips.colour import draw_colours
-from vidseg.clips.presets import colour_jitter, random_erasing
+from vidseg.clips.color import draw_colors
+from vidseg.clips.presets import color_jitter, random_erasing
 from vidseg.frames import FrameDatabase, FrameDatabaseError, encode_rgb
 from vidseg.loaders.native import NativeFiller
 from vidseg.loaders.output import OutputForm
-from vidseg.loaders.recolour import apply_colours
+from vidseg.loaders.recolor import apply_colors
 
 PLAIN = OutputForm(dtype=torch.uint8, layout="bthwc")
 
@@ -116,11 +116,11 @@ def test_without_levels_the_jpeg_is_decoded_smaller(data, kind, shrink, denomina
 
 
 def rotation(degrees: float, *, size: tuple[int, int], scale: float = 1.0) -> np.ndarray:
-    """Turned about the centre of the frame; `scale` source pixels to an output pixel."""
+    """Turned about the center of the frame; `scale` source pixels to an output pixel."""
     sine, cosine = np.sin(np.radians(degrees)) * scale, np.cos(np.radians(degrees)) * scale
-    centre = np.array([[1, 0, WIDTH / 2], [0, 1, HEIGHT / 2], [0, 0, 1]])
+    center = np.array([[1, 0, WIDTH / 2], [0, 1, HEIGHT / 2], [0, 0, 1]])
     turn = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
-    return centre @ turn @ np.array([[1, 0, -size[1] / 2], [0, 1, -size[0] / 2], [0, 0, 1]])
+    return center @ turn @ np.array([[1, 0, -size[1] / 2], [0, 1, -size[0] / 2], [0, 0, 1]])
 
 
 PERSPECTIVE = np.array([[0.9, 0.05, 5], [0.02, 0.85, 8], [0.0004, 0.0006, 1]])
@@ -134,7 +134,7 @@ def averaged(frame: np.ndarray, matrix: np.ndarray, size: tuple[int, int], point
         (np.arange(size[0])[:, None] + offsets).ravel(), (np.arange(size[1])[:, None] + offsets).ravel(), indexing="ij"
     )
     u, v, w = np.einsum("ij,jhw->ihw", matrix, np.stack([x, y, np.ones_like(x)]))
-    u, v = u / w + 0.5, v / w + 0.5  # of the padded frame, at pixel centres
+    u, v = u / w + 0.5, v / w + 0.5  # of the padded frame, at pixel centers
     inside = (u > 0) & (v > 0) & (u < frame.shape[1] + 1) & (v < frame.shape[0] + 1)
     left, top = np.clip(np.floor(u), 0, frame.shape[1]).astype(int), np.clip(np.floor(v), 0, frame.shape[0]).astype(int)
     a, b = (u - left)[..., None], (v - top)[..., None]
@@ -154,7 +154,7 @@ def averaged(frame: np.ndarray, matrix: np.ndarray, size: tuple[int, int], point
     ],
     ids=["rotation", "enlarged", "perspective", "shrunk"],
 )
-def test_warps_equal_a_dense_reference_within_a_grey_level(data, wholes, matrix):
+def test_warps_equal_a_dense_reference_within_a_gray_level(data, wholes, matrix):
     size, number = (80, 100), KINDS.index("automatic")
     got = fill(data, hand_plan([matrix], size=size, videos=[number]))[0, 0].numpy()
     shrinks = abs(np.linalg.det(matrix[:2, :2])) > 1.1
@@ -168,8 +168,8 @@ def test_warps_equal_opencv(data, wholes):
     size, number = (70, 90), KINDS.index("automatic")
     matrix = rotation(12, size=size)
     got = fill(data, hand_plan([matrix], size=size, videos=[number]))[0, 0].numpy()
-    to_centres = np.array([[1, 0, -0.5], [0, 1, -0.5], [0, 0, 1]])  # OpenCV counts from the centre of a pixel
-    transform = to_centres @ matrix @ np.linalg.inv(to_centres)
+    to_centers = np.array([[1, 0, -0.5], [0, 1, -0.5], [0, 0, 1]])  # OpenCV counts from the center of a pixel
+    transform = to_centers @ matrix @ np.linalg.inv(to_centers)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     expected = cv2.warpPerspective(wholes[number, 0].numpy(), transform, size[::-1], flags=flags)
     assert np.abs(got.astype(int) - expected).mean() < 1.0
@@ -183,12 +183,12 @@ def test_outside_of_the_frame_is_black(data):
 
 
 @pytest.mark.parametrize("layout", ["bcthw", "bthwc"])
-@pytest.mark.parametrize("colour", ["rgb", "bgr"])
+@pytest.mark.parametrize("color", ["rgb", "bgr"])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.bfloat16, torch.float32])
-def test_forms_are_the_pixels_converted(data, dtype, layout, colour):
+def test_forms_are_the_pixels_converted(data, dtype, layout, color):
     size = (31, 47)
     plan = hand_plan([crop(5, 6, 80, 70, size=size)] * 3, size=size, videos=[0, 2, 4], frames=[1, 3])
-    form = OutputForm(dtype=dtype, layout=layout, colour=colour, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+    form = OutputForm(dtype=dtype, layout=layout, color=color, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
     got, pixels = fill(data, plan, form=form), fill(data, plan)
     expected = form.from_pixels(pixels)
     assert got.dtype == dtype and got.shape == expected.shape
@@ -196,22 +196,22 @@ def test_forms_are_the_pixels_converted(data, dtype, layout, colour):
     assert torch.allclose(got.float(), expected.float(), rtol=tolerance, atol=tolerance)
 
 
-JITTER = colour_jitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+JITTER = color_jitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
 
 
 @pytest.mark.parametrize(
     "preset", ["published", "hacs", JITTER, random_erasing(1.0)], ids=["published", "hacs", "jitter", "erasing"]
 )
-def test_colours_are_applied_to_the_resampled_pixels(data, preset):
+def test_colors_are_applied_to_the_resampled_pixels(data, preset):
     size, clips = (40, 56), 8
     matrices = [crop(3 * k, 2 * k, 60 + k, 50, size=size) for k in range(clips)]
-    colours = draw_colours(preset, 3, 1, np.arange(clips), height=size[0], width=size[1])
-    assert len(colours.codes) >= 3
+    colors = draw_colors(preset, 3, 1, np.arange(clips), height=size[0], width=size[1])
+    assert len(colors.codes) >= 3
     plain = fill(data, hand_plan(matrices, size=size, videos=range(clips), frames=[0, 4]))
-    got = fill(data, hand_plan(matrices, size=size, videos=range(clips), frames=[0, 4], colours=colours))
-    plan = hand_plan(matrices, size=size, videos=range(clips), colours=colours)
+    got = fill(data, hand_plan(matrices, size=size, videos=range(clips), frames=[0, 4], colors=colors))
+    plan = hand_plan(matrices, size=size, videos=range(clips), colors=colors)
     for clip in range(clips):
-        expected = apply_colours(plain[clip].numpy(), plan[clip].colours)
+        expected = apply_colors(plain[clip].numpy(), plan[clip].colors)
         assert torch.equal(got[clip], torch.from_numpy(expected))
     assert not torch.equal(got, plain)
 
@@ -336,9 +336,9 @@ def test_a_damaged_frame_is_named_or_replaced(damaged, kind, blob):
         fill(data, plan)
     filler = NativeFiller(data, PLAIN, threads=2, on_error="replace")
     got, shown = filler.fill(plan)
-    neighbour = frame - 1 if frame > 0 else frame + 1
-    assert shown[0].tolist() == [neighbour if index == frame else index for index in range(FRAMES)]
-    assert torch.equal(got[0, frame], got[0, neighbour]) and got.float().mean() > 20
+    neighbor = frame - 1 if frame > 0 else frame + 1
+    assert shown[0].tolist() == [neighbor if index == frame else index for index in range(FRAMES)]
+    assert torch.equal(got[0, frame], got[0, neighbor]) and got.float().mean() > 20
 
 
 def test_a_damaged_level_is_named(damaged):
@@ -409,12 +409,12 @@ def test_a_truncated_database_is_named(tmp_path, keep):
 
 
 def test_a_missing_database_and_a_missing_frame_are_named(tmp_path):
-    data = clip_dataset(tmp_path, ["automatic", "grey"])
+    data = clip_dataset(tmp_path, ["automatic", "gray"])
     plan = hand_plan([crop(0, 0, 9, 9, size=(9, 9))], size=(9, 9), videos=[0], frames=[FRAMES])
     with pytest.raises(FrameDatabaseError, match=f"frame {FRAMES}: not in the database"):
         fill(data, plan)
     data[1].path.unlink()
-    with pytest.raises(FrameDatabaseError, match=r"1_grey/frames\.db: cannot open: No such file"):
+    with pytest.raises(FrameDatabaseError, match=r"1_gray/frames\.db: cannot open: No such file"):
         fill(data, hand_plan([crop(0, 0, 9, 9, size=(9, 9))], size=(9, 9), videos=[1]))
 
 

@@ -34,7 +34,7 @@ def make(dataset: VideoDataset, **options) -> StreamLoader:
     return StreamLoader(dataset, SHAPE, **(defaults | options))
 
 
-def normalised(pixels: torch.Tensor) -> torch.Tensor:
+def normalized(pixels: torch.Tensor) -> torch.Tensor:
     """uint8 (T, H, W, 3) -> (3, T, H, W)."""
     return ((pixels / 255 - torch.tensor(MEAN)) / torch.tensor(STD)).permute(3, 0, 1, 2)
 
@@ -42,7 +42,7 @@ def normalised(pixels: torch.Tensor) -> torch.Tensor:
 def test_windows_hold_the_frames_that_the_plan_says(dataset):
     loader = make(dataset, group=3)
     frames = [FrameDatabase(video.path).decode(range(video.frames)) for video in dataset]
-    black = normalised(torch.zeros(1, 48, 48, 3))
+    black = normalized(torch.zeros(1, 48, 48, 3))
     batches = list(loader)
     assert [batch.item.window for batch in batches] == [0, 1, 2]
     for batch in batches:
@@ -51,7 +51,7 @@ def test_windows_hold_the_frames_that_the_plan_says(dataset):
             expected = window_labels(SHAPE, batch.item.window, LABELS[video])
             assert batch.labels[row].tolist() == expected.tolist()
             for place, frame in enumerate(batch.item.frames[row]):
-                picture = black if frame < 0 else normalised(frames[video][frame : frame + 1, :, 8:56])
+                picture = black if frame < 0 else normalized(frames[video][frame : frame + 1, :, 8:56])
                 assert torch.allclose(batch.clips[row, :, place : place + 1], picture, atol=1e-5)
             assert batch.mask[row].tolist() == (batch.item.frames[row] >= 0).tolist()
     assert loader.epoch == 1

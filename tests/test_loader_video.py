@@ -110,7 +110,7 @@ def test_packets_tell_the_frames_where_they_can(videos):
         {"train": True, "augment": "hmdb51", "size": 48},
         {"train": False, "size": (40, 56), "sampling": "segments"},
         {"train": False, "size": 24, "geometry": "three_crops", "interval": 3, "dtype": torch.bfloat16},
-        {"train": True, "size": 64, "layout": "bthwc", "colour": "bgr", "dtype": torch.float32},
+        {"train": True, "size": 64, "layout": "bthwc", "color": "bgr", "dtype": torch.float32},
     ],
 )
 def test_batches_are_those_of_the_converted_videos(videos, converted, options):
@@ -295,7 +295,7 @@ def test_converted_videos_lead_to_their_files(videos, converted, tmp_path):
 @pytest.mark.parametrize("chroma", [420, 444])
 @pytest.mark.parametrize(("height", "width"), [(33, 47), (2, 2), (1, 9)])
 @pytest.mark.parametrize(("weights", "full_range"), [((0.299, 0.114), True), ((0.2126, 0.0722), False)])
-def test_colours_are_those_of_a_stored_frame(chroma, height, width, weights, full_range):
+def test_colors_are_those_of_a_stored_frame(chroma, height, width, weights, full_range):
     """Against libjpeg, which decodes what was encoded at quality 100."""
     rng = np.random.default_rng(height)
     halved = (-(-height // 2), -(-width // 2)) if chroma == 420 else (height, width)
@@ -334,6 +334,6 @@ def test_wrong_planes_are_refused():
 
 
 def test_pictures_differ(videos):
-    """The comparisons above can fail: neighbouring frames are not alike."""
+    """The comparisons above can fail: neighboring frames are not alike."""
     one, other = picture(3, height=SIZE[0], width=SIZE[1]), picture(4, height=SIZE[0], width=SIZE[1])
     assert np.abs(one.astype(int) - other).mean() > 1.5

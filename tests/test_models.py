@@ -388,19 +388,19 @@ def test_another_architecture_is_named_in_the_error():
 def test_weights_trained_on_bgr():
     source = create_model("mtnet_xs", num_classes=4, width=0.125).eval()
     target = create_model("mtnet_xs", num_classes=4, width=0.125).eval()
-    report = load_weights(target, source.state_dict(), colours="bgr")
+    report = load_weights(target, source.state_dict(), colors="bgr")
     assert "BGR" in str(report) and "(104, 117, 124)" in str(report)
     clips = torch.randn(1, 3, 4, 64, 64)
     with torch.no_grad():
         expected = source.stem(clips.flip(1))
         assert torch.allclose(target.stem(clips), expected, atol=1e-5)
         assert not torch.allclose(target.stem(clips.flip(1)), expected, atol=1e-2)
-    with pytest.raises(ValueError, match="colours='grb'"):
-        load_weights(target, source.state_dict(), colours="grb")
-    with pytest.raises(ValueError, match="no convolution over colours"):
-        load_weights(target, {"fc.bias": torch.zeros(4)}, colours="bgr")
+    with pytest.raises(ValueError, match="colors='grb'"):
+        load_weights(target, source.state_dict(), colors="grb")
+    with pytest.raises(ValueError, match="no convolution over colors"):
+        load_weights(target, {"fc.bias": torch.zeros(4)}, colors="bgr")
     with pytest.raises(ValueError, match=r"takes 8 channels, not 3"):
-        load_weights(target, {"a.weight": torch.zeros(4, 8, 1, 1), "fc.bias": torch.zeros(4)}, colours="bgr")
+        load_weights(target, {"a.weight": torch.zeros(4, 8, 1, 1), "fc.bias": torch.zeros(4)}, colors="bgr")
 
 
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module._orig_mod."])

@@ -97,7 +97,7 @@ def test_frames_kept_by_definition(batch, channels, frames, seed):
 
 def test_cosine_pool_keeps_still_frames_and_passes_gradients():
     x = torch.randn(1, 4, 8, 2, 2)
-    x[:, :, 2:7] = x[:, :, 2:3]  # five equal frames: 3, 4 and 5 have two equal neighbours
+    x[:, :, 2:7] = x[:, :, 2:3]  # five equal frames: 3, 4 and 5 have two equal neighbors
     x.requires_grad_()
     assert {3, 4, 5} <= set(frames_kept(x)[0].tolist()) <= {2, 3, 4, 5, 6}
     pooled = cosine_pool(x)

@@ -112,7 +112,7 @@ def test_scatter_of_any_dtype(dtype, reduce):
 @pytest.mark.parametrize("dtype", [None, *FLOATS], ids=str)
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("layout", ["contiguous", "reversed axes", "slices", "planes"])
-def test_frames_are_normalised_once(dtype, channels, layout):
+def test_frames_are_normalized_once(dtype, channels, layout):
     torch.manual_seed(0)
     frames = torch.randint(0, 256, (2, 7, 5, 613, channels), dtype=torch.uint8)  # a row and a half of a stretch
     if layout == "planes":

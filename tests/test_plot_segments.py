@@ -1,4 +1,4 @@
-"""Pictures of segments and label counts: the bars hold the labels, colours and ticks are where they should be."""
+"""Pictures of segments and label counts: the bars hold the labels, colors and ticks are where they should be."""
 
 import itertools
 
@@ -11,7 +11,7 @@ from vidseg.labels import SegmentationLabels, apply_segmentation
 from vidseg.labels.segmentation_files import write_frame_labels, write_mapping
 from vidseg.plots import (
     SegmentedVideo,
-    class_colours,
+    class_colors,
     plot_label_counts,
     plot_palette,
     plot_segment_errors,
@@ -29,28 +29,28 @@ def pixels(path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGB")).astype(int)
 
 
-def near(picture: np.ndarray, colour) -> np.ndarray:
-    """Which pixels have the colour (0..1 or 0..255)."""
-    colour = np.array(colour, float)
-    return np.abs(picture - (colour * 255 if colour.max() <= 1 else colour)).max(axis=-1) <= 3
+def near(picture: np.ndarray, color) -> np.ndarray:
+    """Which pixels have the color (0..1 or 0..255)."""
+    color = np.array(color, float)
+    return np.abs(picture - (color * 255 if color.max() <= 1 else color)).max(axis=-1) <= 3
 
 
-def bands(picture: np.ndarray, colour) -> list[tuple[int, int]]:
-    """Rows (first, last) of each stretch of rows where more than 20 pixels have the colour."""
-    rows = np.flatnonzero(near(picture, colour).sum(axis=1) > 20)
+def bands(picture: np.ndarray, color) -> list[tuple[int, int]]:
+    """Rows (first, last) of each stretch of rows where more than 20 pixels have the color."""
+    rows = np.flatnonzero(near(picture, color).sum(axis=1) > 20)
     parts = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
     return [(part[0], part[-1]) for part in parts if len(part) > 1]
 
 
-def labels_in(picture: np.ndarray, row: int, colours: np.ndarray) -> np.ndarray:
-    """The class of each pixel of a row that has a class's colour."""
-    distance = np.abs(picture[row][:, None] - colours[None] * 255).max(axis=-1)
+def labels_in(picture: np.ndarray, row: int, colors: np.ndarray) -> np.ndarray:
+    """The class of each pixel of a row that has a class's color."""
+    distance = np.abs(picture[row][:, None] - colors[None] * 255).max(axis=-1)
     found = distance.argmin(axis=1)
     return found[distance.min(axis=1) <= 3]
 
 
 def shares(values: np.ndarray) -> list[tuple[int, float]]:
-    """Runs as (class, share of the width); runs below half a per cent are borders between colours."""
+    """Runs as (class, share of the width); runs below half a per cent are borders between colors."""
     cuts = [0, *(np.flatnonzero(np.diff(values)) + 1), len(values)]
     return [(int(values[a]), (b - a) / len(values)) for a, b in itertools.pairwise(cuts) if b - a > len(values) / 200]
 
@@ -58,9 +58,9 @@ def shares(values: np.ndarray) -> list[tuple[int, float]]:
 @pytest.mark.parametrize("palette", ["bright", "voc"])
 def test_bars_hold_truth_and_prediction(tmp_path, palette):
     path = plot_segments([SegmentedVideo("v", TRUTH, PREDICTION)], CLASSES, tmp_path / "v.png", palette=palette)
-    picture, colours = pixels(path), class_colours(4, palette)
+    picture, colors = pixels(path), class_colors(4, palette)
     (wrong,) = bands(picture, WRONG)
-    upper, lower = labels_in(picture, wrong[0] - 30, colours), labels_in(picture, wrong[1] + 30, colours)
+    upper, lower = labels_in(picture, wrong[0] - 30, colors), labels_in(picture, wrong[1] + 30, colors)
     assert shares(upper) == [(label, pytest.approx(share, abs=0.005)) for label, share in
                              [(0, 0.2), (1, 0.4), (2, 0.2), (1, 0.2)]]  # fmt: skip
     assert shares(lower) == [(label, pytest.approx(share, abs=0.005)) for label, share in
@@ -71,25 +71,25 @@ def test_bars_hold_truth_and_prediction(tmp_path, palette):
 
 def test_a_page_has_a_row_for_each_video_and_a_legend(tmp_path):
     short = SegmentedVideo("short", np.array([1, 1, 2]), np.array([1, 2, 2]))
-    colours = class_colours(4)
+    colors = class_colors(4)
     one = pixels(plot_segments([short], CLASSES, tmp_path / "1.png"))
     page = pixels(plot_segments([short] * 6, CLASSES, tmp_path / "6.png", title="six"))
     assert len(bands(page, WRONG)) == 6 and len(bands(one, WRONG)) == 1
     # what does not occur is not in the legend
-    assert near(page, colours[1]).any() and not near(page, colours[3]).any() and not near(page, colours[0]).any()
+    assert near(page, colors[1]).any() and not near(page, colors[3]).any() and not near(page, colors[0]).any()
     alone = pixels(plot_segments([SegmentedVideo("v", TRUTH)], CLASSES, tmp_path / "t.png"))
-    assert not bands(alone, WRONG) and near(alone, colours[2]).any()
+    assert not bands(alone, WRONG) and near(alone, colors[2]).any()
 
 
 def test_window_ticks(tmp_path):
     video = SegmentedVideo("v", np.zeros(100, int), np.zeros(100, int))
     plain = pixels(plot_segments([video], CLASSES, tmp_path / "a.png"))
     ticks = pixels(plot_segments([video], CLASSES, tmp_path / "b.png", window=40))
-    colour = class_colours(1)[0]
+    color = class_colors(1)[0]
 
     def gaps(picture):
-        """Where the bar of one colour is interrupted, as shares of its width."""
-        inside = near(picture[bands(picture, colour)[0][0] + 20], colour)
+        """Where the bar of one color is interrupted, as shares of its width."""
+        inside = near(picture[bands(picture, color)[0][0] + 20], color)
         first, last = np.flatnonzero(inside)[[0, -1]]
         starts = np.flatnonzero(np.diff(inside[first:last].astype(int)) == -1) + 1
         return [start / (last - first) for start in starts]
@@ -100,20 +100,20 @@ def test_window_ticks(tmp_path):
 def test_the_published_palette():
     expected = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128), (0, 128, 128),
                 (128, 128, 128), (64, 0, 0), (192, 0, 0), (64, 128, 0)]  # fmt: skip
-    assert (class_colours(11, "voc") * 255).round().astype(int).tolist() == [list(colour) for colour in expected]
+    assert (class_colors(11, "voc") * 255).round().astype(int).tolist() == [list(color) for color in expected]
 
 
 @pytest.mark.parametrize("palette, count, apart", [("bright", 48, 25), ("voc", 200, 8)])
 def test_no_two_classes_look_alike(palette, count, apart):
-    colours = class_colours(count, palette) * 255
-    distance = np.linalg.norm(colours[:, None] - colours[None], axis=-1) + 1000 * np.eye(count)
+    colors = class_colors(count, palette) * 255
+    distance = np.linalg.norm(colors[:, None] - colors[None], axis=-1) + 1000 * np.eye(count)
     assert distance.min() > apart
-    assert class_colours(0, palette).shape == (0, 3)
+    assert class_colors(0, palette).shape == (0, 3)
 
 
 def test_palette_picture(tmp_path):
     picture = pixels(plot_palette(CLASSES, tmp_path / "palette.png"))
-    assert all(near(picture, colour).sum() > 50 for colour in class_colours(4))
+    assert all(near(picture, color).sum() > 50 for color in class_colors(4))
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ def pixels(path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGB")).astype(int)
 
 
-def count(picture: np.ndarray, colour, *, within: int = 12) -> int:
-    return int((np.abs(picture - np.array(colour)).max(axis=-1) <= within).sum())
+def count(picture: np.ndarray, color, *, within: int = 12) -> int:
+    return int((np.abs(picture - np.array(color)).max(axis=-1) <= within).sum())
 
 
 @pytest.mark.parametrize(
@@ -32,15 +32,15 @@ def test_time_codes(seconds, text):
     assert time_code(seconds) == text
 
 
-def database(folder, colour, *, frames: int = 30, size=(48, 64), fps: float | None = 10) -> FrameDatabase:
-    """A video in one colour that gets brighter from frame to frame."""
+def database(folder, color, *, frames: int = 30, size=(48, 64), fps: float | None = 10) -> FrameDatabase:
+    """A video in one color that gets brighter from frame to frame."""
     import io
 
     height, width = size
     with FrameWriter(folder / "frames.db", meta={"height": height, "width": width}) as writer:
         for index in range(frames):
             buffer = io.BytesIO()
-            level = np.array(colour) * (0.3 + 0.7 * index / max(1, frames - 1))
+            level = np.array(color) * (0.3 + 0.7 * index / max(1, frames - 1))
             Image.fromarray(np.full((height, width, 3), level, np.uint8)).save(buffer, "JPEG", quality=95)
             writer.add(buffer.getvalue(), width=width, timestamp=None if fps is None else index / fps)
     return FrameDatabase(folder)
@@ -124,7 +124,7 @@ def test_confusions_are_shares_of_their_row(tmp_path):
     """A class that is always right is dark on the diagonal, whatever its size; an unused cell stays empty."""
     picture = pixels(plot_confusion([[2, 0], [10, 20]], ["rare", "common"], tmp_path / "c.png", title="run"))
     whole, third = (0x12, 0x38, 0x6B), (0xA9, 0xCB, 0xF2)
-    assert all(count(picture, colour, within=3) > 5_000 for colour in (whole, BLUE, third))
+    assert all(count(picture, color, within=3) > 5_000 for color in (whole, BLUE, third))
     many = np.eye(70, dtype=int)
     assert pixels(plot_confusion(many, [f"class {index}" for index in range(70)], tmp_path / "many.png")).size
     with pytest.raises(ValueError, match="2 classes"):

@@ -22,7 +22,7 @@ from vidseg.models.c2f_tcn import (
     pool_features,
     resize_linear,
 )
-from vidseg.models.diffact import DiffAct, cosine_schedule, neighbour_attention
+from vidseg.models.diffact import DiffAct, cosine_schedule, neighbor_attention
 from vidseg.models.refinement import predict
 from vidseg.models.segmentation import instance_norm
 
@@ -236,7 +236,7 @@ def test_c2f_batch_statistics_ignore_padding():
         results.append([output, model.inc.conv.conv[1].running_mean, model.down6.max_pool_conv[1].conv[1].running_var])
     for first, second in zip(*results, strict=True):
         assert torch.allclose(first, second, atol=1e-9)
-    # The first normalisation sees each frame of each video once; the shortest video is continued to 384 frames.
+    # The first normalization sees each frame of each video once; the shortest video is continued to 384 frames.
     model = small("c2f_tcn").double()
     features, mask, _ = padded_batch("c2f_tcn")
     entry = model.inc.conv.conv[0]
@@ -304,8 +304,8 @@ def test_learns_a_planted_signal(name):
     frames = 96 if name == "c2f_tcn" else 48
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(CLASSES, (4, frames // 12), generator=generator).repeat_interleave(12, dim=1)
-    centres = 2 * torch.randn(CLASSES, FEATURES, generator=generator)
-    features = centres[labels].transpose(1, 2) + 0.3 * torch.randn(4, FEATURES, frames, generator=generator)
+    centers = 2 * torch.randn(CLASSES, FEATURES, generator=generator)
+    features = centers[labels].transpose(1, 2) + 0.3 * torch.randn(4, FEATURES, frames, generator=generator)
     mask = torch.arange(frames) < torch.tensor([frames, frames - 12, frames, frames - 5])[:, None]
     labels = labels.masked_fill(~mask, -100)
     more = {"modes": ("full",), "sampling_steps": 8} if name == "diffact" else {}
@@ -431,10 +431,10 @@ def test_test_time_augmentation():
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 15), st.sampled_from([1, 3, 5]), st.sampled_from([1, 2, 8]), st.integers(0, 2**31))
-def test_neighbour_attention_is_what_it_says(frames, kernel, dilation, seed):
+def test_neighbor_attention_is_what_it_says(frames, kernel, dilation, seed):
     generator = torch.Generator().manual_seed(seed)
     query, key, value = torch.randn(3, 1, 3, frames, generator=generator, dtype=torch.float64)
-    result = neighbour_attention(query, key, value, torch.ones(1, 1, frames).double(), kernel=kernel, dilation=dilation)
+    result = neighbor_attention(query, key, value, torch.ones(1, 1, frames).double(), kernel=kernel, dilation=dilation)
     for time in range(frames):
         places = [time + (step - kernel // 2) * dilation for step in range(kernel)]
         weights = [

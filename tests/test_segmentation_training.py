@@ -12,7 +12,7 @@ from torch import nn
 
 from vidseg.cli.main import main, run_program
 from vidseg.cli.train_segmentation import segmentation_command
-from vidseg.engine.segmentation import SegmentationTask, VideoLabeller
+from vidseg.engine.segmentation import SegmentationTask, VideoLabeler
 from vidseg.engine.segmentation_recipes import RECIPES, Recipe, SegmentationOptions, recipe_of
 from vidseg.engine.segmentation_runs import PlateauRate, cross_validate
 from vidseg.engine.segmentation_runs import test_split as evaluate_split
@@ -195,8 +195,8 @@ def test_plateau_rate_is_torchs(tmp_path):
         1.8,
         0.9,
     ]
-    optimiser = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=1.0)
-    torchs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.5, patience=3)
+    optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=1.0)
+    torchs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=3)
     # A run that stopped after 6 epochs and went on from the fifth.
     for start, stop in ((0, 6), (5, len(losses))):
         lines = [
@@ -205,7 +205,7 @@ def test_plateau_rate_is_torchs(tmp_path):
         (tmp_path / f"train_results_s{start:04d}.csv").write_text("\n".join(["Epoch,Acc,Loss", *lines]))
     rate = PlateauRate(tmp_path)
     for epoch, loss in enumerate(losses):
-        assert rate.lr_factor(epoch, 0) == optimiser.param_groups[0]["lr"]
+        assert rate.lr_factor(epoch, 0) == optimizer.param_groups[0]["lr"]
         torchs.step(loss)
     assert rate.lr_factor(len(losses), 0) == 0.5**4
 
@@ -220,9 +220,9 @@ class Columns(nn.Module):
 @pytest.mark.parametrize("length", [1, 3, 8, 9, 15, 16, 23])
 def test_predictions_come_back_to_all_columns(length):
     columns = torch.arange(length)[None].float()
-    plain = VideoLabeller(Recipe(epochs=1, rate=1, sample_rate=2))(Columns(), columns)[0]
+    plain = VideoLabeler(Recipe(epochs=1, rate=1, sample_rate=2))(Columns(), columns)[0]
     assert plain.tolist() == [column // 2 * 2 for column in range(length)]
-    labels, probabilities = VideoLabeller(Recipe(epochs=1, rate=1, sample_rate=8, random_offset=True))(
+    labels, probabilities = VideoLabeler(Recipe(epochs=1, rate=1, sample_rate=8, random_offset=True))(
         Columns(), columns
     )
     assert labels.shape == (length,) and probabilities.shape == (30, length)

@@ -1,4 +1,4 @@
-"""Training of streaming networks from the command line, and labelling of streams, on tiny videos of plain colours."""
+"""Training of streaming networks from the command line, and labeling of streams, on tiny videos of plain colors."""
 
 import csv
 import json
@@ -16,9 +16,9 @@ from vidseg.convert import convert_videos
 from vidseg.engine.stream_recipes import StreamOptions, stream_recipe
 from vidseg.labels import apply_segmentation
 from vidseg.labels.segmentation import SegmentationLabels
-from vidseg.plots import class_colours
+from vidseg.plots import class_colors
 
-COLOURS = np.array([(210, 40, 40), (40, 200, 60), (50, 70, 220)], np.uint8)
+COLORS = np.array([(210, 40, 40), (40, 200, 60), (50, 70, 220)], np.uint8)
 CLASSES = ["red", "green", "blue"]
 FPS = 10
 TINY = (
@@ -38,7 +38,7 @@ def write_video(path: Path, labels: np.ndarray) -> Path:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "10"})
         stream.width, stream.height, stream.pix_fmt = 48, 40, "yuv420p"
         for number, label in enumerate(labels):
-            picture = np.broadcast_to(COLOURS[label], (40, 48, 3)).copy()
+            picture = np.broadcast_to(COLORS[label], (40, 48, 3)).copy()
             picture[(3 * number) % 32 :][:8] //= 2
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
             frame.pts, frame.time_base = number, Fraction(1, FPS)
@@ -196,19 +196,19 @@ def test_frames_are_prepared_as_the_loader_does(folder, run):
     with StreamLoader(data, shape, size=32, train=False, threads=1, mean=recipe.mean, std=recipe.std) as loader:
         (batch,) = loader
     assert frames.shape == batch.clips[0].shape == (3, len(labels_of(6)), 32, 32)
-    grey = 255 * recipe.std[0]
-    assert (frames - batch.clips[0]).abs().mean() * grey < 2  # what JPEG loses
+    gray = 255 * recipe.std[0]
+    assert (frames - batch.clips[0]).abs().mean() * gray < 2  # what JPEG loses
     black = batch.clips.new_tensor([-mean / std for mean, std in zip(recipe.mean, recipe.std, strict=True)])
     assert torch.allclose(prepare.black, black)
 
 
-def test_a_file_is_labelled_as_in_the_test_of_its_run(folder, run, tmp_path, capsys):
+def test_a_file_is_labeled_as_in_the_test_of_its_run(folder, run, tmp_path, capsys):
     out = tmp_path / "drawn/out.mp4"
     assert predict(folder / "videos/v5.mkv", "--weights", run, "--json", "--draw", out) == 0
     windows, last = said(capsys.readouterr().out)
     expected = (run / "predictions/v5-pred.txt").read_text().split()
     found = frame_names(windows)
-    assert len(found) == len(expected) == last["frames"] == last["labelled"]
+    assert len(found) == len(expected) == last["frames"] == last["labeled"]
     assert np.mean([one == other for one, other in zip(found, expected, strict=True)]) > 0.9
     assert [window["first_frame"] for window in windows][:2] == [0, 7]
     assert last["windows"] == sum(number + 7 <= len(found) for number in range(0, len(found), 8))
@@ -216,8 +216,8 @@ def test_a_file_is_labelled_as_in_the_test_of_its_run(folder, run, tmp_path, cap
     with av.open(str(out)) as container:
         drawn = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert len(drawn) == len(found) and drawn[0].shape == (40, 48, 3)
-    strips = np.stack([frame[-1].mean(axis=0) for frame in drawn])  # a video's colours run a little
-    nearest = np.abs(strips[:, None] - 255 * class_colours(3)).sum(axis=2).argmin(axis=1)
+    strips = np.stack([frame[-1].mean(axis=0) for frame in drawn])  # a video's colors run a little
+    nearest = np.abs(strips[:, None] - 255 * class_colors(3)).sum(axis=2).argmin(axis=1)
     assert [CLASSES[label] for label in nearest] == found
 
 
@@ -317,7 +317,7 @@ def test_a_silent_input_can_be_stopped(folder, run, capfd, monkeypatch):
             os.close(descriptor)
     captured = capfd.readouterr()
     windows, last = said(captured.out)
-    assert last["stopped"] and last["labelled"] == last["frames"] == len(frame_names(windows))
+    assert last["stopped"] and last["labeled"] == last["frames"] == len(frame_names(windows))
     assert "Traceback" not in captured.err
 
 
@@ -373,7 +373,7 @@ def test_a_camera_that_is_pulled_out(folder, run, capsys, monkeypatch):
     assert predict("7", "--weights", run, "--json") == 1
     captured = capsys.readouterr()
     windows, last = said(captured.out)
-    assert last["labelled"] == last["frames"] == len(frame_names(windows)) > 0
+    assert last["labeled"] == last["frames"] == len(frame_names(windows)) > 0
     assert "7: reading stops after frame" in captured.err and "No such device" in captured.err
 
 

@@ -183,7 +183,7 @@ def run(model: nn.Module, windows: list[torch.Tensor], masks: list[torch.Tensor]
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_video_is_labelled_alike_in_every_batch(name):
+def test_a_video_is_labeled_alike_in_every_batch(name):
     """Alone, with a longer video, with a shorter one that has ended, and in a slot that another video has left."""
     model = small(name)
     subject, other, short = video(1), video(2, windows=5), video(3, windows=1)

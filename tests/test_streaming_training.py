@@ -20,7 +20,7 @@ CLASSES = 3
 
 
 class Tiny(StreamModel):
-    """Labels a frame by its mean colour and a running mean of all frames before; has a BatchNorm and sees states."""
+    """Labels a frame by its mean color and a running mean of all frames before; has a BatchNorm and sees states."""
 
     def __init__(self):
         super().__init__()
@@ -30,10 +30,10 @@ class Tiny(StreamModel):
 
     def forward(self, clips, state=None, mask=None):
         self.fresh.append(state is None)
-        colours = self.norm(clips.mean(dim=(3, 4)))
+        colors = self.norm(clips.mean(dim=(3, 4)))
         past = clips.new_zeros(len(clips), 3) if state is None else state["past"]
-        logits = (self.now(colours.transpose(1, 2)) + self.past(past)[:, None]).transpose(1, 2)
-        following = 0.5 * past + colours.mean(dim=2)
+        logits = (self.now(colors.transpose(1, 2)) + self.past(past)[:, None]).transpose(1, 2)
+        following = 0.5 * past + colors.mean(dim=2)
         return StreamOutput(logits[None], backbone_logits=logits, neck_logits=logits), StreamState({"past": following})
 
 
@@ -122,14 +122,14 @@ def test_an_update_after_each_window_sees_its_own_loss():
     trainer = make_trainer(update="window", frozen_norms=True)
     trainer.train(load(plan, videos))
     model = make_trainer().model.eval()
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     state = None
     for batch in load(plan, videos):
         output, state = model(batch.clips, state, batch.mask)
         state = state.detach()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         objective(output, batch.labels, None).total.backward()
-        optimiser.step()
+        optimizer.step()
     assert torch.allclose(flat(model), flat(trainer.model), atol=1e-6)
 
 
@@ -193,8 +193,8 @@ def test_lower_precision(name):
     def make(level: str) -> StreamTrainer:
         torch.manual_seed(0)
         model = create_model(name, num_classes=CLASSES, width=0.25, **options)
-        optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
-        return StreamTrainer(model, published_objective(name), optimiser, opt_level=level, frozen_norms=True)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        return StreamTrainer(model, published_objective(name), optimizer, opt_level=level, frozen_norms=True)
 
     def train(trainer: StreamTrainer, some: list[StreamBatch]) -> float:
         torch.manual_seed(5)  # of dropout
@@ -276,7 +276,7 @@ def test_labels_do_not_depend_on_the_group():
     assert order == [4, 1, 2, 3, 0]  # as they end: after 1, 2, 2, 3 and 4 windows
 
 
-def test_labelling_goes_on_in_the_middle(tmp_path):
+def test_labeling_goes_on_in_the_middle(tmp_path):
     videos, plan = make_videos([30]), StreamPlan([30], SHAPE)
     model = make_trainer().model
     (whole,) = label_streams(model, load(plan, videos), SHAPE)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vidseg.cli.main import main
-from vidseg.convert.synth import ACTIONS, SynthOptions, frame_planes, synthesise_videos, trajectory
+from vidseg.convert.synth import ACTIONS, SynthOptions, frame_planes, synthesize_videos, trajectory
 
 SMALL = SynthOptions(videos=10, untrimmed=2, frames=12, width=96, height=64, seed=3)
 
@@ -28,15 +28,15 @@ def table(path: Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("synth")
-    report = synthesise_videos(folder, SMALL, workers=2)
+    report = synthesize_videos(folder, SMALL, workers=2)
     assert (report.videos, report.untrimmed, report.made) == (10, 2, 12)
     return folder
 
 
 def test_same_seed_same_frames(made, tmp_path):
-    synthesise_videos(tmp_path / "again", SMALL, workers=1)
+    synthesize_videos(tmp_path / "again", SMALL, workers=1)
     other = SynthOptions(**{**SMALL.__dict__, "seed": 4})
-    synthesise_videos(tmp_path / "other", other, workers=1)
+    synthesize_videos(tmp_path / "other", other, workers=1)
     names = sorted(path.relative_to(made) for path in made.rglob("*.mp4"))
     assert len(names) == 12
     for name in names:
@@ -88,26 +88,26 @@ def test_second_call_adds_what_is_missing(made):
     frames = decoded(victim)
     victim.unlink()
     (made / "videos/shake/shake_0000.123.part").write_bytes(b"cut short")
-    assert synthesise_videos(made, SMALL, workers=1).made == 1
+    assert synthesize_videos(made, SMALL, workers=1).made == 1
     assert np.array_equal(decoded(victim), frames)
     assert not list(made.rglob("*.part"))
-    assert synthesise_videos(made, SMALL, workers=1).made == 0
+    assert synthesize_videos(made, SMALL, workers=1).made == 0
 
 
 def test_other_peoples_files_are_safe(tmp_path):
     (tmp_path / "holiday.mp4").write_bytes(b"mine")
     with pytest.raises(FileExistsError, match="did not make"):
-        synthesise_videos(tmp_path, SMALL, workers=1, overwrite=True)
+        synthesize_videos(tmp_path, SMALL, workers=1, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.mp4"]
 
 
 def test_other_options_need_overwrite(tmp_path):
     first = SynthOptions(videos=8, frames=3, width=64, height=64)
     second = SynthOptions(videos=3, frames=3, width=64, height=64)
-    synthesise_videos(tmp_path, first, workers=1)
+    synthesize_videos(tmp_path, first, workers=1)
     with pytest.raises(FileExistsError, match="other options"):
-        synthesise_videos(tmp_path, second, workers=1)
-    synthesise_videos(tmp_path, second, workers=1, overwrite=True)
+        synthesize_videos(tmp_path, second, workers=1)
+    synthesize_videos(tmp_path, second, workers=1, overwrite=True)
     assert len(list(tmp_path.rglob("*.mp4"))) == len(table(tmp_path / "labels.csv")) == 3
 
 
@@ -131,7 +131,7 @@ def test_impossible_options(wrong):
 
 
 def test_jpeg_sizes_are_those_of_natural_video(tmp_path):
-    synthesise_videos(tmp_path, SynthOptions(videos=24, frames=9), workers=2)
+    synthesize_videos(tmp_path, SynthOptions(videos=24, frames=9), workers=2)
     sizes = []
     for path in tmp_path.rglob("*.mp4"):
         buffer = io.BytesIO()

@@ -117,7 +117,7 @@ def test_published_defaults():
         assert tuple(found[column] for column in columns) == row, name
         common = ("clip_length", "fine_tune", "resume_epoch", "lr_factor", "save_frequency", "random_seed")
         assert tuple(found[column] for column in common) == (16, False, -1, 0.1, 1, 1)
-        assert (found["momentum"], found["weight_decay"], found["optimiser"]) == (0.9, 1e-4, "sgd")
+        assert (found["momentum"], found["weight_decay"], found["optimizer"]) == (0.9, 1e-4, "sgd")
         assert (found["augment"], found["geometry"], found["val_geometry"]) == (name,) * 3
 
 
@@ -139,7 +139,7 @@ def test_each_data_set_has_a_program(name, capsys):
     assert f"usage: vidseg train {name}" in text
     for option in flat_options(TrainOptions()):
         assert f"--{option.replace('_', '-')}" in text, option
-    for group in ("data", "network", "schedule", "optimiser", "devices", "evaluation", "checkpoints", "monitors"):
+    for group in ("data", "network", "schedule", "optimizer", "devices", "evaluation", "checkpoints", "monitors"):
         assert f" {group} options " in text
     assert "--train-frame-inteval" in text
 

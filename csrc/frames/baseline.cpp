@@ -5,7 +5,7 @@
 
 #include "idct.h"
 #include "jpeg_session.h"
-#include "vectorised.h"
+#include "vectorized.h"
 
 namespace vidseg {
 namespace {
@@ -153,7 +153,7 @@ VIDSEG_INLINE void decode_two_blocks(BitReader& reader, BitReader& other, const 
 
 // A block of one coefficient has one value everywhere.
 void fill_block(int16_t coefficient, const BlockTarget& target) {
-    const auto mean = static_cast<int16_t>(coefficient * (*target.quantiser)[0]);
+    const auto mean = static_cast<int16_t>(coefficient * (*target.quantizer)[0]);
     const int value = (std::clamp(mean * 4, -32768, 32767) + 16) >> 5;
     const auto sample = static_cast<uint8_t>(std::clamp(value, -128, 127) + 128);
     for (int row = 0; row < 8; ++row) {
@@ -208,7 +208,7 @@ bool BaselineDecoder::plan_blocks() {
         for (int y = 0; y < component.down; ++y) {
             for (int x = 0; x < component.across; ++x) {
                 blocks_.push_back({i, 8 * x, 8 * y, 8 * component.across, &tables_[component.dc_table],
-                                   &tables_[component.ac_table], &quantisers_[component.quantiser]});
+                                   &tables_[component.ac_table], &quantizers_[component.quantizer]});
             }
         }
     }
@@ -226,16 +226,16 @@ bool BaselineDecoder::make_tables() {
     made_.clear();  // until all are made
     for (Tables& tables : tables_)
         tables.has_dc = tables.has_dc && known, tables.has_ac = tables.has_ac && known;
-    std::array<bool, 4> quantised{};
+    std::array<bool, 4> quantized{};
     for (const JpegLayout::Segment& segment : layout_.segments) {
         if (segment.marker == kHuffmanTables && !known && !make_huffman_tables(segment)) return false;
-        if (segment.marker == kQuantisers && !make_quantisers(segment, quantised)) return false;
+        if (segment.marker == kQuantizers && !make_quantizers(segment, quantized)) return false;
     }
     made_ = std::move(huffman);
     for (const JpegLayout::Component& component : layout_.component) {
-        if (component.dc_table > 1 || component.ac_table > 1 || component.quantiser > 3) return false;
+        if (component.dc_table > 1 || component.ac_table > 1 || component.quantizer > 3) return false;
         if (!tables_[component.dc_table].has_dc || !tables_[component.ac_table].has_ac) return false;
-        if (!quantised[component.quantiser]) return false;
+        if (!quantized[component.quantizer]) return false;
     }
     return true;
 }
@@ -259,13 +259,13 @@ bool BaselineDecoder::make_huffman_tables(const JpegLayout::Segment& segment) {
     return true;
 }
 
-bool BaselineDecoder::make_quantisers(const JpegLayout::Segment& segment, std::array<bool, 4>& there) {
+bool BaselineDecoder::make_quantizers(const JpegLayout::Segment& segment, std::array<bool, 4>& there) {
     const uint8_t* at = layout_.headers.data() + segment.at + 4;
     const uint8_t* end = layout_.headers.data() + segment.end;
     while (at < end) {
         const int number = at[0] & 15;
         if (at[0] >> 4 != 0 || number > 3 || end - at < 65) return false;  // of 8 bits
-        for (int index = 0; index < 64; ++index) quantisers_[number][natural(index)] = at[1 + index];
+        for (int index = 0; index < 64; ++index) quantizers_[number][natural(index)] = at[1 + index];
         there[number] = true;
         at += 65;
     }
@@ -400,9 +400,9 @@ BlockTarget BaselineDecoder::target(const Block& block, const Lane& lane, const 
     Plane& plane = block.component == 0 ? planes_.y : block.component == 1 ? planes_.cb : planes_.cr;
     uint8_t* to = plane.row((lane.row - mcus.top) * block.mcu_side + block.y) +
                   (lane.column - mcus.left) * block.mcu_side + block.x;
-    return {to, static_cast<size_t>(plane.stride), block.quantiser};
+    return {to, static_cast<size_t>(plane.stride), block.quantizer};
 }
 
-BlockTarget BaselineDecoder::nowhere(const Block& block) { return {unused_.data(), 8, block.quantiser}; }
+BlockTarget BaselineDecoder::nowhere(const Block& block) { return {unused_.data(), 8, block.quantizer}; }
 
 }  // namespace vidseg

@@ -46,7 +46,7 @@ class BaselineDecoder {
         int x, y;      // from the MCU's first sample in the plane
         int mcu_side;  // of the plane's samples
         const Tables *dc, *ac;
-        const Quantiser* quantiser;
+        const Quantizer* quantizer;
     };
 
     // An interval that is being decoded.
@@ -65,7 +65,7 @@ class BaselineDecoder {
 
     bool make_tables();
     bool make_huffman_tables(const JpegLayout::Segment& segment);
-    bool make_quantisers(const JpegLayout::Segment& segment, std::array<bool, 4>& there);
+    bool make_quantizers(const JpegLayout::Segment& segment, std::array<bool, 4>& there);
     bool plan_blocks();
     void make_planes(const Mcus& mcus);
     bool decode_intervals(const uint8_t* data, size_t size, const Mcus& mcus);
@@ -79,7 +79,7 @@ class BaselineDecoder {
     JpegLayout layout_;
     std::vector<uint8_t> made_;  // the Huffman segments that the tables were made of
     std::array<Tables, 2> tables_;
-    std::array<Quantiser, 4> quantisers_{};
+    std::array<Quantizer, 4> quantizers_{};
     std::vector<Block> blocks_;
     std::array<Lane, 2> lanes_;
     Planes planes_;

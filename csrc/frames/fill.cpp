@@ -7,7 +7,7 @@
 #include <system_error>
 #include <thread>
 
-#include "colour.h"
+#include "color.h"
 #include "error.h"
 #include "sample.h"
 
@@ -53,15 +53,15 @@ class Worker {
         Sampler sampler(matrix, plan_.width, plan_.height);
         Source source = choose_source(plan_.videos[clip], reader, sampler);
         for (int64_t t = first; t < last; ++t) {
-            if (cancelled()) return;
+            if (canceled()) return;
             const int64_t position = clip * plan_.frames_per_clip + t;
             shown_[position] = show(reader, source, plan_.frames[position], sampler);
-            recolour(clip);
+            recolor(clip);
             write(clip, t);
         }
     }
 
-    bool cancelled() const {
+    bool canceled() const {
         return options_.cancel != nullptr && __atomic_load_n(options_.cancel, __ATOMIC_RELAXED) != 0;
     }
 
@@ -103,7 +103,7 @@ class Worker {
             const int64_t near = std::clamp<int64_t>(frame, 0, count - 1);
             for (int64_t distance = 0; distance < count; ++distance) {
                 for (const int64_t other : {near - distance, near + distance}) {
-                    if (other < 0 || other >= count || other == frame || cancelled()) continue;
+                    if (other < 0 || other >= count || other == frame || canceled()) continue;
                     try {
                         return show_exactly(reader, source, other, sampler);
                     } catch (const std::exception&) {
@@ -160,8 +160,8 @@ class Worker {
         });
     }
 
-    void recolour(int64_t clip) {
-        const int64_t first = plan_.colour_offsets[clip], count = plan_.colour_offsets[clip + 1] - first;
+    void recolor(int64_t clip) {
+        const int64_t first = plan_.color_offsets[clip], count = plan_.color_offsets[clip + 1] - first;
         if (count == 0) return;
         rgb_.resize(pixels_.size() * 3);
         for (size_t i = 0; i < pixels_.size(); ++i) {
@@ -169,8 +169,8 @@ class Worker {
             rgb_[3 * i + 1] = static_cast<uint8_t>(pixels_[i] >> 8);
             rgb_[3 * i + 2] = static_cast<uint8_t>(pixels_[i] >> 16);
         }
-        apply_colours(plan_.colour_codes + first, plan_.colour_parameters + 8 * first, count, rgb_.data(),
-                      plan_.height, plan_.width, scratch_);
+        apply_colors(plan_.color_codes + first, plan_.color_parameters + 8 * first, count, rgb_.data(),
+                     plan_.height, plan_.width, scratch_);
         for (size_t i = 0; i < pixels_.size(); ++i) {
             pixels_[i] = static_cast<uint32_t>(rgb_[3 * i] | rgb_[3 * i + 1] << 8 | rgb_[3 * i + 2] << 16);
         }
@@ -192,7 +192,7 @@ class Worker {
     Region region_;
     std::vector<uint32_t> pixels_;
     std::vector<uint8_t> rgb_;
-    ColourScratch scratch_;
+    ColorScratch scratch_;
 };
 
 }  // namespace
@@ -205,7 +205,7 @@ bool fill(const FillPlan& plan, const FillOptions& options, uint8_t* out, int64_
     const int64_t pieces_per_clip = (plan.frames_per_clip + piece - 1) / piece;
     const int64_t pieces = plan.clips * pieces_per_clip;
     std::atomic<int64_t> next{0};
-    std::atomic<bool> cancelled{false};
+    std::atomic<bool> canceled{false};
     FirstError error;
 
     const auto work = [&] {
@@ -216,8 +216,8 @@ bool fill(const FillPlan& plan, const FillOptions& options, uint8_t* out, int64_
                 clip = number / pieces_per_clip;
                 const int64_t first = number % pieces_per_clip * piece;
                 worker.fill(clip, first, std::min(first + piece, plan.frames_per_clip));
-                if (worker.cancelled()) cancelled = true;
-                if (cancelled) return;
+                if (worker.canceled()) canceled = true;
+                if (canceled) return;
             }
         } catch (const std::exception& problem) {
             error.report(clip, plan.paths[static_cast<size_t>(clip)] + ": " + problem.what());
@@ -237,7 +237,7 @@ bool fill(const FillPlan& plan, const FillOptions& options, uint8_t* out, int64_
     work();
     for (std::thread& helper : helpers) helper.join();
     check(!error.any(), error.message());
-    return !cancelled;
+    return !canceled;
 }
 
 }  // namespace vidseg

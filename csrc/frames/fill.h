@@ -16,13 +16,13 @@ struct FillPlan {
     int64_t frames_per_clip = 0;
     int height = 0;
     int width = 0;
-    std::vector<std::string> paths;   // B databases
-    const int64_t* videos;            // (B), numbers that the cache knows them by
-    const int64_t* frames;            // (B, T), from 0
-    const double* matrices;           // (B, 3, 3), output point to source point
-    const int64_t* colour_offsets;    // (B + 1)
-    const int64_t* colour_codes;      // (M)
-    const double* colour_parameters;  // (M, 8)
+    std::vector<std::string> paths;  // B databases
+    const int64_t* videos;           // (B), numbers that the cache knows them by
+    const int64_t* frames;           // (B, T), from 0
+    const double* matrices;          // (B, 3, 3), output point to source point
+    const int64_t* color_offsets;    // (B + 1)
+    const int64_t* color_codes;      // (M)
+    const double* color_parameters;  // (M, 8)
 };
 
 struct FillOptions {
@@ -36,7 +36,7 @@ struct FillOptions {
 
 // Fills `out`, (B, C, T, H, W) or (B, T, H, W, C), and `shown` (B, T) with the number of the frame that each
 // position shows. Throws for the first clip, in the order of the plan, that it found unreadable; false when
-// cancelled.
+// canceled.
 bool fill(const FillPlan& plan, const FillOptions& options, uint8_t* out, int64_t* shown);
 
 }  // namespace vidseg

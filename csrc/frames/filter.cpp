@@ -19,21 +19,21 @@ void Filter::make(double step, double start, int divisor, int inputs, int output
     reset(step, start, inputs, outputs, static_cast<int>(std::ceil(2 * reach / divisor)) + 2);
     exact_.assign(weights.size(), 0.0);
     for (int i = 0; i < outputs; ++i) {
-        const double centre = start + (i + 0.5) * step;
-        if (centre < 0.0 || centre > static_cast<double>(inputs) * divisor) continue;  // weights of 0: black
+        const double center = start + (i + 0.5) * step;
+        if (center < 0.0 || center > static_cast<double>(inputs) * divisor) continue;  // weights of 0: black
         // Of the stored frame; an input is the mean of `divisor` of its pixels, and weighs as much as they
         // would.
-        const int from = static_cast<int>(std::floor(centre - reach - 0.5 + kWhole)) + 1;
-        const int to = static_cast<int>(std::ceil(centre + reach - 0.5 - kWhole));
+        const int from = static_cast<int>(std::floor(center - reach - 0.5 + kWhole)) + 1;
+        const int to = static_cast<int>(std::ceil(center + reach - 0.5 - kWhole));
         int low = std::max(from, 0) / divisor;
         int high = std::min(inputs, (std::max(to, 1) - 1) / divisor + 1);
-        if (low >= high) low = std::clamp(static_cast<int>(centre) / divisor, 0, inputs - 1), high = low + 1;
+        if (low >= high) low = std::clamp(static_cast<int>(center) / divisor, 0, inputs - 1), high = low + 1;
         double* exact = &exact_[static_cast<size_t>(i) * taps];
         double total = 0.0;
         for (int k = low; k < high; ++k) {
             double sum = 0.0;
             for (int pixel = k * divisor; pixel < (k + 1) * divisor; ++pixel) {
-                sum += std::max(0.0, 1.0 - std::abs(pixel + 0.5 - centre) * slope);
+                sum += std::max(0.0, 1.0 - std::abs(pixel + 0.5 - center) * slope);
             }
             exact[k - low] = sum;
             total += sum;
@@ -139,9 +139,9 @@ const Filter::OfSamples& Filter::of_samples() {
     OfSamples& made = of_samples_;
     const int outputs = static_cast<int>((first.size() + kTogether - 1) / kTogether * kTogether);
     made.pairs = std::max(1, (most_ + 1) / 2);
-    // Outputs that see nothing have weights of 0, and read where their neighbours do.
+    // Outputs that see nothing have weights of 0, and read where their neighbors do.
     const auto first_of = [this](int output) { return first[std::clamp(output, begin, end - 1)]; };
-    const auto spread = [&](int together) {  // the most inputs between the first ones of neighbouring outputs
+    const auto spread = [&](int together) {  // the most inputs between the first ones of neighboring outputs
         int most = 0;
         for (int i = 0; i < outputs; i += together) {
             most = std::max(most, std::abs(first_of(i + together - 1) - first_of(i)));

@@ -38,7 +38,7 @@ struct Filter {
     const OfPixels& of_pixels();
 
     // For the pass over a row of samples, eight outputs at a time: four in each half of a vector. The two
-    // inputs of each pair are picked from 8 neighbouring ones: a window of them for four outputs, or for two
+    // inputs of each pair are picked from 8 neighboring ones: a window of them for four outputs, or for two
     // (`wide`); where outputs lie further apart, `far`, there is nothing here. Outputs are filled up to 16.
     struct OfSamples {
         int pairs = 0;

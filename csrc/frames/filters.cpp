@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "vectorised.h"
+#include "vectorized.h"
 
 namespace vidseg {
 namespace {
@@ -27,7 +27,7 @@ void pad_row(const uint8_t* row, int width, int before, int after, uint8_t* padd
 }
 
 // `in` has 3 * (taps - 1) more samples than `out`; the sums fit 16 bits.
-VIDSEG_VECTORISED
+VIDSEG_VECTORIZED
 void sum_along(const uint8_t* in, const uint16_t* weights, int taps, int samples, uint16_t* __restrict out) {
     if (taps == 3 && weights[0] == weights[2]) {  // the blurs of the presets
         const uint16_t outer = weights[0], inner = weights[1];
@@ -45,17 +45,17 @@ void sum_along(const uint8_t* in, const uint16_t* weights, int taps, int samples
     }
 }
 
-VIDSEG_VECTORISED
+VIDSEG_VECTORIZED
 void add_row(const uint16_t* in, uint16_t weight, int samples, uint32_t* __restrict out) {
     for (int i = 0; i < samples; ++i) out[i] += static_cast<uint32_t>(in[i]) * weight;
 }
 
-VIDSEG_VECTORISED
+VIDSEG_VECTORIZED
 void round_gaussian(const uint32_t* in, int samples, uint8_t* __restrict out) {
     for (int i = 0; i < samples; ++i) out[i] = static_cast<uint8_t>((in[i] + 0x8000) >> 16);
 }
 
-VIDSEG_VECTORISED
+VIDSEG_VECTORIZED
 void gaussian_of_three(const uint16_t* above, const uint16_t* here, const uint16_t* below, uint16_t outer,
                        uint16_t inner, int samples, uint8_t* __restrict out) {
     for (int i = 0; i < samples; ++i) {
@@ -66,25 +66,25 @@ void gaussian_of_three(const uint16_t* above, const uint16_t* here, const uint16
 }
 
 // (sum + offset) * factor with 16 fractional bits. Sums fit 16 bits.
-VIDSEG_VECTORISED
+VIDSEG_VECTORIZED
 void scale_average(const uint32_t* in, uint32_t factor, uint32_t offset, int samples,
                    uint8_t* __restrict out) {
     for (int i = 0; i < samples; ++i) out[i] = static_cast<uint8_t>(((in[i] + offset) * factor) >> 16);
 }
 
-VIDSEG_VECTORISED
+VIDSEG_VECTORIZED
 void round_average(const uint32_t* in, float scale, int samples, uint8_t* __restrict out) {
     for (int i = 0; i < samples; ++i) {
         out[i] = static_cast<uint8_t>(static_cast<int32_t>(static_cast<float>(in[i]) * scale + 0.5f));
     }
 }
 
-VIDSEG_VECTORISED
+VIDSEG_VECTORIZED
 void add_tap(const uint8_t* in, uint16_t weight, int samples, uint32_t* __restrict out) {
     for (int i = 0; i < samples; ++i) out[i] += static_cast<uint32_t>(in[i]) * weight;
 }
 
-VIDSEG_VECTORISED
+VIDSEG_VECTORIZED
 void round_taps(const uint32_t* in, int samples, uint8_t* __restrict out) {
     for (int i = 0; i < samples; ++i) {
         out[i] = static_cast<uint8_t>(std::min(255u, (in[i] + (1u << (kTapBits - 1))) >> kTapBits));

@@ -1,7 +1,7 @@
 #include "idct.h"
 
 #include "error.h"
-#include "vectorised.h"
+#include "vectorized.h"
 
 namespace vidseg {
 
@@ -95,8 +95,8 @@ VIDSEG_AVX2 inline void transpose(__m256i (&v)[8]) {
     }
 }
 
-VIDSEG_AVX2 inline __m128i load_row(const Quantiser& quantiser, int row) {
-    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(quantiser.data() + 8 * row));
+VIDSEG_AVX2 inline __m128i load_row(const Quantizer& quantizer, int row) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(quantizer.data() + 8 * row));
 }
 
 }  // namespace
@@ -106,17 +106,17 @@ VIDSEG_AVX2 void inverse_dct(const BlockPair& blocks, const BlockTarget& first, 
     for (int row = 0; row < 8; ++row) {
         const __m256i coefficients =
             _mm256_load_si256(reinterpret_cast<const __m256i*>(blocks.coefficients + 16 * row));
-        const __m256i steps = _mm256_inserti128_si256(_mm256_castsi128_si256(load_row(*first.quantiser, row)),
-                                                      load_row(*second.quantiser, row), 1);
+        const __m256i steps = _mm256_inserti128_si256(_mm256_castsi128_si256(load_row(*first.quantizer, row)),
+                                                      load_row(*second.quantizer, row), 1);
         v[row] = _mm256_mullo_epi16(coefficients, steps);
     }
     transform<kConstBits - kPassBits>(v);
     transpose(v);
     transform<kConstBits + kPassBits + 3>(v);
     transpose(v);
-    const __m256i centre = _mm256_set1_epi8(-128);
+    const __m256i center = _mm256_set1_epi8(-128);
     for (int row = 0; row < 8; row += 2) {
-        const __m256i two = _mm256_add_epi8(_mm256_packs_epi16(v[row], v[row + 1]), centre);
+        const __m256i two = _mm256_add_epi8(_mm256_packs_epi16(v[row], v[row + 1]), center);
         const __m128i one = _mm256_castsi256_si128(two), other = _mm256_extracti128_si256(two, 1);
         uint8_t* to = first.to + static_cast<size_t>(row) * first.stride;
         _mm_storel_epi64(reinterpret_cast<__m128i*>(to), one);

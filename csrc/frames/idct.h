@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "vectorised.h"
+#include "vectorized.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -33,16 +33,16 @@ inline void clear(BlockPair& blocks) { blocks = {}; }
 #endif
 
 // What a block's coefficients are multiplied by, row by row.
-using Quantiser = std::array<int16_t, 64>;
+using Quantizer = std::array<int16_t, 64>;
 
 // Where the 8 rows of 8 samples of a block go.
 struct BlockTarget {
     uint8_t* to;
     size_t stride;
-    const Quantiser* quantiser;
+    const Quantizer* quantizer;
 };
 
-// Dequantises and transforms. Products and sums that leave 16 bits saturate or wrap as in libjpeg-turbo's
+// Dequantizes and transforms. Products and sums that leave 16 bits saturate or wrap as in libjpeg-turbo's
 // vector code.
 void inverse_dct(const BlockPair& blocks, const BlockTarget& first, const BlockTarget& second);
 

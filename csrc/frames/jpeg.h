@@ -75,7 +75,7 @@ class JpegDecoder {
     JpegDecoder(const JpegDecoder&) = delete;
     JpegDecoder& operator=(const JpegDecoder&) = delete;
 
-    // Decodes a whole JPEG to RGB. Grey becomes RGB; CMYK is refused. Damaged data throws, never yields a
+    // Decodes a whole JPEG to RGB. Gray becomes RGB; CMYK is refused. Damaged data throws, never yields a
     // partial image.
     void decode(const uint8_t* data, size_t size, Image& out);
 

@@ -99,7 +99,7 @@ inline void check_header(const jpeg_decompress_struct& info) {
     check(static_cast<int64_t>(info.image_width) * info.image_height <= kMaxPixels, "a JPEG of ",
           info.image_width, "x", info.image_height, " pixels is larger than any video frame");
     check(info.jpeg_color_space != JCS_CMYK && info.jpeg_color_space != JCS_YCCK,
-          "a CMYK JPEG cannot be a video frame; convert it to RGB or grey first");
+          "a CMYK JPEG cannot be a video frame; convert it to RGB or gray first");
 }
 
 inline void check_done(bool ok, const ErrorManager& errors) {

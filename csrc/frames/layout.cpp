@@ -81,11 +81,11 @@ bool JpegLayout::read(const uint8_t* data, size_t size) {
             case kSos:
                 if (!read_scan_header(segment, length)) return false;
                 break;
-            case kApp14:  // says which colours they are
+            case kApp14:  // says which colors they are
                 adobe = true;
                 break;
             case kHuffmanTables:
-            case kQuantisers:
+            case kQuantizers:
             case kApp0:  // JFIF: says that three components are YCbCr
                 break;
             default:

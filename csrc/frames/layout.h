@@ -10,17 +10,17 @@
 namespace vidseg {
 
 // How much of the sources that shape a pixel lies beside it: chroma of half resolution is interpolated from
-// its neighbours, two pixels of luma around a sample.
+// its neighbors, two pixels of luma around a sample.
 constexpr int kChromaMargin = 2;
 
 constexpr uint8_t kHuffmanTables = 0xC4, kFirstRestart = 0xD0, kStartOfImage = 0xD8, kEndOfImage = 0xD9,
-                  kQuantisers = 0xDB;
+                  kQuantizers = 0xDB;
 
 struct JpegLayout {
     struct Component {
         uint8_t name;
         int across, down;  // sampling factors, 1 or 2
-        int quantiser, dc_table, ac_table;
+        int quantizer, dc_table, ac_table;
     };
     // A segment of the headers: marker, length and content begin at `at`; the content ends before `end`.
     struct Segment {

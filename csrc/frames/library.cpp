@@ -11,7 +11,7 @@
 
 #include <jpeglib.h>
 
-#include "colour.h"
+#include "color.h"
 #include "database.h"
 #include "error.h"
 #include "jpeg.h"
@@ -186,7 +186,7 @@ Tensor resize(Tensor frame, int64_t height, int64_t width) {
     return out;
 }
 
-Tensor apply_colours_to_frames(Tensor frames, Tensor codes, Tensor parameters) {
+Tensor apply_colors_to_frames(Tensor frames, Tensor codes, Tensor parameters) {
     const uint8_t* pixels = bytes_of(frames, "frames");
     check(frames.dim() == 4 && frames.size(3) == 3, "frames must have the shape (frames, height, width, 3)");
     check(frames.size(1) >= 1 && frames.size(2) >= 1 && frames.size(1) <= 65500 && frames.size(2) <= 65500,
@@ -196,18 +196,18 @@ Tensor apply_colours_to_frames(Tensor frames, Tensor codes, Tensor parameters) {
           "codes must be a contiguous int64 vector on the CPU");
     check(parameters.is_cpu() && parameters.scalar_type() == ScalarType::Double &&
               parameters.is_contiguous() && parameters.dim() == 2 && parameters.size(0) == codes.numel() &&
-              parameters.size(1) == kColourParameters,
+              parameters.size(1) == kColorParameters,
           "parameters must be a contiguous float64 tensor of the shape (", codes.numel(), ", ",
-          kColourParameters, ") on the CPU");
+          kColorParameters, ") on the CPU");
     Tensor out = make_tensor({frames.size(0), frames.size(1), frames.size(2), 3}, ScalarType::Byte);
     uint8_t* to = out.mutable_data_ptr<uint8_t>();
     const int64_t frame = frames.size(1) * frames.size(2) * 3;
     if (frames.numel() > 0) std::memcpy(to, pixels, static_cast<size_t>(frames.numel()));
-    ColourScratch scratch;
+    ColorScratch scratch;
     for (int64_t t = 0; t < frames.size(0); ++t) {
-        apply_colours(codes.const_data_ptr<int64_t>(), parameters.const_data_ptr<double>(), codes.numel(),
-                      to + t * frame, static_cast<int>(frames.size(1)), static_cast<int>(frames.size(2)),
-                      scratch);
+        apply_colors(codes.const_data_ptr<int64_t>(), parameters.const_data_ptr<double>(), codes.numel(),
+                     to + t * frame, static_cast<int>(frames.size(1)), static_cast<int>(frames.size(2)),
+                     scratch);
     }
     return out;
 }
@@ -238,7 +238,7 @@ STABLE_TORCH_LIBRARY(vidseg_frames, m) {
         "Tensor)");
     m.def("recode_jpeg(Tensor data, int restart_interval, bool optimize) -> Tensor");
     m.def("resize(Tensor frame, int height, int width) -> Tensor");
-    m.def("apply_colours(Tensor frames, Tensor codes, Tensor parameters) -> Tensor");
+    m.def("apply_colors(Tensor frames, Tensor codes, Tensor parameters) -> Tensor");
     m.def("versions() -> str");
 }
 
@@ -250,7 +250,7 @@ STABLE_TORCH_LIBRARY_IMPL(vidseg_frames, CompositeExplicitAutograd, m) {
     m.impl("encode_rgb", TORCH_BOX(&encode_rgb));
     m.impl("recode_jpeg", TORCH_BOX(&recode_jpeg));
     m.impl("resize", TORCH_BOX(&resize));
-    m.impl("apply_colours", TORCH_BOX(&apply_colours_to_frames));
+    m.impl("apply_colors", TORCH_BOX(&apply_colors_to_frames));
     m.impl("versions", TORCH_BOX(&versions));
 }
 

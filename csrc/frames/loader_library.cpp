@@ -116,7 +116,7 @@ std::vector<std::string> read_paths(const Tensor& bytes, const Tensor& ends, int
 }
 
 Tensor fill_batch(Tensor out, Tensor paths, Tensor path_ends, Tensor videos, Tensor frames, Tensor matrices,
-                  Tensor colour_offsets, Tensor colour_codes, Tensor colour_parameters, Tensor normalisation,
+                  Tensor color_offsets, Tensor color_codes, Tensor color_parameters, Tensor normalization,
                   bool planar, bool bgr, double enlarge, bool replace, int64_t threads, int64_t cache,
                   Tensor cancel) {
     check(out.is_cpu() && out.is_contiguous() && out.dim() == 5,
@@ -140,22 +140,22 @@ Tensor fill_batch(Tensor out, Tensor paths, Tensor path_ends, Tensor videos, Ten
     plan.videos = values_of<int64_t>(videos, ScalarType::Long, {clips}, "videos");
     plan.frames = values_of<int64_t>(frames, ScalarType::Long, {clips, length}, "frames");
     plan.matrices = values_of<double>(matrices, ScalarType::Double, {clips, 3, 3}, "matrices");
-    plan.colour_offsets = values_of<int64_t>(colour_offsets, ScalarType::Long, {clips + 1}, "colour_offsets");
-    plan.colour_codes = values_of<int64_t>(colour_codes, ScalarType::Long, {-1}, "colour_codes");
-    const int64_t operations = colour_codes.numel();
-    plan.colour_parameters =
-        values_of<double>(colour_parameters, ScalarType::Double, {operations, 8}, "colour_parameters");
+    plan.color_offsets = values_of<int64_t>(color_offsets, ScalarType::Long, {clips + 1}, "color_offsets");
+    plan.color_codes = values_of<int64_t>(color_codes, ScalarType::Long, {-1}, "color_codes");
+    const int64_t operations = color_codes.numel();
+    plan.color_parameters =
+        values_of<double>(color_parameters, ScalarType::Double, {operations, 8}, "color_parameters");
     for (int64_t i = 0; i <= clips; ++i) {
-        check(plan.colour_offsets[i] >= (i == 0 ? 0 : plan.colour_offsets[i - 1]) &&
-                  plan.colour_offsets[i] <= operations,
-              "colour_offsets must rise from 0 to the number of operations");
+        check(plan.color_offsets[i] >= (i == 0 ? 0 : plan.color_offsets[i - 1]) &&
+                  plan.color_offsets[i] <= operations,
+              "color_offsets must rise from 0 to the number of operations");
     }
 
     FillOptions options;
     options.format.type = sample_type(out.scalar_type());
     options.format.planar = planar;
     options.format.bgr = bgr;
-    const double* constants = values_of<double>(normalisation, ScalarType::Double, {2, 3}, "normalisation");
+    const double* constants = values_of<double>(normalization, ScalarType::Double, {2, 3}, "normalization");
     for (int c = 0; c < 3; ++c) {
         options.format.scale[c] = static_cast<float>(constants[c]);
         options.format.offset[c] = static_cast<float>(constants[3 + c]);
@@ -183,7 +183,7 @@ Tensor fill_batch(Tensor out, Tensor paths, Tensor path_ends, Tensor videos, Ten
 STABLE_TORCH_LIBRARY_FRAGMENT(vidseg_frames, m) {
     m.def(
         "fill(Tensor(a!) out, Tensor paths, Tensor path_ends, Tensor videos, Tensor frames, Tensor matrices, "
-        "Tensor colour_offsets, Tensor colour_codes, Tensor colour_parameters, Tensor normalisation, bool "
+        "Tensor color_offsets, Tensor color_codes, Tensor color_parameters, Tensor normalization, bool "
         "planar, "
         "bool bgr, float enlarge, bool replace, int threads, int cache, Tensor cancel) -> Tensor");
     m.def("open_cache(int limit, bool decoded) -> int");

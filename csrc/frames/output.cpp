@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "error.h"
-#include "vectorised.h"
+#include "vectorized.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -41,7 +41,7 @@ uint16_t to_float16(float value) {
     return static_cast<uint16_t>(sign | ((bits + 0xFFF + (bits >> 13 & 1) - 0x38000000) >> 13));
 }
 
-VIDSEG_VECTORISED
+VIDSEG_VECTORIZED
 void write_bytes(const uint32_t* pixels, size_t count, int shift, uint8_t* out) {
     for (size_t i = 0; i < count; ++i) out[i] = static_cast<uint8_t>(pixels[i] >> shift);
 }
@@ -77,7 +77,7 @@ void write_floats(const uint32_t* pixels, size_t count, int shift, float scale, 
     write_floats_portable(pixels, count, shift, scale, offset, out);
 }
 
-VIDSEG_VECTORISED
+VIDSEG_VECTORIZED
 void write_bfloats(const uint32_t* pixels, size_t count, int shift, float scale, float offset,
                    uint16_t* out) {
     for (size_t i = 0; i < count; ++i) out[i] = to_bfloat16(as_float(pixels[i], shift) * scale + offset);
@@ -96,17 +96,17 @@ void write_interleaved(const uint32_t* pixels, size_t count, const OutputFormat&
                        const Convert& convert, Sample* out) {
     for (size_t i = 0; i < count; ++i) {
         for (int c = 0; c < 3; ++c) {
-            const int colour = format.bgr ? 2 - c : c;
+            const int color = format.bgr ? 2 - c : c;
             out[3 * i + c] =
-                convert(as_float(pixels[i], 8 * colour) * format.scale[colour] + format.offset[colour]);
+                convert(as_float(pixels[i], 8 * color) * format.scale[color] + format.offset[color]);
         }
     }
 }
 
-// Samples of one colour, 0 for red.
-void write_plane(const uint32_t* pixels, size_t count, const OutputFormat& format, int colour, uint8_t* out) {
-    const int shift = 8 * colour;
-    const float scale = format.scale[colour], offset = format.offset[colour];
+// Samples of one color, 0 for red.
+void write_plane(const uint32_t* pixels, size_t count, const OutputFormat& format, int color, uint8_t* out) {
+    const int shift = 8 * color;
+    const float scale = format.scale[color], offset = format.offset[color];
     switch (format.type) {
         case SampleType::kUint8:
             return write_bytes(pixels, count, shift, out);

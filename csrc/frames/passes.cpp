@@ -6,7 +6,7 @@
 #include <immintrin.h>
 #endif
 
-#include "vectorised.h"
+#include "vectorized.h"
 
 namespace vidseg {
 namespace {
@@ -82,7 +82,7 @@ VIDSEG_AVX2 void blend_rows_avx2(const uint8_t* const* rows, const int16_t* weig
 template <int Pairs>
 VIDSEG_AVX2 __m256i filter_two(const int16_t* left, const int16_t* right, const int16_t* weights, int pairs) {
     constexpr int kShift = kWeightBits + kRowBits;
-    // of two neighbouring pixels R G B X R G B X: R R G G B B X X
+    // of two neighboring pixels R G B X R G B X: R R G G B B X X
     const __m256i order =
         _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15));
     __m256i sum = _mm256_set1_epi32(1 << (kShift - 1));

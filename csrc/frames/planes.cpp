@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "error.h"
-#include "vectorised.h"
+#include "vectorized.h"
 
 namespace vidseg {
 namespace {
@@ -19,7 +19,7 @@ uint8_t clamp(int value) { return static_cast<uint8_t>(std::min(255, std::max(0,
 
 int round_up(int value, int alignment) { return (value + alignment - 1) / alignment * alignment; }
 
-// YCbCr of one encoding to full-range BT.601. Both share the grey axis, so chroma never depends on luma:
+// YCbCr of one encoding to full-range BT.601. Both share the gray axis, so chroma never depends on luma:
 //   Y' = luma * (Y - black) + luma_cb * Cb + luma_cr * Cr,  Cb' = cb_cb * Cb + cb_cr * Cr,  Cr' = cr_cb * Cb
 //   + cr_cr * Cr
 // All factors are below 2 and have kShift fractional bits, which fits 16 bits.
@@ -28,7 +28,7 @@ struct Transfer {
     bool identity, same_matrix;
 };
 
-Transfer make_transfer(const ColourEncoding& from) {
+Transfer make_transfer(const ColorEncoding& from) {
     const double to_kr = 0.299, to_kb = 0.114, to_kg = 1.0 - to_kr - to_kb;
     const double kg = 1.0 - from.kr - from.kb;
     const double luma_scale = from.full_range ? 1.0 : 255.0 / 219.0;
@@ -69,7 +69,7 @@ int16_t scaled(int value, int16_t factor) {
 }
 
 // `offset`: what chroma adds to each luma sample, as `scaled` gives it; unused where the matrices agree.
-VIDSEG_VECTORISED
+VIDSEG_VECTORIZED
 void convert_luma(const uint8_t* in, const int16_t* offset, const Transfer& transfer, int width,
                   uint8_t* out) {
     const Transfer t = transfer;
@@ -84,7 +84,7 @@ void convert_luma(const uint8_t* in, const int16_t* offset, const Transfer& tran
 }
 
 // One value for each chroma sample, then spread to the `step` luma samples that share it.
-VIDSEG_VECTORISED
+VIDSEG_VECTORIZED
 void luma_offset(const uint8_t* cb, const uint8_t* cr, const Transfer& transfer, int step, int samples,
                  int16_t* __restrict sum, int16_t* __restrict offset) {
     const Transfer t = transfer;
@@ -96,7 +96,7 @@ void luma_offset(const uint8_t* cb, const uint8_t* cr, const Transfer& transfer,
     for (int x = 0; x < samples; ++x) offset[2 * x] = offset[2 * x + 1] = sum[x];
 }
 
-VIDSEG_VECTORISED
+VIDSEG_VECTORIZED
 void convert_chroma(const uint8_t* cb, const uint8_t* cr, const Transfer& transfer, int width,
                     uint8_t* out_cb, uint8_t* out_cr) {
     const Transfer t = transfer;
@@ -107,7 +107,7 @@ void convert_chroma(const uint8_t* cb, const uint8_t* cr, const Transfer& transf
     }
 }
 
-VIDSEG_VECTORISED
+VIDSEG_VECTORIZED
 void halve_plane(const Plane& in, Plane& out, int width, int height, int alignment) {
     out.resize(width, height, alignment);
     for (int y = 0; y < height; ++y) {
@@ -152,7 +152,7 @@ void Planes::resize(int new_width, int new_height, Chroma new_chroma) {
 }
 
 void import_planes(const PlaneView& y, const PlaneView& cb, const PlaneView& cr,
-                   const ColourEncoding& encoding, Planes& out) {
+                   const ColorEncoding& encoding, Planes& out) {
     check_view("luma plane", y, out.y);
     check_view("Cb plane", cb, out.cb);
     check_view("Cr plane", cr, out.cr);

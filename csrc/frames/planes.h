@@ -41,8 +41,8 @@ struct PlaneView {
     int64_t stride;
 };
 
-// How the source encodes colour: the luma weights of red and blue, and whether black is 0 or 16.
-struct ColourEncoding {
+// How the source encodes color: the luma weights of red and blue, and whether black is 0 or 16.
+struct ColorEncoding {
     double kr;
     double kb;
     bool full_range;
@@ -50,7 +50,7 @@ struct ColourEncoding {
 
 // Copies a video frame into `out`, converting its range and matrix to JPEG's (full range, BT.601) on the way.
 void import_planes(const PlaneView& y, const PlaneView& cb, const PlaneView& cr,
-                   const ColourEncoding& encoding, Planes& out);
+                   const ColorEncoding& encoding, Planes& out);
 
 // Converts (height, width, 3) RGB, tightly packed, into `out`, averaging chroma where it is subsampled.
 void import_rgb(const uint8_t* rgb, Planes& out);

@@ -28,11 +28,11 @@ Filter make_filter(int inputs, int outputs) {
     filter.weights.resize(static_cast<size_t>(outputs) * filter.taps);
     std::vector<double> exact(static_cast<size_t>(filter.taps));
     for (int i = 0; i < outputs; ++i) {
-        const double centre = (i + 0.5) * scale;
-        const int first = std::clamp(static_cast<int>(std::floor(centre - reach)), 0, inputs - filter.taps);
+        const double center = (i + 0.5) * scale;
+        const int first = std::clamp(static_cast<int>(std::floor(center - reach)), 0, inputs - filter.taps);
         double total = 0.0;
         for (int k = 0; k < filter.taps; ++k) {
-            exact[k] = std::max(0.0, 1.0 - std::abs(first + k + 0.5 - centre) / reach);
+            exact[k] = std::max(0.0, 1.0 - std::abs(first + k + 0.5 - center) / reach);
             total += exact[k];
         }
         int* weights = &filter.weights[static_cast<size_t>(i) * filter.taps];

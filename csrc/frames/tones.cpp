@@ -4,12 +4,12 @@
 #include <array>
 #include <cmath>
 
-#include "vectorised.h"
+#include "vectorized.h"
 
 namespace vidseg {
 namespace {
 
-// Three colours of a run of pixels apart from each other, so that compilers vectorise what is done with them.
+// Three colors of a run of pixels apart from each other, so that compilers vectorize what is done with them.
 constexpr int kRun = 1024;
 struct Run {
     alignas(64) uint8_t red[kRun];
@@ -17,7 +17,7 @@ struct Run {
     alignas(64) uint8_t blue[kRun];
 };
 
-VIDSEG_VECTORISED
+VIDSEG_VECTORIZED
 void split(const uint8_t* rgb, int count, Run& run) {
     for (int i = 0; i < count; ++i) {
         run.red[i] = rgb[3 * i];
@@ -26,7 +26,7 @@ void split(const uint8_t* rgb, int count, Run& run) {
     }
 }
 
-VIDSEG_VECTORISED
+VIDSEG_VECTORIZED
 void join(const Run& run, int count, uint8_t* __restrict rgb) {
     for (int i = 0; i < count; ++i) {
         rgb[3 * i] = run.red[i];
@@ -51,13 +51,13 @@ inline uint8_t cut(float value) {
 }
 
 // torchvision's weights, which sum to 0.9999
-inline float grey_of(uint8_t red, uint8_t green, uint8_t blue) {
+inline float gray_of(uint8_t red, uint8_t green, uint8_t blue) {
     const float sum = 0.2989f * static_cast<float>(red) + 0.587f * static_cast<float>(green) +
                       0.114f * static_cast<float>(blue);
     return static_cast<float>(static_cast<int32_t>(sum));
 }
 
-VIDSEG_VECTORISED
+VIDSEG_VECTORIZED
 void hue_saturation_run(int hue, int saturation, int count, Run& run) {
     constexpr int kShift = 12, kHalf = 1 << (kShift - 1);
     for (int i = 0; i < count; ++i) {
@@ -73,7 +73,7 @@ void hue_saturation_run(int hue, int saturation, int count, Run& run) {
         h += (h < 0 ? 180 : 0) + hue;
         h -= h >= 180 ? 180 : 0;
         const int s = std::min(255, std::max(0, ((span * of_value + kHalf) >> kShift) + saturation));
-        // Each colour is the value less a part of value * saturation that is a trapezium of the hue, 0 to 30.
+        // Each color is the value less a part of value * saturation that is a trapezium of the hue, 0 to 30.
         int at_red = h + 150, at_green = h + 90, at_blue = h + 30;
         at_red -= at_red >= 180 ? 180 : 0;
         at_green -= at_green >= 180 ? 180 : 0;
@@ -91,7 +91,7 @@ void hue_saturation_run(int hue, int saturation, int count, Run& run) {
     }
 }
 
-VIDSEG_VECTORISED
+VIDSEG_VECTORIZED
 void hue_run(float sixths, int count, Run& run) {
     for (int i = 0; i < count; ++i) {
         const float r = run.red[i], g = run.green[i], b = run.blue[i];
@@ -115,51 +115,51 @@ void hue_run(float sixths, int count, Run& run) {
     }
 }
 
-VIDSEG_VECTORISED
+VIDSEG_VECTORIZED
 void saturation_run(float factor, float rest_factor, int count, Run& run) {
     for (int i = 0; i < count; ++i) {
-        const float rest = rest_factor * grey_of(run.red[i], run.green[i], run.blue[i]);
+        const float rest = rest_factor * gray_of(run.red[i], run.green[i], run.blue[i]);
         run.red[i] = cut(factor * static_cast<float>(run.red[i]) + rest);
         run.green[i] = cut(factor * static_cast<float>(run.green[i]) + rest);
         run.blue[i] = cut(factor * static_cast<float>(run.blue[i]) + rest);
     }
 }
 
-VIDSEG_VECTORISED
+VIDSEG_VECTORIZED
 void enhance_run(float factor, int count, Run& run) {
     for (int i = 0; i < count; ++i) {
-        const int grey = (run.red[i] * 19595 + run.green[i] * 38470 + run.blue[i] * 7471 + 0x8000) >> 16;
-        const float level = static_cast<float>(grey);
-        run.red[i] = cut(level + factor * static_cast<float>(run.red[i] - grey));
-        run.green[i] = cut(level + factor * static_cast<float>(run.green[i] - grey));
-        run.blue[i] = cut(level + factor * static_cast<float>(run.blue[i] - grey));
+        const int gray = (run.red[i] * 19595 + run.green[i] * 38470 + run.blue[i] * 7471 + 0x8000) >> 16;
+        const float level = static_cast<float>(gray);
+        run.red[i] = cut(level + factor * static_cast<float>(run.red[i] - gray));
+        run.green[i] = cut(level + factor * static_cast<float>(run.green[i] - gray));
+        run.blue[i] = cut(level + factor * static_cast<float>(run.blue[i] - gray));
     }
 }
 
-VIDSEG_VECTORISED
-void grey_run(int count, Run& run) {
+VIDSEG_VECTORIZED
+void gray_run(int count, Run& run) {
     for (int i = 0; i < count; ++i) {
-        const int grey = (run.red[i] * 9798 + run.green[i] * 19235 + run.blue[i] * 3735 + 0x4000) >> 15;
-        run.red[i] = run.green[i] = run.blue[i] = static_cast<uint8_t>(grey);
+        const int gray = (run.red[i] * 9798 + run.green[i] * 19235 + run.blue[i] * 3735 + 0x4000) >> 15;
+        run.red[i] = run.green[i] = run.blue[i] = static_cast<uint8_t>(gray);
     }
 }
 
-VIDSEG_VECTORISED
-int64_t sum_of_grey(int count, const Run& run) {
+VIDSEG_VECTORIZED
+int64_t sum_of_gray(int count, const Run& run) {
     int32_t sum = 0;  // kRun * 255 at most
     for (int i = 0; i < count; ++i)
-        sum += static_cast<int32_t>(grey_of(run.red[i], run.green[i], run.blue[i]));
+        sum += static_cast<int32_t>(gray_of(run.red[i], run.green[i], run.blue[i]));
     return sum;
 }
 
-VIDSEG_VECTORISED
+VIDSEG_VECTORIZED
 void add_samples(const int16_t* field, size_t samples, uint8_t* __restrict out) {
     for (size_t i = 0; i < samples; ++i) {
         out[i] = static_cast<uint8_t>(std::min(255, std::max(0, out[i] + field[i])));
     }
 }
 
-VIDSEG_VECTORISED
+VIDSEG_VECTORIZED
 void add_pixels(const int16_t* field, int count, Run& run) {
     for (int i = 0; i < count; ++i) {
         run.red[i] = static_cast<uint8_t>(std::min(255, std::max(0, run.red[i] + field[i])));
@@ -193,14 +193,14 @@ std::array<float, kQuantiles> make_quantiles() {
     return quantiles;
 }
 
-// Every bit of the result depends on every bit of the argument (MurmurHash3's finaliser).
+// Every bit of the result depends on every bit of the argument (MurmurHash3's finalizer).
 inline uint32_t mix(uint32_t value) {
     value = (value ^ (value >> 16)) * 0x85ebca6bu;
     value = (value ^ (value >> 13)) * 0xc2b2ae35u;
     return value ^ (value >> 16);
 }
 
-VIDSEG_VECTORISED
+VIDSEG_VECTORIZED
 void hash_positions(uint32_t first, uint32_t second, uint32_t start, int count, uint32_t* __restrict out) {
     for (int i = 0; i < count; ++i) {
         out[i] = mix(mix((start + static_cast<uint32_t>(i)) * 0x9e3779b9u + first) ^ second);
@@ -253,7 +253,7 @@ void add_field(const int16_t* field, bool per_channel, uint8_t* rgb, size_t pixe
     });
 }
 
-void enhance_colour(float factor, uint8_t* rgb, size_t pixels) {
+void enhance_color(float factor, uint8_t* rgb, size_t pixels) {
     each_run(rgb, pixels, [&](Run& run, int count) { enhance_run(factor, count, run); });
 }
 
@@ -263,7 +263,7 @@ void scale_contrast(double factor, uint8_t* rgb, size_t pixels) {
     for (size_t done = 0; done < pixels; done += kRun) {
         const int count = static_cast<int>(std::min<size_t>(kRun, pixels - done));
         split(rgb + 3 * done, count, run);
-        sum += sum_of_grey(count, run);
+        sum += sum_of_gray(count, run);
     }
     const float mean = static_cast<float>(static_cast<double>(sum) / static_cast<double>(pixels));
     const float scale = static_cast<float>(factor), rest = static_cast<float>(1.0 - factor) * mean;
@@ -285,8 +285,8 @@ void shift_hue(float part, uint8_t* rgb, size_t pixels) {
     each_run(rgb, pixels, [&](Run& run, int count) { hue_run(6.0f * part, count, run); });
 }
 
-void make_grey(uint8_t* rgb, size_t pixels) {
-    each_run(rgb, pixels, [&](Run& run, int count) { grey_run(count, run); });
+void make_gray(uint8_t* rgb, size_t pixels) {
+    each_run(rgb, pixels, [&](Run& run, int count) { gray_run(count, run); });
 }
 
 }  // namespace vidseg

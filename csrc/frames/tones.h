@@ -7,7 +7,7 @@
 
 namespace vidseg {
 
-// `tables`: (3, 256), one for each colour.
+// `tables`: (3, 256), one for each color.
 void look_up(const uint8_t* tables, uint8_t* rgb, std::size_t pixels);
 
 // Hue in steps of 1/255 of the circle (imgaug's unit, cut to OpenCV's steps of 2 degrees), saturation in
@@ -22,14 +22,14 @@ std::vector<int16_t> noise_field(double scale, uint64_t field, std::size_t sampl
 void add_field(const int16_t* field, bool per_channel, uint8_t* rgb, std::size_t pixels);
 
 // As PIL.ImageEnhance.Color.
-void enhance_colour(float factor, uint8_t* rgb, std::size_t pixels);
+void enhance_color(float factor, uint8_t* rgb, std::size_t pixels);
 
 // As torchvision's adjust_contrast, adjust_saturation and adjust_hue on uint8 tensors.
 void scale_contrast(double factor, uint8_t* rgb, std::size_t pixels);
 void scale_saturation(double factor, uint8_t* rgb, std::size_t pixels);
 void shift_hue(float part, uint8_t* rgb, std::size_t pixels);
 
-// As OpenCV's conversion to grey.
-void make_grey(uint8_t* rgb, std::size_t pixels);
+// As OpenCV's conversion to gray.
+void make_gray(uint8_t* rgb, std::size_t pixels);
 
 }  // namespace vidseg

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <vector>
 
-#include "vectorised.h"
+#include "vectorized.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -24,8 +24,7 @@ constexpr int kRedCr = fixed(1.402), kBlueCb = fixed(1.772), kGreenCb = -fixed(0
 
 uint32_t clamp(int value) { return static_cast<uint32_t>(std::min(255, std::max(0, value))); }
 
-void colour_row_portable(const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width,
-                         uint32_t* out) {
+void color_row_portable(const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width, uint32_t* out) {
     for (int x = 0; x < width; ++x) {
         const int blue = cb[x] - 128, red = cr[x] - 128;
         out[x] = clamp(luma[x] + ((kRedCr * red + kHalf) >> kShift)) |
@@ -35,12 +34,12 @@ void colour_row_portable(const uint8_t* luma, const uint8_t* cb, const uint8_t* 
 }
 
 // 3 * near + far
-VIDSEG_VECTORISED
+VIDSEG_VECTORIZED
 void add_rows(const uint8_t* near, const uint8_t* far, int count, int16_t* out) {
     for (int x = 0; x < count; ++x) out[x] = static_cast<int16_t>(3 * near[x] + far[x]);
 }
 
-// Two samples for each sum, which has a neighbour on both sides.
+// Two samples for each sum, which has a neighbor on both sides.
 void spread_portable(const int16_t* sums, int count, uint8_t* out) {
     for (int x = 0; x < count; ++x) {
         const int inner = 3 * sums[x];
@@ -66,17 +65,17 @@ VIDSEG_AVX2 inline __m256i clamp_16(__m256i a) {
 }
 
 // The same in 16 bits: whole multiples of chroma are taken out of the factors, so that these fit.
-VIDSEG_AVX2 void colour_row_avx2(const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width,
-                                 uint32_t* out) {
+VIDSEG_AVX2 void color_row_avx2(const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width,
+                                uint32_t* out) {
     constexpr int kOne = 1 << kShift;
-    const __m256i centre = _mm256_set1_epi16(128), half = _mm256_set1_epi32(kHalf);
+    const __m256i center = _mm256_set1_epi16(128), half = _mm256_set1_epi32(kHalf);
     const __m256i green = _mm256_set1_epi32((kGreenCb & 0xFFFF) | (kGreenCr + kOne) << 16);
-    if (width < 16) return colour_row_portable(luma, cb, cr, width, out);
+    if (width < 16) return color_row_portable(luma, cb, cr, width, out);
     for (int begin = 0; begin < width; begin += 16) {
         const int x = std::min(begin, width - 16);  // the last 16 may overlap those before
         const __m256i y = load_samples(luma + x);
-        const __m256i blue = _mm256_sub_epi16(load_samples(cb + x), centre);
-        const __m256i red = _mm256_sub_epi16(load_samples(cr + x), centre);
+        const __m256i blue = _mm256_sub_epi16(load_samples(cb + x), center);
+        const __m256i red = _mm256_sub_epi16(load_samples(cr + x), center);
         const __m256i r = clamp_16(_mm256_add_epi16(_mm256_add_epi16(y, red), share(red, kRedCr - kOne)));
         const __m256i twice = _mm256_add_epi16(blue, blue);
         const __m256i b =
@@ -117,16 +116,16 @@ VIDSEG_AVX2 void spread_avx2(const int16_t* sums, int count, uint8_t* out) {
 // One row of pixels from rows of luma and chroma, and one row of chroma from sums; both exist twice, with
 // equal results.
 struct Rows {
-    void (*colour)(const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width, uint32_t* out);
+    void (*color)(const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width, uint32_t* out);
     void (*spread)(const int16_t* sums, int count, uint8_t* out);
 };
 
 const Rows& rows() {
 #if defined(__x86_64__)
     static const Rows chosen =
-        prefers_avx2() ? Rows{colour_row_avx2, spread_avx2} : Rows{colour_row_portable, spread_portable};
+        prefers_avx2() ? Rows{color_row_avx2, spread_avx2} : Rows{color_row_portable, spread_portable};
 #else
-    static const Rows chosen{colour_row_portable, spread_portable};
+    static const Rows chosen{color_row_portable, spread_portable};
 #endif
     return chosen;
 }
@@ -170,8 +169,8 @@ class ChromaRows {
 
 }  // namespace
 
-void colour_row(const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width, uint32_t* out) {
-    rows().colour(luma, cb, cr, width, out);
+void color_row(const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width, uint32_t* out) {
+    rows().color(luma, cb, cr, width, out);
 }
 
 void planes_to_pixels(const Region& planar, const Window& wanted, Region& out) {
@@ -193,7 +192,7 @@ void planes_to_pixels(const Region& planar, const Window& wanted, Region& out) {
     ChromaRows cr(planes.cr, planes.chroma, left, left + part.width());
     uint32_t* to = out.pixels.data();
     for (int y = top; y < top + part.height(); ++y, to += width) {
-        colour_row(planes.y.row(y) + left, cb.row(y), cr.row(y), part.width(), to);
+        color_row(planes.y.row(y) + left, cb.row(y), cr.row(y), part.width(), to);
     }
 }
 

@@ -11,6 +11,6 @@ namespace vidseg {
 void planes_to_pixels(const Region& planar, const Window& wanted, Region& out);
 
 // One row of pixels from samples of full size.
-void colour_row(const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width, uint32_t* out);
+void color_row(const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width, uint32_t* out);
 
 }  // namespace vidseg

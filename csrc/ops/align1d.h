@@ -45,7 +45,7 @@ struct Roi {
     }
 };
 
-// The two neighbours of a sample; `inside` is false where it counts as zero.
+// The two neighbors of a sample; `inside` is false where it counts as zero.
 template <class R>
 struct Sample {
     int64_t low, high;

@@ -1,8 +1,8 @@
 // CPU kernels of correlation and spatial_correlation.
 //
 // Rows are packed into zero-padded scratch in the compute type, which deals with borders, strides and dtypes
-// once; the products then run on plain rows. Neither the inputs nor their neighbourhoods are ever
-// materialised: the scratch of a thread holds a few rows of one tile. Every output is summed by one thread in
+// once; the products then run on plain rows. Neither the inputs nor their neighborhoods are ever
+// materialized: the scratch of a thread holds a few rows of one tile. Every output is summed by one thread in
 // one order, whatever the tiling.
 #include "cost_volume.h"
 

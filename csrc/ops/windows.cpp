@@ -10,7 +10,7 @@
 namespace vidseg {
 namespace {
 
-// Axes of one sequence element in memory, neighbours merged where they are contiguous to each other.
+// Axes of one sequence element in memory, neighbors merged where they are contiguous to each other.
 struct Axis {
     int64_t size, stride;
 };
@@ -145,7 +145,7 @@ struct InterleavedPixels {
     const compute_t<T>*mean, *std;
 };
 
-struct NormaliseKernel {
+struct NormalizeKernel {
     template <class T>
     static VIDSEG_INLINE void convert(const uint8_t* in, T* out, int64_t count, compute_t<T> mean,
                                       compute_t<T> std) {
@@ -183,7 +183,7 @@ struct NormaliseKernel {
 };
 
 template <class T>
-void normalise_frame(const Frames& f, const uint8_t* frame, int64_t row_stride, int64_t column_stride,
+void normalize_frame(const Frames& f, const uint8_t* frame, int64_t row_stride, int64_t column_stride,
                      int64_t channel_stride, const std::vector<compute_t<T>>& mean,
                      const std::vector<compute_t<T>>& std, T* out, int64_t plane) {
     const bool interleaved = f.channels == 3 && channel_stride == 1 && column_stride == 3;
@@ -194,7 +194,7 @@ void normalise_frame(const Frames& f, const uint8_t* frame, int64_t row_stride, 
         if (interleaved) {
             InterleavedPixels<T> job{
                 frame + y * row_stride, out + y * columns, columns, plane, mean.data(), std.data()};
-            run_simd<NormaliseKernel>(&job);
+            run_simd<NormalizeKernel>(&job);
             continue;
         }
         for (int64_t c = 0; c < f.channels; ++c) {
@@ -204,7 +204,7 @@ void normalise_frame(const Frames& f, const uint8_t* frame, int64_t row_stride, 
                           column_stride,
                           mean[c],
                           std[c]};
-            run_simd<NormaliseKernel>(&job);
+            run_simd<NormalizeKernel>(&job);
         }
     }
 }
@@ -234,7 +234,7 @@ Tensor window_gather_frames(const Tensor& x, const Tensor& starts, int64_t lengt
                 const int64_t plane = w.length * pixels;  // from one channel of this frame to the next
                 T* frame = to + ((b * w.count + n) * f.channels * w.length + l) * pixels;
                 if (t >= 0) {
-                    normalise_frame(f, from + b * x.stride(0) + t * x.stride(1), x.stride(2), x.stride(3),
+                    normalize_frame(f, from + b * x.stride(0) + t * x.stride(1), x.stride(2), x.stride(3),
                                     x.stride(4), means, stds, frame, plane);
                 } else {
                     for (int64_t c = 0; c < f.channels; ++c) {

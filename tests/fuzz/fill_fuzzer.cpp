@@ -67,8 +67,8 @@ void fuzz_planes(Reader input) {
     const std::array<double, 9> matrix = read_matrix(input);
     const int width = input.next() % 64 + 1, height = input.next() % 64 + 1, kind = input.next();
     const int strides[3] = {input.next(), input.next(), input.next()};
-    const vidseg::ColourEncoding encoding{kind & 2 ? 0.2126 : 0.299, kind & 2 ? 0.0722 : 0.114,
-                                          (kind & 4) != 0};
+    const vidseg::ColorEncoding encoding{kind & 2 ? 0.2126 : 0.299, kind & 2 ? 0.0722 : 0.114,
+                                         (kind & 4) != 0};
     vidseg::Region region;
     region.planar = true;
     region.full_width = region.window.right = width;
@@ -104,9 +104,9 @@ void fuzz_database(Reader input) {
     plan.videos = &video;
     plan.frames = frames;
     plan.matrices = matrix.data();
-    plan.colour_offsets = offsets;
-    plan.colour_codes = nullptr;
-    plan.colour_parameters = nullptr;
+    plan.color_offsets = offsets;
+    plan.color_codes = nullptr;
+    plan.color_parameters = nullptr;
     vidseg::FillOptions options;
     options.replace = input.size % 2 == 1;
     std::vector<uint8_t> out(3 * 3 * 16 * 24);

@@ -32,17 +32,17 @@ def jpegs() -> dict[str, bytes]:
         "restart": encode_rgb(frame, 80, restart_interval=1)[0],
         "restart_444": encode_rgb(frame, 60, chroma=444, restart_interval=3)[0],
         "no_restart": encode_rgb(frame, 80, restart_interval=0)[0],
-        "optimised": encode_rgb(frame, 80, restart_interval=1, optimize=True)[0],
+        "optimized": encode_rgb(frame, 80, restart_interval=1, optimize=True)[0],
         "one_pixel": encode_rgb(torch.zeros(1, 1, 3, dtype=torch.uint8), 80)[0],
         "progressive": pillow_jpeg("RGB", progressive=True),
-        "grey": pillow_jpeg("L"),
+        "gray": pillow_jpeg("L"),
         "cmyk": pillow_jpeg("CMYK"),
         "chroma_422": pillow_jpeg("RGB", subsampling="4:2:2"),
     }
 
 
 def planes() -> dict[str, bytes]:
-    """Width, height, kind of colours, strides; then Y, Cb and Cr in thirds of the bytes."""
+    """Width, height, kind of colors, strides; then Y, Cb and Cr in thirds of the bytes."""
     side, samples = 40, np.random.default_rng(0).integers(0, 256, 3 * 40 * 40, np.uint8).tobytes()
     return {str(kind): bytes([side - 1, side - 1, kind, side, side, side]) + samples for kind in range(8)}
 

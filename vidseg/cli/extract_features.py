@@ -39,8 +39,8 @@ class Command:
     stride: int = 1
     """Video frames from one column to the next; with frame labels, `labels_per_column` of the feature loader."""
     geometry: str | None = None
-    """Which part of the frames is seen, such as centre or stretch; default: the run's, else centre."""
-    colour: Literal["rgb", "bgr"] | None = None
+    """Which part of the frames is seen, such as center or stretch; default: the run's, else center."""
+    color: Literal["rgb", "bgr"] | None = None
     """Order of the channels; default: the run's, else rgb."""
     mean: tuple[float, float, float] | None = None
     """Of R, G and B in 0..1, subtracted from the frames; default: as the run was trained, or for a file of weights as
@@ -70,7 +70,7 @@ class Command:
         data = open_dataset(self.data, self.split)
         model, seen, record = load_recognition(self.weights, network=self.network)
         chosen: dict[str, Any] = {
-            name: getattr(self, name) for name in ("frames", "interval", "size", "geometry", "colour", "mean", "std")
+            name: getattr(self, name) for name in ("frames", "interval", "size", "geometry", "color", "mean", "std")
         }
         seen |= {name: value for name, value in chosen.items() if value is not None}
         accelerator = torch.accelerator.current_accelerator(check_available=True)

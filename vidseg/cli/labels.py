@@ -1,4 +1,4 @@
-"""`vidseg labels`: the catalogue from disk, from label files, and on the screen; and what all converters share."""
+"""`vidseg labels`: the catalog from disk, from label files, and on the screen; and what all converters share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Command", "LabelConverter"]
 
 @dataclass
 class Scan:
-    """Make the catalogue agree with the databases on disk, after shards were merged or videos copied or deleted."""
+    """Make the catalog agree with the databases on disk, after shards were merged or videos copied or deleted."""
 
     root: tyro.conf.Positional[Path]
     """Folder of the data set."""
@@ -34,7 +34,7 @@ class Scan:
 
 @dataclass
 class Apply:
-    """Put label files into the catalogue: classes, splits, and segments of untrimmed videos.
+    """Put label files into the catalog: classes, splits, and segments of untrimmed videos.
 
     A split holds exactly the videos that these files name, so give all files of a split at once. Labels without a
     video and videos without a label are listed in ROOT/labels_report.json.
@@ -101,7 +101,7 @@ class LabelConverter:
     out: Path = Path("labels")
     """Folder for the CSV files."""
     dataset: Path | None = None
-    """Data set whose catalogue gets the labels as well."""
+    """Data set whose catalog gets the labels as well."""
     json: bool = False
     """Print the result as JSON."""
 
@@ -110,7 +110,7 @@ class LabelConverter:
         raise TypeError(f"{type(self).__name__} must define read()")
 
     def run(self) -> int:
-        """Writes the CSV files and, if asked, the catalogue."""
+        """Writes the CSV files and, if asked, the catalog."""
         from vidseg.labels.apply import apply_labels
 
         labels = self.read()

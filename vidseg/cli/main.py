@@ -17,7 +17,7 @@ COMMANDS = {
     "convert": "video files to frame databases, and back",
     "check": "verify frame databases, upgrade or repair them",
     "info": "describe a database, a data set or a checkpoint",
-    "labels": "put classes, splits and segments into a data set's catalogue",
+    "labels": "put classes, splits and segments into a data set's catalog",
     "synth": "make videos with known actions, for trying things out",
     "train": "train a model",
     "test": "evaluate a trained model",

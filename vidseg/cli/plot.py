@@ -120,7 +120,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Segments:
-    """Draw bars of true and predicted frame labels, with the classes' colours.
+    """Draw bars of true and predicted frame labels, with the classes' colors.
 
     FOLDER has `<video>-gt.txt` and `<video>-pred.txt` files with a class name a line, as evaluation leaves them; or it
     has `<video>.txt` files, and PREDICTIONS those of the predictions.
@@ -143,7 +143,7 @@ class Segments:
     sliding_windows: int | None = None
     """Frames of the model's window: ticks are at its borders."""
     palette: Literal["bright", "voc"] = "bright"
-    """Colours of the classes; voc are those of PASCAL VOC."""
+    """Colors of the classes; voc are those of PASCAL VOC."""
     truncate: bool = False
     """Cut two sides of unequal lengths to the shorter one."""
 

@@ -32,7 +32,7 @@ class Command:
     """Height and width of a clip in pixels."""
     interval: int | None = None
     """Step from one frame of a clip to the next."""
-    colour: str | None = None
+    color: str | None = None
     """Order of the channels: rgb or bgr."""
     clips: int = 1
     """Clips of each video, spread over its length, whose scores are averaged."""
@@ -49,7 +49,7 @@ class Command:
         """Predict and print; exit status 1 if a file could not be read."""
         from vidseg.engine.prediction import draw_prediction, predict_videos
 
-        changes: dict[str, Any] = {"clip_length": self.clip_length, "clip_size": self.clip_size, "colour": self.colour}
+        changes: dict[str, Any] = {"clip_length": self.clip_length, "clip_size": self.clip_size, "color": self.color}
         changes["val_frame_interval"] = None if self.interval is None else (self.interval,)
         names = None if self.classes is None else Path(self.classes).read_text().split("\n")
         found = predict_videos(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 if TYPE_CHECKING:
-    from vidseg.engine.live_video import LabelledFrame, LiveSession, LiveSource
+    from vidseg.engine.live_video import LabeledFrame, LiveSession, LiveSource
 
 __all__ = ["Command"]
 
@@ -30,7 +30,7 @@ class Command:
 
     A line comes with each window: the labels of its frames, the latency, and the real-time factor: seconds of
     computing for a second of video, below 1 where the stream can be kept up with. Ctrl-C ends the stream: the frames
-    that are there are labelled, and files are complete.
+    that are there are labeled, and files are complete.
     """
 
     source: Annotated[Positional[str], arg(metavar="VIDEO|CAMERA|-")]
@@ -57,7 +57,7 @@ class Command:
     """File of the stream's state: gone on from if it is there, and saved on Ctrl-C. A file that was stopped in the
     middle is gone on with there; frames of another source follow those seen. A stream that has ended leaves none."""
     more: bool = False
-    """With --state: the stream does not end with this source. What cannot be labelled yet is saved, for the next."""
+    """With --state: the stream does not end with this source. What cannot be labeled yet is saved, for the next."""
     format: str | None = None
     """FFmpeg's name of the source's format or kind of device; default: found out, v4l2 for cameras."""
     source_option: tuple[str, ...] = ()
@@ -142,10 +142,10 @@ class _Stream:
         self.writer: Any = None
         self.busy = 0.0  # seconds of computing and drawing
         self.streamed = 0  # frames of this pass
-        self.labelled = 0
+        self.labeled = 0
         self.network_seconds: list[float] = []
         self.latencies: list[float] = []
-        self.open: list[LabelledFrame] = []  # labelled, not printed yet
+        self.open: list[LabeledFrame] = []  # labeled, not printed yet
         self.skip = 0  # frames of this source that were seen before the state was saved
         self.last: float | None = None  # time of the frame seen last
         self.shift = 0.0  # from the source's times to the stream's
@@ -194,9 +194,9 @@ class _Stream:
             self.latencies.append(self.session.latency)
             self._print()
 
-    def _take(self, ready: Sequence[LabelledFrame]) -> None:
+    def _take(self, ready: Sequence[LabeledFrame]) -> None:
         """Frames whose labels are known: kept for the next line, and drawn."""
-        self.labelled += len(ready)
+        self.labeled += len(ready)
         if self.command.draw is not None:
             for each in ready:
                 if each.frame is not None:
@@ -205,12 +205,12 @@ class _Stream:
 
     def _draw(self, frame: Any, moment: float, label: int | None, probability: float = 0.0) -> None:
         if self.writer is None:
-            from vidseg.engine.live_writer import LabelledVideoWriter
-            from vidseg.plots import class_colours
+            from vidseg.engine.live_writer import LabeledVideoWriter
+            from vidseg.plots import class_colors
 
             assert self.command.draw is not None
-            self.writer = LabelledVideoWriter(
-                self.command.draw, self.names, class_colours(len(self.names)), fps=self.source.fps
+            self.writer = LabeledVideoWriter(
+                self.command.draw, self.names, class_colors(len(self.names)), fps=self.source.fps
             )
         self.writer.write(frame, moment, label, probability)
 
@@ -219,7 +219,7 @@ class _Stream:
         if self.state is not None and (stopped or self.command.more):
             self._print()
             self._save()
-            for frame, moment in self.session.unlabelled():
+            for frame, moment in self.session.unlabeled():
                 self._draw(frame, moment, None)
             return
         begin = time.perf_counter()
@@ -278,7 +278,7 @@ class _Stream:
     def _summary(self, stopped: bool) -> None:
         facts: dict[str, Any] = {
             "frames": self.streamed,
-            "labelled": self.labelled,
+            "labeled": self.labeled,
             "windows": len(self.network_seconds),
             "stopped": stopped,
             "network_seconds": _middle(self.network_seconds),
@@ -292,7 +292,7 @@ class _Stream:
             print(json_format.dumps(facts), flush=True)
             return
         print(
-            f"{facts['frames']} frames, {facts['labelled']} labelled; of a window: network "
+            f"{facts['frames']} frames, {facts['labeled']} labeled; of a window: network "
             f"{facts['network_seconds']:.3f} s, latency {facts['latency']:.3f} s, at most "
             f"{facts['longest_latency']:.3f} s; real-time factor {facts['real_time_factor']:.3f}"
         )

@@ -1,4 +1,4 @@
-"""What the converters of frame-labelled data sets share: from label files to the catalogue, and to other forms."""
+"""What the converters of frame-labeled data sets share: from label files to the catalog, and to other forms."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class SegmentationConverter:
     source: tyro.conf.Positional[Path]
     """Folder of the data set, with mapping.txt, groundTruth/ and splits/, or of the official annotation."""
     dataset: Path | None = None
-    """Data set whose catalogue gets the labels; default: OUT, or SOURCE itself where it has groundTruth/."""
+    """Data set whose catalog gets the labels; default: OUT, or SOURCE itself where it has groundTruth/."""
     out: Path | None = None
     """Folder to write mapping.txt, groundTruth/ and splits/ to."""
     rate: float = 15.0
     """Labels a second."""
     background: tuple[str, ...] = ()
     """Classes that are no action."""
-    localisation: Path | None = None
+    localization: Path | None = None
     """JSON file to write the actions with their times to."""
     clips: Path | None = None
     """Folder to write CSV files of trimmed clips to, one for each split, for recognition."""
@@ -50,8 +50,8 @@ class SegmentationConverter:
         return read_segmentation(self.source, rate=self.rate, allow_missing=self.partial)
 
     def run(self) -> int:
-        """Writes what is asked for, and the catalogue."""
-        from vidseg.labels.localisation import write_localisation_json
+        """Writes what is asked for, and the catalog."""
+        from vidseg.labels.localization import write_localization_json
         from vidseg.labels.segmentation import apply_segmentation
 
         root = self.dataset or self.out or (self.source if (self.source / "groundTruth").is_dir() else None)
@@ -61,14 +61,14 @@ class SegmentationConverter:
         background = tuple(name for name in self.background if name in labels.classes)
         if self.out is not None:
             self._write(labels, self.out)
-        if self.localisation is not None:
-            write_localisation_json(self.localisation, labels, background=background)
+        if self.localization is not None:
+            write_localization_json(self.localization, labels, background=background)
         rows = self._write_clips(labels, self.clips, background) if self.clips is not None else {}
         root.mkdir(parents=True, exist_ok=True)
         mapping = self.source / "mapping.txt"
         report = apply_segmentation(root, labels, mapping=mapping if mapping.is_file() else None)
         if self.json:
-            print(json.dumps({"catalogue": str(root / "catalog.db"), "clips": rows, **asdict(report)}))
+            print(json.dumps({"catalog": str(root / "catalog.db"), "clips": rows, **asdict(report)}))
         else:
             print(report)
             print("\n".join([*(f"{path}: {count} rows" for path, count in rows.items()), str(root / "catalog.db")]))
@@ -88,7 +88,7 @@ class SegmentationConverter:
 
     def _write_clips(self, labels: SegmentationLabels, folder: Path, background: tuple[str, ...]) -> dict[str, int]:
         from vidseg.labels.csv_labels import write_label_csv
-        from vidseg.labels.localisation import clip_rows
+        from vidseg.labels.localization import clip_rows
 
         rows = clip_rows(labels, background=background, negatives=self.negatives, seed=self.seed)
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ class SegmentationConverter:
 
 
 def known_seconds(root: Path | None) -> dict[str, float]:
-    """Duration of each video that the catalogue of `root` has frames of; empty where there is none."""
+    """Duration of each video that the catalog of `root` has frames of; empty where there is none."""
     from vidseg.labels.catalog import catalog_path, read_catalog
 
     if root is None or not catalog_path(root).is_file():

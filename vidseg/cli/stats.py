@@ -40,12 +40,12 @@ class Command:
         from vidseg.labels.statistics import label_statistics
 
         data = open_dataset(self.data, self.split)
-        labelled = has_frame_labels(data.root)
+        labeled = has_frame_labels(data.root)
         with_frames = any(video.height > 0 for video in data)
-        if not with_frames and not labelled:
+        if not with_frames and not labeled:
             raise ValueError(f"{data}: neither frames nor frame labels; convert its videos with `vidseg convert`")
         pixels = self._pixels(data) if with_frames else None
-        labels = label_statistics(data) if labelled else None
+        labels = label_statistics(data) if labeled else None
         if self.json:
             content: dict[str, Any] = {"pixels": pixels and asdict(pixels), "labels": None}
             if labels is not None:

@@ -31,9 +31,9 @@ class Command(SynthOptions):
 
     def run(self) -> int:
         """Make the videos and say how many."""
-        from vidseg.convert.synth import synthesise_videos
+        from vidseg.convert.synth import synthesize_videos
 
         options = SynthOptions(**{field.name: getattr(self, field.name) for field in dataclasses.fields(SynthOptions)})
-        report = synthesise_videos(self.dst, options, workers=self.workers, overwrite=self.overwrite)
+        report = synthesize_videos(self.dst, options, workers=self.workers, overwrite=self.overwrite)
         print(json_format.dumps(dataclasses.asdict(report)) if self.json else report)
         return 0

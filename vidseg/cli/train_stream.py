@@ -20,12 +20,12 @@ class Command(StreamOptions):
     """Train a streaming network end to end from pixels, window by window, on videos with frame labels.
 
     What is not chosen is as published for the network. Scores of the validation videos come after each epoch; the test
-    videos, where the data set has some, are labelled once, at the end. Leaves checkpoints, score tables, pictures and
+    videos, where the data set has some, are labeled once, at the end. Leaves checkpoints, score tables, pictures and
     a log.
     """
 
     dataset: Annotated[Positional[str], arg(metavar="DATA")]
-    """Folder of the data set: frame databases, and a catalogue with frame labels."""
+    """Folder of the data set: frame databases, and a catalog with frame labels."""
     gpus: str | None = None
     """How many GPUs, or which ones, such as 0,2: a process for each; default: all."""
     json: bool = False

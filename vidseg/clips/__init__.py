@@ -1,21 +1,21 @@
-"""Plans of clips and batches: which frames, which geometry and colour, which shape. Pure functions, no pixels."""
+"""Plans of clips and batches: which frames, which geometry and color, which shape. Pure functions, no pixels."""
 
-from vidseg.clips.crops import CentreCrop, FiveCrop, MultiScaleCrop, RandomCrop, RandomResizedCrop, ThreeCrop
+from vidseg.clips.crops import CenterCrop, FiveCrop, MultiScaleCrop, RandomCrop, RandomResizedCrop, ThreeCrop
 from vidseg.clips.geometry import Geometry, Mirror, Perspective, RandomShortSide, ResizeExact, ResizeShort, Rotation
 from vidseg.clips.multigrid import Multigrid
-from vidseg.clips.plan import BatchPlan, BatchShape, ClipPlan, ColourOperation, ColourPlan
+from vidseg.clips.plan import BatchPlan, BatchShape, ClipPlan, ColorOperation, ColorPlan
 from vidseg.clips.planner import ClipPlanner
-from vidseg.clips.sampling import CentreClip, DenseClips, DenseFrames, RandomStart, SegmentSampling, SequentialClips
+from vidseg.clips.sampling import CenterClip, DenseClips, DenseFrames, RandomStart, SegmentSampling, SequentialClips
 
 __all__ = [
     "BatchPlan",
     "BatchShape",
-    "CentreClip",
-    "CentreCrop",
+    "CenterClip",
+    "CenterCrop",
     "ClipPlan",
     "ClipPlanner",
-    "ColourOperation",
-    "ColourPlan",
+    "ColorOperation",
+    "ColorPlan",
     "DenseClips",
     "DenseFrames",
     "FiveCrop",

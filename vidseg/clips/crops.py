@@ -11,14 +11,14 @@ import numpy.typing as npt
 
 from vidseg.clips.steps import Canvas, OneView, Size, Stepped, below, check_size, mirrors, pair
 
-__all__ = ["CentreCrop", "FiveCrop", "MultiScaleCrop", "RandomCrop", "RandomResizedCrop", "ThreeCrop"]
+__all__ = ["CenterCrop", "FiveCrop", "MultiScaleCrop", "RandomCrop", "RandomResizedCrop", "ThreeCrop"]
 
 Reals = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class CentreCrop(OneView):
+class CenterCrop(OneView):
     """The middle of the frame; half a pixel of doubt goes to the top left.
 
     Attributes:
@@ -115,7 +115,7 @@ class MultiScaleCrop(OneView):
     """One of some sizes at one of 13 fixed places (TSN: Wang et al., ECCV 2016).
 
     Attributes:
-        size: as in `CentreCrop`; a side of a crop that differs from it by less than 3 pixels becomes equal to it.
+        size: as in `CenterCrop`; a side of a crop that differs from it by less than 3 pixels becomes equal to it.
         scales: of the frame's shorter side.
         distortion: how many places in `scales` height and width may be apart.
     """
@@ -168,7 +168,7 @@ class ThreeCrop:
 
     Attributes:
         size: one number for a square, (height, width), or None for the output's own size.
-        rule: "pyslowfast": left or top, centre, right or bottom, along the longer side; "tsm": left, right, centre.
+        rule: "pyslowfast": left or top, center, right or bottom, along the longer side; "tsm": left, right, center.
     """
 
     size: Size = None
@@ -193,7 +193,7 @@ class ThreeCrop:
             return _crop(2 * (free_down // 4), across * (free_across // 4), height, width)
         tall = canvas.heights > canvas.widths
         top, left = (free_down + 1) // 2, (free_across + 1) // 2
-        ends = np.array([[0, 0, 1], [0, 1, 0]])[:, canvas.views]  # at which views a crop is at the far end, the centre
+        ends = np.array([[0, 0, 1], [0, 1, 0]])[:, canvas.views]  # at which views a crop is at the far end, the center
         top = np.where(tall, ends[0] * free_down + ends[1] * top, top)
         left = np.where(tall, left, ends[0] * free_across + ends[1] * left)
         return _crop(top, left, height, width)
@@ -201,7 +201,7 @@ class ThreeCrop:
 
 @dataclass(frozen=True)
 class FiveCrop:
-    """The four corners (top left, top right, bottom left, bottom right) and the centre.
+    """The four corners (top left, top right, bottom left, bottom right) and the center.
 
     Attributes:
         size: one number for a square, (height, width), or None for the output's own size.

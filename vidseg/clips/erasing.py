@@ -1,4 +1,4 @@
-"""The box of random erasing (Zhong et al., "Random Erasing Data Augmentation", AAAI 2020), vectorised over a batch."""
+"""The box of random erasing (Zhong et al., "Random Erasing Data Augmentation", AAAI 2020), vectorized over a batch."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class Mirror(OneView):
 
 @dataclass(frozen=True)
 class Rotation(OneView):
-    """Turn about the centre; corners that lie outside of the frame are black.
+    """Turn about the center; corners that lie outside of the frame are black.
 
     Attributes:
         degrees: least and largest, clockwise as seen when positive.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vidseg.clips.crops import CentreCrop, FiveCrop, MultiScaleCrop, RandomCrop, RandomResizedCrop, ThreeCrop
+from vidseg.clips.crops import CenterCrop, FiveCrop, MultiScaleCrop, RandomCrop, RandomResizedCrop, ThreeCrop
 from vidseg.clips.geometry import Geometry, Mirror, RandomShortSide, ResizeShort
 from vidseg.clips.steps import Step
 
@@ -17,7 +17,7 @@ _TRAIN: dict[str, tuple[Step, ...]] = {
     "multi_scale": (ResizeShort(ratio=_MARGIN), MultiScaleCrop(), Mirror()),
 }
 _BOTH: dict[str, tuple[Step, ...]] = {
-    "centre": (ResizeShort(ratio=_MARGIN), CentreCrop()),
+    "center": (ResizeShort(ratio=_MARGIN), CenterCrop()),
     "stretch": (),
     "three_crops": (ResizeShort(), ThreeCrop()),
     "five_crops": (ResizeShort(ratio=_MARGIN), FiveCrop()),
@@ -36,21 +36,21 @@ def named_geometry(name: str | None, *, size: tuple[int, int], train: bool) -> G
     For training alone: "random_resized_crop" (25 to 100 % of the area, mirrored), "short_side" (shorter side of 8/7 to
     10/7 of the output's, random crop, mirrored; 256 to 320 for 224), "multi_scale" (TSN, mirrored).
 
-    For training and testing: "centre" (shorter side of 8/7 of the output's, centre crop), "stretch" (the whole frame),
+    For training and testing: "center" (shorter side of 8/7 of the output's, center crop), "stretch" (the whole frame),
     "three_crops" (PySlowFast), "five_crops", "ten_crops".
 
     For training and testing each in its own way, as Stergiou and Poppe (arXiv 2006.08247) did: "hacs", "kinetics",
     "moments", "ucf101", "hmdb51", "diving48".
 
     Args:
-        name: one of these; None is "random_resized_crop" in training and else "centre".
+        name: one of these; None is "random_resized_crop" in training and else "center".
         size: height and width of the output, of the largest where it changes from batch to batch.
         train: draw what can be drawn.
 
     Raises:
         ValueError: an unknown name, or one for training alone in testing.
     """
-    name = name or ("random_resized_crop" if train else "centre")
+    name = name or ("random_resized_crop" if train else "center")
     if name in _BOTH:
         return Geometry(_BOTH[name])
     if name in _TRAIN:
@@ -59,11 +59,11 @@ def named_geometry(name: str | None, *, size: tuple[int, int], train: bool) -> G
         return Geometry(_TRAIN[name])
     if name in _LARGE:
         if train:
-            return Geometry((ResizeShort(384), CentreCrop(384), RandomCrop(size), Mirror()))
-        middle = (ResizeShort(294), CentreCrop(294))
-        return Geometry(middle if name == "moments" else (*middle, CentreCrop(256)))
+            return Geometry((ResizeShort(384), CenterCrop(384), RandomCrop(size), Mirror()))
+        middle = (ResizeShort(294), CenterCrop(294))
+        return Geometry(middle if name == "moments" else (*middle, CenterCrop(256)))
     if name in _SMALL:
         return Geometry(
-            (ResizeShort(294), RandomCrop(224), Mirror()) if train else (ResizeShort(294), CentreCrop(size))
+            (ResizeShort(294), RandomCrop(224), Mirror()) if train else (ResizeShort(294), CenterCrop(size))
         )
     raise ValueError(f"geometry={name!r} is not one of {', '.join(GEOMETRIES)}; vidseg.clips.geometry has the parts")

@@ -1,7 +1,7 @@
 """Plans: everything that decides what a clip and a batch hold, as plain data.
 
 A plan is made without touching a pixel and is all that a backend needs to fill a batch. Coordinates are continuous:
-pixel i covers [i, i + 1), its centre is i + 0.5, and a frame covers [0, W] x [0, H].
+pixel i covers [i, i + 1), its center is i + 0.5, and a frame covers [0, W] x [0, H].
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BatchPlan", "BatchShape", "ClipPlan", "ColourOperation", "ColourPlan"]
+__all__ = ["BatchPlan", "BatchShape", "ClipPlan", "ColorOperation", "ColorPlan"]
 
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
 
@@ -32,8 +32,8 @@ class BatchShape:
 
 
 @dataclass(frozen=True, slots=True)
-class ColourOperation:
-    """One operation on the pixels of a clip, equal for all its frames; `vidseg.clips.colour` has the names."""
+class ColorOperation:
+    """One operation on the pixels of a clip, equal for all its frames; `vidseg.clips.color` has the names."""
 
     name: str
     parameters: tuple[float, ...]
@@ -49,7 +49,7 @@ class ClipPlan:
         label: class number, -1 without a class.
         frames: T frame numbers of the video, from 0.
         matrix: homogeneous 3x3 map from a point (x, y, 1) of the output to a point of the stored frame.
-        colours: operations applied in this order to the resampled pixels.
+        colors: operations applied in this order to the resampled pixels.
         valid: False for a clip that only pads a batch.
     """
 
@@ -58,17 +58,17 @@ class ClipPlan:
     label: int
     frames: tuple[int, ...]
     matrix: Matrix
-    colours: tuple[ColourOperation, ...] = ()
+    colors: tuple[ColorOperation, ...] = ()
     valid: bool = True
 
 
 @dataclass(frozen=True, eq=False)
-class ColourPlan:
-    """Colour operations of B clips, packed.
+class ColorPlan:
+    """Color operations of B clips, packed.
 
     Attributes:
         offsets: int64 (B + 1,); clip b has the operations offsets[b] to offsets[b + 1].
-        codes: int64 (M,) positions in `vidseg.clips.colour.OPERATIONS`.
+        codes: int64 (M,) positions in `vidseg.clips.color.OPERATIONS`.
         parameters: float64 (M, 8), unused ones 0.
     """
 
@@ -77,23 +77,23 @@ class ColourPlan:
     parameters: npt.NDArray[np.float64]
 
     @classmethod
-    def none(cls, clips: int) -> ColourPlan:
+    def none(cls, clips: int) -> ColorPlan:
         """No operation for any of `clips` clips."""
         return cls(np.zeros(clips + 1, np.int64), np.zeros(0, np.int64), np.zeros((0, 8)))
 
-    def take(self, clips: Sequence[int] | npt.NDArray[np.int64]) -> ColourPlan:
+    def take(self, clips: Sequence[int] | npt.NDArray[np.int64]) -> ColorPlan:
         """The operations of some of the clips."""
         rows = np.asarray(clips, np.int64)
         starts, counts = self.offsets[rows], np.diff(self.offsets)[rows]
         offsets = np.concatenate([[0], np.cumsum(counts)])
         picked = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)
-        return ColourPlan(offsets, self.codes[picked], self.parameters[picked])
+        return ColorPlan(offsets, self.codes[picked], self.parameters[picked])
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ColourPlan) and _equal_arrays(self, other)
+        return isinstance(other, ColorPlan) and _equal_arrays(self, other)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +110,7 @@ class BatchPlan:
         labels: int64 (B,), -1 without a class.
         frames: int64 (B, T), numbers from 0.
         matrices: float64 (B, 3, 3), output point to source point.
-        colours: operations of the B clips.
+        colors: operations of the B clips.
         valid: bool (B,); False where a clip only pads the batch of one rank.
     """
 
@@ -123,7 +123,7 @@ class BatchPlan:
     labels: npt.NDArray[np.int64]
     frames: npt.NDArray[np.int64]
     matrices: npt.NDArray[np.float64]
-    colours: ColourPlan
+    colors: ColorPlan
     valid: npt.NDArray[np.bool_] = field(default=None)  # type: ignore[arg-type]
 
     def __post_init__(self) -> None:
@@ -134,9 +134,9 @@ class BatchPlan:
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"a batch of {clips} clips with {name} of shape {getattr(self, name).shape}")
-        if self.frames.ndim != 2 or len(self.frames) != clips or len(self.colours) != clips:
+        if self.frames.ndim != 2 or len(self.frames) != clips or len(self.colors) != clips:
             raise ValueError(
-                f"a batch of {clips} clips with frames of shape {self.frames.shape} and {len(self.colours)} colours"
+                f"a batch of {clips} clips with frames of shape {self.frames.shape} and {len(self.colors)} colors"
             )
 
     @property
@@ -148,15 +148,15 @@ class BatchPlan:
         return len(self.videos)
 
     def __getitem__(self, clip: int) -> ClipPlan:
-        from vidseg.clips.colour import OPERATIONS
+        from vidseg.clips.color import OPERATIONS
 
-        first, last = self.colours.offsets[clip], self.colours.offsets[clip + 1]
+        first, last = self.colors.offsets[clip], self.colors.offsets[clip + 1]
         operations = []
         for code, parameters in zip(
-            self.colours.codes[first:last].tolist(), self.colours.parameters[first:last].tolist(), strict=True
+            self.colors.codes[first:last].tolist(), self.colors.parameters[first:last].tolist(), strict=True
         ):
             name, count = OPERATIONS[code]
-            operations.append(ColourOperation(name, tuple(parameters[:count])))
+            operations.append(ColorOperation(name, tuple(parameters[:count])))
         first_row, second_row, third_row = self.matrices[clip].tolist()
         return ClipPlan(
             video=int(self.videos[clip]),
@@ -164,7 +164,7 @@ class BatchPlan:
             label=int(self.labels[clip]),
             frames=tuple(self.frames[clip].tolist()),
             matrix=(tuple(first_row), tuple(second_row), tuple(third_row)),
-            colours=tuple(operations),
+            colors=tuple(operations),
             valid=bool(self.valid[clip]),
         )
 
@@ -191,10 +191,10 @@ class BatchPlan:
             labels=self.labels[rows],
             frames=self.frames[rows],
             matrices=self.matrices[rows],
-            colours=self.colours.take(rows),
+            colors=self.colors.take(rows),
             valid=self.valid[rows],
         )
 
 
-def _equal_arrays(one: ColourPlan | BatchPlan, other: ColourPlan | BatchPlan) -> bool:
+def _equal_arrays(one: ColorPlan | BatchPlan, other: ColorPlan | BatchPlan) -> bool:
     return all(np.array_equal(getattr(one, column.name), getattr(other, column.name)) for column in fields(one))

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vidseg.clips.colour import draw_colours
+from vidseg.clips.color import draw_colors
 from vidseg.clips.geometry import Geometry
 from vidseg.clips.named_geometry import named_geometry
 from vidseg.clips.plan import BatchPlan, BatchShape
-from vidseg.clips.presets import ColourPreset, colour_presets, draw_warps
+from vidseg.clips.presets import ColorPreset, color_presets, draw_warps
 from vidseg.clips.random import permutation
 from vidseg.clips.sampling import FrameSampling, SequentialClips, Short, named_sampling
 from vidseg.labels.dataset import VideoDataset
@@ -55,17 +55,17 @@ class ClipPlanner:
         batch_size: clips of a batch over all ranks.
         seed: of everything that is drawn.
         train: shuffle, and draw what can be drawn.
-        sampling: an object or a name of `vidseg.clips.sampling`; None: "random" in training, else "centre".
+        sampling: an object or a name of `vidseg.clips.sampling`; None: "random" in training, else "center".
         geometry: an object of `vidseg.clips.geometry` or a name of `named_geometry`; None: "random_resized_crop" in
-            training, else "centre".
-        augment: colours, noise and warps: a preset, several, or a name of `vidseg.clips.presets`.
+            training, else "center".
+        augment: colors, noise and warps: a preset, several, or a name of `vidseg.clips.presets`.
         short: videos shorter than a clip "loop" or "clamp"; for samplings that are given by name.
         shapes: replaces frames, size and batch_size.
         rank: of this process.
         world_size: number of processes.
 
     Raises:
-        ValueError: an argument out of range, no videos, or videos without frames or size in the catalogue.
+        ValueError: an argument out of range, no videos, or videos without frames or size in the catalog.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class ClipPlanner:
         train: bool = True,
         sampling: FrameSampling | str | None = None,
         geometry: Geometry | str | None = None,
-        augment: str | ColourPreset | Sequence[ColourPreset] | None = None,
+        augment: str | ColorPreset | Sequence[ColorPreset] | None = None,
         short: Short = "loop",
         shapes: Shapes | None = None,
         rank: int = 0,
@@ -93,7 +93,7 @@ class ClipPlanner:
             raise ValueError(
                 f"batch_size={batch_size} is over all ranks: make it a multiple of world_size={world_size}"
             )
-        colour_presets(augment)  # an unknown name is an error now, not in the first batch
+        color_presets(augment)  # an unknown name is an error now, not in the first batch
         self.data, self.seed, self.train, self.augment = data, seed, train, augment
         self.rank, self.world_size = rank, world_size
         height, width = (size, size) if isinstance(size, int) else size
@@ -212,7 +212,7 @@ class ClipPlanner:
             labels=self.data.labels[videos],
             frames=frames,
             matrices=matrices,
-            colours=draw_colours(self.augment, self.seed, epoch, samples, height=shape.height, width=shape.width),
+            colors=draw_colors(self.augment, self.seed, epoch, samples, height=shape.height, width=shape.width),
             valid=np.ones(len(samples), bool) if valid is None else valid,
         )
 
@@ -278,6 +278,6 @@ def _check_videos(data: VideoDataset) -> None:
     unknown = np.flatnonzero((data.heights < 1) | (data.widths < 1))
     if len(unknown):
         raise ValueError(
-            f"{data.root}: the catalogue does not know the frame size of {len(unknown)} videos, the first is"
+            f"{data.root}: the catalog does not know the frame size of {len(unknown)} videos, the first is"
             f" {data.video_path(int(unknown[0]))}; run `vidseg labels scan {data.root}`"
         )

@@ -19,15 +19,15 @@ from vidseg.clips.random import uniform
 __all__ = [
     "PRESETS",
     "Choice",
-    "ColourPreset",
+    "ColorPreset",
     "Draw",
     "Erasing",
     "Operation",
     "Range",
     "Warp",
     "Warps",
-    "colour_jitter",
-    "colour_presets",
+    "color_jitter",
+    "color_presets",
     "draw_warps",
     "random_erasing",
 ]
@@ -75,13 +75,13 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An operation of `vidseg.clips.colour.OPERATIONS` with the distribution of its parameters.
+    """An operation of `vidseg.clips.color.OPERATIONS` with the distribution of its parameters.
 
     Attributes:
         name: of the operation.
         parameters: a distribution for each parameter, or for the first ones where the others are 0.
         probability: of being drawn for a clip that is touched at all.
-        alike: every parameter has the value of the first one (the three colours change alike).
+        alike: every parameter has the value of the first one (the three colors change alike).
     """
 
     name: str
@@ -106,7 +106,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Erasing:
-    """Random erasing: one box of one colour.
+    """Random erasing: one box of one color.
 
     Attributes:
         probability: of being drawn for a clip that is touched at all.
@@ -124,7 +124,7 @@ class Erasing:
     count: int = field(default=2 + 2 * 4, init=False)
 
     def values(self, numbers: Numbers, source: Draw, height: int, width: int) -> tuple[Numbers, npt.NDArray[np.bool_]]:
-        """Box and colour (B, 7) from the first numbers (B, count), and where a box fits (B,)."""
+        """Box and color (B, 7) from the first numbers (B, count), and where a box fits (B,)."""
         shape = {"height": height, "width": width}
         boxes, found = erasing_boxes(numbers, area=self.area, aspect=self.aspect, **shape)
         again = np.flatnonzero(~found)
@@ -150,8 +150,8 @@ class Warp:
 
 
 @dataclass(frozen=True, slots=True)
-class ColourPreset:
-    """Operations on the colours of a clip.
+class ColorPreset:
+    """Operations on the colors of a clip.
 
     Attributes:
         operations: in the order in which they are applied.
@@ -191,7 +191,7 @@ def _thrice(low: float, high: float, *, whole: bool = False) -> tuple[Range, Ran
     return one, one, one
 
 
-def _learn_to_cycle(probability: float, each: float, *, full: bool) -> ColourPreset:
+def _learn_to_cycle(probability: float, each: float, *, full: bool) -> ColorPreset:
     operations = [
         Operation("gaussian_blur", (Choice((0.1, 0.2, 0.3)),), each),
         Operation("add", _thrice(-5, 15, whole=True), each),
@@ -203,15 +203,15 @@ def _learn_to_cycle(probability: float, each: float, *, full: bool) -> ColourPre
     ]
     if not full:
         operations = [one for one in operations if one.name not in ("average_blur", "multiply", "gamma")]
-    return ColourPreset(tuple(operations), probability, Warp(each))
+    return ColorPreset(tuple(operations), probability, Warp(each))
 
 
-_PUBLISHED = ColourPreset(
+_PUBLISHED = ColorPreset(
     (
         Operation("gaussian_blur", (Choice((0.1, 0.2, 0.3)),), 0.4),
         Operation("add", _thrice(-5, 15, whole=True), 0.4),
         Operation("gaussian_noise", (Choice((76.5,)), Range(0, 2.0**53 - 1, whole=True)), 0.4),
-        Operation("enhance_colour", (Range(1.2, 1.6),), 0.4),
+        Operation("enhance_color", (Range(1.2, 1.6),), 0.4),
         Operation("motion_blur", (Choice((3, 5, 7)), Range(0, 360), Range(-1, 1)), 0.4),
         Operation("hue_saturation", (Range(-16, 16, whole=True),) * 2, 0.4),
         Operation("linear_contrast", _thrice(0.85, 1.115), 0.4, alike=True),
@@ -220,7 +220,7 @@ _PUBLISHED = ColourPreset(
     Warp(0.4),
 )
 
-PRESETS: dict[str, ColourPreset] = {
+PRESETS: dict[str, ColorPreset] = {
     "hacs": _learn_to_cycle(0.9, 0.4, full=True),
     "kinetics": _learn_to_cycle(0.9, 0.4, full=True),
     "moments": _learn_to_cycle(0.9, 0.4, full=True),
@@ -231,9 +231,9 @@ PRESETS: dict[str, ColourPreset] = {
 }
 
 
-def colour_jitter(
+def color_jitter(
     *, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0, hue: float = 0.0
-) -> ColourPreset:
+) -> ColorPreset:
     """Jitter in random order, with torchvision's meaning of the four strengths; 0 leaves one out.
 
     Args:
@@ -260,7 +260,7 @@ def colour_jitter(
     ]
     if hue:
         operations.append(Operation("hue", (Range(-hue, hue),)))
-    return ColourPreset(tuple(operations), shuffled=True)
+    return ColorPreset(tuple(operations), shuffled=True)
 
 
 def random_erasing(
@@ -270,7 +270,7 @@ def random_erasing(
     aspect_low: float = 0.3,
     *,
     fill: tuple[int, int, int] = (124, 117, 104),
-) -> ColourPreset:
+) -> ColorPreset:
     """Random erasing with the parameters of Zhong et al., one box for all frames of a clip.
 
     Args:
@@ -291,10 +291,10 @@ def random_erasing(
         raise ValueError(f"aspect_low is {aspect_low}, must be above 0 and at most 1")
     if len(fill) != 3 or not all(0 <= value <= 255 and value == int(value) for value in fill):
         raise ValueError(f"fill is {fill}, must be three whole numbers of 0 to 255")
-    return ColourPreset((Erasing(probability, (area_low, area_high), aspect_low, fill),))
+    return ColorPreset((Erasing(probability, (area_low, area_high), aspect_low, fill),))
 
 
-def colour_presets(preset: str | ColourPreset | Sequence[ColourPreset] | None) -> tuple[ColourPreset, ...]:
+def color_presets(preset: str | ColorPreset | Sequence[ColorPreset] | None) -> tuple[ColorPreset, ...]:
     """The presets that an `augment=` argument stands for.
 
     Raises:
@@ -306,11 +306,11 @@ def colour_presets(preset: str | ColourPreset | Sequence[ColourPreset] | None) -
         if preset not in PRESETS:
             raise ValueError(f"preset {preset!r} is unknown: choose from {', '.join(PRESETS)}")
         return (PRESETS[preset],)
-    return (preset,) if isinstance(preset, ColourPreset) else tuple(preset)
+    return (preset,) if isinstance(preset, ColorPreset) else tuple(preset)
 
 
 def draw_warps(
-    preset: str | ColourPreset | Sequence[ColourPreset] | None, seed: int, epoch: int, samples: npt.ArrayLike
+    preset: str | ColorPreset | Sequence[ColorPreset] | None, seed: int, epoch: int, samples: npt.ArrayLike
 ) -> Warps:
     """Perspective or rotation of each clip of a batch.
 
@@ -318,7 +318,7 @@ def draw_warps(
     normal number whose standard deviation is drawn for the clip.
 
     Args:
-        preset: as for `vidseg.clips.colour.draw_colours`; one of several may have a warp.
+        preset: as for `vidseg.clips.color.draw_colors`; one of several may have a warp.
         seed: of the run.
         epoch: from 0.
         samples: (B,) sample numbers.
@@ -329,13 +329,13 @@ def draw_warps(
     numbers = np.atleast_1d(np.asarray(samples, np.int64))
     clips = len(numbers)
     warps = Warps(np.zeros(clips, np.int64), np.zeros((clips, 4, 2)), np.zeros(clips))
-    having = [(group, one) for group, one in enumerate(colour_presets(preset)) if one.warp is not None]
+    having = [(group, one) for group, one in enumerate(color_presets(preset)) if one.warp is not None]
     if len(having) > 1:
         raise ValueError(f"{len(having)} presets have a warp; a clip can have one")
     for group, one in having:
         warp = one.warp
         assert warp is not None
-        touched = uniform(seed, epoch, numbers, purpose=f"colour {group}")[:, 0] < one.probability
+        touched = uniform(seed, epoch, numbers, purpose=f"color {group}")[:, 0] < one.probability
         drawn = uniform(seed, epoch, numbers, purpose=f"warp {group}", count=11)
         active = touched & (drawn[:, 0] < warp.probability)
         warps.kinds[:] = np.where(active, np.where(drawn[:, 1] < 0.5, Warps.PERSPECTIVE, Warps.ROTATION), Warps.NONE)

@@ -1,7 +1,7 @@
 """Counter-based random numbers: each draw is a function of (seed, epoch, sample number, purpose) and of nothing else.
 
 No generator is advanced, so it does not matter who draws, in which order, in how many threads, ranks or batches, or
-what was skipped. The mixing function is the finaliser of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom
+what was skipped. The mixing function is the finalizer of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom
 number generators", OOPSLA 2014).
 """
 

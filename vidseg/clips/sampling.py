@@ -1,7 +1,7 @@
 """Which frames a clip shows.
 
 A sampling is a small frozen object with two methods: `views`, how many clips it makes of each video, and `frames`, the
-numbers of their frames. Both are vectorised over videos and depend on (seed, epoch, sample number) alone.
+numbers of their frames. Both are vectorized over videos and depend on (seed, epoch, sample number) alone.
 
 A video that is too short for its clip either starts again ("loop") or stays at its last frame ("clamp").
 
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from vidseg.clips.random import uniform
 
 __all__ = [
-    "CentreClip",
+    "CenterClip",
     "DenseClips",
     "DenseFrames",
     "FrameSampling",
@@ -116,7 +116,7 @@ class RandomStart(_OneView):
 
 
 @dataclass(frozen=True)
-class CentreClip(_OneView):
+class CenterClip(_OneView):
     """Frames at a fixed interval from the middle of the video.
 
     Attributes:
@@ -392,8 +392,8 @@ def named_sampling(name: str | None, *, intervals: tuple[int, ...], train: bool,
     """The sampling of a name.
 
     Args:
-        name: "random", "centre", "segments", "dense" (frames of a window), "clips" (10 views of a video when testing),
-            "sequential"; None is "random" in training and else "centre".
+        name: "random", "center", "segments", "dense" (frames of a window), "clips" (10 views of a video when testing),
+            "sequential"; None is "random" in training and else "center".
         intervals: "random" draws from them; the others take the middle one.
         train: draw what can be drawn.
         short: what a video does that is too short.
@@ -403,11 +403,11 @@ def named_sampling(name: str | None, *, intervals: tuple[int, ...], train: bool,
     """
     _check(intervals, short)
     middle = sorted(intervals)[len(intervals) // 2]
-    name = name or ("random" if train else "centre")
+    name = name or ("random" if train else "center")
     if name == "random":
         return RandomStart(intervals, short)
-    if name == "centre":
-        return CentreClip(middle, short)
+    if name == "center":
+        return CenterClip(middle, short)
     if name == "segments":
         return SegmentSampling(train=train, short=short)
     if name == "dense":
@@ -417,7 +417,7 @@ def named_sampling(name: str | None, *, intervals: tuple[int, ...], train: bool,
     if name == "sequential":
         return SequentialClips(middle, short)
     raise ValueError(
-        f"sampling={name!r} is not one of 'random', 'centre', 'segments', 'dense', 'clips', 'sequential';"
+        f"sampling={name!r} is not one of 'random', 'center', 'segments', 'dense', 'clips', 'sequential';"
         " vidseg.clips.sampling has them as objects, with all their options"
     )
 

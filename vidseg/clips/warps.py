@@ -1,6 +1,6 @@
 """Perspective and rotation of frames as matrices, from a point of the result to a point of the frame; the size stays.
 
-Vectorised over B frames that may differ in size. Both do what imgaug 0.4.0 does with the same numbers.
+Vectorized over B frames that may differ in size. Both do what imgaug 0.4.0 does with the same numbers.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ def perspective_matrices(corners: Reals, heights: Integers, widths: Integers) ->
     down = np.floor(np.maximum(edges[:, 1], edges[:, 3]))
     across, down = np.maximum(across, 2), np.maximum(down, 2)
     figure = _unit_square_to(points)
-    # OpenCV's matrices are of pixel centres, ours of pixel edges: half a pixel before and after.
+    # OpenCV's matrices are of pixel centers, ours of pixel edges: half a pixel before and after.
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     to_unit = _scaling(1 / across, 1 / down) @ np.linalg.inv(half)
     return half @ figure @ to_unit @ _scaling(across / widths, down / heights)
 
 
 def rotation_matrices(degrees: Reals, heights: Integers, widths: Integers) -> Reals:
-    """Frames turned about their centres, clockwise as seen.
+    """Frames turned about their centers, clockwise as seen.
 
     Args:
         degrees: (B,).

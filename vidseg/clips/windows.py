@@ -1,6 +1,6 @@
 """Windows of long videos: which frames a model sees that reads a video window by window, and how its answers join up.
 
-A video of L labelled frames has ceil(L / W) windows, W frames apart; a window shows T frames, R frames apart, and is
+A video of L labeled frames has ceil(L / W) windows, W frames apart; a window shows T frames, R frames apart, and is
 answered for all of its T * R frames. Groups of videos travel together: item k of a group is window k of each of its
 videos, and a video that has ended goes on with empty windows until the longest one has. (The protocol of ETESVS and of
 "Streaming Video Temporal Action Segmentation In Real Time", arXiv 2209.13808.)
@@ -263,7 +263,7 @@ class StreamPlan:
     a function of its arguments alone.
 
     Args:
-        lengths: (V,) labelled frames of each video; each at least 1.
+        lengths: (V,) labeled frames of each video; each at least 1.
         shape: how videos are cut.
         group: videos of one rank that travel together.
         video_frames: (V,) frames that can be decoded, where that is another number; frames past the shorter are black.

@@ -12,7 +12,7 @@ from vidseg.frames import encode_planes
 
 __all__ = ["FrameEncoder", "FramePlanes"]
 
-# Luma weights of red and blue by FFmpeg's colour space number (ITU-T H.273, matrix coefficients). Unmarked video is
+# Luma weights of red and blue by FFmpeg's color space number (ITU-T H.273, matrix coefficients). Unmarked video is
 # taken as BT.601, which is FFmpeg's own rule.
 _BT601 = (0.299, 0.114)
 _LUMA_WEIGHTS = {
@@ -28,7 +28,7 @@ _NOT_YCBCR = ("gray", "mono", "pal", "ya", "xyz")
 
 @dataclass(frozen=True)
 class FramePlanes:
-    """A frame as it is stored, upright and in its stored size, before its colours become JPEG's.
+    """A frame as it is stored, upright and in its stored size, before its colors become JPEG's.
 
     Attributes:
         planes: Y, Cb, Cr as flat uint8 tensors.

@@ -27,14 +27,14 @@ class FrameReader:
     Args:
         path: the file.
         index: its frames.
-        cancelled: asked after each decoded frame; once it is True, nothing more is decoded.
+        canceled: asked after each decoded frame; once it is True, nothing more is decoded.
 
     Raises:
         VideoError: the file cannot be opened.
     """
 
-    def __init__(self, path: Path, index: FrameIndex, *, cancelled: Callable[[], bool] = lambda: False) -> None:
-        self._path, self._index, self._cancelled = path, index, cancelled
+    def __init__(self, path: Path, index: FrameIndex, *, canceled: Callable[[], bool] = lambda: False) -> None:
+        self._path, self._index, self._canceled = path, index, canceled
         self._open = contextlib.ExitStack()
         self._before: tuple[int, Any] | None = None  # numbers and frames, decoded last and before that
         self._last: tuple[int, Any] | None = None
@@ -57,7 +57,7 @@ class FrameReader:
         self._open.close()
 
     def read(self, number: int) -> Any | None:
-        """The frame, an `av.VideoFrame`; None where it cannot be decoded without errors, or when cancelled.
+        """The frame, an `av.VideoFrame`; None where it cannot be decoded without errors, or when canceled.
 
         Raises:
             IndexError: the file has no such frame.
@@ -71,7 +71,7 @@ class FrameReader:
         if self._position > number or self._index.keys[key] > self._position + 1:
             self._seek(key)
         frame = self._advance(number)
-        if frame is None and not self._from_start and not self._cancelled():
+        if frame is None and not self._from_start and not self._canceled():
             self._rewind()
             frame = self._advance(number)
         return frame
@@ -87,7 +87,7 @@ class FrameReader:
             item = next(self._frames, None)
             self._before, self._last = self._last or self._before, item
             self._position = len(self._index) if item is None else item[0]
-            if self._cancelled():
+            if self._canceled():
                 return None
         return self._last[1] if self._last is not None and self._position == number else None
 

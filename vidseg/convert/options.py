@@ -23,7 +23,7 @@ class ConvertOptions:
     quality: int = 90
     """JPEG quality, 1 to 100."""
     chroma: int = 420
-    """Colour resolution of the JPEGs: 420 (half) or 444 (full)."""
+    """Color resolution of the JPEGs: 420 (half) or 444 (full)."""
     restart_interval: int = -1
     """MCUs between JPEG restart markers, which let a reader decode a crop alone; -1 chooses, 0 leaves them out."""
     optimize: bool = False

@@ -9,7 +9,7 @@ from pathlib import Path
 from zlib import crc32
 
 from vidseg.frames.schema import DATABASE_NAME
-from vidseg.labels.catalog import UNLABELLED
+from vidseg.labels.catalog import UNLABELED
 from vidseg.labels.csv_labels import LabelRow, read_label_csv
 
 __all__ = ["Job", "Listing", "Problem", "find_jobs", "in_shard", "numbered_jpegs"]
@@ -135,9 +135,9 @@ def _from_tree(root: Path) -> Listing:
         folders = list(parts[:-1])
         split = _SPLITS.get(folders[0].lower()) if len(folders) > 1 else None
         label = folders[-1] if folders else None
-        if label == UNLABELLED:
+        if label == UNLABELED:
             label = None
-        target = f"{label or UNLABELLED}/{name}"
+        target = f"{label or UNLABELED}/{name}"
         listing.jobs.append(Job(str(path), kind, target, label, split))
     return listing
 
@@ -187,7 +187,7 @@ def _from_csv(csv: Path, videos: Path) -> Listing:
         for path, kind in _walk(videos, Listing([], [], [])):
             by_name[path.stem if kind == "video" else path.name].append(path)
     for row in rows:
-        target = f"{row.label or UNLABELLED}/{row.folder_name}"
+        target = f"{row.label or UNLABELED}/{row.folder_name}"
         try:
             path, whole = _find_video(row, videos, by_name)
             _check_target(target)

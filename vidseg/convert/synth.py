@@ -26,11 +26,11 @@ from tqdm import tqdm
 
 from vidseg.convert.synth_options import SynthOptions
 
-__all__ = ["ACTIONS", "SynthOptions", "SynthReport", "frame_planes", "synthesise_videos", "trajectory"]
+__all__ = ["ACTIONS", "SynthOptions", "SynthReport", "frame_planes", "synthesize_videos", "trajectory"]
 
 logger = logging.getLogger(__name__)
 
-# What each action is: travel to the right and downwards, clockwise turns about a centre, growing and shrinking in turn,
+# What each action is: travel to the right and downwards, clockwise turns about a center, growing and shrinking in turn,
 # shaking along a line.
 ACTIONS: dict[str, tuple[int, int, int, int, int]] = {
     "move_left": (-1, 0, 0, 0, 0),
@@ -56,7 +56,7 @@ _DRIFT = 0.04  # of the background, per second, at most
 
 @dataclass(frozen=True)
 class SynthReport:
-    """What is in the folder after `synthesise_videos`."""
+    """What is in the folder after `synthesize_videos`."""
 
     videos: int
     untrimmed: int
@@ -91,7 +91,7 @@ class _Video:
     segments: tuple[_Segment, ...]
 
 
-def synthesise_videos(
+def synthesize_videos(
     dst: str | Path, options: SynthOptions | None = None, *, workers: int | None = None, overwrite: bool = False
 ) -> SynthReport:
     """Write a data set of moving shapes: H.264 files and the tables that say what they show.
@@ -242,11 +242,11 @@ class _Texture:
         # Soft-edged patches under fine noise: the large contrasts of a scene and the grain of its surfaces.
         patches = np.tanh(2 * _noise(rng, height, width, exponent=1.6))
         self._planes = [luma + 12 * patches + grain * _noise(rng, height, width, exponent=1.0)]
-        for centre in rng.uniform(112, 144, size=2):
+        for center in rng.uniform(112, 144, size=2):
             tint = rng.uniform(-6, 6) * patches[::2, ::2] + 0.4 * grain * _noise(
                 rng, height // 2, width // 2, exponent=1.3
             )
-            self._planes.append((centre + tint).astype(np.float32))
+            self._planes.append((center + tint).astype(np.float32))
         self._doubled = [np.tile(plane, (2, 2)) for plane in self._planes]
 
     def view(self, dx: float, dy: float) -> list[np.ndarray]:
@@ -315,12 +315,12 @@ def frame_planes(
             scale = 1 if index == 0 else 2
             rows, columns = plane.shape
             r = radius[frame] * height / scale
-            centre_x = x[frame] * height / scale
-            centre_y = y[frame] * height / scale
+            center_x = x[frame] * height / scale
+            center_y = y[frame] * height / scale
             reach = int(r) + 2
-            j = np.arange(int(centre_x) - reach, int(centre_x) + reach + 1)
-            i = np.arange(int(centre_y) - reach, int(centre_y) + reach + 1)
-            dx, dy = ((j - centre_x) / r)[None, :], ((i - centre_y) / r)[:, None]
+            j = np.arange(int(center_x) - reach, int(center_x) + reach + 1)
+            i = np.arange(int(center_y) - reach, int(center_y) + reach + 1)
+            dx, dy = ((j - center_x) / r)[None, :], ((i - center_y) / r)[:, None]
             u, v = dx * cos + dy * sin, dy * cos - dx * sin
             cover = np.clip(0.5 - _distance(shape, u, v) * r, 0, 1).astype(np.float32)
             # The texture is fixed to the shape: it turns and grows with it.

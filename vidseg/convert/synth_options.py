@@ -7,7 +7,7 @@ __all__ = ["SynthOptions"]
 
 @dataclass(frozen=True)
 class SynthOptions:
-    """What `synthesise_videos` makes; equal options give equal frames."""
+    """What `synthesize_videos` makes; equal options give equal frames."""
 
     videos: int = 480
     """Number of trimmed videos, one action each, spread evenly over the classes."""

@@ -1,11 +1,11 @@
-"""NVIDIA apex, where it is installed and asked for: its mixed precision (until May 2025) and its fused optimisers."""
+"""NVIDIA apex, where it is installed and asked for: its mixed precision (until May 2025) and its fused optimizers."""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
-__all__ = ["apex_amp", "apex_optimiser", "missing_optimisers"]
+__all__ = ["apex_amp", "apex_optimizer", "missing_optimizers"]
 
 # What importing an old or half-built apex has been seen to raise.
 _BROKEN = (ImportError, AttributeError, RuntimeError, OSError)
@@ -29,7 +29,7 @@ def apex_amp() -> Any:
     return amp
 
 
-def apex_optimiser(name: str) -> Any:
+def apex_optimizer(name: str) -> Any:
     """The class `name` of apex.optimizers: FusedSGD or FusedAdam.
 
     Raises:
@@ -38,11 +38,11 @@ def apex_optimiser(name: str) -> Any:
     try:
         return getattr(importlib.import_module("apex.optimizers"), name)
     except _BROKEN as error:
-        raise missing_optimisers(error) from error
+        raise missing_optimizers(error) from error
 
 
-def missing_optimisers(error: Exception) -> ImportError:
-    """What to say where apex's optimisers cannot be imported, or lack the extensions that they need when made."""
+def missing_optimizers(error: Exception) -> ImportError:
+    """What to say where apex's optimizers cannot be imported, or lack the extensions that they need when made."""
     return ImportError(
         f"implementation='apex' needs NVIDIA apex with its CUDA extensions ({error}); implementation='fused' is torch's"
         " own"

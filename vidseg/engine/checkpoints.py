@@ -8,12 +8,12 @@ score on held-out videos. All hold a dict that `torch.load(..., weights_only=Tru
 | `epoch` | finished epochs |
 | `batch` | finished batches of the next one |
 | `state_dict` | weights, float32 |
-| `optimizer`, `scaler` | states of the optimiser and of the loss scale |
+| `optimizer`, `scaler` | states of the optimizer and of the loss scale |
 | `loader` | where the loader stands |
 | `sums` | scores of the epoch so far |
 | `best` | best score so far, or None |
 | `random` | seed of the run; with epoch and batch it decides everything random |
-| `schedule` | options of schedule and optimiser, length of the run |
+| `schedule` | options of schedule and optimizer, length of the run |
 | `record` | what the caller added: options, classes, versions |
 """
 

@@ -14,7 +14,7 @@ from vidseg.engine.options import DataOptions, ScheduleOptions
 from vidseg.labels import VideoDataset, open_dataset
 from vidseg.loaders import ClipLoader
 
-__all__ = ["choose_splits", "labelled", "make_loader", "make_multigrid"]
+__all__ = ["choose_splits", "labeled", "make_loader", "make_multigrid"]
 
 _HELD_OUT = 0.2
 _TRAIN_SPLITS = ("train", "split1/train")
@@ -32,7 +32,7 @@ def choose_splits(options: DataOptions, *, seed: int) -> tuple[VideoDataset, Vid
     known = _open(options).splits
     train_name = options.train_split or next((name for name in _TRAIN_SPLITS if name in known), None)
     test_name = options.test_split or next((name for name in _TEST_SPLITS if name in known), None)
-    train = labelled(_open(options, train_name))
+    train = labeled(_open(options, train_name))
     if options.num_classes is not None and train.num_classes != options.num_classes:
         raise ValueError(
             f"{options.dataset} has {train.num_classes} classes, {options.num_classes} are expected; for a part of the "
@@ -40,7 +40,7 @@ def choose_splits(options: DataOptions, *, seed: int) -> tuple[VideoDataset, Vid
         )
     if test_name is None:
         return train.split(1 - _HELD_OUT, seed=seed)
-    held_out = labelled(_open(options, test_name))
+    held_out = labeled(_open(options, test_name))
     if train_name is not None:
         return train, held_out
     paths = {held_out.video_path(index) for index in range(len(held_out))}
@@ -54,7 +54,7 @@ def _open(options: DataOptions, split: str | None = None) -> VideoDataset:
     return open_dataset(options.dataset, split)
 
 
-def labelled(data: VideoDataset) -> VideoDataset:
+def labeled(data: VideoDataset) -> VideoDataset:
     """The videos that have a class."""
     found = data.subset(data.labels >= 0)
     if len(found) == 0:
@@ -102,7 +102,7 @@ def make_loader(
         geometry=_geometry(options, train=train, crops=crops),
         augment=options.augment if train else None,
         shapes=None if multigrid is None else multigrid.shapes,
-        colour=options.colour,
+        color=options.color,
         backend=options.backend,
         threads=options.threads,
         cache_bytes=options.cache_bytes if train else 0,
@@ -141,4 +141,4 @@ def _geometry(options: DataOptions, *, train: bool, crops: int) -> Geometry:
     return Geometry(tuple(step for step in geometry.steps if not isinstance(step, Mirror)))
 
 
-_CROPS = {1: "centre", 3: "three_crops", 5: "five_crops", 10: "ten_crops"}
+_CROPS = {1: "center", 3: "three_crops", 5: "five_crops", 10: "ten_crops"}

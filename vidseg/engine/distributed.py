@@ -31,7 +31,7 @@ __all__ = [
     "shared_losses",
     "silent_norms",
     "sum_over_group",
-    "synchronise_norms",
+    "synchronize_norms",
     "without_exchange",
     "world_size",
     "wrap_model",
@@ -196,9 +196,9 @@ class SyncBatchNorm(_BatchNorm):
         sums = _SumOverGroup.apply(torch.cat([values.sum(axes), count]) * heard)
         mean = sums[:-1] / sums[-1]
         shape = (1, -1, *[1] * (values.dim() - 2))
-        centred = values - mean.view(shape)
+        centered = values - mean.view(shape)
         # A second exchange, of squares about the mean: one of raw squares would cancel where the mean is large.
-        variance = _SumOverGroup.apply((centred * centred).sum(axes) * heard) / sums[-1]
+        variance = _SumOverGroup.apply((centered * centered).sum(axes) * heard) / sums[-1]
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             assert self.num_batches_tracked is not None
             self.num_batches_tracked.add_(1)
@@ -207,7 +207,7 @@ class SyncBatchNorm(_BatchNorm):
                 self.running_mean.lerp_(mean.to(self.running_mean.dtype), step)
                 unbiased = variance * (sums[-1] / (sums[-1] - 1).clamp(min=1))
                 self.running_var.lerp_(unbiased.to(self.running_var.dtype), step)
-        out = centred * torch.rsqrt(variance + self.eps).view(shape)
+        out = centered * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
             out = out * self.weight.to(out.dtype).view(shape) + self.bias.to(out.dtype).view(shape)
         return out.to(input.dtype)
@@ -232,7 +232,7 @@ def silent_norms(model: nn.Module) -> Iterator[None]:
             shared.silent = False
 
 
-def synchronise_norms(model: nn.Module) -> int:
+def synchronize_norms(model: nn.Module) -> int:
     """Replace every batch norm of the model by one over the group, in place; returns how many there were."""
     replaced = 0
     for parent in list(model.modules()):

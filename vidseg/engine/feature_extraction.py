@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from vidseg.clips import BatchPlan
 from vidseg.clips.geometry import Geometry
 from vidseg.clips.named_geometry import named_geometry
-from vidseg.clips.plan import ColourPlan
+from vidseg.clips.plan import ColorPlan
 from vidseg.engine.checkpoints import CheckpointFolder
 from vidseg.engine.monitors import progress_bar
 from vidseg.engine.runs import build_network, check_recognition, read_run
@@ -36,7 +36,7 @@ from vidseg.loaders.native import NativeFiller
 from vidseg.loaders.output import MEAN, STD, OutputForm
 from vidseg.models import classifier_name, create_model, load_weights, named_for, read_state
 
-__all__ = ["Extraction", "ExtractionReport", "centred_frames", "extract_features", "load_recognition"]
+__all__ = ["Extraction", "ExtractionReport", "centered_frames", "extract_features", "load_recognition"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Extraction:
         size: height and width that the network sees, in pixels.
         stride: video frames from one column to the next.
         geometry: which part of the frames is seen, see `vidseg.clips.named_geometry`.
-        colour: order of the channels.
+        color: order of the channels.
         output: "features": what the network's classifier is given; "logits" or "probabilities": what it answers.
         mean: of R, G and B in 0..1, subtracted from the frames.
         std: of R, G and B, by which they are divided then.
@@ -66,7 +66,7 @@ class Extraction:
     size: int = 112
     stride: int = 1
     geometry: str | None = None
-    colour: Literal["rgb", "bgr"] = "rgb"
+    color: Literal["rgb", "bgr"] = "rgb"
     output: Output = "features"
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
@@ -97,7 +97,7 @@ class ExtractionReport:
         return "\n".join([*lines, *([f"{len(self.failed)} failed"] if self.failed else [])])
 
 
-def centred_frames(extraction: Extraction, windows: range, length: int) -> npt.NDArray[np.int64]:
+def centered_frames(extraction: Extraction, windows: range, length: int) -> npt.NDArray[np.int64]:
     """Frame numbers (B, T) of windows of a video of `length` frames, none of them outside it."""
     offsets = (np.arange(extraction.frames) - extraction.frames // 2) * extraction.interval
     places = np.array(windows, np.int64)[:, None] * extraction.stride + offsets
@@ -114,7 +114,7 @@ def load_recognition(
         network: name of the network, for a file.
 
     Returns:
-        The network; what its run says about `frames`, `interval`, `size`, `geometry` and `colour`, or for a file what
+        The network; what its run says about `frames`, `interval`, `size`, `geometry` and `color`, or for a file what
         its publication says about `mean` and `std`; and what to record of it.
 
     Raises:
@@ -131,7 +131,7 @@ def load_recognition(
             raise FileNotFoundError(f"{weights}: no checkpoint {network}_*.pth in it")
         model, path, data = build_network(options.network, len(classes)), found, options.data
         seen = {"frames": data.clip_length, "interval": data.val_frame_interval[0], "size": data.clip_size}
-        seen |= {"geometry": data.val_geometry, "colour": data.colour}
+        seen |= {"geometry": data.val_geometry, "color": data.color}
     else:
         if not weights.is_file():
             raise FileNotFoundError(f"{weights}: neither a run's folder nor a file of weights")
@@ -229,7 +229,7 @@ def extract_features(
     _claim(out, {**asdict(extraction), **(record or {})}, overwrite=overwrite)
     filler = NativeFiller(
         data,
-        OutputForm(colour=extraction.colour, mean=extraction.mean, std=extraction.std),
+        OutputForm(color=extraction.color, mean=extraction.mean, std=extraction.std),
         threads=threads or len(os.sched_getaffinity(0)),
     )
     report = ExtractionReport(str(out))
@@ -245,7 +245,7 @@ def extract_features(
                 columns = []
                 for first in range(0, counts[row], batch_size):
                     windows = range(first, min(first + batch_size, counts[row]))
-                    frames = centred_frames(extraction, windows, int(data.frames[row]))
+                    frames = centered_frames(extraction, windows, int(data.frames[row]))
                     clips = _clips(filler, row, frames, extraction, geometry)
                     with torch.inference_mode():
                         columns.append(answer(clips.to(device)))
@@ -292,7 +292,7 @@ def _clips(
             epoch=0,
             samples=one,
         ),
-        colours=ColourPlan.none(1),
+        colors=ColorPlan.none(1),
     )
     shown = filler.fill(plan)[0][0]
     return shown[:, torch.from_numpy(places.reshape(frames.shape))].transpose(0, 1)

@@ -1,4 +1,4 @@
-"""Labelling a video while it arrives: frames in, labels out, with what the network needs kept between calls."""
+"""Labeling a video while it arrives: frames in, labels out, with what the network needs kept between calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from vidseg.clips.windows import WindowShape, window_frames, window_valid
 from vidseg.models.streaming import StreamModel, StreamState
 
-__all__ = ["LiveLabeller", "LiveLabels"]
+__all__ = ["LiveLabeler", "LiveLabels"]
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,16 @@ class LiveLabels:
     seconds: float
 
 
-class LiveLabeller:
+class LiveLabeler:
     """Labels one stream of frames; what it says is what `label_streams` says about the same video as a file.
 
-    A window is labelled as soon as the last frame that the network sees of it is there: the first of its frames then
+    A window is labeled as soon as the last frame that the network sees of it is there: the first of its frames then
     waited for (T - 1) * R others. Only frames of windows that are not finished are kept.
 
     Args:
         model: on `device`; put into evaluation mode.
         shape: how the stream is cut.
-        black: (3,) value of R, G and B that a black frame has after normalisation, for the last window.
+        black: (3,) value of R, G and B that a black frame has after normalization, for the last window.
         device: where the model is.
     """
 
@@ -74,7 +74,7 @@ class LiveLabeller:
         """Take the next frame of the stream.
 
         Args:
-            frame: (3, H, W), normalised; all of one size.
+            frame: (3, H, W), normalized; all of one size.
 
         Returns:
             Labels of the next W frames, when they are known. Some of these may not have arrived yet; should the stream
@@ -127,7 +127,7 @@ class LiveLabeller:
         return LiveLabels(start, labels.repeat(every)[:kept], probabilities.repeat(every)[:kept], seconds)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that labelling goes on from, with tensors on the CPU."""
+        """Everything that labeling goes on from, with tensors on the CPU."""
         return {
             "window": self._window,
             "seen": self._seen,

@@ -1,6 +1,6 @@
 """A live stream of pictures through a streaming network: where frames come from, how they are prepared, their labels.
 
-Frames are prepared as a conversion with its default options and `StreamLoader` do: a video that arrives is labelled as
+Frames are prepared as a conversion with its default options and `StreamLoader` do: a video that arrives is labeled as
 the same video is from its frame database, but for what JPEG loses.
 """
 
@@ -28,7 +28,7 @@ from vidseg.convert.decoding import VideoError, VideoSource
 from vidseg.convert.encoding import FrameEncoder
 from vidseg.convert.options import ConvertOptions
 from vidseg.engine.checkpoints import CheckpointFolder
-from vidseg.engine.live import LiveLabeller, LiveLabels
+from vidseg.engine.live import LiveLabeler, LiveLabels
 from vidseg.engine.stream_recipes import RECIPES, StreamRecipe
 from vidseg.engine.stream_runs import create_stream_model
 from vidseg.frames.native import operators
@@ -36,7 +36,7 @@ from vidseg.loaders.output import OutputForm
 from vidseg.models import load_weights, read_state
 from vidseg.models.streaming import StreamModel
 
-__all__ = ["FramePreparer", "LabelledFrame", "LiveSession", "LiveSource", "StreamNetwork", "load_stream_network"]
+__all__ = ["FramePreparer", "LabeledFrame", "LiveSession", "LiveSource", "StreamNetwork", "load_stream_network"]
 
 
 _PATIENCE = 0.1  # seconds between two looks at whether a source that is silent has been stopped
@@ -130,7 +130,7 @@ def load_stream_network(
 
 
 class FramePreparer:
-    """Decoded frames to what a network sees: short side, central crop, normalisation, as `StreamLoader` in validation.
+    """Decoded frames to what a network sees: short side, central crop, normalization, as `StreamLoader` in validation.
 
     Args:
         recipe: size, mean and std.
@@ -140,7 +140,7 @@ class FramePreparer:
         self.size = recipe.size
         self.resize = round(recipe.size * 9 / 8)
         self.form = OutputForm(mean=recipe.mean, std=recipe.std)
-        scale, offset = self.form.normalisation.float()
+        scale, offset = self.form.normalization.float()
         self._scale, self._offset = scale.view(3, 1, 1), offset.view(3, 1, 1)
         self._encoder = FrameEncoder(ConvertOptions())
 
@@ -305,7 +305,7 @@ def _camera_remedy(device: str, error: Exception) -> str:
 
 
 @dataclass(frozen=True)
-class LabelledFrame:
+class LabeledFrame:
     """A frame whose label is known.
 
     Attributes:
@@ -324,7 +324,7 @@ class LabelledFrame:
 
 
 class LiveSession:
-    """One stream through one network: frames in, labelled frames out, in order.
+    """One stream through one network: frames in, labeled frames out, in order.
 
     Args:
         network: a trained network.
@@ -343,7 +343,7 @@ class LiveSession:
     ) -> None:
         self.network, self.keep_frames = network, keep_frames
         self.prepare = FramePreparer(network.recipe)
-        self.labeller = LiveLabeller(network.model.to(device), network.shape, black=self.prepare.black, device=device)
+        self.labeler = LiveLabeler(network.model.to(device), network.shape, black=self.prepare.black, device=device)
         self.seconds = self.network_seconds = self.latency = 0.0
         self.windows = 0
         self._waiting: deque[tuple[int, float, Any]] = deque()  # frames without a label
@@ -355,11 +355,11 @@ class LiveSession:
         """Frames seen so far."""
         return self._count
 
-    def unlabelled(self) -> list[tuple[Any, float]]:
+    def unlabeled(self) -> list[tuple[Any, float]]:
         """The frames that wait for their labels, where they are kept, and their times."""
         return [(frame, moment) for _, moment, frame in self._waiting if frame is not None]
 
-    def push(self, frame: Any, moment: float) -> list[LabelledFrame]:
+    def push(self, frame: Any, moment: float) -> list[LabeledFrame]:
         """Take the next frame.
 
         Args:
@@ -373,7 +373,7 @@ class LiveSession:
         self._waiting.append((self._count, moment, frame if self.keep_frames else None))
         self._count += 1
         oldest = self._waiting[0][1]
-        answer = self.labeller.push(self.prepare(frame))
+        answer = self.labeler.push(self.prepare(frame))
         spent = time.perf_counter() - begin
         self.seconds += spent
         if answer is not None:
@@ -381,10 +381,10 @@ class LiveSession:
             self.latency = moment - oldest + spent
         return self._ready()
 
-    def finish(self) -> list[LabelledFrame]:
+    def finish(self) -> list[LabeledFrame]:
         """The stream has ended: the frames that are left. The next frame begins a new stream."""
         begin = time.perf_counter()
-        for answer in self.labeller.finish():
+        for answer in self.labeler.finish():
             self._take(answer)
         self.seconds += time.perf_counter() - begin
         ready = self._ready()
@@ -397,18 +397,18 @@ class LiveSession:
         self.network_seconds = answer.seconds
         self.windows += 1
 
-    def _ready(self) -> list[LabelledFrame]:
+    def _ready(self) -> list[LabeledFrame]:
         ready = []
         while self._waiting and self._known:
             (number, moment, frame), (label, probability) = self._waiting.popleft(), self._known.popleft()
-            ready.append(LabelledFrame(number, moment, label, probability, frame))
+            ready.append(LabeledFrame(number, moment, label, probability, frame))
         return ready
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that another process goes on from, in the middle of the stream."""
         return {
             "identity": self.network.identity,
-            "labeller": self.labeller.state_dict(),
+            "labeler": self.labeler.state_dict(),
             "waiting": [(number, moment) for number, moment, _ in self._waiting],
             "known": list(self._known),
             "count": self._count,
@@ -426,7 +426,7 @@ class LiveSession:
                     f"the state is of {name} {saved['identity'].get(name)}, but the weights are of {value}; take those "
                     "that it was saved with, or begin without a state"
                 )
-        self.labeller.load_state_dict(saved["labeller"])
+        self.labeler.load_state_dict(saved["labeler"])
         self._waiting = deque((number, moment, None) for number, moment in saved["waiting"])
         self._known = deque((label, probability) for label, probability in saved["known"])
         self._count = saved["count"]

@@ -12,15 +12,15 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LabelledVideoWriter"]
+__all__ = ["LabeledVideoWriter"]
 
 _CLOCK = Fraction(1, 90000)
-_STRIP = 20  # the strip of colour is a 20th of the height
+_STRIP = 20  # the strip of color is a 20th of the height
 _UNKNOWN = (128, 128, 128)
 
 
-class LabelledVideoWriter:
-    """Writes H.264 without sound: each frame with the name and probability of its label, over a strip in its colour.
+class LabeledVideoWriter:
+    """Writes H.264 without sound: each frame with the name and probability of its label, over a strip in its color.
 
     MP4 files are written in fragments: whatever ends the program, what has been written can be played, also while more
     is written.
@@ -28,17 +28,17 @@ class LabelledVideoWriter:
     Args:
         out: file to write; its suffix says the container. Replaced if it is there.
         classes: names by number.
-        colours: (K, 3) in 0..1, of the classes.
+        colors: (K, 3) in 0..1, of the classes.
         fps: frames a second.
     """
 
     def __init__(
-        self, out: str | Path, classes: Sequence[str], colours: npt.NDArray[np.float64], *, fps: float = 25.0
+        self, out: str | Path, classes: Sequence[str], colors: npt.NDArray[np.float64], *, fps: float = 25.0
     ) -> None:
         self.out, self.classes = Path(out), list(classes)
-        self.colours = np.round(np.asarray(colours) * 255).astype(np.uint8)
-        if len(self.colours) != len(self.classes):
-            raise ValueError(f"{len(self.colours)} colours for {len(self.classes)} classes")
+        self.colors = np.round(np.asarray(colors) * 255).astype(np.uint8)
+        if len(self.colors) != len(self.classes):
+            raise ValueError(f"{len(self.colors)} colors for {len(self.classes)} classes")
         self.fps = fps
         self.frames = 0
         self._stream: Any = None
@@ -69,9 +69,9 @@ class LabelledVideoWriter:
             picture = Image.fromarray(np.ascontiguousarray(pixels))
         strip, size = max(2, picture.height // _STRIP), max(10, picture.height // 18)
         text = "..." if label is None else f"{self.classes[label]}  {probability:.0%}"
-        colour = _UNKNOWN if label is None else tuple(int(value) for value in self.colours[label])
+        color = _UNKNOWN if label is None else tuple(int(value) for value in self.colors[label])
         draw = ImageDraw.Draw(picture)
-        draw.rectangle((0, picture.height - strip, picture.width, picture.height), fill=colour)
+        draw.rectangle((0, picture.height - strip, picture.width, picture.height), fill=color)
         draw.text(
             (size // 2, size // 2), text, fill="white", stroke_width=max(1, size // 8), stroke_fill="black",
             font_size=size,
@@ -101,7 +101,7 @@ class LabelledVideoWriter:
         if self._stream is None:
             self.out.unlink(missing_ok=True)
 
-    def __enter__(self) -> LabelledVideoWriter:
+    def __enter__(self) -> LabeledVideoWriter:
         return self
 
     def __exit__(

@@ -52,7 +52,7 @@ class Speeds:
     forward: float | None = None
     """Copy to the device, forward pass, loss; None until the device has told."""
     backward: float | None = None
-    """Backward pass, exchange of gradients, step of the optimiser."""
+    """Backward pass, exchange of gradients, step of the optimizer."""
 
     def text(self) -> str:
         """ "Speed (r=1.53e+5 f=9.84e+1 b=1.78e+1) clip/sec"; evaluation has no b."""
@@ -128,8 +128,8 @@ def paint_speeds(line: str) -> str:
     def paint(match: re.Match[str]) -> str:
         slow, fast = _LIMITS[match[1]]
         speed = float(match[2])
-        colour = _RED if speed < slow else _YELLOW if speed < fast else _GREEN
-        return f"{match[1]}={colour}{match[2]}{_RESET}"
+        color = _RED if speed < slow else _YELLOW if speed < fast else _GREEN
+        return f"{match[1]}={color}{match[2]}{_RESET}"
 
     head, speed, rest = line.partition("Speed (")
     inside, close, tail = rest.partition(")")
@@ -172,7 +172,7 @@ class ScoreTable:
 
 
 class _Painter(logging.Formatter):
-    """Another formatter's lines, with colours on their speeds."""
+    """Another formatter's lines, with colors on their speeds."""
 
     def __init__(self, inner: logging.Formatter):
         super().__init__()
@@ -199,7 +199,7 @@ def progress_bar(total: int, title: str, *, shown: bool = True) -> Iterator[Any]
 
 @contextmanager
 def run_log(path: Path, *, append: bool = False, debug: bool = False) -> Iterator[None]:
-    """Write vidseg's log to `path` as well, and colour the speeds on handlers that write to a terminal."""
+    """Write vidseg's log to `path` as well, and color the speeds on handlers that write to a terminal."""
     package = logging.getLogger("vidseg")
     level = package.level
     path.parent.mkdir(parents=True, exist_ok=True)

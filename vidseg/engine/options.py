@@ -18,7 +18,7 @@ __all__ = [
     "EvaluationOptions",
     "MonitorOptions",
     "NetworkOptions",
-    "OptimiserOptions",
+    "OptimizerOptions",
     "RunOptions",
     "ScheduleOptions",
     "TrainOptions",
@@ -63,12 +63,12 @@ class DataOptions:
     batch_size: int = 32
     """Clips in a batch, over all processes; with cycles the smallest batch."""
     augment: str | None = None
-    """Preset of colours, noise and warps for training clips: hacs, kinetics, moments, ucf101, hmdb51, diving48, ...;
+    """Preset of colors, noise and warps for training clips: hacs, kinetics, moments, ucf101, hmdb51, diving48, ...;
     default: none."""
     geometry: str | None = None
     """Crop of training clips: random_resized_crop (the default), short_side, multi_scale, stretch, or a data set's."""
     val_geometry: str | None = None
-    """Crop in evaluation: centre (the default), stretch, or a data set's."""
+    """Crop in evaluation: center (the default), stretch, or a data set's."""
     mirror: bool = True
     """Mirror half of the training clips; --no-mirror where classes tell left from right."""
     backend: Literal["native", "dali", "video"] = "native"
@@ -81,8 +81,8 @@ class DataOptions:
     cache_bytes: int = 0
     """Memory for keeping encoded frames between epochs, for small data sets."""
     on_error: Literal["raise", "replace"] = "raise"
-    """A damaged frame ends the run, or its nearest neighbour takes its place and the log says so."""
-    colour: Literal["rgb", "bgr"] = "rgb"
+    """A damaged frame ends the run, or its nearest neighbor takes its place and the log says so."""
+    color: Literal["rgb", "bgr"] = "rgb"
     """Order of the channels; the published SRTG and MTNet weights were trained on bgr."""
 
     def __post_init__(self) -> None:
@@ -113,10 +113,10 @@ class NetworkOptions:
 
 
 @dataclass(frozen=True)
-class OptimiserOptions:
+class OptimizerOptions:
     """How a gradient becomes a step."""
 
-    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     """SGD with Nesterov momentum, Adam with an L2 penalty, or Adam with decoupled weight decay."""
     implementation: Literal["auto", "torch", "fused", "apex"] = "auto"
     """Whose code: torch's plain one, torch's fused one, or NVIDIA apex's fused one; auto: fused on a GPU."""
@@ -296,7 +296,7 @@ class TrainOptions:
     data: DataOptions = field(default_factory=DataOptions)
     network: NetworkOptions = field(default_factory=NetworkOptions)
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
-    optimiser: OptimiserOptions = field(default_factory=OptimiserOptions)
+    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
     devices: DeviceOptions = field(default_factory=DeviceOptions)
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
     checkpoints: CheckpointOptions = field(default_factory=CheckpointOptions)

@@ -4,7 +4,7 @@
 | --- | --- | --- | --- | --- |
 | O0 | float32 | float32 | float32 | none |
 | O1 | float32 | float16 where it is safe (autocast) | float32 | dynamic |
-| O2 | float16, and float32 master copies for the optimiser | float16 | batch norm float32 | dynamic |
+| O2 | float16, and float32 master copies for the optimizer | float16 | batch norm float32 | dynamic |
 | O3 | float16 | float16 | float16, the loss float32 | none |
 | bf16 | float32 | bfloat16 where it is safe (autocast) | float32 | none |
 
@@ -50,7 +50,7 @@ class Precision:
         self._low = torch.bfloat16 if level == "bf16" else torch.float16
 
     def prepare(self, model: nn.Module, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Cast the model in place; returns the groups that the optimiser shall have (O2: master copies).
+        """Cast the model in place; returns the groups that the optimizer shall have (O2: master copies).
 
         A model of float16 weights casts what it is given.
         """
@@ -89,12 +89,12 @@ class Precision:
         """Add the (scaled) gradients of the loss."""
         self._scaler.scale(loss).backward()
 
-    def step(self, model: nn.Module, optimiser: torch.optim.Optimizer, *, clip_norm: float | None) -> Tensor | None:
+    def step(self, model: nn.Module, optimizer: torch.optim.Optimizer, *, clip_norm: float | None) -> Tensor | None:
         """One step with the gradients that have gathered, which are cleared.
 
         Args:
             model: what `backward` went through.
-            optimiser: over the groups from `prepare`.
+            optimizer: over the groups from `prepare`.
             clip_norm: largest norm of the gradient; None leaves it.
 
         Returns:
@@ -107,12 +107,12 @@ class Precision:
             master.grad = None if parameter.grad is None else parameter.grad.float()
         norm = None
         if clip_norm is not None:
-            self._scaler.unscale_(optimiser)
-            values = [value for group in optimiser.param_groups for value in group["params"]]
+            self._scaler.unscale_(optimizer)
+            values = [value for group in optimizer.param_groups for value in group["params"]]
             norm = nn.utils.clip_grad_norm_(values, clip_norm)
-        self._scaler.step(optimiser)
+        self._scaler.step(optimizer)
         self._scaler.update()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         if self._masters:
             model.zero_grad()
             with torch.no_grad():
@@ -183,23 +183,23 @@ class ApexPrecision(Precision):
         super().__init__("O0", device)
         self._amp = apex_amp()
         self.apex_level = level
-        self._optimiser: torch.optim.Optimizer | None = None
+        self._optimizer: torch.optim.Optimizer | None = None
 
-    def attach(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        """Let apex patch model and optimiser, in place."""
-        self._amp.initialize(model, optimiser, opt_level=self.apex_level, verbosity=0)
-        self._optimiser = optimiser
+    def attach(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Let apex patch model and optimizer, in place."""
+        self._amp.initialize(model, optimizer, opt_level=self.apex_level, verbosity=0)
+        self._optimizer = optimizer
 
     def backward(self, loss: Tensor) -> None:
-        with self._amp.scale_loss(loss, self._optimiser) as scaled:
+        with self._amp.scale_loss(loss, self._optimizer) as scaled:
             scaled.backward()
 
-    def step(self, model: nn.Module, optimiser: torch.optim.Optimizer, *, clip_norm: float | None) -> Tensor | None:
+    def step(self, model: nn.Module, optimizer: torch.optim.Optimizer, *, clip_norm: float | None) -> Tensor | None:
         norm = None
         if clip_norm is not None:
-            norm = nn.utils.clip_grad_norm_(self._amp.master_params(optimiser), clip_norm)
-        optimiser.step()
-        optimiser.zero_grad()
+            norm = nn.utils.clip_grad_norm_(self._amp.master_params(optimizer), clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
         return norm
 
     @property

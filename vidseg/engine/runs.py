@@ -17,7 +17,7 @@ from torch import nn
 
 import vidseg
 from vidseg.engine import distributed
-from vidseg.engine.apex import apex_amp, apex_optimiser
+from vidseg.engine.apex import apex_amp, apex_optimizer
 from vidseg.engine.checkpoints import CheckpointFolder
 from vidseg.engine.data import choose_splits, make_loader, make_multigrid
 from vidseg.engine.dry_run import Planned, plan_run
@@ -44,8 +44,8 @@ def train_run(options: TrainOptions) -> Path:
     run, seed = options.session, options.session.random_seed
     if options.devices.amp == "apex":
         apex_amp()
-    if options.optimiser.implementation == "apex":
-        apex_optimiser("FusedSGD" if options.optimiser.optimiser == "sgd" else "FusedAdam")
+    if options.optimizer.implementation == "apex":
+        apex_optimizer("FusedSGD" if options.optimizer.optimizer == "sgd" else "FusedAdam")
     device = _device(options.devices.gpus)
     train, held_out = choose_splits(options.data, seed=seed)
     multigrid = make_multigrid(train, options.data, options.schedule)
@@ -83,7 +83,7 @@ def train_run(options: TrainOptions) -> Path:
             name=options.network.network,
             seed=seed,
             device=device,
-            optimiser=options.optimiser,
+            optimizer=options.optimizer,
             schedule=options.schedule,
             devices=options.devices,
             evaluation=options.evaluation,

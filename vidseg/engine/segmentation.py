@@ -28,7 +28,7 @@ from vidseg.models.diffact import DiffAct
 from vidseg.models.refinement import median_filter, predict, purge_short_segments, restore_frames
 from vidseg.models.segmentation import SegmentationOutput
 
-__all__ = ["LabelledVideo", "SegmentationEvaluation", "SegmentationTask", "VideoLabeller", "score_videos"]
+__all__ = ["LabeledVideo", "SegmentationEvaluation", "SegmentationTask", "VideoLabeler", "score_videos"]
 
 Labels = npt.NDArray[np.int64]
 
@@ -37,7 +37,7 @@ _TINY = 1e-10
 
 
 @dataclass(frozen=True)
-class LabelledVideo:
+class LabeledVideo:
     """What a network said about a video.
 
     Attributes:
@@ -57,7 +57,7 @@ class LabelledVideo:
 class SegmentationEvaluation:
     """What an evaluation found; scores in per cent."""
 
-    videos: list[LabelledVideo]
+    videos: list[LabeledVideo]
     """By number."""
     names: list[str]
     """Of these videos."""
@@ -76,7 +76,7 @@ class SegmentationEvaluation:
         return (self.scores["acc"] + self.scores["edit"] + self.scores["f1"][0.5]) / 3
 
 
-class VideoLabeller:
+class VideoLabeler:
     """From all columns of a video to a label for each of them, as a recipe tests a network.
 
     Args:
@@ -225,7 +225,7 @@ class SegmentationTask:
             thorough: test as the recipe does, with all its runs of each video.
         """
         data = loader.data  # type: ignore[attr-defined]
-        labeller, found = VideoLabeller(self.recipe, thorough=thorough), []
+        labeler, found = VideoLabeler(self.recipe, thorough=thorough), []
         training = model.training
         model.eval()
         try:
@@ -235,7 +235,7 @@ class SegmentationTask:
                     if not bool(batch.valid[0]):
                         continue
                     with context():
-                        labels, probabilities = labeller(model, batch.features[0].to(device), seed=self.seed + number)
+                        labels, probabilities = labeler(model, batch.features[0].to(device), seed=self.seed + number)
                     found.append(_at_full_rate(batch, loader, number, labels, probabilities))
         finally:
             model.train(training)
@@ -251,7 +251,7 @@ class SegmentationTask:
         return f"Epoch [{epoch}]  ({kind})  frames right: {acc:.5f}   average {name}: {loss:.5f}"
 
 
-def _at_full_rate(batch: Any, loader: Any, number: int, labels: Tensor, probabilities: Tensor) -> LabelledVideo:
+def _at_full_rate(batch: Any, loader: Any, number: int, labels: Tensor, probabilities: Tensor) -> LabeledVideo:
     """Labels of columns as labels of frames, beside the truth."""
     step, frames = int(batch.steps[0]), int(batch.frames[0])
     truth = loader.labels[number]
@@ -261,11 +261,11 @@ def _at_full_rate(batch: Any, loader: Any, number: int, labels: Tensor, probabil
     prediction = labels[columns].numpy()
     if frames < len(truth):  # a file with fewer columns than labels, within the tolerance: the last label goes on
         prediction = np.concatenate([prediction, np.repeat(prediction[-1:], len(truth) - frames)])
-    return LabelledVideo(number, truth, prediction, float(-chosen.double().mean()))
+    return LabeledVideo(number, truth, prediction, float(-chosen.double().mean()))
 
 
-def score_videos(found: list[LabelledVideo], data: Any, background: Sequence[int]) -> SegmentationEvaluation:
-    """Score the videos that this process has labelled together with those of all others; the same in each process.
+def score_videos(found: list[LabeledVideo], data: Any, background: Sequence[int]) -> SegmentationEvaluation:
+    """Score the videos that this process has labeled together with those of all others; the same in each process.
 
     Args:
         found: in any order.
@@ -276,7 +276,7 @@ def score_videos(found: list[LabelledVideo], data: Any, background: Sequence[int
         ValueError: no process has a video.
     """
     if distributed.world_size() > 1:
-        parts: list[list[LabelledVideo]] = [[] for _ in range(distributed.world_size())]
+        parts: list[list[LabeledVideo]] = [[] for _ in range(distributed.world_size())]
         torch.distributed.all_gather_object(parts, found)
         found = [video for part in parts for video in part]
     videos = sorted(found, key=lambda video: video.number)

@@ -36,7 +36,7 @@ class Recipe:
         chunk_weights: of these runs; empty: all equal.
         random_offset: in training begin at a random column below `sample_rate`; in tests average over all of these.
         median: size of the median filter over the probabilities in tests; 0: none.
-        purge: in tests segments of at most so many frames go to their neighbours.
+        purge: in tests segments of at most so many frames go to their neighbors.
     """
 
     epochs: int

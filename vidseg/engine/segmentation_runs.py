@@ -30,7 +30,7 @@ from vidseg.engine.options import (
     CheckpointOptions,
     EvaluationOptions,
     MonitorOptions,
-    OptimiserOptions,
+    OptimizerOptions,
     ScheduleOptions,
 )
 from vidseg.engine.segmentation import SegmentationEvaluation, SegmentationTask
@@ -116,12 +116,12 @@ def cross_validate(name: str, options: SegmentationOptions, *, draw: Draw | None
         draw: called with each validation and test.
 
     Raises:
-        FileNotFoundError: no catalogue or features.
+        FileNotFoundError: no catalog or features.
         FileExistsError: the folder holds a run, and neither resume nor overwrite is given.
         ValueError: a split, a network or an option that does not exist, or wrong data; names file and line.
     """
     recipe, root = recipe_of(name, options), Path(options.dataset)
-    _make_catalogue(root, RATES[name])
+    _make_catalog(root, RATES[name])
     divisions = _divisions(root, options.splits)
     out = results_folder(options)
     results = []
@@ -146,8 +146,8 @@ def results_folder(options: SegmentationOptions) -> Path:
     return Path("results") / Path(options.dataset).resolve().name / options.model
 
 
-def _make_catalogue(root: Path, rate: float) -> None:
-    """Read a data set in the published form into its catalogue, where it has none yet, as its converter does."""
+def _make_catalog(root: Path, rate: float) -> None:
+    """Read a data set in the published form into its catalog, where it has none yet, as its converter does."""
     distributed.join_group()
     if distributed.is_first() and not (root / "catalog.db").is_file() and (root / "groundTruth").is_dir():
         report = apply_segmentation(root, read_segmentation(root, rate=rate), mapping=root / "mapping.txt")
@@ -286,8 +286,8 @@ def train_split(
             seed=options.seed,
             device=device,
             multigrid=PlateauRate(out) if recipe.plateau else False,
-            optimiser=OptimiserOptions(
-                optimiser="adam", weight_decay=recipe.weight_decay, accumulate=recipe.accumulate
+            optimizer=OptimizerOptions(
+                optimizer="adam", weight_decay=recipe.weight_decay, accumulate=recipe.accumulate
             ),
             schedule=ScheduleOptions(lr_base=recipe.rate),
             evaluation=EvaluationOptions(test_every=recipe.validate_every),

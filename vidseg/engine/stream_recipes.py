@@ -16,7 +16,7 @@ from vidseg.engine.options import named_values
 
 __all__ = ["RECIPES", "StreamOptions", "StreamRecipe", "stream_recipe"]
 
-Optimiser = Literal["adam", "adamw"]
+Optimizer = Literal["adam", "adamw"]
 Update = Literal["video", "window"]
 Weighting = Literal["video", "group"]
 Triple = tuple[float, float, float]
@@ -35,7 +35,7 @@ class StreamRecipe:
         std: of R, G and B.
         rate: learning rate.
         weight_decay: L2 penalty; decoupled with adamw.
-        optimiser: adam or adamw.
+        optimizer: adam or adamw.
         steps: epochs after which the rate is multiplied by `decay`.
         decay: see `steps`.
         final_rate: the rate falls to this along a cosine, instead of in steps; None: it does not.
@@ -57,7 +57,7 @@ class StreamRecipe:
     std: Triple
     rate: float = 5e-4
     weight_decay: float = 1e-4
-    optimiser: Optimiser = "adam"
+    optimizer: Optimizer = "adam"
     steps: tuple[int, ...] = ()
     decay: float = 0.1
     final_rate: float | None = None
@@ -102,13 +102,13 @@ def _recipes(first: StreamRecipe, later: StreamRecipe, reward: StreamRecipe) -> 
         "etesvs": first,
         "etesvs_convlstm": later,
         "memory_tcn": plain,
-        "transeger": replace(plain, optimiser="adamw", epochs=50, steps=()),
-        "block_recurrent": replace(plain, optimiser="adamw", epochs=50, steps=()),
+        "transeger": replace(plain, optimizer="adamw", epochs=50, steps=()),
+        "block_recurrent": replace(plain, optimizer="adamw", epochs=50, steps=()),
         "svtas_rl": reward,
     }
 
 
-_SVTAS: dict[str, Any] = {"epochs": 80, "optimiser": "adamw", "final_rate": 1e-5, "backbone_rate": 0.02}
+_SVTAS: dict[str, Any] = {"epochs": 80, "optimizer": "adamw", "final_rate": 1e-5, "backbone_rate": 0.02}
 
 RECIPES: dict[str, dict[str, StreamRecipe]] = {
     "gtea": _recipes(
@@ -130,7 +130,7 @@ class StreamOptions:
     """What a user can choose; what is None is the recipe's."""
 
     dataset: str
-    """Folder of the data set: frame databases, and a catalogue with frame labels."""
+    """Folder of the data set: frame databases, and a catalog with frame labels."""
     model: str = "etesvs"
     """etesvs, etesvs_convlstm, memory_tcn, transeger, block_recurrent, svtas_rl or mobilenet_v2_tsm_frames."""
     recipe: Literal["gtea", "50salads"] = "gtea"

@@ -27,7 +27,7 @@ from vidseg.engine import distributed
 from vidseg.engine.checkpoints import CheckpointFolder, read_checkpoint
 from vidseg.engine.monitors import ScoreTable, progress_bar, run_log
 from vidseg.engine.options import CheckpointOptions
-from vidseg.engine.segmentation import LabelledVideo, SegmentationEvaluation, score_videos
+from vidseg.engine.segmentation import LabeledVideo, SegmentationEvaluation, score_videos
 from vidseg.engine.segmentation_folder import (
     Draw,
     check_disjoint,
@@ -94,7 +94,7 @@ def evaluate_streams(
     training = model.training
     try:
         predictions = label_streams(model, loader, loader.shape, device=device)
-        found = [LabelledVideo(each.video, each.truth, each.labels, each.cross_entropy) for each in predictions]
+        found = [LabeledVideo(each.video, each.truth, each.labels, each.cross_entropy) for each in predictions]
     finally:
         model.train(training)
     return score_videos(found, loader.data, class_numbers(loader.data.classes, background))
@@ -118,7 +118,7 @@ def train_stream(options: StreamOptions, *, draw: Draw | None = None) -> Path:
         The folder of the run.
 
     Raises:
-        FileNotFoundError: no catalogue, or no checkpoint to go on from.
+        FileNotFoundError: no catalog, or no checkpoint to go on from.
         FileExistsError: the folder holds a run, and neither resume nor overwrite is given.
         ValueError: a network, split or option that does not exist, wrong data, or a loss that is not finite.
     """
@@ -130,7 +130,7 @@ def train_stream(options: StreamOptions, *, draw: Draw | None = None) -> Path:
     model = create_stream_model(options.model, recipe, classes)
     report = None if options.pretrained is None else load_weights(model, options.pretrained)
     if options.sync_bn:
-        distributed.synchronise_norms(model)
+        distributed.synchronize_norms(model)
     folder = CheckpointFolder(out, options.model, CheckpointOptions(save_frequency=recipe.epochs, keep=options.keep))
     record = run_record(_TASK, options, recipe, division=parts.division, classes=classes, validation=parts.validation)
     fixed = {"epochs"} if recipe.final_rate is not None else set()  # along a cosine, the rates depend on them
@@ -233,12 +233,12 @@ class _Run:
         self.model, self.loader, self.validation = model, loader, validation
         self.options, self.recipe, self.folder = options, recipe, folder
         self.record, self.device, self.draw = record, device, draw if options.pictures else None
-        kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
-        self.optimiser = kind(_groups(model, recipe), lr=recipe.rate, weight_decay=recipe.weight_decay)
+        kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+        self.optimizer = kind(_groups(model, recipe), lr=recipe.rate, weight_decay=recipe.weight_decay)
         self.trainer = StreamTrainer(
             model,
             published_objective(options.model, update=recipe.update),
-            self.optimiser,
+            self.optimizer,
             update=recipe.update,
             weighting=recipe.weighting,
             frozen_norms=recipe.frozen_norms,
@@ -260,7 +260,7 @@ class _Run:
             table = ScoreTable(self.folder.folder / f"train_results_s{self.epoch:04d}.csv", ("Acc", "Loss"))
         while self.epoch < self.recipe.epochs:
             start, rate = time.perf_counter(), self.recipe.rate_at(self.epoch)
-            for group in self.optimiser.param_groups:
+            for group in self.optimizer.param_groups:
                 group["lr"] = rate * group["lr_mult"]
             if self.window == 0:
                 self.loader.set_epoch(self.epoch)
@@ -348,7 +348,7 @@ class _Run:
                 "epoch": self.epoch,
                 "batch": self.window,
                 "state_dict": {name: value.cpu() for name, value in state["model"].items()},
-                "optimizer": state["optimiser"],
+                "optimizer": state["optimizer"],
                 "scaler": state["precision"],
                 "memory": state["memory"],
                 "gradients": state["gradients"],
@@ -369,7 +369,7 @@ class _Run:
         saved = read_checkpoint(path)
         if saved["epoch"] > self.recipe.epochs:
             raise ValueError(f"{path} is of epoch {saved['epoch']}, past the {self.recipe.epochs} epochs wanted")
-        names = {"model": "state_dict", "optimiser": "optimizer", "precision": "scaler"}
+        names = {"model": "state_dict", "optimizer": "optimizer", "precision": "scaler"}
         state = {name: saved[names.get(name, name)] for name in (*names, "memory", "gradients")}
         self.trainer.load_state_dict(state)
         self.epoch, self.window, self.best = saved["epoch"], saved["batch"], saved["best"]

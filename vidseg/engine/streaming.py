@@ -1,4 +1,4 @@
-"""Training on videos of any length, window by window, and labelling them.
+"""Training on videos of any length, window by window, and labeling them.
 
 A step of training is a group of videos. For each of its windows in order: forward, loss, backward at once. What the
 model remembers goes on to the next window without its history, so that memory is that of one window, however long the
@@ -101,11 +101,11 @@ class StreamReport:
 
     Attributes:
         windows: number of windows of the group, empty ones included.
-        steps: optimiser steps.
+        steps: optimizer steps.
         loss: sum of the windows' losses before any division by numbers of windows.
         parts: the same for each part of the loss.
-        frames: labelled frames.
-        correct: frames that the last stage labelled right.
+        frames: labeled frames.
+        correct: frames that the last stage labeled right.
     """
 
     windows: int = 0
@@ -117,7 +117,7 @@ class StreamReport:
 
     @property
     def accuracy(self) -> float:
-        """Share of the labelled frames that were right, 0 to 1; 0 without any."""
+        """Share of the labeled frames that were right, 0 to 1; 0 without any."""
         return self.correct / self.frames if self.frames else 0.0
 
     @property
@@ -164,12 +164,12 @@ class StreamTrainer:
 
     Several processes (torchrun) each take their rank's `StreamPlan`; gradients are averaged once in each step. They
     step as one process does with all their videos in its group, but for dropout, and for BatchNorm, which sees the
-    videos of its process unless `vidseg.engine.distributed.synchronise_norms` has been called.
+    videos of its process unless `vidseg.engine.distributed.synchronize_norms` has been called.
 
     Args:
         model: on `device`.
         objective: see `published_objective`.
-        optimiser: of the model's parameters.
+        optimizer: of the model's parameters.
         update: step once when the videos of a group end ("video"), or after every window ("window").
         weighting: with update="video", divide each video's loss by its own number of windows ("video"), or the whole
             loss by the group's ("group", as in ETESVS).
@@ -186,7 +186,7 @@ class StreamTrainer:
         self,
         model: StreamModel,
         objective: Objective,
-        optimiser: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer,
         *,
         update: Update = "video",
         weighting: Literal["video", "group"] = "video",
@@ -203,13 +203,13 @@ class StreamTrainer:
             raise ValueError(f"clip_norm={clip_norm} must be positive")
         if opt_level not in ("O0", "O1", "bf16"):
             raise ValueError(f"opt_level={opt_level!r}: the memory between windows is float32; take O0, O1 or bf16")
-        self.model, self.objective, self.optimiser = model, objective, optimiser
+        self.model, self.objective, self.optimizer = model, objective, optimizer
         self.update, self.weighting = update, weighting
         self.frozen_norms, self.clip_norm = frozen_norms, clip_norm
         self.device = torch.device(device)
         self.memory = StreamMemory()
         self.precision = make_precision(opt_level, self.device)
-        self.precision.prepare(model, optimiser.param_groups)
+        self.precision.prepare(model, optimizer.param_groups)
         if distributed.world_size() > 1:
             for value in model.state_dict().values():
                 torch.distributed.broadcast(value, src=0)
@@ -284,8 +284,8 @@ class StreamTrainer:
             report.steps += 1
 
     def _step(self) -> None:
-        _average_gradients([value for group in self.optimiser.param_groups for value in group["params"]])
-        self.precision.step(self.model, self.optimiser, clip_norm=self.clip_norm)
+        _average_gradients([value for group in self.optimizer.param_groups for value in group["params"]])
+        self.precision.step(self.model, self.optimizer, clip_norm=self.clip_norm)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training goes on from, also in the middle of a video: gradients so far are part of it."""
@@ -294,7 +294,7 @@ class StreamTrainer:
         }
         return {
             "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "precision": self.precision.state_dict(),
             "memory": self.memory.state_dict(),
             "gradients": gradients,
@@ -303,7 +303,7 @@ class StreamTrainer:
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken: next comes the window behind it."""
         self.model.load_state_dict(saved["model"])
-        self.optimiser.load_state_dict(saved["optimiser"])
+        self.optimizer.load_state_dict(saved["optimizer"])
         self.precision.load_state_dict(saved["precision"])
         self.memory.load_state_dict(saved["memory"], device=self.device)
         for name, value in self.model.named_parameters():

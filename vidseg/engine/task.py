@@ -50,7 +50,7 @@ class Task(Protocol):
         """Forward pass and loss of one training batch on the model's device.
 
         Returns:
-            The loss to minimise, a scalar; and the float32 tensor [number of samples, sum of each score in `columns`],
+            The loss to minimize, a scalar; and the float32 tensor [number of samples, sum of each score in `columns`],
             without gradient. Sums, so that batches of different sizes and processes add up.
         """
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from vidseg.engine import distributed
 from vidseg.engine.checkpoints import CheckpointFolder
-from vidseg.engine.data import choose_splits, labelled, make_loader
+from vidseg.engine.data import choose_splits, labeled, make_loader
 from vidseg.engine.evaluation import Evaluation, evaluate
 from vidseg.engine.runs import build_network, read_run
 from vidseg.labels import VideoDataset, open_dataset
@@ -106,7 +106,7 @@ def test_run(
     if dataset is None and split is None:
         data = choose_splits(options.data, seed=options.session.random_seed)[1]
     else:
-        data = labelled(open_dataset(dataset or options.data.dataset, split))
+        data = labeled(open_dataset(dataset or options.data.dataset, split))
     if data.classes != classes:
         raise ValueError(f"{data}: its classes {data.classes} are not those of the run, {classes}")
     model = build_network(options.network, len(classes))

@@ -30,13 +30,13 @@ from vidseg.engine.monitors import (
     progress_bar,
     time_line,
 )
-from vidseg.engine.optimisers import make_optimiser, parameter_groups, set_rates
+from vidseg.engine.optimizers import make_optimizer, parameter_groups, set_rates
 from vidseg.engine.options import (
     CheckpointOptions,
     DeviceOptions,
     EvaluationOptions,
     MonitorOptions,
-    OptimiserOptions,
+    OptimizerOptions,
     OptLevel,
     ScheduleOptions,
 )
@@ -91,7 +91,7 @@ class Trainer:
         name: of the network, for the checkpoints.
         seed: of dropout; the loader has its own.
         device: where to compute; None takes the accelerator, or the CPU without one.
-        optimiser: how a gradient becomes a step.
+        optimizer: how a gradient becomes a step.
         schedule: the learning rate.
         devices: further options of the device; its `opt_level` and `gpus` do not count here.
         evaluation: when to evaluate, and precise batch norm.
@@ -116,7 +116,7 @@ class Trainer:
         name: str = "model",
         seed: int = 0,
         device: torch.device | str | None = None,
-        optimiser: OptimiserOptions | None = None,
+        optimizer: OptimizerOptions | None = None,
         schedule: ScheduleOptions | None = None,
         devices: DeviceOptions | None = None,
         evaluation: EvaluationOptions | None = None,
@@ -125,11 +125,11 @@ class Trainer:
         fine_tune: bool = False,
         fresh: Collection[str] = (),
     ):
-        self.optimiser_options, self.schedule = optimiser or OptimiserOptions(), schedule or ScheduleOptions()
+        self.optimizer_options, self.schedule = optimizer or OptimizerOptions(), schedule or ScheduleOptions()
         self.evaluation, self.monitors = evaluation or EvaluationOptions(), monitors or MonitorOptions()
         self.checkpoints, devices = checkpoints or CheckpointOptions(), devices or DeviceOptions()
         self.device = torch.device(device) if device is not None else distributed.join_group()
-        self.task = _task(task, self.optimiser_options)
+        self.task = _task(task, self.optimizer_options)
         self.task.check(model, loader)
         if len(loader) == 0:
             raise ValueError("the loader has no batch to learn from: is the split empty?")
@@ -144,7 +144,7 @@ class Trainer:
         self.name, self.seed = name, seed
         self.model = model.to(self.device)
         if devices.sync_bn:
-            distributed.synchronise_norms(self.model)
+            distributed.synchronize_norms(self.model)
         prepare(
             self.model,
             channels_last=devices.channels_last,
@@ -153,16 +153,16 @@ class Trainer:
         )
         groups = parameter_groups(
             self.model,
-            weight_decay=self.optimiser_options.weight_decay,
-            decay_all=self.optimiser_options.decay_all,
+            weight_decay=self.optimizer_options.weight_decay,
+            decay_all=self.optimizer_options.decay_all,
             fine_tune=fine_tune,
             fresh=fresh,
         )
         self.precision = make_precision(opt_level, self.device, amp=devices.amp)
         groups = self.precision.prepare(self.model, groups)
-        self.optimiser = make_optimiser(groups, self.optimiser_options, rate=self.schedule.lr_base)
+        self.optimizer = make_optimizer(groups, self.optimizer_options, rate=self.schedule.lr_base)
         if isinstance(self.precision, ApexPrecision):
-            self.precision.attach(self.model, self.optimiser)
+            self.precision.attach(self.model, self.optimizer)
         # Gradients are exchanged by the wrapped model; checkpoints and evaluation use the model itself.
         self._wrapped = distributed.wrap_model(self.model, self.device)
         self._speed = SpeedMonitor(self.device)
@@ -196,7 +196,7 @@ class Trainer:
         folder, schedule = CheckpointFolder(out, self.name, self.checkpoints), Schedule(self.schedule, epochs)
         progress = self._restore(folder, epochs, resume)
         content = {"random": {"seed": self.seed}, "record": dict(record or {})}
-        content["schedule"] = {"epochs": epochs, **asdict(self.schedule), **asdict(self.optimiser_options)}
+        content["schedule"] = {"epochs": epochs, **asdict(self.schedule), **asdict(self.optimizer_options)}
         folder.folder.mkdir(parents=True, exist_ok=True)
         tables = {}
         if distributed.is_first():
@@ -276,11 +276,11 @@ class Trainer:
 
     def _step(self, batch: Any, position: Position, batches: int, rate: float) -> tuple[Tensor, bool]:
         """One iteration: [number of samples, sums, loss scale] over all processes, and whether the weights moved."""
-        size = self.optimiser_options.accumulate
+        size = self.optimizer_options.accumulate
         first = position.batch - position.batch % size
         share = 1 / min(size, batches - first)
         final = position.batch + 1 == min(first + size, batches)
-        set_rates(self.optimiser, rate)
+        set_rates(self.optimizer, rate)
         # Dropout is a function of the position, so a run that goes on needs no generator's state.
         number = position.batch * distributed.world_size() + distributed.rank()
         seed = int(uniform(position.seed, position.epoch, [number], purpose="dropout")[0, 0] * 2**53)
@@ -297,7 +297,7 @@ class Trainer:
                 self._speed.turn()
                 self.precision.backward(loss * share)
             if final:
-                norm = self.precision.step(self.model, self.optimiser, clip_norm=self.optimiser_options.clip_norm)
+                norm = self.precision.step(self.model, self.optimizer, clip_norm=self.optimizer_options.clip_norm)
                 if norm is not None:
                     logger.debug("epoch %d, batch %d: norm of the gradient %s", position.epoch, position.batch, norm)
         self._speed.stop()
@@ -412,7 +412,7 @@ class Trainer:
                 "epoch": progress.epoch,
                 "batch": progress.batch,
                 "state_dict": {key: value.cpu() for key, value in self.precision.weights(self.model).items()},
-                "optimizer": self.optimiser.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
                 "scaler": self.precision.state_dict(),
                 "loader": self.loader.state_dict() if progress.batch and hasattr(self.loader, "state_dict") else None,
                 "sums": progress.sums,
@@ -433,9 +433,9 @@ class Trainer:
             raise ValueError(f"{path} is of epoch {state['epoch']}, past the {epochs} epochs wanted")
         try:
             self.precision.load_weights(self.model, state["state_dict"])
-            self.optimiser.load_state_dict(state["optimizer"])
+            self.optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError) as error:
-            raise ValueError(f"{path} is not of this network and optimiser: {error}") from error
+            raise ValueError(f"{path} is not of this network and optimizer: {error}") from error
         self.precision.load_state_dict(state.get("scaler", {}))
         progress = _Progress(state["epoch"], state.get("batch", 0), state.get("sums"), state.get("best"))
         self.loader.set_epoch(progress.epoch)
@@ -470,7 +470,7 @@ class Trainer:
             ) from error
 
 
-def _task(task: str | Task, options: OptimiserOptions) -> Task:
+def _task(task: str | Task, options: OptimizerOptions) -> Task:
     if not isinstance(task, str):
         return task
     if task != "recognition":

@@ -39,7 +39,7 @@ def encode_rgb(
     Args:
         frame: uint8 (H, W, 3), RGB.
         quality: 1 to 100, libjpeg's scale.
-        chroma: 420 (colour at half resolution) or 444.
+        chroma: 420 (color at half resolution) or 444.
         restart_interval: MCUs between restart markers; 0 none; -1 chosen so that it divides a row of MCUs.
         optimize: Huffman tables made for this frame: some per cent smaller, slower to encode.
         levels: how many smaller copies follow the frame itself.
@@ -89,7 +89,7 @@ def encode_planes(
 
 
 def decode_jpeg(jpeg: bytes) -> torch.Tensor:
-    """Decode a whole JPEG (baseline or progressive, colour or grey) to uint8 (H, W, 3) RGB.
+    """Decode a whole JPEG (baseline or progressive, color or gray) to uint8 (H, W, 3) RGB.
 
     Raises:
         ValueError: no bytes at all.

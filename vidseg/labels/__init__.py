@@ -1,10 +1,10 @@
-"""The catalogue of a data set, and the label files of the field."""
+"""The catalog of a data set, and the label files of the field."""
 
 from vidseg.labels.apply import LabelReport, apply_labels
 from vidseg.labels.catalog import VideoRecord, update_catalog
 from vidseg.labels.csv_labels import LabelRow, read_label_csv, write_label_csv
 from vidseg.labels.dataset import Segment, Video, VideoDataset, VideoFile, open_dataset
-from vidseg.labels.localisation import clip_rows, frame_labels_of, read_localisation_json, write_localisation_json
+from vidseg.labels.localization import clip_rows, frame_labels_of, read_localization_json, write_localization_json
 from vidseg.labels.predictions import PairedLabels, read_predictions
 from vidseg.labels.scan import ScanReport, scan_catalog
 from vidseg.labels.segmentation import (
@@ -44,7 +44,7 @@ __all__ = [
     "read_bundle",
     "read_frame_labels",
     "read_label_csv",
-    "read_localisation_json",
+    "read_localization_json",
     "read_mapping",
     "read_predictions",
     "read_segmentation",
@@ -52,5 +52,5 @@ __all__ = [
     "segments_from_labels",
     "update_catalog",
     "write_label_csv",
-    "write_localisation_json",
+    "write_localization_json",
 ]

@@ -1,4 +1,4 @@
-"""Puts label files into the catalogue, and says what did not fit: nothing is dropped without a word."""
+"""Puts label files into the catalog, and says what did not fit: nothing is dropped without a word."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidseg.labels.catalog import UNLABELLED, split_ids, write_catalog
+from vidseg.labels.catalog import UNLABELED, split_ids, write_catalog
 from vidseg.labels.classes import (
     add_classes,
     class_names,
@@ -38,20 +38,20 @@ class LabelReport:
     Attributes:
         matched: number of videos that a row names.
         missing_videos: `<label>/<folder>` of each row without a video.
-        unlabelled_videos: path of each video that no row names and that is in no split.
+        unlabeled_videos: path of each video that no row names and that is in no split.
         conflicts: rows left out because they contradict another or fit several videos, in words.
     """
 
     matched: int
     missing_videos: list[str] = field(default_factory=list)
-    unlabelled_videos: list[str] = field(default_factory=list)
+    unlabeled_videos: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [f"{self.matched} videos have labels"]
         for title, items in (
             ("labels without a video", self.missing_videos),
-            ("videos without a label", self.unlabelled_videos),
+            ("videos without a label", self.unlabeled_videos),
             ("rows left out", self.conflicts),
         ):
             lines.append(f"{len(items)} {title}{':' if items else ''}")
@@ -78,10 +78,10 @@ def split_name(written: str) -> str:
 def apply_labels(
     root: str | Path, rows: Iterable[LabelRow], *, split: str | None = None, classes: Sequence[str] | None = None
 ) -> LabelReport:
-    """Puts label rows into the catalogue of `root` and writes `<root>/labels_report.json`.
+    """Puts label rows into the catalog of `root` and writes `<root>/labels_report.json`.
 
     A row belongs to the video `jpg/<label>/<folder name>`; where there is none, to the video of that folder name among
-    the unlabelled or in a class folder that writes the label otherwise (`Long_Jump`), whose class becomes the row's. A
+    the unlabeled or in a class folder that writes the label otherwise (`Long_Jump`), whose class becomes the row's. A
     timed row without such a clip, but with the whole video, becomes a segment of it. Each split that the rows name
     holds exactly their videos afterwards, so give all files of a split in one call.
 
@@ -94,7 +94,7 @@ def apply_labels(
     Raises:
         FileNotFoundError: no such folder.
         ValueError: the class list contradicts an earlier one.
-        OSError: the catalogue cannot be written; it is as it was before.
+        OSError: the catalog cannot be written; it is as it was before.
     """
     rows = list(rows)
     with write_catalog(root) as db:
@@ -108,7 +108,7 @@ def apply_labels(
             order_classes(db.conn, classes)
         warn_of_moves(order_before, class_names(db.conn))
         named = matches.paths()
-        unlabelled = [
+        unlabeled = [
             path
             for (path,) in db.conn.execute(
                 "SELECT path FROM videos WHERE id NOT IN (SELECT video_id FROM split_videos)"
@@ -116,7 +116,7 @@ def apply_labels(
             )
             if path not in named
         ]
-    report = LabelReport(len(named), matches.missing, unlabelled, matches.conflicts)
+    report = LabelReport(len(named), matches.missing, unlabeled, matches.conflicts)
     report.write(Path(root) / "labels_report.json")
     return report
 
@@ -199,7 +199,7 @@ def _may_be_clip(row: LabelRow, path: str) -> bool:
     `Long_Jump` is `Long Jump`; but `run/1` is never what a row means that says `jump`, whose own video may be missing.
     """
     folder = path.split("/")[1]
-    return row.label is None or folder == UNLABELLED or _letters(folder) == _letters(row.label)
+    return row.label is None or folder == UNLABELED or _letters(folder) == _letters(row.label)
 
 
 def _letters(name: str) -> str:

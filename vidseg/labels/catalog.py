@@ -3,7 +3,7 @@
 A data set is a folder; `<root>/catalog.db` answers everything a training run asks before the first frame is read (how
 many frames has a video, how large are they, which class, which split), so that opening Kinetics-700 takes seconds and
 touches none of its 650 000 databases. The schema below is the format; every writer works in one transaction, so a
-catalogue is whole or unchanged whenever a process is killed.
+catalog is whole or unchanged whenever a process is killed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from vidseg.labels.classes import add_classes
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
-__all__ = ["FORMAT_VERSION", "UNLABELLED", "VideoRecord", "catalog_path", "read_catalog", "update_catalog"]
+__all__ = ["FORMAT_VERSION", "UNLABELED", "VideoRecord", "catalog_path", "read_catalog", "update_catalog"]
 
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 """Kept in the file as `PRAGMA user_version`; a reader refuses a larger one."""
 
-UNLABELLED = "unlabelled"
+UNLABELED = "unlabeled"
 """Folder under jpg/ that holds the videos without a class."""
 
 _BUSY_SECONDS = 60.0  # how long a writer waits for another one (two shards that end together)
@@ -44,7 +44,7 @@ CREATE TABLE IF NOT EXISTS classes (
 CREATE TABLE IF NOT EXISTS videos (
     id         INTEGER PRIMARY KEY,    -- for references only
     path       TEXT NOT NULL UNIQUE,   -- folder of frames.db relative to the data set: jpg/<class>/<video>
-    class_id   INTEGER REFERENCES classes (id),  -- NULL: no class (unlabelled, or untrimmed with segments)
+    class_id   INTEGER REFERENCES classes (id),  -- NULL: no class (unlabeled, or untrimmed with segments)
     frames     INTEGER NOT NULL,       -- number of frames
     height     INTEGER NOT NULL,       -- of a frame, pixels
     width      INTEGER NOT NULL,       -- of a frame, pixels
@@ -80,7 +80,7 @@ CREATE INDEX IF NOT EXISTS segments_by_video ON segments (video_id, start)
 
 @dataclass(frozen=True)
 class VideoRecord:
-    """One converted video, as a row of the catalogue.
+    """One converted video, as a row of the catalog.
 
     Attributes:
         path: folder of its frames.db relative to the data set, with forward slashes: `jpg/run/clip_1`.
@@ -106,18 +106,18 @@ class VideoRecord:
 
 
 def catalog_path(root: str | Path) -> Path:
-    """Path of the data set's catalogue."""
+    """Path of the data set's catalog."""
     return Path(root) / "catalog.db"
 
 
 def check_format(connection: sqlite3.Connection, path: Path) -> None:
-    """Raises ValueError where `path` is not a catalogue that this version reads."""
+    """Raises ValueError where `path` is not a catalog that this version reads."""
     try:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.DatabaseError as error:
         raise ValueError(
-            f"{path}: not a catalogue ({error}); remove it and run `vidseg labels scan {path.parent}`"
+            f"{path}: not a catalog ({error}); remove it and run `vidseg labels scan {path.parent}`"
         ) from error
     if version > FORMAT_VERSION:
         raise ValueError(
@@ -125,22 +125,22 @@ def check_format(connection: sqlite3.Connection, path: Path) -> None:
         )
     if version == 0 or "videos" not in tables:
         raise ValueError(
-            f"{path}: an SQLite file, but not a vidseg catalogue; remove it and run `vidseg labels scan {path.parent}`"
+            f"{path}: an SQLite file, but not a vidseg catalog; remove it and run `vidseg labels scan {path.parent}`"
         )
 
 
 def read_catalog(root: str | Path) -> sqlite3.Connection:
-    """Opens the catalogue for reading; close it with `contextlib.closing`.
+    """Opens the catalog for reading; close it with `contextlib.closing`.
 
     Raises:
-        FileNotFoundError: there is no catalogue.
-        ValueError: the file is not a catalogue, or of a newer format.
+        FileNotFoundError: there is no catalog.
+        ValueError: the file is not a catalog, or of a newer format.
     """
     path = catalog_path(root)
     if not Path(root).is_dir():
         raise FileNotFoundError(f"{root}: no such folder")
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: the data set has no catalogue; run `vidseg labels scan {root}` to make it")
+        raise FileNotFoundError(f"{path}: the data set has no catalog; run `vidseg labels scan {root}` to make it")
     # mode=rw, not ro: where a writer was killed, SQLite has to roll its journal back before anyone can read. On a
     # read-only disk SQLite opens for reading by itself.
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_SECONDS)
@@ -154,7 +154,7 @@ def read_catalog(root: str | Path) -> sqlite3.Connection:
 
 @contextmanager
 def write_catalog(root: str | Path) -> Iterator[Database]:
-    """The catalogue of `root` (made where there is none) inside one transaction: committed at the end or not at all."""
+    """The catalog of `root` (made where there is none) inside one transaction: committed at the end or not at all."""
     from sqlite_utils import Database
 
     path = catalog_path(root)
@@ -188,12 +188,12 @@ def write_catalog(root: str | Path) -> Iterator[Database]:
 
 def _write_error(path: Path, error: sqlite3.DatabaseError) -> Exception:
     if isinstance(error, sqlite3.OperationalError):
-        return OSError(f"{path}: cannot write the catalogue ({error}); it is as it was before")
-    return ValueError(f"{path}: not a catalogue ({error}); remove it and run `vidseg labels scan {path.parent}`")
+        return OSError(f"{path}: cannot write the catalog ({error}); it is as it was before")
+    return ValueError(f"{path}: not a catalog ({error}); remove it and run `vidseg labels scan {path.parent}`")
 
 
 def update_catalog(root: str | Path, records: Iterable[VideoRecord]) -> None:
-    """Adds videos to the catalogue of `root`, or replaces what it says of them; all in one transaction.
+    """Adds videos to the catalog of `root`, or replaces what it says of them; all in one transaction.
 
     A label that only repeats the class folder's name never replaces a label already there, which came from a label
     file; nor does None. A split takes the place of the video's other splits of the same division (`split1/train` that
@@ -201,7 +201,7 @@ def update_catalog(root: str | Path, records: Iterable[VideoRecord]) -> None:
 
     Raises:
         ValueError: a path that is not of the form `jpg/<class>/<video>`, or names that cannot be stored.
-        OSError: the catalogue cannot be written; it is as it was before.
+        OSError: the catalog cannot be written; it is as it was before.
     """
     with write_catalog(root) as db:
         stage_records(db, records)
@@ -280,7 +280,7 @@ def merge_staged(db: Database) -> None:
             (split_id, name),
         )
     conn.execute("DROP TABLE staged")
-    logger.debug("catalogue: %d videos", db["videos"].count)
+    logger.debug("catalog: %d videos", db["videos"].count)
 
 
 def _same(split: str, other: str) -> bool:

@@ -1,6 +1,6 @@
 """The order of the classes: the number of a class is what a trained model answers, so it must not move.
 
-Without an official list, classes are numbered by sorted name when the catalogue is first written, and classes that
+Without an official list, classes are numbered by sorted name when the catalog is first written, and classes that
 turn up later come after them. An official list (classInd.txt and the like) places the classes once; from then on the
 order is fixed.
 """
@@ -35,7 +35,7 @@ def order_classes(connection: sqlite3.Connection, official: Sequence[str]) -> No
     """Numbers the classes as the official list does; classes in use that it does not name come after it.
 
     Raises:
-        ValueError: a name twice in the list, or the catalogue follows another official list already.
+        ValueError: a name twice in the list, or the catalog follows another official list already.
     """
     name, count = Counter(official).most_common(1)[0] if official else ("", 0)
     if count != 1:
@@ -48,7 +48,7 @@ def order_classes(connection: sqlite3.Connection, official: Sequence[str]) -> No
         if number >= len(official) or official[number] != name:
             found = official.index(name) if name in official else "not in the list"
             raise ValueError(
-                f"class {name!r} has number {number} in the catalogue, which follows an official list already, and"
+                f"class {name!r} has number {number} in the catalog, which follows an official list already, and"
                 f" {found} in the one given. Numbers never change once a list has set them: give the list used first,"
                 " or remove catalog.db, run `vidseg labels scan` and apply the labels again"
             )
@@ -72,7 +72,7 @@ def drop_unused_classes(connection: sqlite3.Connection, candidates: Iterable[str
     """Removes the classes (of `candidates`, default all) that no official list and no video or segment has.
 
     They are left over where the labels of a file took the place of folder names written otherwise. Where one goes, the
-    classes after the official ones are numbered as in a new catalogue; where none goes, nothing moves.
+    classes after the official ones are numbered as in a new catalog; where none goes, nothing moves.
     """
     rows = connection.execute("SELECT name, official FROM classes ORDER BY number").fetchall()
     kept = classes_in_use(connection) | {name for name, is_official in rows if is_official}
@@ -105,4 +105,4 @@ def warn_of_moves(before: Sequence[str], after: Sequence[str]) -> None:
             len(moved), len(after), moved[0], numbers[moved[0]],
         )  # fmt: skip
     if gone:
-        logger.warning("%d classes without a video left the catalogue, such as %r", len(gone), gone[0])
+        logger.warning("%d classes without a video left the catalog, such as %r", len(gone), gone[0])

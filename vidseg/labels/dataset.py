@@ -1,4 +1,4 @@
-"""A data set opened for training: the catalogue's columns in arrays, videos made when asked for."""
+"""A data set opened for training: the catalog's columns in arrays, videos made when asked for."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Video:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A labelled stretch of an untrimmed video: start and stop in seconds, and its class number."""
+    """A labeled stretch of an untrimmed video: start and stop in seconds, and its class number."""
 
     start: float
     stop: float
@@ -84,8 +84,8 @@ class VideoDataset:
         classes: names of all classes of the data set, whatever the split; the position is the class number.
         labels: (N,) int64 class numbers, -1 for a video without a class.
         frames: (N,) int64 numbers of frames.
-        heights: (N,) int32 heights of the frames in pixels, 0 where the catalogue does not know them.
-        widths: (N,) int32 widths of the frames in pixels, 0 where the catalogue does not know them.
+        heights: (N,) int32 heights of the frames in pixels, 0 where the catalog does not know them.
+        widths: (N,) int32 widths of the frames in pixels, 0 where the catalog does not know them.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class VideoDataset:
         return self._path_bytes[start:stop].tobytes().decode()
 
     def segments(self, index: int) -> list[Segment]:
-        """Labelled segments of an untrimmed video, by start; empty where it has none. Reads the catalogue."""
+        """Labeled segments of an untrimmed video, by start; empty where it has none. Reads the catalog."""
         if not self.converted:
             return []
         with closing(read_catalog(self.root)) as connection:
@@ -258,15 +258,15 @@ class VideoDataset:
 
 
 def open_dataset(root: str | Path, split: str | None = None) -> VideoDataset:
-    """Opens a data set from its catalogue; no video database is touched.
+    """Opens a data set from its catalog; no video database is touched.
 
     Args:
         root: folder of the data set, with catalog.db and jpg/.
         split: name of a split, such as "train" or "split1/test"; None for all videos.
 
     Raises:
-        FileNotFoundError: no such folder, or it has no catalogue.
-        ValueError: an unknown split, a split or data set without videos, or a file that is not a catalogue.
+        FileNotFoundError: no such folder, or it has no catalog.
+        ValueError: an unknown split, a split or data set without videos, or a file that is not a catalog.
     """
     root = Path(root)
     with closing(read_catalog(root)) as connection:
@@ -295,7 +295,7 @@ def open_dataset(root: str | Path, split: str | None = None) -> VideoDataset:
         )
     if not len(data):
         if split is None:
-            raise ValueError(f"{root}: the catalogue has no videos; convert some, or run `vidseg labels scan {root}`")
+            raise ValueError(f"{root}: the catalog has no videos; convert some, or run `vidseg labels scan {root}`")
         raise ValueError(
             f"{root}: split {split!r} is known, but none of its videos is here;"
             f" {root / 'labels_report.json'} lists the missing ones"

@@ -1,4 +1,4 @@
-"""Builds the catalogue again from the frame databases on disk: after shards were merged, copied or deleted by hand."""
+"""Builds the catalog again from the frame databases on disk: after shards were merged, copied or deleted by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vidseg.labels.catalog import (
-    UNLABELLED,
+    UNLABELED,
     VideoRecord,
     catalog_path,
     merge_staged,
@@ -28,10 +28,10 @@ class ScanReport:
     """What a scan found.
 
     Attributes:
-        videos: number of videos in the catalogue now.
-        added: paths that the catalogue did not have.
+        videos: number of videos in the catalog now.
+        added: paths that the catalog did not have.
         removed: paths that it had and that are no longer on disk, or no longer readable.
-        unreadable: `<path>: <reason>` of every database that cannot be opened; these are not in the catalogue.
+        unreadable: `<path>: <reason>` of every database that cannot be opened; these are not in the catalog.
     """
 
     videos: int
@@ -40,22 +40,22 @@ class ScanReport:
     unreadable: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        lines = [f"{self.videos} videos in the catalogue: {len(self.added)} added, {len(self.removed)} removed"]
+        lines = [f"{self.videos} videos in the catalog: {len(self.added)} added, {len(self.removed)} removed"]
         lines += [f"    removed {path}" for path in self.removed[:5]]
         lines += [f"    unreadable {what}" for what in self.unreadable]
         return "\n".join(lines)
 
 
 def scan_catalog(root: str | Path) -> ScanReport:
-    """Makes the catalogue of `root` agree with the databases under `<root>/jpg`.
+    """Makes the catalog of `root` agree with the databases under `<root>/jpg`.
 
     Classes (with their order), labels, splits and segments of videos already known stay; a new video takes the class of
-    its folder. Videos that are gone leave the catalogue; those that never had frames (features only) stay.
+    its folder. Videos that are gone leave the catalog; those that never had frames (features only) stay.
 
     Raises:
         FileNotFoundError: no such folder, or nothing was converted into it.
-        ValueError: the catalogue has videos, the disk none (a disk that is not mounted must not empty the catalogue).
-        OSError: the catalogue cannot be written; it is as it was before.
+        ValueError: the catalog has videos, the disk none (a disk that is not mounted must not empty the catalog).
+        OSError: the catalog cannot be written; it is as it was before.
     """
     root = Path(root)
     if not (root / "jpg").is_dir():
@@ -78,12 +78,12 @@ def scan_catalog(root: str | Path) -> ScanReport:
                 logger.info("%d videos read", len(found))
 
     with write_catalog(root) as db:
-        # Reading the databases may take minutes; the catalogue is locked meanwhile, so a second scan waits or fails
+        # Reading the databases may take minutes; the catalog is locked meanwhile, so a second scan waits or fails
         # instead of overwriting this one.
         stage_records(db, records())
         if known and not found:
             raise ValueError(
-                f"{root}: the catalogue has {len(known)} videos, but none of them is under {root / 'jpg'};"
+                f"{root}: the catalog has {len(known)} videos, but none of them is under {root / 'jpg'};"
                 " is the disk mounted? If the data set is to be empty, remove catalog.db"
             )
         if not found:
@@ -118,5 +118,5 @@ def _record(root: Path, path: str, report: ScanReport) -> VideoRecord | None:
     folder = path.split("/")[1]
     # The last frame is shown for as long as a mean frame. Databases of dataset2database 1.2 know neither time nor rate.
     seconds = float(timestamps[-1] - timestamps[0]) + 1 / fps if fps and timestamps is not None else 0.0
-    label = None if folder == UNLABELLED else folder
+    label = None if folder == UNLABELED else folder
     return VideoRecord(path, label, frames, height, width, fps, seconds, file.stat().st_size)

@@ -1,8 +1,8 @@
-"""Frame labels in the catalogue: what temporal action segmentation trains on.
+"""Frame labels in the catalog: what temporal action segmentation trains on.
 
-A video labelled frame by frame is stored as segments (times in seconds, see `catalog`) and one row of the table
+A video labeled frame by frame is stored as segments (times in seconds, see `catalog`) and one row of the table
 `timelines`, which says how many labels it has and at which rate; from both the labels come back exactly. The videos
-need no frame databases: a data set may have features only, and its videos then stand in the catalogue with the number
+need no frame databases: a data set may have features only, and its videos then stand in the catalog with the number
 of labels as their number of frames, height and width 0, until they are converted.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vidseg.labels.catalog import UNLABELLED, read_catalog, split_ids, write_catalog
+from vidseg.labels.catalog import UNLABELED, read_catalog, split_ids, write_catalog
 from vidseg.labels.classes import class_names, order_classes, warn_of_moves
 from vidseg.labels.dataset import Segment, VideoDataset
 from vidseg.labels.segmentation_files import check_mapping, read_bundle, read_frame_labels, read_mapping
@@ -39,7 +39,7 @@ Labels = npt.NDArray[np.int64]
 
 _TIMELINES = """
 CREATE TABLE IF NOT EXISTS timelines (
-    video_id INTEGER PRIMARY KEY REFERENCES videos (id) ON DELETE CASCADE,  -- a video labelled frame by frame
+    video_id INTEGER PRIMARY KEY REFERENCES videos (id) ON DELETE CASCADE,  -- a video labeled frame by frame
     labels   INTEGER NOT NULL,         -- number of labels; frame i has the segment that i / rate lies in
     rate     REAL NOT NULL             -- labels a second
 )
@@ -180,14 +180,14 @@ def read_segmentation(source: str | Path, *, rate: float, allow_missing: bool = 
     return SegmentationLabels(classes, labels, splits, rate)
 
 
-def read_splits(folder: Path, labelled: Container[str], *, allow_missing: bool = False) -> dict[str, list[str]]:
+def read_splits(folder: Path, labeled: Container[str], *, allow_missing: bool = False) -> dict[str, list[str]]:
     """Videos of each split of a folder of bundles; none where there is no folder (see `read_segmentation`)."""
     splits = {}
     for path in sorted(folder.glob("*.bundle")):
         part, _, division = path.name.removesuffix(".bundle").partition(".")
         videos = read_bundle(path)
         for name, line in videos.items():
-            if name not in labelled and not allow_missing:
+            if name not in labeled and not allow_missing:
                 raise ValueError(f"{path}:{line}: video {name!r} has no labels; leave the line out, or add its labels")
         splits[f"{division}/{part}" if division else part] = list(videos)
     return splits
@@ -196,7 +196,7 @@ def read_splits(folder: Path, labelled: Container[str], *, allow_missing: bool =
 def apply_segmentation(
     root: str | Path, labels: SegmentationLabels, *, mapping: str | Path | None = None
 ) -> SegmentationReport:
-    """Puts frame labels into the catalogue of `root`, which is made where there is none; all in one transaction.
+    """Puts frame labels into the catalog of `root`, which is made where there is none; all in one transaction.
 
     Labels go to the video of that folder name, whatever its class folder; a video that is not there is added without
     frames. Segments and splits of these videos take the place of those they had; each split holds exactly the videos
@@ -208,9 +208,9 @@ def apply_segmentation(
         mapping: file that the class numbers come from, to be named in an error.
 
     Raises:
-        ValueError: the classes contradict an official list that the catalogue follows, or a video's name is there
+        ValueError: the classes contradict an official list that the catalog follows, or a video's name is there
             twice.
-        OSError: the catalogue cannot be written; it is as it was before.
+        OSError: the catalog cannot be written; it is as it was before.
     """
     _check(labels)
     with write_catalog(root) as db:
@@ -284,7 +284,7 @@ def _video_ids(connection: sqlite3.Connection, labels: SegmentationLabels, root:
             connection.execute(
                 "INSERT INTO videos (path, frames, height, width, fps, seconds, size_bytes)"
                 " VALUES (?, ?, 0, 0, ?, ?, 0)",
-                (f"jpg/{UNLABELLED}/{name}", len(values), labels.rate, len(values) / labels.rate),
+                (f"jpg/{UNLABELED}/{name}", len(values), labels.rate, len(values) / labels.rate),
             )
             ids[name] = connection.execute("SELECT last_insert_rowid()").fetchone()[0]
         else:
@@ -293,7 +293,7 @@ def _video_ids(connection: sqlite3.Connection, labels: SegmentationLabels, root:
 
 
 def has_frame_labels(root: str | Path) -> bool:
-    """Whether any video of the data set is labelled frame by frame."""
+    """Whether any video of the data set is labeled frame by frame."""
     with closing(read_catalog(root)) as connection:
         return _has_timelines(connection) and bool(connection.execute("SELECT 1 FROM timelines LIMIT 1").fetchone())
 
@@ -306,7 +306,7 @@ class FrameLabels:
     """The frame labels of a data set's videos, read at once: 2 to 8 bytes a frame.
 
     Args:
-        data: videos, each labelled frame by frame.
+        data: videos, each labeled frame by frame.
 
     Attributes:
         lengths: (N,) number of labels of each video.

@@ -22,7 +22,7 @@ class LabelStatistics:
 
     Attributes:
         classes: names by number.
-        frames: labelled frames of each class.
+        frames: labeled frames of each class.
         seconds: duration of each segment of each class, in the order of the videos.
         class_weights: for cross-entropy, median frequency balancing (Eigen and Fergus, ICCV 2015): the median of the
             frequencies of the classes that occur, over that of the class; 0 for a class that does not occur.
@@ -48,7 +48,7 @@ class PixelStatistics:
 
     Attributes:
         mean: of all pixels.
-        std: of all pixels; what normalisation divides by.
+        std: of all pixels; what normalization divides by.
         std_within: mean over the videos of the deviation inside each; published tables of the segmentation data sets
             have this one (SVTAS).
         videos: number of videos read.

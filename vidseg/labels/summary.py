@@ -1,4 +1,4 @@
-"""Counts of a catalogue: videos, frames and segments of each class and split."""
+"""Counts of a catalog: videos, frames and segments of each class and split."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CatalogSummary:
         videos: of the whole data set.
         frames: of the whole data set.
         size_bytes: of all databases.
-        segments: labelled segments of untrimmed videos.
+        segments: labeled segments of untrimmed videos.
         splits: videos of each split.
         classes: for each class, in the order of its number: `videos` in all, `segments`, and the videos of each split;
             "(no class)" last, where there are such videos.
@@ -57,10 +57,10 @@ class CatalogSummary:
 
 
 def summarize_catalog(root: str | Path) -> CatalogSummary:
-    """Counts what the catalogue of `root` holds.
+    """Counts what the catalog of `root` holds.
 
     Raises:
-        FileNotFoundError: no catalogue.
+        FileNotFoundError: no catalog.
         ValueError: the file is not one.
     """
     with closing(read_catalog(root)) as connection:

@@ -1,4 +1,4 @@
-"""A data set made of video files that are not converted: the rows of a catalogue, without one."""
+"""A data set made of video files that are not converted: the rows of a catalog, without one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def dataset_of_files(
 
     Args:
         root: folder of the files.
-        videos: what the catalogue would say of each, and its file.
+        videos: what the catalog would say of each, and its file.
         split: take the videos of this split only.
 
     Raises:

@@ -81,7 +81,7 @@ def count_replaced(data: VideoDataset, plan: BatchPlan, shown: Tensor) -> npt.ND
     wrong = shown.numpy() != plan.frames
     for clip in np.flatnonzero(wrong.any(axis=1)).tolist():
         logger.warning(
-            "%s: damaged frames %s show their neighbours %s",
+            "%s: damaged frames %s show their neighbors %s",
             data.video_path(int(plan.videos[clip])),
             plan.frames[clip, wrong[clip]].tolist(),
             shown.numpy()[clip, wrong[clip]].tolist(),

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from vidseg.clips.geometry import Geometry
 from vidseg.clips.plan import ClipPlan
 from vidseg.clips.planner import ClipPlanner
-from vidseg.clips.presets import ColourPreset
+from vidseg.clips.presets import ColorPreset
 from vidseg.clips.sampling import FrameSampling
 from vidseg.labels import VideoDataset
 from vidseg.loaders.adapters import ClipTransform, as_transform, transform_clips
@@ -48,12 +48,12 @@ class ClipDataset(Dataset[ClipItem]):
         train: random start, crop and mirroring; otherwise central. The order is the sampler's business.
         sampling: which frames; see `ClipLoader`.
         geometry: which part of the frame; see `ClipLoader`.
-        augment: colours, noise and warps; names or objects of `vidseg.clips.presets`, or None.
+        augment: colors, noise and warps; names or objects of `vidseg.clips.presets`, or None.
         short: videos shorter than a clip "loop" or "clamp" to their last frame.
         transform: your own function of a clip, or an imgaug pipeline; see `vidseg.loaders.adapters`.
-        dtype: uint8, or float32, float16, bfloat16, which are normalised.
+        dtype: uint8, or float32, float16, bfloat16, which are normalized.
         layout: of an item: "bcthw" is (C, T, H, W), "bthwc" is (T, H, W, C).
-        colour: "rgb" or "bgr".
+        color: "rgb" or "bgr".
         mean: of R, G and B in 0..1.
         std: of R, G and B.
         backend: "native" or "video".
@@ -74,12 +74,12 @@ class ClipDataset(Dataset[ClipItem]):
         train: bool = True,
         sampling: FrameSampling | str | None = None,
         geometry: Geometry | str | None = None,
-        augment: str | ColourPreset | Sequence[ColourPreset] | None = None,
+        augment: str | ColorPreset | Sequence[ColorPreset] | None = None,
         short: Literal["loop", "clamp"] = "loop",
         transform: ClipTransform | Callable[..., Any] | None = None,
         dtype: torch.dtype = torch.float32,
         layout: Literal["bcthw", "bthwc"] = "bcthw",
-        colour: Literal["rgb", "bgr"] = "rgb",
+        color: Literal["rgb", "bgr"] = "rgb",
         mean: tuple[float, float, float] = MEAN,
         std: tuple[float, float, float] = STD,
         backend: Literal["native", "video"] = "native",
@@ -102,7 +102,7 @@ class ClipDataset(Dataset[ClipItem]):
             augment=augment,
             short=short,
         )
-        self.form = OutputForm(dtype=dtype, layout=layout, colour=colour, mean=mean, std=std)
+        self.form = OutputForm(dtype=dtype, layout=layout, color=color, mean=mean, std=std)
         self.backend, self.on_error = backend, on_error
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._filler: Filler | None = None
@@ -170,7 +170,7 @@ class ClipDataset(Dataset[ClipItem]):
         return numbers % len(self)
 
     def _make_filler(self) -> Filler:
-        plain = replace(self.form, dtype=torch.uint8, layout="bthwc", colour="rgb")
+        plain = replace(self.form, dtype=torch.uint8, layout="bthwc", color="rgb")
         form = self.form if self.transform is None else plain
         # One thread: a DataLoader's processes share the cores among them.
         return make_filler(self.backend, self.data, form, threads=1, on_error=self.on_error)

@@ -14,7 +14,7 @@ from torch import Tensor
 from vidseg.clips import BatchPlan
 from vidseg.clips.geometry import Geometry
 from vidseg.clips.planner import ClipPlanner, Shapes
-from vidseg.clips.presets import ColourPreset
+from vidseg.clips.presets import ColorPreset
 from vidseg.clips.sampling import FrameSampling
 from vidseg.labels import VideoDataset
 from vidseg.loaders.adapters import ClipTransform, as_transform, transform_clips
@@ -44,17 +44,17 @@ class ClipLoader:
         batch_size: B over all ranks.
         seed: of everything that is drawn.
         train: shuffled, random start, crop and mirroring; otherwise in order, central.
-        sampling: which frames; a name or an object of `vidseg.clips.sampling`. None: random in training, else centre.
+        sampling: which frames; a name or an object of `vidseg.clips.sampling`. None: random in training, else center.
         geometry: which part of the frame; a name of `vidseg.clips.named_geometry` or an object of
-            `vidseg.clips.geometry`. None: a random resized crop in training, else the centre.
-        augment: colours, noise and warps; names or objects of `vidseg.clips.presets`, or None.
+            `vidseg.clips.geometry`. None: a random resized crop in training, else the center.
+        augment: colors, noise and warps; names or objects of `vidseg.clips.presets`, or None.
         short: videos shorter than a clip "loop" or "clamp" to their last frame.
         shapes: epoch -> shapes of its batches, such as a multigrid schedule; replaces frames, size and batch_size.
         transform: your own function of a clip, uint8 (T, H, W, 3) to the same, or an imgaug pipeline; see
             `vidseg.loaders.adapters`.
-        dtype: of the frames: uint8, or float32, float16, bfloat16, which are normalised.
+        dtype: of the frames: uint8, or float32, float16, bfloat16, which are normalized.
         layout: "bcthw" or "bthwc".
-        colour: "rgb" or "bgr".
+        color: "rgb" or "bgr".
         mean: of R, G and B in 0..1.
         std: of R, G and B.
         backend: "native", "dali", or "video" (straight from the video files, slowly).
@@ -85,13 +85,13 @@ class ClipLoader:
         train: bool = True,
         sampling: FrameSampling | str | None = None,
         geometry: Geometry | str | None = None,
-        augment: str | ColourPreset | Sequence[ColourPreset] | None = None,
+        augment: str | ColorPreset | Sequence[ColorPreset] | None = None,
         short: Literal["loop", "clamp"] = "loop",
         shapes: Shapes | None = None,
         transform: ClipTransform | Callable[..., Any] | None = None,
         dtype: torch.dtype = torch.float32,
         layout: Literal["bcthw", "bthwc"] = "bcthw",
-        colour: Literal["rgb", "bgr"] = "rgb",
+        color: Literal["rgb", "bgr"] = "rgb",
         mean: tuple[float, float, float] = MEAN,
         std: tuple[float, float, float] = STD,
         backend: Literal["native", "dali", "video"] = "native",
@@ -125,7 +125,7 @@ class ClipLoader:
         self.form = OutputForm(
             dtype=dtype,
             layout=layout,
-            colour=colour,
+            color=color,
             mean=mean,
             std=std,
             pin=torch.cuda.is_available() if pin is None else pin,
@@ -134,7 +134,7 @@ class ClipLoader:
         _check_choices(threads=self.threads, ahead_bytes=ahead_bytes, cache_bytes=cache_bytes)
         check_name("cache", cache, ("encoded", "decoded"))
         # A transform works on plain pixels; its result is brought into the form afterwards.
-        filled = self.form if transform is None else replace(self.form, dtype=torch.uint8, layout="bthwc", colour="rgb")
+        filled = self.form if transform is None else replace(self.form, dtype=torch.uint8, layout="bthwc", color="rgb")
         self._filler = make_filler(
             backend,
             data,

@@ -1,8 +1,8 @@
 """The DALI backend: the plans of the native one through NVIDIA DALI, on a GPU where there is one, else on the CPU.
 
-DALI decodes the part of each JPEG that a clip needs, resamples it, applies the colour operations and normalises; what
+DALI decodes the part of each JPEG that a clip needs, resamples it, applies the color operations and normalizes; what
 is decoded, and from which stored copy, is chosen as the native backend chooses it. The batches agree with the native
-ones within `TOLERANCE`, before colour operations.
+ones within `TOLERANCE`, before color operations.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 from vidseg.clips import BatchPlan
 from vidseg.frames import FrameDatabase, FrameDatabaseError, decode_jpeg
 from vidseg.labels import VideoDataset
-from vidseg.loaders.dali_colour import Steps, colour_steps
+from vidseg.loaders.dali_color import Steps, color_steps
 from vidseg.loaders.dali_pipeline import CHUNK, Chunk, build_pipeline, from_dali, import_dali
 from vidseg.loaders.memory import BatchMemory
 from vidseg.loaders.native import CacheReport
@@ -31,7 +31,7 @@ from vidseg.loaders.output import OutputForm
 __all__ = ["TOLERANCE", "DaliFiller"]
 
 TOLERANCE = 2.0
-"""Mean absolute difference of a clip from the native backend's, grey levels of 0..255, without colour operations.
+"""Mean absolute difference of a clip from the native backend's, gray levels of 0..255, without color operations.
 Natural pictures measure 0.01 to 0.2 where the stored frame itself is read, up to 1.2 where a smaller copy is: the
 native backend takes account of the filter that made the copy (or has libjpeg-turbo decode at a smaller scale). Crops
 that reach beyond the frame, which no sampler draws, are resampled as rotations are: they differ more at its edge."""
@@ -77,9 +77,9 @@ def choose_sources(plan: BatchPlan, sizes: npt.NDArray[np.int64], levels: npt.ND
     if (mapped[:, 2] <= 1e-6).any():
         raise ValueError(f"{plan}: the perspective puts a corner of the output at infinity")
     mapped = mapped[:, :2] / mapped[:, 2:]
-    centre = matrices @ np.array([plan.width / 2, plan.height / 2, 1.0])
-    depth = centre[:, 2, None, None]
-    slopes = (matrices[:, :2, :2] - centre[:, :2, None] / depth * matrices[:, 2:, :2]) / depth
+    center = matrices @ np.array([plan.width / 2, plan.height / 2, 1.0])
+    depth = center[:, 2, None, None]
+    slopes = (matrices[:, :2, :2] - center[:, :2, None] / depth * matrices[:, 2:, :2]) / depth
     shrink = np.linalg.norm(slopes, axis=1)  # along the output's axes
     if (shrink == 0).any():
         raise ValueError(f"{plan}: a matrix maps the output to a line")
@@ -113,12 +113,12 @@ class DaliFiller:
     """Fills batches through DALI pipelines, with the interface of `NativeFiller`.
 
     Batches may change their shape from one to the next; a pipeline is made once for each kind of work (crops, general
-    matrices, colour operations), not for each shape. With a GPU the JPEGs are decoded there (nvJPEG) and the batches
+    matrices, color operations), not for each shape. With a GPU the JPEGs are decoded there (nvJPEG) and the batches
     are CUDA tensors.
 
     Args:
         data: the videos that the plans name.
-        form: type, layout and normalisation of the batches; `pin` has no effect on CUDA tensors.
+        form: type, layout and normalization of the batches; `pin` has no effect on CUDA tensors.
         threads: of each pipeline, and for reading.
         device: "cuda", "cuda:1", ..., or "cpu"; None takes the current CUDA device where there is one.
         on_error: "raise", or "replace" a damaged frame by the nearest one that can be read.
@@ -168,10 +168,10 @@ class DaliFiller:
 
         Raises:
             FrameDatabaseError: a frame or database cannot be read; names it.
-            NotImplementedError: a colour operation that DALI does not have; names it.
+            NotImplementedError: a color operation that DALI does not have; names it.
         """
         self._leave_parent()
-        steps = colour_steps(plan.colours)
+        steps = color_steps(plan.colors)
         databases = [self._database(video) for video in plan.videos.tolist()]
         sizes = np.array([database.frame_size for database in databases])
         geometry = choose_sources(plan, sizes, np.array([database.levels for database in databases]))
@@ -303,7 +303,7 @@ class DaliFiller:
             shrunk=rows(shrunk),
             covered=rows(shrunk * divisors),
             looked_up=rows(sizes * points),
-            colours=steps.inputs(piece.clips, piece.last - piece.first),
+            colors=steps.inputs(piece.clips, piece.last - piece.first),
         )
 
     def _read(self, database: FrameDatabase, frames: Tensor, level: int) -> list[bytes]:

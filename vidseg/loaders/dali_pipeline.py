@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vidseg.loaders.dali_colour import apply_step
+from vidseg.loaders.dali_color import apply_step
 from vidseg.loaders.output import OutputForm
 
 __all__ = ["CHUNK", "Chunk", "build_pipeline", "from_dali", "import_dali"]
@@ -42,7 +42,7 @@ class Chunk:
     """(N, 2): height and width of the warped picture, `sizes` or twice that; `matrices` lead from there to the shrunk
     part. It is averaged down to `sizes`."""
 
-    colours: tuple[Any, ...] = ()
+    colors: tuple[Any, ...] = ()
     """`Steps.inputs()` of the frames."""
 
     def inputs(self, *, warped: bool) -> tuple[Any, ...]:
@@ -52,7 +52,7 @@ class Chunk:
         else:
             first = np.ascontiguousarray(self.matrices[:, [1, 0], 2])  # y and x of the output's first corner
             places = (first, first + self.matrices[:, [1, 0], [1, 0]] * self.sizes)
-        return self.jpegs, self.starts, self.shapes, self.sizes, *places, *self.colours
+        return self.jpegs, self.starts, self.shapes, self.sizes, *places, *self.colors
 
 
 def import_dali() -> tuple[ModuleType, ModuleType, Any]:
@@ -79,13 +79,13 @@ def build_pipeline(
     threads: int,
     device: torch.device,
 ) -> Any:
-    """A pipeline from JPEGs to frames in the type and colour order of `form`, each (3, H, W) or (H, W, 3).
+    """A pipeline from JPEGs to frames in the type and color order of `form`, each (3, H, W) or (H, W, 3).
 
     Args:
         source: gives `Chunk.inputs()` of the next chunk; raises StopIteration after the last one.
         form: of the output. DALI has no bfloat16, float32 stands for it.
         warped: resample through the matrices; else crop, scale and mirror.
-        slots: of colour operations.
+        slots: of color operations.
         threads: decoding threads on the CPU.
         device: where the frames end up.
     """
@@ -144,9 +144,9 @@ def build_pipeline(
 
 
 def _finish(fn: Any, types: Any, frames: Any, form: OutputForm) -> Any:
-    """Colour order, normalisation, type and layout."""
+    """Color order, normalization, type and layout."""
     mean, std = np.array(form.mean) * 255, np.array(form.std) * 255
-    if form.colour == "bgr":
+    if form.color == "bgr":
         frames = fn.color_space_conversion(frames, image_type=types.RGB, output_type=types.BGR)
         mean, std = mean[::-1], std[::-1]
     plain = form.dtype is torch.uint8

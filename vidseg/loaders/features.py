@@ -73,7 +73,7 @@ class FeatureBatch:
 class ChunkPooling:
     """C2F-TCN's multi-resolution features (Singhania et al., arXiv 2105.10859, feature augmentation).
 
-    `chunk` neighbouring columns become one by their maximum, with the label that most of them have (of equal ones the
+    `chunk` neighboring columns become one by their maximum, with the label that most of them have (of equal ones the
     lowest). In training some samples get another chunk, drawn log-uniformly from half to twice the usual one, but at
     least so large that the sample fits into `max_columns`. Videos longer than `max_columns` chunks are cut in pieces.
 
@@ -137,7 +137,7 @@ class FeatureLoader:
         sample_rate: take every so manieth column. 50Salads' models use 2.
         random_offset: for training, begin at a random column below `sample_rate`, as DiffAct does.
         labels_per_column: frame labels for each column of the files, where features were extracted with a stride.
-        pooling: pool neighbouring columns instead, in several resolutions; needs sample_rate 1.
+        pooling: pool neighboring columns instead, in several resolutions; needs sample_rate 1.
         min_length: columns that the model needs at least, after sampling or pooling with the usual chunk.
         length_tolerance: how many columns more or fewer than labels a file may have; both are cut to the shorter.
         seed: seed of all draws.

@@ -44,7 +44,7 @@ class NativeFiller:
 
     Args:
         data: the videos that the plans name.
-        form: type, layout and normalisation of the batches.
+        form: type, layout and normalization of the batches.
         threads: decoding threads; they live for the time of one batch.
         enlarge: smaller stored copies are read where they have to be enlarged by no more than this, 1 to 2.
         on_error: "raise", or "replace" a damaged frame by the nearest one that can be read.
@@ -90,12 +90,12 @@ class NativeFiller:
                 torch.from_numpy(plan.videos),
                 torch.from_numpy(np.ascontiguousarray(plan.frames)),
                 torch.from_numpy(np.ascontiguousarray(plan.matrices)),
-                torch.from_numpy(plan.colours.offsets),
-                torch.from_numpy(plan.colours.codes),
-                torch.from_numpy(plan.colours.parameters),
-                self.form.normalisation,
+                torch.from_numpy(plan.colors.offsets),
+                torch.from_numpy(plan.colors.codes),
+                torch.from_numpy(plan.colors.parameters),
+                self.form.normalization,
                 self.form.layout == "bcthw",
-                self.form.colour == "bgr",
+                self.form.color == "bgr",
                 self.enlarge,
                 self.on_error == "replace",
                 self.threads,
@@ -120,5 +120,5 @@ class NativeFiller:
         return CacheReport(*operators.cache_statistics(self._cache).tolist()) if self._cache else CacheReport()
 
 
-_DAMAGED = '; `vidseg check` lists what is damaged, on_error="replace" takes a neighbouring frame'
+_DAMAGED = '; `vidseg check` lists what is damaged, on_error="replace" takes a neighboring frame'
 _UNREADABLE = "; `vidseg check` names every database that cannot be read"

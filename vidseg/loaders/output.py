@@ -1,4 +1,4 @@
-"""The form of a loader's batches: type of the samples, order of axes and colours, normalisation."""
+"""The form of a loader's batches: type of the samples, order of axes and colors, normalization."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -20,9 +20,9 @@ class OutputForm:
     """How the pixels of a batch are stored.
 
     Attributes:
-        dtype: uint8 (0 to 255, not normalised), float16, bfloat16 or float32.
+        dtype: uint8 (0 to 255, not normalized), float16, bfloat16 or float32.
         layout: "bcthw" or "bthwc".
-        colour: "rgb", or "bgr" for networks that were trained with OpenCV's order.
+        color: "rgb", or "bgr" for networks that were trained with OpenCV's order.
         mean: of R, G and B in 0..1, subtracted from floating point samples.
         std: of R, G and B; floating point samples are divided by it.
         pin: allocate page-locked memory, for asynchronous copies to a GPU.
@@ -30,7 +30,7 @@ class OutputForm:
 
     dtype: torch.dtype = torch.float32
     layout: Literal["bcthw", "bthwc"] = "bcthw"
-    colour: Literal["rgb", "bgr"] = "rgb"
+    color: Literal["rgb", "bgr"] = "rgb"
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
     pin: bool = False
@@ -40,13 +40,13 @@ class OutputForm:
             raise ValueError(f"dtype {self.dtype} is not one of {', '.join(map(str, _TYPES))}")
         if self.layout not in ("bcthw", "bthwc"):
             raise ValueError(f"layout {self.layout!r} is neither 'bcthw' nor 'bthwc'")
-        if self.colour not in ("rgb", "bgr"):
-            raise ValueError(f"colour {self.colour!r} is neither 'rgb' nor 'bgr'")
+        if self.color not in ("rgb", "bgr"):
+            raise ValueError(f"color {self.color!r} is neither 'rgb' nor 'bgr'")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ValueError(f"mean {self.mean} and std {self.std} need three values each, std above 0")
 
     @property
-    def normalisation(self) -> Tensor:
+    def normalization(self) -> Tensor:
         """Float64 (2, 3): factor and offset of R, G and B that turn a value of 0 to 255 into a sample."""
         std, mean = torch.tensor(self.std, dtype=torch.float64), torch.tensor(self.mean, dtype=torch.float64)
         return torch.stack([1 / (255 * std), -mean / std])
@@ -60,9 +60,9 @@ class OutputForm:
     def from_pixels(self, pixels: Tensor) -> Tensor:
         """Bring uint8 (B, T, H, W, 3) in RGB into this form."""
         if self.dtype is not torch.uint8:
-            scale, offset = self.normalisation.float()
+            scale, offset = self.normalization.float()
             pixels = (pixels.float() * scale + offset).to(self.dtype)
-        if self.colour == "bgr":
+        if self.color == "bgr":
             pixels = pixels.flip(-1)
         if self.layout == "bcthw":
             pixels = pixels.permute(0, 4, 1, 2, 3)

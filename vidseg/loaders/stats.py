@@ -16,7 +16,7 @@ class LoaderStats:
         batches: delivered.
         clips: in them, without padding.
         frames: in them.
-        replaced: frames that were damaged and show a neighbour instead.
+        replaced: frames that were damaged and show a neighbor instead.
         fill_seconds: the loader worked.
         wait_seconds: the loop waited.
         cache: of the frames in memory.

@@ -15,7 +15,7 @@ class StreamBatch:
     """Window k of B videos.
 
     Attributes:
-        clips: (B, C, T, H, W), normalised; black frames behind the end of a video.
+        clips: (B, C, T, H, W), normalized; black frames behind the end of a video.
         labels: (B, T * R) int64 at full frame rate, -100 where there is none.
         mask: bool (B, T), True on real frames.
         item: what it is: videos, window, group.

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vidseg.clips import BatchPlan, ColourPlan
+from vidseg.clips import BatchPlan, ColorPlan
 from vidseg.clips.random import uniform
 from vidseg.clips.windows import Sampling, StreamItem, StreamPlan, WindowShape, window_labels
 from vidseg.labels import VideoDataset
@@ -92,7 +92,7 @@ class StreamLoader:
         if len(data) == 0:
             raise ValueError(f"{data}: a loader needs at least one video")
         if dtype is torch.uint8:
-            raise ValueError("dtype=torch.uint8: streams are normalised; take float32, float16 or bfloat16")
+            raise ValueError("dtype=torch.uint8: streams are normalized; take float32, float16 or bfloat16")
         self.height, self.width = (size, size) if isinstance(size, int) else size
         self.resize = round(max(self.height, self.width) * 9 / 8) if resize is None else resize
         if min(self.height, self.width) < 1 or self.resize < max(self.height, self.width):
@@ -199,7 +199,7 @@ class StreamLoader:
         batch, frames = item.frames.shape
         real = item.frames >= 0
         rows = np.flatnonzero(real.any(axis=1))
-        black = self.form.normalisation[1].to(self.form.dtype).view(1, 3, 1, 1, 1)
+        black = self.form.normalization[1].to(self.form.dtype).view(1, 3, 1, 1, 1)
         if len(rows) == batch and real.all():
             clips = self._fill(item, rows, epoch, cancel)
         else:
@@ -224,7 +224,7 @@ class StreamLoader:
             labels=np.full(len(rows), -1, np.int64),
             frames=np.maximum.accumulate(item.frames[rows], axis=1),
             matrices=self._matrices(videos, epoch),
-            colours=ColourPlan.none(len(rows)),
+            colors=ColorPlan.none(len(rows)),
         )
         return self._filler.fill(plan, cancel)[0]
 

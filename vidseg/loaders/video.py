@@ -41,7 +41,7 @@ class VideoFiller:
 
     Args:
         data: videos of `vidseg.open_videos`, or converted ones whose files are where the conversion found them.
-        form: type, layout and normalisation of the batches.
+        form: type, layout and normalization of the batches.
         threads: clips that are decoded at once; the threads live for the time of one batch.
         on_error: "raise", or "replace" a damaged frame by the nearest one that can be decoded.
     """
@@ -74,13 +74,13 @@ class VideoFiller:
         shown = torch.from_numpy(plan.frames.copy())
         failed = threading.Event()
 
-        def cancelled() -> bool:
+        def canceled() -> bool:
             return failed.is_set() or (cancel is not None and bool(cancel.item()))
 
         def work(clip: int) -> None:
             try:
-                if not cancelled():
-                    self._fill_clip(plan, clip, pixels[clip], shown[clip], cancelled)
+                if not canceled():
+                    self._fill_clip(plan, clip, pixels[clip], shown[clip], canceled)
             except BaseException:
                 failed.set()  # the other clips are not needed any more
                 raise
@@ -101,7 +101,7 @@ class VideoFiller:
         return CacheReport()
 
     def _fill_clip(
-        self, plan: BatchPlan, clip: int, pixels: Tensor, shown: Tensor, cancelled: Callable[[], bool]
+        self, plan: BatchPlan, clip: int, pixels: Tensor, shown: Tensor, canceled: Callable[[], bool]
     ) -> None:
         video = int(plan.videos[clip])
         file = self.data.video_file(video) or self._sources.find(self.data.video_path(video))
@@ -110,21 +110,21 @@ class VideoFiller:
         encoder = FrameEncoder(ConvertOptions(size="none"))
         encoder.size = int(self.data.widths[video]), int(self.data.heights[video])
         matrix = torch.from_numpy(np.ascontiguousarray(plan.matrices[clip]))
-        with _naming(file.path), FrameReader(file.path, index, cancelled=cancelled) as reader:
+        with _naming(file.path), FrameReader(file.path, index, canceled=canceled) as reader:
             for wanted in np.unique(plan.frames[clip]).tolist():
                 if not 0 <= wanted < len(numbers):
                     raise VideoError(f"{file.path}: frame {wanted}: the video has {len(numbers)}, has it changed?")
-                taken, frame = self._read(reader, file.path, numbers, wanted, cancelled)
+                taken, frame = self._read(reader, file.path, numbers, wanted, canceled)
                 if frame is None:
                     return
                 positions = torch.from_numpy(np.flatnonzero(plan.frames[clip] == wanted))
                 with _naming(file.path, wanted):
                     pixels[positions] = _sample(encoder, frame, matrix, plan.height, plan.width)
                 shown[positions] = taken
-        first, last = plan.colours.offsets[clip], plan.colours.offsets[clip + 1]
+        first, last = plan.colors.offsets[clip], plan.colors.offsets[clip + 1]
         if last > first:
-            codes, parameters = plan.colours.codes[first:last], plan.colours.parameters[first:last]
-            pixels[:] = operators.apply_colours(pixels, torch.from_numpy(codes), torch.from_numpy(parameters))
+            codes, parameters = plan.colors.codes[first:last], plan.colors.parameters[first:last]
+            pixels[:] = operators.apply_colors(pixels, torch.from_numpy(codes), torch.from_numpy(parameters))
 
     def _read(
         self,
@@ -132,16 +132,16 @@ class VideoFiller:
         path: Path,
         numbers: np.ndarray,
         wanted: int,
-        cancelled: Callable[[], bool],
+        canceled: Callable[[], bool],
     ) -> tuple[int, Any]:
-        """A frame and its number among the stored ones; None for it when cancelled."""
+        """A frame and its number among the stored ones; None for it when canceled."""
         number = int(numbers[wanted])
         frame = reader.read(number)
-        if frame is not None or cancelled():
+        if frame is not None or canceled():
             return wanted, frame
         near = reader.nearest(number) if self.on_error == "replace" else None
         if near is None:
-            others = ", nor can its neighbours" if self.on_error == "replace" else _REMEDY
+            others = ", nor can its neighbors" if self.on_error == "replace" else _REMEDY
             raise VideoError(f"{path}: frame {wanted}: cannot be decoded, the video is damaged{others}")
         return min(int(np.searchsorted(numbers, near[0])), len(numbers) - 1), near[1]
 
@@ -211,4 +211,4 @@ def _sample(encoder: FrameEncoder, frame: Any, matrix: Tensor, height: int, widt
     return sampled
 
 
-_REMEDY = '; on_error="replace" takes a neighbouring frame'
+_REMEDY = '; on_error="replace" takes a neighboring frame'

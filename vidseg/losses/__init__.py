@@ -1,4 +1,4 @@
-"""What training minimises: one loss for each family of networks, by the network's name."""
+"""What training minimizes: one loss for each family of networks, by the network's name."""
 
 from vidseg.losses._registry import create_loss, list_losses, register_loss
 from vidseg.losses.staged import AsrfLoss, C2fLoss, DiffActLoss, SegmentationLoss, StagedLoss

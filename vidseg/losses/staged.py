@@ -61,15 +61,15 @@ def _valid_frames(output: StagedOutput, labels: Tensor, mask: Tensor | None) -> 
             f"want {(videos, frames)}"
         )
     inside = labels != IGNORED if mask is None else mask
-    labelled = inside & (labels != IGNORED)
-    wrong = labelled & ((labels < 0) | (labels >= classes))
+    labeled = inside & (labels != IGNORED)
+    wrong = labeled & ((labels < 0) | (labels >= classes))
     if wrong.any():
         video, frame = wrong.nonzero()[0].tolist()
         raise ValueError(
             f"label {int(labels[video, frame])} at frame {frame} of video {video} of the batch: classes are 0 to "
             f"{classes - 1}, and {IGNORED} is no label"
         )
-    return inside, labelled
+    return inside, labeled
 
 
 class SegmentationLoss(nn.Module, ABC):
@@ -109,7 +109,7 @@ class SegmentationLoss(nn.Module, ABC):
 
         Args:
             output: of the network.
-            labels: int64 (B, L); frames labelled -100 have no class to learn.
+            labels: int64 (B, L); frames labeled -100 have no class to learn.
             mask: bool (B, L), True on the frames of a video; None: those whose label is not -100, if none of these
                 stands between others.
             features: (B, D, L), the network's input, for losses that look at it (ASRF's).
@@ -154,11 +154,11 @@ class StagedLoss(SegmentationLoss):
     def terms(
         self, output: StagedOutput, labels: Tensor, mask: Tensor | None = None, *, features: Tensor | None = None
     ) -> dict[str, Tensor]:
-        inside, labelled = _valid_frames(output, labels, mask)
-        return self._terms(output.logits.float(), labels, inside, labelled)
+        inside, labeled = _valid_frames(output, labels, mask)
+        return self._terms(output.logits.float(), labels, inside, labeled)
 
-    def _terms(self, logits: Tensor, labels: Tensor, inside: Tensor, labelled: Tensor) -> dict[str, Tensor]:
-        entropy = cross_entropy(logits, labels, labelled, class_weights=self.class_weights)
+    def _terms(self, logits: Tensor, labels: Tensor, inside: Tensor, labeled: Tensor) -> dict[str, Tensor]:
+        entropy = cross_entropy(logits, labels, labeled, class_weights=self.class_weights)
         change = truncated_mse(logits, inside, tau=self.tau, mean=self.smoothing_mean)
         return {"cross_entropy": entropy.sum(), "smoothing": self.smoothing * change.sum()}
 
@@ -196,11 +196,11 @@ class C2fLoss(StagedLoss):
         )
         self.presence = presence
 
-    def _terms(self, logits: Tensor, labels: Tensor, inside: Tensor, labelled: Tensor) -> dict[str, Tensor]:
-        terms = super()._terms(logits[-1:], labels, inside, labelled)
+    def _terms(self, logits: Tensor, labels: Tensor, inside: Tensor, labeled: Tensor) -> dict[str, Tensor]:
+        terms = super()._terms(logits[-1:], labels, inside, labeled)
         if self.presence:
             classes = torch.arange(logits.shape[2], device=labels.device)[:, None]
-            there = ((labels[:, None] == classes) & labelled[:, None]).any(dim=2).float()
+            there = ((labels[:, None] == classes) & labeled[:, None]).any(dim=2).float()
             highest = logits[-1].log_softmax(dim=1).masked_fill(~inside[:, None], -torch.inf).amax(dim=2)
             # log(1 - p) of a class that fills a frame: kept finite, as binary cross entropy does.
             absent = (-highest.expm1()).clamp(min=1e-12).log()
@@ -256,13 +256,13 @@ class AsrfLoss(SegmentationLoss):
     def terms(
         self, output: StagedOutput, labels: Tensor, mask: Tensor | None = None, *, features: Tensor | None = None
     ) -> dict[str, Tensor]:
-        inside, labelled = _valid_frames(output, labels, mask)
+        inside, labeled = _valid_frames(output, labels, mask)
         if features is None or output.boundaries is None:
             missing = "the network's input, features=(B, D, L)" if features is None else "an output with boundaries"
             raise ValueError(f"the loss of ASRF needs {missing}")
         logits = output.logits.float()
         similarity = gaussian_similarity(features.float(), sigma=self.sigma)
-        entropy = cross_entropy(logits, labels, labelled, class_weights=self.class_weights)
+        entropy = cross_entropy(logits, labels, labeled, class_weights=self.class_weights)
         change = truncated_mse(
             logits,
             inside,
@@ -273,7 +273,7 @@ class AsrfLoss(SegmentationLoss):
             similarity=similarity,
         )
         boundary = boundary_cross_entropy(
-            output.boundaries.float(), boundary_frames(labels, inside), labelled, boundary_weight=self.boundary_weight
+            output.boundaries.float(), boundary_frames(labels, inside), labeled, boundary_weight=self.boundary_weight
         )
         return {
             "cross_entropy": entropy.mean(),
@@ -339,13 +339,13 @@ class DiffActLoss(SegmentationLoss):
     def terms(
         self, output: StagedOutput, labels: Tensor, mask: Tensor | None = None, *, features: Tensor | None = None
     ) -> dict[str, Tensor]:
-        inside, labelled = _valid_frames(output, labels, mask)
+        inside, labeled = _valid_frames(output, labels, mask)
         logits = output.logits.float()
         if self.soft_label is None:
-            entropy = cross_entropy(logits, labels, labelled, class_weights=self.class_weights, mean="videos")
+            entropy = cross_entropy(logits, labels, labeled, class_weights=self.class_weights, mean="videos")
         else:
             soft = smoothed_labels(labels, inside, num_classes=self.num_classes, sigma=self.soft_label)
-            entropy = soft_cross_entropy(logits, soft, labelled)
+            entropy = soft_cross_entropy(logits, soft, labeled)
         change = truncated_mse(logits, inside, mean="videos")
         boundaries = smoothed_boundaries(labels, inside, sigma=self.boundary_smooth)
         boundary = transition_cross_entropy(logits[-1:], boundaries, inside)

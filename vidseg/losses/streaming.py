@@ -41,7 +41,7 @@ class StreamLoss:
     """A loss and what it is made of, for the log.
 
     Attributes:
-        total: what to minimise.
+        total: what to minimize.
         parts: its parts by name, and what is reported beside it; without gradient.
     """
 
@@ -58,7 +58,7 @@ def _spread(logits: Tensor, length: int) -> Tensor:
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, windows: Tensor | None) -> Tensor:
-    """Sum over the frames of each video, divided by its number of windows; mean over all labelled frames."""
+    """Sum over the frames of each video, divided by its number of windows; mean over all labeled frames."""
     each = F.cross_entropy(logits, labels, ignore_index=_IGNORED, reduction="none").sum(dim=1)
     if windows is not None:
         each = each / windows.to(each)
@@ -82,7 +82,7 @@ def _roughness(logits: Tensor, labels: Tensor, windows: Tensor | None) -> Tensor
 
 
 def stage_loss(logits: Tensor, labels: Tensor, *, windows: Tensor | None = None, smoothing: float = 0.15) -> Tensor:
-    """Cross-entropy of every stage and a penalty on jumps between neighbouring frames.
+    """Cross-entropy of every stage and a penalty on jumps between neighboring frames.
 
     Args:
         logits: (S, B, K, T).
@@ -168,7 +168,7 @@ def reward_loss(
     base: float = 4.0,
     offset: float = -1.0,
 ) -> Tensor:
-    """`stage_loss` times `stream_reward`: windows that are labelled well already pull harder (SVTAS-RL)."""
+    """`stage_loss` times `stream_reward`: windows that are labeled well already pull harder (SVTAS-RL)."""
     reward = stream_reward(logits, labels, base=base, offset=offset)
     return stage_loss(logits, labels, windows=windows, smoothing=smoothing) * reward
 

@@ -33,7 +33,7 @@ class LoadReport:
     reshaped: tuple[str, ...] = ()
     """Entries that both have, in different shapes; they are in `left` and in `missing` too."""
     notes: tuple[str, ...] = ()
-    """What a user must know: the file holds another network, colours were put into another order."""
+    """What a user must know: the file holds another network, colors were put into another order."""
 
     def __str__(self) -> str:
         def named(names: tuple[str, ...]) -> str:
@@ -47,7 +47,7 @@ class LoadReport:
 
 
 def load_weights(
-    model: nn.Module, source: str | Path | Mapping[str, Any], *, colours: Literal["rgb", "bgr"] = "rgb"
+    model: nn.Module, source: str | Path | Mapping[str, Any], *, colors: Literal["rgb", "bgr"] = "rgb"
 ) -> LoadReport:
     """Copy into `model` every entry of `source` whose name and shape agree, and report the rest.
 
@@ -60,16 +60,16 @@ def load_weights(
         source: a state dict, a checkpoint that holds one under "state_dict", "model_state" or "model", or the path
             of such a file: safetensors, or anything torch.load reads with weights_only. Prefixes "module." and
             "_orig_mod.", as DataParallel and torch.compile leave them, are ignored.
-        colours: the order of colours that the weights were trained on. "bgr", as in the published SRTG and MTNet
+        colors: the order of colors that the weights were trained on. "bgr", as in the published SRTG and MTNet
             weights, reverses the input channels of the first convolution, so that the model takes RGB.
 
     Raises:
         ValueError: no entry agrees, the file holds no state dict or cannot be read, or its first convolution does not
-            take three colours though colours="bgr".
+            take three colors though colors="bgr".
         FileNotFoundError: the path does not exist.
     """
-    if colours not in ("rgb", "bgr"):
-        raise ValueError(f"colours={colours!r} is neither rgb nor bgr")
+    if colors not in ("rgb", "bgr"):
+        raise ValueError(f"colors={colors!r} is neither rgb nor bgr")
     origin = "the given state dict" if isinstance(source, Mapping) else str(source)
     entries = _state(source, origin) if isinstance(source, Mapping) else read_state(source)
     own = {_bare(key): value for key, value in model.state_dict().items()}
@@ -86,13 +86,13 @@ def load_weights(
         )
     for note in notes:
         logger.warning("%s: %s", origin, note)
-    if colours == "bgr":
+    if colors == "bgr":
         first = _first_convolution(entries, origin)
         if first not in taken:
-            raise ValueError(f"{origin}: colours='bgr', but the model does not take {first}, which has their order")
+            raise ValueError(f"{origin}: colors='bgr', but the model does not take {first}, which has their order")
         taken[first] = taken[first].flip(1)
         notes.append(
-            f"the colours of {first} were reversed: the weights were trained on BGR, the model now takes RGB, with "
+            f"the colors of {first} were reversed: the weights were trained on BGR, the model now takes RGB, with "
             "the mean reversed too: (104, 117, 124) / 255 for the published weights"
         )
     with torch.no_grad():
@@ -183,5 +183,5 @@ def _first_convolution(entries: Mapping[str, Tensor], origin: str) -> str:
         if channels == 3:
             return key
     if layers:
-        raise ValueError(f"{origin}: colours='bgr', but {layers[0][0]} takes {layers[0][1]} channels, not 3")
-    raise ValueError(f"{origin}: colours='bgr', but it has no convolution over colours")
+        raise ValueError(f"{origin}: colors='bgr', but {layers[0][0]} takes {layers[0][1]} channels, not 3")
+    raise ValueError(f"{origin}: colors='bgr', but it has no convolution over colors")

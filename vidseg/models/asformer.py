@@ -23,11 +23,11 @@ _REDUCTION = 2  # channels of a layer over channels of its queries, keys and val
 
 
 def window_attention(query: Tensor, key: Tensor, value: Tensor, valid: Tensor, *, window: int, banded: bool) -> Tensor:
-    """Attention of each frame to its neighbourhood, computed block by block.
+    """Attention of each frame to its neighborhood, computed block by block.
 
     Time is cut into blocks of `window` queries. The keys of a block are its own frames and window // 2 on either side,
     zeros outside the video. A key that does not count keeps exp(score) * 1e-6 in the softmax's sum and gets no weight:
-    the weights are not normalised again, as published.
+    the weights are not normalized again, as published.
 
     Args:
         query: (B, C, L).
@@ -45,16 +45,16 @@ def window_attention(query: Tensor, key: Tensor, value: Tensor, valid: Tensor, *
     rest = -frames % window
     keys = window + 2 * half
 
-    def neighbourhoods(x: Tensor) -> Tensor:
+    def neighborhoods(x: Tensor) -> Tensor:
         """(B, C, L) -> (B, N, C, keys), N blocks."""
         return F.pad(x, (half, half + rest)).unfold(2, keys, window).transpose(1, 2)
 
     # Row i of a block: keys i to i + window - 1. Unless banded, every row sees what any row does.
     band = torch.ones(window, keys, device=valid.device, dtype=valid.dtype).tril(window - 1).triu()
-    counts = neighbourhoods(valid) * (band if banded else band.amax(dim=0))
+    counts = neighborhoods(valid) * (band if banded else band.amax(dim=0))
     queries = F.pad(query, (0, rest)).unflatten(2, (-1, window)).permute(0, 2, 3, 1)
-    scores = queries @ neighbourhoods(key) / math.sqrt(query.shape[1]) + (counts + 1e-6).log()
-    attended = (scores.softmax(dim=3) * counts) @ neighbourhoods(value).transpose(2, 3)
+    scores = queries @ neighborhoods(key) / math.sqrt(query.shape[1]) + (counts + 1e-6).log()
+    attended = (scores.softmax(dim=3) * counts) @ neighborhoods(value).transpose(2, 3)
     return attended.permute(0, 3, 1, 2).flatten(2)[..., :frames]
 
 
@@ -141,7 +141,7 @@ class AsFormer(nn.Module):
         maps: channels inside, even.
         dropout: probability of dropping a value inside a layer.
         channel_dropout: probability of dropping a whole channel of the features; published: 0.3, for GTEA 0.5.
-        window: "corrected": a frame attends to a window centred on it, as the paper says. "published": to all keys of
+        window: "corrected": a frame attends to a window centered on it, as the paper says. "published": to all keys of
             its block, as the published code computes: for the authors' weights.
 
     Raises:

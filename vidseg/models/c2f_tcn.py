@@ -69,7 +69,7 @@ def resize_linear(x: Tensor, lengths: Tensor, new_lengths: Tensor, frames: int) 
 
 
 class _DoubleConv(nn.Module):
-    """Twice a convolution over five frames, batch normalisation and a ReLU."""
+    """Twice a convolution over five frames, batch normalization and a ReLU."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -190,7 +190,7 @@ class C2fTcn(nn.Module):
     A video of fewer than 384 frames is continued with zeros to 384, and the result is cut to its length: the bottom of
     the network needs six frames, each of which stands for 64. (The published data set continues every video with zeros
     to a common length and lets the network see them as frames; give such features without a mask to do that.) In
-    training, batch normalisation takes its statistics over valid frames only.
+    training, batch normalization takes its statistics over valid frames only.
 
     Args:
         num_classes: K.

@@ -28,7 +28,7 @@ from vidseg.models.segmentation import (
     video_lengths,
 )
 
-__all__ = ["DiffAct", "cosine_schedule", "neighbour_attention"]
+__all__ = ["DiffAct", "cosine_schedule", "neighbor_attention"]
 
 _TIME_CHANNELS = 512
 
@@ -40,7 +40,7 @@ def cosine_schedule(steps: int) -> list[float]:
     return list(accumulate(kept, operator.mul))
 
 
-def neighbour_attention(
+def neighbor_attention(
     query: Tensor, key: Tensor, value: Tensor, valid: Tensor, *, kernel: int, dilation: int
 ) -> Tensor:
     """Attention of each frame to `kernel` frames around it, `dilation` apart, as a convolution would see them.
@@ -60,20 +60,20 @@ def neighbour_attention(
     """
     frames, reach = query.shape[2], dilation * (kernel // 2)
 
-    def neighbours(x: Tensor) -> Tensor:
+    def neighbors(x: Tensor) -> Tensor:
         """(B, C, L) -> (B, kernel, C, L)."""
         padded = F.pad(x, (reach, reach))
         starts = range(0, 2 * reach + 1, dilation)
         return torch.stack([padded[..., start : start + frames] for start in starts], dim=1)
 
-    counts = neighbours(valid).squeeze(2)
-    scores = (query[:, None] * neighbours(key)).sum(dim=2) / math.sqrt(query.shape[1])
+    counts = neighbors(valid).squeeze(2)
+    scores = (query[:, None] * neighbors(key)).sum(dim=2) / math.sqrt(query.shape[1])
     weights = (scores + (counts + 1e-6).log()).softmax(dim=1) * counts
-    return (weights[:, :, None] * neighbours(value)).sum(dim=1)
+    return (weights[:, :, None] * neighbors(value)).sum(dim=1)
 
 
 class _Layer(nn.Module):
-    """Dilated convolution and attention side by side, instance normalisation, two pointwise convolutions, shortcut."""
+    """Dilated convolution and attention side by side, instance normalization, two pointwise convolutions, shortcut."""
 
     def __init__(self, maps: int, condition: int, *, kernel: int, dilation: int, dropout: float):
         super().__init__()
@@ -91,7 +91,7 @@ class _Layer(nn.Module):
         dropped = self.dropout(x)
         source = dropped if condition is None else torch.cat([dropped, self.dropout(condition)], dim=1)
         valid = x.new_ones(x.shape[0], 1, x.shape[2]) if padding is None else (~padding).to(x.dtype)
-        attended = neighbour_attention(
+        attended = neighbor_attention(
             self.att_linear_q(source),
             clear_padding(self.att_linear_k(source), padding),
             clear_padding(self.att_linear_v(dropped), padding),

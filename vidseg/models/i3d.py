@@ -84,7 +84,7 @@ class _Unit(nn.Module):
 
 
 class _Pool(nn.Module):
-    """Maximum over neighbours; its inputs come from a ReLU, so that zeros around them change nothing."""
+    """Maximum over neighbors; its inputs come from a ReLU, so that zeros around them change nothing."""
 
     def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int], port: Port):
         super().__init__()
@@ -175,7 +175,7 @@ class I3d(nn.Module):
         nn.init.zeros_(classifier.bias)
 
     def forward_features(self, clips: Tensor) -> Tensor:
-        """Clips (B, C, T, H, W), normalised -> feature maps (B, 1024, T / 8, H / 32, W / 32).
+        """Clips (B, C, T, H, W), normalized -> feature maps (B, 1024, T / 8, H / 32, W / 32).
 
         Sizes that are not divisible are rounded up with TensorFlow's padding; the other port loses some on the way.
         """
@@ -196,7 +196,7 @@ class I3d(nn.Module):
         return F.avg_pool3d(maps, (min(2, steps), height, width), stride=1)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Clips (B, C, T, H, W), normalised -> logits (B, K), means over time."""
+        """Clips (B, C, T, H, W), normalized -> logits (B, K), means over time."""
         pooled = self.pooled(self.forward_features(clips))
         return self.logits["conv3d"](self.dropout(pooled)).flatten(2).mean(dim=2)
 

@@ -2,7 +2,7 @@
 
 "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018, arXiv 1801.04381; "TSM: Temporal Shift Module for
 Efficient Video Understanding", ICCV 2019, arXiv 1811.08383. In every block that has both an expansion and a residual
-connection some channels are exchanged with the neighbouring frames before the first convolution. The shift stays inside
+connection some channels are exchanged with the neighboring frames before the first convolution. The shift stays inside
 a window. Names of parameters are those of the published weights (`.net` marks a shifted convolution).
 
 Shapes: B videos, C channels, T frames, H, W, K classes.

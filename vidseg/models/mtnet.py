@@ -3,7 +3,7 @@
 "Right on Time: Multi-Temporal Convolutions for Human Action Recognition in Videos", arXiv 2011.03949. Seven eighths of
 the channels form the short stream; the others form the long one, at half the size in time and space. Each convolution
 works on both, and sends the short stream's result into the long one. Where time is halved, the frames that are most
-like their neighbours are kept. The output of each block's branch is multiplied by a GRU run over its spatial means
+like their neighbors are kept. The output of each block's branch is multiplied by a GRU run over its spatial means
 (recurrent alignment).
 
 Names of parameters and every size are those of the published weights, among them the one norm that the long stream's
@@ -30,9 +30,9 @@ MIN_FRAMES, MIN_SIZE = 3, 33
 
 
 def frames_kept(x: Tensor) -> Tensor:
-    """The half of the frames that are most like both neighbours, by the squared cosine of their spatial means.
+    """The half of the frames that are most like both neighbors, by the squared cosine of their spatial means.
 
-    The first and the last frame have one neighbour only and are never kept.
+    The first and the last frame have one neighbor only and are never kept.
 
     Args:
         x: (B, C, T, H, W) with T at least 3.
@@ -233,7 +233,7 @@ class MtNet(nn.Module):
         return short, _shorten(long)
 
     def forward_features(self, clips: Tensor) -> Pair:
-        """Clips (B, 3, T, H, W), normalised -> feature maps of the last stage, short and long.
+        """Clips (B, 3, T, H, W), normalized -> feature maps of the last stage, short and long.
 
         Raises:
             ValueError: fewer than 3 frames, or a side below 33 pixels: a stream would become empty.
@@ -248,7 +248,7 @@ class MtNet(nn.Module):
         return self.layer4(self.layer3(self.layer2(self.layer1(pair))))
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Clips (B, 3, T, H, W), normalised -> logits (B, K)."""
+        """Clips (B, 3, T, H, W), normalized -> logits (B, K)."""
         short, long = self.forward_features(clips)
         return self.fc(torch.cat([short.mean(dim=(2, 3, 4)), long.mean(dim=(2, 3, 4))], dim=1))
 

@@ -2,7 +2,7 @@
 
 These stand beside the models because they read the models' outputs: metrics and losses never need them.
 
-Sources: ASRF (arXiv 2007.06866, section 3.4 and the published code) for boundaries, relabelling and Gaussian smoothing;
+Sources: ASRF (arXiv 2007.06866, section 3.4 and the published code) for boundaries, relabeling and Gaussian smoothing;
 DiffAct (arXiv 2303.17959, published code) for the median filter, restoring and purging.
 
 Shapes: B videos, K classes, L frames.
@@ -60,7 +60,7 @@ def predict(
 
 
 def boundary_peaks(probabilities: Tensor, *, threshold: float = 0.5) -> Tensor:
-    """Frames where the probability of a boundary is at least `threshold` and higher than at both neighbours.
+    """Frames where the probability of a boundary is at least `threshold` and higher than at both neighbors.
 
     The first frame always counts and the last never does; of a plateau no frame counts.
 
@@ -118,7 +118,7 @@ def relabel_short_segments(
         max_frames: of a segment that is too short.
         ends: "exact": a short first segment keeps its label, since none is before it. "published": as the published
             code counts, a short first segment takes the label of the video's last frame, and a short last segment is
-            relabelled one frame early, so that its last frame keeps its label.
+            relabeled one frame early, so that its last frame keeps its label.
 
     Returns:
         int64 (L,).
@@ -126,18 +126,18 @@ def relabel_short_segments(
     values, counts = _runs(labels)
     published = ends == "published"
     before = values[-1] if published else values[0]
-    relabelled: list[int] = []
+    relabeled: list[int] = []
     for value, count in zip(values, counts, strict=True):
         if count > max_frames:
             before = value
-        relabelled += [before] * count
+        relabeled += [before] * count
     if published and counts[-1] <= max_frames:
-        relabelled[-1] = values[-1]
+        relabeled[-1] = values[-1]
         # As many frames, from one before the segment, take the label in front of them; at frame 0, of the last frame.
-        early = len(relabelled) - 1 - counts[-1]
+        early = len(relabeled) - 1 - counts[-1]
         if early >= 0:
-            relabelled[early:-1] = [relabelled[early - 1]] * counts[-1]
-    return torch.tensor(relabelled, device=labels.device)
+            relabeled[early:-1] = [relabeled[early - 1]] * counts[-1]
+    return torch.tensor(relabeled, device=labels.device)
 
 
 def smooth_probabilities(probabilities: Tensor, *, kernel: int = 15, sigma: float = 1.0) -> Tensor:
@@ -149,7 +149,7 @@ def smooth_probabilities(probabilities: Tensor, *, kernel: int = 15, sigma: floa
         sigma: in frames.
 
     Returns:
-        (K, L). Columns sum to 1 only about: the cut-off Gaussian is not normalised again, as published.
+        (K, L). Columns sum to 1 only about: the cut-off Gaussian is not normalized again, as published.
 
     Raises:
         ValueError: kernel is even, or the video is too short to be mirrored.
@@ -210,10 +210,10 @@ def restore_frames(labels: Tensor, *, frames: int, sample_rate: int) -> Tensor:
 def purge_short_segments(
     labels: Tensor, *, max_frames: int = 3, ends: Literal["exact", "published"] = "exact"
 ) -> Tensor:
-    """Split segments of at most `max_frames` frames between their neighbours; the later one gets the odd frame.
+    """Split segments of at most `max_frames` frames between their neighbors; the later one gets the odd frame.
 
-    All segments are judged as they were found: where short ones stand side by side, each takes its neighbours' old
-    labels. The first and the last segment go to their only neighbour.
+    All segments are judged as they were found: where short ones stand side by side, each takes its neighbors' old
+    labels. The first and the last segment go to their only neighbor.
 
     Args:
         labels: int64 (L,).

@@ -77,7 +77,7 @@ def clear_padding(x: Tensor, padding: Tensor | None) -> Tensor:
 
 
 def instance_norm(x: Tensor, padding: Tensor | None, *, eps: float = 1e-5) -> Tensor:
-    """Normalise each channel of each video over its valid frames, without scale or shift.
+    """Normalize each channel of each video over its valid frames, without scale or shift.
 
     Args:
         x: (B, C, L).
@@ -91,5 +91,5 @@ def instance_norm(x: Tensor, padding: Tensor | None, *, eps: float = 1e-5) -> Te
         return F.instance_norm(x, eps=eps)
     count = video_lengths(x, padding)[:, None, None]
     mean = clear_padding(x, padding).sum(dim=2, keepdim=True) / count
-    centred = clear_padding(x - mean, padding)
-    return centred * (centred.square().sum(dim=2, keepdim=True) / count + eps).rsqrt()
+    centered = clear_padding(x - mean, padding)
+    return centered * (centered.square().sum(dim=2, keepdim=True) / count + eps).rsqrt()

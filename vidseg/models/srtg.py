@@ -204,12 +204,12 @@ class SrtgResNet(nn.Module):
         nn.init.zeros_(self.fc.bias)
 
     def forward_features(self, clips: Tensor) -> Tensor:
-        """Clips (B, 3, T, H, W), normalised -> feature maps (B, C, T', H', W') of the last stage."""
+        """Clips (B, 3, T, H, W), normalized -> feature maps (B, C, T', H', W') of the last stage."""
         x = self.pool(self.stem(clips))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Clips (B, 3, T, H, W), normalised -> logits (B, K)."""
+        """Clips (B, 3, T, H, W), normalized -> logits (B, K)."""
         return self.fc(self.avgpool(self.forward_features(clips)).flatten(1))
 
 

@@ -99,7 +99,7 @@ class StreamModel(nn.Module):
         """One window of each of B videos.
 
         Args:
-            clips: (B, C, T, H, W), normalised.
+            clips: (B, C, T, H, W), normalized.
             state: what the call for the previous window returned; None at the start of all videos.
             mask: (B, T), 1 or True where a frame is real, 0 where it pads; None: all are real.
 

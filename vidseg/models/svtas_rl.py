@@ -137,7 +137,7 @@ class _Block(nn.Module):
 
 
 class _Merge(nn.Module):
-    """Halve height and width: the four neighbours' channels together, through one linear layer."""
+    """Halve height and width: the four neighbors' channels together, through one linear layer."""
 
     def __init__(self, channels: int):
         super().__init__()

@@ -1,7 +1,7 @@
 """Transeger: a streaming transducer that reads its own labels of the window before, as sentences.
 
 "Streaming Video Temporal Action Segmentation In Real Time", arXiv 2209.13808. MobileNetV2 with temporal shift looks at
-the frames; a text encoder reads what each frame of the window before was labelled (in training its true label); a
+the frames; a text encoder reads what each frame of the window before was labeled (in training its true label); a
 causal temporal convolutional network with memory joins the two. Names of parameters are those of the published weights.
 
 Shapes: B videos, T frames, U tokens of a sentence, K classes, S stages.

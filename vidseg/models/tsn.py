@@ -2,7 +2,7 @@
 
 "Temporal Segment Networks: Towards Good Practices for Deep Action Recognition", ECCV 2016, arXiv 1608.00859; "TSM:
 Temporal Shift Module for Efficient Video Understanding", ICCV 2019, arXiv 1811.08383. TSM exchanges some channels with
-the neighbouring frames before the first convolution of residual blocks, and has TSN's parameters otherwise.
+the neighboring frames before the first convolution of residual blocks, and has TSN's parameters otherwise.
 
 Names of parameters are those of mmaction2's files (`.net` marks a shifted convolution). `load_weights` also reads files
 of TSM's authors and ResNets of torchvision, and fills a TSM from a TSN and the other way round.
@@ -109,7 +109,7 @@ class _FrameResNet(nn.Module):
 class TemporalSegmentNetwork(nn.Module):
     """A ResNet over frames that are spread over a video, and the mean of its answers: TSN, or TSM with a shift.
 
-    Depth 50 has 24 327 632 parameters with 400 classes. The published weights take RGB, normalised by ImageNet's mean
+    Depth 50 has 24 327 632 parameters with 400 classes. The published weights take RGB, normalized by ImageNet's mean
     and deviation.
 
     Args:
@@ -161,11 +161,11 @@ class TemporalSegmentNetwork(nn.Module):
         return shifted if shifted in self._shifted_keys else name
 
     def forward_features(self, clips: Tensor) -> Tensor:
-        """Clips (B, 3, T, H, W), normalised -> feature maps (B, C, T, H / 32, W / 32), rounded up."""
+        """Clips (B, 3, T, H, W), normalized -> feature maps (B, C, T, H / 32, W / 32), rounded up."""
         return self.backbone(clips).transpose(1, 2)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Clips (B, 3, T, H, W), normalised -> logits (B, K)."""
+        """Clips (B, 3, T, H, W), normalized -> logits (B, K)."""
         pooled = self.backbone(clips).mean(dim=(3, 4))
         if self.shifted:
             return self.cls_head(pooled).mean(dim=1)

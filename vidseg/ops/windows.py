@@ -28,7 +28,7 @@ def window_gather(
     std: Sequence[float] | None = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Return windows of sequences; for uint8 frames, as the normalised clips that a model takes, in one pass.
+    """Return windows of sequences; for uint8 frames, as the normalized clips that a model takes, in one pass.
 
     Without `mean`, `std` and `dtype` the elements are copied as they are. With any of them `x` must be uint8 frames
     (B, T, H, W, C), and the windows come out channels first, as (x - mean) / std computed in float32 (float64 for
@@ -45,7 +45,7 @@ def window_gather(
 
     Returns:
         (B, N, length, ...), or (B, N, C, length, H, W) for frames. Elements outside [0, T) are zeros of the output:
-        for frames that is the mean colour, not black.
+        for frames that is the mean color, not black.
 
     Raises:
         ValueError: a shape, dtype, device or size breaks a rule; the message names it.

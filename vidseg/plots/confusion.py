@@ -59,8 +59,8 @@ def plot_confusion(
         axes.grid(which="minor", color="white", linewidth=2)
         axes.tick_params(which="minor", length=0)
         for row, column in np.argwhere(counts > 0):
-            colour = "white" if shares[row, column] > 0.45 else INK
-            axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=9, color=colour)
+            color = "white" if shares[row, column] > 0.45 else INK
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=9, color=color)
     accuracy = np.trace(counts) / max(1, counts.sum())
     head = f"{title}   " if title else ""
     axes.set_title(

@@ -43,14 +43,14 @@ def plot_curves(run: str | Path, out: str | Path, *, title: str = "") -> Path:
     """
     run = Path(run)
     found = []
-    for kind, label, colour in _SERIES:
+    for kind, label, color in _SERIES:
         scores = np.empty((0, 4))
         for path in sorted(run.glob(f"{kind}_results_s*.csv")):
             # A run that went on has a table from there; it counts for epochs that an earlier one has as well.
             first = int(path.stem.rpartition("_s")[2])
             scores = np.concatenate([scores[scores[:, 0] < first], read_scores(path)])
         if len(scores):
-            found.append((label, colour, scores))
+            found.append((label, color, scores))
     if not found:
         raise FileNotFoundError(f"{run}: no train_results_s*.csv with a finished epoch in it")
     figure = new_figure(10, 3.9)
@@ -62,9 +62,9 @@ def plot_curves(run: str | Path, out: str | Path, *, title: str = "") -> Path:
         axes.set_title(name, loc="left", fontsize=10, color=MUTED)
         axes.set_xlabel("epoch", fontsize=9, color=MUTED)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        for label, colour, scores in found:
+        for label, color, scores in found:
             marker = "o" if len(scores) < 3 else None
-            axes.plot(scores[:, 0] + 1, scores[:, column], color=colour, linewidth=2, label=label, marker=marker)
+            axes.plot(scores[:, 0] + 1, scores[:, column], color=color, linewidth=2, label=label, marker=marker)
     # A single wild evaluation, as batch norm gives early on, would flatten everything else: let it leave the picture.
     loss.set_ylim(0, 1.15 * max(np.quantile(scores[:, 3], 0.9) for *_, scores in found))
     accuracy.set_ylim(0, 1.02)
@@ -76,9 +76,9 @@ def plot_curves(run: str | Path, out: str | Path, *, title: str = "") -> Path:
 
 def _mark_last(axes: Axes, found: list[tuple[str, str, np.ndarray]]) -> None:
     """Write the last held-out accuracy (or the only one there is) at the end of its curve."""
-    _, colour, scores = found[-1]
+    _, color, scores = found[-1]
     epoch, top1 = scores[-1, 0] + 1, scores[-1, 1]
-    axes.plot([epoch], [top1], "o", color=colour, markersize=6)
+    axes.plot([epoch], [top1], "o", color=color, markersize=6)
     axes.annotate(
         f"{top1:.1%}", (epoch, top1), xytext=(0, -16), textcoords="offset points", ha="right", fontsize=10, color=INK
     )

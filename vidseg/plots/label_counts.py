@@ -22,7 +22,7 @@ def plot_label_counts(
 
     Args:
         classes: K names.
-        frames: (K,) labelled frames of each class.
+        frames: (K,) labeled frames of each class.
         seconds: for each class the durations of its segments.
         out: picture file.
         title: name of the data set.

@@ -26,8 +26,8 @@ def plot_rates(
         out: picture file.
         title: of the picture.
         unit: of the rates.
-        ours: rows that are drawn in the accent colour.
-        limits: rows that are drawn in grey.
+        ours: rows that are drawn in the accent color.
+        limits: rows that are drawn in gray.
 
     Raises:
         ValueError: no setting, or one without rows.
@@ -41,8 +41,8 @@ def plot_rates(
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK, fontweight="bold")
     panels = figure.subplots(1, len(rates), sharey=True, squeeze=False)[0]
     for axes, (setting, rows) in zip(panels, rates.items(), strict=True):
-        colours = [ORANGE if name in ours else MUTED if name in limits else BLUE for name in rows]
-        axes.barh([places[name] for name in rows], list(rows.values()), height=0.66, color=colours)
+        colors = [ORANGE if name in ours else MUTED if name in limits else BLUE for name in rows]
+        axes.barh([places[name] for name in rows], list(rows.values()), height=0.66, color=colors)
         for name, rate in rows.items():
             axes.annotate(
                 _short(rate), (rate, places[name]), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from matplotlib.colors import to_hex
 
 from vidseg.plots.canvas import BLUE, GRID, INK, MUTED, ORANGE, SURFACE
-from vidseg.plots.segments import class_colours
+from vidseg.plots.segments import class_colors
 
 __all__ = ["write_report"]
 
@@ -141,7 +141,7 @@ def _splits(tests: Sequence[Mapping[str, Any]], mean: Mapping[str, Any]) -> str:
 
 def _section(folder: Path, test: Mapping[str, Any]) -> list[str]:
     """One split: curves, classes, confusions, videos."""
-    classes, colours = test["classes"], [to_hex(colour) for colour in class_colours(len(test["classes"]))]
+    classes, colors = test["classes"], [to_hex(color) for color in class_colors(len(test["classes"]))]
     boundaries = test["boundaries"]
     held_out = test["validation_videos"]
     counts = _confusion(test["videos"], len(classes))
@@ -160,8 +160,8 @@ def _section(folder: Path, test: Mapping[str, Any]) -> list[str]:
         "<h3>Classes</h3>",
         '<div class="row">' + _classes(test) + _heat_map(counts, classes) + "</div>",
         "<h3>Videos, the worst first: truth above, prediction below, wrong frames dark between them</h3>",
-        _legend(videos, classes, colours),
-        *(_video(video, classes, colours) for video in videos),
+        _legend(videos, classes, colors),
+        *(_video(video, classes, colors) for video in videos),
     ]
 
 
@@ -183,7 +183,7 @@ def _curves(folder: Path, chosen: int) -> str:
     charts = []
     if loss:
         charts.append(_chart("training loss", [("loss", BLUE, loss)], chosen=chosen))
-    found = [(name, colour, scores[name]) for name, colour in _SERIES if name in scores]
+    found = [(name, color, scores[name]) for name, color in _SERIES if name in scores]
     if found:
         charts.append(_chart("scores at each validation", found, chosen=chosen, top=100))
     return f'<div class="row">{"".join(charts)}</div>'
@@ -226,16 +226,16 @@ def _chart(
         f' stroke-dasharray="3 3"><title>epoch {chosen} was tested</title></line>'
     )
     ends = []
-    for name, colour, values in series:
+    for name, color, values in series:
         points = " ".join(f"{x(epoch):.1f},{y(value):.1f}" for epoch, value in sorted(values.items()))
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>')
         epoch = max(values)
-        parts.append(f'<circle cx="{x(epoch):.1f}" cy="{y(values[epoch]):.1f}" r="3" fill="{colour}"/>')
-        ends.append((y(values[epoch]), name, colour, values[epoch]))
+        parts.append(f'<circle cx="{x(epoch):.1f}" cy="{y(values[epoch]):.1f}" r="3" fill="{color}"/>')
+        ends.append((y(values[epoch]), name, color, values[epoch]))
     place = -np.inf
-    for level, name, colour, value in sorted(ends):  # labels at the lines' ends, one below the other
+    for level, name, color, value in sorted(ends):  # labels at the lines' ends, one below the other
         place = max(level + 4, place + 14)
-        parts.append(f'<text x="{width - right + 8}" y="{place:.1f}" fill="{colour}">{escape(name)} {value:.3g}</text>')
+        parts.append(f'<text x="{width - right + 8}" y="{place:.1f}" fill="{color}">{escape(name)} {value:.3g}</text>')
     return (
         f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" font-size="11"'
         f' font-family="sans-serif" role="img">{"".join(parts)}</svg>'
@@ -287,10 +287,10 @@ def _heat_map(counts: npt.NDArray[np.int64], classes: Sequence[str]) -> str:
             share = shares[true, predicted]
             if share == 0:
                 continue
-            colour = BLUE if true == predicted else ORANGE
+            color = BLUE if true == predicted else ORANGE
             parts.append(
                 f'<rect x="{margin + column * cell}" y="{margin + row * cell}" width="{cell - 1}" height="{cell - 1}"'
-                f' fill="{colour}" fill-opacity="{share:.3f}"><title>{name} taken for {escape(classes[predicted])}:'
+                f' fill="{color}" fill-opacity="{share:.3f}"><title>{name} taken for {escape(classes[predicted])}:'
                 f" {share:.1%}, {counts[true, predicted]} frames</title></rect>"
             )
     return (
@@ -299,17 +299,17 @@ def _heat_map(counts: npt.NDArray[np.int64], classes: Sequence[str]) -> str:
     )
 
 
-def _legend(videos: Sequence[Mapping[str, Any]], classes: Sequence[str], colours: Sequence[str]) -> str:
+def _legend(videos: Sequence[Mapping[str, Any]], classes: Sequence[str], colors: Sequence[str]) -> str:
     used = sorted({number for video in videos for side in ("truth", "prediction") for number, _ in video[side]})
     items = "".join(
-        f'<span class="item"><span class="swatch" style="background:{colours[number]}"></span>'
+        f'<span class="item"><span class="swatch" style="background:{colors[number]}"></span>'
         f"{escape(classes[number])}</span> "
         for number in used
     )
     return f'<p class="legend">{items}</p>'
 
 
-def _video(video: Mapping[str, Any], classes: Sequence[str], colours: Sequence[str]) -> str:
+def _video(video: Mapping[str, Any], classes: Sequence[str], colors: Sequence[str]) -> str:
     truth, prediction = _frames(video["truth"]), _frames(video["prediction"])
     length = len(truth)
     parts = []
@@ -318,7 +318,7 @@ def _video(video: Mapping[str, Any], classes: Sequence[str], colours: Sequence[s
         starts = [0, *accumulate(count for _, count in runs)]
         for (number, count), start in zip(runs, starts, strict=False):
             parts.append(
-                f'<rect x="{start}" y="{top}" width="{count}" height="{height}" fill="{colours[number]}">'
+                f'<rect x="{start}" y="{top}" width="{count}" height="{height}" fill="{colors[number]}">'
                 f"<title>{side}: {escape(classes[number])}, frames {start} to {start + count - 1}</title></rect>"
             )
     wrong = np.flatnonzero(np.diff(np.concatenate([[0], (truth != prediction).astype(np.int8), [0]])))

@@ -68,8 +68,8 @@ def _scores(axes: Axes, classes: Sequence[str], f1: Mapping[float, Sequence[floa
     strict_first = sorted(f1, reverse=True)
     _rows(axes, classes, f"F1 by class at overlap {', '.join(f'{overlap:g}' for overlap in strict_first)}")
     for rank, overlap in reversed(list(enumerate(strict_first))):
-        colour = _TINTS[min(rank, len(_TINTS) - 1)]
-        axes.barh(range(len(classes)), f1[overlap], height=0.7, color=colour, label=f"{overlap:g}")
+        color = _TINTS[min(rank, len(_TINTS) - 1)]
+        axes.barh(range(len(classes)), f1[overlap], height=0.7, color=color, label=f"{overlap:g}")
     axes.set_xlim(0, 100)
 
 
@@ -89,7 +89,7 @@ def _boundaries(axes: Axes, late: npt.NDArray[np.int64]) -> None:
     quiet(axes)
     axes.set_title("boundaries: frames early (-) or late (+)", loc="left", fontsize=10, color=MUTED)
     reach = int(max(5, np.quantile(np.abs(late), 0.95))) if len(late) else 5
-    width = -(-(2 * reach + 1) // 61)  # at most 61 bars, one of them centred on 0
+    width = -(-(2 * reach + 1) // 61)  # at most 61 bars, one of them centered on 0
     edges = (np.arange(-(reach // width) - 1, reach // width + 2) + 0.5) * width
     axes.hist(np.clip(late, edges[0], edges[-1]), bins=edges.tolist(), color=BLUE)
     axes.axvline(0, color=MUTED, linewidth=0.8)

@@ -1,6 +1,6 @@
-"""Bars of frame labels: truth above prediction, one video or a page of many, with the classes' colours.
+"""Bars of frame labels: truth above prediction, one video or a page of many, with the classes' colors.
 
-The published tool draws one picture a video with the colours of PASCAL VOC and ticks at the borders of the windows that
+The published tool draws one picture a video with the colors of PASCAL VOC and ticks at the borders of the windows that
 the model read (SVTAS, convert_pred2img); both are here too.
 """
 
@@ -19,13 +19,13 @@ from matplotlib.patches import Patch
 
 from vidseg.plots.canvas import INK, MUTED, SURFACE, new_figure, save_figure
 
-__all__ = ["Palette", "SegmentedVideo", "class_colours", "plot_palette", "plot_segments"]
+__all__ = ["Palette", "SegmentedVideo", "class_colors", "plot_palette", "plot_segments"]
 
 Palette = Literal["bright", "voc"]
 
 _WIDTH = 11.0  # inches
 _ROW = 0.62  # inches, a video on a page of many
-_TICKS = 24  # labelled ticks at most
+_TICKS = 24  # labeled ticks at most
 _WRONG = (25 / 255, 25 / 255, 64 / 255)  # nearly black, and no class
 _GAP = 0.14  # height of the line of errors between the bars, as a share of a bar
 _PAGE = 200  # videos
@@ -46,24 +46,24 @@ class SegmentedVideo:
     prediction: npt.NDArray[np.int64] | None = None
 
 
-def class_colours(count: int, palette: Palette = "bright") -> npt.NDArray[np.float64]:
-    """Colours of the classes, (K, 3) in 0..1.
+def class_colors(count: int, palette: Palette = "bright") -> npt.NDArray[np.float64]:
+    """Colors of the classes, (K, 3) in 0..1.
 
     Args:
         count: K.
-        palette: "bright" has neighbours in the list far apart in hue and lightness; "voc" is PASCAL VOC's, whose class
+        palette: "bright" has neighbors in the list far apart in hue and lightness; "voc" is PASCAL VOC's, whose class
             0 is black: the bits of the number, three at a time from the low end, are the high bits of red, green, blue.
     """
     if palette == "voc":
-        colours = np.zeros((count, 3), np.uint8)
+        colors = np.zeros((count, 3), np.uint8)
         for number in range(count):
             rest = number
             for bit in range(7, -1, -1):
                 for channel in range(3):
-                    colours[number, channel] |= (rest >> channel & 1) << bit
+                    colors[number, channel] |= (rest >> channel & 1) << bit
                 rest >>= 3
-        return colours / 255
-    # Found by search: of 48 classes no two are nearer than 25 of 255 in RGB, neighbours never nearer than 160.
+        return colors / 255
+    # Found by search: of 48 classes no two are nearer than 25 of 255 in RGB, neighbors never nearer than 160.
     hues = (0.58 + 0.5698403 * np.arange(count)) % 1
     lightness, saturation = (0.56, 0.72, 0.42), (0.75, 0.5)
     bright = [colorsys.hls_to_rgb(hue, lightness[k % 3], saturation[k % 2]) for k, hue in enumerate(hues.tolist())]
@@ -89,7 +89,7 @@ def plot_segments(
         classes: names by number.
         out: picture file.
         window: frames of the model's window: ticks are at its multiples. None: ticks at round numbers.
-        palette: see `class_colours`.
+        palette: see `class_colors`.
         title: of the page; default: the video's name where there is one.
 
     Raises:
@@ -101,7 +101,7 @@ def plot_segments(
         )
     for video in videos:
         _check(video, len(classes))
-    colours = class_colours(len(classes), palette)
+    colors = class_colors(len(classes), palette)
     used = sorted({int(number) for video in videos for number in np.unique(_both(video))})
     alone = len(videos) == 1
     columns = max(1, min(6, len(used), int(_WIDTH / (0.55 + 0.085 * max(len(classes[number]) for number in used)))))
@@ -115,21 +115,21 @@ def plot_segments(
         figure.text(0.008, 1 - top / 2 / height, heading, va="center", fontsize=11, color=INK, fontweight="bold")
     grid = figure.subplots(len(videos), 1, squeeze=False)
     for axes, video in zip(grid[:, 0], videos, strict=True):
-        _bars(axes, video, colours, window)
+        _bars(axes, video, colors, window)
         if not alone:
             axes.set_title(_heading(video), loc="left", fontsize=8, color=INK, pad=2)
             axes.set_yticks([])
-    _legend(figure, [(classes[number], colours[number]) for number in used], columns)
+    _legend(figure, [(classes[number], colors[number]) for number in used], columns)
     return save_figure(figure, out)
 
 
 def plot_palette(classes: Sequence[str], out: str | Path, *, palette: Palette = "bright") -> Path:
-    """Draw the colour of every class with its number and name, and save the picture."""
+    """Draw the color of every class with its number and name, and save the picture."""
     columns = max(1, min(4, int(_WIDTH / (0.9 + 0.085 * max(map(len, classes))))))
     rows = -(-len(classes) // columns)
     figure = new_figure(_WIDTH, 0.2 + 0.17 * rows)
-    colours = class_colours(len(classes), palette)
-    names = [(f"{number}  {name}", colours[number]) for number, name in enumerate(classes)]
+    colors = class_colors(len(classes), palette)
+    names = [(f"{number}  {name}", colors[number]) for number, name in enumerate(classes)]
     _legend(figure, names, columns)
     return save_figure(figure, out)
 
@@ -153,12 +153,12 @@ def _heading(video: SegmentedVideo) -> str:
     return f"{video.name}   {len(video.truth)} frames, {(video.truth == video.prediction).mean():.1%} right"
 
 
-def _bars(axes: Axes, video: SegmentedVideo, colours: npt.NDArray[np.float64], window: int | None) -> None:
+def _bars(axes: Axes, video: SegmentedVideo, colors: npt.NDArray[np.float64], window: int | None) -> None:
     length = len(video.truth)
-    strips = [("truth", 0.0, 1.0, colours[video.truth])]
+    strips = [("truth", 0.0, 1.0, colors[video.truth])]
     if video.prediction is not None:
         wrong = np.where((video.truth != video.prediction)[:, None], np.array(_WRONG), np.array(to_rgb(SURFACE)))
-        strips += [("", 1.0, 1.0 + _GAP, wrong), ("prediction", 1.0 + _GAP, 2.0 + _GAP, colours[video.prediction])]
+        strips += [("", 1.0, 1.0 + _GAP, wrong), ("prediction", 1.0 + _GAP, 2.0 + _GAP, colors[video.prediction])]
     for _, upper, lower, pixels in strips:
         axes.imshow(pixels[None], extent=(0, length, lower, upper), aspect="auto", interpolation="nearest")
     axes.set_xlim(0, length)
@@ -182,7 +182,7 @@ def _bars(axes: Axes, video: SegmentedVideo, colours: npt.NDArray[np.float64], w
 
 def _legend(figure: Figure, entries: list[tuple[str, npt.NDArray[np.float64]]], columns: int) -> None:
     figure.legend(
-        handles=[Patch(facecolor=tuple(colour), label=name) for name, colour in entries],
+        handles=[Patch(facecolor=tuple(color), label=name) for name, color in entries],
         loc="outside lower left",
         ncols=columns,
         frameon=False,

@@ -52,8 +52,8 @@ def plot_speeds(run: str | Path, out: str | Path, *, title: str = "") -> Path:
     speeds, waited = figure.subplots(2, 1, height_ratios=(2, 1), sharex=True)
     quiet(speeds)
     speeds.set_title("clips per second", loc="left", fontsize=10, color=MUTED)
-    for column, (_, name, colour) in enumerate(_PARTS):
-        speeds.plot(places, rows[:, column], ".", color=colour, markersize=4, label=name)
+    for column, (_, name, color) in enumerate(_PARTS):
+        speeds.plot(places, rows[:, column], ".", color=color, markersize=4, label=name)
     speeds.set_yscale("log")
     speeds.legend(frameon=False, fontsize=9, labelcolor=INK, loc="upper right", ncols=3)
     quiet(waited)

@@ -8,7 +8,7 @@
 namespace vidseg {
 namespace {
 
-// The axes of one sequence element, neighbours merged: where the i-th of its values lies in memory.
+// The axes of one sequence element, neighbors merged: where the i-th of its values lies in memory.
 constexpr int kAxes = 8;
 
 struct Element {
@@ -131,7 +131,7 @@ Tensor window_gather(const Tensor& x, const Tensor& starts, int64_t length, int6
 constexpr int kChannels = 16;  // whose mean and std travel as kernel arguments
 
 template <class A>
-struct Normalisation {
+struct Normalization {
     A mean[kChannels], std[kChannels];
 };
 
@@ -148,7 +148,7 @@ struct alignas(4 * sizeof(T)) Four {
 // and writes 4 pixels of each plane at once.
 template <class T>
 __global__ void gather_rgb(Sizes w, const uint8_t* x, int64_t batch_stride, int64_t time_stride,
-                           int64_t pixels, Normalisation<compute_t<T>> n, Starts starts, T* out,
+                           int64_t pixels, Normalization<compute_t<T>> n, Starts starts, T* out,
                            int64_t count) {
     using A = compute_t<T>;
     const int64_t quads = pixels / 4;
@@ -182,7 +182,7 @@ __global__ void gather_rgb(Sizes w, const uint8_t* x, int64_t batch_stride, int6
 // Any strides and channels, from `c0` on.
 template <class T>
 __global__ void gather_pixels(Sizes w, const uint8_t* x, FrameStrides s, int64_t height, int64_t width,
-                              int64_t channels, int64_t c0, int64_t some, Normalisation<compute_t<T>> n,
+                              int64_t channels, int64_t c0, int64_t some, Normalization<compute_t<T>> n,
                               Starts starts, T* out, int64_t count) {
     using A = compute_t<T>;
     for (int64_t i = first_element(); i < count; i += element_step()) {
@@ -219,7 +219,7 @@ void gather_frames(const char* op, const Frames& f, const Tensor& x, const Tenso
                       reinterpret_cast<uintptr_t>(to) % sizeof(Four<T>) == 0;
     for (int64_t c0 = 0; c0 < f.channels; c0 += kChannels) {
         const int64_t some = std::min<int64_t>(kChannels, f.channels - c0);
-        Normalisation<A> n{};
+        Normalization<A> n{};
         for (int64_t c = 0; c < some; ++c) {
             n.mean[c] = static_cast<A>(f.mean[c0 + c]);
             n.std[c] = static_cast<A>(f.std[c0 + c]);

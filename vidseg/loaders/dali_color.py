@@ -1,8 +1,8 @@
-"""Colour operations of plans as steps of a DALI pipeline.
+"""Color operations of plans as steps of a DALI pipeline.
 
 A batch is processed in slots: slot s holds the s-th operation of every clip, whichever it is, and DALI sends each frame
 through the branch for its kind. Operations of like arithmetic share a kind, with the parameters made for it here. What
-is computed agrees with `csrc/frames/colour.cpp` within a grey level or two of rounding.
+is computed agrees with `csrc/frames/color.cpp` within a gray level or two of rounding.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vidseg.clips import ColourPlan
-from vidseg.clips.colour import OPERATIONS
+from vidseg.clips import ColorPlan
+from vidseg.clips.color import OPERATIONS
 
-__all__ = ["COUNT", "Steps", "apply_step", "colour_steps"]
+__all__ = ["COUNT", "Steps", "apply_step", "color_steps"]
 
 NONE, LINEAR, POWER, MIX, CONTRAST, FILTER, ERASE = range(7)
 COUNT = 8
@@ -58,26 +58,26 @@ class Steps:
         return tuple(result)
 
 
-def colour_steps(colours: ColourPlan) -> Steps:
+def color_steps(colors: ColorPlan) -> Steps:
     """The operations of B clips as steps; an even number of slots, so that few pipelines serve all batches.
 
     Raises:
         NotImplementedError: an operation that DALI does not have; names it.
     """
-    counts = np.diff(colours.offsets)
+    counts = np.diff(colors.offsets)
     slots = int(-(-counts.max(initial=0) // 2) * 2)
     kinds = np.full((len(counts), slots), NONE, np.int32)
     numbers = np.zeros((len(counts), slots, COUNT), np.float32)
     kernels = [[_UNIT] * slots for _ in counts]
     for clip, count in enumerate(counts.tolist()):
         for slot in range(count):
-            row = int(colours.offsets[clip]) + slot
-            name, length = OPERATIONS[int(colours.codes[row])]
+            row = int(colors.offsets[clip]) + slot
+            name, length = OPERATIONS[int(colors.codes[row])]
             if name not in _STEPS:
                 raise NotImplementedError(
                     f'DALI has no operation for {name!r} (it has {", ".join(_STEPS)}): use backend="native"'
                 )
-            kind, values, kernel = _STEPS[name](colours.parameters[row, :length])
+            kind, values, kernel = _STEPS[name](colors.parameters[row, :length])
             kinds[clip, slot], kernels[clip][slot] = kind, kernel
             numbers[clip, slot, : len(values)] = values
     return Steps(kinds, numbers, kernels)
@@ -110,7 +110,7 @@ _STEPS: dict[str, Callable[[Numbers], Step]] = {
     "brightness": lambda p: _linear(p, 0),
     "linear_contrast": lambda p: _linear(p, 127 * (1 - p)),
     "gamma": lambda p: (POWER, p, _UNIT),
-    "enhance_colour": lambda p: (MIX, p, _UNIT),
+    "enhance_color": lambda p: (MIX, p, _UNIT),
     "saturation": lambda p: (MIX, p, _UNIT),
     "grayscale": lambda p: (MIX, np.zeros(1), _UNIT),
     "contrast": lambda p: (CONTRAST, p, _UNIT),
@@ -138,11 +138,11 @@ def apply_step(fn: Any, types: Any, frames: Any, kind: Any, numbers: Any, kernel
     elif kind == POWER:
         frames = _cut(fn, types, _power(frames / 255.0, values[0:3]) * 255.0)
     elif kind == MIX:
-        grey = fn.color_space_conversion(frames, image_type=types.RGB, output_type=types.GRAY)
-        frames = _cut(fn, types, frames * values[0:1] + grey * (1.0 - values[0:1]))
+        gray = fn.color_space_conversion(frames, image_type=types.RGB, output_type=types.GRAY)
+        frames = _cut(fn, types, frames * values[0:1] + gray * (1.0 - values[0:1]))
     elif kind == CONTRAST:
-        grey = fn.color_space_conversion(frames, image_type=types.RGB, output_type=types.GRAY)
-        frames = _cut(fn, types, frames * values[0:1] + fn.reductions.mean(grey) * (1.0 - values[0:1]))
+        gray = fn.color_space_conversion(frames, image_type=types.RGB, output_type=types.GRAY)
+        frames = _cut(fn, types, frames * values[0:1] + fn.reductions.mean(gray) * (1.0 - values[0:1]))
     elif kind == FILTER:
         frames = fn.filter(frames, weights, border="reflect_101")
     elif kind == ERASE:

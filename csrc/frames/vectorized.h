@@ -6,9 +6,9 @@
 #include <cstring>
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
-#define VIDSEG_VECTORISED __attribute__((target_clones("avx2", "default")))
+#define VIDSEG_VECTORIZED __attribute__((target_clones("avx2", "default")))
 #else
-#define VIDSEG_VECTORISED
+#define VIDSEG_VECTORIZED
 #endif
 
 #if defined(__x86_64__)

@@ -1,4 +1,4 @@
-"""Localisation labels (classes with times) to frame labels and back, and trimmed clips with negative samples.
+"""Localization labels (classes with times) to frame labels and back, and trimmed clips with negative samples.
 
 The JSON form is ActivityNet's: `{"database": {video: {"subset", "duration", "annotations": [{"label", "segment":
 [start, stop]}]}}}` with times in seconds, stop exclusive. What is written also has what the published conversion of
@@ -24,12 +24,12 @@ from vidseg.labels.dataset import Segment
 from vidseg.labels.segmentation import Labels, SegmentationLabels, labels_from_segments, segments_from_labels
 
 __all__ = [
-    "LocalisedVideo",
+    "LocalizedVideo",
     "TimedLabel",
     "clip_rows",
     "frame_labels_of",
-    "read_localisation_json",
-    "write_localisation_json",
+    "read_localization_json",
+    "write_localization_json",
 ]
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class TimedLabel:
 
 
 @dataclass
-class LocalisedVideo:
+class LocalizedVideo:
     """The segments of one video.
 
     Attributes:
@@ -59,7 +59,7 @@ class LocalisedVideo:
     split: str | None = None
 
 
-def read_localisation_json(path: str | Path) -> dict[str, LocalisedVideo]:
+def read_localization_json(path: str | Path) -> dict[str, LocalizedVideo]:
     """Videos of an ActivityNet-like file, names without `.mp4`.
 
     Raises:
@@ -80,7 +80,7 @@ def read_localisation_json(path: str | Path) -> dict[str, LocalisedVideo]:
             frames, seconds = entry.get("frames"), entry.get("duration")
             if rate and frames:
                 seconds = frames / rate
-            videos[name.removesuffix(".mp4")] = LocalisedVideo(segments, seconds, entry.get("subset"))
+            videos[name.removesuffix(".mp4")] = LocalizedVideo(segments, seconds, entry.get("subset"))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{path}: video {name!r}: {type(error).__name__}: {error}") from error
     return videos
@@ -96,7 +96,7 @@ def _timed_label(annotation: Mapping[str, Any], rate: float | None) -> TimedLabe
     return TimedLabel(annotation["label"], start, stop)
 
 
-def write_localisation_json(path: str | Path, labels: SegmentationLabels, *, background: Iterable[str] = ()) -> None:
+def write_localization_json(path: str | Path, labels: SegmentationLabels, *, background: Iterable[str] = ()) -> None:
     """Writes the segments of all videos; the file is there whole or not at all.
 
     Args:
@@ -143,14 +143,14 @@ def _numbers(classes: Sequence[str], names: Iterable[str]) -> set[int]:
 
 
 def frame_labels_of(
-    videos: Mapping[str, LocalisedVideo],
+    videos: Mapping[str, LocalizedVideo],
     *,
     rate: float,
     background: str,
     classes: Sequence[str] = (),
     seconds: Mapping[str, float] | None = None,
 ) -> SegmentationLabels:
-    """Frame labels of localised videos (see `labels_from_segments` for overlaps and rounding).
+    """Frame labels of localized videos (see `labels_from_segments` for overlaps and rounding).
 
     Args:
         videos: by name.
@@ -188,7 +188,7 @@ def frame_labels_of(
     if guessed:
         logger.warning(
             "%d videos of unknown duration, such as %r, end with their last segment; convert the videos first and give"
-            " the data set, so that what follows is labelled too",
+            " the data set, so that what follows is labeled too",
             len(guessed),
             guessed[0],
         )

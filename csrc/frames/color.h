@@ -1,4 +1,4 @@
-// Colour and noise on one RGB frame. `vidseg/clips/colour.py` has the same list of operations for Python.
+// Color and noise on one RGB frame. `vidseg/clips/color.py` has the same list of operations for Python.
 #pragma once
 
 #include <array>
@@ -9,10 +9,10 @@
 
 namespace vidseg {
 
-constexpr int kColourParameters = 8;
+constexpr int kColorParameters = 8;
 
 // The position of an operation is its code in a plan. Lists of three are for red, green and blue.
-enum class ColourCode : int64_t {
+enum class ColorCode : int64_t {
     kGaussianBlur,    // sigma in pixels
     kAdd,             // three values
     kAverageBlur,     // side of the window
@@ -20,12 +20,12 @@ enum class ColourCode : int64_t {
     kGamma,           // three exponents
     kHueSaturation,   // steps of 1/255 of the hue's circle, steps of 1/255 of saturation
     kLinearContrast,  // three factors of the distance from 127
-    kGaussianNoise,   // standard deviation, number of the field, 1 for separate fields of the three colours
-    kEnhanceColour,   // factor of the distance from grey
+    kGaussianNoise,   // standard deviation, number of the field, 1 for separate fields of the three colors
+    kEnhanceColor,    // factor of the distance from gray
     kMotionBlur,      // side of the window, degrees, direction
     kBrightness,      // factor
-    kContrast,        // factor of the distance from the frame's mean grey
-    kSaturation,      // factor of the distance from grey
+    kContrast,        // factor of the distance from the frame's mean gray
+    kSaturation,      // factor of the distance from gray
     kHue,             // part of the hue's circle
     kErase,           // top, left, height, width, and three values
     kGrayscale,       // none
@@ -33,9 +33,9 @@ enum class ColourCode : int64_t {
 };
 
 // An operation with what it needs prepared: tables, filters, noise.
-struct ColourStep {
-    ColourCode code;
-    std::array<double, kColourParameters> values;
+struct ColorStep {
+    ColorCode code;
+    std::array<double, kColorParameters> values;
     std::vector<uint8_t> tables;  // (3, 256); steps that are tables alone follow each other as one
     SeparableFilter filter;
     std::vector<Tap> taps;
@@ -44,18 +44,18 @@ struct ColourStep {
 
 // Work space of one thread. It keeps what it prepared for the last list of operations, which the frames of a
 // clip share.
-struct ColourScratch {
+struct ColorScratch {
     std::vector<int64_t> codes;
     std::vector<double> parameters;
     int height = 0;
     int width = 0;
-    std::vector<ColourStep> steps;
+    std::vector<ColorStep> steps;
     FilterScratch filter;
 };
 
 // Applies `count` operations, in this order, to a tightly packed frame (H, W, 3) in place. `parameters`:
 // (count, 8). Fails on an unknown code, on a parameter out of its range and on an empty frame.
-void apply_colours(const int64_t* codes, const double* parameters, int64_t count, uint8_t* rgb, int height,
-                   int width, ColourScratch& scratch);
+void apply_colors(const int64_t* codes, const double* parameters, int64_t count, uint8_t* rgb, int height,
+                  int width, ColorScratch& scratch);
 
 }  // namespace vidseg

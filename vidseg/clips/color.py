@@ -1,6 +1,6 @@
-"""Colour and noise of clips: the operations by name, and what a preset draws for each clip of a batch.
+"""Color and noise of clips: the operations by name, and what a preset draws for each clip of a batch.
 
-The pixels are changed by `csrc/frames/colour.cpp`, which has the same operations in the same order; what each of them
+The pixels are changed by `csrc/frames/color.cpp`, which has the same operations in the same order; what each of them
 computes, and with which published function it agrees, stands in docs/augmentation.md. All frames of a clip share the
 operations and their parameters, noise included.
 """
@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from vidseg.clips.plan import ColourPlan
-from vidseg.clips.presets import ColourPreset, Draw, colour_presets
+from vidseg.clips.plan import ColorPlan
+from vidseg.clips.presets import ColorPreset, Draw, color_presets
 from vidseg.clips.random import uniform
 
-__all__ = ["MAX_PARAMETERS", "OPERATIONS", "colour_code", "draw_colours"]
+__all__ = ["MAX_PARAMETERS", "OPERATIONS", "color_code", "draw_colors"]
 
 MAX_PARAMETERS = 8
 
@@ -30,11 +30,11 @@ OPERATIONS: tuple[tuple[str, int], ...] = (
     ("hue_saturation", 2),  # whole numbers, -255 to 255: parts of 255 of the hue's circle, and of full saturation
     ("linear_contrast", 3),  # factors of the distance from 127, -255 to 255
     ("gaussian_noise", 3),  # standard deviation 0 to 255; number of the field; 1: red, green and blue apart, else 0
-    ("enhance_colour", 1),  # factor of the distance from grey, 0 to 255
+    ("enhance_color", 1),  # factor of the distance from gray, 0 to 255
     ("motion_blur", 3),  # side of the window, odd, 3 to 31; degrees; direction -1 to 1
     ("brightness", 1),  # factor, 0 to 255
-    ("contrast", 1),  # factor of the distance from the frame's mean grey, 0 to 255
-    ("saturation", 1),  # factor of the distance from grey, 0 to 255
+    ("contrast", 1),  # factor of the distance from the frame's mean gray, 0 to 255
+    ("saturation", 1),  # factor of the distance from gray, 0 to 255
     ("hue", 1),  # part of the hue's circle, -0.5 to 0.5
     ("random_erasing", 7),  # top, left, height, width; red, green, blue
     ("grayscale", 0),
@@ -43,26 +43,26 @@ OPERATIONS: tuple[tuple[str, int], ...] = (
 _CODES = {name: code for code, (name, _) in enumerate(OPERATIONS)}
 
 
-def colour_code(name: str) -> int:
+def color_code(name: str) -> int:
     """The code of an operation.
 
     Raises:
         ValueError: there is no operation of this name.
     """
     if name not in _CODES:
-        raise ValueError(f"colour operation {name!r} is unknown: choose from {', '.join(_CODES)}")
+        raise ValueError(f"color operation {name!r} is unknown: choose from {', '.join(_CODES)}")
     return _CODES[name]
 
 
-def draw_colours(
-    preset: str | ColourPreset | Sequence[ColourPreset] | None,
+def draw_colors(
+    preset: str | ColorPreset | Sequence[ColorPreset] | None,
     seed: int,
     epoch: int,
     samples: npt.ArrayLike,
     *,
     height: int,
     width: int,
-) -> ColourPlan:
+) -> ColorPlan:
     """The operations of each clip of a batch.
 
     Args:
@@ -78,18 +78,18 @@ def draw_colours(
     """
     numbers = np.atleast_1d(np.asarray(samples, np.int64))
     clips = len(numbers)
-    presets = colour_presets(preset)
+    presets = color_presets(preset)
     operations = [operation for one in presets for operation in one.operations]
     if not operations or not clips:
-        return ColourPlan.none(clips)
+        return ColorPlan.none(clips)
     drawn = np.zeros((clips, len(operations)), bool)
     places = np.zeros((clips, len(operations)))
     parameters = np.zeros((clips, len(operations), MAX_PARAMETERS))
     column = 0
     for group, one in enumerate(presets):
-        touched = uniform(seed, epoch, numbers, purpose=f"colour {group}")[:, 0] < one.probability
+        touched = uniform(seed, epoch, numbers, purpose=f"color {group}")[:, 0] < one.probability
         for position, operation in enumerate(one.operations):
-            purpose = f"colour {group} {position} {operation.name}"
+            purpose = f"color {group} {position} {operation.name}"
             source = Draw(seed, epoch, numbers, purpose)
             first = source.uniforms(1 + operation.count)
             values, possible = operation.values(first[:, 1:], source, height, width)
@@ -99,11 +99,11 @@ def draw_colours(
             column += 1
         if one.shuffled:
             count = len(one.operations)
-            shuffle = uniform(seed, epoch, numbers, purpose=f"colour order {group}", count=count)
+            shuffle = uniform(seed, epoch, numbers, purpose=f"color order {group}", count=count)
             places[:, column - count : column] = group + shuffle
     order = np.argsort(places, axis=1, kind="stable")
     rows = np.arange(clips)[:, None]
     drawn = drawn[rows, order]
-    codes = np.array([colour_code(operation.name) for operation in operations], np.int64)[order]
+    codes = np.array([color_code(operation.name) for operation in operations], np.int64)[order]
     offsets = np.concatenate([[0], np.cumsum(drawn.sum(axis=1))]).astype(np.int64)
-    return ColourPlan(offsets, codes[drawn], parameters[rows, order][drawn])
+    return ColorPlan(offsets, codes[drawn], parameters[rows, order][drawn])

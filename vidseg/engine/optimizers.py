@@ -1,4 +1,4 @@
-"""Optimisers and their parameter groups."""
+"""Optimizers and their parameter groups."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vidseg.engine.apex import apex_optimiser, missing_optimisers
-from vidseg.engine.options import OptimiserOptions
+from vidseg.engine.apex import apex_optimizer, missing_optimizers
+from vidseg.engine.options import OptimizerOptions
 from vidseg.models import classifier_name
 
-__all__ = ["FINE_TUNE", "classifier_names", "make_optimiser", "parameter_groups", "set_rates"]
+__all__ = ["FINE_TUNE", "classifier_names", "make_optimizer", "parameter_groups", "set_rates"]
 
 FINE_TUNE = {"convolution": 0.6, "recurrent": 0.5, "transposed": 0.2, "classifier": 1.0}
 """Multipliers of the learning rate under fine-tuning; what is in no such layer learns like a convolution."""
@@ -86,38 +86,38 @@ def parameter_groups(
     return list(groups.values())
 
 
-def make_optimiser(
-    groups: Iterable[dict[str, Any]], options: OptimiserOptions, *, rate: float
+def make_optimizer(
+    groups: Iterable[dict[str, Any]], options: OptimizerOptions, *, rate: float
 ) -> torch.optim.Optimizer:
-    """The optimiser that the options name, over groups from `parameter_groups`.
+    """The optimizer that the options name, over groups from `parameter_groups`.
 
     Raises:
-        ImportError: apex's optimisers are asked for and not installed.
+        ImportError: apex's optimizers are asked for and not installed.
     """
     groups = list(groups)
     own: dict[str, Any] = {"lr": rate}
-    if options.optimiser == "sgd":
+    if options.optimizer == "sgd":
         own |= {"momentum": options.momentum, "nesterov": options.momentum > 0}
     else:
         own |= {"betas": (options.momentum, 0.999)}
     if options.implementation == "apex":
-        factory = apex_optimiser("FusedSGD" if options.optimiser == "sgd" else "FusedAdam")
-        if options.optimiser == "adam":
+        factory = apex_optimizer("FusedSGD" if options.optimizer == "sgd" else "FusedAdam")
+        if options.optimizer == "adam":
             own |= {"adam_w_mode": False}
         try:
             made: torch.optim.Optimizer = factory(groups, **own)
         except RuntimeError as error:  # installed without the extensions
-            raise missing_optimisers(error) from error
+            raise missing_optimizers(error) from error
         return made
     first = groups[0]["params"][0]
     # On a GPU the fused step also looks at the loss scale's overflow flag there, so the loop need not wait for it.
     if options.implementation == "fused" or (options.implementation == "auto" and first.is_cuda):
         own["fused"] = True
     factories = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    return factories[options.optimiser](groups, **own)
+    return factories[options.optimizer](groups, **own)
 
 
-def set_rates(optimiser: torch.optim.Optimizer, rate: float) -> None:
+def set_rates(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give every group `rate` times its multiplier."""
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = rate * group.get("lr_mult", 1.0)

@@ -1,4 +1,4 @@
-"""Colour operations on frames that are already there: what the native backend does while it fills a batch."""
+"""Color operations on frames that are already there: what the native backend does while it fills a batch."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from vidseg.clips import ColourOperation
-from vidseg.clips.colour import MAX_PARAMETERS, OPERATIONS, colour_code
+from vidseg.clips import ColorOperation
+from vidseg.clips.color import MAX_PARAMETERS, OPERATIONS, color_code
 from vidseg.frames.native import operators
 
-__all__ = ["apply_colours"]
+__all__ = ["apply_colors"]
 
 
-def apply_colours(frames: npt.NDArray[np.uint8], operations: Sequence[ColourOperation]) -> npt.NDArray[np.uint8]:
+def apply_colors(frames: npt.NDArray[np.uint8], operations: Sequence[ColorOperation]) -> npt.NDArray[np.uint8]:
     """A copy of a clip's frames with the operations applied, in their order, to each of them.
 
     Args:
@@ -25,15 +25,15 @@ def apply_colours(frames: npt.NDArray[np.uint8], operations: Sequence[ColourOper
     """
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
         raise ValueError(f"frames are {frames.dtype} {frames.shape}, must be uint8 (T, H, W, 3)")
-    codes = [colour_code(operation.name) for operation in operations]
+    codes = [color_code(operation.name) for operation in operations]
     parameters = np.zeros((len(codes), MAX_PARAMETERS))
     for row, code, operation in zip(parameters, codes, operations, strict=True):
         name, count = OPERATIONS[code]
         if len(operation.parameters) != count:
-            raise ValueError(f"colour operation {name} has {count} parameters, got {len(operation.parameters)}")
+            raise ValueError(f"color operation {name} has {count} parameters, got {len(operation.parameters)}")
         row[:count] = operation.parameters
     try:
-        out = operators.apply_colours(
+        out = operators.apply_colors(
             torch.from_numpy(np.array(frames, order="C")),  # a copy: torch refuses what cannot be written
             torch.tensor(codes, dtype=torch.int64),
             torch.from_numpy(parameters),

@@ -1,4 +1,4 @@
-"""Colour operations: what is drawn for which clip, published values, and the pixels that no imgaug defines."""
+"""Color operations: what is drawn for which clip, published values, and the pixels that no imgaug defines."""
 
 import colorsys
 import dataclasses
@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from vidseg.clips import ColourOperation
-from vidseg.clips.colour import OPERATIONS, colour_code, draw_colours
+from vidseg.clips import ColorOperation
+from vidseg.clips.color import OPERATIONS, color_code, draw_colors
 from vidseg.clips.erasing import erasing_boxes
 from vidseg.clips.mixing import draw_mixup, mix_clips, mix_targets, soft_targets
-from vidseg.clips.presets import PRESETS, Warps, colour_jitter, draw_warps, random_erasing
+from vidseg.clips.presets import PRESETS, Warps, color_jitter, draw_warps, random_erasing
 from vidseg.frames.native import operators
 from vidseg.loaders.adapters import ClipFunction, clip_seed
-from vidseg.loaders.recolour import apply_colours
+from vidseg.loaders.recolor import apply_colors
 
 GOLDEN = json.loads((Path(__file__).parent / "golden/training_math.json").read_text())
 EXAMPLES = {
@@ -28,7 +28,7 @@ EXAMPLES = {
     "hue_saturation": (9, -20),
     "linear_contrast": (0.9, 1.1, 1.2),
     "gaussian_noise": (10.0, 7, 0),
-    "enhance_colour": (1.4,),
+    "enhance_color": (1.4,),
     "motion_blur": (5, 30, 0.5),
     "brightness": (1.3,),
     "contrast": (0.7,),
@@ -44,7 +44,7 @@ def clip(frames=3, height=37, width=53, seed=0):
 
 
 def draw(preset, samples=range(4000), *, seed=0, epoch=0, height=112, width=96):
-    return draw_colours(preset, seed, epoch, np.asarray(samples), height=height, width=width)
+    return draw_colors(preset, seed, epoch, np.asarray(samples), height=height, width=width)
 
 
 # ---- plans
@@ -78,7 +78,7 @@ def test_clips_are_drawn_alone(name):
             "published",
             0.8,
             0.4,
-            "gaussian_blur add gaussian_noise enhance_colour motion_blur hue_saturation linear_contrast",
+            "gaussian_blur add gaussian_noise enhance_color motion_blur hue_saturation linear_contrast",
         ),
     ],
 )
@@ -87,7 +87,7 @@ def test_published_probabilities(name, clips, each, names):
     warps = draw_warps(name, 0, 0, np.arange(4000))
     assert {OPERATIONS[code][0] for code in plan.codes.tolist()} == set(names.split())
     for operation in names.split():
-        share = (plan.codes == colour_code(operation)).sum() / 4000
+        share = (plan.codes == color_code(operation)).sum() / 4000
         assert share == pytest.approx(clips * each, abs=0.035), operation
     for kind in (Warps.PERSPECTIVE, Warps.ROTATION):
         assert (warps.kinds == kind).mean() == pytest.approx(clips * each / 2, abs=0.03)
@@ -98,7 +98,7 @@ def test_published_probabilities(name, clips, each, names):
 
 def test_published_ranges():
     plan = draw("hacs")
-    values = {name: plan.parameters[plan.codes == colour_code(name)] for name, _ in OPERATIONS}
+    values = {name: plan.parameters[plan.codes == color_code(name)] for name, _ in OPERATIONS}
     assert set(np.unique(values["gaussian_blur"][:, 0])) == {0.1, 0.2, 0.3}
     assert set(np.unique(values["add"][:, :3])) == set(range(-5, 16))
     assert set(np.unique(values["average_blur"][:, 0])) == {1, 2}
@@ -109,7 +109,7 @@ def test_published_ranges():
     assert (values["multiply"][:, :1] == values["multiply"][:, :3]).all()
     assert (values["gamma"][:, 0] != values["gamma"][:, 1]).all()
     noise = draw("published")
-    noise = noise.parameters[noise.codes == colour_code("gaussian_noise")]
+    noise = noise.parameters[noise.codes == color_code("gaussian_noise")]
     assert (noise[:, 0] == 76.5).all() and len(np.unique(noise[:, 1])) == len(noise)
 
 
@@ -126,21 +126,21 @@ def test_warps():
 
 
 def test_jitter_comes_in_random_order():
-    plan = draw(colour_jitter(brightness=0.4, contrast=0.3, saturation=2.0, hue=0.1))
+    plan = draw(color_jitter(brightness=0.4, contrast=0.3, saturation=2.0, hue=0.1))
     orders = plan.codes.reshape(-1, 4)
     assert len(np.unique(orders, axis=0)) == 24
-    values = {name: plan.parameters[plan.codes == colour_code(name), 0] for name in ("brightness", "saturation", "hue")}
+    values = {name: plan.parameters[plan.codes == color_code(name), 0] for name in ("brightness", "saturation", "hue")}
     for name, low, high in (("brightness", 0.6, 1.4), ("saturation", 0.0, 3.0), ("hue", -0.1, 0.1)):
         assert low <= values[name].min() < low + 0.02 and high - 0.02 < values[name].max() <= high
-    assert len(draw(colour_jitter(hue=0.1), [1]).codes) == 1
+    assert len(draw(color_jitter(hue=0.1), [1]).codes) == 1
     with pytest.raises(ValueError, match=r"hue is 0.6, must be 0 to 0.5"):
-        colour_jitter(hue=0.6)
+        color_jitter(hue=0.6)
 
 
 def test_presets_follow_each_other():
     plan = draw((PRESETS["hacs"], random_erasing(1.0)), range(50))
     alone = draw("hacs", range(50))
-    erased = colour_code("random_erasing")
+    erased = color_code("random_erasing")
     assert (plan.codes[plan.offsets[1:] - 1] == erased).all()
     assert (plan.codes[plan.codes != erased] == alone.codes).all()
     assert len(draw(None, range(5)).codes) == 0 and len(draw(None, range(5))) == 5
@@ -226,24 +226,24 @@ def test_mixup_is_a_function_of_the_batch():
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_frames_of_a_clip_change_alike(name):
     frames = np.repeat(clip(1), 3, axis=0)
-    changed = apply_colours(frames, [ColourOperation(name, EXAMPLES[name])])
+    changed = apply_colors(frames, [ColorOperation(name, EXAMPLES[name])])
     assert (changed == changed[:1]).all() and (changed != frames).any()
     assert (frames == clip(1)).all()
 
 
 def test_operations_are_applied_in_order():
-    operations = [ColourOperation(name, EXAMPLES[name]) for name in EXAMPLES]
+    operations = [ColorOperation(name, EXAMPLES[name]) for name in EXAMPLES]
     for some in (operations, operations[::-1], operations[:4] * 3):
         one_by_one = clip()
         for operation in some:
-            one_by_one = apply_colours(one_by_one, [operation])
-        assert (apply_colours(clip(), some) == one_by_one).all()
+            one_by_one = apply_colors(one_by_one, [operation])
+        assert (apply_colors(clip(), some) == one_by_one).all()
 
 
 def test_noise():
-    grey = np.full((2, 200, 201, 3), 128, np.uint8)
+    gray = np.full((2, 200, 201, 3), 128, np.uint8)
     first, second = (
-        apply_colours(grey, [ColourOperation("gaussian_noise", (20.0, field, 1))]).astype(int) - 128 for field in (1, 2)
+        apply_colors(gray, [ColorOperation("gaussian_noise", (20.0, field, 1))]).astype(int) - 128 for field in (1, 2)
     )
     assert first[0].std() == pytest.approx(20, abs=0.2) and abs(first[0].mean()) < 0.3
     assert abs(np.corrcoef(first[0].ravel(), second[0].ravel())[0, 1]) < 0.02
@@ -256,7 +256,7 @@ def blend(frames, other, factor):
     return np.clip(np.float32(factor) * frames + np.float32(1 - factor) * other, 0, 255).astype(np.uint8)
 
 
-def grey_of(frames):
+def gray_of(frames):
     weighted = np.float32([0.2989, 0.587, 0.114]) * frames.astype(np.float32)
     return np.floor(weighted.sum(axis=-1, keepdims=True))
 
@@ -266,11 +266,11 @@ def test_jitter_as_torchvision(factor):
     frames = clip()
     expected = {
         "brightness": blend(frames, np.float32(0), factor),
-        "contrast": blend(frames, grey_of(frames).mean(axis=(1, 2, 3), keepdims=True), factor),
-        "saturation": blend(frames, grey_of(frames), factor),
+        "contrast": blend(frames, gray_of(frames).mean(axis=(1, 2, 3), keepdims=True), factor),
+        "saturation": blend(frames, gray_of(frames), factor),
     }
     for name, wanted in expected.items():
-        got = apply_colours(frames, [ColourOperation(name, (factor,))])
+        got = apply_colors(frames, [ColorOperation(name, (factor,))])
         difference = np.abs(got.astype(int) - wanted)
         assert difference.max() <= 1 and difference.mean() < 0.005, name
 
@@ -282,24 +282,24 @@ def test_hue_as_torchvision(shift):
     for red, green, blue in frames.reshape(-1, 3) / 255:
         hue, saturation, value = colorsys.rgb_to_hsv(red, green, blue)
         wanted.append(np.array(colorsys.hsv_to_rgb((hue + shift) % 1, saturation, value)) * 255.999)
-    got = apply_colours(frames, [ColourOperation("hue", (shift,))]).reshape(-1, 3)
+    got = apply_colors(frames, [ColorOperation("hue", (shift,))]).reshape(-1, 3)
     difference = np.abs(got - np.floor(wanted))
     assert difference.max() <= 1 and difference.mean() < 0.02
 
 
 def test_erasing():
     frames = clip()
-    changed = apply_colours(frames, [ColourOperation("random_erasing", (2, 3, 10, 12, 9, 8, 7))])
+    changed = apply_colors(frames, [ColorOperation("random_erasing", (2, 3, 10, 12, 9, 8, 7))])
     expected = frames.copy()
     expected[:, 2:12, 3:15] = (9, 8, 7)
     assert (changed == expected).all()
-    assert (apply_colours(frames, [ColourOperation("random_erasing", (0, 0, 37, 53, 1, 1, 1))]) == 1).all()
+    assert (apply_colors(frames, [ColorOperation("random_erasing", (0, 0, 37, 53, 1, 1, 1))]) == 1).all()
 
 
 @pytest.mark.parametrize(
     "name, parameters, message",
     [
-        ("sharpen", (1,), "colour operation 'sharpen' is unknown: choose from gaussian_blur"),
+        ("sharpen", (1,), "color operation 'sharpen' is unknown: choose from gaussian_blur"),
         ("add", (1,), "add has 3 parameters, got 1"),
         ("gaussian_blur", (31.0,), "gaussian_blur: sigma is 31, must be 0 to 30"),
         ("gaussian_blur", (float("nan"),), "gaussian_blur: sigma is nan, must be 0 to 30"),
@@ -313,18 +313,18 @@ def test_erasing():
 )
 def test_wrong_operations(name, parameters, message):
     with pytest.raises(ValueError, match=message):
-        apply_colours(clip(), [ColourOperation(name, parameters)])
+        apply_colors(clip(), [ColorOperation(name, parameters)])
 
 
 def test_wrong_frames():
     with pytest.raises(ValueError, match=r"frames are float64 \(2, 3\), must be uint8"):
-        apply_colours(np.zeros((2, 3)), [])
+        apply_colors(np.zeros((2, 3)), [])
     frames, none = torch.zeros(1, 4, 4, 3, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64)
     with pytest.raises(RuntimeError, match=r"must be a contiguous float64 tensor of the shape \(0, 8\)"):
-        operators.apply_colours(frames, none, torch.zeros(1, 8, dtype=torch.float64))
-    with pytest.raises(RuntimeError, match="colour operation 16 is unknown: codes are 0 to 15"):
-        operators.apply_colours(frames, torch.tensor([16]), torch.zeros(1, 8, dtype=torch.float64))
-    assert apply_colours(np.zeros((0, 4, 4, 3), np.uint8), [ColourOperation("hue", (0.1,))]).shape == (0, 4, 4, 3)
+        operators.apply_colors(frames, none, torch.zeros(1, 8, dtype=torch.float64))
+    with pytest.raises(RuntimeError, match="color operation 16 is unknown: codes are 0 to 15"):
+        operators.apply_colors(frames, torch.tensor([16]), torch.zeros(1, 8, dtype=torch.float64))
+    assert apply_colors(np.zeros((0, 4, 4, 3), np.uint8), [ColorOperation("hue", (0.1,))]).shape == (0, 4, 4, 3)
 
 
 # ---- users' own functions
