@@ -31,9 +31,9 @@ import torch
 
 from vidseg.convert import ConvertOptions, convert_videos
 from vidseg.convert.conversion import convert_one
-from vidseg.convert.sources import Job
 from vidseg.convert.synth import SynthOptions, synthesize_videos
 from vidseg.frames import FrameDatabase, encode_planes
+from vidseg.videos.listing import Job
 
 CORES = len(os.sched_getaffinity(0))
 
@@ -136,7 +136,7 @@ def peak_memory(video: Path, target: Path) -> float:
     """Largest resident size of a worker in MB while it converts one video."""
     code = (
         "import sys; from pathlib import Path; from vidseg.convert.conversion import convert_one;"
-        "from vidseg.convert import ConvertOptions; from vidseg.convert.sources import Job;"
+        "from vidseg.convert import ConvertOptions; from vidseg.videos.listing import Job;"
         "r = convert_one(Job(sys.argv[1], 'video', 'x/v'), Path(sys.argv[2]), ConvertOptions(), lambda n: None);"
         "assert r.problem is None, r.problem;"
         # not ru_maxrss: that one remembers the size of the process that started this one

@@ -37,9 +37,9 @@ from vidseg.convert import ConvertOptions, convert_videos
 from vidseg.convert.synth import SynthOptions, synthesize_videos
 from vidseg.engine import train_run
 from vidseg.engine.options import TrainOptions, options_from
-from vidseg.engine.presets import PRESETS
 from vidseg.labels import apply_labels, read_label_csv
 from vidseg.plots.canvas import INK, MUTED, new_figure, quiet, save_figure
+from vidseg.tasks.recognition.recipes import PRESETS
 
 # What differs from `vidseg train synth` in all rows. With cycles, SGD stayed at chance for 10 epochs in trials.
 COMMON: dict[str, Any] = {

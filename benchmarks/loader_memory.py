@@ -26,7 +26,7 @@ from vidseg import ClipLoader, open_dataset
 from vidseg.clips import BatchShape
 from vidseg.clips.planner import ClipPlanner
 from vidseg.labels import VideoRecord, update_catalog
-from vidseg.loaders.native import NativeFiller
+from vidseg.loaders.native_backend import NativeFiller
 from vidseg.loaders.output import OutputForm
 
 SHAPES = [BatchShape(16, 4, 80, 80), BatchShape(8, 8, 112, 112), BatchShape(4, 8, 158, 158), BatchShape(4, 8, 224, 224)]

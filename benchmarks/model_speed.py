@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from vidseg import Trainer
 from vidseg.engine.monitors import run_log
 from vidseg.models import create_model, prepare
-from vidseg.models.profile import measure
+from vidseg.models._profile import measure
 
 Row = dict[str, Any]
 WAYS: dict[str, dict[str, bool]] = {

@@ -33,11 +33,7 @@ from vidseg.convert import convert_videos
 from vidseg.convert.synth import synthesize_videos
 from vidseg.convert.synth_options import SynthOptions
 from vidseg.engine import train_run
-from vidseg.engine.feature_extraction import Extraction, extract_features, load_recognition
 from vidseg.engine.options import options_from
-from vidseg.engine.presets import PRESETS
-from vidseg.engine.segmentation_recipes import SegmentationOptions
-from vidseg.engine.segmentation_runs import cross_validate
 from vidseg.labels import apply_segmentation, open_dataset
 from vidseg.labels.apply import apply_labels
 from vidseg.labels.catalog import read_catalog
@@ -45,6 +41,10 @@ from vidseg.labels.csv_labels import read_label_csv
 from vidseg.labels.localization import LocalizedVideo, TimedLabel, frame_labels_of
 from vidseg.loaders import FeatureLoader
 from vidseg.metrics import segmental_scores
+from vidseg.tasks.recognition.feature_extraction import Extraction, extract_features, load_recognition
+from vidseg.tasks.recognition.recipes import PRESETS
+from vidseg.tasks.segmentation.cross_validation import cross_validate
+from vidseg.tasks.segmentation.recipes import SegmentationOptions
 
 ACCURACY, F1 = 85.0, 70.0
 STILL = "still"

@@ -28,11 +28,11 @@ import vidseg
 from vidseg.convert import convert_videos
 from vidseg.convert.synth import synthesize_videos
 from vidseg.convert.synth_options import SynthOptions
-from vidseg.engine.stream_recipes import StreamOptions
-from vidseg.engine.stream_runs import train_stream
 from vidseg.labels import apply_segmentation
 from vidseg.labels.catalog import read_catalog
 from vidseg.labels.localization import LocalizedVideo, TimedLabel, frame_labels_of
+from vidseg.tasks.streaming.recipes import StreamOptions
+from vidseg.tasks.streaming.runs import train_stream
 
 MARGIN = 15.0
 STILL = "still"

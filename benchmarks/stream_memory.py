@@ -21,9 +21,9 @@ import tyro
 
 import vidseg
 from vidseg.clips.windows import StreamPlan, WindowShape
-from vidseg.engine.streaming import StreamTrainer, published_objective
-from vidseg.loaders.stream import StreamBatch
+from vidseg.loaders.stream_loader import StreamBatch
 from vidseg.models import create_model
+from vidseg.tasks.streaming.task import StreamTrainer, published_objective
 
 GROWTH = 1.1
 

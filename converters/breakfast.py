@@ -13,8 +13,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vidseg.cli.converter import SegmentationConverter
 from vidseg.cli.main import run_program
-from vidseg.cli.segmentation import SegmentationConverter
 
 if TYPE_CHECKING:
     from vidseg.labels.segmentation import SegmentationLabels

@@ -9,8 +9,8 @@ The folder of the MS-TCN data set (mapping.txt, groundTruth/, splits/, features/
 import sys
 from dataclasses import dataclass
 
+from vidseg.cli.converter import SegmentationConverter
 from vidseg.cli.main import run_program
-from vidseg.cli.segmentation import SegmentationConverter
 
 
 @dataclass

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vidseg.cli.converter import SegmentationConverter, known_seconds
 from vidseg.cli.main import run_program
-from vidseg.cli.segmentation import SegmentationConverter, known_seconds
 
 if TYPE_CHECKING:
     from vidseg.labels.localization import LocalizedVideo

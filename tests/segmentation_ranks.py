@@ -7,13 +7,13 @@ import torch
 from test_streaming_training import SHAPE, StreamPlan, Tiny, load, make_videos, objective
 
 from vidseg.engine import distributed
-from vidseg.engine.segmentation import SegmentationTask
-from vidseg.engine.segmentation_recipes import SegmentationOptions
-from vidseg.engine.segmentation_runs import cross_validate
-from vidseg.engine.stream_recipes import StreamOptions
-from vidseg.engine.stream_runs import train_stream
-from vidseg.engine.streaming import StreamTrainer, published_objective
-from vidseg.loaders.stream import StreamBatch
+from vidseg.loaders.stream_loader import StreamBatch
+from vidseg.tasks.segmentation.cross_validation import cross_validate
+from vidseg.tasks.segmentation.recipes import SegmentationOptions
+from vidseg.tasks.segmentation.task import SegmentationTask
+from vidseg.tasks.streaming.recipes import StreamOptions
+from vidseg.tasks.streaming.runs import train_stream
+from vidseg.tasks.streaming.task import StreamTrainer, published_objective
 
 LENGTHS = [30, 13, 9, 17, 5]  # of the videos of streams; two make a group
 OBJECTIVES = {
@@ -64,15 +64,15 @@ class _Spy(SegmentationTask):
 
 def feature_run(root: Path, out: Path, model: str, network: tuple[str, ...], batch: int) -> list[list[int]]:
     """A split of a cross-validation; returns the videos of each batch of this process."""
-    from vidseg.engine import segmentation_runs
+    from vidseg.tasks.segmentation import cross_validation
 
-    segmentation_runs.SegmentationTask, _Spy.seen = _Spy, []
+    cross_validation.SegmentationTask, _Spy.seen = _Spy, []
     options = SegmentationOptions(
         dataset=str(root), model=model, out=str(out), network_option=network, epochs=2, batch_size=batch, lr=0.01,
         validate_every=1, validation_share=0.25, pictures=False, device="cpu", splits=("split1",),
     )  # fmt: skip
     cross_validate("gtea", options)
-    segmentation_runs.SegmentationTask = SegmentationTask
+    cross_validation.SegmentationTask = SegmentationTask
     return _Spy.seen
 
 

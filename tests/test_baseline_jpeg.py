@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from vidseg.frames import FrameWriter, decode_jpeg, encode_rgb
 from vidseg.labels import VideoDataset, VideoRecord, open_dataset, update_catalog
-from vidseg.loaders.native import NativeFiller
+from vidseg.loaders.native_backend import NativeFiller
 from vidseg.loaders.output import OutputForm
 
 ROOT = Path(__file__).parent.parent

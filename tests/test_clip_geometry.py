@@ -25,8 +25,8 @@ from vidseg.clips import (
     Rotation,
     ThreeCrop,
 )
+from vidseg.clips.augmentations import Warps
 from vidseg.clips.named_geometry import GEOMETRIES, named_geometry
-from vidseg.clips.presets import Warps
 from vidseg.clips.steps import Canvas
 from vidseg.clips.warps import perspective_matrices, rotation_matrices
 from vidseg.loaders.adapters import import_imgaug

@@ -17,7 +17,7 @@ from vidseg import ClipLoader
 from vidseg.clips import BatchShape
 from vidseg.frames import FrameDatabaseError
 from vidseg.labels import VideoDataset
-from vidseg.loaders.native import NativeFiller
+from vidseg.loaders.native_backend import NativeFiller
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from vidseg.clips import ColorOperation
-from vidseg.clips.color import OPERATIONS, color_code, draw_colors
+from vidseg.clips.augmentations import PRESETS, Warps, color_jitter, draw_warps, random_erasing
+from vidseg.clips.color import draw_colors
 from vidseg.clips.erasing import erasing_boxes
 from vidseg.clips.mixing import draw_mixup, mix_clips, mix_targets, soft_targets
-from vidseg.clips.presets import PRESETS, Warps, color_jitter, draw_warps, random_erasing
+from vidseg.clips.plan import OPERATIONS, color_code
 from vidseg.frames.native import operators
 from vidseg.loaders.adapters import ClipFunction, clip_seed
 from vidseg.loaders.recolor import apply_colors

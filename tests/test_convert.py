@@ -10,10 +10,10 @@ import pytest
 from conftest import picture, write_published_database
 
 from vidseg.convert import ConvertOptions, convert_videos
-from vidseg.convert.decoding import TimedFrame, at_rate
-from vidseg.convert.options import target_size
 from vidseg.frames import FrameDatabase
 from vidseg.labels import open_dataset
+from vidseg.videos.decoding import TimedFrame, at_rate
+from vidseg.videos.frame_size import target_size
 
 
 def rgb_of(path: Path) -> np.ndarray:
@@ -74,7 +74,7 @@ FORMATS = [
 @pytest.mark.parametrize("codec, pixel_format, suffix, options", FORMATS, ids=[f"{f[0]}-{f[1]}" for f in FORMATS])
 def test_codecs_and_pixel_formats(tmp_path, make_video, codec, pixel_format, suffix, options, chroma):
     from vidseg.convert.conversion import convert_one
-    from vidseg.convert.sources import Job
+    from vidseg.videos.listing import Job
 
     path = make_video(
         tmp_path / f"v.{suffix}", codec=codec, pixel_format=pixel_format, options=options, frames=6, size=(50, 66)
@@ -95,7 +95,7 @@ def test_codecs_and_pixel_formats(tmp_path, make_video, codec, pixel_format, suf
 def test_matrix_and_range_are_honored(tmp_path, make_video, space, number, color_range, size):
     """A lossless video whose marking says how its planes are meant, against the exact arithmetic of that marking."""
     from vidseg.convert.conversion import convert_one
-    from vidseg.convert.sources import Job
+    from vidseg.videos.listing import Job
 
     color = {"colorspace": number, "color_range": color_range}
     path = make_video(

@@ -23,7 +23,7 @@ import os, signal, sys, time
 
 class Finder:
     def find_spec(self, name, path=None, target=None):
-        if name == "vidseg.convert.decoding":
+        if name == "vidseg.videos.decoding":
             sys.meta_path.remove(self)
             import av
             whole = av.open

@@ -529,8 +529,8 @@ def test_overwriting_leaves_no_old_checkpoint(root, tmp_path):
 
 def test_without_official_splits_a_part_of_each_class_is_held_out(root, tmp_path):
     from vidseg.engine import DataOptions
-    from vidseg.engine.data import choose_splits
     from vidseg.labels import scan_catalog
+    from vidseg.tasks.recognition.data import choose_splits
 
     shutil.copytree(root, tmp_path / "data")
     root = tmp_path / "data"
@@ -720,8 +720,8 @@ def test_precise_statistics_are_of_clips_as_in_the_evaluation(root, tmp_path, mo
 
 def test_short_clips_may_cover_as_long_a_time_as_full_ones(root):
     """With intervals of 2, clips of a quarter of the length draw steps of 2 to 8; full ones keep 2."""
-    from vidseg.engine.data import make_loader
     from vidseg.engine.options import DataOptions
+    from vidseg.tasks.recognition.data import make_loader
 
     options = DataOptions(str(root), clip_length=8, clip_size=32, train_frame_interval=(2,), batch_size=16)
     steps = {}

@@ -9,10 +9,10 @@ from clip_data import FRAMES, break_row, clip_dataset
 from torch import nn
 
 from vidseg.cli.main import main
-from vidseg.engine.feature_extraction import Extraction, centered_frames, extract_features, load_recognition
 from vidseg.frames import FrameDatabase
 from vidseg.loaders import FeatureLoader
 from vidseg.models import create_model
+from vidseg.tasks.recognition.feature_extraction import Extraction, centered_frames, extract_features, load_recognition
 
 KINDS = ("automatic", "levels", "optimized")
 SMALL = {"frames": 3, "size": 16, "stride": 2}

@@ -14,17 +14,19 @@ PACKAGE = ROOT / "vidseg"
 ORDER = {
     "ops": set(),
     "frames": {"ops"},
+    "videos": {"frames", "labels"},
     "labels": {"frames"},
-    "convert": {"frames", "labels"},
-    "clips": {"labels"},
-    # convert stands before the loaders in the data flow: the backend "video" decodes as a conversion does
-    "loaders": {"clips", "convert", "frames", "labels", "ops"},
+    "convert": {"frames", "videos", "labels"},
+    "clips": {"frames", "labels"},
+    "loaders": {"clips", "frames", "videos", "labels", "ops"},
     "models": {"ops"},
     "losses": {"ops"},
     "metrics": {"ops"},
+    "plots": {"metrics", "frames", "labels"},
 }
 ORDER["engine"] = set(ORDER)
-ORDER["plots"] = {"metrics", "frames"}
+ORDER["tasks"] = set(ORDER)
+ORDER["live"] = set(ORDER)
 ORDER["cli"] = set(ORDER)
 
 

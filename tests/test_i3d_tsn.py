@@ -13,13 +13,13 @@ from golden_vectors import made_input, made_weight, read_vector, relative_error
 from torch import nn
 from torch.nn import functional as F
 
-from vidseg.engine.feature_extraction import _answers, load_recognition
 from vidseg.engine.optimizers import classifier_names
 from vidseg.engine.options import NetworkOptions
 from vidseg.engine.runs import build_network
 from vidseg.models import create_model, list_models, load_weights
 from vidseg.models._identify import identify
-from vidseg.models.profile import count_cost, input_shape
+from vidseg.models._profile import count_cost, input_shape
+from vidseg.tasks.recognition.feature_extraction import _answers, load_recognition
 
 BUFFER = re.compile("running_|num_batches")
 

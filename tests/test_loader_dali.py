@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from vidseg import ClipLoader
 from vidseg.clips import BatchPlan, ColorPlan
-from vidseg.clips.color import color_code
+from vidseg.clips.plan import color_code
 from vidseg.frames import FrameDatabaseError, FrameWriter, encode_rgb
 from vidseg.labels import open_dataset, scan_catalog
-from vidseg.loaders.dali import TOLERANCE, DaliFiller, choose_sources
-from vidseg.loaders.native import NativeFiller
+from vidseg.loaders.dali_backend import TOLERANCE, DaliFiller, choose_sources
+from vidseg.loaders.native_backend import NativeFiller
 from vidseg.loaders.output import OutputForm
 
 HEIGHT, WIDTH, FRAMES = 96, 136, 12

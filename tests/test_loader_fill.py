@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vidseg import ClipLoader
+from vidseg.clips.augmentations import color_jitter, random_erasing
 from vidseg.clips.color import draw_colors
-from vidseg.clips.presets import color_jitter, random_erasing
 from vidseg.frames import FrameDatabase, FrameDatabaseError, encode_rgb
-from vidseg.loaders.native import NativeFiller
+from vidseg.loaders.native_backend import NativeFiller
 from vidseg.loaders.output import OutputForm
 from vidseg.loaders.recolor import apply_colors
 

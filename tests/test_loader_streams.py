@@ -6,12 +6,12 @@ import torch
 
 from vidseg.clips.windows import WindowShape, window_labels
 from vidseg.convert import convert_videos
-from vidseg.engine.streaming import label_streams
 from vidseg.frames import FrameDatabase
 from vidseg.labels import VideoDataset, open_dataset
 from vidseg.loaders.output import MEAN, STD
 from vidseg.loaders.stream_loader import StreamLoader
 from vidseg.models import create_model
+from vidseg.tasks.streaming.task import label_streams
 
 LENGTHS = [20, 9, 13]
 SHAPE = WindowShape(8, 4, 2)

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import sys
 import threading
 from pathlib import Path
 
@@ -13,13 +14,12 @@ import torch
 from conftest import picture
 
 from vidseg import ClipLoader, convert_videos, open_dataset, open_videos
-from vidseg.convert import video_catalog
-from vidseg.convert.decoding import VideoError, VideoSource
-from vidseg.convert.frame_index import chosen_frames, read_frame_index
-from vidseg.convert.frame_reader import FrameReader
 from vidseg.frames import decode_jpeg, encode_planes
 from vidseg.frames.native import operators
 from vidseg.loaders import ClipDataset
+from vidseg.videos.decoding import VideoError, VideoSource
+from vidseg.videos.frame_index import chosen_frames, read_frame_index
+from vidseg.videos.frame_reader import FrameReader
 
 UNEVEN = [0, 1, 2, 5, 6, 9, 14, 15, 16, 20, 21, 22, 30, 31, 32, 33, 40, 41, 42, 43, 44, 50, 51, 60]
 SIZE = (72, 96)
@@ -174,7 +174,9 @@ def test_frames_are_counted_once(videos, tmp_path, monkeypatch, caplog):
     (tmp_path / "a/broken.mp4").write_bytes(b"no video at all")
     counted = []
     monkeypatch.setattr(
-        video_catalog, "read_frame_index", lambda path: counted.append(path.name) or read_frame_index(path)
+        sys.modules[open_videos.__module__],
+        "read_frame_index",
+        lambda path: counted.append(path.name) or read_frame_index(path),
     )
     first = open_videos(tmp_path)
     assert [video.name for video in first] == ["b_frames", "odd"]
@@ -183,7 +185,7 @@ def test_frames_are_counted_once(videos, tmp_path, monkeypatch, caplog):
     assert sorted(counted) == ["b_frames.mp4", "broken.mp4", "broken.mp4", "odd.mp4"]
     (tmp_path / "a/b_frames.mp4").write_bytes((videos / "jump/odd.mp4").read_bytes())
     assert open_videos(tmp_path).frames.tolist() == [5, 5] and counted.count("b_frames.mp4") == 2
-    index = tmp_path / video_catalog.INDEX_NAME
+    index = tmp_path / ".vidseg_videos.json"
     index.write_text("{")
     assert open_videos(tmp_path).frames.tolist() == [5, 5] and "not an index of videos" in caplog.text
     assert len(json.loads(index.read_text())["videos"]) == 2

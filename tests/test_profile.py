@@ -8,7 +8,7 @@ from torch import nn
 
 from vidseg.cli.main import main
 from vidseg.models import _registry, create_model, list_models, prepare, register_model
-from vidseg.models.profile import count_cost, input_shape, measure
+from vidseg.models._profile import count_cost, input_shape, measure
 
 # 10^9 multiply-adds of 16 frames of 224 x 224 and of 264 x 264 pixels (rounded to thousandths, then to hundredths),
 # parameters of recurrent layers.

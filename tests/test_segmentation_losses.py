@@ -26,8 +26,8 @@ from vidseg.losses.targets import (
     smoothed_boundaries,
     smoothed_labels,
 )
+from vidseg.models._segmentation import SegmentationOutput
 from vidseg.models.c2f_tcn import ensemble_probabilities
-from vidseg.models.segmentation import SegmentationOutput
 
 VECTORS = json.loads((FOLDER / "segmentation_losses.json").read_text())["cases"]
 POST = json.loads((FOLDER / "segmentation_postprocess.json").read_text())

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from vidseg.losses import create_loss, list_losses
 from vidseg.models import create_model, list_models, load_weights, model_task
+from vidseg.models._refinement import predict
+from vidseg.models._segmentation import instance_norm
 from vidseg.models.asformer import window_attention
 from vidseg.models.c2f_tcn import (
     augmented_prediction,
@@ -23,8 +25,6 @@ from vidseg.models.c2f_tcn import (
     resize_linear,
 )
 from vidseg.models.diffact import DiffAct, cosine_schedule, neighbor_attention
-from vidseg.models.refinement import predict
-from vidseg.models.segmentation import instance_norm
 
 NAMES = ("mstcn", "mstcn2", "asformer", "asrf", "c2f_tcn", "diffact")
 # Small networks, without dropout; lengths of videos in a batch that reach every rule.

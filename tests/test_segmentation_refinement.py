@@ -10,9 +10,8 @@ from golden_vectors import FOLDER, made_input, read_vector, relative_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidseg.models.c2f_tcn import average_chunks
-from vidseg.models.feature_resize import resize_features
-from vidseg.models.refinement import (
+from vidseg.models._feature_resize import resize_features
+from vidseg.models._refinement import (
     boundary_peaks,
     median_filter,
     predict,
@@ -22,7 +21,8 @@ from vidseg.models.refinement import (
     restore_frames,
     smooth_probabilities,
 )
-from vidseg.models.segmentation import SegmentationOutput
+from vidseg.models._segmentation import SegmentationOutput
+from vidseg.models.c2f_tcn import average_chunks
 
 POST = json.loads((FOLDER / "segmentation_postprocess.json").read_text())
 

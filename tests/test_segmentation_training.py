@@ -12,12 +12,12 @@ from torch import nn
 
 from vidseg.cli.main import main, run_program
 from vidseg.cli.train_segmentation import segmentation_command
-from vidseg.engine.segmentation import SegmentationTask, VideoLabeler
-from vidseg.engine.segmentation_recipes import RECIPES, Recipe, SegmentationOptions, recipe_of
-from vidseg.engine.segmentation_runs import PlateauRate, cross_validate
-from vidseg.engine.segmentation_runs import test_split as evaluate_split
 from vidseg.models import create_model
-from vidseg.models.segmentation import SegmentationOutput
+from vidseg.models._segmentation import SegmentationOutput
+from vidseg.tasks.segmentation.cross_validation import PlateauRate, cross_validate
+from vidseg.tasks.segmentation.cross_validation import test_split as evaluate_split
+from vidseg.tasks.segmentation.recipes import RECIPES, Recipe, SegmentationOptions, recipe_of
+from vidseg.tasks.segmentation.task import SegmentationTask, VideoLabeler
 
 SMALL = {
     "mstcn": ("layers=3", "maps=16", "stages=2"),

@@ -13,10 +13,10 @@ import torch
 
 from vidseg.cli.main import main
 from vidseg.convert import convert_videos
-from vidseg.engine.stream_recipes import StreamOptions, stream_recipe
 from vidseg.labels import apply_segmentation
 from vidseg.labels.segmentation import SegmentationLabels
 from vidseg.plots import class_colors
+from vidseg.tasks.streaming.recipes import StreamOptions, stream_recipe
 
 COLORS = np.array([(210, 40, 40), (40, 200, 60), (50, 70, 220)], np.uint8)
 CLASSES = ["red", "green", "blue"]
@@ -93,7 +93,7 @@ def test_training_leaves_a_run(run):
 
 def test_training_goes_on_bit_by_bit(folder, monkeypatch):
     """Killed in the middle of the second epoch, behind its first group."""
-    from vidseg.engine.stream_runs import _Run
+    from vidseg.tasks.streaming.runs import _Run
 
     whole = train(folder, "whole", "--epochs", 2, "--checkpoint-every", 1, "--seed", 3)
     save = _Run._save
@@ -183,8 +183,9 @@ def frame_names(windows: list[dict]) -> list[str]:
 
 def test_frames_are_prepared_as_the_loader_does(folder, run):
     from vidseg.clips.windows import WindowShape
-    from vidseg.engine.live_video import FramePreparer, LiveSource, load_stream_network
     from vidseg.labels import open_dataset
+    from vidseg.live.session import FramePreparer, load_stream_network
+    from vidseg.live.source import LiveSource
     from vidseg.loaders import StreamLoader
 
     network = load_stream_network(run)
@@ -223,7 +224,7 @@ def test_a_file_is_labeled_as_in_the_test_of_its_run(folder, run, tmp_path, caps
 
 def test_a_stream_is_gone_on_with(folder, run, tmp_path, capsys, monkeypatch):
     """Stopped in the middle by Ctrl-C; the rest of the file follows."""
-    from vidseg.engine.live_video import LiveSession
+    from vidseg.live.session import LiveSession
 
     video, state, out = folder / "videos/v5.mkv", tmp_path / "stream.state", tmp_path / "part.mp4"
     assert predict(video, "--weights", run, "--json") == 0
@@ -254,7 +255,8 @@ def test_a_stream_is_gone_on_with(folder, run, tmp_path, capsys, monkeypatch):
 
 
 def test_two_files_are_one_stream(folder, run, tmp_path, capsys):
-    from vidseg.engine.live_video import LiveSession, LiveSource, load_stream_network
+    from vidseg.live.session import LiveSession, load_stream_network
+    from vidseg.live.source import LiveSource
 
     videos, state = [folder / "videos/v5.mkv", folder / "videos/v6.mkv"], tmp_path / "stream.state"
     session = LiveSession(load_stream_network(run))
@@ -294,7 +296,7 @@ def test_a_silent_input_can_be_stopped(folder, run, capfd, monkeypatch):
     import signal
     import threading
 
-    from vidseg.engine.live_video import LiveSource
+    from vidseg.live.source import LiveSource
 
     kept, (readable, writable) = os.dup(0), os.pipe()
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
@@ -325,11 +327,11 @@ class Camera:
     """`av.open` as it is where there is a camera: a device of /dev gives the pictures of a file, then an error."""
 
     def __init__(self, folder, monkeypatch, *, gone=None):
-        from vidseg.engine import live_video
+        from vidseg.live import source
 
         self.opened, self.gone, self.file = [], gone, folder / "videos/v5.mkv"
         self.real, exists = av.open, Path.exists
-        monkeypatch.setattr(live_video.av, "open", self.open)
+        monkeypatch.setattr(source.av, "open", self.open)
         monkeypatch.setattr(Path, "exists", lambda path: str(path) == "/dev/video7" or exists(path))
 
     def open(self, source, mode="r", **options):
@@ -378,7 +380,7 @@ def test_a_camera_that_is_pulled_out(folder, run, capsys, monkeypatch):
 
 
 def test_cameras_that_cannot_be_read(run, capsys, monkeypatch):
-    from vidseg.engine import live_video
+    from vidseg.live import source
 
     for name in ("77", "/dev/video77"):
         assert predict(name, "--weights", run) == 2
@@ -397,10 +399,10 @@ def test_cameras_that_cannot_be_read(run, capsys, monkeypatch):
         def refuse(*_, kind=kind, number=number, **__):
             raise kind(number, "refused")
 
-        monkeypatch.setattr(live_video.av, "open", refuse)
+        monkeypatch.setattr(source.av, "open", refuse)
         assert predict("77", "--weights", run) == 1
         assert remedy in capsys.readouterr().err
-    monkeypatch.setattr(live_video.av, "formats_available", {"mov,mp4"})
+    monkeypatch.setattr(source.av, "formats_available", {"mov,mp4"})
     assert predict("77", "--weights", run) == 2
     assert "ffmpeg -f v4l2 -i /dev/video77 -f mpegts - | vidseg predict --stream -" in capsys.readouterr().err
 

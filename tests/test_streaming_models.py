@@ -22,10 +22,10 @@ from vidseg.losses.streaming import (
 )
 from vidseg.models import create_model, list_models, model_task
 from vidseg.models._prompts import BytePairVocabulary, WordVocabulary, frame_sentences, in_words
+from vidseg.models._streaming import StreamState
 from vidseg.models.block_recurrent import BlockRecurrentHead
 from vidseg.models.memory_tcn import MemoryTcnHead
 from vidseg.models.mobilenet_tsm import temporal_shift
-from vidseg.models.streaming import StreamState
 from vidseg.models.svtas_rl import _Block, _cut, _join
 
 # Trained parameters with 11 classes as published: of the whole, and of its parts.

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from vidseg.clips.windows import StreamPlan, WindowShape, window_labels
-from vidseg.engine.streaming import StreamMemory, StreamTrainer, _forward, label_streams, published_objective
-from vidseg.loaders.stream import StreamBatch
+from vidseg.loaders.stream_loader import StreamBatch
 from vidseg.losses.streaming import StreamLoss, stage_loss
 from vidseg.models import create_model, list_models
-from vidseg.models.streaming import StreamModel, StreamOutput, StreamState
+from vidseg.models._streaming import StreamModel, StreamOutput, StreamState
+from vidseg.tasks.streaming.task import StreamMemory, StreamTrainer, _forward, label_streams, published_objective
 
 SHAPE = WindowShape(8, 4, 2)
 CLASSES = 3

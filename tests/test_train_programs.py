@@ -20,7 +20,7 @@ from vidseg.cli.train import prepare
 from vidseg.engine import TrainOptions
 from vidseg.engine.launch import launch_command, launch_processes
 from vidseg.engine.options import flat_options, options_from
-from vidseg.engine.presets import PRESETS
+from vidseg.tasks.recognition.recipes import PRESETS
 
 ROOT = Path(__file__).parent.parent
 
@@ -333,8 +333,8 @@ def test_torchrun_equals_one_process(root, tmp_path):
 
 def test_official_splits_of_ucf101_are_found(root, tmp_path):
     """Splits as converters/ucf101.py names them."""
-    from vidseg.engine.data import choose_splits
     from vidseg.labels import LabelRow, apply_labels, open_dataset, scan_catalog
+    from vidseg.tasks.recognition.data import choose_splits
 
     shutil.copytree(root, tmp_path / "data")
     (tmp_path / "data/catalog.db").unlink()

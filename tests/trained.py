@@ -8,7 +8,7 @@ import torch
 from test_engine import Batch
 from torch import nn
 
-from vidseg.clips.random import permutation
+from vidseg.clips.draws import permutation
 from vidseg.engine import CheckpointOptions, DeviceOptions, EvaluationOptions, ScheduleOptions, Trainer, distributed
 from vidseg.models import create_model
 

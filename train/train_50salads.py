@@ -3,7 +3,7 @@ one is used, five splits by subject.
 
     python train/train_50salads.py data/50salads --model asformer --splits split1
 
-Published settings are the defaults (vidseg/engine/segmentation_recipes.py). Scores are at all 30 frames a second.
+Published settings are the defaults (vidseg/tasks/segmentation/recipes.py). Scores are at all 30 frames a second.
 """
 
 import sys

@@ -2,7 +2,7 @@
 
     python train/train_breakfast.py data/breakfast --model diffact --out results/breakfast
 
-Published settings are the defaults (vidseg/engine/segmentation_recipes.py).
+Published settings are the defaults (vidseg/tasks/segmentation/recipes.py).
 """
 
 import sys

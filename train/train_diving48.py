@@ -3,7 +3,7 @@ r"""Train on Diving-48, 48 classes; labels: converters/diving48.py, from the Div
     python train/train_diving48.py --network srtg_r3d_34 --dataset data/Diving48_videos \
         --pretrained-3d HACS.pth --fine-tune True
 
-The published settings are the defaults (vidseg/engine/presets.py); `vidseg train diving48` is the same program.
+The published settings (vidseg/tasks/recognition/recipes.py) are the defaults, as in `vidseg train diving48`.
 """
 
 import sys

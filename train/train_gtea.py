@@ -2,7 +2,7 @@
 
     python train/train_gtea.py data/gtea --model mstcn
 
-Published settings are the defaults (vidseg/engine/segmentation_recipes.py); the table is the mean of the four splits.
+Published settings are the defaults (vidseg/tasks/segmentation/recipes.py); the table is the mean of the four splits.
 """
 
 import sys

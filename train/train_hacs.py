@@ -3,7 +3,7 @@ r"""Train on HACS Clips v1.1, 200 classes; labels: converters/hacs.py, from HACS
     python train/train_hacs.py --network srtg_r3d_34 --dataset data/HACS_videos \
         --clip-size 324 --gpus 4 --batch-size 48
 
-The published settings are the defaults (vidseg/engine/presets.py); `vidseg train hacs` is the same program.
+The published settings (vidseg/tasks/recognition/recipes.py) are the defaults, as in `vidseg train hacs`.
 """
 
 import sys

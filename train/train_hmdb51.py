@@ -3,7 +3,7 @@ r"""Train on HMDB-51, 51 classes, split 1; labels: converters/hmdb51.py, from th
     python train/train_hmdb51.py --network srtg_r3d_34 --dataset data/HMDB51_videos \
         --pretrained-3d HACS.pth --fine-tune True
 
-The published settings are the defaults (vidseg/engine/presets.py); `vidseg train hmdb51` is the same program.
+The published settings (vidseg/tasks/recognition/recipes.py) are the defaults, as in `vidseg train hmdb51`.
 """
 
 import sys

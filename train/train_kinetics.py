@@ -3,7 +3,7 @@ r"""Train on Kinetics-200, 400, 600 or 700 (--variant); labels: converters/kinet
     python train/train_kinetics.py --network srtg_r3d_34 --dataset data/Kinetics_videos \
         --variant 700 --clip-size 224 --gpus 4
 
-The published settings are the defaults (vidseg/engine/presets.py); `vidseg train kinetics` is the same program.
+The published settings (vidseg/tasks/recognition/recipes.py) are the defaults, as in `vidseg train kinetics`.
 """
 
 import sys

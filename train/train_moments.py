@@ -2,7 +2,7 @@
 
     python train/train_moments.py --network mtnet_s --dataset data/Moments_in_Time_videos --gpus 4
 
-The published settings are the defaults (vidseg/engine/presets.py); `vidseg train moments` is the same program.
+The published settings (vidseg/tasks/recognition/recipes.py) are the defaults, as in `vidseg train moments`.
 """
 
 import sys

@@ -4,7 +4,7 @@
     python train/train_stream.py data/gtea --model etesvs --split split1
     python train/train_stream.py data/50salads --recipe 50salads --model memory_tcn --width 0.5 --size 112
 
-Published settings are the defaults (vidseg/engine/stream_recipes.py); `vidseg train stream` is the same program. The
+Published settings are the defaults (vidseg/tasks/streaming/recipes.py); `vidseg train stream` is the same program. The
 data set needs frame databases (`vidseg convert`) beside its labels.
 """
 

@@ -3,7 +3,7 @@
     python train/train_synth.py demo/data --out demo/run
 
 Every option of `vidseg train` is there. Squeeze and Recursion stands before the addition, which learns sooner from
-scratch (vidseg/engine/presets.py).
+scratch (vidseg/tasks/recognition/recipes.py).
 """
 
 import sys

@@ -3,7 +3,7 @@ r"""Train on UCF-101, 101 classes, split 1; labels: converters/ucf101.py, from u
     python train/train_ucf101.py --network srtg_r3d_34 --dataset data/UCF101_videos \
         --pretrained-3d HACS.pth --fine-tune True
 
-The published settings are the defaults (vidseg/engine/presets.py); `vidseg train ucf101` is the same program.
+The published settings (vidseg/tasks/recognition/recipes.py) are the defaults, as in `vidseg train ucf101`.
 """
 
 import sys

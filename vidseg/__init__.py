@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from vidseg.convert import convert_videos, open_videos
+    from vidseg.convert import convert_videos
     from vidseg.engine import Trainer
     from vidseg.frames import FrameDatabase, FrameWriter
     from vidseg.labels import open_dataset
     from vidseg.loaders import ClipLoader
     from vidseg.models import create_model, list_models, load_weights
+    from vidseg.videos import open_videos
 
 _HOME = {
     "ClipLoader": "vidseg.loaders",
@@ -27,9 +28,9 @@ _HOME = {
     "list_models": "vidseg.models",
     "load_weights": "vidseg.models",
     "open_dataset": "vidseg.labels",
-    "open_videos": "vidseg.convert",
+    "open_videos": "vidseg.videos",
 }
-_PACKAGES = {"clips", "convert", "engine", "frames", "labels", "loaders", "metrics", "models", "ops", "plots"}
+_PACKAGES = set("clips convert engine frames labels live loaders losses metrics models ops plots tasks videos".split())
 
 __all__ = [
     "ClipLoader",

@@ -64,8 +64,8 @@ class Command:
         """Extract, and say how many."""
         import torch
 
-        from vidseg.engine.feature_extraction import Extraction, extract_features, load_recognition
         from vidseg.labels import open_dataset
+        from vidseg.tasks.recognition.feature_extraction import Extraction, extract_features, load_recognition
 
         data = open_dataset(self.data, self.split)
         model, seen, record = load_recognition(self.weights, network=self.network)

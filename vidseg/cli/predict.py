@@ -47,7 +47,7 @@ class Command:
 
     def run(self) -> int:
         """Predict and print; exit status 1 if a file could not be read."""
-        from vidseg.engine.prediction import draw_prediction, predict_videos
+        from vidseg.tasks.recognition.predict import draw_prediction, predict_videos
 
         changes: dict[str, Any] = {"clip_length": self.clip_length, "clip_size": self.clip_size, "color": self.color}
         changes["val_frame_interval"] = None if self.interval is None else (self.interval,)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 if TYPE_CHECKING:
-    from vidseg.engine.live_video import LabeledFrame, LiveSession, LiveSource
+    from vidseg.live.session import LabeledFrame, LiveSession
+    from vidseg.live.source import LiveSource
 
 __all__ = ["Command"]
 
@@ -72,7 +73,8 @@ class Command:
         import torch
 
         from vidseg.engine.distributed import join_group
-        from vidseg.engine.live_video import LiveSession, LiveSource, load_stream_network
+        from vidseg.live.session import LiveSession, load_stream_network
+        from vidseg.live.source import LiveSource
 
         if self.more and self.state is None:
             raise ValueError("--more needs --state, where what is left is saved")
@@ -205,8 +207,8 @@ class _Stream:
 
     def _draw(self, frame: Any, moment: float, label: int | None, probability: float = 0.0) -> None:
         if self.writer is None:
-            from vidseg.engine.live_writer import LabeledVideoWriter
             from vidseg.plots import class_colors
+            from vidseg.videos.writer import LabeledVideoWriter
 
             assert self.command.draw is not None
             self.writer = LabeledVideoWriter(

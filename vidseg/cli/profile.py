@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 if TYPE_CHECKING:
-    from vidseg.models.profile import Cost, Timing
+    from vidseg.models._profile import Cost, Timing
 
 __all__ = ["Command"]
 
@@ -53,7 +53,7 @@ class Command:
         """Count, measure, print."""
         os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # else PyTorch's profiler announces itself on stderr
         from vidseg.models import list_models
-        from vidseg.models.profile import count_cost, input_shape
+        from vidseg.models._profile import count_cost, input_shape
 
         names = list_models(self.model) or [self.model]  # an unknown name is an error with close matches, below
         options = dict(_option(text) for text in self.option)
@@ -86,7 +86,7 @@ class Command:
         import torch
 
         from vidseg.models import create_model, prepare
-        from vidseg.models.profile import measure
+        from vidseg.models._profile import measure
 
         if self.device is not None:
             device = torch.device(self.device)

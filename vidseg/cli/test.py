@@ -65,8 +65,8 @@ class Command:
     def _segmentation(self) -> int:
         """Test a split's run of a segmentation program."""
         from vidseg.cli.train_segmentation import draw_evaluation
-        from vidseg.engine.segmentation_results import CrossValidation, summary_row
-        from vidseg.engine.segmentation_runs import test_split
+        from vidseg.tasks.segmentation.cross_validation import test_split
+        from vidseg.tasks.segmentation.report import CrossValidation, summary_row
 
         if self.split is not None or (self.clips, self.crops) != (1, 1):
             raise ValueError(f"{self.run_folder}: a segmentation run has no clips or crops, and tests its own split")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vidseg.engine.options import TrainOptions, flat_options, options_from
-from vidseg.engine.presets import PRESETS
+from vidseg.tasks.recognition.recipes import PRESETS
 
 __all__ = ["Command", "prepare", "train_program"]
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tyro.conf import Positional, arg
 
-from vidseg.engine.segmentation_recipes import SegmentationOptions
+from vidseg.tasks.segmentation.recipes import SegmentationOptions
 
 if TYPE_CHECKING:
-    from vidseg.engine.segmentation import SegmentationEvaluation
+    from vidseg.tasks.segmentation.task import SegmentationEvaluation
 
 __all__ = ["Command", "segmentation_command", "segmentation_program"]
 
@@ -39,7 +39,7 @@ class Command(SegmentationOptions):
     def run(self) -> int:
         """Train, test, print."""
         from vidseg.engine.distributed import leave_group
-        from vidseg.engine.segmentation_runs import cross_validate
+        from vidseg.tasks.segmentation.cross_validation import cross_validate
 
         options = SegmentationOptions(
             **{field.name: getattr(self, field.name) for field in fields(SegmentationOptions)}

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from vidseg.engine.stream_recipes import StreamOptions
+from vidseg.tasks.streaming.recipes import StreamOptions
 
 __all__ = ["Command", "stream_program"]
 
@@ -36,7 +36,7 @@ class Command(StreamOptions):
         from vidseg.cli.train_segmentation import draw_evaluation
         from vidseg.engine.distributed import leave_group
         from vidseg.engine.launch import launch_processes
-        from vidseg.engine.stream_runs import train_stream
+        from vidseg.tasks.streaming.runs import train_stream
 
         if self.device is None:
             status = launch_processes(self.gpus)

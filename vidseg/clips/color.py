@@ -12,46 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from vidseg.clips.plan import ColorPlan
-from vidseg.clips.presets import ColorPreset, Draw, color_presets
-from vidseg.clips.random import uniform
+from vidseg.clips.augmentations import ColorPreset, Draw, color_presets
+from vidseg.clips.draws import uniform
+from vidseg.clips.plan import MAX_PARAMETERS, ColorPlan, color_code
 
-__all__ = ["MAX_PARAMETERS", "OPERATIONS", "color_code", "draw_colors"]
-
-MAX_PARAMETERS = 8
-
-# (name, number of parameters); the position is the code of plans. Three parameters: red, green, blue.
-OPERATIONS: tuple[tuple[str, int], ...] = (
-    ("gaussian_blur", 1),  # sigma, pixels, 0 to 30
-    ("add", 3),  # -255 to 255
-    ("average_blur", 1),  # side of the window, 1 to 31
-    ("multiply", 3),  # 0 to 255
-    ("gamma", 3),  # exponents, 0.01 to 100
-    ("hue_saturation", 2),  # whole numbers, -255 to 255: parts of 255 of the hue's circle, and of full saturation
-    ("linear_contrast", 3),  # factors of the distance from 127, -255 to 255
-    ("gaussian_noise", 3),  # standard deviation 0 to 255; number of the field; 1: red, green and blue apart, else 0
-    ("enhance_color", 1),  # factor of the distance from gray, 0 to 255
-    ("motion_blur", 3),  # side of the window, odd, 3 to 31; degrees; direction -1 to 1
-    ("brightness", 1),  # factor, 0 to 255
-    ("contrast", 1),  # factor of the distance from the frame's mean gray, 0 to 255
-    ("saturation", 1),  # factor of the distance from gray, 0 to 255
-    ("hue", 1),  # part of the hue's circle, -0.5 to 0.5
-    ("random_erasing", 7),  # top, left, height, width; red, green, blue
-    ("grayscale", 0),
-)
-
-_CODES = {name: code for code, (name, _) in enumerate(OPERATIONS)}
-
-
-def color_code(name: str) -> int:
-    """The code of an operation.
-
-    Raises:
-        ValueError: there is no operation of this name.
-    """
-    if name not in _CODES:
-        raise ValueError(f"color operation {name!r} is unknown: choose from {', '.join(_CODES)}")
-    return _CODES[name]
+__all__ = ["draw_colors"]
 
 
 def draw_colors(

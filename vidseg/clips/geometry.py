@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from vidseg.clips.presets import Warps
+from vidseg.clips.augmentations import Warps
 from vidseg.clips.steps import Canvas, OneView, Size, Step, Stepped, below, check_size, mirrors, pair
 from vidseg.clips.warps import perspective_matrices, rotation_matrices, warp_matrices
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vidseg.clips.random import uniform
+from vidseg.clips.draws import uniform
 
 __all__ = ["Mixup", "draw_mixup", "mix_clips", "mix_targets", "soft_targets"]
 

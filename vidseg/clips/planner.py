@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vidseg.clips.augmentations import ColorPreset, color_presets, draw_warps
 from vidseg.clips.color import draw_colors
+from vidseg.clips.draws import permutation
 from vidseg.clips.geometry import Geometry
 from vidseg.clips.named_geometry import named_geometry
 from vidseg.clips.plan import BatchPlan, BatchShape
-from vidseg.clips.presets import ColorPreset, color_presets, draw_warps
-from vidseg.clips.random import permutation
 from vidseg.clips.sampling import FrameSampling, SequentialClips, Short, named_sampling
 from vidseg.labels.dataset import VideoDataset
 
@@ -58,7 +58,7 @@ class ClipPlanner:
         sampling: an object or a name of `vidseg.clips.sampling`; None: "random" in training, else "center".
         geometry: an object of `vidseg.clips.geometry` or a name of `named_geometry`; None: "random_resized_crop" in
             training, else "center".
-        augment: colors, noise and warps: a preset, several, or a name of `vidseg.clips.presets`.
+        augment: colors, noise and warps: a preset, several, or a name of `vidseg.clips.augmentations`.
         short: videos shorter than a clip "loop" or "clamp"; for samplings that are given by name.
         shapes: replaces frames, size and batch_size.
         rank: of this process.

@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from vidseg.clips.random import uniform
+from vidseg.clips.draws import uniform
 
 __all__ = [
     "CenterClip",

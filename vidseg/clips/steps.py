@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from vidseg.clips.random import uniform
+from vidseg.clips.draws import uniform
 
 __all__ = ["Canvas", "OneView", "Size", "Step", "Stepped", "below", "check_size", "mirrors", "pair"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from vidseg.clips.presets import Warps
+from vidseg.clips.augmentations import Warps
 
 __all__ = ["perspective_matrices", "rotation_matrices", "warp_matrices"]
 

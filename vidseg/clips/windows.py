@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from vidseg.clips.random import permutation, uniform
+from vidseg.clips.draws import permutation, uniform
 
 __all__ = [
     "IGNORED_LABEL",

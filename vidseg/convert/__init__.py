@@ -10,9 +10,8 @@ from vidseg.convert.options import ConvertOptions
 if TYPE_CHECKING:
     from vidseg.convert.report import ConversionReport
     from vidseg.convert.run import TargetError, convert_videos
-    from vidseg.convert.video_catalog import open_videos
 
-__all__ = ["ConversionReport", "ConvertOptions", "TargetError", "convert_videos", "open_videos"]
+__all__ = ["ConversionReport", "ConvertOptions", "TargetError", "convert_videos"]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,8 +23,8 @@ def __getattr__(name: str) -> Any:
         from vidseg.convert import run
 
         return getattr(run, name)
-    if name == "open_videos":
-        from vidseg.convert.video_catalog import open_videos
-
-        return open_videos
     raise AttributeError(f"module 'vidseg.convert' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -14,14 +14,15 @@ from typing import Any
 import av.error
 
 import vidseg
-from vidseg.convert.decoding import DamagedVideoError, TimedFrame, VideoError, VideoSource, at_rate
 from vidseg.convert.encoding import FrameEncoder
-from vidseg.convert.options import ConvertOptions, target_size
-from vidseg.convert.sources import Job, numbered_jpegs
+from vidseg.convert.options import ConvertOptions
 from vidseg.frames import FrameDatabase, FrameDatabaseError, FrameWriter, decode_jpeg, encode_rgb, recode_jpeg
 from vidseg.frames.jpeg import resize_frame
 from vidseg.frames.schema import COUNT_NAME, DATABASE_NAME
 from vidseg.frames.writer import TEMPORARY_SUFFIX
+from vidseg.videos.decoding import DamagedVideoError, TimedFrame, VideoError, VideoSource, at_rate
+from vidseg.videos.frame_size import target_size
+from vidseg.videos.listing import Job, numbered_jpegs
 
 __all__ = ["Outcome", "convert_one", "finished_outcome"]
 
@@ -195,16 +196,16 @@ def _video_frames(job: Job, options: ConvertOptions) -> _Frames:
             jpegs = encoder.encode(item.frame)
             first = item.time if first is None else min(first, item.time)
             last = max(last, item.time)
-            yield jpegs, encoder.size[0] if encoder.size else 0, item.time
+            yield jpegs, encoder.frames.size[0] if encoder.frames.size else 0, item.time
         fps = options.fps or source.properties["fps"]
-        width, height = encoder.size or (0, 0)
+        width, height = encoder.frames.size or (0, 0)
         frames.properties.update(source.properties)
         frames.properties.update(
             fps=fps,
             width=width,
             height=height,
             duration=last - (first or 0.0) + 1.0 / float(fps or 25.0),
-            rotation=encoder.rotation,
+            rotation=encoder.frames.rotation,
             source_sha256=_sha256(job.source, Path(job.source).stat().st_mtime_ns),
             quality=options.quality,
             chroma=options.chroma,

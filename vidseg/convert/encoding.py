@@ -1,69 +1,28 @@
-"""Decoded video frames to JPEGs, without going through RGB where the source is YCbCr."""
+"""Decoded video frames to JPEGs."""
 
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
-
-from vidseg.convert.options import ConvertOptions, target_size
+from vidseg.convert.options import ConvertOptions
 from vidseg.frames import encode_planes
+from vidseg.videos.upright import UprightFrames
 
-__all__ = ["FrameEncoder", "FramePlanes"]
-
-# Luma weights of red and blue by FFmpeg's color space number (ITU-T H.273, matrix coefficients). Unmarked video is
-# taken as BT.601, which is FFmpeg's own rule.
-_BT601 = (0.299, 0.114)
-_LUMA_WEIGHTS = {
-    1: (0.2126, 0.0722),  # BT.709
-    4: (0.30, 0.11),  # FCC
-    7: (0.212, 0.087),  # SMPTE 240M
-    9: (0.2627, 0.0593),  # BT.2020, non-constant luminance
-    10: (0.2627, 0.0593),  # BT.2020, constant luminance
-}
-_FULL_RANGE = 2
-_NOT_YCBCR = ("gray", "mono", "pal", "ya", "xyz")
-
-
-@dataclass(frozen=True)
-class FramePlanes:
-    """A frame as it is stored, upright and in its stored size, before its colors become JPEG's.
-
-    Attributes:
-        planes: Y, Cb, Cr as flat uint8 tensors.
-        strides: bytes from row to row of each.
-        width: pixels of a luma row.
-        height: luma rows.
-        luma_weights: of red and blue.
-        full_range: black is 0 and white 255, instead of 16 and 235.
-    """
-
-    planes: list[torch.Tensor]
-    strides: list[int]
-    width: int
-    height: int
-    luma_weights: tuple[float, float]
-    full_range: bool
+__all__ = ["FrameEncoder"]
 
 
 class FrameEncoder:
-    """Turns frames of one video into JPEGs of one size.
+    """Turns the frames of one video into JPEGs of one size.
 
-    The first frame decides the size; a stream that changes its size midway is scaled to it. swscale resizes and
-    changes sample layout; our own library then changes range and matrix to JPEG's while it copies.
+    swscale resizes and changes the sample layout; the native library then converts range and matrix to JPEG's while it
+    copies.
     """
 
     def __init__(self, options: ConvertOptions) -> None:
         self.options = options
-        self.size: tuple[int, int] | None = None  # (width, height) as displayed
-        self.rotation = 0
-        self._reformatter = VideoReformatter()
-        self._layout = f"yuv{options.chroma}p"
+        self.frames = UprightFrames(size=options.size, chroma=options.chroma)
 
     def encode(self, frame: Any) -> list[bytes]:
-        """Return the frame's JPEG and those of its smaller copies."""
-        planes = self.planes(frame)
+        """Return the JPEG of an `av.VideoFrame` and those of its smaller copies."""
+        planes = self.frames.planes(frame)
         return encode_planes(
             planes.planes,
             planes.strides,
@@ -77,75 +36,3 @@ class FrameEncoder:
             optimize=self.options.optimize,
             levels=self.options.levels,
         )
-
-    def planes(self, frame: Any) -> FramePlanes:
-        """Return what is encoded of a frame."""
-        turned = frame.rotation % 180 == 90
-        if self.size is None:
-            displayed = (frame.height, frame.width) if turned else (frame.width, frame.height)
-            self.size = target_size(self.options.size, *displayed)
-            self.rotation = frame.rotation
-        width, height = self.size[::-1] if turned else self.size
-        name = frame.format.name
-        if frame.format.is_rgb or name.startswith(_NOT_YCBCR):
-            frame = self._reformat(frame, width, height, Colorspace.ITU601, ColorRange.JPEG)
-            weights, full_range = _BT601, True
-        else:
-            weights = _LUMA_WEIGHTS.get(int(frame.colorspace), _BT601)
-            full_range = int(frame.color_range) == _FULL_RANGE or name.startswith("yuvj")
-            if (frame.width, frame.height) != (width, height) or name.replace("j", "") != self._layout:
-                frame = self._reformat(frame, width, height, None, None)
-        planes, strides = _planes(frame)
-        if frame.rotation % 360:
-            planes, strides = _rotate(planes, strides, width, height, self.options.chroma, frame.rotation)
-            width, height = self.size
-        return FramePlanes(planes, strides, width, height, weights, full_range)
-
-    def _reformat(
-        self, frame: Any, width: int, height: int, colorspace: Colorspace | None, color_range: ColorRange | None
-    ) -> Any:
-        rotation = frame.rotation
-        # Without a wish for another one, source and target are given the same encoding: swscale converts nothing.
-        space = colorspace if colorspace is not None else Colorspace.ITU601
-        source_space = None if colorspace is not None else space
-        levels = color_range if color_range is not None else ColorRange.JPEG
-        source_levels = None if color_range is not None else levels
-        result = self._reformatter.reformat(
-            frame,
-            width,
-            height,
-            self._layout,
-            src_colorspace=source_space,
-            dst_colorspace=space,
-            src_color_range=source_levels,
-            dst_color_range=levels,
-            interpolation=Interpolation.BICUBIC,
-            threads=1,
-        )
-        return _Turned(result, rotation)
-
-
-class _Turned:
-    """A reformatted frame with the rotation of the frame it came from, which swscale does not carry over."""
-
-    def __init__(self, frame: Any, rotation: int) -> None:
-        self.planes = frame.planes
-        self.rotation = rotation
-
-
-def _planes(frame: Any) -> tuple[list[torch.Tensor], list[int]]:
-    planes = frame.planes[:3]
-    return [torch.frombuffer(plane, dtype=torch.uint8) for plane in planes], [plane.line_size for plane in planes]
-
-
-def _rotate(
-    planes: list[torch.Tensor], strides: list[int], width: int, height: int, chroma: int, rotation: int
-) -> tuple[list[torch.Tensor], list[int]]:
-    """Turn a frame as its display matrix asks: `rotation` degrees counter-clockwise, in steps of 90."""
-    turned = []
-    for index, (plane, stride) in enumerate(zip(planes, strides, strict=True)):
-        halved = index > 0 and chroma == 420
-        columns, rows = ((width + 1) // 2, (height + 1) // 2) if halved else (width, height)
-        pixels = plane.numpy()[: stride * rows].reshape(rows, stride)[:, :columns]
-        turned.append(np.ascontiguousarray(np.rot90(pixels, round(rotation / 90))))
-    return [torch.from_numpy(pixels.reshape(-1)) for pixels in turned], [pixels.shape[1] for pixels in turned]

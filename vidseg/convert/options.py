@@ -5,7 +5,9 @@ import os
 import re
 from dataclasses import dataclass
 
-__all__ = ["ConvertOptions", "target_size"]
+from vidseg.videos.frame_size import target_size
+
+__all__ = ["ConvertOptions"]
 
 # What decides the bytes of a database; recorded in its meta table and compared when a conversion is run again.
 _RECORDED = ("size", "fps", "quality", "chroma", "restart_interval", "optimize", "levels", "reencode")
@@ -84,30 +86,6 @@ class ConvertOptions:
     def recorded(self) -> str:
         """The options that decide a database's content, as stored in it."""
         return json.dumps({name: getattr(self, name) for name in _RECORDED}, sort_keys=True)
-
-
-def target_size(size: str, width: int, height: int) -> tuple[int, int]:
-    """(width, height) that a frame of `width` x `height` pixels is stored with.
-
-    A short side is never enlarged; the long side follows, rounded to an even number as 4:2:0 video wants.
-
-    Raises:
-        ValueError: `size` is neither a number, WIDTHxHEIGHT nor "none".
-    """
-    if size == "none":
-        return width, height
-    if match := re.fullmatch(r"(\d+)x(\d+)", size):
-        exact = int(match[1]), int(match[2])
-        if min(exact) >= 1 and max(exact) <= 65500:
-            return exact
-    elif size.isdecimal() and 1 <= int(size) <= 65500:
-        short = int(size)
-        if min(width, height) <= short:
-            return width, height
-        scale = short / min(width, height)
-        long = max(2, 2 * round(max(width, height) * scale / 2))
-        return (long, short) if width >= height else (short, long)
-    raise ValueError(f'size is {size!r}, must be a short side such as 256, an exact size such as 340x256, or "none"')
 
 
 def _within(name: str, value: int, low: int, high: int) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 
 from vidseg.convert.conversion import Outcome
 from vidseg.convert.options import ConvertOptions
-from vidseg.convert.sources import Job
 from vidseg.frames.writer import TEMPORARY_SUFFIX
+from vidseg.videos.listing import Job
 
 __all__ = ["Worker", "run_local"]
 

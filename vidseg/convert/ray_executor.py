@@ -7,7 +7,7 @@ from typing import Any
 from vidseg.convert.conversion import Outcome
 from vidseg.convert.options import ConvertOptions
 from vidseg.convert.pool import run_local
-from vidseg.convert.sources import Job
+from vidseg.videos.listing import Job
 
 __all__ = ["run_ray"]
 

@@ -16,8 +16,8 @@ from vidseg.convert.conversion import Outcome, finished_outcome
 from vidseg.convert.options import ConvertOptions
 from vidseg.convert.pool import run_local
 from vidseg.convert.report import ConversionReport
-from vidseg.convert.sources import Job, Listing, find_jobs, in_shard
 from vidseg.labels import VideoRecord, update_catalog
+from vidseg.videos.listing import Job, Listing, find_jobs, in_shard
 
 __all__ = ["TargetError", "convert_videos"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vidseg.convert.conversion import convert_one
 from vidseg.convert.options import ConvertOptions
-from vidseg.convert.sources import Job
+from vidseg.videos.listing import Job
 
 __all__ = ["main"]
 

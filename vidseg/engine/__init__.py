@@ -20,15 +20,15 @@ from vidseg.engine.options import (
 )
 
 if TYPE_CHECKING:
-    from vidseg.engine.evaluation import Evaluation, evaluate
-    from vidseg.engine.recognition import RecognitionTask
     from vidseg.engine.runs import train_run
     from vidseg.engine.schedules import Schedule
-    from vidseg.engine.stream_runs import train_stream
-    from vidseg.engine.streaming import StreamTrainer, label_streams
     from vidseg.engine.task import Position, Task
-    from vidseg.engine.testing import TestReport, test_run
     from vidseg.engine.trainer import Trainer
+    from vidseg.tasks.recognition.evaluation import Evaluation, evaluate
+    from vidseg.tasks.recognition.report import TestReport, test_run
+    from vidseg.tasks.recognition.task import RecognitionTask
+    from vidseg.tasks.streaming.runs import train_stream
+    from vidseg.tasks.streaming.task import StreamTrainer, label_streams
 
 __all__ = [
     "CheckpointOptions",

@@ -19,13 +19,13 @@ import vidseg
 from vidseg.engine import distributed
 from vidseg.engine.apex import apex_amp, apex_optimizer
 from vidseg.engine.checkpoints import CheckpointFolder
-from vidseg.engine.data import choose_splits, make_loader, make_multigrid
 from vidseg.engine.dry_run import Planned, plan_run
 from vidseg.engine.monitors import run_log
 from vidseg.engine.options import NetworkOptions, TrainOptions, flat_options, options_from
 from vidseg.engine.schedules import Schedule
 from vidseg.engine.trainer import Trainer
 from vidseg.models import create_model, load_weights, model_task
+from vidseg.tasks.recognition.data import choose_splits, make_loader, make_multigrid
 
 __all__ = ["build_network", "check_recognition", "plan_of", "read_run", "run_folder", "train_run"]
 

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vidseg.clips.draws import uniform
 from vidseg.clips.multigrid import Multigrid
-from vidseg.clips.random import uniform
 from vidseg.engine import distributed
 from vidseg.engine.checkpoints import CheckpointFolder, read_checkpoint
 from vidseg.engine.monitors import (
@@ -42,10 +42,10 @@ from vidseg.engine.options import (
 )
 from vidseg.engine.precise_norm import renew_statistics
 from vidseg.engine.precision import ApexPrecision, make_precision
-from vidseg.engine.recognition import RecognitionTask
 from vidseg.engine.schedules import Schedule
 from vidseg.engine.task import Position, Result, Task, means
 from vidseg.models import prepare
+from vidseg.tasks.recognition.task import RecognitionTask
 
 __all__ = ["Trainer"]
 

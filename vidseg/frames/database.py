@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidseg.frames import verification
 from vidseg.frames.jpeg import split_blobs
 from vidseg.frames.native import operators
 from vidseg.frames.schema import TIMESTAMPS, FrameDatabaseError, connect_read_only, frame_number
@@ -213,7 +212,9 @@ class FrameDatabase:
 
     def verify(self) -> list[str]:
         """Check everything that can be checked, decoding every frame; return what is wrong, one sentence each."""
-        return verification.verify(self)
+        from vidseg.frames.verification import verify
+
+        return verify(self)
 
     def _rows_for(self, indices: Indices, level: int) -> torch.Tensor:
         if self.closed:

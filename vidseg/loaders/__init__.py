@@ -4,11 +4,10 @@ from vidseg.loaders.adapters import ClipFunction, ImgaugTransform
 from vidseg.loaders.batch import ClipBatch
 from vidseg.loaders.clip_dataset import ClipDataset, ClipItem
 from vidseg.loaders.clip_loader import ClipLoader
-from vidseg.loaders.features import ChunkPooling, FeatureBatch, FeatureLoader
+from vidseg.loaders.feature_loader import ChunkPooling, FeatureBatch, FeatureLoader
 from vidseg.loaders.output import MEAN, STD, OutputForm
 from vidseg.loaders.stats import LoaderStats
-from vidseg.loaders.stream import StreamBatch
-from vidseg.loaders.stream_loader import StreamLoader
+from vidseg.loaders.stream_loader import StreamBatch, StreamLoader
 
 __all__ = [
     "MEAN",

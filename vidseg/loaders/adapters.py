@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from vidseg.clips import BatchPlan
-from vidseg.clips.random import uniform
+from vidseg.clips.draws import uniform
 
 __all__ = [
     "ClipFunction",

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from vidseg.clips import BatchPlan
 from vidseg.labels import VideoDataset
-from vidseg.loaders.native import CacheReport, NativeFiller
+from vidseg.loaders.native_backend import CacheReport, NativeFiller
 from vidseg.loaders.output import OutputForm
 
 __all__ = ["Filler", "check_name", "make_filler"]
@@ -65,7 +65,7 @@ def make_filler(
     if cache_bytes and backend != "native":
         raise ValueError(f"cache_bytes={cache_bytes}: only backend='native' keeps frames in memory, not {backend!r}")
     if backend == "video":
-        from vidseg.loaders.video import VideoFiller
+        from vidseg.loaders.video_backend import VideoFiller
 
         return VideoFiller(data, form, threads=threads, on_error=on_error)
     if not data.converted:
@@ -74,7 +74,7 @@ def make_filler(
             " them with vidseg.convert_videos"
         )
     if backend == "dali":
-        from vidseg.loaders.dali import DaliFiller
+        from vidseg.loaders.dali_backend import DaliFiller
 
         return DaliFiller(data, form, threads=threads, on_error=on_error)
     return NativeFiller(

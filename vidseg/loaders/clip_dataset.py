@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vidseg.clips.augmentations import ColorPreset
 from vidseg.clips.geometry import Geometry
 from vidseg.clips.plan import ClipPlan
 from vidseg.clips.planner import ClipPlanner
-from vidseg.clips.presets import ColorPreset
 from vidseg.clips.sampling import FrameSampling
 from vidseg.labels import VideoDataset
 from vidseg.loaders.adapters import ClipTransform, as_transform, transform_clips
@@ -48,7 +48,7 @@ class ClipDataset(Dataset[ClipItem]):
         train: random start, crop and mirroring; otherwise central. The order is the sampler's business.
         sampling: which frames; see `ClipLoader`.
         geometry: which part of the frame; see `ClipLoader`.
-        augment: colors, noise and warps; names or objects of `vidseg.clips.presets`, or None.
+        augment: colors, noise and warps; names or objects of `vidseg.clips.augmentations`, or None.
         short: videos shorter than a clip "loop" or "clamp" to their last frame.
         transform: your own function of a clip, or an imgaug pipeline; see `vidseg.loaders.adapters`.
         dtype: uint8, or float32, float16, bfloat16, which are normalized.

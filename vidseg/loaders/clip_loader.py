@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from vidseg.clips import BatchPlan
+from vidseg.clips.augmentations import ColorPreset
 from vidseg.clips.geometry import Geometry
 from vidseg.clips.planner import ClipPlanner, Shapes
-from vidseg.clips.presets import ColorPreset
 from vidseg.clips.sampling import FrameSampling
 from vidseg.labels import VideoDataset
 from vidseg.loaders.adapters import ClipTransform, as_transform, transform_clips
@@ -47,7 +47,7 @@ class ClipLoader:
         sampling: which frames; a name or an object of `vidseg.clips.sampling`. None: random in training, else center.
         geometry: which part of the frame; a name of `vidseg.clips.named_geometry` or an object of
             `vidseg.clips.geometry`. None: a random resized crop in training, else the center.
-        augment: colors, noise and warps; names or objects of `vidseg.clips.presets`, or None.
+        augment: colors, noise and warps; names or objects of `vidseg.clips.augmentations`, or None.
         short: videos shorter than a clip "loop" or "clamp" to their last frame.
         shapes: epoch -> shapes of its batches, such as a multigrid schedule; replaces frames, size and batch_size.
         transform: your own function of a clip, uint8 (T, H, W, 3) to the same, or an imgaug pipeline; see

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidseg.clips import ColorPlan
-from vidseg.clips.color import OPERATIONS
+from vidseg.clips.plan import OPERATIONS
 
 __all__ = ["COUNT", "Steps", "apply_step", "color_steps"]
 

@@ -1,4 +1,4 @@
-"""The DALI pipelines of `vidseg.loaders.dali`: a graph of operators, and how its input and output cross over."""
+"""The DALI pipelines of the backend "dali": a graph of operators, and how its input and output cross over."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 
 from vidseg.clips import ColorOperation
-from vidseg.clips.color import MAX_PARAMETERS, OPERATIONS, color_code
+from vidseg.clips.plan import MAX_PARAMETERS, OPERATIONS, color_code
 from vidseg.frames.native import operators
 
 __all__ = ["apply_colors"]

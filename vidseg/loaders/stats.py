@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from vidseg.loaders.batch import ClipBatch
-from vidseg.loaders.native import CacheReport
+from vidseg.loaders.native_backend import CacheReport
 
 __all__ = ["LoaderStats"]
 

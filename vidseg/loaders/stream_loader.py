@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -12,16 +13,50 @@ import torch
 from torch import Tensor
 
 from vidseg.clips import BatchPlan, ColorPlan
-from vidseg.clips.random import uniform
+from vidseg.clips.draws import uniform
 from vidseg.clips.windows import Sampling, StreamItem, StreamPlan, WindowShape, window_labels
 from vidseg.labels import VideoDataset
 from vidseg.labels.segmentation import FrameLabels
-from vidseg.loaders.native import NativeFiller
+from vidseg.loaders.native_backend import NativeFiller
 from vidseg.loaders.output import MEAN, STD, OutputForm
 from vidseg.loaders.prefetch import Prefetcher
-from vidseg.loaders.stream import StreamBatch
 
-__all__ = ["StreamLoader"]
+__all__ = ["StreamBatch", "StreamLoader"]
+
+
+@dataclass
+class StreamBatch:
+    """Window k of B videos.
+
+    Attributes:
+        clips: (B, C, T, H, W), normalized; black frames behind the end of a video.
+        labels: (B, T * R) int64 at full frame rate, -100 where there is none.
+        mask: bool (B, T), True on real frames.
+        item: what it is: videos, window, group.
+    """
+
+    clips: Tensor
+    labels: Tensor
+    mask: Tensor
+    item: StreamItem
+
+    def __post_init__(self) -> None:
+        batch, frames = self.item.frames.shape
+        if self.clips.dim() != 5 or (self.clips.shape[0], self.clips.shape[2]) != (batch, frames):
+            raise ValueError(f"clips of shape {tuple(self.clips.shape)} for {batch} windows of {frames} frames")
+        if self.mask.shape != (batch, frames):
+            raise ValueError(f"a mask of shape {tuple(self.mask.shape)} for {batch} windows of {frames} frames")
+        if self.labels.shape != (batch, frames * self.item.interval):
+            raise ValueError(
+                f"labels of shape {tuple(self.labels.shape)} for {batch} windows of {frames} x {self.item.interval}"
+            )
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> StreamBatch:
+        """On another device."""
+        clips, labels, mask = (
+            value.to(device, non_blocking=non_blocking) for value in (self.clips, self.labels, self.mask)
+        )
+        return StreamBatch(clips, labels, mask, self.item)
 
 
 class StreamLoader:

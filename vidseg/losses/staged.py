@@ -42,7 +42,7 @@ IGNORED = -100
 
 
 class StagedOutput(Protocol):
-    """What losses read of a network's output (`vidseg.models.segmentation.SegmentationOutput`)."""
+    """What losses read of a network's output (`vidseg.models._segmentation.SegmentationOutput`)."""
 
     logits: Tensor
     boundaries: Tensor | None

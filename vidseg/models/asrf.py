@@ -1,7 +1,7 @@
 """ASRF: classes of frames in one branch, starts of actions in another; the second cleans up the first.
 
 "Alleviating Over-segmentation Errors by Detecting Action Boundaries", WACV 2021, arXiv 2007.06866. The published
-prediction is the refined one, see `vidseg.models.refinement.refine_by_boundaries`. Names of parameters are those of
+prediction is the refined one, see `vidseg.models._refinement.refine_by_boundaries`. Names of parameters are those of
 the published weights.
 
 Shapes: B videos, D feature width, K classes, L frames, S stages.
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidseg.models._registry import register_model
-from vidseg.models.segmentation import SegmentationOutput, clear_padding, find_padding
+from vidseg.models._segmentation import SegmentationOutput, clear_padding, find_padding
 
 __all__ = ["Asrf"]
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidseg.models._registry import register_model
+from vidseg.models._streaming import StreamModel, StreamOutput, StreamState, frame_mask, memory
 from vidseg.models.mobilenet_tsm import MobileNetTsm
-from vidseg.models.streaming import StreamModel, StreamOutput, StreamState, frame_mask, memory
 
 __all__ = ["BlockRecurrent", "BlockRecurrentHead"]
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from vidseg.models._registry import register_model
+from vidseg.models._streaming import StreamModel, StreamOutput, StreamState, frame_mask, memory
 from vidseg.models.mobilenet_tsm import MobileNetTsm
-from vidseg.models.streaming import StreamModel, StreamOutput, StreamState, frame_mask, memory
 
 __all__ = ["MemoryResidualLayer", "MemoryTcn", "MemoryTcnHead"]
 

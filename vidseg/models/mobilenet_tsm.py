@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidseg.models._registry import register_model
-from vidseg.models.streaming import StreamModel, StreamOutput, StreamState, frame_mask
+from vidseg.models._streaming import StreamModel, StreamOutput, StreamState, frame_mask
 
 __all__ = ["FrameClassifier", "MobileNetTsm", "temporal_shift"]
 

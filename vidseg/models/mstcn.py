@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidseg.models._registry import register_model
-from vidseg.models.segmentation import SegmentationOutput, clear_padding, find_padding
+from vidseg.models._segmentation import SegmentationOutput, clear_padding, find_padding
 
 __all__ = ["MsTcn", "MsTcn2"]
 

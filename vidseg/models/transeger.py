@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from vidseg.models._prompts import BytePairVocabulary, Vocabulary, WordVocabulary, frame_sentences
 from vidseg.models._registry import register_model
+from vidseg.models._streaming import StreamModel, StreamOutput, StreamState, frame_mask, memory
 from vidseg.models.memory_tcn import MemoryResidualLayer
 from vidseg.models.mobilenet_tsm import MobileNetTsm
-from vidseg.models.streaming import StreamModel, StreamOutput, StreamState, frame_mask, memory
 
 __all__ = ["Transeger"]
 

@@ -11,12 +11,12 @@ from typing import Literal
 
 from vidseg.engine import distributed
 from vidseg.engine.checkpoints import CheckpointFolder
-from vidseg.engine.data import choose_splits, labeled, make_loader
-from vidseg.engine.evaluation import Evaluation, evaluate
 from vidseg.engine.runs import build_network, read_run
 from vidseg.labels import VideoDataset, open_dataset
 from vidseg.metrics import confusion_matrix, mean_class_accuracy
 from vidseg.models import load_weights
+from vidseg.tasks.recognition.data import choose_splits, labeled, make_loader
+from vidseg.tasks.recognition.evaluation import Evaluation, evaluate
 
 __all__ = ["Mistake", "TestReport", "test_run"]
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidseg.models.segmentation import SegmentationOutput
+from vidseg.models._segmentation import SegmentationOutput
 
 __all__ = [
     "boundary_peaks",

@@ -13,9 +13,9 @@ import torch
 import vidseg
 from vidseg.engine import distributed
 from vidseg.engine.checkpoints import CheckpointFolder
-from vidseg.engine.segmentation import SegmentationEvaluation
-from vidseg.engine.segmentation_results import scores_text, test_report, write_json, write_predictions
 from vidseg.labels import VideoDataset
+from vidseg.tasks.segmentation.report import scores_text, test_report, write_json, write_predictions
+from vidseg.tasks.segmentation.task import SegmentationEvaluation
 
 __all__ = ["Draw", "check_disjoint", "class_numbers", "leave_test", "prepare_run", "run_record", "video_names"]
 

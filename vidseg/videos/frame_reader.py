@@ -11,8 +11,8 @@ from typing import Any
 import av.error
 import numpy as np
 
-from vidseg.convert.decoding import open_video
-from vidseg.convert.frame_index import FrameIndex
+from vidseg.videos.decoding import open_video
+from vidseg.videos.frame_index import FrameIndex
 
 __all__ = ["FrameReader"]
 

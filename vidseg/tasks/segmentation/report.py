@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from vidseg.engine.segmentation import SegmentationEvaluation
 from vidseg.labels.segmentation_files import write_frame_labels
 from vidseg.metrics import boundary_scores, label_boundaries
+from vidseg.tasks.segmentation.task import SegmentationEvaluation
 
 __all__ = [
     "TESTED",

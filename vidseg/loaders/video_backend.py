@@ -20,16 +20,15 @@ import torch
 from torch import Tensor
 
 from vidseg.clips import BatchPlan
-from vidseg.convert.decoding import VideoError
-from vidseg.convert.encoding import FrameEncoder
-from vidseg.convert.frame_index import FrameIndex, chosen_frames, read_frame_index
-from vidseg.convert.frame_reader import FrameReader
-from vidseg.convert.options import ConvertOptions
-from vidseg.convert.source_files import SourceFiles
 from vidseg.frames.native import operators
 from vidseg.labels import VideoDataset, VideoFile
-from vidseg.loaders.native import CacheReport
+from vidseg.loaders.native_backend import CacheReport
 from vidseg.loaders.output import OutputForm
+from vidseg.videos.decoding import VideoError
+from vidseg.videos.frame_index import FrameIndex, chosen_frames, read_frame_index
+from vidseg.videos.frame_reader import FrameReader
+from vidseg.videos.source_files import SourceFiles
+from vidseg.videos.upright import UprightFrames
 
 __all__ = ["VideoFiller"]
 
@@ -107,8 +106,8 @@ class VideoFiller:
         file = self.data.video_file(video) or self._sources.find(self.data.video_path(video))
         index = self._indices.find(file.path)
         numbers = _stored_frames(file, index)
-        encoder = FrameEncoder(ConvertOptions(size="none"))
-        encoder.size = int(self.data.widths[video]), int(self.data.heights[video])
+        upright = UprightFrames(size="none")
+        upright.size = int(self.data.widths[video]), int(self.data.heights[video])
         matrix = torch.from_numpy(np.ascontiguousarray(plan.matrices[clip]))
         with _naming(file.path), FrameReader(file.path, index, canceled=canceled) as reader:
             for wanted in np.unique(plan.frames[clip]).tolist():
@@ -119,7 +118,7 @@ class VideoFiller:
                     return
                 positions = torch.from_numpy(np.flatnonzero(plan.frames[clip] == wanted))
                 with _naming(file.path, wanted):
-                    pixels[positions] = _sample(encoder, frame, matrix, plan.height, plan.width)
+                    pixels[positions] = _sample(upright, frame, matrix, plan.height, plan.width)
                 shown[positions] = taken
         first, last = plan.colors.offsets[clip], plan.colors.offsets[clip + 1]
         if last > first:
@@ -193,15 +192,15 @@ def _stored_frames(file: VideoFile, index: FrameIndex) -> np.ndarray:
         return chosen_frames(index, start=file.start, stop=file.stop, fps=file.fps)
 
 
-def _sample(encoder: FrameEncoder, frame: Any, matrix: Tensor, height: int, width: int) -> Tensor:
+def _sample(upright: UprightFrames, frame: Any, matrix: Tensor, height: int, width: int) -> Tensor:
     """One output frame, uint8 (H, W, 3)."""
-    planes = encoder.planes(frame)
+    planes = upright.planes(frame)
     sampled: Tensor = operators.sample_planes(
         *planes.planes,
         *planes.strides,
         planes.width,
         planes.height,
-        encoder.options.chroma,
+        upright.chroma,
         *planes.luma_weights,
         planes.full_range,
         matrix,

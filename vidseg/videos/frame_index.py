@@ -17,7 +17,7 @@ import av.error
 import numpy as np
 import numpy.typing as npt
 
-from vidseg.convert.decoding import TimedFrame, VideoError, VideoSource, at_rate, open_video
+from vidseg.videos.decoding import TimedFrame, VideoError, VideoSource, at_rate, open_video
 
 __all__ = ["FrameIndex", "chosen_frames", "read_frame_index"]
 

@@ -26,9 +26,9 @@ from vidseg.clips.windows import StreamItem, WindowShape
 from vidseg.engine import distributed
 from vidseg.engine.options import OptLevel
 from vidseg.engine.precision import make_precision
-from vidseg.loaders.stream import StreamBatch
+from vidseg.loaders.stream_loader import StreamBatch
 from vidseg.losses.streaming import StreamLoss, etesvs_loss, stage_loss, svtas_rl_loss
-from vidseg.models.streaming import StreamModel, StreamOutput, StreamState
+from vidseg.models._streaming import StreamModel, StreamOutput, StreamState
 
 __all__ = [
     "StreamMemory",

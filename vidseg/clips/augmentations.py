@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from vidseg.clips.draws import uniform
 from vidseg.clips.erasing import ATTEMPTS, erasing_boxes
-from vidseg.clips.random import uniform
 
 __all__ = [
     "PRESETS",

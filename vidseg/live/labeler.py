@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vidseg.clips.windows import WindowShape, window_frames, window_valid
-from vidseg.models.streaming import StreamModel, StreamState
+from vidseg.models._streaming import StreamModel, StreamState
 
 __all__ = ["LiveLabeler", "LiveLabels"]
 

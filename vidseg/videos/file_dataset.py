@@ -16,12 +16,12 @@ import av.error
 from tqdm import tqdm
 
 import vidseg
-from vidseg.convert.decoding import VideoError
-from vidseg.convert.frame_index import chosen_frames, read_frame_index
-from vidseg.convert.options import target_size
-from vidseg.convert.sources import Job, find_jobs
 from vidseg.labels import VideoDataset, VideoFile, VideoRecord
 from vidseg.labels.video_files import dataset_of_files
+from vidseg.videos.decoding import VideoError
+from vidseg.videos.frame_index import chosen_frames, read_frame_index
+from vidseg.videos.frame_size import target_size
+from vidseg.videos.listing import Job, find_jobs
 
 __all__ = ["INDEX_NAME", "open_videos"]
 

@@ -32,7 +32,7 @@ from vidseg.engine.monitors import progress_bar
 from vidseg.engine.runs import build_network, check_recognition, read_run
 from vidseg.frames import FrameDatabaseError
 from vidseg.labels import VideoDataset
-from vidseg.loaders.native import NativeFiller
+from vidseg.loaders.native_backend import NativeFiller
 from vidseg.loaders.output import MEAN, STD, OutputForm
 from vidseg.models import classifier_name, create_model, load_weights, named_for, read_state
 

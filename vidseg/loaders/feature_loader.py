@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vidseg.clips.random import permutation, uniform
+from vidseg.clips.draws import permutation, uniform
 from vidseg.labels import VideoDataset
 from vidseg.labels.segmentation import FrameLabels
 

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from vidseg.clips.mixing import draw_mixup, mix_clips, mix_targets
 from vidseg.engine.distributed import rank
-from vidseg.engine.evaluation import Evaluation, evaluate
 from vidseg.engine.task import Position, sums_of
 from vidseg.metrics import top_k_hits
+from vidseg.tasks.recognition.evaluation import Evaluation, evaluate
 
 __all__ = ["RecognitionTask"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from vidseg.convert.decoding import VideoError
 from vidseg.frames import FrameDatabase
 from vidseg.labels import VideoFile
+from vidseg.videos.decoding import VideoError
 
 __all__ = ["SourceFiles"]
 

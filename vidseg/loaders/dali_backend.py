@@ -25,7 +25,7 @@ from vidseg.labels import VideoDataset
 from vidseg.loaders.dali_color import Steps, color_steps
 from vidseg.loaders.dali_pipeline import CHUNK, Chunk, build_pipeline, from_dali, import_dali
 from vidseg.loaders.memory import BatchMemory
-from vidseg.loaders.native import CacheReport
+from vidseg.loaders.native_backend import CacheReport
 from vidseg.loaders.output import OutputForm
 
 __all__ = ["TOLERANCE", "DaliFiller"]

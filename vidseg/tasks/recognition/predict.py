@@ -12,16 +12,16 @@ import av
 import numpy as np
 import torch
 
-from vidseg.convert import open_videos
-from vidseg.convert.decoding import VideoSource
-from vidseg.convert.sources import find_jobs
 from vidseg.engine import distributed
 from vidseg.engine.checkpoints import CheckpointFolder
-from vidseg.engine.data import make_loader
-from vidseg.engine.evaluation import evaluate
 from vidseg.engine.options import TrainOptions, options_from
 from vidseg.engine.runs import build_network, read_run
 from vidseg.models import load_weights
+from vidseg.tasks.recognition.data import make_loader
+from vidseg.tasks.recognition.evaluation import evaluate
+from vidseg.videos import open_videos
+from vidseg.videos.decoding import VideoSource
+from vidseg.videos.listing import find_jobs
 
 __all__ = ["Prediction", "Predictions", "draw_prediction", "predict_videos"]
 

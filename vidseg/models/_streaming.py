@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vidseg.models.segmentation import SegmentationOutput
+from vidseg.models._segmentation import SegmentationOutput
 
 __all__ = ["StreamModel", "StreamOutput", "StreamState", "frame_mask", "memory"]
 

@@ -8,11 +8,11 @@ from vidseg.clips.geometry import Geometry, Mirror
 from vidseg.clips.multigrid import Multigrid
 from vidseg.clips.named_geometry import named_geometry
 from vidseg.clips.sampling import DenseClips, FrameSampling, RandomStart
-from vidseg.convert import open_videos
 from vidseg.engine.cycles import CyclesFirst
 from vidseg.engine.options import DataOptions, ScheduleOptions
 from vidseg.labels import VideoDataset, open_dataset
 from vidseg.loaders import ClipLoader
+from vidseg.videos import open_videos
 
 __all__ = ["choose_splits", "labeled", "make_loader", "make_multigrid"]
 

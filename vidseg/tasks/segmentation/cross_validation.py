@@ -33,8 +33,13 @@ from vidseg.engine.options import (
     OptimizerOptions,
     ScheduleOptions,
 )
-from vidseg.engine.segmentation import SegmentationEvaluation, SegmentationTask
-from vidseg.engine.segmentation_folder import (
+from vidseg.engine.trainer import Trainer
+from vidseg.labels import VideoDataset, apply_segmentation, open_dataset, read_segmentation
+from vidseg.labels.segmentation_files import check_mapping
+from vidseg.loaders import ChunkPooling, FeatureLoader
+from vidseg.losses import create_loss
+from vidseg.models import create_model, load_weights
+from vidseg.tasks.segmentation.folder import (
     Draw,
     check_disjoint,
     class_numbers,
@@ -42,8 +47,8 @@ from vidseg.engine.segmentation_folder import (
     prepare_run,
     run_record,
 )
-from vidseg.engine.segmentation_recipes import RATES, Recipe, SegmentationOptions, recipe_of
-from vidseg.engine.segmentation_results import (
+from vidseg.tasks.segmentation.recipes import RATES, Recipe, SegmentationOptions, recipe_of
+from vidseg.tasks.segmentation.report import (
     TESTED,
     CrossValidation,
     append_scores,
@@ -51,12 +56,7 @@ from vidseg.engine.segmentation_results import (
     summary_row,
     write_json,
 )
-from vidseg.engine.trainer import Trainer
-from vidseg.labels import VideoDataset, apply_segmentation, open_dataset, read_segmentation
-from vidseg.labels.segmentation_files import check_mapping
-from vidseg.loaders import ChunkPooling, FeatureLoader
-from vidseg.losses import create_loss
-from vidseg.models import create_model, load_weights
+from vidseg.tasks.segmentation.task import SegmentationEvaluation, SegmentationTask
 
 __all__ = ["PlateauRate", "cross_validate", "read_segmentation_run", "results_folder", "test_split", "train_split"]
 

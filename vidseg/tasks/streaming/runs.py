@@ -21,14 +21,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidseg.clips.random import uniform
+from vidseg.clips.draws import uniform
 from vidseg.clips.windows import WindowShape
 from vidseg.engine import distributed
 from vidseg.engine.checkpoints import CheckpointFolder, read_checkpoint
 from vidseg.engine.monitors import ScoreTable, progress_bar, run_log
 from vidseg.engine.options import CheckpointOptions
-from vidseg.engine.segmentation import LabeledVideo, SegmentationEvaluation, score_videos
-from vidseg.engine.segmentation_folder import (
+from vidseg.labels import VideoDataset, open_dataset
+from vidseg.loaders.stream_loader import StreamBatch, StreamLoader
+from vidseg.models import create_model, list_models, load_weights, model_task
+from vidseg.models._streaming import StreamModel
+from vidseg.tasks.segmentation.folder import (
     Draw,
     check_disjoint,
     class_numbers,
@@ -36,14 +39,10 @@ from vidseg.engine.segmentation_folder import (
     prepare_run,
     run_record,
 )
-from vidseg.engine.segmentation_results import append_scores, scores_text
-from vidseg.engine.stream_recipes import StreamOptions, StreamRecipe, stream_recipe
-from vidseg.engine.streaming import StreamReport, StreamTrainer, label_streams, published_objective
-from vidseg.labels import VideoDataset, open_dataset
-from vidseg.loaders.stream import StreamBatch
-from vidseg.loaders.stream_loader import StreamLoader
-from vidseg.models import create_model, list_models, load_weights, model_task
-from vidseg.models.streaming import StreamModel
+from vidseg.tasks.segmentation.report import append_scores, scores_text
+from vidseg.tasks.segmentation.task import LabeledVideo, SegmentationEvaluation, score_videos
+from vidseg.tasks.streaming.recipes import StreamOptions, StreamRecipe, stream_recipe
+from vidseg.tasks.streaming.task import StreamReport, StreamTrainer, label_streams, published_objective
 
 __all__ = ["create_stream_model", "evaluate_streams", "stream_results_folder", "train_stream"]
 

@@ -15,18 +15,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from vidseg.clips.random import uniform
+from vidseg.clips.draws import uniform
 from vidseg.engine import distributed
-from vidseg.engine.segmentation_recipes import Recipe
 from vidseg.engine.task import Position, sums_of
 from vidseg.losses import SegmentationLoss
 from vidseg.losses.shared import divisor
 from vidseg.metrics import SegmentalMeter
 from vidseg.metrics.segmental import SegmentalScores
+from vidseg.models._refinement import median_filter, predict, purge_short_segments, restore_frames
+from vidseg.models._segmentation import SegmentationOutput
 from vidseg.models.c2f_tcn import C2fTcn, augmented_prediction
 from vidseg.models.diffact import DiffAct
-from vidseg.models.refinement import median_filter, predict, purge_short_segments, restore_frames
-from vidseg.models.segmentation import SegmentationOutput
+from vidseg.tasks.segmentation.recipes import Recipe
 
 __all__ = ["LabeledVideo", "SegmentationEvaluation", "SegmentationTask", "VideoLabeler", "score_videos"]
 

@@ -1,0 +1,1 @@
+"""A stream as it arrives: sources (files, pipes, cameras) and sessions with saved state."""

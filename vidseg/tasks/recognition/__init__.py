@@ -1,0 +1,1 @@
+"""Action recognition: one class for each clip."""

@@ -1,0 +1,33 @@
+"""Video files: probing, decoding, frames by number, upright display, and writing videos with labels drawn in.
+
+Names are loaded on first use: nothing here is imported before it is needed.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vidseg.videos.decoding import VideoError, VideoSource
+    from vidseg.videos.file_dataset import open_videos
+    from vidseg.videos.frame_reader import FrameReader
+    from vidseg.videos.writer import LabeledVideoWriter
+
+__all__ = ["FrameReader", "LabeledVideoWriter", "VideoError", "VideoSource", "open_videos"]
+
+_HOME = {
+    "FrameReader": "frame_reader",
+    "LabeledVideoWriter": "writer",
+    "VideoError": "decoding",
+    "VideoSource": "decoding",
+    "open_videos": "file_dataset",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"vidseg.videos.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'vidseg.videos' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})
