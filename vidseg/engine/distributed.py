@@ -19,6 +19,7 @@ from vidseg.losses.shared import shared_batch
 
 __all__ = [
     "SyncBatchNorm",
+    "average_gradients",
     "barrier",
     "choose_gpus",
     "gather_rows",
@@ -28,6 +29,8 @@ __all__ = [
     "mean_over_group",
     "process_device",
     "rank",
+    "share_statistics",
+    "share_weights",
     "shared_losses",
     "silent_norms",
     "sum_over_group",
@@ -96,9 +99,12 @@ def join_group() -> torch.device:
 
 
 def process_device(wanted: torch.device | str | None = None) -> torch.device:
-    """Join the group, if there is one; returns the wanted device, or this process's own."""
+    """Join the group, if there is one; returns the wanted device, or this process's own, as the current device."""
     own = join_group()
-    return own if wanted is None else torch.device(wanted)
+    device = own if wanted is None else torch.device(wanted)
+    if device.type != "cpu" and device.index is not None:
+        torch.accelerator.set_device_index(device.index)
+    return device
 
 
 def leave_group() -> None:
@@ -126,6 +132,32 @@ def mean_over_group(values: Sequence[Tensor]) -> None:
         for value in values:
             distributed.all_reduce(value)
             value /= world_size()
+
+
+def share_weights(model: nn.Module) -> None:
+    """Give all processes the first one's weights and buffers."""
+    if world_size() > 1:
+        for value in model.state_dict().values():
+            distributed.broadcast(value, src=0)
+
+
+def share_statistics(model: nn.Module) -> None:
+    """Replace the floating-point buffers, such as statistics of batch norm, by their means over all processes."""
+    mean_over_group([value for value in model.buffers() if value.is_floating_point()])
+
+
+def average_gradients(model: nn.Module) -> None:
+    """Replace gradients by their means over all processes; a parameter without one in every process keeps none."""
+    if world_size() == 1:
+        return
+    parameters = [value for value in model.parameters() if value.requires_grad]
+    present = torch.tensor([float(value.grad is not None) for value in parameters], device=parameters[0].device)
+    gradients = []
+    for value, count in zip(parameters, sum_over_group(present).tolist(), strict=True):
+        if count:
+            value.grad = torch.zeros_like(value) if value.grad is None else value.grad
+            gradients.append(value.grad)
+    mean_over_group(gradients)
 
 
 def shared_losses() -> AbstractContextManager[None]:

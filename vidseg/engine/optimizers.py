@@ -16,7 +16,7 @@ from vidseg.models import classifier_name
 __all__ = ["FINE_TUNE", "classifier_names", "make_optimizer", "parameter_groups", "set_rates"]
 
 FINE_TUNE = {"convolution": 0.6, "recurrent": 0.5, "transposed": 0.2, "classifier": 1.0}
-"""Multipliers of the learning rate under fine-tuning; what is in no such layer learns like a convolution."""
+"""Multipliers of the learning rate in fine-tuning; other layers have that of a convolution."""
 
 _KINDS: tuple[tuple[str, tuple[type[nn.Module], ...]], ...] = (
     ("transposed", (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)),
@@ -27,8 +27,8 @@ _NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 
 
 def classifier_names(model: nn.Module) -> set[str]:
-    """Names of the parameters of the classifier, see `vidseg.models.classifier_name`; without one, of the last
-    convolution."""
+    """Return the names of the classifier's parameters, see `vidseg.models.classifier_name`; without a classifier, those
+    of the last convolution."""
     name = classifier_name(model)
     if name is None:
         kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -45,18 +45,23 @@ def parameter_groups(
     decay_all: bool = True,
     fine_tune: bool = False,
     fresh: Collection[str] = (),
+    backbone_lr: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """The trainable parameters in groups with `name`, `params`, `lr_mult` and `weight_decay`.
+    """Return the trainable parameters in groups with `name`, `params`, `lr_mult` and `weight_decay`.
 
     Args:
-        model: every trainable parameter lands in exactly one group.
+        model: every trainable parameter is put into exactly one group.
         weight_decay: penalty of the groups that have one.
         decay_all: also of biases and of the scales of norms.
-        fine_tune: multiply rates as `FINE_TUNE` says, so that what was learned before moves slower.
-        fresh: names of parameters that no checkpoint filled; they learn at the whole rate.
+        fine_tune: multiply learning rates by `FINE_TUNE`.
+        fresh: names of parameters that no checkpoint filled; they keep the whole rate.
+        backbone_lr: multiplier of the rate for parameters whose names begin with "backbone.".
+
+    Raises:
+        ValueError: the model has no trainable parameter.
     """
     classifier = classifier_names(model)
-    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    groups: dict[tuple[str, bool, bool], dict[str, Any]] = {}
     seen: set[int] = set()
     for prefix, module in model.named_modules():
         kind = next(name for name, types in _KINDS if isinstance(module, types))
@@ -71,25 +76,27 @@ def parameter_groups(
                 layer = "all"
             elif name in classifier or name in fresh:
                 layer = "classifier"
+            slow = backbone_lr != 1 and name.startswith("backbone.")
+            title = f"backbone, {layer}" if slow else layer
             members = groups.setdefault(
-                (layer, decayed),
+                (layer, decayed, slow),
                 {
-                    "name": layer if decayed else f"{layer}, no decay",
+                    "name": title if decayed else f"{title}, no decay",
                     "params": [],
-                    "lr_mult": FINE_TUNE[layer] if fine_tune else 1.0,
+                    "lr_mult": (FINE_TUNE[layer] if fine_tune else 1.0) * (backbone_lr if slow else 1.0),
                     "weight_decay": weight_decay if decayed else 0.0,
                 },
             )["params"]
             members.append(parameter)
     if not groups:
-        raise ValueError("the model has no parameter that learns")
+        raise ValueError("the model has no trainable parameter")
     return list(groups.values())
 
 
 def make_optimizer(
     groups: Iterable[dict[str, Any]], options: OptimizerOptions, *, rate: float
 ) -> torch.optim.Optimizer:
-    """The optimizer that the options name, over groups from `parameter_groups`.
+    """Make the optimizer of the options over groups from `parameter_groups`.
 
     Raises:
         ImportError: apex's optimizers are asked for and not installed.
@@ -118,6 +125,6 @@ def make_optimizer(
 
 
 def set_rates(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group `rate` times its multiplier."""
+    """Set the learning rate of every group to `rate` times its multiplier."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("lr_mult", 1.0)

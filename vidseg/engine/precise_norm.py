@@ -1,8 +1,8 @@
 """Precise batch norm: statistics averaged over many batches with the weights as they are (Wu and Johnson,
 "Rethinking 'Batch' in BatchNorm", arXiv 2105.07576, section 3).
 
-The running averages of training lag behind the weights, and with multigrid they are of clips of other shapes than those
-of the evaluation.
+The running averages of training lag behind the weights, and with multigrid they come from clips of other shapes than
+those of the evaluation.
 """
 
 from __future__ import annotations
@@ -28,15 +28,17 @@ def renew_statistics(
     *,
     device: torch.device | str = "cpu",
     context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    forward: Callable[[nn.Module, Any], Any] = lambda model, batch: model(batch.inputs),
 ) -> int:
     """Replace the running statistics of every batch norm by the mean over batches, and over all processes.
 
     Args:
-        model: in any mode, which stays; only the statistics change.
-        loader: training batches; the first `batches` of it are used.
-        batches: how many, at least 1.
-        device: where the model is.
+        model: its mode is restored; only the statistics change.
+        loader: training batches; the first `batches` of them are used.
+        batches: number of batches, at least 1.
+        device: device of the model.
         context: made around each forward pass, such as an autocast.
+        forward: runs the model on a batch.
 
     Returns:
         Number of batches seen; 0 for a model without batch norm.
@@ -59,7 +61,7 @@ def renew_statistics(
         with torch.no_grad():
             for batch in islice(loader, batches):
                 with context():
-                    model(batch.to(device).frames)
+                    forward(model, batch.to(device))
                 seen += 1
         if seen == 0:
             raise ValueError("the loader has no batch to take the statistics of batch norm from")

@@ -1,7 +1,7 @@
-"""Learning rates as functions of progress, so that resuming needs no state and any batch's rate can be asked for.
+"""Learning rates as functions of progress: any batch's rate can be asked for, and resuming needs no state.
 
-Progress may be counted in epochs (with fractions) or in iterations, as long as all lengths are counted alike. The rate
-belongs to the batch that starts there.
+Progress is counted in epochs (with fractions) or in optimizer steps, the same for all lengths of a schedule. Only the
+schedule "plateau" looks at something else, the training losses of the epochs before.
 """
 
 from __future__ import annotations
@@ -9,20 +9,29 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from vidseg.engine.options import ScheduleOptions
 
-__all__ = ["FLOOR", "Schedule", "cosine_rate", "step_rate"]
+__all__ = ["FLOOR", "Schedule", "cosine_rate", "plateau_share", "step_rate"]
 
 FLOOR = 1e-6
 """Steps never take a rate below this."""
+_THRESHOLD = 1e-4
+"""Share by which a loss must be below the best one to count as an improvement."""
 
 
 def step_rate(progress: float, *, peak: float, steps: Sequence[float], factor: float | Sequence[float] = 0.1) -> float:
-    """`peak`, times the factor (each step's own, where there are several) of every step that is passed.
+    """Return `peak` times the factor of every step that is passed.
 
     A step is passed from the batch on that starts at it. The result is never below 1e-6, unless `peak` is.
+
+    Args:
+        progress: in the unit of `steps`.
+        peak: rate before the first step.
+        steps: positions of the steps.
+        factor: one factor for all steps, or one for each.
     """
     passed = bisect_right(sorted(steps), progress)
     factors = [factor] * passed if isinstance(factor, (int, float)) else list(factor)[:passed]
@@ -35,35 +44,74 @@ def cosine_rate(progress: float, *, peak: float, total: float, end: float = 0.0,
     return end + (peak - end) * 0.5 * (1 + math.cos(math.pi * share))
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """The learning rate of a run over its epochs.
+def plateau_share(losses: Sequence[float], *, factor: float = 0.5, patience: int = 3) -> float:
+    """Share of the rate after epochs with these losses, as torch's ReduceLROnPlateau computes it.
 
     Args:
-        options: kind and numbers.
-        epochs: length of the run.
+        losses: training loss of each finished epoch.
+        factor: multiplier of the rate.
+        patience: epochs without improvement before the rate is multiplied.
+    """
+    best, worse, share = math.inf, 0, 1.0
+    for loss in losses:
+        better = loss < best * (1 - _THRESHOLD)
+        best, worse = (loss, 0) if better else (best, worse + 1)
+        if worse > patience:
+            share, worse = share * factor, 0
+    return share
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate of a run.
+
+    Args:
+        options: kind and numbers; `lr` must be given.
+        total: length of the run, in `unit`.
+        unit: of `total`, of `lr_steps` and of progress: "epoch" or "step" (of the optimizer).
+        losses: training loss of each finished epoch, for the schedule "plateau"; the loop adds to it.
+
+    Raises:
+        ValueError: the warm-up is longer than the run or counted in another unit, or `lr` is not given.
     """
 
     options: ScheduleOptions
-    epochs: float
+    total: float
+    unit: Literal["epoch", "step"] = "epoch"
+    losses: list[float] = field(default_factory=list, compare=False)
 
     def __post_init__(self) -> None:
-        if self.options.warmup_epochs > self.epochs:
+        if self.options.lr is None:
+            raise ValueError("lr: a schedule needs the learning rate")
+        if self.unit == "epoch" and self.options.warmup_steps:
+            raise ValueError(f"warmup_steps={self.options.warmup_steps} needs max_steps; use warmup_epochs")
+        if self.unit == "step" and self.options.warmup_epochs:
+            raise ValueError(f"warmup_epochs={self.options.warmup_epochs} with max_steps: use warmup_steps")
+        if self.warmup > self.total:
             raise ValueError(
-                f"warmup_epochs={self.options.warmup_epochs} is longer than the run of {self.epochs} epochs"
+                f"warmup_{self.unit}s={self.warmup} is longer than the run of {self.total:g} {self.unit}s"
             )
 
+    @property
+    def warmup(self) -> float:
+        """Length of the warm-up."""
+        return (self.options.warmup_epochs if self.unit == "epoch" else self.options.warmup_steps) or 0
+
     def rate(self, progress: float) -> float:
-        """Learning rate of the batch that starts at `progress` epochs."""
-        warmup = self.options.warmup_epochs
+        """Return the learning rate of the batch that starts at `progress`."""
+        warmup = self.warmup
         if progress >= warmup:
             return self._plain(progress)
         first, top = self.options.warmup_start, self._plain(warmup)
         return first + (top - first) * progress / warmup
 
     def _plain(self, progress: float) -> float:
-        options = self.options
+        options, peak = self.options, self.options.lr
+        assert peak is not None
+        factor = options.lr_factor if len(options.lr_factor) > 1 else options.lr_factor[0]
         if options.schedule == "steps":
-            return step_rate(progress, peak=options.lr_base, steps=options.lr_steps, factor=options.lr_factor)
-        start = options.warmup_epochs if options.cosine_after_warmup else 0.0
-        return cosine_rate(progress, peak=options.lr_base, total=self.epochs, end=options.lr_end, start=start)
+            return step_rate(progress, peak=peak, steps=options.lr_steps, factor=factor)
+        if options.schedule == "plateau":
+            return peak * plateau_share(self.losses, factor=options.lr_factor[0], patience=options.patience)
+        start = self.warmup if options.cosine_after_warmup else 0.0
+        return cosine_rate(progress, peak=peak, total=self.total, end=options.lr_end, start=start)

@@ -1,75 +1,172 @@
-"""What the loop needs to know of a task; recognition, segmentation and detection each are one."""
+"""What the training loop asks of a task, and what it gets back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import importlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Position", "Result", "Task"]
+__all__ = ["BatchResult", "Position", "Result", "Task", "make_task", "means", "register_task", "sums_of"]
+
+Backward = Callable[[Tensor], None]
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where a batch stands; everything random about it is a function of this."""
+    """Position of a batch in the run; everything random about the batch is a function of it.
+
+    Attributes:
+        seed: seed of the run.
+        epoch: from 0.
+        batch: from 0, within the epoch.
+    """
 
     seed: int
     epoch: int
     batch: int
 
 
+@dataclass(frozen=True)
+class BatchResult:
+    """What a task found in a training batch.
+
+    Attributes:
+        sums: float32 [number of samples, sum of each score in the task's `columns`], without gradient. Sums, so that
+            batches of different sizes and of several processes add up.
+        complete: whether the gradient of a step is complete, so that the optimizer may step.
+        resumable: whether a run may continue behind this batch from a checkpoint of the first process.
+    """
+
+    sums: Tensor
+    complete: bool = True
+    resumable: bool = True
+
+
 class Result(Protocol):
-    """What an evaluation found."""
+    """Result of an evaluation."""
 
     @property
     def values(self) -> tuple[float, ...]:
         """One number for each of the task's `columns`."""
 
     @property
-    def quality(self) -> float:
-        """The number that the best checkpoint has most of."""
+    def quality(self) -> float | tuple[float, ...]:
+        """Score that selects the best checkpoint; higher is better."""
 
 
-class Task(Protocol):
-    """A task: a loss, scores and an evaluation."""
+class Task:
+    """A task of the loop: loss, scores and evaluation.
 
-    columns: tuple[str, ...]
-    """Titles of the scores, as in the score tables."""
+    A task of one's own derives from this class and has `columns`, `train_batch` and `evaluate`.
+    """
+
+    columns: tuple[str, ...] = ()
+    """Names of the scores; the last one is the loss."""
+    opt_levels: tuple[str, ...] = ("O0", "O1", "O2", "O3", "bf16")
+    """Precisions that the task supports."""
+    one_backward = True
+    """Whether `train_batch` calls `backward` exactly once: the exchange of gradients then overlaps with it."""
 
     def check(self, model: nn.Module, loader: Any) -> None:
-        """Refuse a model and a loader that do not go together, before anything is computed.
+        """Refuse a model and a loader that do not fit together, before anything is computed.
 
         Raises:
             ValueError: says what does not fit.
         """
 
-    def step(self, model: nn.Module, batch: Any, position: Position) -> tuple[Tensor, Tensor]:
-        """Forward pass and loss of one training batch on the model's device.
+    def train_batch(self, model: nn.Module, batch: Any, position: Position, backward: Backward) -> BatchResult:
+        """Compute the loss of one training batch and its gradient.
 
-        Returns:
-            The loss to minimize, a scalar; and the float32 tensor [number of samples, sum of each score in `columns`],
-            without gradient. Sums, so that batches of different sizes and processes add up.
+        Args:
+            model: on the batch's device, in training mode, possibly wrapped.
+            batch: of the loader, on the model's device.
+            position: of the batch.
+            backward: adds the gradient of a scalar loss; called as often as needed.
         """
+        raise TypeError(f"{type(self).__name__} has no train_batch")
+
+    def forward(self, model: nn.Module, batch: Any) -> Any:
+        """Run the model on a batch on its device, for the statistics of batch norm."""
+        return model(batch.inputs)
 
     def evaluate(self, model: nn.Module, loader: Iterable[Any], **options: Any) -> Result:
-        """Evaluation of a model over all batches of a loader; the options are those of `vidseg.engine.evaluate`."""
+        """Evaluate a model over all batches of a loader.
+
+        Args:
+            model: on `device`; its mode is restored afterwards.
+            loader: of the validation or test split.
+            **options: `device`, `context` (made around each forward pass, such as an autocast) and `progress` (called
+                with the number of a batch and its result, where parts of a result make sense).
+        """
+        raise TypeError(f"{type(self).__name__} has no evaluate")
+
+    def steps(self, loader: Any) -> int:
+        """Return the number of batches of this epoch whose result is `complete`."""
+        return len(loader)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Take note that an epoch, from 0, begins or continues."""
+
+    def evaluated(self, epoch: int, result: Any) -> None:
+        """Record a validation, such as in tables and pictures; called in the first process."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a run needs to resume inside an epoch: tensors and plain data."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a `state_dict`."""
 
     def scores_text(self, values: tuple[float, ...]) -> str:
-        """Scores as in the line of an iteration."""
+        """Return the scores as they stand in the log line of a batch."""
+        return ", ".join(f"{name.lower()} = {value:.5f}" for name, value in zip(self.columns, values, strict=True))
 
     def epoch_text(self, kind: str, epoch: int, values: tuple[float, ...], *, iteration: int | None = None) -> str:
-        """Scores as in the line of an epoch; kind is "train" or "val"."""
+        """Return the log line of an epoch.
+
+        Args:
+            kind: "train" or "val".
+            epoch: from 1.
+            values: scores.
+            iteration: number of the last batch, for the running scores of an evaluation.
+        """
+        part = "" if iteration is None else f" Iteration [{iteration}]:"
+        return f"Epoch [{epoch}]:{part}  ({kind})  {self.scores_text(values)}"
+
+
+_FACTORIES: dict[str, Callable[[], Task]] = {}
+
+
+def register_task(name: str, factory: Callable[[], Task]) -> None:
+    """Give a task a name for `Trainer(task=name)`; the factory makes it with its default options."""
+    _FACTORIES[name] = factory
+
+
+def make_task(task: str | Task) -> Task:
+    """Return the task, or the one registered under a name.
+
+    Raises:
+        ValueError: there is no task of this name.
+    """
+    if isinstance(task, Task):
+        return task
+    importlib.import_module("vidseg.tasks")  # the tasks stand below the loop and register themselves
+    if task not in _FACTORIES:
+        known = ", ".join(map(repr, sorted(_FACTORIES)))
+        raise ValueError(f"task={task!r} is not one of {known}, nor a vidseg.engine.Task")
+    return _FACTORIES[task]()
 
 
 def means(sums: Tensor) -> tuple[float, ...]:
-    """Scores from [number of samples, sums]."""
+    """Return scores from [number of samples, sums]; 0 where there is no sample."""
     count, *totals = sums.tolist()
-    return tuple(total / count for total in totals)
+    return tuple(total / count if count else 0.0 for total in totals)
 
 
 def sums_of(values: Iterable[Tensor | float], *, device: torch.device) -> Tensor:
-    """The float32 tensor of some scalars, none of which is waited for."""
+    """Return the float32 tensor of some scalars without waiting for the device."""
     return torch.stack([torch.as_tensor(value, dtype=torch.float32, device=device) for value in values]).detach()

@@ -53,7 +53,7 @@ class Board:
         """Scores of an epoch; of an evaluation with classes also its confusion matrix."""
         for title, value in zip(columns, values, strict=True):
             self._writer.add_scalar(f"{kind}/{title}", value, epoch)
-        if hasattr(result, "predictions"):
+        if hasattr(result, "logits"):
             classes = result.logits.shape[1]
             counts = confusion_matrix(result.labels, result.predictions, classes).float()
             shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
@@ -61,11 +61,14 @@ class Board:
             picture = F.interpolate(1 - shares[None, None], scale_factor=scale)[0]
             self._writer.add_image("confusion (rows true, dark is often)", picture, epoch)
 
-    def clips(self, epoch: int, batch: Any) -> None:
-        """The first clips of a batch, moving."""
+    def inputs(self, epoch: int, batch: Any) -> None:
+        """The first clips of a batch, moving; inputs that are not clips of RGB have no picture."""
+        frames = batch.inputs
+        if frames.dim() != 5 or frames.shape[1] != 3:
+            return
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        frames = batch.frames[:_CLIPS].float().cpu()
+        frames = frames[:_CLIPS].float().cpu()
         clips, _, _, height, width = frames.shape
         picture = Summary.Image(
             height=height, width=width * clips, colorspace=3, encoded_image_string=animation(frames)

@@ -1,7 +1,8 @@
-"""The training loop: batches in, steps out, an evaluation and checkpoints by epoch, and going on where a run stopped.
+"""The training loop of every task.
 
-What is learned and scored is the task's business, the learning rate the schedule's, float16 the precision's. The loop
-never waits for an accelerator: scores of a batch are read when the next one is on its way.
+A task computes losses and scores (`vidseg.engine.Task`); the loop owns everything else: precision, exchange of
+gradients, accumulation, learning rates, moving average, evaluation, checkpoints and resuming, logs. It never waits for
+an accelerator: scores of a batch are read when the next one has been started.
 """
 
 from __future__ import annotations
@@ -10,26 +11,22 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidseg.clips.draws import uniform
 from vidseg.clips.multigrid import Multigrid
 from vidseg.engine import distributed
+from vidseg.engine.averaging import WeightAverage
 from vidseg.engine.checkpoints import CheckpointFolder, read_checkpoint
-from vidseg.engine.monitors import (
-    ScoreTable,
-    SpeedMonitor,
-    iteration_line,
-    progress_bar,
-    time_line,
-)
+from vidseg.engine.monitors import ScoreTable, SpeedMonitor, iteration_line, progress_bar, time_line
 from vidseg.engine.optimizers import make_optimizer, parameter_groups, set_rates
 from vidseg.engine.options import (
     CheckpointOptions,
@@ -43,32 +40,53 @@ from vidseg.engine.options import (
 from vidseg.engine.precise_norm import renew_statistics
 from vidseg.engine.precision import ApexPrecision, make_precision
 from vidseg.engine.schedules import Schedule
-from vidseg.engine.task import Position, Result, Task, means
+from vidseg.engine.task import BatchResult, Position, Result, Task, make_task, means
 from vidseg.models import prepare
-from vidseg.tasks.recognition.task import RecognitionTask
 
 __all__ = ["Trainer"]
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_LR = 0.1
+_DIVERGING = 2.0
+"""A validation loss this many times the lowest one before it is reported as diverging."""
+
+OptimizerFactory = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+SchedulerFactory = Callable[[torch.optim.Optimizer], Any]
+
 
 @dataclass
 class _Progress:
-    """Where a run stands."""
+    """How far a run is.
+
+    Attributes:
+        epoch: finished epochs.
+        batch: finished batches of the next epoch.
+        steps: optimizer steps of the run.
+        complete: complete gradients of the epoch so far (accumulated ones included).
+        sums: [number of samples, sums of scores] of the epoch so far.
+        best: best quality so far.
+        best_epoch: finished epochs when it was reached.
+        lowest: lowest validation loss so far.
+    """
 
     epoch: int = 0
     batch: int = 0
+    steps: int = 0
+    complete: int = 0
     sums: Tensor | None = None
-    best: float | None = None
+    best: Any = None
+    best_epoch: int = 0
+    lowest: float = math.inf
 
 
 @dataclass(frozen=True)
 class _Iteration:
-    """An iteration whose scores the device may still be computing."""
+    """A batch whose scores the device may still be computing."""
 
     batch: int
     values: Tensor
-    """[number of samples, sums of scores, loss scale], on its way to the CPU."""
+    """[number of samples, sums of scores, loss scale], being copied to the CPU."""
     arrived: torch.Event | None
     rate: float
     shape: tuple[int, ...]
@@ -81,27 +99,31 @@ class Trainer:
 
     Args:
         model: what the task says; moved to `device` and cast as the opt level says, in place.
-        loader: training batches with `set_epoch` and `len`; with `state_dict` and `load_state_dict` a run goes on in
-            the middle of an epoch without reading what it has seen.
-        task: "recognition", or an object with the methods of `vidseg.engine.Task`.
+        loader: training batches, see `vidseg.loaders.Loader`. With `state_dict` and `load_state_dict` a run resumes
+            inside an epoch without decoding what it has seen.
+        task: "recognition", "segmentation", "streaming", or an object derived from `vidseg.engine.Task`.
         opt_level: O0 (float32), O1, O2, O3 or bf16, see `vidseg.engine.precision`.
-        multigrid: a `vidseg.clips.multigrid.Multigrid`, whose shapes the loader has; True makes it for a `ClipLoader`
+        multigrid: a `vidseg.clips.multigrid.Multigrid` whose shapes the loader has; True makes one for a `ClipLoader`
             (long and short cycles).
-        validation: held-out batches, or None.
-        name: of the network, for the checkpoints.
-        seed: of dropout; the loader has its own.
-        device: where to compute; None takes the accelerator, or the CPU without one.
-        optimizer: how a gradient becomes a step.
-        schedule: the learning rate.
-        devices: further options of the device; its `opt_level` and `gpus` do not count here.
+        validation: batches of the validation split, or None.
+        name: name of the network, for the files of checkpoints.
+        seed: seed of dropout; the loader has its own.
+        device: device to compute on; None takes the accelerator if there is one.
+        optimizer: `OptimizerOptions`, a `torch.optim.Optimizer` over the model's parameters, or a function that makes
+            one from parameter groups.
+        scheduler: a scheduler of `torch.optim.lr_scheduler`, or a function that makes one from the optimizer; it steps
+            once in each epoch and sets the learning rate instead of `schedule`.
+        schedule: learning rate; None has the defaults of `ScheduleOptions` with a rate of 0.1, and leaves the rates of
+            an optimizer that is given as an object or a function.
+        devices: further options of the device; `opt_level`, `device` and `gpus` in it are ignored.
         evaluation: when to evaluate, and precise batch norm.
-        checkpoints: what is kept.
-        monitors: what is told.
+        checkpoints: which checkpoints are written.
+        monitors: logging.
         fine_tune: see `NetworkOptions.fine_tune`.
         fresh: names of parameters that no checkpoint filled, for `fine_tune`.
 
     Raises:
-        ValueError: options that contradict each other, or model and loader that do not fit.
+        ValueError: options that contradict each other, or a model and a loader that do not fit.
     """
 
     def __init__(
@@ -116,7 +138,8 @@ class Trainer:
         name: str = "model",
         seed: int = 0,
         device: torch.device | str | None = None,
-        optimizer: OptimizerOptions | None = None,
+        optimizer: OptimizerOptions | torch.optim.Optimizer | OptimizerFactory | None = None,
+        scheduler: Any = None,
         schedule: ScheduleOptions | None = None,
         devices: DeviceOptions | None = None,
         evaluation: EvaluationOptions | None = None,
@@ -125,142 +148,227 @@ class Trainer:
         fine_tune: bool = False,
         fresh: Collection[str] = (),
     ):
-        self.optimizer_options, self.schedule = optimizer or OptimizerOptions(), schedule or ScheduleOptions()
+        given = None if isinstance(optimizer, OptimizerOptions) else optimizer
+        self.optimizer_options = optimizer if isinstance(optimizer, OptimizerOptions) else OptimizerOptions()
         self.evaluation, self.monitors = evaluation or EvaluationOptions(), monitors or MonitorOptions()
         self.checkpoints, devices = checkpoints or CheckpointOptions(), devices or DeviceOptions()
-        self.device = torch.device(device) if device is not None else distributed.join_group()
-        self.task = _task(task, self.optimizer_options)
+        self.device = distributed.process_device(device)
+        self.task = make_task(task)
+        if opt_level not in self.task.opt_levels:
+            raise ValueError(f"opt_level={opt_level!r}: this task supports {', '.join(self.task.opt_levels)}")
+        if self.evaluation.precise_bn and self.evaluation.test_every_steps:
+            raise ValueError(
+                "precise_bn reads the training batches again, which test_every_steps interrupts: give one of them"
+            )
         self.task.check(model, loader)
         if len(loader) == 0:
-            raise ValueError("the loader has no batch to learn from: is the split empty?")
+            raise ValueError("the loader has no batch to train on: is the split empty?")
         if validation is not None:
             self.task.check(model, validation)
         self.loader, self.validation, self.multigrid = loader, validation, multigrid or None
         if multigrid is True:
             base = loader.planner.base
-            size = (base.height, base.width)
-            self.multigrid = Multigrid(loader.planner.samples, base.clips, base.frames, size)
+            self.multigrid = Multigrid(loader.planner.samples, base.clips, base.frames, (base.height, base.width))
             loader.set_shapes(self.multigrid.shapes)
         self.name, self.seed = name, seed
         self.model = model.to(self.device)
         if devices.sync_bn:
             distributed.synchronize_norms(self.model)
         prepare(
-            self.model,
-            channels_last=devices.channels_last,
-            compile=devices.compile,
-            checkpointing=devices.recompute,
-        )
-        groups = parameter_groups(
-            self.model,
-            weight_decay=self.optimizer_options.weight_decay,
-            decay_all=self.optimizer_options.decay_all,
-            fine_tune=fine_tune,
-            fresh=fresh,
+            self.model, channels_last=devices.channels_last, compile=devices.compile, checkpointing=devices.recompute
         )
         self.precision = make_precision(opt_level, self.device, amp=devices.amp)
-        groups = self.precision.prepare(self.model, groups)
-        self.optimizer = make_optimizer(groups, self.optimizer_options, rate=self.schedule.lr_base)
+        self._set_rates = schedule is not None or given is None
+        self.schedule = schedule or ScheduleOptions()
+        if self.schedule.lr is None:
+            self.schedule = replace(self.schedule, lr=DEFAULT_LR)
+        self.optimizer = self._make_optimizer(given, fine_tune=fine_tune, fresh=fresh)
         if isinstance(self.precision, ApexPrecision):
             self.precision.attach(self.model, self.optimizer)
-        # Gradients are exchanged by the wrapped model; checkpoints and evaluation use the model itself.
-        self._wrapped = distributed.wrap_model(self.model, self.device)
+        self.scheduler = scheduler(self.optimizer) if callable(scheduler) else scheduler
+        if self.scheduler is not None:
+            if schedule is not None:
+                raise ValueError("schedule and scheduler both set the learning rate: give one of them")
+            self._set_rates = False
+        # With one backward pass in a batch, gradients are exchanged while it runs; else once before each step.
+        wrapped = self.task.one_backward and distributed.world_size() > 1
+        self._wrapped = distributed.wrap_model(self.model, self.device) if wrapped else self.model
+        if not wrapped:
+            distributed.share_weights(self.model)
+        decay = self.optimizer_options.ema
+        self.average = WeightAverage(self.model, decay) if decay else None
         self._speed = SpeedMonitor(self.device)
+
+    def _make_optimizer(
+        self, given: Any, *, fine_tune: bool, fresh: Collection[str]
+    ) -> torch.optim.Optimizer:
+        options = self.optimizer_options
+        if isinstance(given, torch.optim.Optimizer):
+            if self.precision.level in ("O2", "O3"):
+                raise ValueError(
+                    f"opt_level={self.precision.level!r} changes the parameters: give the optimizer as a function that "
+                    "makes it from parameter groups"
+                )
+            self.precision.prepare(self.model, given.param_groups)
+            return given
+        groups = parameter_groups(
+            self.model,
+            weight_decay=options.weight_decay,
+            decay_all=options.decay_all,
+            fine_tune=fine_tune,
+            fresh=fresh,
+            backbone_lr=options.backbone_lr,
+        )
+        groups = self.precision.prepare(self.model, groups)
         for group in groups:
             values = sum(parameter.numel() for parameter in group["params"])
             logger.debug("group %s: %d values at %g of the rate", group["name"], values, group["lr_mult"])
+        if given is not None:
+            made: torch.optim.Optimizer = given([{"params": group["params"]} for group in groups])
+            for group, own in zip(made.param_groups, groups, strict=False):
+                group.setdefault("lr_mult", own["lr_mult"])
+            return made
+        return make_optimizer(groups, options, rate=self.schedule.lr or DEFAULT_LR)
 
     def fit(
         self,
-        epochs: int,
-        out: str | Path,
+        epochs: int | None = None,
+        out: str | Path = ".",
         *,
+        max_steps: int | None = None,
         resume: bool | str | Path = False,
         record: Mapping[str, Any] | None = None,
     ) -> Result | None:
         """Train, and leave checkpoints `<name>_ep-%04d.pth` and score tables in the folder `out`.
 
         Args:
-            epochs: passes over the loader; with `resume`, those of the earlier run included.
+            epochs: passes over the loader; with `resume`, those of the earlier run included. None with `max_steps`:
+                as many as the steps need.
             out: folder of the run.
-            resume: go on from a checkpoint: True takes the folder's last one, or starts where there is none.
+            max_steps: optimizer steps after which the run ends; the schedule then counts steps instead of epochs.
+            resume: continue from a checkpoint: True takes the folder's last one, or starts if there is none.
             record: plain data to keep in the checkpoints, such as options and class names.
 
         Returns:
-            The evaluation after the last epoch, None without held-out batches.
+            The last evaluation, None without a validation split.
 
         Raises:
-            RuntimeError: the loss is not finite, or memory has run out; says in which batch.
-            ValueError: the checkpoint is of another network, or further than `epochs`.
+            RuntimeError: the loss is not finite, or memory ran out; names the batch.
+            ValueError: the checkpoint is of another network, or further than `epochs`, or neither `epochs` nor
+                `max_steps` is given.
         """
-        folder, schedule = CheckpointFolder(out, self.name, self.checkpoints), Schedule(self.schedule, epochs)
-        progress = self._restore(folder, epochs, resume)
-        content = {"random": {"seed": self.seed}, "record": dict(record or {})}
-        content["schedule"] = {"epochs": epochs, **asdict(self.schedule), **asdict(self.optimizer_options)}
-        folder.folder.mkdir(parents=True, exist_ok=True)
+        if epochs is None and max_steps is None:
+            raise ValueError("epochs and max_steps are None: give the length of the run")
+        if epochs is None:
+            assert max_steps is not None
+            epochs = -(-max_steps * self.optimizer_options.accumulate // max(1, self.task.steps(self.loader)))
+        schedule = Schedule(self.schedule, *((epochs, "epoch") if max_steps is None else (max_steps, "step")))
+        self._folder = CheckpointFolder(out, self.name, self.checkpoints)
+        self._content = {"random": {"seed": self.seed}, "record": dict(record or {})}
+        self._content["schedule"] = {
+            "epochs": epochs,
+            "max_steps": max_steps,
+            **asdict(self.schedule),
+            **asdict(self.optimizer_options),
+        }
+        progress = self._restore(schedule, epochs, resume)
+        self._folder.folder.mkdir(parents=True, exist_ok=True)
         tables = {}
         if distributed.is_first():
-            folder.remove_leftovers()
+            self._folder.remove_leftovers()
             kinds = ("train",) if self.validation is None else ("train", "val")
             tables = {
-                kind: ScoreTable(folder.folder / f"{kind}_results_s{progress.epoch:04d}.csv", self.task.columns)
+                kind: ScoreTable(self._folder.folder / f"{kind}_results_s{progress.epoch + 1:04d}.csv", self.task.columns)
                 for kind in kinds
             }
         result = None
-        with self._board(folder.folder) as board:
-            while progress.epoch < epochs:
+        with self._board(self._folder.folder) as board:
+            self._tables, self._tensorboard = tables, board
+            while progress.epoch < epochs and (max_steps is None or progress.steps < max_steps):
                 epoch, start = progress.epoch, time.perf_counter()
-                scores = self._train_epoch(progress, schedule, folder, content, board)
-                self._say(time_line(epoch, time.perf_counter() - start))
-                self._tell("train", epoch, scores, tables, board)
-                last, better = epoch == epochs - 1, False
+                scores = self._train_epoch(progress, schedule, max_steps)
+                self._say(time_line(epoch + 1, time.perf_counter() - start))
+                self._report("train", epoch, scores)
+                schedule.losses.append(scores[-1])
+                if self.scheduler is not None:
+                    self._step_scheduler(scores[-1])
+                last = epoch == epochs - 1 or (max_steps is not None and progress.steps >= max_steps)
+                better = False
                 if self.validation is not None and (last or (epoch + 1) % self.evaluation.test_every == 0):
-                    result = self._evaluate(epoch)
-                    self._tell("val", epoch, result.values, tables, board, result)
-                    better = progress.best is None or result.quality > progress.best
-                    progress.best = result.quality if better else progress.best
-                progress.epoch, progress.batch, progress.sums = epoch + 1, 0, None
-                numbered = last or (epoch + 1) % self.checkpoints.save_frequency == 0
-                self._save(folder, progress, content, numbered=numbered, best=better)
+                    result, better = self._evaluate(progress, epoch)
+                progress.epoch, progress.batch, progress.complete, progress.sums = epoch + 1, 0, 0, None
+                numbered = last or (epoch + 1) % self.checkpoints.numbered_every(epochs) == 0
+                self._save(progress, schedule, numbered=numbered, best=better)
+        self.best, self.best_epoch = progress.best, progress.best_epoch
         return result
 
-    def _train_epoch(
-        self,
-        progress: _Progress,
-        schedule: Schedule,
-        folder: CheckpointFolder,
-        content: Mapping[str, Any],
-        board: Any,
-    ) -> tuple[float, ...]:
-        """The rest of an epoch; scores over all its clips."""
-        self.model.train()
-        if progress.batch == 0:  # else the loader has been put where the checkpoint was
-            self.loader.set_epoch(progress.epoch)
+    def _step_scheduler(self, loss: float) -> None:
+        if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            self.scheduler.step(loss)
+        else:
+            self.scheduler.step()
+
+    def _train_epoch(self, progress: _Progress, schedule: Schedule, max_steps: int | None) -> tuple[float, ...]:
+        """Train the rest of an epoch; returns the scores over all its samples."""
+        self._train_mode()
+        epoch = progress.epoch
+        if progress.batch == 0:  # else the loader has been set to the position of the checkpoint
+            self.loader.set_epoch(epoch)
+        self.task.start_epoch(epoch)
         batches, unread = len(self.loader), deque[_Iteration]()
+        total, saved = self.task.steps(self.loader), progress.batch
         lag = 0 if self.device.type == "cpu" else 1
-        with progress_bar(batches, f"epoch {progress.epoch}", shown=distributed.is_first()) as bar:
+        with progress_bar(batches, f"epoch {epoch + 1}", shown=distributed.is_first()) as bar:
             bar.update(progress.batch)
             for index, batch, wait in self._batches(progress.batch):
-                rate = schedule.rate(progress.epoch + index / batches)
-                if self.multigrid is not None:
-                    rate *= self.multigrid.lr_factor(progress.epoch, index)
-                if board is not None and index == 0:
-                    board.clips(progress.epoch, batch)
-                position = Position(self.seed, progress.epoch, index)
-                values, stepped = self._step(batch, position, batches, rate)
+                done = progress.steps if schedule.unit == "step" else epoch + index / batches
+                rate = self._rate(schedule, done, epoch, index)
+                if self._tensorboard is not None and index == 0:
+                    self._tensorboard.inputs(epoch + 1, batch)
+                position = Position(self.seed, epoch, index)
+                result, values, stepped = self._step(batch, position, progress, total, rate)
                 unread.append(self._unread(index, values, rate, batch, wait))
                 while len(unread) > lag:
-                    self._read(unread.popleft(), progress, batches, board)
-                every = self.checkpoints.checkpoint_every
-                if every and stepped and (index + 1) % every == 0 and index + 1 < batches:
-                    while unread:
-                        self._read(unread.popleft(), progress, batches, board)
-                    self._save(folder, progress, content)
+                    self._read(unread.popleft(), progress, batches)
                 bar.update()
-            while unread:
-                self._read(unread.popleft(), progress, batches, board)
+                if not stepped:
+                    continue
+                progress.steps += 1
+                every = self.evaluation.test_every_steps
+                ended = max_steps is not None and progress.steps >= max_steps
+                inside = index + 1 < batches and not ended
+                better = False
+                if self.validation is not None and every and progress.steps % every == 0 and inside:
+                    self._read_all(unread, progress, batches)
+                    better = self._evaluate(progress, epoch)[1]
+                    self._train_mode()
+                due = self.checkpoints.checkpoint_every and index + 1 - saved >= self.checkpoints.checkpoint_every
+                if result.resumable and inside and (due or better):
+                    self._read_all(unread, progress, batches)
+                    self._save(progress, schedule, best=better)
+                    saved = index + 1
+                if ended:
+                    break
+            self._read_all(unread, progress, batches)
         assert progress.sums is not None
         return means(progress.sums)
+
+    def _train_mode(self) -> None:
+        self.model.train()
+        if self.optimizer_options.frozen_norms:
+            for module in self.model.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+
+    def _rate(self, schedule: Schedule, progress: float, epoch: int, index: int) -> float:
+        """Set the learning rate of a batch and return it."""
+        if not self._set_rates:
+            return float(self.optimizer.param_groups[0]["lr"])
+        rate = schedule.rate(progress)
+        if self.multigrid is not None:
+            rate *= self.multigrid.lr_factor(epoch, index)
+        set_rates(self.optimizer, rate)
+        return rate
 
     def _batches(self, first: int) -> Iterator[tuple[int, Any, float]]:
         """(number, batch, seconds waited for it) of the epoch's batches from `first` on."""
@@ -274,14 +382,15 @@ class Trainer:
                 if index >= first:
                     yield index, batch, wait
 
-    def _step(self, batch: Any, position: Position, batches: int, rate: float) -> tuple[Tensor, bool]:
-        """One iteration: [number of samples, sums, loss scale] over all processes, and whether the weights moved."""
+    def _step(
+        self, batch: Any, position: Position, progress: _Progress, total: int, rate: float
+    ) -> tuple[BatchResult, Tensor, bool]:
+        """One batch: its result, [number of samples, sums, loss scale] over all processes, whether the weights moved."""
         size = self.optimizer_options.accumulate
-        first = position.batch - position.batch % size
-        share = 1 / min(size, batches - first)
-        final = position.batch + 1 == min(first + size, batches)
-        set_rates(self.optimizer, rate)
-        # Dropout is a function of the position, so a run that goes on needs no generator's state.
+        first = progress.complete - progress.complete % size
+        count = min(size, total - first)
+        final = progress.complete + 1 == first + count
+        # Dropout is a function of the position, so a run that resumes needs no generator's state.
         number = position.batch * distributed.world_size() + distributed.rank()
         seed = int(uniform(position.seed, position.epoch, [number], purpose="dropout")[0, 0] * 2**53)
         if self.device.type == "cpu":
@@ -289,52 +398,69 @@ class Trainer:
         else:
             torch.manual_seed(seed)
         self._speed.start()
+        turned = False
+
+        def backward(loss: Tensor) -> None:
+            nonlocal turned
+            if not turned:
+                self._speed.turn()
+                turned = True
+            with torch.autocast(self.device.type, enabled=False):
+                self.precision.backward(loss if count == 1 else loss / count)
+
         with self._explained(position, batch):
             batch = batch.to(self.device, non_blocking=True)
-            with nullcontext() if final else distributed.without_exchange(self._wrapped):
-                with self.precision.forward():
-                    loss, sums = self.task.step(self._wrapped, batch, position)
-                self._speed.turn()
-                self.precision.backward(loss * share)
-            if final:
+            with nullcontext() if final else distributed.without_exchange(self._wrapped), self.precision.forward():
+                result = self.task.train_batch(self._wrapped, batch, position, backward)
+            progress.complete += result.complete
+            stepped = result.complete and final
+            if stepped:
+                if self._wrapped is self.model:
+                    distributed.average_gradients(self.model)
                 norm = self.precision.step(self.model, self.optimizer, clip_norm=self.optimizer_options.clip_norm)
                 if norm is not None:
-                    logger.debug("epoch %d, batch %d: norm of the gradient %s", position.epoch, position.batch, norm)
+                    logger.debug("epoch %d, batch %d: gradient norm %s", position.epoch + 1, position.batch, norm)
+                if self.average is not None:
+                    self.average.update()
         self._speed.stop()
-        return torch.cat([distributed.sum_over_group(sums), self.precision.scale()]), final
+        return result, torch.cat([distributed.sum_over_group(result.sums), self.precision.scale()]), stepped
 
     def _unread(self, index: int, values: Tensor, rate: float, batch: Any, wait: float) -> _Iteration:
-        """Start to copy an iteration's values to the CPU."""
+        """Start to copy a batch's values to the CPU."""
         event = None
         if self.device.type != "cpu":
             values = values.to("cpu", non_blocking=True)
             event = torch.Event(self.device)
             event.record()
-        shape = (len(batch) * distributed.world_size(), *batch.frames.shape[1:])
+        shape = (len(batch) * distributed.world_size(), *batch.inputs.shape[1:])
         return _Iteration(index, values, event, rate, shape, wait, getattr(batch, "fill_seconds", None))
 
-    def _read(self, iteration: _Iteration, progress: _Progress, batches: int, board: Any) -> None:
-        """Take the scores of an iteration into account, and tell them."""
+    def _read_all(self, unread: deque[_Iteration], progress: _Progress, batches: int) -> None:
+        while unread:
+            self._read(unread.popleft(), progress, batches)
+
+    def _read(self, iteration: _Iteration, progress: _Progress, batches: int) -> None:
+        """Add up the scores of a batch, and log them."""
         if iteration.arrived is not None:
             iteration.arrived.synchronize()
         sums, scale = iteration.values[:-1].double(), float(iteration.values[-1])
         scores, epoch = means(sums), progress.epoch
-        if not all(map(math.isfinite, scores)):
+        if not all(map(math.isfinite, sums.tolist())):
             raise RuntimeError(
-                f"epoch {epoch}, batch {iteration.batch}: the loss is {scores[-1]}; a lower learning rate than "
-                f"{iteration.rate:g}, --warmup-epochs or --clip-norm may help"
+                f"epoch {epoch + 1}, batch {iteration.batch}: the loss is {scores[-1]}; try a lower learning rate than "
+                f"{iteration.rate:g}, --warmup-epochs or --clip-norm"
                 + (", or --opt-level bf16" if self.precision.scaled else "")
             )
         self.precision.check_scale(scale)
         progress.batch = iteration.batch + 1
         progress.sums = sums if progress.sums is None else progress.sums + sums
         speeds = self._speed.speeds(iteration.shape[0], wait=iteration.wait, fill=iteration.fill)
-        if iteration.batch % self.monitors.log_every == 0:
+        if iteration.batch % self._log_every(batches) == 0:
             extra = [speeds.limit()]
             if self.precision.scaled:
                 extra.insert(0, f"scale = {scale:g}")
             line = iteration_line(
-                epoch=epoch,
+                epoch=epoch + 1,
                 batch=iteration.batch,
                 speed=speeds.text(),
                 scores=self.task.scores_text(scores),
@@ -343,24 +469,49 @@ class Trainer:
                 extra=extra,
             )
             self._say(line)
-        if board is not None:
-            board.iteration(epoch * batches + iteration.batch, self.task.columns, scores, iteration.rate, speeds)
+        if self._tensorboard is not None:
+            step = epoch * batches + iteration.batch
+            self._tensorboard.iteration(step, self.task.columns, scores, iteration.rate, speeds)
 
-    def _evaluate(self, epoch: int) -> Result:
-        """Scores on the held-out batches."""
+    def _log_every(self, batches: int) -> int:
+        return self.monitors.log_every or max(1, math.ceil(batches / 10))
+
+    def _evaluate(self, progress: _Progress, epoch: int) -> tuple[Result, bool]:
+        """Evaluate the validation split; returns the result and whether it is the best so far."""
+        if self._wrapped is self.model:
+            distributed.share_statistics(self.model)
         if self.evaluation.precise_bn:
             self._renew_statistics(epoch, self.evaluation.precise_bn)
         total: list[Tensor] = []
 
-        def tell(index: int, part: Any) -> None:
+        def log_part(index: int, part: Any) -> None:
             values = torch.tensor([1.0, *part.values], dtype=torch.float64) * len(part.labels)
             total.append(values if not total else total.pop() + values)
-            if (index + 1) % self.monitors.log_every == 0:
-                self._say(self.task.epoch_text("val", epoch, means(total[0]), iteration=index))
+            if (index + 1) % self._log_every(len(self.validation)) == 0:
+                self._say(self.task.epoch_text("val", epoch + 1, means(total[0]), iteration=index))
 
-        return self.task.evaluate(
-            self.model, self.validation, device=self.device, context=self.precision.forward, progress=tell
-        )
+        with nullcontext() if self.average is None else self.average.applied():
+            result = self.task.evaluate(
+                self.model, self.validation, device=self.device, context=self.precision.forward, progress=log_part
+            )
+        self._report("val", epoch, result.values, result)
+        if distributed.is_first():
+            self.task.evaluated(epoch, result)
+        better = progress.best is None or result.quality > progress.best
+        if better:
+            progress.best, progress.best_epoch = result.quality, epoch + 1
+        loss = result.values[-1]
+        if loss > _DIVERGING * progress.lowest:
+            logger.warning(
+                "epoch %d: the validation loss is %.4g, %.1f times the lowest one (%.4g): training diverges or "
+                "overfits; try a lower --lr, a longer --warmup-epochs or more data",
+                epoch + 1,
+                loss,
+                loss / progress.lowest,
+                progress.lowest,
+            )
+        progress.lowest = min(progress.lowest, loss)
+        return result, better
 
     def _renew_statistics(self, epoch: int, batches: int) -> None:
         """Precise batch norm, on clips of the shape that the evaluation has."""
@@ -370,78 +521,84 @@ class Trainer:
             self.loader.set_shapes(lambda _: [base] * batches)
         try:
             seen = renew_statistics(
-                self.model, self.loader, batches, device=self.device, context=self.precision.forward
+                self.model,
+                self.loader,
+                batches,
+                device=self.device,
+                context=self.precision.forward,
+                forward=self.task.forward,
             )
         finally:
             if self.multigrid is not None:
                 self.loader.set_shapes(self.multigrid.shapes)
-        self._say(f"Epoch [{epoch}]: batch norm statistics over {seen} batches")
+        self._say(f"Epoch [{epoch + 1}]: batch norm statistics over {seen} batches")
 
-    def _tell(
-        self,
-        kind: str,
-        epoch: int,
-        values: tuple[float, ...],
-        tables: Mapping[str, ScoreTable],
-        board: Any,
-        result: Result | None = None,
-    ) -> None:
-        """Scores of an epoch: log, table, board."""
-        self._say(self.task.epoch_text(kind, epoch, values))
-        if kind in tables:
-            tables[kind].append(epoch, values)
-        if board is not None:
-            board.epoch(kind, epoch, self.task.columns, values, result)
+    def _report(self, kind: str, epoch: int, values: tuple[float, ...], result: Result | None = None) -> None:
+        """Scores of an epoch: log, table, TensorBoard."""
+        self._say(self.task.epoch_text(kind, epoch + 1, values))
+        if kind in self._tables:
+            self._tables[kind].append(epoch + 1, values)
+        if self._tensorboard is not None:
+            self._tensorboard.epoch(kind, epoch + 1, self.task.columns, values, result)
 
     def _say(self, line: str) -> None:
         if distributed.is_first():
             logger.info("%s", line)
 
-    def _save(
-        self,
-        folder: CheckpointFolder,
-        progress: _Progress,
-        content: Mapping[str, Any],
-        *,
-        numbered: bool = False,
-        best: bool = False,
-    ) -> None:
+    def _save(self, progress: _Progress, schedule: Schedule, *, numbered: bool = False, best: bool = False) -> None:
         """Write the state of the run; the first process does, the others wait for it."""
+        if self._wrapped is self.model:
+            distributed.share_statistics(self.model)
         if distributed.is_first():
+            weights = self.precision.weights(self.model) if self.average is None else self.average.weights()
             state = {
-                "epoch": progress.epoch,
-                "batch": progress.batch,
-                "state_dict": {key: value.cpu() for key, value in self.precision.weights(self.model).items()},
+                **{name: value for name, value in asdict(progress).items() if name != "sums"},
+                "sums": progress.sums,
+                "state_dict": {key: value.cpu() for key, value in weights.items()},
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.precision.state_dict(),
                 "loader": self.loader.state_dict() if progress.batch and hasattr(self.loader, "state_dict") else None,
-                "sums": progress.sums,
-                "best": progress.best,
+                "losses": list(schedule.losses),
+                "task": self.task.state_dict(),
             }
-            folder.save({**content, **state}, numbered=numbered, best=best)
+            if self.average is not None:
+                # The weights that are trained further; `state_dict` holds those that are evaluated.
+                own = self.precision.weights(self.model)
+                state["trained"] = {key: value.cpu() for key, value in own.items()}
+                state["average"] = self.average.state_dict()
+            if self.scheduler is not None:
+                state["scheduler"] = self.scheduler.state_dict()
+            self._folder.save({**self._content, **state}, numbered=numbered, best=best)
         distributed.barrier()
 
-    def _restore(self, folder: CheckpointFolder, epochs: int, resume: bool | str | Path) -> _Progress:
+    def _restore(self, schedule: Schedule, epochs: int, resume: bool | str | Path) -> _Progress:
         """Take up the state of a checkpoint, or start."""
-        path = Path(resume) if isinstance(resume, (str, Path)) else folder.newest() if resume else None
+        path = Path(resume) if isinstance(resume, (str, Path)) else self._folder.newest() if resume else None
         if path is None:
             if resume:
-                self._say(f"{folder.folder}: no checkpoint of {self.name} in it; the run starts")
+                self._say(f"{self._folder.folder}: no checkpoint of {self.name} in it; the run starts")
             return _Progress()
         state = read_checkpoint(path)
         if state["epoch"] > epochs:
-            raise ValueError(f"{path} is of epoch {state['epoch']}, past the {epochs} epochs wanted")
+            raise ValueError(f"{path} is of epoch {state['epoch']}, past the end of this run of {epochs} epochs")
         try:
-            self.precision.load_weights(self.model, state["state_dict"])
+            self.precision.load_weights(self.model, state.get("trained", state["state_dict"]))
             self.optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"{path} is not of this network and optimizer: {error}") from error
         self.precision.load_state_dict(state.get("scaler", {}))
-        progress = _Progress(state["epoch"], state.get("batch", 0), state.get("sums"), state.get("best"))
+        self.task.load_state_dict(state.get("task", {}))
+        if self.average is not None and "average" in state:
+            self.average.load_state_dict(state["average"])
+        if self.scheduler is not None and "scheduler" in state:
+            self.scheduler.load_state_dict(state["scheduler"])
+        schedule.losses[:] = state.get("losses", [])
+        names = _Progress.__dataclass_fields__
+        progress = _Progress(**{name: value for name, value in state.items() if name in names})
         self.loader.set_epoch(progress.epoch)
         if state.get("loader") is not None and hasattr(self.loader, "load_state_dict"):
             self.loader.load_state_dict(state["loader"])
-        self._say(f"{path}: going on with epoch [{progress.epoch}], batch [{progress.batch}]")
+        self._say(f"{path}: continuing with epoch [{progress.epoch + 1}], batch [{progress.batch}]")
         return progress
 
     @contextmanager
@@ -452,27 +609,19 @@ class Trainer:
             return
         from vidseg.engine.tensorboard import Board
 
-        with closing(Board(out / "tensorboard")) as board:
-            yield board
+        with ExitStack() as stack:
+            yield stack.enter_context(closing(Board(out / "tensorboard")))
 
     @contextmanager
     def _explained(self, position: Position, batch: Any) -> Iterator[None]:
-        """Say which batch did not fit into memory, and what helps."""
+        """Name the batch that did not fit into memory, and remedies."""
         try:
             yield
         except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator has none of its own
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
             raise RuntimeError(
-                f"epoch {position.epoch}, batch {position.batch}: no memory for clips of "
-                f"{tuple(batch.frames.shape)} on {self.device}; a smaller --batch-size with --accumulate, --recompute, "
-                f"--opt-level bf16 or a smaller --clip-size may help ({str(error).splitlines()[0]})"
+                f"epoch {position.epoch + 1}, batch {position.batch}: out of memory for an input of "
+                f"{tuple(batch.inputs.shape)} on {self.device}; try a smaller --batch-size with --accumulate, "
+                f"--recompute, --opt-level bf16 or a smaller input ({str(error).splitlines()[0]})"
             ) from error
-
-
-def _task(task: str | Task, options: OptimizerOptions) -> Task:
-    if not isinstance(task, str):
-        return task
-    if task != "recognition":
-        raise ValueError(f"task={task!r}: 'recognition', or an object with the methods of vidseg.engine.Task")
-    return RecognitionTask(label_smoothing=options.label_smoothing, mixup=options.mixup)

@@ -1,0 +1,63 @@
+"""Exponential moving average of a model's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["WeightAverage"]
+
+
+class WeightAverage:
+    """Keeps average = decay * average + (1 - decay) * weights; buffers are copied.
+
+    In the first steps the decay is at most (1 + n) / (10 + n), so that random weights are forgotten sooner.
+
+    Args:
+        model: whose weights are averaged; read after each step, never changed but by `applied`.
+        decay: in (0, 1).
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model, self.decay, self.steps = model, decay, 0
+        self._average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the weights of a step into account."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for name, value in self.model.state_dict().items():
+            if value.is_floating_point():
+                self._average[name].lerp_(value.to(self._average[name].dtype), 1 - decay)
+            else:
+                self._average[name].copy_(value)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Give the model the averaged weights meanwhile."""
+        own = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        self.model.load_state_dict(self._average)
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(own)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the averaged weights and buffers."""
+        return dict(self._average)
+
+    def state_dict(self) -> dict[str, object]:
+        """Return steps and averages, on the CPU."""
+        return {"steps": self.steps, "average": {name: value.cpu() for name, value in self._average.items()}}
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Continue from a `state_dict`."""
+        average = state["average"]
+        assert isinstance(average, dict) and isinstance(state["steps"], int)
+        self.steps = state["steps"]
+        for name, value in average.items():
+            self._average[name].copy_(value)
