@@ -352,7 +352,7 @@ class TestWarps:
         lambda: Rotation((5, -5)),
         lambda: Perspective((0, 0.5)),
         lambda: Geometry((ThreeCrop(), FiveCrop())),
-        lambda: named_geometry("center", size=(9, 9), train=True),
+        lambda: named_geometry("middle", size=(9, 9), train=True),
         lambda: named_geometry("multi_scale", size=(9, 9), train=False),
     ],
 )

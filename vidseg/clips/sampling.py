@@ -149,22 +149,25 @@ class SegmentSampling:
         train: draw the places.
         consecutive: frames of a snippet.
         twice: two views, the second with the segments' first frames (the TSM repository's test of two clips).
+        clips: views in testing; view v takes the frame at (v + 1/2) / clips of each segment, so one view takes the
+            middles.
         short: what a video does that is too short.
     """
 
     train: bool = False
     consecutive: int = 1
     twice: bool = False
+    clips: int = 1
     short: Short = "clamp"
 
     def __post_init__(self) -> None:
-        _check((self.consecutive,), self.short)
-        if self.train and self.twice:
-            raise ValueError("two views of segments are a matter of testing: train=True does not go with twice=True")
+        _check((self.consecutive, self.clips), self.short)
+        if (self.train and (self.twice or self.clips > 1)) or (self.twice and self.clips > 1):
+            raise ValueError(f"train={self.train}, twice={self.twice} and clips={self.clips}: choose one of them")
 
     def views(self, counts: Integers, length: int) -> Integers:
-        """One or two clips of each video."""
-        return np.full(len(counts), 1 + self.twice, np.int64)
+        """The same number of clips for each video."""
+        return np.full(len(counts), 2 if self.twice else self.clips, np.int64)
 
     def frames(
         self, counts: Integers, views: Integers, *, length: int, seed: int, epoch: int, samples: Integers
@@ -178,6 +181,9 @@ class SegmentSampling:
         if segments * self.consecutive != length:
             raise ValueError(f"clips of {length} frames are not made of snippets of {self.consecutive}")
         starts = segment_starts(counts, segments, consecutive=self.consecutive, kind="test")
+        if self.clips > 1:
+            tick = np.maximum(counts - self.consecutive + 1, 1)[:, None] / segments
+            starts = (tick * (np.arange(segments) + (views[:, None] + 0.5) / self.clips)).astype(np.int64)
         if self.twice:
             first = segment_starts(counts, segments, consecutive=self.consecutive, kind="first")
             starts = np.where(views[:, None] == 1, first, starts)

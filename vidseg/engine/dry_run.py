@@ -63,23 +63,29 @@ Summary = dict[tuple[BatchShape, float], tuple[int, float, float]]
 """Shape and multigrid's factor of the rate -> number of batches, lowest and highest rate."""
 
 
-def plan_run(loader: Any, schedule: Schedule, *, epochs: int, multigrid: Any = None) -> Planned:
-    """What `Trainer.fit` would do with a `ClipLoader`; nothing is decoded or computed.
+def plan_run(loader: Any, schedule: Schedule, *, epochs: int, multigrid: Any = None, accumulate: int = 1) -> Planned:
+    """Return what `Trainer.fit` would do with a `ClipLoader`; nothing is decoded or computed.
 
     Args:
         loader: of the run, with its shapes.
-        schedule: learning rate.
+        schedule: learning rate; where it counts steps, the run ends after `schedule.total` of them.
         epochs: of the run.
         multigrid: schedule of shapes whose `lr_factor` multiplies the rate, or None.
+        accumulate: batches of a step.
     """
     planned = []
+    steps = 0
     for epoch in range(epochs):
         count = loader.planner.batches(epoch)
         for index in range(count):
+            if schedule.unit == "step" and steps >= schedule.total:
+                break
             own, ranks = loader.planner.shape(epoch, index), loader.planner.world_size
             shape = BatchShape(own.clips * ranks, own.frames, own.height, own.width)
             factor = 1.0 if multigrid is None else multigrid.lr_factor(epoch, index)
-            planned.append(PlannedBatch(epoch, shape, schedule.rate(epoch + index / count) * factor, factor))
+            rate = schedule.rate(steps if schedule.unit == "step" else epoch + index / count)
+            planned.append(PlannedBatch(epoch, shape, rate * factor, factor))
+            steps += (index + 1) % accumulate == 0 or index + 1 == count
     return Planned(tuple(planned), loader.planner.samples)
 
 

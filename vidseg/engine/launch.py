@@ -7,9 +7,34 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-from vidseg.engine.distributed import choose_gpus
+from typing import TYPE_CHECKING
 
-__all__ = ["launch_command", "launch_processes"]
+from vidseg.engine.distributed import choose_gpus
+from vidseg.engine.options import DeviceOptions
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["choose_device", "launch_command", "launch_processes"]
+
+
+def choose_device(options: DeviceOptions) -> torch.device:
+    """Join the group of processes and return the device that this process computes on.
+
+    `--gpus` of several GPUs has started a process for each of them before (`launch_processes`).
+
+    Raises:
+        ValueError: `gpus` names a GPU that does not exist.
+    """
+    import torch
+
+    from vidseg.engine import distributed
+
+    if options.device is not None or options.gpus is None or "RANK" in os.environ:
+        return distributed.process_device(options.device)
+    chosen = choose_gpus(options.gpus, present=torch.accelerator.device_count())
+    kind = torch.accelerator.current_accelerator(check_available=True)
+    return distributed.process_device(f"{kind.type}:{chosen[0]}" if chosen and kind is not None else "cpu")
 
 
 def launch_processes(gpus: str | None) -> int | None:

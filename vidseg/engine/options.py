@@ -118,8 +118,8 @@ class ScheduleOptions:
     patience: int = 3
     """Schedule "plateau": epochs without improvement before the rate is multiplied by --lr-factor."""
     warmup_epochs: float | None = None
-    """Epochs over which the rate rises from --warmup-start in a straight line. Default: none, except for a network
-    that starts from random weights without a recipe, where it is the smaller of a tenth of the run and 500 steps."""
+    """Epochs over which the rate rises from --warmup-start in a straight line. Default: a tenth of the run, at most 500
+    batches; none in the published settings of a data set."""
     warmup_steps: int | None = None
     """The same in optimizer steps, for runs with --max-steps."""
     warmup_start: float = 0.0

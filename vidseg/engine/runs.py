@@ -1,14 +1,24 @@
-"""A whole run from its options: data, network, training, and the files it leaves.
+"""The folder of a run, and training in it, for every task.
 
-The folder of a run holds `options.json` (options, classes, versions), `train.log`, score tables and checkpoints.
+    options.json              task, network, input spec, options, classes, splits, versions
+    train.log                 log
+    *_results_s*.csv          score tables
+    <network>_*.pth           checkpoints, see `vidseg.engine.checkpoints`
+    test*.json, predictions*/, pictures/, *.png, tensorboard/     what tests and plots leave
+
+`options.json` describes the run completely; `--resume`, `vidseg test`, `predict`, `plot` and `info` read it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,211 +29,372 @@ import vidseg
 from vidseg.engine import distributed
 from vidseg.engine.apex import apex_amp, apex_optimizer
 from vidseg.engine.checkpoints import CheckpointFolder
-from vidseg.engine.dry_run import Planned, plan_run
+from vidseg.engine.launch import choose_device
 from vidseg.engine.monitors import run_log
-from vidseg.engine.options import NetworkOptions, TrainOptions, flat_options, options_from
-from vidseg.engine.schedules import Schedule
-from vidseg.engine.trainer import Trainer
-from vidseg.models import create_model, load_weights, model_task
-from vidseg.tasks.recognition.data import choose_splits, make_loader, make_multigrid
+from vidseg.engine.options import ONE_START, NetworkOptions, ScheduleOptions, TrainOptions, flat_options
+from vidseg.engine.task import Result, Task
+from vidseg.engine.trainer import DEFAULT_LR, Trainer
+from vidseg.labels import VideoDataset
+from vidseg.models import InputSpec, LoadReport, load_weights
 
-__all__ = ["build_network", "check_recognition", "plan_of", "read_run", "run_folder", "train_run"]
+__all__ = [
+    "RunFolder",
+    "Training",
+    "base_input",
+    "filled_schedule",
+    "load_initial",
+    "read_record",
+    "run_folder",
+    "run_record",
+    "start_run",
+    "train_run",
+    "write_json",
+]
 
 logger = logging.getLogger(__name__)
 
+RECORD = "options.json"
+_TABLES = "*_results_s*.csv"
+_LEFT = (
+    _TABLES, "test.json", "test_*.json", "mistakes.*", "mistakes_*", "validation.csv", "pictures", "predictions",
+    "predictions_*", "tensorboard", "train.log", "curves.png", "confusion.png", "speed.png", "segments.png",
+    "schedule.png",
+)  # fmt: skip
+"""What a run, its tests and its plots leave in its folder besides the record and the checkpoints."""
+_IDENTITY = ("task", "network", "network_options", "input", "classes", "division", "validation_videos", "data")
+"""Entries of the record that stay the same as long as a run is resumed."""
+_WARMUP_STEPS = 500
+"""Longest default warm-up."""
+_SMALLEST_SHARE = 0.5
+"""Share of a network's values that a checkpoint must fill to start training from it."""
 
-def train_run(options: TrainOptions) -> Path:
-    """Train as the options say; returns the folder of the run.
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file under another name and rename it, so that it is complete or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def run_folder(options: TrainOptions, dataset: str) -> Path:
+    """Return the folder of a run with these options: --out, or MODEL_DIR/NETWORK_TASKNAME."""
+    session = options.session
+    if session.out is not None:
+        return Path(session.out)
+    name = options.network.network + (f"_{session.task_name}" if session.task_name else "")
+    return Path(session.model_dir or Path("results") / Path(dataset).resolve().name) / name
+
+
+def read_record(run: str | Path) -> dict[str, Any]:
+    """Return the content of a run's `options.json`.
 
     Raises:
-        FileExistsError: the folder holds a run, and none of resume, resume_epoch and overwrite is given.
-        ImportError: something of apex is asked for and not there.
-        ValueError: options that do not fit the network, the data set or the run that goes on.
+        FileNotFoundError: the folder holds no run; names the runs in its folders.
+        ValueError: the file is not of this version.
     """
-    # Everything that wrong options break comes before the folder is touched.
-    run, seed = options.session, options.session.random_seed
+    path = Path(run) / RECORD
+    if not path.is_file():
+        parts = ", ".join(sorted(str(found.parent) for found in Path(run).glob(f"*/{RECORD}")))
+        raise FileNotFoundError(f"{path}: not found, so {run} is not the folder of a run" + (parts and f"; runs: {parts}"))
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    missing = [name for name in _IDENTITY if name not in record]
+    if missing:
+        raise ValueError(f"{path}: has no {', '.join(missing)}; it is not the record of a run")
+    return record
+
+
+def run_record(
+    task: str,
+    options: TrainOptions,
+    *,
+    input_spec: InputSpec,
+    dataset: str,
+    train: VideoDataset,
+    division: str = "",
+    validation_videos: Sequence[str] = (),
+    **more: Any,
+) -> dict[str, Any]:
+    """Return the record of a run, plain data for `options.json` and the checkpoints.
+
+    Args:
+        task: name of the task.
+        options: resolved options; those that concern one start are left out.
+        input_spec: how the network sees pictures.
+        dataset: absolute path of the data set's folder.
+        train: training videos.
+        division: division of the data set, "" without any.
+        validation_videos: names of the videos that select the epoch.
+        **more: entries of the task's own.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for row in range(len(train)):
+        digest.update(f"{train.video_path(row)}\n".encode())
+    record = {
+        "task": task,
+        "network": options.network.network,
+        "network_options": options.network.chosen_options(),
+        "input": input_spec.as_dict(),
+        "options": {name: value for name, value in flat_options(options).items() if name not in ONE_START},
+        "classes": list(train.classes),
+        "division": division,
+        "validation_videos": list(validation_videos),
+        "dataset": dataset,
+        "data": {"videos": len(train), "fingerprint": digest.hexdigest()},
+        "versions": {"vidseg": vidseg.__version__, "torch": str(torch.__version__)},
+        **more,
+    }
+    found: dict[str, Any] = json.loads(json.dumps(record))
+    return found
+
+
+class RunFolder:
+    """The folder of one run.
+
+    Args:
+        path: of the folder.
+        network: name of the network, with which the names of checkpoints begin.
+        options: of the run, for its checkpoints and for how it starts.
+    """
+
+    def __init__(self, path: Path, network: str, options: TrainOptions | None = None) -> None:
+        self.path, self.network, self.options = path, network, options or TrainOptions()
+        self.checkpoints = CheckpointFolder(path, network, self.options.checkpoints)
+
+    def resume_from(self) -> bool | Path:
+        """Return the checkpoint that the run continues from: True is the folder's last one, False starts.
+
+        Raises:
+            FileNotFoundError: there is no checkpoint of the epoch before `resume_epoch`.
+        """
+        session, pretrained = self.options.session, self.options.network.pretrained
+        if session.resume_epoch < 0:
+            return session.resume and self.checkpoints.newest() is not None
+        if pretrained is not None:
+            return Path(pretrained)
+        if session.resume_epoch == 1:
+            return False
+        path = self.checkpoints.numbered(session.resume_epoch - 1)
+        if not path.is_file():
+            there = ", ".join(found.name for found in self.checkpoints.found()) or "none"
+            raise FileNotFoundError(
+                f"{path}: not found, so no run can continue with epoch {session.resume_epoch}; numbered checkpoints "
+                f"in the folder: {there}"
+            )
+        return path
+
+    def check(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Compare a record with the run in the folder; changes nothing.
+
+        Returns:
+            The record to store: with the changes of options so far under "changes".
+
+        Raises:
+            FileExistsError: the folder holds a run, and neither resume nor overwrite is given.
+            ValueError: the run there is another one.
+        """
+        session, path = self.options.session, self.path / RECORD
+        resumed = session.resume or session.resume_epoch > 1
+        if resumed and path.is_file():
+            return _continued(read_record(self.path), record, path)
+        self.check_free()
+        return dict(record)
+
+    def check_free(self) -> None:
+        """Refuse a folder with a run that is neither resumed nor overwritten.
+
+        Raises:
+            FileExistsError: there is such a run.
+        """
+        session = self.options.session
+        if session.overwrite or session.resume or session.resume_epoch > 1:
+            return
+        if (self.path / RECORD).is_file() or self.checkpoints.newest() is not None or any(self.path.glob(_TABLES)):
+            raise FileExistsError(
+                f"{self.path} holds a run; continue it with --resume, choose another --out, or --overwrite it"
+            )
+
+    def _old_files(self) -> list[Path]:
+        return [found for pattern in _LEFT for found in self.path.glob(pattern)]
+
+    def prepare(self, record: Mapping[str, Any]) -> None:
+        """Write the record; with `overwrite` everything of the earlier run is removed first."""
+        if self.options.session.overwrite:
+            networks = {self.network}
+            if (self.path / RECORD).is_file():
+                networks.add(json.loads((self.path / RECORD).read_text(encoding="utf-8")).get("network", self.network))
+            for network in networks:
+                CheckpointFolder(self.path, network).remove_all()
+            for found in self._old_files():
+                shutil.rmtree(found) if found.is_dir() else found.unlink()
+        write_json(self.path / RECORD, record)
+
+    @contextmanager
+    def log(self, *, append: bool) -> Iterator[None]:
+        """Write the log of the run; in the first process, the others log warnings only."""
+        if not distributed.is_first():
+            logging.getLogger("vidseg").setLevel(logging.WARNING)
+            yield
+            return
+        path = Path(self.options.session.log_file or self.path / "train.log")
+        with run_log(path, append=append, debug=self.options.monitors.debug_mode):
+            yield
+
+
+def _continued(known: dict[str, Any], record: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    for name in _IDENTITY:
+        if known[name] != record[name]:
+            raise ValueError(
+                f"{path}: that run has {name}={_shown(known[name])}, now it is {_shown(record[name])}; resume it with "
+                "what it was started with, or start another run with --out"
+            )
+    changed = {
+        name: [known["options"].get(name), value]
+        for name, value in record["options"].items()
+        if known["options"].get(name) != value
+    }
+    if changed:
+        text = ", ".join(f"{name}: {_shown(old)} -> {_shown(new)}" for name, (old, new) in changed.items())
+        logger.warning("%s: resumed with other options: %s", path.parent, text)
+    return {**record, "changes": [*known.get("changes", []), *([changed] if changed else [])]}
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+@dataclass
+class Training:
+    """What one run trains.
+
+    Attributes:
+        task: of the loop.
+        model: with fresh weights.
+        loader: training batches.
+        validation: batches of the validation split, or None.
+        record: of `run_record`.
+        summary: what is trained on, in words, for the log.
+        report: what `pretrained` filled.
+        multigrid: schedule of shapes, see `Trainer`.
+        batch_size: samples of a batch over all processes, for the default learning rate.
+    """
+
+    task: Task
+    model: nn.Module
+    loader: Any
+    validation: Any
+    record: dict[str, Any]
+    summary: str
+    report: LoadReport | None = None
+    multigrid: Any = None
+    batch_size: int = 32
+
+
+def filled_schedule(options: TrainOptions, *, batches: int, batch_size: int) -> ScheduleOptions:
+    """Return the schedule with the defaults for this data: a rate in proportion to the batch, and a short warm-up.
+
+    Args:
+        options: of the run.
+        batches: batches of an epoch.
+        batch_size: samples of a batch over all processes.
+    """
+    schedule, session = options.schedule, options.session
+    filled = replace(schedule, lr=schedule.lr or DEFAULT_LR * batch_size / 32)
+    if schedule.warmup_epochs is not None or schedule.warmup_steps is not None:
+        return filled
+    if session.max_steps is not None:
+        return replace(filled, warmup_steps=min(session.max_steps // 10, _WARMUP_STEPS))
+    return replace(filled, warmup_epochs=min(session.epochs / 10, _WARMUP_STEPS / max(1, batches)))
+
+
+def load_initial(model: nn.Module, network: NetworkOptions, folder: RunFolder) -> LoadReport | None:
+    """Fill the network from `pretrained`; returns the report, None without it or for a run that is resumed.
+
+    Raises:
+        ValueError: less than half of the network's values are in the file.
+    """
+    if network.pretrained is None or folder.resume_from():
+        return None
+    report = load_weights(model, network.pretrained, strict=False)
+    if report.filled < _SMALLEST_SHARE:
+        raise ValueError(
+            f"{network.pretrained} fills {report.filled:.0%} of {network.network}, less than half: {report}"
+        )
+    return report
+
+
+def base_input(folder: RunFolder, report: LoadReport | None, default: InputSpec) -> InputSpec:
+    """Return the input spec before options change it: of the run that is resumed, of the weights, or the default."""
+    if folder.resume_from() and (folder.path / RECORD).is_file():
+        return InputSpec.from_dict(read_record(folder.path)["input"])
+    return default if report is None or report.input_spec is None else report.input_spec
+
+
+def start_run(options: TrainOptions) -> torch.device:
+    """Check what does not depend on data, join the group of processes, and return the device to compute on.
+
+    Raises:
+        ImportError: an option needs apex, which is not installed.
+        ValueError: a GPU that does not exist.
+    """
     if options.devices.amp == "apex":
         apex_amp()
     if options.optimizer.implementation == "apex":
         apex_optimizer("FusedSGD" if options.optimizer.optimizer == "sgd" else "FusedAdam")
-    device = _device(options.devices.gpus)
-    train, held_out = choose_splits(options.data, seed=seed)
-    multigrid = make_multigrid(train, options.data, options.schedule)
-    loader = make_loader(train, options.data, seed=seed, train=True, multigrid=multigrid)
-    validation = make_loader(held_out, options.data, seed=seed, train=False)
-    torch.manual_seed(seed)
-    model = build_network(options.network, train.num_classes)
-    out = run_folder(options)
-    folder = CheckpointFolder(out, options.network.network, options.checkpoints)
-    resume = _resume_from(options, folder)
-    report = None
-    if options.network.pretrained_3d is not None and not resume:
-        report = load_weights(model, options.network.pretrained_3d)
-    record = {
-        "options": flat_options(options) | {"dataset": str(Path(options.data.dataset).resolve())},
-        "classes": train.classes,
-        "versions": {"vidseg": vidseg.__version__, "torch": str(torch.__version__)},
-    }
+    return choose_device(options.devices)
+
+
+def train_run(training: Training, options: TrainOptions, out: Path, *, device: torch.device) -> Result | None:
+    """Train in the folder `out`; returns the last evaluation.
+
+    Raises:
+        FileExistsError: the folder holds a run, and none of resume, resume_epoch and overwrite is given.
+        ValueError: the run in the folder is another one.
+    """
+    network, report = options.network, training.report
+    folder = RunFolder(out, network.network, options)
+    resume = folder.resume_from()
+    record = folder.check(training.record)
     if distributed.is_first():
-        _prepare_folder(out, folder, record, go_on=bool(resume), overwrite=run.overwrite)
+        folder.prepare(record)
     distributed.barrier()
-    with _log(options, out, append=bool(resume)):
-        logger.info("%d training and %d held-out videos of %d classes", len(train), len(held_out), train.num_classes)
-        values = sum(parameter.numel() for parameter in model.parameters())
-        processes = distributed.world_size()
-        logger.info("%s: %d parameters, on %d x %s", options.network.network, values, processes, device)
-        if report is not None:
-            logger.info("%s: %s", options.network.pretrained_3d, report)
+    with folder.log(append=bool(resume)):
+        values = sum(parameter.numel() for parameter in training.model.parameters())
+        schedule = filled_schedule(options, batches=len(training.loader), batch_size=training.batch_size)
+        if distributed.is_first():
+            logger.info("%s; %d batches per epoch", training.summary, len(training.loader))
+            processes = distributed.world_size()
+            logger.info("%s: %d parameters, on %d x %s", network.network, values, processes, device)
+            logger.info("learning rate %g, warm-up %g", schedule.lr, schedule.warmup_steps or schedule.warmup_epochs or 0)
+            if report is not None:
+                logger.info("%s: %s", network.pretrained, report)
+        level = options.devices.opt_level or ("O0" if device.type == "cpu" else "O1")
         trainer = Trainer(
-            model,
-            loader,
-            validation=validation,
-            opt_level=options.devices.opt_level or ("O0" if device.type == "cpu" else "O1"),
-            multigrid=multigrid,
-            name=options.network.network,
-            seed=seed,
+            training.model,
+            training.loader,
+            task=training.task,
+            validation=training.validation,
+            opt_level=level,
+            multigrid=training.multigrid or False,
+            name=network.network,
+            seed=options.session.seed,
             device=device,
             optimizer=options.optimizer,
-            schedule=options.schedule,
+            schedule=schedule,
             devices=options.devices,
             evaluation=options.evaluation,
             checkpoints=options.checkpoints,
             monitors=options.monitors,
-            fine_tune=options.network.fine_tune,
+            fine_tune=network.fine_tune,
             fresh=() if report is None else report.missing,
         )
-        trainer.fit(run.end_epoch, out, resume=resume, record=record)
-    return out
-
-
-def plan_of(options: TrainOptions) -> Planned:
-    """The schedule that a run of these options would follow; nothing is decoded or written.
-
-    Raises:
-        ValueError: options that do not fit the data set.
-    """
-    train, _ = choose_splits(options.data, seed=options.session.random_seed)
-    multigrid = make_multigrid(train, options.data, options.schedule)
-    loader = make_loader(train, options.data, seed=options.session.random_seed, train=True, multigrid=multigrid)
-    epochs = options.session.end_epoch
-    return plan_run(loader, Schedule(options.schedule, epochs), epochs=epochs, multigrid=multigrid)
-
-
-def _device(gpus: str | None) -> torch.device:
-    """Where this process computes; `--gpus` of several GPUs has been answered by starting a process for each."""
-    device = distributed.join_group()
-    if gpus is None or distributed.world_size() > 1:
-        return device
-    chosen = distributed.choose_gpus(gpus, present=torch.accelerator.device_count())
-    return torch.device(device.type, chosen[0]) if chosen else torch.device("cpu")
-
-
-def run_folder(options: TrainOptions) -> Path:
-    """The folder that a run of these options has."""
-    run = options.session
-    if run.out is not None:
-        return Path(run.out)
-    name = options.network.network + (f"_{run.task_name}" if run.task_name else "")
-    return Path(run.model_dir or Path("results") / Path(options.data.dataset).resolve().name) / name
-
-
-def build_network(options: NetworkOptions, num_classes: int) -> nn.Module:
-    """The network with fresh weights; only the options that differ from its own defaults are passed on.
-
-    Raises:
-        ValueError: no network for clips of RGB has this name, or an option out of its range.
-    """
-    check_recognition(options.network)
-    chosen: dict[str, Any] = {}
-    if options.width != 1:
-        chosen["width"] = options.width
-    if options.placement is not None:
-        chosen["placement"] = options.placement
-    if options.gate:
-        chosen["gate"] = True
-    return create_model(options.network, num_classes=num_classes, **chosen)
-
-
-def check_recognition(name: str) -> None:
-    """Refuse networks that do not classify clips of RGB.
-
-    Raises:
-        ValueError: the network called `name` does something else, or there is none.
-    """
-    task = model_task(name)
-    if task != "recognition":
-        raise ValueError(f"{name} is a network for {task}, and clips of RGB are for those of recognition")
-
-
-def read_run(run: str | Path) -> tuple[TrainOptions, list[str]]:
-    """Options and class names of an earlier run.
-
-    Raises:
-        FileNotFoundError: the folder holds no run.
-    """
-    path = Path(run) / "options.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: not there, so {run} is not the folder of a run")
-    record = json.loads(path.read_text())
-    return options_from(record["options"]), record["classes"]
-
-
-def _resume_from(options: TrainOptions, folder: CheckpointFolder) -> bool | Path:
-    """Which checkpoint the run goes on from; False starts."""
-    run = options.session
-    if run.resume_epoch < 0:
-        return run.resume
-    if options.network.pretrained_3d is not None:
-        return Path(options.network.pretrained_3d)
-    if run.resume_epoch == 1:
-        return False
-    path = folder.numbered(run.resume_epoch - 1)
-    if not path.is_file():
-        there = ", ".join(found.name for found in folder.found()) or "none"
-        raise FileNotFoundError(
-            f"{path}: not there, so no run can go on with epoch {run.resume_epoch}; checkpoints in it: {there}"
-        )
-    return path
-
-
-def _prepare_folder(
-    out: Path, folder: CheckpointFolder, record: Mapping[str, Any], *, go_on: bool, overwrite: bool
-) -> None:
-    """Make the folder of the run; an earlier run in it is replaced only if that is wanted."""
-    path = out / "options.json"
-    earlier = [found for name in ("test.json", "*_results_s*.csv") for found in sorted(out.glob(name))]
-    if go_on:
-        if path.is_file():
-            known = json.loads(path.read_text())
-            if known["classes"] != record["classes"]:
-                raise ValueError(f"{out}: that run has the classes {known['classes']}, the data set now has others")
-            changed = {
-                name: f"{known['options'].get(name)} -> {value}"
-                for name, value in json.loads(json.dumps(record["options"])).items()
-                if known["options"].get(name) != value and name not in _MAY_CHANGE
-            }
-            if changed:
-                logger.warning("%s goes on with other options: %s", out, changed)
-    elif not overwrite and (path.is_file() or earlier or folder.newest() is not None):
-        raise FileExistsError(f"{out} holds a run; go on with --resume, choose another folder, or --overwrite it")
-    else:
-        folder.remove_all()
-        for found in earlier:
-            found.unlink()
-    out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=2) + "\n")
-
-
-_MAY_CHANGE = {"resume", "resume_epoch", "overwrite", "out", "model_dir", "pretrained_3d", "threads", "log_every"}
-
-
-@contextmanager
-def _log(options: TrainOptions, out: Path, *, append: bool) -> Iterator[None]:
-    """The log of the run, written by the first process."""
-    if not distributed.is_first():
-        logging.getLogger("vidseg").setLevel(logging.WARNING)
-        yield
-        return
-    path = Path(options.session.log_file or out / "train.log")
-    with run_log(path, append=append, debug=options.monitors.debug_mode):
-        yield
+        session = options.session
+        result = trainer.fit(session.epochs, out, max_steps=session.max_steps, resume=resume, record=record)
+        if distributed.is_first():
+            best = folder.checkpoints.best
+            if best.is_file():
+                logger.info("best epoch %d: %s", trainer.best_epoch, best)
+            logger.info("last epoch: %s", folder.checkpoints.last)
+            logger.info("evaluate it with: vidseg test %s", out)
+    return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -35,8 +35,8 @@ class BatchResult:
     """What a task found in a training batch.
 
     Attributes:
-        sums: float32 [number of samples, sum of each score in the task's `columns`], without gradient. Sums, so that
-            batches of different sizes and of several processes add up.
+        sums: float32 (2, C), without gradient: the sum of each of the C scores in the task's `columns`, and the weight
+            that it is divided by. Batches of different sizes and of several processes so add up.
         complete: whether the gradient of a step is complete, so that the optimizer may step.
         resumable: whether a run may continue behind this batch from a checkpoint of the first process.
     """
@@ -162,11 +162,21 @@ def make_task(task: str | Task) -> Task:
 
 
 def means(sums: Tensor) -> tuple[float, ...]:
-    """Return scores from [number of samples, sums]; 0 where there is no sample."""
-    count, *totals = sums.tolist()
-    return tuple(total / count if count else 0.0 for total in totals)
+    """Return scores from (2, C) sums and weights; 0 where the weight is 0."""
+    return tuple(total / weight if weight else 0.0 for total, weight in zip(*sums.tolist(), strict=True))
 
 
-def sums_of(values: Iterable[Tensor | float], *, device: torch.device) -> Tensor:
-    """Return the float32 tensor of some scalars without waiting for the device."""
-    return torch.stack([torch.as_tensor(value, dtype=torch.float32, device=device) for value in values]).detach()
+def sums_of(
+    values: Iterable[Tensor | float], weights: Tensor | float | Sequence[Tensor | float], *, device: torch.device
+) -> Tensor:
+    """Return (2, C) sums and weights as one tensor without waiting for the device.
+
+    Args:
+        values: C sums.
+        weights: C weights, or one for all.
+        device: of the result.
+    """
+    totals = list(values)
+    divisors = list(weights) if isinstance(weights, (list, tuple)) else [weights] * len(totals)
+    rows = [torch.as_tensor(value, dtype=torch.float32, device=device) for value in (*totals, *divisors)]
+    return torch.stack(rows).view(2, -1).detach()

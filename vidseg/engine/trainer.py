@@ -64,7 +64,7 @@ class _Progress:
         batch: finished batches of the next epoch.
         steps: optimizer steps of the run.
         complete: complete gradients of the epoch so far (accumulated ones included).
-        sums: [number of samples, sums of scores] of the epoch so far.
+        sums: (2, C) sums and weights of the scores of the epoch so far.
         best: best quality so far.
         best_epoch: finished epochs when it was reached.
         lowest: lowest validation loss so far.
@@ -86,7 +86,7 @@ class _Iteration:
 
     batch: int
     values: Tensor
-    """[number of samples, sums of scores, loss scale], being copied to the CPU."""
+    """Sums and weights of the scores, and the loss scale, being copied to the CPU."""
     arrived: torch.Event | None
     rate: float
     shape: tuple[int, ...]
@@ -385,7 +385,7 @@ class Trainer:
     def _step(
         self, batch: Any, position: Position, progress: _Progress, total: int, rate: float
     ) -> tuple[BatchResult, Tensor, bool]:
-        """One batch: its result, [number of samples, sums, loss scale] over all processes, whether the weights moved."""
+        """One batch: its result, its sums over all processes and the loss scale, whether the weights moved."""
         size = self.optimizer_options.accumulate
         first = progress.complete - progress.complete % size
         count = min(size, total - first)
@@ -423,7 +423,7 @@ class Trainer:
                 if self.average is not None:
                     self.average.update()
         self._speed.stop()
-        return result, torch.cat([distributed.sum_over_group(result.sums), self.precision.scale()]), stepped
+        return result, torch.cat([distributed.sum_over_group(result.sums).flatten(), self.precision.scale()]), stepped
 
     def _unread(self, index: int, values: Tensor, rate: float, batch: Any, wait: float) -> _Iteration:
         """Start to copy a batch's values to the CPU."""
@@ -443,9 +443,9 @@ class Trainer:
         """Add up the scores of a batch, and log them."""
         if iteration.arrived is not None:
             iteration.arrived.synchronize()
-        sums, scale = iteration.values[:-1].double(), float(iteration.values[-1])
+        sums, scale = iteration.values[:-1].double().view(2, -1), float(iteration.values[-1])
         scores, epoch = means(sums), progress.epoch
-        if not all(map(math.isfinite, sums.tolist())):
+        if not bool(sums.isfinite().all()):
             raise RuntimeError(
                 f"epoch {epoch + 1}, batch {iteration.batch}: the loss is {scores[-1]}; try a lower learning rate than "
                 f"{iteration.rate:g}, --warmup-epochs or --clip-norm"
@@ -485,7 +485,7 @@ class Trainer:
         total: list[Tensor] = []
 
         def log_part(index: int, part: Any) -> None:
-            values = torch.tensor([1.0, *part.values], dtype=torch.float64) * len(part.labels)
+            values = torch.tensor([part.values, [1.0] * len(part.values)], dtype=torch.float64) * len(part.labels)
             total.append(values if not total else total.pop() + values)
             if (index + 1) % self._log_every(len(self.validation)) == 0:
                 self._say(self.task.epoch_text("val", epoch + 1, means(total[0]), iteration=index))

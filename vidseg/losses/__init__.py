@@ -1,9 +1,10 @@
 """What training minimizes: one loss for each family of networks, by the network's name."""
 
 from vidseg.losses._registry import create_loss, list_losses, register_loss
+from vidseg.losses.streaming import create_stream_loss
 from vidseg.losses.staged import AsrfLoss, C2fLoss, DiffActLoss, SegmentationLoss, StagedLoss
 
-__all__ = ["SegmentationLoss", "create_loss", "list_losses", "register_loss"]
+__all__ = ["SegmentationLoss", "StagedLoss", "create_loss", "create_stream_loss", "list_losses", "register_loss"]
 
 for _name in ("mstcn", "mstcn2", "asformer"):
     register_loss(_name, StagedLoss)

@@ -11,7 +11,10 @@ SVTAS-RL, arXiv 2309.15683; the smoothing term is MS-TCN's, arXiv 1903.01945, eq
 Shapes: B videos, K classes, L labels of a window, T = L / R columns, S stages.
 """
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,9 +23,12 @@ from torch.nn import functional as F
 from vidseg.losses.shared import batch_mean, divisor
 
 __all__ = [
+    "Objective",
     "StreamLoss",
+    "create_stream_loss",
     "etesvs_loss",
     "frame_loss",
+    "register_stream_loss",
     "reward_loss",
     "stage_loss",
     "stream_reward",
@@ -226,3 +232,107 @@ def etesvs_loss(
         neck = frame_loss(neck_logits, labels, windows=windows)
     parts = {"head": head.detach(), "backbone": backbone.detach(), "neck": neck.detach()}
     return StreamLoss(head + backbone + neck_weight * neck, parts)
+
+
+class StreamOutputs(Protocol):
+    """What losses read of a streaming network's output (`vidseg.models._streaming.StreamOutput`)."""
+
+    logits: Tensor
+    backbone_logits: Tensor | None
+    neck_logits: Tensor | None
+
+
+Objective = Callable[[StreamOutputs, Tensor, Tensor | None], StreamLoss]
+"""Loss of one window: output, labels (B, L), number of windows of each video (B,) or None -> loss."""
+
+_OBJECTIVES: dict[str, Callable[..., Objective]] = {}
+
+
+def register_stream_loss(name: str, factory: Callable[..., Objective]) -> None:
+    """Give a loss the name of the streaming network that it trains.
+
+    Args:
+        name: of the network.
+        factory: called with `update` ("video" or "window": when the optimizer steps) and the options of
+            `create_stream_loss`; returns the loss.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if name in _OBJECTIVES:
+        raise ValueError(f"a loss called {name!r} is registered already")
+    _OBJECTIVES[name] = factory
+
+
+def create_stream_loss(name: str, *, update: str = "video", **options: Any) -> Objective:
+    """Return the loss that the streaming network called `name` was published with.
+
+    Args:
+        name: of the network.
+        update: when the optimizer steps: "video" or "window".
+        **options: options of that loss, such as smoothing=0.3.
+
+    Raises:
+        ValueError: no loss is known for the network.
+        TypeError: the loss has no such option.
+    """
+    if name not in _OBJECTIVES:
+        raise ValueError(f"no published loss is known for {name!r}; there are losses for {', '.join(_OBJECTIVES)}")
+    factory = _OBJECTIVES[name]
+    allowed = [option for option in inspect.signature(factory).parameters if option != "update"]
+    for option in options:
+        if option not in allowed:
+            raise TypeError(f"the loss of {name} has no option {option!r}; its options are {', '.join(allowed)}")
+    return factory(update=update, **options)
+
+
+def _needed(values: Tensor | None, what: str) -> Tensor:
+    if values is None:
+        raise ValueError(f"this loss needs a network with logits of its {what}")
+    return values
+
+
+def _staged_objective(smoothing: float) -> Callable[..., Objective]:
+    def make(*, update: str, smoothing: float = smoothing) -> Objective:
+        del update  # both updates have the same loss
+        return lambda output, labels, windows: StreamLoss(
+            stage_loss(output.logits, labels, windows=windows, smoothing=smoothing), {}
+        )
+
+    return make
+
+
+def _etesvs_objective(*, update: str, smoothing: float = 0.15, neck_weight: float = 0.0) -> Objective:
+    del update  # both updates have the same loss
+    return lambda output, labels, windows: etesvs_loss(
+        output.logits,
+        _needed(output.backbone_logits, "backbone"),
+        _needed(output.neck_logits, "neck"),
+        labels,
+        windows=windows,
+        smoothing=smoothing,
+        neck_weight=neck_weight,
+    )
+
+
+def _svtas_rl_objective(
+    *, update: str, smoothing: float = 0.0, base: float = 4.0, offset: float | None = None
+) -> Objective:
+    chosen = offset if offset is not None else -1.0 if update == "window" else -0.5
+    return lambda output, labels, windows: svtas_rl_loss(
+        output.logits,
+        _needed(output.backbone_logits, "backbone"),
+        labels,
+        windows=windows,
+        smoothing=smoothing,
+        base=base,
+        offset=chosen,
+    )
+
+
+for _name, _smoothing in (("memory_tcn", 0.5), ("transeger", 0.5), ("mobilenet_v2_tsm_frames", 0.0)):
+    register_stream_loss(_name, _staged_objective(_smoothing))
+for _name in ("etesvs", "etesvs_convlstm"):
+    register_stream_loss(_name, _etesvs_objective)
+for _name in ("svtas_rl", "block_recurrent"):
+    register_stream_loss(_name, _svtas_rl_objective)

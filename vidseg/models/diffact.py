@@ -214,6 +214,9 @@ class DiffAct(nn.Module):
             disagree.
     """
 
+    seeded = True
+    """`forward` takes `seeds` of what it draws."""
+
     def __init__(
         self,
         *,

@@ -1,4 +1,4 @@
-"""The frames of a stream written again with their labels in them."""
+"""Writing the frames of a video again with text and color drawn into them."""
 
 from __future__ import annotations
 
@@ -10,36 +10,25 @@ from typing import Any
 
 import av
 import numpy as np
-import numpy.typing as npt
 
 __all__ = ["LabeledVideoWriter"]
 
 _CLOCK = Fraction(1, 90000)
 _STRIP = 20  # the strip of color is a 20th of the height
-_UNKNOWN = (128, 128, 128)
 
 
 class LabeledVideoWriter:
-    """Writes H.264 without sound: each frame with the name and probability of its label, over a strip in its color.
+    """Writes H.264 without sound: frames with text in their upper left corner, over a strip of color.
 
-    MP4 files are written in fragments: whatever ends the program, what has been written can be played, also while more
-    is written.
+    MP4 files are written in fragments: what has been written can be played, even if the program is killed.
 
     Args:
-        out: file to write; its suffix says the container. Replaced if it is there.
-        classes: names by number.
-        colors: (K, 3) in 0..1, of the classes.
+        out: file to write; its suffix selects the container. An existing file is replaced.
         fps: frames a second.
     """
 
-    def __init__(
-        self, out: str | Path, classes: Sequence[str], colors: npt.NDArray[np.float64], *, fps: float = 25.0
-    ) -> None:
-        self.out, self.classes = Path(out), list(classes)
-        self.colors = np.round(np.asarray(colors) * 255).astype(np.uint8)
-        if len(self.colors) != len(self.classes):
-            raise ValueError(f"{len(self.colors)} colors for {len(self.classes)} classes")
-        self.fps = fps
+    def __init__(self, out: str | Path, *, fps: float = 25.0) -> None:
+        self.out, self.fps = Path(out), fps
         self.frames = 0
         self._stream: Any = None
         self._stamp, self._first = -1, 0.0
@@ -47,14 +36,14 @@ class LabeledVideoWriter:
         fragments = {"movflags": "frag_keyframe+empty_moov"} if self.out.suffix in {".mp4", ".mov", ".m4v"} else {}
         self._container: Any = av.open(str(self.out), "w", container_options=fragments)
 
-    def write(self, frame: Any, moment: float, label: int | None, probability: float = 0.0) -> None:
+    def write(self, frame: Any, moment: float, text: str, color: Sequence[float] | None = None) -> None:
         """Write one frame.
 
         Args:
             frame: `av.VideoFrame`.
             moment: its time in seconds.
-            label: class number; None where it is not known.
-            probability: of that class.
+            text: one or more lines.
+            color: (3,) red, green and blue in 0..1 of the strip; None: no strip.
         """
         from PIL import Image, ImageDraw
 
@@ -68,14 +57,12 @@ class LabeledVideoWriter:
         else:
             picture = Image.fromarray(np.ascontiguousarray(pixels))
         strip, size = max(2, picture.height // _STRIP), max(10, picture.height // 18)
-        text = "..." if label is None else f"{self.classes[label]}  {probability:.0%}"
-        color = _UNKNOWN if label is None else tuple(int(value) for value in self.colors[label])
         draw = ImageDraw.Draw(picture)
-        draw.rectangle((0, picture.height - strip, picture.width, picture.height), fill=color)
-        draw.text(
-            (size // 2, size // 2), text, fill="white", stroke_width=max(1, size // 8), stroke_fill="black",
-            font_size=size,
-        )  # fmt: skip
+        if color is not None:
+            shade = tuple(round(255 * value) for value in color)
+            draw.rectangle((0, picture.height - strip, picture.width, picture.height), fill=shade)
+        place, stroke = (size // 2, size // 2), max(1, size // 8)
+        draw.multiline_text(place, text, fill="white", stroke_width=stroke, stroke_fill="black", font_size=size)
         written = av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
         self._stamp = max(self._stamp + 1, round((moment - self._first) / _CLOCK))
         written.pts, written.time_base = self._stamp, _CLOCK

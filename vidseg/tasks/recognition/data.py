@@ -1,144 +1,258 @@
-"""From options to data: which videos are trained and tested on, and the loaders of both."""
+"""From options to data: splits, input spec, and loaders."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from vidseg.clips.geometry import Geometry, Mirror
+from vidseg.clips.crops import CenterCrop
+from vidseg.clips.geometry import Geometry, Mirror, ResizeShort
 from vidseg.clips.multigrid import Multigrid
 from vidseg.clips.named_geometry import named_geometry
-from vidseg.clips.sampling import DenseClips, FrameSampling, RandomStart
+from vidseg.clips.sampling import CenterClip, DenseClips, FrameSampling, RandomStart, SegmentSampling
 from vidseg.engine.cycles import CyclesFirst
-from vidseg.engine.options import DataOptions, ScheduleOptions
 from vidseg.labels import VideoDataset, open_dataset
 from vidseg.loaders import ClipLoader
+from vidseg.models import InputSpec
+from vidseg.tasks.recognition.options import InputOptions, MultigridOptions, RecognitionData
 from vidseg.videos import open_videos
 
-__all__ = ["choose_splits", "labeled", "make_loader", "make_multigrid"]
+__all__ = [
+    "Splits",
+    "choose_splits",
+    "evaluation_loader",
+    "fitting_batch",
+    "labeled",
+    "make_multigrid",
+    "resolved_input",
+    "training_loader",
+]
 
 _HELD_OUT = 0.2
-_TRAIN_SPLITS = ("train", "split1/train")
-_TEST_SPLITS = ("val", "test", "split1/test")
+_TRAIN = ("train", "split1/train")
+_TEST = ("test", "split1/test")
+_LARGEST_BATCH, _FEWEST_BATCHES = 32, 10
+_CROPS = {3: "three_crops", 5: "five_crops", 10: "ten_crops"}
 
 
-def choose_splits(options: DataOptions, *, seed: int) -> tuple[VideoDataset, VideoDataset]:
-    """Videos to learn from and held-out videos, the same ones each time.
+@dataclass(frozen=True)
+class Splits:
+    """Videos of a run.
+
+    Attributes:
+        train: training videos.
+        validation: videos that select the best epoch.
+        test: videos of the test split, None where it is also what selects the epoch.
+    """
+
+    train: VideoDataset
+    validation: VideoDataset
+    test: VideoDataset | None
+
+
+def choose_splits(options: RecognitionData, *, seed: int) -> Splits:
+    """Return the videos of a run, the same ones each time.
 
     Raises:
-        ValueError: a split that is not there or has no video, or another number of classes than wanted.
+        ValueError: a split does not exist or has no video, or the number of classes is not `num_classes`.
     """
     if not options.dataset:
         raise ValueError("dataset: name the folder of the data set, as `vidseg convert` leaves it")
-    known = _open(options).splits
-    train_name = options.train_split or next((name for name in _TRAIN_SPLITS if name in known), None)
-    test_name = options.test_split or next((name for name in _TEST_SPLITS if name in known), None)
-    train = labeled(_open(options, train_name))
+    known = open_data(options).splits
+
+    def first(*names: str) -> str | None:
+        return next((name for name in names if name in known), None)
+
+    train_name = options.train_split or first(*_TRAIN)
+    test_name = options.test_split or first(*_TEST)
+    val_name = options.val_split or first("val") or test_name
+    train = labeled(open_data(options, train_name))
     if options.num_classes is not None and train.num_classes != options.num_classes:
         raise ValueError(
             f"{options.dataset} has {train.num_classes} classes, {options.num_classes} are expected; for a part of the "
-            f"data set say --num-classes {train.num_classes}"
+            f"data set use --num-classes {train.num_classes}"
         )
-    if test_name is None:
-        return train.split(1 - _HELD_OUT, seed=seed)
-    held_out = labeled(_open(options, test_name))
-    if train_name is not None:
-        return train, held_out
-    paths = {held_out.video_path(index) for index in range(len(held_out))}
-    return train.subset([index for index in range(len(train)) if train.video_path(index) not in paths]), held_out
+    if val_name is None:
+        return Splits(*train.split(1 - _HELD_OUT, seed=seed), None)
+    validation = labeled(open_data(options, val_name))
+    test = None if test_name in (None, val_name) else labeled(open_data(options, test_name))
+    if train_name is None:
+        held_out = {part.video_path(row) for part in (validation, test) if part is not None for row in range(len(part))}
+        train = train.subset([row for row in range(len(train)) if train.video_path(row) not in held_out])
+    return Splits(train, validation, test)
 
 
-def _open(options: DataOptions, split: str | None = None) -> VideoDataset:
-    """The data set, converted or, for the backend "video", as it is."""
+def open_data(options: RecognitionData, split: str | None = None) -> VideoDataset:
+    """Open the data set, converted or, for the backend "video", as it is."""
     if options.backend == "video" and not (Path(options.dataset) / "catalog.db").is_file():
         return open_videos(options.dataset, split)
     return open_dataset(options.dataset, split)
 
 
 def labeled(data: VideoDataset) -> VideoDataset:
-    """The videos that have a class."""
+    """Return the videos that have a class.
+
+    Raises:
+        ValueError: no video has one.
+    """
     found = data.subset(data.labels >= 0)
     if len(found) == 0:
-        raise ValueError(f"{data}: no video of it has a class; run `vidseg labels apply {data.root} LABELS.csv`")
+        raise ValueError(f"{data}: no video has a class; run `vidseg labels apply {data.root} LABELS.csv`")
     return found
 
 
-def make_loader(
+def fitting_batch(clips: int, world_size: int = 1) -> int:
+    """Return the default batch size: the power of two up to 32 that gives an epoch at least ten batches.
+
+    At least two clips in each process, for batch norm.
+    """
+    size = _LARGEST_BATCH
+    while size > 2 * world_size and clips < _FEWEST_BATCHES * size:
+        size //= 2
+    return size
+
+
+def resolved_input(options: InputOptions | Mapping[str, Any], spec: InputSpec) -> InputSpec:
+    """Return the input spec of a network with what the options change.
+
+    A size without a resize keeps the proportion of the two.
+    """
+    given = options if isinstance(options, Mapping) else vars(options)
+    names = ("frames", "interval", "sampling", "size", "resize", "mean", "std", "color")
+    chosen = {name: given[name] for name in names if given.get(name) is not None}
+    if "size" in chosen and "resize" not in chosen and spec.resize is not None:
+        chosen["resize"] = round(chosen["size"] * spec.resize / spec.size)
+    return replace(spec, **chosen)
+
+
+def make_multigrid(clips: int, batch_size: int, spec: InputSpec, options: MultigridOptions) -> Any:
+    """Return the schedule of shapes of training clips; None without cycles."""
+    if not (options.long_cycles or options.short_cycles):
+        return None
+    cycles = Multigrid(
+        clips=clips,
+        batch_size=batch_size,
+        frames=spec.frames,
+        size=spec.size,
+        long_cycles=options.long_cycles,
+        short_cycles=options.short_cycles,
+    )
+    return cycles if options.cycle_epochs is None else CyclesFirst(cycles, options.cycle_epochs)
+
+
+def training_loader(
     data: VideoDataset,
-    options: DataOptions,
+    options: RecognitionData,
+    spec: InputSpec,
     *,
     seed: int,
-    train: bool,
-    multigrid: Multigrid | CyclesFirst | None = None,
+    batch_size: int,
+    train_interval: tuple[int, ...] | None = None,
+    stretch_intervals: bool = False,
+    multigrid: Any = None,
+) -> ClipLoader:
+    """Return shuffled, randomly cropped training clips.
+
+    Args:
+        data: training videos.
+        options: decoding and augmentation.
+        spec: how the network sees clips.
+        seed: seed of everything that is drawn.
+        batch_size: clips over all processes.
+        train_interval: intervals that clips draw from; None: 1 to the spec's interval.
+        stretch_intervals: see `InputOptions.stretch_intervals`.
+        multigrid: schedule of shapes, or None.
+
+    Raises:
+        ValueError: options that contradict each other.
+    """
+    intervals = train_interval or tuple(range(1, spec.interval + 1))
+    sampling: FrameSampling = RandomStart(intervals, full_length=spec.frames if stretch_intervals else None)
+    if spec.sampling == "segments":
+        sampling = SegmentSampling(train=True)
+    size = (spec.size, spec.size)
+    geometry = named_geometry(options.geometry, size=size, train=True)
+    if not options.mirror:
+        geometry = Geometry(tuple(step for step in geometry.steps if not isinstance(step, Mirror)))
+    return ClipLoader(
+        data,
+        train=True,
+        interval=intervals,
+        sampling=sampling,
+        geometry=geometry,
+        augment=options.augment,
+        shapes=None if multigrid is None else multigrid.shapes,
+        cache_bytes=options.cache_bytes,
+        enlarge=options.enlarge,
+        **_common(options, spec, seed=seed, batch_size=batch_size),
+    )
+
+
+def evaluation_loader(
+    data: VideoDataset,
+    options: RecognitionData,
+    spec: InputSpec,
+    *,
+    batch_size: int,
     clips: int = 1,
     crops: int = 1,
 ) -> ClipLoader:
-    """Batches of the data set as the options say.
+    """Return the clips that an evaluation sees, in order.
 
     Args:
-        data: videos with classes.
-        options: of the clips.
-        seed: of all draws.
-        train: at random; else central clips.
-        multigrid: schedule of shapes, for training.
-        clips: views in time of each video, for testing.
-        crops: views in space of each clip, for testing: 1, 3, 5 or 10.
+        data: videos.
+        options: decoding, and `val_geometry`.
+        spec: how the network sees clips.
+        batch_size: clips over all processes.
+        clips: views in time of each video; 1 is the middle.
+        crops: views in space of each clip: 1, 3, 5 or 10.
 
     Raises:
-        ValueError: options that do not go together.
+        ValueError: a number of clips or crops that does not exist.
     """
-    interval = options.train_frame_interval if train else options.val_frame_interval
-    sampling: FrameSampling | None = DenseClips(clips, interval=interval[0]) if clips > 1 else None
-    if train and options.stretch_intervals:
-        sampling = RandomStart(interval, full_length=options.clip_length)
+    if clips < 1:
+        raise ValueError(f"clips={clips} must be at least 1")
+    if crops != 1 and crops not in _CROPS:
+        raise ValueError(f"crops={crops} is not one of 1, {', '.join(map(str, _CROPS))}")
+    sampling: FrameSampling = CenterClip(spec.interval) if clips == 1 else DenseClips(clips, interval=spec.interval)
+    if spec.sampling == "segments":
+        sampling = SegmentSampling(clips=clips)
+    size = (spec.size, spec.size)
+    if crops > 1:
+        geometry = named_geometry(_CROPS[crops], size=size, train=False)
+    elif options.val_geometry is not None:
+        geometry = named_geometry(options.val_geometry, size=size, train=False)
+    else:
+        geometry = spec_geometry(spec)
     return ClipLoader(
         data,
-        frames=options.clip_length,
-        interval=interval,
-        size=options.clip_size,
-        batch_size=options.batch_size,
-        seed=seed,
-        train=train,
+        train=False,
+        interval=spec.interval,
         sampling=sampling,
-        geometry=_geometry(options, train=train, crops=crops),
-        augment=options.augment if train else None,
-        shapes=None if multigrid is None else multigrid.shapes,
-        color=options.color,
-        backend=options.backend,
-        threads=options.threads,
-        cache_bytes=options.cache_bytes if train else 0,
-        enlarge=options.enlarge if train else 1.0,
-        on_error=options.on_error,
+        geometry=geometry,
+        **_common(options, spec, seed=0, batch_size=batch_size),
     )
 
 
-def make_multigrid(
-    data: VideoDataset, options: DataOptions, schedule: ScheduleOptions
-) -> Multigrid | CyclesFirst | None:
-    """The schedule of shapes of a data set's training clips; None without cycles."""
-    if not (schedule.long_cycles or schedule.short_cycles):
-        return None
-    cycles = Multigrid(
-        clips=len(data),
-        batch_size=options.batch_size,
-        frames=options.clip_length,
-        size=options.clip_size,
-        long_cycles=schedule.long_cycles,
-        short_cycles=schedule.short_cycles,
-    )
-    return cycles if schedule.cycle_epochs is None else CyclesFirst(cycles, schedule.cycle_epochs)
+def spec_geometry(spec: InputSpec) -> Geometry:
+    """Return the crop that a network's input spec describes."""
+    if spec.crop == "stretch":
+        return Geometry(())
+    return Geometry((ResizeShort(ratio=1 if spec.resize is None else spec.resize / spec.size), CenterCrop()))
 
 
-def _geometry(options: DataOptions, *, train: bool, crops: int) -> Geometry:
-    """Which part of the frames is seen."""
-    if crops > 1:
-        if crops not in _CROPS:
-            raise ValueError(f"crops={crops}: {', '.join(map(str, _CROPS))} crops of a frame are known")
-        return named_geometry(_CROPS[crops], size=(options.clip_size, options.clip_size), train=False)
-    name = options.geometry if train else options.val_geometry
-    geometry = named_geometry(name, size=(options.clip_size, options.clip_size), train=train)
-    if options.mirror:
-        return geometry
-    return Geometry(tuple(step for step in geometry.steps if not isinstance(step, Mirror)))
-
-
-_CROPS = {1: "center", 3: "three_crops", 5: "five_crops", 10: "ten_crops"}
+def _common(options: RecognitionData, spec: InputSpec, *, seed: int, batch_size: int) -> dict[str, Any]:
+    return {
+        "frames": spec.frames,
+        "size": spec.size,
+        "batch_size": batch_size,
+        "seed": seed,
+        "mean": spec.mean,
+        "std": spec.std,
+        "color": spec.color,
+        "backend": options.backend,
+        "threads": options.threads,
+        "on_error": options.on_error,
+    }

@@ -22,14 +22,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model said about N videos of K classes."""
+    """Predictions for N videos of K classes."""
 
     logits: Tensor
     """Float32 (N, K)."""
     labels: Tensor
     """Int64 (N,)."""
     numbers: Tensor
-    """Int64 (N,): the videos, as indices into the data set, rising."""
+    """Int64 (N,): indices of the videos in the data set, rising."""
 
     @property
     def predictions(self) -> Tensor:
@@ -91,7 +91,7 @@ def evaluate(
         with torch.inference_mode():
             for index, batch in enumerate(loader):
                 with context():
-                    logits = model(batch.to(device).frames)
+                    logits = model(batch.to(device).inputs)
                 valid = getattr(batch, "valid", torch.ones(len(batch), dtype=torch.bool))
                 parts.append((logits.float().cpu(), batch.labels, batch.numbers, valid))
                 if progress is not None and valid.any():

@@ -1,31 +1,25 @@
-"""Tests of a run on held-out videos: scores, confusions, mistakes."""
+"""Reports of tests on labeled videos: scores, confusions, mistakes."""
 
 from __future__ import annotations
 
 import csv
 import json
-import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from vidseg.engine import distributed
-from vidseg.engine.checkpoints import CheckpointFolder
-from vidseg.engine.runs import build_network, read_run
-from vidseg.labels import VideoDataset, open_dataset
+from vidseg.frames import FrameDatabase
+from vidseg.labels import VideoDataset
 from vidseg.metrics import confusion_matrix, mean_class_accuracy
-from vidseg.models import load_weights
-from vidseg.tasks.recognition.data import choose_splits, labeled, make_loader
-from vidseg.tasks.recognition.evaluation import Evaluation, evaluate
+from vidseg.plots import contact_sheet
+from vidseg.tasks.recognition.evaluation import Evaluation
 
-__all__ = ["Mistake", "TestReport", "test_run"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["Mistake", "TestReport", "draw_mistakes", "make_report", "write_report"]
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong answer: the video, its class, the answer, and the probabilities of both."""
+    """A wrong prediction: the video, its class, the predicted class, and the probabilities of both."""
 
     video: str
     true: str
@@ -36,13 +30,22 @@ class Mistake:
 
 @dataclass(frozen=True)
 class TestReport:
-    """What a test found; `str()` is a table."""
+    """Result of a test; `str()` is a table."""
 
+    network: str
     checkpoint: str
+    epoch: int | None
+    """Finished epochs of the tested weights; None: not known."""
     dataset: str
-    """Folder of the data set that was tested on."""
+    """Folder of the data set."""
+    split: str
+    """Name of the tested split."""
+    selected_on: bool
+    """Whether the checkpoint was selected on this split, so that the scores are optimistic."""
     videos: int
-    views: int
+    clips: int
+    crops: int
+    fuse: str
     top1: float
     top5: float
     loss: float
@@ -52,7 +55,7 @@ class TestReport:
     confusion: list[list[int]]
     """Rows are true classes, columns predicted ones."""
     mistakes: list[Mistake]
-    """The surest wrong answers first."""
+    """Wrong predictions, the highest probabilities first."""
 
     def __str__(self) -> str:
         width = max(map(len, (*self.classes, "class")))
@@ -67,66 +70,28 @@ class TestReport:
             lines.append(f"{name:{width}}  {videos:6d}  {recall:>6}  {precision:>9}  {taken}".rstrip())
         lines.append(
             f"top-1 {self.top1:.4f}   top-5 {self.top5:.4f}   mean class accuracy {self.mean_class_accuracy:.4f}   "
-            f"loss {self.loss:.4f}   ({self.videos} videos, {self.views} view{'' if self.views == 1 else 's'} each)"
+            f"loss {self.loss:.4f}"
         )
+        views = self.clips * self.crops
+        lines.append(
+            f"{self.network}, {self.checkpoint}, on {self.split}: {self.videos} video{'' if self.videos == 1 else 's'}, "
+            f"{views} view{'' if views == 1 else 's'} each"
+        )
+        if self.selected_on:
+            lines.append(
+                "This split selected the checkpoint: the data set has no other test split, so the scores are optimistic."
+            )
         return "\n".join(lines)
 
 
-def test_run(
-    run: str | Path,
-    *,
-    checkpoint: str | Path | None = None,
-    dataset: str | Path | None = None,
-    split: str | None = None,
-    clips: int = 1,
-    crops: int = 1,
-    fuse: Literal["softmax", "logits"] = "softmax",
-) -> TestReport:
-    """Evaluate a run on its held-out videos and leave `test.json` and `mistakes.csv` in its folder.
+def make_report(result: Evaluation, data: VideoDataset, **facts: Any) -> TestReport:
+    """Return the report of an evaluation.
 
     Args:
-        run: folder of the run.
-        checkpoint: weights to test; None takes the run's best ones, else its last ones.
-        dataset: another data set than the run's, with the same classes.
-        split: another split than the run's held-out videos.
-        clips: clips of each video, spread over its length; 1 is the central one.
-        crops: crops of each clip: 1 (as in the run's evaluation), 3, 5 or 10.
-        fuse: how the views of a video become one: mean of their probabilities, or of their logits.
-
-    Raises:
-        FileNotFoundError: the folder holds no run, or no checkpoint.
-        ValueError: the data set has other classes.
+        result: predictions for the videos of `data`.
+        data: the tested videos.
+        **facts: the fields of `TestReport` that do not follow from the predictions.
     """
-    run = Path(run)
-    options, classes = read_run(run)
-    folder = CheckpointFolder(run, options.network.network)
-    path = Path(checkpoint) if checkpoint is not None else folder.best if folder.best.is_file() else folder.newest()
-    if path is None:
-        raise FileNotFoundError(f"{run}: no checkpoint {options.network.network}_*.pth in it")
-    if dataset is None and split is None:
-        data = choose_splits(options.data, seed=options.session.random_seed)[1]
-    else:
-        data = labeled(open_dataset(dataset or options.data.dataset, split))
-    if data.classes != classes:
-        raise ValueError(f"{data}: its classes {data.classes} are not those of the run, {classes}")
-    model = build_network(options.network, len(classes))
-    loaded = load_weights(model, path)
-    if loaded.missing:
-        raise ValueError(f"{path} does not fill the network of {run}: {loaded}")
-    device = distributed.join_group()
-    seed = options.session.random_seed
-    loader = make_loader(data, options.data, seed=seed, train=False, clips=clips, crops=crops)
-    result = evaluate(model.to(device), loader, device=device, fuse=fuse)
-    report = _report(result, data, str(path), views=clips * crops)
-    (run / "test.json").write_text(json.dumps(asdict(report), indent=1) + "\n")
-    with (run / "mistakes.csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["video", "true", "predicted", "probability_true", "probability_predicted"])
-        writer.writerows(asdict(mistake).values() for mistake in report.mistakes)
-    return report
-
-
-def _report(result: Evaluation, data: VideoDataset, checkpoint: str, *, views: int) -> TestReport:
     confusion = confusion_matrix(result.labels, result.predictions, data.num_classes)
     probabilities = result.logits.softmax(dim=1)
     mistakes = []
@@ -143,10 +108,8 @@ def _report(result: Evaluation, data: VideoDataset, checkpoint: str, *, views: i
         )
     top1, top5, loss = result.values
     return TestReport(
-        checkpoint=checkpoint,
         dataset=str(data.root),
         videos=len(result.labels),
-        views=views,
         top1=top1,
         top5=top5,
         loss=loss,
@@ -154,4 +117,33 @@ def _report(result: Evaluation, data: VideoDataset, checkpoint: str, *, views: i
         classes=data.classes,
         confusion=confusion.tolist(),
         mistakes=sorted(mistakes, key=lambda mistake: -mistake.probability_predicted),
+        **facts,
     )
+
+
+def write_report(report: TestReport, folder: Path, name: str = "test") -> None:
+    """Write `<name>.json` and the mistakes as CSV into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(asdict(report), indent=1) + "\n")
+    with (folder / f"{name.replace('test', 'mistakes', 1)}.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["video", "true", "predicted", "probability_true", "probability_predicted"])
+        writer.writerows(asdict(mistake).values() for mistake in report.mistakes)
+
+
+def draw_mistakes(report: TestReport, folder: Path, name: str = "test", *, rows: int = 12) -> Path | None:
+    """Draw frames of the mistakes with the highest probabilities; returns the picture, None without any.
+
+    Videos of a data set of video files have no frame database, and are left out.
+    """
+    found = [(mistake, Path(report.dataset) / mistake.video / "frames.db") for mistake in report.mistakes]
+    drawn = [
+        (f"{mistake.true}\nas {mistake.predicted}\n{mistake.probability_predicted:.0%}", FrameDatabase(path))
+        for mistake, path in found[:rows]
+        if path.is_file()
+    ]
+    if not drawn:
+        return None
+    out = folder / f"{name.replace('test', 'mistakes', 1)}.png"
+    contact_sheet(drawn, out)
+    return out

@@ -1,8 +1,8 @@
-"""Recognition as a task of the loop: one class for each clip, cross entropy, top-1 and top-5."""
+"""Recognition: one class for each clip, cross entropy, top-1 and top-5 accuracy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -11,21 +11,21 @@ from torch.nn import functional as F
 
 from vidseg.clips.mixing import draw_mixup, mix_clips, mix_targets
 from vidseg.engine.distributed import rank
-from vidseg.engine.task import Position, sums_of
+from vidseg.engine.task import BatchResult, Position, Task, sums_of
 from vidseg.metrics import top_k_hits
 from vidseg.tasks.recognition.evaluation import Evaluation, evaluate
 
 __all__ = ["RecognitionTask"]
 
 
-class RecognitionTask:
+class RecognitionTask(Task):
     """Clips (B, 3, T, H, W) to logits (B, K).
 
     Args:
         label_smoothing: epsilon in [0, 1): the target is 1 - epsilon on the true class, and epsilon spread evenly over
             all K classes (Szegedy et al., CVPR 2016).
         mixup: alpha of the Beta distribution from which each batch's mixing weight is drawn (Zhang et al., ICLR 2018);
-            0 mixes nothing. Accuracies of training are then against each clip's own class.
+            0 disables mixup. The training accuracy counts each clip's own class.
     """
 
     columns: tuple[str, ...] = ("Top1", "Top5", "Loss")
@@ -39,20 +39,23 @@ class RecognitionTask:
         if labels is None:
             return
         if len(labels) == 0:
-            raise ValueError(f"{loader.data}: the split is empty; `vidseg labels show` tells what the data set has")
+            raise ValueError(f"{loader.data}: the split is empty; `vidseg labels show` lists what the data set has")
         if labels.min() < 0:
+            count = int((labels < 0).sum())
             raise ValueError(
-                f"{loader.data}: {int((labels < 0).sum())} videos have no class; apply labels, or leave them out with "
-                "data.subset(data.labels >= 0)"
+                f"{loader.data}: {count} {'video has' if count == 1 else 'videos have'} no class; apply labels, or leave "
+                "them out with data.subset(data.labels >= 0)"
             )
         if classes is not None and labels.max() >= classes:
             raise ValueError(
-                f"{loader.data} has {len(loader.data.classes)} classes, the network answers {classes}: make it with "
-                f"num_classes={len(loader.data.classes)}"
+                f"{loader.data} has {len(loader.data.classes)} classes, the network has {classes} outputs: create it "
+                f"with num_classes={len(loader.data.classes)}"
             )
 
-    def step(self, model: nn.Module, batch: Any, position: Position) -> tuple[Tensor, Tensor]:
-        frames, labels = batch.frames, batch.labels
+    def train_batch(
+        self, model: nn.Module, batch: Any, position: Position, backward: Callable[[Tensor], None]
+    ) -> BatchResult:
+        frames, labels = batch.inputs, batch.labels
         mixing = None
         if self.mixup:
             mixing = draw_mixup(
@@ -68,10 +71,10 @@ class RecognitionTask:
         valid = getattr(batch, "valid", None)
         weights = torch.ones_like(losses) if valid is None else valid.to(losses.dtype)
         # Over all rows, padding included: every process divides by the same number, so every clip weighs alike.
-        loss = (losses * weights).sum() / len(losses)
+        backward((losses * weights).sum() / len(losses))
         hits = (top_k_hits(logits.detach(), labels, k) * weights for k in (1, 5))
-        sums = [weights.sum(), *(row.sum() for row in hits), (losses.detach() * weights).sum()]
-        return loss, sums_of(sums, device=losses.device)
+        sums = [*(row.sum() for row in hits), (losses.detach() * weights).sum()]
+        return BatchResult(sums_of(sums, weights.sum(), device=losses.device))
 
     def evaluate(self, model: nn.Module, loader: Iterable[Any], **options: Any) -> Evaluation:
         return evaluate(model, loader, **options)

@@ -1,4 +1,4 @@
-"""Segmentation of features as a task of the loop: a label for each frame of whole videos.
+"""Temporal action segmentation of features: a label for each frame of whole videos.
 
 Shapes: B videos, D feature width, K classes, L columns or frames.
 """
@@ -7,85 +7,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from vidseg.clips.draws import uniform
 from vidseg.engine import distributed
-from vidseg.engine.task import Position, sums_of
-from vidseg.losses import SegmentationLoss
+from vidseg.engine.frame_label_report import record_validation
+from vidseg.engine.frame_labels import FrameLabelResult, LabeledVideo, score_videos
+from vidseg.engine.task import BatchResult, Position, Task, sums_of
+from vidseg.losses import SegmentationLoss, StagedLoss
 from vidseg.losses.shared import divisor
-from vidseg.metrics import SegmentalMeter
-from vidseg.metrics.segmental import SegmentalScores
 from vidseg.models._refinement import median_filter, predict, purge_short_segments, restore_frames
 from vidseg.models._segmentation import SegmentationOutput
-from vidseg.models.c2f_tcn import C2fTcn, augmented_prediction
-from vidseg.models.diffact import DiffAct
-from vidseg.tasks.segmentation.recipes import Recipe
+from vidseg.models.c2f_tcn import augmented_prediction
+from vidseg.tasks.segmentation.options import LabelingOptions
 
-__all__ = ["LabeledVideo", "SegmentationEvaluation", "SegmentationTask", "VideoLabeler", "score_videos"]
+__all__ = ["SegmentationTask", "VideoLabeler"]
 
-Labels = npt.NDArray[np.int64]
-
-OVERLAPS = (0.1, 0.25, 0.5)
 _TINY = 1e-10
 
 
-@dataclass(frozen=True)
-class LabeledVideo:
-    """What a network said about a video.
-
-    Attributes:
-        number: of the video in the data set.
-        truth: (L,) class numbers.
-        prediction: (L,) class numbers.
-        cross_entropy: mean over the frames.
-    """
-
-    number: int
-    truth: Labels
-    prediction: Labels
-    cross_entropy: float
-
-
-@dataclass(frozen=True)
-class SegmentationEvaluation:
-    """What an evaluation found; scores in per cent."""
-
-    videos: list[LabeledVideo]
-    """By number."""
-    names: list[str]
-    """Of these videos."""
-    scores: SegmentalScores
-    cross_entropy: float
-    """Mean over all frames."""
-
-    @property
-    def values(self) -> tuple[float, ...]:
-        """(share of right frames, mean cross entropy)."""
-        return (self.scores["acc"] / 100, self.cross_entropy)
-
-    @property
-    def quality(self) -> float:
-        """Mean of accuracy, edit and F1 at overlap 0.5: what an epoch is chosen by."""
-        return (self.scores["acc"] + self.scores["edit"] + self.scores["f1"][0.5]) / 3
-
-
 class VideoLabeler:
-    """From all columns of a video to a label for each of them, as a recipe tests a network.
+    """Labels all columns of a video, as the options say.
 
     Args:
-        recipe: sample rate, chunks, filters.
-        thorough: average over the recipe's chunks or offsets; else one run a video, for validation.
+        options: sample rate, chunks, filters.
+        thorough: average over the chunks or offsets of the options; else one forward pass a video, for validation.
     """
 
-    def __init__(self, recipe: Recipe, *, thorough: bool = True):
-        self.recipe, self.thorough = recipe, thorough
+    def __init__(self, options: LabelingOptions, *, thorough: bool = True):
+        self.options, self.thorough = options, thorough
 
     def __call__(self, model: nn.Module, columns: Tensor, *, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Label one video.
@@ -93,19 +49,19 @@ class VideoLabeler:
         Args:
             model: in evaluation mode.
             columns: (D, L), all columns of the video, on the model's device.
-            seed: of networks that draw.
+            seed: for networks that draw random numbers.
 
         Returns:
             int64 (L,) class numbers, and the probabilities float32 (K, L) before refinement, on the CPU.
         """
         length = columns.shape[1]
-        if isinstance(model, C2fTcn) and self.recipe.pooling is not None:
+        if self.options.pooling is not None:
             return self._chunks(model, columns)
-        rate = self.recipe.sample_rate
+        rate = self.options.sample_rate
         # Offsets beyond the video's end have no column; of several runs each is cut to what all of them have.
-        offsets = range(min(rate, length)) if self.recipe.random_offset and self.thorough else range(1)
+        offsets = range(min(rate, length)) if self.options.random_offset and self.thorough else range(1)
         shortest = max(1, length // rate) if len(offsets) > 1 else -(-length // rate)
-        drawn = {"seeds": seed} if isinstance(model, DiffAct) else {}
+        drawn = {"seeds": seed} if getattr(model, "seeded", False) else {}
         total, labels = torch.zeros(0), torch.zeros(0)
         for offset in offsets:
             output = model(columns[None, :, offset::rate][..., :shortest], None, **drawn)
@@ -114,23 +70,23 @@ class VideoLabeler:
             if len(offsets) == 1:
                 labels = predict(_on_cpu(output))[0]
         total = total / len(offsets)
-        if self.recipe.median:
-            total = median_filter(total, self.recipe.median)
-        if self.recipe.median or len(offsets) > 1:
+        if self.options.median:
+            total = median_filter(total, self.options.median)
+        if self.options.median or len(offsets) > 1:
             labels = total.argmax(dim=0)
         middle = len(offsets) > 1
         labels = _all_columns(labels, length, rate, middle=middle)
         spread = total[:, _all_columns(torch.arange(total.shape[1]), length, rate, middle=middle)]
-        if self.recipe.purge:
-            labels = purge_short_segments(labels, max_frames=self.recipe.purge)
+        if self.options.purge:
+            labels = purge_short_segments(labels, max_frames=self.options.purge)
         return labels, spread
 
-    def _chunks(self, model: C2fTcn, columns: Tensor) -> tuple[Tensor, Tensor]:
-        assert self.recipe.pooling is not None
-        chunks: Sequence[int] = self.recipe.chunks if self.thorough else ()
-        weights = self.recipe.chunk_weights if chunks else ()
+    def _chunks(self, model: nn.Module, columns: Tensor) -> tuple[Tensor, Tensor]:
+        assert self.options.pooling is not None
+        chunks: Sequence[int] = self.options.chunks if self.thorough else ()
+        weights = self.options.chunk_weights if chunks else ()
         output = augmented_prediction(
-            model, columns[None], chunks=chunks or (self.recipe.pooling[0],), weights=weights or None
+            model, columns[None], chunks=chunks or (self.options.pooling[0],), weights=weights or None
         )
         probabilities = output.logits[-1, 0].float().softmax(dim=0).cpu()
         return probabilities.argmax(dim=0), probabilities
@@ -142,46 +98,62 @@ def _on_cpu(output: SegmentationOutput) -> SegmentationOutput:
 
 
 def _all_columns(values: Tensor, length: int, rate: int, *, middle: bool) -> Tensor:
-    """Values of one in `rate` columns for all columns: each stands for those from it on, or for those around it."""
+    """Spread the values of every `rate`-th column to all columns: to those from it on, or to those around it."""
     if middle and length >= rate > 1:
         return restore_frames(values, frames=length, sample_rate=rate)
     return values.repeat_interleave(rate)[:length]
 
 
-@dataclass
-class SegmentationTask:
-    """Features (B, D, L) with a mask to logits of each stage.
+class SegmentationTask(Task):
+    """Features (B, D, L) with a mask to logits (S, B, K, L).
 
     Args:
-        loss: `vidseg.losses.create_loss` of the network's name.
-        recipe: how the network is trained and tested.
-        background: class numbers whose frames are no segments in the scores.
-        seed: of networks that draw in tests.
-        evaluated: called with each evaluation and the epoch that it belongs to, by the first process.
+        loss: `vidseg.losses.create_loss` of the network's name; None: cross entropy and smoothing of MS-TCN.
+        labeling: how videos are sampled and labeled.
+        background: class numbers whose frames are not segments in the scores.
+        seed: for networks that draw random numbers in evaluation.
+        folder: of the run, for validation.csv and pictures; None: none are written.
+        pictures: draw each validation.
     """
 
-    loss: SegmentationLoss
-    recipe: Recipe
-    background: Sequence[int] = ()
-    seed: int = 0
-    evaluated: Callable[[int, SegmentationEvaluation], None] | None = None
-    columns: tuple[str, ...] = field(default=("Acc", "Loss"), init=False)
-    _epoch: int = field(default=0, init=False)
+    columns: tuple[str, ...] = ("Acc", "Loss")
+
+    def __init__(
+        self,
+        loss: SegmentationLoss | None = None,
+        labeling: LabelingOptions | None = None,
+        *,
+        background: Sequence[int] = (),
+        seed: int = 0,
+        folder: Path | None = None,
+        pictures: bool = False,
+    ) -> None:
+        self.loss, self.labeling = loss, labeling or LabelingOptions()
+        self.background, self.seed = tuple(background), seed
+        self.folder, self.pictures = folder, pictures
+        self.classes: list[str] = []
 
     def check(self, model: nn.Module, loader: Any) -> None:
-        width, classes = getattr(model, "in_features", loader.feature_size), len(loader.data.classes)
+        """See `Task.check`."""
+        self.classes = list(loader.data.classes)
+        width, classes = getattr(model, "in_features", loader.feature_size), len(self.classes)
         if width != loader.feature_size:
             raise ValueError(
                 f"{loader.folder}: features of {loader.feature_size} values a column, but the network takes {width}"
             )
         outputs = getattr(model, "num_classes", classes)
         if outputs != classes:
-            raise ValueError(f"{loader.data}: {classes} classes, but the network answers {outputs}")
+            raise ValueError(f"{loader.data}: {classes} classes, but the network has {outputs} outputs")
+        if self.loss is None:
+            self.loss = StagedLoss(num_classes=classes)
 
-    def step(self, model: nn.Module, batch: Any, position: Position) -> tuple[Tensor, Tensor]:
-        self._epoch = position.epoch
+    def train_batch(
+        self, model: nn.Module, batch: Any, position: Position, backward: Callable[[Tensor], None]
+    ) -> BatchResult:
+        """See `Task.train_batch`."""
+        assert self.loss is not None
         loss = self.loss.to(batch.features.device)
-        if distributed.world_size() > 1:  # a row that only fills up a rank's batch has no frame to learn from
+        if distributed.world_size() > 1:  # a row that only fills up a rank's batch has no frame to train on
             rows = {one.name: getattr(batch, one.name)[batch.valid] for one in fields(batch)}
             batch = replace(batch, **rows)
         # A piece of a long video has draws of its own; pieces start at different frames.
@@ -194,17 +166,15 @@ class SegmentationTask:
         with distributed.shared_losses():
             value = loss(output, batch.labels, batch.mask, features=batch.features)
             share = right.sum() / divisor(known.sum())
+        backward(value)
         videos = batch.valid.sum()
-        sums = [videos, share * videos, value.detach() * videos]
-        return value, sums_of(sums, device=batch.features.device)
+        return BatchResult(sums_of([share * videos, value.detach() * videos], videos, device=batch.features.device))
 
-    def evaluate(self, model: nn.Module, loader: Iterable[Any], **options: Any) -> SegmentationEvaluation:
-        result = self.label(model, loader, **options)
-        if self.evaluated is not None and distributed.is_first():
-            self.evaluated(self._epoch, result)
-        return result
+    def forward(self, model: nn.Module, batch: Any) -> Any:
+        """See `Task.forward`."""
+        return model(batch.features, batch.mask)
 
-    def label(
+    def evaluate(
         self,
         model: nn.Module,
         loader: Iterable[Any],
@@ -213,19 +183,19 @@ class SegmentationTask:
         context: Callable[[], AbstractContextManager[Any]] = nullcontext,
         progress: Callable[[int, Any], None] | None = None,
         thorough: bool = False,
-    ) -> SegmentationEvaluation:
+    ) -> FrameLabelResult:
         """Label every video of a loader with `train=False` and batches of one whole video, and score them.
 
         Args:
             model: on `device`; its mode is restored afterwards.
             loader: all columns of each video: sample rate 1, no pooling.
-            device: where the model is.
+            device: device of the model.
             context: made around each forward pass.
-            progress: not called: scores of parts say little where F1 is of summed counts.
-            thorough: test as the recipe does, with all its runs of each video.
+            progress: not called, since F1 is computed from the counts of all videos.
+            thorough: average over all chunks or offsets of the options.
         """
         data = loader.data  # type: ignore[attr-defined]
-        labeler, found = VideoLabeler(self.recipe, thorough=thorough), []
+        labeler, found = VideoLabeler(self.labeling, thorough=thorough), []
         training = model.training
         model.eval()
         try:
@@ -241,51 +211,31 @@ class SegmentationTask:
             model.train(training)
         return score_videos(found, data, self.background)
 
+    def evaluated(self, epoch: int, result: FrameLabelResult) -> None:
+        """See `Task.evaluated`: writes validation.csv and a picture."""
+        if self.folder is not None:
+            record_validation(self.folder, epoch + 1, result, self.classes, picture=self.pictures)
+
     def scores_text(self, values: tuple[float, ...]) -> str:
+        """See `Task.scores_text`."""
         acc, loss = values
         return f"loss = {loss:.5f}, acc = {acc:.5f}"
 
     def epoch_text(self, kind: str, epoch: int, values: tuple[float, ...], *, iteration: int | None = None) -> str:
+        """See `Task.epoch_text`."""
         acc, loss = values
         name = "loss" if kind == "train" else "cross entropy"
-        return f"Epoch [{epoch}]  ({kind})  frames right: {acc:.5f}   average {name}: {loss:.5f}"
+        return f"Epoch [{epoch}]  ({kind})  frame accuracy: {acc:.5f}   average {name}: {loss:.5f}"
 
 
 def _at_full_rate(batch: Any, loader: Any, number: int, labels: Tensor, probabilities: Tensor) -> LabeledVideo:
-    """Labels of columns as labels of frames, beside the truth."""
+    """Labels of columns as labels of frames, together with the true ones."""
     step, frames = int(batch.steps[0]), int(batch.frames[0])
     truth = loader.labels[number]
     columns = torch.arange(frames) // step
     target = torch.from_numpy(truth[:frames])
     chosen = probabilities[target, columns].clamp(min=_TINY).log()
     prediction = labels[columns].numpy()
-    if frames < len(truth):  # a file with fewer columns than labels, within the tolerance: the last label goes on
+    if frames < len(truth):  # a file with fewer columns than labels, within the tolerance: the last label is repeated
         prediction = np.concatenate([prediction, np.repeat(prediction[-1:], len(truth) - frames)])
     return LabeledVideo(number, truth, prediction, float(-chosen.double().mean()))
-
-
-def score_videos(found: list[LabeledVideo], data: Any, background: Sequence[int]) -> SegmentationEvaluation:
-    """Score the videos that this process has labeled together with those of all others; the same in each process.
-
-    Args:
-        found: in any order.
-        data: that the videos are of.
-        background: class numbers whose frames are no segments.
-
-    Raises:
-        ValueError: no process has a video.
-    """
-    if distributed.world_size() > 1:
-        parts: list[list[LabeledVideo]] = [[] for _ in range(distributed.world_size())]
-        torch.distributed.all_gather_object(parts, found)
-        found = [video for part in parts for video in part]
-    videos = sorted(found, key=lambda video: video.number)
-    if not videos:
-        raise ValueError(f"{data}: no video to evaluate: is the split empty?")
-    meter = SegmentalMeter(background, OVERLAPS)
-    names = [data.video_path(video.number).rpartition("/")[2] for video in videos]
-    for name, video in zip(names, videos, strict=True):
-        meter.update(video.truth, video.prediction, name=name)
-    frames = sum(len(video.truth) for video in videos)
-    entropy = sum(video.cross_entropy * len(video.truth) for video in videos) / frames
-    return SegmentationEvaluation(videos, names, meter.scores(), entropy)

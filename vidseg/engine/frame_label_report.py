@@ -1,10 +1,10 @@
-"""What runs of segmentation networks found: tables, and the files that hold them."""
+"""Reports of frame labels: tables, and the files that hold them."""
 
 from __future__ import annotations
 
 import csv
 import itertools
-import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,39 +13,50 @@ from typing import Any
 
 import numpy as np
 
+from vidseg.engine import distributed
+from vidseg.engine.frame_labels import FrameLabelResult
+from vidseg.engine.parts import class_numbers
+from vidseg.engine.runs import write_json
 from vidseg.labels.segmentation_files import write_frame_labels
 from vidseg.metrics import boundary_scores, label_boundaries
-from vidseg.tasks.segmentation.task import SegmentationEvaluation
+from vidseg.plots import SegmentedVideo, plot_segments
 
 __all__ = [
     "TESTED",
     "CrossValidation",
     "append_scores",
+    "draw_result",
+    "record_validation",
     "scores_text",
     "summary_row",
     "test_report",
-    "write_json",
     "write_predictions",
+    "write_test",
 ]
 
+logger = logging.getLogger(__name__)
+
+_ROWS = 12
+"""Videos in a picture."""
+
 TESTED = {
-    "validation": "the epoch with the best scores on a validation part of the training videos, which was not learned "
-    "from; the test split was looked at once",
-    "last": "the last epoch; the test split was looked at once",
-    "test": "THE EPOCH WITH THE BEST SCORES ON THE TEST SPLIT ITSELF, as some published results; these scores are too "
-    "high, and are not comparable with those of an epoch that was chosen without looking",
+    "validation": "the epoch with the best scores on validation videos that were not trained on; the test split was "
+    "evaluated once",
+    "last": "the last epoch; the test split was evaluated once",
+    "test": "THE EPOCH WITH THE BEST SCORES ON THE TEST SPLIT ITSELF, as in some published results; these scores are "
+    "too high, and not comparable with those of an epoch that was selected on other videos",
 }
 
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """Scores of each split in per cent, and their means; `str()` is a table."""
+    """Scores of each division in percent, and their means; `str()` is a table."""
 
-    model: str
+    network: str
     dataset: str
     select: str
     splits: list[dict[str, Any]]
-    """Of each split: `split`, `epoch`, `videos`, `acc`, `edit` and `f1` by overlap."""
+    """Of each division: `split`, `epoch`, `videos`, `acc`, `edit` and `f1` by overlap."""
 
     @property
     def mean(self) -> dict[str, Any]:
@@ -61,7 +72,7 @@ class CrossValidation:
         overlaps = list(self.splits[0]["f1"])
         width = max(8, *(len(row["split"]) for row in self.splits))
         head = ["epoch", "videos", *(f"F1@{100 * float(overlap):g}" for overlap in overlaps), "edit", "acc"]
-        lines = [f"{self.model} on {self.dataset}", f"{'split':{width}}" + "".join(f"{name:>8}" for name in head)]
+        lines = [f"{self.network} on {self.dataset}", f"{'split':{width}}" + "".join(f"{name:>8}" for name in head)]
 
         def line(name: str, start: str, row: Mapping[str, Any]) -> str:
             scores = [*(row["f1"][overlap] for overlap in overlaps), row["edit"], row["acc"]]
@@ -74,9 +85,10 @@ class CrossValidation:
 
 
 def summary_row(test: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row of a `CrossValidation` from the file of a test."""
     scores = test["scores"]
     return {
-        "split": test["split"],
+        "split": test["division"],
         "epoch": test["epoch"],
         "videos": len(test["videos"]),
         "acc": scores["acc"],
@@ -85,8 +97,8 @@ def summary_row(test: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def append_scores(path: Path, epoch: int, result: SegmentationEvaluation) -> None:
-    """A row of validation.csv; rows of this epoch and later ones, of a run that went on, are replaced."""
+def append_scores(path: Path, epoch: int, result: FrameLabelResult) -> None:
+    """Add a row to validation.csv, in place of rows of this epoch (from 1) and later ones."""
     scores = result.scores
     head = ["Epoch", "Acc", "Edit", *(f"F1@{100 * overlap:g}" for overlap in scores["f1"]), "CrossEntropy"]
     row = [epoch, scores["acc"], scores["edit"], *scores["f1"].values(), result.cross_entropy]
@@ -101,35 +113,43 @@ def append_scores(path: Path, epoch: int, result: SegmentationEvaluation) -> Non
 
 
 def scores_text(found: Any) -> str:
+    """Return F1, edit score and accuracy in words, from a result or from the scores of a report."""
     scores = getattr(found, "scores", found)
     f1 = ", ".join(f"F1@{100 * float(overlap):g} {value:.2f}" for overlap, value in scores["f1"].items())
     return f"{f1}, edit {scores['edit']:.2f}, acc {scores['acc']:.2f}"
 
 
 def test_report(
-    result: SegmentationEvaluation,
-    record: Mapping[str, Any],
-    *,
-    dataset: str,
-    epoch: int,
-    background: Sequence[int],
+    result: FrameLabelResult, record: Mapping[str, Any], *, dataset: str, epoch: int | None, checkpoint: str, split: str
 ) -> dict[str, Any]:
+    """Return what the file of a test holds.
+
+    Args:
+        result: of the tested videos.
+        record: of the run, see `vidseg.engine.runs`.
+        dataset: folder of the data set.
+        epoch: tested epoch, from 1; None: not known.
+        checkpoint: file of the tested weights.
+        split: name of the tested split.
+    """
     scores, options = result.scores, record["options"]
     overlaps = {str(overlap): value for overlap, value in scores["f1"].items()}
     table, videos = scores["classes"], scores["videos"]
     truth = [video.truth for video in result.videos]
     boundaries = boundary_scores(truth, [label_boundaries(video.prediction) for video in result.videos])
     return {
-        "task": "segmentation",
-        "model": options["model"],
+        "task": record["task"],
+        "network": record["network"],
         "dataset": Path(dataset).resolve().name,
-        "split": record["split"] or "all",
+        "split": split,
+        "division": record["division"] or "all",
         "epoch": epoch,
+        "checkpoint": checkpoint,
         "select": options["select"],
         "tested": TESTED[options["select"]],
         "validation_videos": record["validation_videos"],
         "classes": record["classes"],
-        "background": list(background),
+        "background": class_numbers(record["classes"], options["background"]),
         "scores": {
             "acc": scores["acc"],
             "edit": scores["edit"],
@@ -160,24 +180,69 @@ def test_report(
     }
 
 
+def write_test(
+    run: Path, report: Mapping[str, Any], result: FrameLabelResult, *, name: str = "test", picture: bool = True
+) -> None:
+    """Write `<name>.json`, predictions and a picture of a test into the folder of its run; in the first process.
+
+    Args:
+        run: folder of the run.
+        report: of `test_report`.
+        result: of the tested videos.
+        name: "test", or another name for a test of other videos or another checkpoint.
+        picture: draw the labels of the worst videos.
+    """
+    if distributed.is_first():
+        folder = "predictions" if name == "test" else f"predictions_{name.removeprefix('test_')}"
+        write_predictions(run / folder, result, report["classes"])
+        write_json(run / f"{name}.json", report)
+        if picture:
+            title = f"{report['network']}, {report['split']}: {scores_text(report['scores'])}"
+            draw_result(run / "pictures" / f"{name}.png", report["classes"], result, title)
+    distributed.barrier()
+
+
+def record_validation(
+    run: Path, epoch: int, result: FrameLabelResult, classes: Sequence[str], *, picture: bool = True
+) -> None:
+    """Add a validation to validation.csv of a run, and draw it.
+
+    Args:
+        run: folder of the run.
+        epoch: from 1.
+        result: of the validation videos.
+        classes: class names.
+        picture: draw the labels of the worst videos.
+    """
+    append_scores(run / "validation.csv", epoch, result)
+    logger.info("Epoch [%d]  (val)  %s", epoch, scores_text(result))
+    if picture:
+        title = f"validation after epoch {epoch}: {scores_text(result)}"
+        draw_result(run / "pictures" / f"epoch_{epoch:04d}.png", classes, result, title)
+
+
+def draw_result(path: Path, classes: Sequence[str], result: FrameLabelResult, title: str) -> None:
+    """Draw true and predicted labels of the worst videos."""
+    videos = [
+        SegmentedVideo(name, video.truth, video.prediction)
+        for name, video in zip(result.names, result.videos, strict=True)
+    ]
+    videos.sort(key=lambda video: (video.truth == video.prediction).mean())
+    left_out = f" (the worst {_ROWS} of {len(videos)} videos)" if len(videos) > _ROWS else ""
+    plot_segments(videos[:_ROWS], list(classes), path, title=title + left_out)
+
+
 def _runs(labels: np.ndarray) -> list[list[int]]:
     """Run lengths: [class, frames] of each segment."""
     cuts = [0, *(np.flatnonzero(np.diff(labels)) + 1).tolist(), len(labels)]
     return [[int(labels[start]), stop - start] for start, stop in itertools.pairwise(cuts)]
 
 
-def write_predictions(folder: Path, result: SegmentationEvaluation, classes: Sequence[str]) -> None:
+def write_predictions(folder: Path, result: FrameLabelResult, classes: Sequence[str]) -> None:
+    """Write true and predicted labels of each video as text files, one class name a line."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.txt"):
         old.unlink()
     for name, video in zip(result.names, result.videos, strict=True):
         write_frame_labels(folder / f"{name}-gt.txt", video.truth, list(classes))
         write_frame_labels(folder / f"{name}-pred.txt", video.prediction, list(classes))
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write under another name and rename: whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)

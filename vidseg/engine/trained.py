@@ -1,0 +1,209 @@
+"""A trained model: its weights and what they were trained for, found in a run, a checkpoint or a file of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vidseg.engine.checkpoints import CheckpointFolder
+from vidseg.engine.options import Options, options_from
+from vidseg.engine.runs import read_record
+from vidseg.models import InputSpec, create_model, load_weights, model_input_spec, model_task, read_state
+
+__all__ = ["Source", "TrainedModel", "find_weights"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where weights come from and what they are for.
+
+    Attributes:
+        path: the file of weights.
+        network: name of the network.
+        network_options: options that the network was created with.
+        task: name of the task.
+        classes: class names by number; empty for a file that does not hold them.
+        epoch: finished epochs; None: not known.
+        score: best validation score of the run when the file was written; None: not known.
+        run: folder of the run; None for a file.
+        chosen: whether the file is the one that the run's selection of the epoch takes.
+        record: of the run, empty for a file of weights alone.
+    """
+
+    path: Path
+    network: str
+    network_options: dict[str, Any]
+    task: str
+    classes: list[str]
+    epoch: int | None = None
+    score: Any = None
+    run: Path | None = None
+    chosen: bool = True
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+def find_weights(
+    source: str | Path,
+    *,
+    checkpoint: str | Path | None = None,
+    network: str | None = None,
+    network_options: Mapping[str, Any] | None = None,
+    classes: Sequence[str] | None = None,
+) -> Source:
+    """Find the weights of a trained model.
+
+    Args:
+        source: folder of a run, one of its checkpoints, or a file of weights.
+        checkpoint: file of the run to take; None: its best one, else its last one.
+        network: name of the network, for a file that does not hold it.
+        network_options: options of the network, likewise.
+        classes: class names, likewise.
+
+    Raises:
+        FileNotFoundError: there is nothing at `source`, or the run has no checkpoint.
+        ValueError: a file of weights without the name of its network, or a name that contradicts the record.
+    """
+    source = Path(source)
+    run = found = None
+    if source.is_dir():
+        run, record = source, read_record(source)
+        folder = CheckpointFolder(source, record["network"])
+        select_last = record["options"].get("select") == "last"
+        found = folder.best if folder.best.is_file() and not select_last else folder.newest()
+        path = Path(checkpoint) if checkpoint is not None else found
+        if path is None:
+            raise FileNotFoundError(
+                f"{source}: no checkpoint {record['network']}_*.pth in it; the run has not finished an epoch"
+            )
+    else:
+        path, record = Path(checkpoint) if checkpoint is not None else source, {}
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}")
+    content = _content(path)
+    epoch, score = content.get("epoch"), content.get("best")
+    record = record or content.get("record") or {}
+    if record and "network" in record:
+        if network not in (None, record["network"]):
+            raise ValueError(f"{path}: holds weights of {record['network']}, not of {network}")
+        return Source(
+            path,
+            record["network"],
+            dict(record["network_options"]),
+            record["task"],
+            list(classes if classes is not None else record["classes"]),
+            epoch,
+            score,
+            run,
+            checkpoint is None or path.resolve() == (found and found.resolve()),
+            dict(record),
+        )
+    if network is None:
+        raise ValueError(f"{path}: does not hold the name of its network; give it with --network")
+    return Source(path, network, dict(network_options or {}), model_task(network), list(classes or ()), epoch, score)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """The entries of a checkpoint; none of a file that holds weights alone."""
+    if path.suffix == ".safetensors":
+        return {}
+    read_state(path)  # says what is wrong with a file that is not a checkpoint
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    return content if isinstance(content, dict) and "state_dict" in content else {}
+
+
+class TrainedModel:
+    """A network with its weights, its classes and its input.
+
+    `vidseg.load_trained` makes one; each task has a class of its own with `predict` and `test`.
+
+    Attributes:
+        task: name of the task.
+        network: name of the network.
+        classes: class names by number.
+        input_spec: how the network sees pictures.
+        model: the network in evaluation mode, on `device`.
+        source: where the weights come from.
+    """
+
+    task = ""
+    default_options: Any = None
+
+    def __init__(self, source: Source, *, strict: bool = True, device: torch.device | str = "cpu", **changes: Any):
+        self.source, self.network, self.classes = source, source.network, source.classes
+        self.device = torch.device(device)
+        if not self.classes:
+            self.classes = [str(number) for number in range(self._class_count())]
+        model = self.build()
+        report = load_weights(model, source.path, strict=strict)
+        spec = self.default_input()
+        if source.record:
+            spec = InputSpec.from_dict(source.record["input"])
+        elif report.input_spec is not None:
+            spec = report.input_spec
+        self.input_spec = self.change_input(spec, changes)
+        self.model: nn.Module = model.to(self.device).eval()
+
+    def build(self) -> nn.Module:
+        """Return the network with fresh weights."""
+        return create_model(self.network, num_classes=len(self.classes), **self.source.network_options)
+
+    def default_input(self) -> InputSpec:
+        """Return the input spec of the network, before weights, run or caller change it."""
+        return model_input_spec(self.network, **self.source.network_options)
+
+    def change_input(self, spec: InputSpec, changes: Mapping[str, Any]) -> InputSpec:
+        """Return the input spec with what the caller changes."""
+        if changes:
+            raise ValueError(f"{self.network}: its input cannot be changed ({', '.join(changes)})")
+        return spec
+
+    def _class_count(self) -> int:
+        raise ValueError(f"{self.source.path}: does not hold the classes of {self.network}; give their names")
+
+    def options(self, defaults: Options) -> Options:
+        """Return the options of the run, or the defaults for a file of weights alone."""
+        return options_from(self.source.record.get("options", {}), defaults=defaults)
+
+    def identity(self) -> dict[str, str]:
+        """Return what identifies the weights, for files that are derived from them."""
+        path = self.source.path
+        return {"network": self.network, "weights": str(path.resolve()), "bytes": str(path.stat().st_size)}
+
+    def facts(self) -> dict[str, Any]:
+        """Return a description in plain data, for `vidseg info`."""
+        values = sum(parameter.numel() for parameter in self.model.parameters())
+        shown = ", ".join(self.classes[:20]) + (" ..." if len(self.classes) > 20 else "")
+        facts = {
+            "task": self.task,
+            "network": self.network,
+            "network options": ", ".join(f"{key}={value}" for key, value in self.source.network_options.items()),
+            "weights": str(self.source.path),
+            "parameters": values,
+            "epoch": self.source.epoch,
+            "best score": self.source.score,
+            "classes": len(self.classes),
+            "class names": shown,
+            **{f"input {name}": value for name, value in self.input_spec.as_dict().items()},
+        }
+        return {name: value for name, value in facts.items() if value not in (None, "")}
+
+    def predict(self, source: Any, **options: Any) -> Any:
+        """Predict what the task predicts: see the classes of the tasks.
+
+        Raises:
+            ValueError: the task cannot predict from this source.
+        """
+        raise ValueError(f"{self.network} is a network for {self.task}, which has no predictions of {source}")
+
+    def test(self, **options: Any) -> Any:
+        """Evaluate on the test split of the run's data set; see the classes of the tasks.
+
+        Raises:
+            ValueError: the weights do not belong to a run.
+        """
+        raise ValueError(f"{self.network} is a network for {self.task}, which has no test")

@@ -1,0 +1,155 @@
+"""A recognition run from its options: data, network, training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vidseg.engine import distributed
+from vidseg.engine.dry_run import Planned, plan_run
+from vidseg.engine.options import NetworkOptions
+from vidseg.engine.runs import (
+    RunFolder,
+    Training,
+    base_input,
+    filled_schedule,
+    load_initial,
+    run_folder,
+    run_record,
+    start_run,
+    train_run,
+)
+from vidseg.engine.schedules import Schedule
+from vidseg.loaders import ClipLoader
+from vidseg.models import InputSpec, create_model, model_input_spec, model_task
+from vidseg.tasks.recognition.data import (
+    Splits,
+    choose_splits,
+    evaluation_loader,
+    fitting_batch,
+    make_multigrid,
+    resolved_input,
+    training_loader,
+)
+from vidseg.tasks.recognition.options import RecognitionOptions
+from vidseg.tasks.recognition.task import RecognitionTask
+
+__all__ = ["build_network", "check_network", "plan_recognition", "train_recognition"]
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What a run reads, and how.
+
+    Attributes:
+        options: with the batch size that was chosen.
+    """
+
+    splits: Splits
+    spec: InputSpec
+    multigrid: Any
+    loader: ClipLoader
+    options: RecognitionOptions
+
+
+def _data(options: RecognitionOptions, splits: Splits, spec: InputSpec) -> _Data:
+    spec = resolved_input(options.input, spec)
+    size = options.data.batch_size or fitting_batch(len(splits.train), distributed.world_size())
+    options = replace(options, data=replace(options.data, batch_size=size))
+    multigrid = make_multigrid(len(splits.train), size, spec, options.multigrid)
+    loader = training_loader(
+        splits.train,
+        options.data,
+        spec,
+        seed=options.session.seed,
+        batch_size=size,
+        train_interval=options.input.train_interval,
+        stretch_intervals=options.input.stretch_intervals,
+        multigrid=multigrid,
+    )
+    return _Data(splits, spec, multigrid, loader, options)
+
+
+def train_recognition(options: RecognitionOptions) -> Path:
+    """Train as the options say; returns the folder of the run.
+
+    Raises:
+        FileExistsError: the folder holds a run, and none of resume, resume_epoch and overwrite is given.
+        ImportError: an option needs apex, which is not installed.
+        ValueError: options that do not fit the network, the data set or the run that is resumed.
+    """
+    network = options.network
+    check_network(network.network)
+    device = start_run(options)
+    splits = choose_splits(options.data, seed=options.session.seed)
+    out = run_folder(options, options.data.dataset)
+    folder = RunFolder(out, network.network, options)
+    torch.manual_seed(options.session.seed)
+    model = build_network(network, splits.train.num_classes)
+    report = load_initial(model, network, folder)
+    default = model_input_spec(network.network, **network.chosen_options())
+    data = _data(options, splits, base_input(folder, report, default))
+    options, size = data.options, data.options.data.batch_size or 1
+    dataset = str(Path(options.data.dataset).resolve())
+    training = Training(
+        task=RecognitionTask(label_smoothing=options.loss.label_smoothing, mixup=options.loss.mixup),
+        model=model,
+        loader=data.loader,
+        validation=evaluation_loader(splits.validation, options.data, data.spec, batch_size=size),
+        record=run_record("recognition", options, input_spec=data.spec, dataset=dataset, train=splits.train),
+        summary=(
+            f"{len(splits.train)} training and {len(splits.validation)} validation videos of "
+            f"{splits.train.num_classes} classes, batches of {size} clips"
+        ),
+        report=report,
+        multigrid=data.multigrid,
+        batch_size=size,
+    )
+    train_run(training, options, out, device=device)
+    return out
+
+
+def plan_recognition(options: RecognitionOptions) -> Planned:
+    """Return the schedule that a run of these options follows; nothing is decoded or written.
+
+    Raises:
+        ValueError: options that do not fit the data set.
+    """
+    check_network(options.network.network)
+    splits = choose_splits(options.data, seed=options.session.seed)
+    data = _data(options, splits, model_input_spec(options.network.network, **options.network.chosen_options()))
+    schedule = filled_schedule(options, batches=len(data.loader), batch_size=data.options.data.batch_size or 1)
+    session = options.session
+    if session.max_steps is None:
+        rates = Schedule(schedule, session.epochs)
+    else:
+        rates = Schedule(schedule, session.max_steps, "step")
+    return plan_run(data.loader, rates, epochs=session.epochs, multigrid=data.multigrid, accumulate=options.optimizer.accumulate)
+
+
+def build_network(options: NetworkOptions, num_classes: int) -> nn.Module:
+    """Return the network with fresh weights.
+
+    Raises:
+        ValueError: no network for clips of RGB has this name, or an option is out of its range.
+        TypeError: the network has no such option.
+    """
+    check_network(options.network)
+    return create_model(options.network, num_classes=num_classes, **options.chosen_options())
+
+
+def check_network(name: str) -> None:
+    """Refuse networks that do not classify clips of RGB.
+
+    Raises:
+        ValueError: there is no network called `name`, or it is of another task.
+    """
+    if not name:
+        raise ValueError("network: name the network; `vidseg list` shows all names")
+    task = model_task(name)
+    if task != "recognition":
+        raise ValueError(f"{name} is a network for {task}; recognition needs one that classifies clips of RGB")

@@ -1,0 +1,270 @@
+"""A trained recognition network: predictions for video files and clips, tests, features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from vidseg.engine import distributed
+from vidseg.engine.trained import TrainedModel
+from vidseg.labels import VideoDataset, open_dataset
+from vidseg.models import InputSpec, classifier_name, create_model, named_for, read_state
+from vidseg.tasks.recognition.data import choose_splits, evaluation_loader, labeled, resolved_input
+from vidseg.tasks.recognition.evaluation import Evaluation, evaluate
+from vidseg.tasks.recognition.options import RecognitionOptions
+from vidseg.tasks.recognition.report import TestReport, draw_mistakes, make_report, write_report
+from vidseg.tasks.recognition.scores import VideoScores, write_scores
+from vidseg.videos import LabeledVideoWriter, VideoSource, open_videos
+from vidseg.videos.listing import find_jobs
+
+__all__ = ["Prediction", "Predictions", "RecognitionModel", "draw_prediction"]
+
+Fuse = Literal["softmax", "logits"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The likeliest classes of one video.
+
+    Attributes:
+        video: path of the file.
+        classes: names, the likeliest first.
+        probabilities: of these classes.
+    """
+
+    video: str
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions for several videos; `str()` is a table.
+
+    Attributes:
+        videos: one prediction for each video that could be read.
+        scores: probabilities of all classes.
+        failed: number of files that could not be read; the log names each.
+    """
+
+    videos: tuple[Prediction, ...]
+    scores: VideoScores
+    failed: int
+
+    def __str__(self) -> str:
+        width = max(len(video.video) for video in self.videos)
+        lines = []
+        for video in self.videos:
+            found = (f"{name} {share:.3f}" for name, share in zip(video.classes, video.probabilities, strict=True))
+            lines.append(f"{video.video:{width}}  {'  '.join(found)}")
+        return "\n".join(lines)
+
+
+class RecognitionModel(TrainedModel):
+    """A network that gives each clip a class.
+
+    Keyword arguments of `vidseg.load_trained` change its input: frames, interval, sampling, size, resize, mean, std,
+    color.
+    """
+
+    task = "recognition"
+
+    def change_input(self, spec: InputSpec, changes: Mapping[str, Any]) -> InputSpec:
+        """See `TrainedModel.change_input`."""
+        unknown = changes.keys() - {"frames", "interval", "sampling", "size", "resize", "mean", "std", "color"}
+        if unknown:
+            raise ValueError(f"{self.network}: its input has no {', '.join(sorted(unknown))}")
+        return resolved_input(changes, spec)
+
+    def _class_count(self) -> int:
+        with torch.device("meta"):
+            model = create_model(self.network, num_classes=1, **self.source.network_options)
+        name = classifier_name(model)
+        state = named_for(model, read_state(self.source.path))
+        if f"{name}.weight" not in state:
+            raise ValueError(f"{self.source.path}: has no {name}.weight, so these are not weights of {self.network}")
+        return len(state[f"{name}.weight"])
+
+    def predict(
+        self,
+        source: str | Path | Tensor,
+        *,
+        clips: int = 1,
+        crops: int = 1,
+        top: int = 5,
+        fuse: Fuse = "softmax",
+        batch_size: int = 16,
+        threads: int | None = None,
+    ) -> Any:
+        """Predict the classes of videos, or of clips.
+
+        Args:
+            source: a video file, a folder of them, or clips (B, 3, T, H, W) that are normalized as `input_spec` says.
+            clips: clips of each video, spread over its length; 1 is the middle.
+            crops: crops of each clip: 1, 3, 5 or 10.
+            top: number of classes to name.
+            fuse: mean of the views' probabilities, or of their logits.
+            batch_size: clips that the network sees at once.
+            threads: decoding threads; None: one for each core.
+
+        Returns:
+            `Predictions`; of clips probabilities, float32 (B, K), on the CPU.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: a number out of its range.
+        """
+        if isinstance(source, Tensor):
+            with torch.inference_mode():
+                return self.model(source.to(self.device)).float().softmax(dim=1).cpu()
+        if top < 1:
+            raise ValueError(f"top={top} must be at least 1")
+        source = Path(source)
+        data, listing = open_videos(source), find_jobs(source)
+        options = self.options(RecognitionOptions()).data
+        options = replace(options, backend="video", threads=threads or options.threads)
+        result = self._evaluate(data, options, clips=clips, crops=crops, fuse=fuse, batch_size=batch_size)
+        scores = _scores(result, data, self.classes)
+        best = torch.from_numpy(scores.scores).topk(min(top, len(self.classes)), dim=1)
+        videos = []
+        for number, shares, places in zip(
+            result.numbers.tolist(), best.values.tolist(), best.indices.tolist(), strict=True
+        ):
+            names = tuple(self.classes[place] for place in places)
+            videos.append(Prediction(str(data[number].path), names, tuple(shares)))
+        return Predictions(tuple(videos), scores, failed=len(listing.jobs) + len(listing.problems) - len(data))
+
+    def _evaluate(
+        self, data: VideoDataset, options: Any, *, clips: int, crops: int, fuse: Fuse, batch_size: int
+    ) -> Evaluation:
+        loader = evaluation_loader(
+            data, options, self.input_spec, batch_size=min(batch_size, len(data) * clips * crops), clips=clips, crops=crops
+        )
+        with loader:
+            return evaluate(self.model, loader, device=self.device, fuse=fuse)
+
+    def test(
+        self,
+        *,
+        dataset: str | Path | None = None,
+        split: str | None = None,
+        clips: int = 1,
+        crops: int = 1,
+        fuse: Fuse = "softmax",
+        dump: str | Path | None = None,
+        mistakes: int = 12,
+    ) -> TestReport:
+        """Evaluate on labeled videos.
+
+        The files test.json, mistakes.csv and mistakes.png are left in the folder of the run; a test with other
+        arguments than the defaults has names of its own, such as test_val_10x3.json.
+
+        Args:
+            dataset: another data set than the run's, with the same classes.
+            split: another split than the run's test split; without a test split the validation videos are tested.
+            clips: clips of each video, spread over its length; 1 is the middle.
+            crops: crops of each clip: 1 (as in validation), 3, 5 or 10.
+            fuse: mean of the views' probabilities, or of their logits.
+            dump: file for the scores of every video, .npz or .csv.
+            mistakes: wrong predictions to draw, the highest probabilities first.
+
+        Raises:
+            ValueError: the data set has other classes, or none is known.
+        """
+        options = self.options(RecognitionOptions())
+        data, name, selected = self._test_data(options, dataset, split)
+        if data.classes != self.classes:
+            raise ValueError(f"{data}: its classes {data.classes} are not those of the network, {self.classes}")
+        batch_size = options.data.batch_size or 16
+        result = self._evaluate(data, options.data, clips=clips, crops=crops, fuse=fuse, batch_size=batch_size)
+        source = self.source
+        report = make_report(
+            result,
+            data,
+            network=self.network,
+            checkpoint=source.path.name,
+            epoch=source.epoch,
+            split=name,
+            selected_on=selected,
+            clips=clips,
+            crops=crops,
+            fuse=fuse,
+        )
+        if dump is not None:
+            write_scores(dump, _scores(result, data, self.classes))
+        if source.run is not None and distributed.is_first():
+            parts = [] if dataset is None else [Path(dataset).resolve().name]
+            parts += [] if split is None else [split.replace("/", "-")]
+            parts += [] if (clips, crops, fuse) == (1, 1, "softmax") else [f"{clips}x{crops}", *_unless(fuse, "softmax")]
+            parts += [] if source.chosen else [source.path.stem]
+            title = "_".join(["test", *parts])
+            write_report(report, source.run, title)
+            if mistakes:
+                draw_mistakes(report, source.run, title, rows=mistakes)
+        return report
+
+    def _test_data(
+        self, options: RecognitionOptions, dataset: str | Path | None, split: str | None
+    ) -> tuple[VideoDataset, str, bool]:
+        """The videos to test, their name, and whether they selected the checkpoint."""
+        if dataset is None and not options.data.dataset:
+            raise ValueError(f"{self.source.path}: does not belong to a run; name the data set to test on")
+        if dataset is not None or split is not None:
+            data = labeled(open_dataset(dataset or options.data.dataset, split))
+            return data, split or f"all videos of {data.root}", False
+        splits = choose_splits(options.data, seed=options.session.seed)
+        if splits.test is not None:
+            return splits.test, splits.test.split_name or "test", False
+        name = splits.validation.split_name or "the videos held out of training"
+        return splits.validation, name, self.source.path.stem.endswith("_best")
+
+    def features(self) -> nn.Module:
+        """Return the layer whose input the features of a clip are.
+
+        Raises:
+            ValueError: the network has no linear classifier.
+        """
+        name = classifier_name(self.model)
+        if name is None:
+            raise ValueError(f"{self.network} has no linear classifier, so its features are not defined")
+        return self.model.get_submodule(name)
+
+
+def _unless(value: str, usual: str) -> list[str]:
+    return [] if value == usual else [value]
+
+
+def _scores(result: Evaluation, data: VideoDataset, classes: Sequence[str]) -> VideoScores:
+    return VideoScores(
+        tuple(data.video_path(number) for number in result.numbers.tolist()),
+        result.labels.numpy(),
+        result.logits.softmax(dim=1).numpy(),
+        tuple(classes),
+    )
+
+
+def draw_prediction(prediction: Prediction, out: Path) -> Path:
+    """Write the video again, as H.264 without sound, with its likeliest classes drawn into each frame."""
+    found = zip(prediction.classes, prediction.probabilities, strict=True)
+    text = "\n".join(f"{share:6.1%}  {name}" for name, share in found)
+    source = VideoSource(Path(prediction.video))
+    temporary = out.with_name(f".{out.name}.tmp{out.suffix}")
+    writer: LabeledVideoWriter | None = None
+    try:
+        for timed in source:
+            if writer is None:
+                writer = LabeledVideoWriter(temporary, fps=float(source.properties["fps"] or 25))
+            writer.write(timed.frame, timed.time, text)
+        if writer is not None:
+            writer.close()
+            temporary.replace(out)
+    finally:
+        if writer is not None:
+            writer.close()
+        temporary.unlink(missing_ok=True)
+    return out
