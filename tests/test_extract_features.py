@@ -10,7 +10,7 @@ from torch import nn
 
 from vidseg.cli.main import main
 from vidseg.frames import FrameDatabase
-from vidseg.loaders import FeatureLoader
+from vidseg.loaders import MEAN, STD, FeatureLoader
 from vidseg.models import create_model
 from vidseg.tasks.recognition.feature_extraction import Extraction, centered_frames, extract_features, load_recognition
 
@@ -133,7 +133,7 @@ def test_what_is_extracted_can_be_loaded(tmp_path):
 def test_weights_that_do_not_fit_are_refused(data, tmp_path):
     torch.save(create_model(NETWORK, num_classes=5).state_dict(), tmp_path / "w.pth")
     model, seen, record = load_recognition(tmp_path / "w.pth", network=NETWORK)
-    assert seen == {} and record["network"] == NETWORK
+    assert seen == {"mean": MEAN, "std": STD} and record["network"] == NETWORK
     assert model.eval()(torch.zeros(1, 3, 2, 16, 16)).shape == (1, 5)
     with pytest.raises(ValueError, match="name the network"):
         load_recognition(tmp_path / "w.pth")

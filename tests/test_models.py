@@ -233,7 +233,7 @@ def test_unknown_names_and_options():
         create_model("r3d_18", num_classes=2, gate=True)
     with pytest.raises(ValueError, match="num_classes=0"):
         create_model("r3d_18", num_classes=0)
-    with pytest.raises(ValueError, match="'r3d_18' is registered already"):
+    with pytest.raises(ValueError, match="'r3d_18' is already registered"):
         register_model("r3d_18", nn.Identity)
 
 

@@ -1,36 +1,68 @@
-"""Networks: one architecture to a file, a registry of names, loading of published weights."""
+"""Networks: one architecture per file, a registry of names, loading of published weights.
 
-from vidseg.models import (  # noqa: F401  (fills the registry)
-    asformer,
-    asrf,
-    block_recurrent,
-    c2f_tcn,
-    diffact,
-    etesvs,
-    i3d,
-    memory_tcn,
-    mobilenet_tsm,
-    mstcn,
-    mtnet,
-    srtg,
-    svtas_rl,
-    transeger,
-    tsn,
-)
-from vidseg.models._classifier import classifier_name
-from vidseg.models._prepare import prepare
-from vidseg.models._registry import create_model, list_models, model_task, register_model
-from vidseg.models._weights import LoadReport, load_weights, named_for, read_state
+The names below are loaded on first use, so that `InputSpec` and its constants need no torch. Every module of this
+package without an underscore is an architecture: the registry imports all of them, each registers its networks.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vidseg.models._classifier import classifier_name
+    from vidseg.models._input_spec import InputSpec
+    from vidseg.models._prepare import prepare
+    from vidseg.models._registry import (
+        create_model,
+        list_models,
+        model_options,
+        model_task,
+        register_model,
+    )
+    from vidseg.models._registry import input_spec as model_input_spec
+    from vidseg.models._weights import LoadReport, load_weights, named_for, read_state
+
+_HOME = {
+    "InputSpec": ("_input_spec", "InputSpec"),
+    "LoadReport": ("_weights", "LoadReport"),
+    "classifier_name": ("_classifier", "classifier_name"),
+    "create_model": ("_registry", "create_model"),
+    "list_models": ("_registry", "list_models"),
+    "load_weights": ("_weights", "load_weights"),
+    "model_input_spec": ("_registry", "input_spec"),
+    "model_options": ("_registry", "model_options"),
+    "model_task": ("_registry", "model_task"),
+    "named_for": ("_weights", "named_for"),
+    "prepare": ("_prepare", "prepare"),
+    "read_state": ("_weights", "read_state"),
+    "register_model": ("_registry", "register_model"),
+}
 
 __all__ = [
+    "InputSpec",
     "LoadReport",
     "classifier_name",
     "create_model",
     "list_models",
     "load_weights",
+    "model_input_spec",
+    "model_options",
     "model_task",
     "named_for",
     "prepare",
     "read_state",
     "register_model",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'vidseg.models' has no attribute {name!r}")
+    module, attribute = _HOME[name]
+    home = importlib.import_module(f"vidseg.models.{module}")
+    if name == "register_model":
+        home.discover()  # so that a name of this package is refused at once
+    return getattr(home, attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

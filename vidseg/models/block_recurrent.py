@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidseg.models._input_spec import GTEA_MEAN, GTEA_STD, InputSpec
 from vidseg.models._registry import register_model
 from vidseg.models._streaming import StreamModel, StreamOutput, StreamState, frame_mask, memory
 from vidseg.models.mobilenet_tsm import MobileNetTsm
@@ -301,4 +302,9 @@ class BlockRecurrent(StreamModel):
         return StreamOutput(logits, backbone_logits=backbone), StreamState(states)
 
 
-register_model("block_recurrent", BlockRecurrent, task="stream_segmentation")
+register_model(
+    "block_recurrent",
+    BlockRecurrent,
+    task="stream_segmentation",
+    input_spec=InputSpec(frames=32, interval=4, size=224, mean=GTEA_MEAN, std=GTEA_STD),
+)

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from vidseg.models._input_spec import GTEA_MEAN, GTEA_STD, InputSpec
 from vidseg.models._registry import register_model
 from vidseg.models._streaming import StreamModel, StreamOutput, StreamState, frame_mask, memory
 from vidseg.models.mobilenet_tsm import MobileNetTsm
@@ -254,5 +255,15 @@ class EtesvsConvLstm(StreamModel):
         return output, StreamState(remembered)
 
 
-register_model("etesvs", Etesvs, task="stream_segmentation")
-register_model("etesvs_convlstm", EtesvsConvLstm, task="stream_segmentation")
+register_model(
+    "etesvs",
+    Etesvs,
+    task="stream_segmentation",
+    input_spec=InputSpec(frames=30, interval=4, size=224, mean=GTEA_MEAN, std=GTEA_STD),
+)
+register_model(
+    "etesvs_convlstm",
+    EtesvsConvLstm,
+    task="stream_segmentation",
+    input_spec=InputSpec(frames=32, interval=4, size=224, mean=GTEA_MEAN, std=GTEA_STD),
+)

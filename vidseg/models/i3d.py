@@ -11,6 +11,7 @@ Shapes: B clips, C channels, T frames, H, W, K classes.
 """
 
 import re
+from dataclasses import replace
 from functools import partial
 from typing import Literal, get_args
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidseg.models._input_spec import InputSpec
 from vidseg.models._registry import register_model
 
 __all__ = ["I3d", "Port", "own_key"]
@@ -130,7 +132,6 @@ class I3d(nn.Module):
     """
 
     classifier_name = "logits.conv3d"
-    mean = std = (0.5, 0.5, 0.5)
     own_key = staticmethod(own_key)
 
     def __init__(
@@ -212,5 +213,7 @@ def _i3d(
     return I3d(channels, num_classes=num_classes, port=port, dropout=dropout, width=width)
 
 
-register_model("i3d_rgb", partial(_i3d, 3))
-register_model("i3d_flow", partial(_i3d, 2), task="flow_recognition")
+_INPUT = InputSpec(frames=64, size=224, resize=256, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+register_model("i3d_rgb", partial(_i3d, 3), input_spec=_INPUT)
+register_model("i3d_flow", partial(_i3d, 2), task="flow_recognition", input_spec=replace(_INPUT, modality="flow"))

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from vidseg.models._input_spec import GTEA_MEAN, GTEA_STD, InputSpec
 from vidseg.models._registry import register_model
 from vidseg.models._streaming import StreamModel, StreamOutput, StreamState, frame_mask, memory
 from vidseg.models.mobilenet_tsm import MobileNetTsm
@@ -127,4 +128,9 @@ class MemoryTcn(StreamModel):
         return StreamOutput(logits), StreamState(pasts)
 
 
-register_model("memory_tcn", MemoryTcn, task="stream_segmentation")
+register_model(
+    "memory_tcn",
+    MemoryTcn,
+    task="stream_segmentation",
+    input_spec=InputSpec(frames=32, interval=4, size=224, mean=GTEA_MEAN, std=GTEA_STD),
+)

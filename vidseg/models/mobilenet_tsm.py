@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidseg.models._input_spec import GTEA_MEAN, GTEA_STD, InputSpec
 from vidseg.models._registry import register_model
 from vidseg.models._streaming import StreamModel, StreamOutput, StreamState, frame_mask
 
@@ -166,4 +167,9 @@ class FrameClassifier(StreamModel):
         return StreamOutput(logits[None]), StreamState({})
 
 
-register_model("mobilenet_v2_tsm_frames", FrameClassifier, task="stream_segmentation")
+register_model(
+    "mobilenet_v2_tsm_frames",
+    FrameClassifier,
+    task="stream_segmentation",
+    input_spec=InputSpec(frames=30, interval=4, size=224, mean=GTEA_MEAN, std=GTEA_STD),
+)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidseg.models._input_spec import GTEA_MEAN, GTEA_STD, InputSpec
 from vidseg.models._registry import register_model
 from vidseg.models._streaming import StreamModel, StreamOutput, StreamState, frame_mask
 from vidseg.models.block_recurrent import BlockRecurrentHead
@@ -311,4 +312,9 @@ class SvtasRl(StreamModel):
         return output, StreamState(states)
 
 
-register_model("svtas_rl", SvtasRl, task="stream_segmentation")
+register_model(
+    "svtas_rl",
+    SvtasRl,
+    task="stream_segmentation",
+    input_spec=InputSpec(frames=64, interval=2, size=224, mean=GTEA_MEAN, std=GTEA_STD),
+)

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vidseg.models._input_spec import GTEA_MEAN, GTEA_STD, InputSpec
 from vidseg.models._prompts import BytePairVocabulary, Vocabulary, WordVocabulary, frame_sentences
 from vidseg.models._registry import register_model
 from vidseg.models._streaming import StreamModel, StreamOutput, StreamState, frame_mask, memory
@@ -283,4 +284,9 @@ class Transeger(StreamModel):
         return StreamState(dict(state) | {"previous": sampled, "status": status})
 
 
-register_model("transeger", Transeger, task="stream_segmentation")
+register_model(
+    "transeger",
+    Transeger,
+    task="stream_segmentation",
+    input_spec=InputSpec(frames=32, interval=4, size=224, mean=GTEA_MEAN, std=GTEA_STD),
+)

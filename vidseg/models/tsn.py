@@ -12,10 +12,12 @@ Shapes: B videos, C channels, T frames, H, W, K classes.
 
 import re
 from collections import OrderedDict
+from dataclasses import replace
 from functools import partial
 
 from torch import Tensor, nn
 
+from vidseg.models._input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from vidseg.models._registry import register_model
 from vidseg.models._stage import Stage
 from vidseg.models.mobilenet_tsm import temporal_shift
@@ -124,8 +126,6 @@ class TemporalSegmentNetwork(nn.Module):
     """
 
     classifier_name = "cls_head.fc_cls"
-    mean = (123.675 / 255, 116.28 / 255, 103.53 / 255)
-    std = (58.395 / 255, 57.12 / 255, 57.375 / 255)
 
     def __init__(
         self,
@@ -186,6 +186,8 @@ def _tsm(
     )
 
 
+_INPUT = InputSpec(frames=3, sampling="segments", size=224, resize=256, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
 for _depth, _blocks in BLOCKS.items():
-    register_model(f"tsn_r{_depth}", partial(_tsn, _blocks))
-    register_model(f"tsm_r{_depth}", partial(_tsm, _blocks))
+    register_model(f"tsn_r{_depth}", partial(_tsn, _blocks), input_spec=_INPUT)
+    register_model(f"tsm_r{_depth}", partial(_tsm, _blocks), input_spec=replace(_INPUT, frames=8))

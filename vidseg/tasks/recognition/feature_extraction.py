@@ -34,7 +34,7 @@ from vidseg.frames import FrameDatabaseError
 from vidseg.labels import VideoDataset
 from vidseg.loaders.native_backend import NativeFiller
 from vidseg.loaders.output import MEAN, STD, OutputForm
-from vidseg.models import classifier_name, create_model, load_weights, named_for, read_state
+from vidseg.models import classifier_name, create_model, load_weights, model_input_spec, named_for, read_state
 
 __all__ = ["Extraction", "ExtractionReport", "centered_frames", "extract_features", "load_recognition"]
 
@@ -145,7 +145,8 @@ def load_recognition(
         if f"{name}.weight" not in state:
             raise ValueError(f"{weights}: has no {name}.weight, so these are not weights of {network}")
         model, path = create_model(network, num_classes=len(state[f"{name}.weight"])), weights
-        seen = {name: getattr(model, name) for name in ("mean", "std") if hasattr(model, name)}
+        spec = model_input_spec(network)
+        seen = {"mean": spec.mean, "std": spec.std}
     report = load_weights(model, path)
     if report.missing:
         raise ValueError(f"{path} does not fill {network}: {report}")

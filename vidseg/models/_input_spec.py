@@ -1,0 +1,138 @@
+"""How a network sees pictures: number and spacing of frames, crop, normalization, order of colors. Needs no torch."""
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+__all__ = [
+    "GTEA_MEAN",
+    "GTEA_STD",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "KINETICS_MEAN",
+    "KINETICS_STD",
+    "SRTG_MEAN",
+    "SRTG_STD",
+    "InputSpec",
+]
+
+Triple = tuple[float, float, float]
+Sampling = Literal["dense", "segments"]
+Crop = Literal["center", "stretch"]
+Color = Literal["rgb", "bgr"]
+Modality = Literal["rgb", "flow", "features"]
+
+# All of R, G and B in 0..1, in this order.
+SRTG_MEAN: Triple = (124 / 255, 117 / 255, 104 / 255)
+SRTG_STD: Triple = (1 / (0.0167 * 255),) * 3
+IMAGENET_MEAN: Triple = (123.675 / 255, 116.28 / 255, 103.53 / 255)
+IMAGENET_STD: Triple = (58.395 / 255, 57.12 / 255, 57.375 / 255)
+KINETICS_MEAN: Triple = (0.43216, 0.394666, 0.37645)
+KINETICS_STD: Triple = (0.22803, 0.22145, 0.216989)
+GTEA_MEAN: Triple = (0.551, 0.424, 0.179)
+GTEA_STD: Triple = (0.133, 0.141, 0.124)
+
+_CHOICES = {"sampling": Sampling, "crop": Crop, "color": Color, "modality": Modality}
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a network expects as input. Use `dataclasses.replace` to change single fields.
+
+    Mean and deviation are always in the order R, G, B and refer to values in 0..1, whatever `color` is: a network
+    that takes BGR subtracts `mean[2]` from its first channel. Optical flow is scaled to 0..1 in the same way, and the
+    first two values apply. With the modality "features" a network takes feature vectors, and the fields of the
+    picture have no effect.
+
+    Attributes:
+        frames: T, frames of a clip, or segments of a video.
+        interval: distance from one frame of a clip to the next, in frames of the video; 1: consecutive frames. No
+            effect with the sampling "segments".
+        sampling: "dense": a clip is `frames` frames, `interval` apart. "segments": the video is divided into `frames`
+            equal parts, and each part gives one frame.
+        size: height and width of the crop, in pixels.
+        resize: length of the shorter side before the crop, in pixels; None: the crop takes the whole shorter side.
+        crop: "center": a square from the middle, which keeps the aspect ratio. "stretch": the whole frame is scaled to
+            size x size; excludes `resize`.
+        mean: of R, G and B in 0..1.
+        std: of R, G and B, above 0.
+        color: order of the color channels.
+        modality: "rgb" pictures, optical "flow" of two channels, or precomputed "features".
+
+    Raises:
+        ValueError: a value is outside its range.
+        TypeError: a number is of another type.
+    """
+
+    frames: int = 16
+    interval: int = 1
+    sampling: Sampling = "dense"
+    size: int = 112
+    resize: int | None = None
+    crop: Crop = "center"
+    mean: Triple = SRTG_MEAN
+    std: Triple = SRTG_STD
+    color: Color = "rgb"
+    modality: Modality = "rgb"
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "interval", "size", "resize"):
+            value = getattr(self, name)
+            if value is None and name == "resize":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"input spec: {name}={value!r} must be a whole number")
+            if value < 1:
+                raise ValueError(f"input spec: {name}={value} must be at least 1")
+        for name, kind in _CHOICES.items():
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(
+                    f"input spec: {name}={getattr(self, name)!r} is not one of {', '.join(get_args(kind))}"
+                )
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, _triple(name, getattr(self, name)))
+        if min(self.std) <= 0:
+            raise ValueError(f"input spec: std={self.std} must be above 0 in each channel")
+        if self.resize is not None and self.crop == "stretch":
+            raise ValueError(f"input spec: resize={self.resize} has no effect with crop='stretch'; leave it None")
+        if self.resize is not None and self.resize < self.size:
+            raise ValueError(
+                f"input spec: a crop of size={self.size} does not fit into frames whose shorter side is "
+                f"resize={self.resize}"
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain numbers, strings and lists, for JSON; `from_dict` reads them."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "InputSpec":
+        """Build a spec from a mapping of field names to values.
+
+        Args:
+            values: as `as_dict` returns them; lists may stand for tuples, and missing fields have their defaults.
+
+        Raises:
+            ValueError: an unknown field, or a value outside its range.
+            TypeError: a value is of another type.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in known:
+                close = difflib.get_close_matches(str(name), known, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"the fields are {', '.join(known)}"
+                raise ValueError(f"input spec: no field {name!r}; {hint}")
+        return cls(**values)
+
+
+def _triple(name: str, values: Any) -> Triple:
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        raise TypeError(f"input spec: {name}={values!r} must be three numbers, of R, G and B")
+    numbers = tuple(values)
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in numbers):
+        raise TypeError(f"input spec: {name}={values!r} must be three numbers, of R, G and B")
+    if len(numbers) != 3 or not all(math.isfinite(value) for value in numbers):
+        raise ValueError(f"input spec: {name}={values!r} must be three finite numbers, of R, G and B")
+    return float(numbers[0]), float(numbers[1]), float(numbers[2])
