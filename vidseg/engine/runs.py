@@ -58,7 +58,7 @@ def train_run(options: TrainOptions) -> Path:
     resume = _resume_from(options, folder)
     report = None
     if options.network.pretrained_3d is not None and not resume:
-        report = load_weights(model, options.network.pretrained_3d)
+        report = load_weights(model, options.network.pretrained_3d, strict=False)
     record = {
         "options": flat_options(options) | {"dataset": str(Path(options.data.dataset).resolve())},
         "classes": train.classes,

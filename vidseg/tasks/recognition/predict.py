@@ -87,9 +87,7 @@ def predict_videos(
     path, options, names = _trained(Path(weights), network, classes)
     options = options_from(changes or {}, defaults=options)
     model = build_network(options.network, len(names))
-    report = load_weights(model, path)
-    if report.missing:
-        raise ValueError(f"{path} does not fill {options.network.network} with {len(names)} classes: {report}")
+    load_weights(model, path, network=options.network.network)
     data = open_videos(source)
     listing = find_jobs(Path(source))
     device = distributed.join_group()

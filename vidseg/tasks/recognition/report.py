@@ -110,9 +110,7 @@ def test_run(
     if data.classes != classes:
         raise ValueError(f"{data}: its classes {data.classes} are not those of the run, {classes}")
     model = build_network(options.network, len(classes))
-    loaded = load_weights(model, path)
-    if loaded.missing:
-        raise ValueError(f"{path} does not fill the network of {run}: {loaded}")
+    load_weights(model, path, network=options.network.network)
     device = distributed.join_group()
     seed = options.session.random_seed
     loader = make_loader(data, options.data, seed=seed, train=False, clips=clips, crops=crops)
