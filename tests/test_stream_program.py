@@ -419,7 +419,7 @@ def test_text_and_wrong_use(folder, run, tmp_path, capsys):
     named = ["--network", "etesvs", "--classes", tmp_path / "names.txt"]
     for words, status, message in (
         ([video, "--weights", bare], 2, "name the network and give its classes"),
-        ([video, "--weights", bare, *named], 2, "does not fill etesvs"),
+        ([video, "--weights", bare, *named], 2, "does not fit the Etesvs"),
         ([video, "--weights", run, "--more"], 2, "--more needs --state"),
         ([folder / "absent.mkv", "--weights", run], 2, "no such file"),
         ([tmp_path / "broken.mkv", "--weights", run], 1, "not a video"),

@@ -1,17 +1,22 @@
-"""Which network a state dict belongs to, by its keys and shapes alone.
+"""Which network a state dict belongs to, by its keys and shapes.
 
 File names cannot be trusted: the published look-up built a plain network for every name "srtg_...", and MTNet-S for
 "mtnet_xs", so files under such names may hold either.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
+from functools import cache
 from typing import NamedTuple
 
-from vidseg.models import i3d, tsn
+import torch
+
+from vidseg.models import i3d, tsn, video_resnet
+from vidseg.models._registry import create_model, list_models, model_task
 from vidseg.models.mtnet import BLOCKS
 from vidseg.models.srtg import DESIGNS, Design
 
-__all__ = ["Identity", "identify"]
+__all__ = ["Identity", "identify", "with_names"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -22,26 +27,33 @@ class Identity(NamedTuple):
     """What a state dict belongs to."""
 
     names: tuple[str, ...]
-    """Names of the registry; several where they stand for the same weights."""
+    """Names of the registry; several where they stand for the same weights, or cannot be told apart."""
     width: float
     """The option `width`: 1.0 as published."""
+
+    @property
+    def ambiguous(self) -> bool:
+        """Whether different networks have these entries."""
+        return len({name in video_resnet.NETWORKS for name in self.names}) > 1
 
     def __str__(self) -> str:
         names = " or ".join(self.names)
         return names if self.width == 1 else f"{names} of width {self.width:g}"
 
 
-def identify(shapes: Shapes) -> Identity | None:
-    """Name the plain, SRTG, MTNet, TSN, TSM or I3D network that has these entries.
+def identify(shapes: Shapes, *, modules: Collection[str] | None = None) -> Identity | None:
+    """Return the recognition network that has these entries.
 
     Args:
-        shapes: key -> shape, without prefixes, in any publication's names; other entries than those of the network's
-            stages do not matter.
+        shapes: key -> shape, without prefixes, in the names of any publication; only the entries of the network's
+            stages matter.
+        modules: paths of all modules, those without entries too, where they are known. They decide between
+            `r2plus1d_18`, which has a pooling, and `torchvision_r2plus1d_18`; without them the result has both names.
 
     Returns:
         None for any other network.
     """
-    if found := _i3d(shapes) or _tsn(shapes):
+    if found := _i3d(shapes) or _tsn(shapes) or _video(shapes, modules):
         return found
     blocks = _blocks(shapes, "")
     if "stem.0.weight" not in shapes or 0 in blocks:
@@ -87,6 +99,29 @@ def _tsn(shapes: Shapes) -> Identity | None:
     return Identity((f"{kind}_r{depth}",), last[1] / _LAST_WIDTH)
 
 
+def _video(shapes: Shapes, modules: Collection[str] | None) -> Identity | None:
+    """A network of torchvision or IG-65M; plain networks of `srtg` with other entries are not."""
+    named = {video_resnet.own_key(key): shape for key, shape in shapes.items()}
+    blocks = _blocks(named, "")
+    outputs = named.get("layer4.0.downsample.0.weight", ())
+    if "stem.0.weight" not in named or len(outputs) != 5 or any(".sar." in key for key in named):
+        return None
+    width = outputs[0] / _LAST_WIDTH
+    kernels = [named.get(f"layer{stage}.0.conv1.0.weight", ())[2:] for stage in (1, 2)]
+    if blocks == (2, 2, 2, 2) and kernels[0] == (3, 3, 3):
+        return Identity(("torchvision_r3d_18" if kernels[1] == (3, 3, 3) else "torchvision_mc3_18",), width)
+    middles = [named.get(f"layer2.0.conv{number}.0.0.weight", ())[:1] for number in (1, 2)]
+    if "stem.3.weight" not in named or "layer1.0.conv3.0.weight" in named or () in middles:
+        return None
+    if blocks == (3, 4, 6, 3) and middles[0] != middles[1]:
+        return Identity(("ig65m_r2plus1d_34",), width)
+    if blocks != (2, 2, 2, 2) or middles[0] != middles[1]:
+        return None
+    if modules is None:
+        return Identity(("r2plus1d_18", "torchvision_r2plus1d_18"), width)
+    return Identity(("r2plus1d_18" if "pool" in modules else "torchvision_r2plus1d_18",), width)
+
+
 def _mtnet(shapes: Shapes, blocks: tuple[int, ...]) -> Identity | None:
     sizes = [size for size, published in BLOCKS.items() if published == blocks]
     norm = "layer4.0.downsample.norm_{}.weight"
@@ -127,3 +162,23 @@ def _fits(design: Design, shapes: Shapes) -> bool:
         ):
             return False
     return True
+
+
+def with_names(keys: Iterable[str]) -> list[str]:
+    """Return the networks for segmentation whose entries have these names, whatever their shapes and numbers."""
+    wanted = _patterns(keys)
+    return [name for name, patterns in _segmentation_patterns().items() if patterns == wanted]
+
+
+def _patterns(keys: Iterable[str]) -> frozenset[str]:
+    return frozenset(re.sub(r"\d+", "#", key) for key in keys if not key.endswith("num_batches_tracked"))
+
+
+@cache
+def _segmentation_patterns() -> dict[str, frozenset[str]]:
+    names = [name for name in list_models() if model_task(name) in ("segmentation", "stream_segmentation")]
+    found = {}
+    for name in names:
+        with torch.device("meta"):
+            found[name] = _patterns(create_model(name, num_classes=2).state_dict())
+    return found
