@@ -253,7 +253,7 @@ class SegmentationTask:
 
 def _at_full_rate(batch: Any, loader: Any, number: int, labels: Tensor, probabilities: Tensor) -> LabeledVideo:
     """Labels of columns as labels of frames, beside the truth."""
-    step, frames = int(batch.steps[0]), int(batch.frames[0])
+    step, frames = int(batch.steps[0]), int(batch.num_frames[0])
     truth = loader.labels[number]
     columns = torch.arange(frames) // step
     target = torch.from_numpy(truth[:frames])

@@ -296,7 +296,7 @@ class _Run:
                 speed = windows * len(batch.labels) * self.loader.shape.stride * distributed.world_size()
                 _say(
                     "Epoch [%d] Window [%d/%d] Group [%d]  %.1f frames/s, loss = %.5f, acc = %.5f, lr = %.3g",
-                    self.epoch, self.window, len(self.loader), batch.item.step, speed / (now - clock),
+                    self.epoch, self.window, len(self.loader), batch.item.group, speed / (now - clock),
                     self._report.mean_loss, self._report.accuracy, rate,
                 )  # fmt: skip
                 clock, windows = now, 0

@@ -56,7 +56,7 @@ class StreamMemory:
 
     def __init__(self) -> None:
         self._state: StreamState | None = None
-        self._step, self._window = -1, -1
+        self._group, self._window = -1, -1
 
     def recall(self, item: StreamItem) -> StreamState | None:
         """The state for this window; None at the start of its videos.
@@ -66,9 +66,9 @@ class StreamMemory:
         """
         if item.starts:
             return None
-        if (item.step, item.window) != (self._step, self._window + 1):
+        if (item.group, item.window) != (self._group, self._window + 1):
             raise ValueError(
-                f"window {item.window} of group {item.step} came after window {self._window} of group {self._step}: "
+                f"window {item.window} of group {item.group} came after window {self._window} of group {self._group}: "
                 "windows of a stream must come in order; to go on in the middle, load the memory that was saved there"
             )
         return self._state
@@ -76,22 +76,22 @@ class StreamMemory:
     def keep(self, item: StreamItem, state: StreamState) -> None:
         """What the model returned for this window; at the end of the group it is forgotten."""
         self._state = None if item.last else state.detach()
-        self._step, self._window = item.step, item.window
+        self._group, self._window = item.group, item.window
 
     def pass_by(self, item: StreamItem) -> None:
         """Nothing was to be seen in this window: the state stays as it is."""
         state = self.recall(item)
         self._state = None if item.last else state
-        self._step, self._window = item.step, item.window
+        self._group, self._window = item.group, item.window
 
     def state_dict(self) -> dict[str, Any]:
         """Position and state, with tensors on the CPU."""
         state = None if self._state is None else self._state.state_dict()
-        return {"step": self._step, "window": self._window, "state": state}
+        return {"group": self._group, "window": self._window, "state": state}
 
     def load_state_dict(self, saved: Mapping[str, Any], *, device: torch.device | str = "cpu") -> None:
         """Go on where `state_dict` was taken."""
-        self._step, self._window = saved["step"], saved["window"]
+        self._group, self._window = saved["group"], saved["window"]
         self._state = None if saved["state"] is None else StreamState(saved["state"]).to(device)
 
 
@@ -257,7 +257,7 @@ class StreamTrainer:
             loss = self.objective(output, batch.labels, windows)
         if not torch.isfinite(loss.total):
             raise ValueError(
-                f"the loss of window {item.window} of group {item.step} (videos {item.videos.tolist()}) is "
+                f"the loss of window {item.window} of group {item.group} (videos {item.videos.tolist()}) is "
                 f"{loss.total.item()}: lower the learning rate, or clip gradients with clip_norm"
             )
         scale = 1 / item.windows if self.update == "video" and self.weighting == "group" else 1.0
