@@ -139,10 +139,10 @@ def test_a_damaged_frame_is_named_or_counted(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backend": "dali"}, "backend='dali' fills batches"),
+        ({"backend": "dali"}, "backend='dali' works with ClipLoader only"),
         ({"backend": "magic"}, "backend='magic'"),
         ({"on_error": "skip"}, "on_error='skip'"),
-        ({"dtype": torch.int32}, "dtype torch.int32"),
+        ({"dtype": torch.int32}, "dtype=torch.int32"),
     ],
 )
 def test_bad_options_are_named(data, options, message):

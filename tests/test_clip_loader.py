@@ -135,7 +135,7 @@ def test_a_state_of_something_else_is_refused(data):
         make(data).load_state_dict({**state, "batch": 99})
     started = make(data, batch_size=2)
     next(iter(started))
-    with pytest.raises(ValueError, match="stands behind 2 clips, and batch 1 of this loader begins behind 1"):
+    with pytest.raises(ValueError, match="is after 2 clips, and batch 1 of this loader is after 1"):
         make(data, batch_size=1).load_state_dict(started.state_dict())
 
 
@@ -299,7 +299,7 @@ def test_a_transform_sees_each_clip_with_its_own_generator(data):
         ({"cache": "pixels"}, "cache='pixels'"),
         ({"on_error": "skip"}, "on_error='skip'"),
         ({"backend": "magic"}, "backend='magic'"),
-        ({"dtype": torch.int32}, "dtype torch.int32"),
+        ({"dtype": torch.int32}, "dtype=torch.int32"),
         ({"rank": 1}, "rank=1 and world_size=None"),
         ({"backend": "video", "cache_bytes": 5}, "only backend='native'"),
     ],

@@ -87,7 +87,7 @@ def test_wrong_requests_are_named(database):
         database.decode([-1])
     with pytest.raises(IndexError, match="integers"):
         database.decode([0.5])
-    with pytest.raises(ValueError, match="levels 0 to 2, not 3"):
+    with pytest.raises(ValueError, match="level 3 of a database with levels 0 to 2"):
         database.read([0], level=3)
     with pytest.raises(ValueError, match="at least 1 pixel"):
         database.decode([0], size=0)
@@ -108,7 +108,7 @@ def test_other_files_are_refused_by_name(tmp_path):
     with pytest.raises(FrameDatabaseError, match="no table Images"):
         FrameDatabase(tmp_path / "other.db")
     sqlite3.connect(tmp_path / "empty.db").execute("CREATE TABLE Images(ObjId STRING, frames BLOB, size INT)")
-    with pytest.raises(FrameDatabaseError, match="holds no frames"):
+    with pytest.raises(FrameDatabaseError, match="has no frames"):
         FrameDatabase(tmp_path / "empty.db")
 
 
@@ -228,7 +228,7 @@ def test_a_damaged_frame_is_named(tmp_path, sql, value, message):
 
 def test_verify_finds_what_decoding_alone_does_not(tmp_path):
     database = damage(write(tmp_path / "clip").path, "UPDATE Images SET frames = ? WHERE rowid = 5", encoded(7)[0])
-    assert database.verify() == ["the frames are not those that were written (CRC-32 differs)"]
+    assert database.verify() == ["the frames differ from those that were written (CRC-32)"]
     database = write(tmp_path / "other")
     (database.path.parent / "n_frames").write_text("13")
     assert database.verify() == ["n_frames says '13' for 12 frames"]

@@ -58,7 +58,7 @@ def test_batches_hold_the_videos_padded_and_masked(dataset):
             assert not batch.features[row, :, length:].any()
             assert batch.labels[row, :length].tolist() == made_labels(length, video).tolist()
             assert set(batch.labels[row, length:].tolist()) <= {-100}
-        assert batch.frames.tolist() == [LENGTHS[video] for video in batch.videos] and batch.steps.unique() == 1
+        assert batch.num_frames.tolist() == [LENGTHS[video] for video in batch.videos] and batch.steps.unique() == 1
         assert not batch.starts.any() and batch.valid.all()
     assert batches[0].features.shape == (3, SIZE, 40) and len(batches[-1]) == 1
 
@@ -84,7 +84,7 @@ def test_a_sample_does_not_depend_on_its_batch(dataset, options):
             (video, start): (frames, step, batch.features[row][:, batch.mask[row]])
             for batch in loader
             for row, (video, start, frames, step) in enumerate(
-                zip(*(x.tolist() for x in (batch.videos, batch.starts, batch.frames, batch.steps)), strict=True)
+                zip(*(x.tolist() for x in (batch.videos, batch.starts, batch.num_frames, batch.steps)), strict=True)
             )
         }
 
@@ -156,7 +156,7 @@ def test_iterating_anew_begins_anew(dataset):
 def test_sample_rate_and_offsets(dataset):
     batch = next(iter(FeatureLoader(dataset, train=False, sample_rate=4)))
     assert batch.features[0, 0].tolist() == list(range(0, 40, 4)) and batch.steps.tolist() == [4]
-    assert batch.labels[0].tolist() == made_labels(40, 0)[::4].tolist() and batch.frames.tolist() == [40]
+    assert batch.labels[0].tolist() == made_labels(40, 0)[::4].tolist() and batch.num_frames.tolist() == [40]
     loader = FeatureLoader(dataset, sample_rate=4, random_offset=True)
     starts = set()
     for _ in range(8):
@@ -176,7 +176,7 @@ def test_features_with_a_stride_and_the_other_layout(dataset, tmp_path):
     for batch, length in zip(loader, LENGTHS, strict=True):
         assert batch.features[0, 0].tolist() == list(range(0, length, 16))
         assert batch.labels[0].tolist() == made_labels(length, batch.videos.item())[::16].tolist()
-        assert (batch.steps.item(), batch.frames.item()) == (16, length)
+        assert (batch.steps.item(), batch.num_frames.item()) == (16, length)
 
 
 def test_pooling_takes_the_maximum_and_the_majority(dataset):
@@ -187,7 +187,7 @@ def test_pooling_takes_the_maximum_and_the_majority(dataset):
         chunks = [slice(start, start + 4) for start in range(0, length, 4)]
         assert np.array_equal(batch.features[0], np.stack([features[:, c].max(axis=1) for c in chunks], axis=1))
         assert batch.labels[0].tolist() == [int(np.bincount(labels[c]).argmax()) for c in chunks]
-        assert batch.steps.item() == 4 and batch.frames.item() == length
+        assert batch.steps.item() == 4 and batch.num_frames.item() == length
 
 
 def test_pooling_augments_in_training_and_cuts_long_videos(dataset):
@@ -202,7 +202,7 @@ def test_pooling_augments_in_training_and_cuts_long_videos(dataset):
             assert batch.mask.shape[1] <= 6
             if epoch == 0:
                 start = batch.starts.item()
-                covered[batch.videos.item()] += range(start, start + batch.frames.item())
+                covered[batch.videos.item()] += range(start, start + batch.num_frames.item())
     assert {video: sorted(frames) for video, frames in covered.items()} == {
         video: list(range(length)) for video, length in enumerate(LENGTHS)
     }
@@ -229,9 +229,9 @@ def test_nan_is_named_with_file_and_column(dataset):
     [
         (np.zeros((SIZE, 18)), r"v1\.npy: 18 columns, but the video has 17 frame labels .* length_tolerance=0"),
         (np.zeros((17, SIZE)), r"v1\.npy: 5 columns, .* is the layout the other one\?"),
-        (np.zeros((SIZE + 1, 17)), r"v1\.npy: 6 values a column, but .*v0\.npy has 5"),
+        (np.zeros((SIZE + 1, 17)), r"v1\.npy: 6 values per column, but .*v0\.npy has 5"),
         (np.zeros((1, SIZE, 17)), r"v1\.npy: shape \(1, 5, 17\)"),
-        (np.zeros((SIZE, 17), int), r"v1\.npy: shape \(5, 17\), int64; expected two sides of float"),
+        (np.zeros((SIZE, 17), int), r"v1\.npy: shape \(5, 17\), int64; expected floating point"),
     ],
 )
 def test_wrong_files(dataset, array, message):
@@ -246,7 +246,7 @@ def test_lengths_may_differ_where_that_is_allowed(dataset):
     loader = FeatureLoader(dataset, train=False, length_tolerance=2)
     batches = list(loader)
     assert [batch.mask.shape[1] for batch in batches[:2]] == [40, 15]
-    assert [batch.frames.item() for batch in batches[:2]] == [40, 15]
+    assert [batch.num_frames.item() for batch in batches[:2]] == [40, 15]
     with pytest.raises(ValueError, match="2 is above length_tolerance=1"):
         FeatureLoader(dataset, length_tolerance=1)
 
@@ -256,14 +256,14 @@ def test_missing_and_unreadable_files(dataset):
     with pytest.raises(ValueError, match=r"v1\.npy: not a readable \.npy file"):
         FeatureLoader(dataset)
     (dataset.root / "features/v1.npy").unlink()
-    with pytest.raises(FileNotFoundError, match=r"v1\.npy: not there, nor those of 0 others of 7 videos"):
+    with pytest.raises(FileNotFoundError, match=r"v1\.npy is missing; extract the features"):
         FeatureLoader(dataset)
     with pytest.raises(FileNotFoundError, match="i3d: no such folder"):
         FeatureLoader(dataset, features="i3d")
 
 
 def test_videos_shorter_than_the_model_needs(dataset):
-    with pytest.raises(ValueError, match=r"v1\.npy: 5 columns after taking one of 4, but the model needs 6"):
+    with pytest.raises(ValueError, match=r"v1\.npy: 5 columns at a step of 4, but the model needs 6"):
         FeatureLoader(dataset, pooling=ChunkPooling(4, 100), min_length=6)
     assert len(FeatureLoader(dataset, train=False, min_length=17)) == 7
 
@@ -300,7 +300,7 @@ def test_one_split(dataset):
     data = open_dataset(dataset.root, "split1/test")
     loader = FeatureLoader(data, train=False, batch_size=2)
     (batch,) = loader
-    assert batch.videos.tolist() == [0, 1] and batch.frames.tolist() == list(LENGTHS[5:])
+    assert batch.videos.tolist() == [0, 1] and batch.num_frames.tolist() == list(LENGTHS[5:])
     assert batch.features[:, 1, 0].tolist() == [5, 6]
     assert [loader.labels[video].tolist() for video in (0, 1)] == [
         made_labels(length, index).tolist() for index, length in enumerate(LENGTHS[5:], start=5)

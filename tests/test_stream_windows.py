@@ -33,7 +33,7 @@ def plan_of(case: dict) -> StreamPlan:
 @pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: f"{case['n_labels']}-{case['sliding_window']}")
 def test_published_windows(case):
     plan = plan_of(case)
-    assert (plan.steps, len(plan)) == (1, case["num_windows"])
+    assert (plan.groups, len(plan)) == (1, case["num_windows"])
     for item in plan:
         assert item.counts.tolist() == case["precise_num_windows"]
         expected = [video[item.window] for video in case["windows"]]
@@ -134,7 +134,7 @@ def test_groups_visit_every_video_once():
         assert sorted(seen) == list(range(7))
         ended = [video for item in plan for video in item.videos[item.ends & item.counted]]
         assert sorted(ended) == list(range(7))
-        last = [item for item in plan if item.step == plan.steps - 1]
+        last = [item for item in plan if item.group == plan.groups - 1]
         assert [item.counted.tolist() for item in last] == [[True, False, False]] * len(last)
         assert all((item.videos == last[0].videos[0]).all() for item in last)
     orders = {
@@ -166,8 +166,8 @@ def test_an_epoch_resumes_anywhere():
     items = list(plan)
     assert [item.index for item in items] == list(range(len(plan)))
     later = plan[len(plan) - 1]
-    assert np.array_equal(later.frames, items[-1].frames) and later.last and items[-1].step == later.step
-    assert [item.starts for item in items].count(True) == [item.last for item in items].count(True) == plan.steps
+    assert np.array_equal(later.frames, items[-1].frames) and later.last and items[-1].group == later.group
+    assert [item.starts for item in items].count(True) == [item.last for item in items].count(True) == plan.groups
     with pytest.raises(IndexError, match=f"item {len(plan)} of {len(plan)}"):
         plan[len(plan)]
 
@@ -180,7 +180,7 @@ def test_a_finished_video_goes_on_with_empty_windows():
 
 def test_no_videos_no_items():
     plan = StreamPlan([], WindowShape(4, 4), group=2, shuffle=True)
-    assert len(plan) == plan.steps == 0 and list(plan) == []
+    assert len(plan) == plan.groups == 0 and list(plan) == []
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <limits>
 #include <mutex>
 #include <system_error>
 #include <thread>
@@ -16,24 +17,24 @@ namespace {
 
 constexpr double kAlmost = 1 - 1e-6;
 
-// The first error in the order of the plan, whichever thread meets its own first.
+// The error of the earliest piece in the order of the plan, whichever thread meets its own first.
 class FirstError {
   public:
-    void report(int64_t clip, const std::string& message) {
+    void report(int64_t piece, const std::string& message) {
         const std::lock_guard<std::mutex> lock(mutex_);
-        if (!any_ || clip < clip_) {
-            clip_ = clip;
-            message_ = message;
-        }
-        any_ = true;
+        if (piece >= piece_) return;
+        message_ = message;
+        piece_ = piece;
     }
-    bool any() const { return any_; }
+    bool any() const { return piece_ != kNone; }
+    // Whether an earlier piece failed, so that the result of this one no longer matters.
+    bool before(int64_t piece) const { return piece_ < piece; }
     const std::string& message() const { return message_; }
 
   private:
+    static constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
     std::mutex mutex_;
-    std::atomic<bool> any_{false};
-    int64_t clip_ = 0;
+    std::atomic<int64_t> piece_{kNone};
     std::string message_;
 };
 
@@ -178,10 +179,13 @@ class Worker {
 
     void write(int64_t clip, int64_t t) {
         const size_t sample = options_.format.sample_bytes();
-        const size_t frame = pixels_.size() * sample, frames = static_cast<size_t>(plan_.frames_per_clip);
-        uint8_t* to = out_ + static_cast<size_t>(clip) * 3 * frames * frame;
-        to += static_cast<size_t>(t) * frame * (options_.format.planar ? 1 : 3);
-        write_pixels(pixels_.data(), pixels_.size(), options_.format, frames * frame, to);
+        const size_t plane = pixels_.size() * sample, frames = static_cast<size_t>(plan_.frames_per_clip);
+        // (C, T, H, W) has the planes of one color together, (T, C, H, W) and (T, H, W, C) those of one
+        // frame.
+        const bool by_color = options_.format.planar && !plan_.frames_first;
+        uint8_t* to = out_ + static_cast<size_t>(clip) * 3 * frames * plane;
+        to += static_cast<size_t>(t) * plane * (by_color ? 1 : 3);
+        write_pixels(pixels_.data(), pixels_.size(), options_.format, by_color ? frames * plane : plane, to);
     }
 
     const FillPlan& plan_;
@@ -209,10 +213,12 @@ bool fill(const FillPlan& plan, const FillOptions& options, uint8_t* out, int64_
     FirstError error;
 
     const auto work = [&] {
-        int64_t clip = 0;
+        int64_t number = 0, clip = 0;
         try {
             Worker worker(plan, options, out, shown);
-            for (int64_t number; (number = next.fetch_add(1)) < pieces && !error.any();) {
+            // A thread may take a piece, and then see that a later one has failed: it goes on, since the
+            // first failure is the one to report.
+            while ((number = next.fetch_add(1)) < pieces && !error.before(number)) {
                 clip = number / pieces_per_clip;
                 const int64_t first = number % pieces_per_clip * piece;
                 worker.fill(clip, first, std::min(first + piece, plan.frames_per_clip));
@@ -220,7 +226,7 @@ bool fill(const FillPlan& plan, const FillOptions& options, uint8_t* out, int64_
                 if (canceled) return;
             }
         } catch (const std::exception& problem) {
-            error.report(clip, plan.paths[static_cast<size_t>(clip)] + ": " + problem.what());
+            error.report(number, plan.paths[static_cast<size_t>(clip)] + ": " + problem.what());
         }
     };
 

@@ -16,6 +16,7 @@ struct FillPlan {
     int64_t frames_per_clip = 0;
     int height = 0;
     int width = 0;
+    bool frames_first = false;       // planar output is (T, C, H, W) instead of (C, T, H, W)
     std::vector<std::string> paths;  // B databases
     const int64_t* videos;           // (B), numbers that the cache knows them by
     const int64_t* frames;           // (B, T), from 0
@@ -34,9 +35,9 @@ struct FillOptions {
     const uint8_t* cancel = nullptr;  // stops between two frames when it becomes other than 0
 };
 
-// Fills `out`, (B, C, T, H, W) or (B, T, H, W, C), and `shown` (B, T) with the number of the frame that each
-// position shows. Throws for the first clip, in the order of the plan, that it found unreadable; false when
-// canceled.
+// Fills `out`, (B, C, T, H, W), (B, T, C, H, W) or (B, T, H, W, C), and `shown` (B, T) with the number of the
+// frame that each position shows. Throws the error of the first unreadable frame in the order of the plan,
+// for any number of threads; returns false when canceled.
 bool fill(const FillPlan& plan, const FillOptions& options, uint8_t* out, int64_t* shown);
 
 }  // namespace vidseg

@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <array>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -115,12 +116,21 @@ std::vector<std::string> read_paths(const Tensor& bytes, const Tensor& ends, int
     return paths;
 }
 
+// Whether (B, 3, T, H, W) is a view of contiguous memory (B, T, 3, H, W).
+bool is_transposed(const Tensor& out) {
+    const int64_t plane = out.size(3) * out.size(4);
+    const std::array<int64_t, 5> strides = {3 * out.size(2) * plane, plane, 3 * plane, out.size(4), 1};
+    for (int axis = 0; axis < 5; ++axis) {
+        if (out.size(axis) > 1 && out.stride(axis) != strides[static_cast<size_t>(axis)]) return false;
+    }
+    return true;
+}
+
 Tensor fill_batch(Tensor out, Tensor paths, Tensor path_ends, Tensor videos, Tensor frames, Tensor matrices,
                   Tensor color_offsets, Tensor color_codes, Tensor color_parameters, Tensor normalization,
                   bool planar, bool bgr, double enlarge, bool replace, int64_t threads, int64_t cache,
                   Tensor cancel) {
-    check(out.is_cpu() && out.is_contiguous() && out.dim() == 5,
-          "out must be a contiguous CPU tensor of 5 dimensions");
+    check(out.is_cpu() && out.dim() == 5, "out must be a CPU tensor of 5 dimensions");
     check(frames.dim() == 2, "frames must have the shape (B, T)");
     check(threads >= 1 && threads <= 1024, "threads is ", threads, ", must be 1 to 1024");
     const int64_t clips = frames.size(0), length = frames.size(1);
@@ -131,7 +141,12 @@ Tensor fill_batch(Tensor out, Tensor paths, Tensor path_ends, Tensor videos, Ten
     check(height >= 1 && width >= 1 && height <= 65500 && width <= 65500, "size ", height, "x", width,
           ": each side must be 1 to 65500");
 
+    // (B, T, 3, H, W) comes as its transpose: a frame's three planes lie together.
+    const bool frames_first = planar && is_transposed(out);
+    check(out.is_contiguous() || frames_first, "out must be contiguous, or (B, T, 3, H, W) transposed");
+
     FillPlan plan;
+    plan.frames_first = frames_first;
     plan.clips = clips;
     plan.frames_per_clip = length;
     plan.height = static_cast<int>(height);

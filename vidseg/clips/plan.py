@@ -157,6 +157,8 @@ class BatchPlan:
         matrices: float64 (B, 3, 3), output point to source point.
         colors: operations of the B clips.
         valid: bool (B,); False where a clip only pads the batch of one rank.
+        repeats: int64 (B,), how many times the same view of the same video came before in the epoch; above 0 only
+            where a sampler repeats videos. Repeats draw other crops and colors.
     """
 
     epoch: int
@@ -170,12 +172,16 @@ class BatchPlan:
     matrices: npt.NDArray[np.float64]
     colors: ColorPlan
     valid: npt.NDArray[np.bool_] = field(default=None)  # type: ignore[arg-type]
+    repeats: npt.NDArray[np.int64] = field(default=None)  # type: ignore[arg-type]
 
     def __post_init__(self) -> None:
         clips = len(self.videos)
         if self.valid is None:
             object.__setattr__(self, "valid", np.ones(clips, bool))
-        expected = {"views": (clips,), "labels": (clips,), "matrices": (clips, 3, 3), "valid": (clips,)}
+        if self.repeats is None:
+            object.__setattr__(self, "repeats", np.zeros(clips, np.int64))
+        expected: dict[str, tuple[int, ...]] = dict.fromkeys(("views", "labels", "valid", "repeats"), (clips,))
+        expected["matrices"] = (clips, 3, 3)
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"a batch of {clips} clips with {name} of shape {getattr(self, name).shape}")
@@ -236,6 +242,7 @@ class BatchPlan:
             matrices=self.matrices[rows],
             colors=self.colors.take(rows),
             valid=self.valid[rows],
+            repeats=self.repeats[rows],
         )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from vidseg.clips.draws import permutation
 from vidseg.clips.geometry import Geometry
 from vidseg.clips.named_geometry import named_geometry
 from vidseg.clips.plan import BatchPlan, BatchShape
+from vidseg.clips.sampler_order import check_sampler, count_repeats, sampled_videos
 from vidseg.clips.sampling import FrameSampling, SequentialClips, Short, named_sampling
 from vidseg.labels.dataset import VideoDataset
 
@@ -28,10 +30,14 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class _Epoch:
-    """Batches of one epoch: batch k holds the clips order[starts[k] : starts[k + 1]] in the shape shapes[k]."""
+    """Batches of one epoch: batch k holds the clips order[starts[k] : starts[k + 1]] in the shape shapes[k].
+
+    repeats[i] counts the occurrences of order[i] before position i.
+    """
 
     number: int
     order: Integers
+    repeats: Integers
     shapes: tuple[BatchShape, ...]
     starts: Integers
 
@@ -61,10 +67,13 @@ class ClipPlanner:
         augment: colors, noise and warps: a preset, several, or a name of `vidseg.clips.augmentations`.
         short: videos shorter than a clip "loop" or "clamp"; for samplings that are given by name.
         shapes: replaces frames, size and batch_size.
+        sampler: video indices in the order of an epoch, over all ranks: any iterable that can be iterated over again,
+            or a `torch.utils.data.Sampler`. Replaces the shuffled or sequential order; see `sampled_videos`.
         rank: of this process.
         world_size: number of processes.
 
     Raises:
+        TypeError: a sampler that is an iterator, or yields something else than integers.
         ValueError: an argument out of range, no videos, or videos without frames or size in the catalog.
     """
 
@@ -83,6 +92,7 @@ class ClipPlanner:
         augment: str | ColorPreset | Sequence[ColorPreset] | None = None,
         short: Short = "loop",
         shapes: Shapes | None = None,
+        sampler: Iterable[int] | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -118,6 +128,10 @@ class ClipPlanner:
         self._first = None if (views == views[0]).all() else np.concatenate([[0], np.cumsum(views)])
         self.samples = int(views.sum())
         self._epochs: tuple[_Epoch, ...] = ()
+        self._sampler = sampler
+        if sampler is not None:
+            check_sampler(sampler)
+            self._order(0)
 
     def __repr__(self) -> str:
         return (
@@ -156,12 +170,13 @@ class ClipPlanner:
             IndexError: there is no such batch.
         """
         shape = self._global_shape(epoch, index)
-        first = self._epoch(epoch).starts[index]
-        batch = self._epoch(epoch).order[first : first + shape.clips]
-        samples = batch[self.rank :: self.world_size]
-        valid = np.arange(-(-shape.clips // self.world_size)) < len(samples)
-        samples = np.concatenate([samples, np.repeat(batch[:1], len(valid) - len(samples))])
-        return self.plan_samples(epoch, samples, shape=shape, index=index, valid=valid)
+        planned = self._epoch(epoch)
+        first = int(planned.starts[index])
+        positions = np.arange(first + self.rank, first + shape.clips, self.world_size)
+        valid = np.arange(-(-shape.clips // self.world_size)) < len(positions)
+        positions = np.concatenate([positions, np.full(len(valid) - len(positions), first)])
+        samples, repeats = planned.order[positions], planned.repeats[positions]
+        return self.plan_samples(epoch, samples, shape=shape, index=index, valid=valid, repeats=repeats)
 
     def plan_samples(
         self,
@@ -171,6 +186,7 @@ class ClipPlanner:
         shape: BatchShape | None = None,
         index: int = 0,
         valid: npt.NDArray[np.bool_] | None = None,
+        repeats: Integers | None = None,
     ) -> BatchPlan:
         """A plan of any samples, each the same as in a batch of that epoch.
 
@@ -180,6 +196,8 @@ class ClipPlanner:
             shape: its frames, height and width are taken; None for the planner's own.
             index: number that the plan has.
             valid: bool (B,), False for clips that only pad; None for none.
+            repeats: int64 (B,), how many times each sample came before in the epoch: each time draws other random
+                numbers. None: the first time.
 
         Raises:
             IndexError: a sample number out of range.
@@ -187,10 +205,12 @@ class ClipPlanner:
         if len(samples) and not (samples.min() >= 0 and samples.max() < self.samples):
             raise IndexError(f"samples {samples.min()} to {samples.max()}, must be 0 to {self.samples - 1}")
         shape = shape or self._constant
+        repeats = np.zeros(len(samples), np.int64) if repeats is None else repeats
+        draws = samples + repeats * self.samples  # a sample's first occurrence draws with its own number
         videos, views = self._places(samples)
         clips, crops = np.divmod(views, self.geometry.views)
         frames = self.sampling.frames(
-            self.data.frames[videos], clips, length=shape.frames, seed=self.seed, epoch=epoch, samples=samples
+            self.data.frames[videos], clips, length=shape.frames, seed=self.seed, epoch=epoch, samples=draws
         )
         matrices = self.geometry.matrices(
             self.data.heights[videos].astype(np.int64),
@@ -199,8 +219,8 @@ class ClipPlanner:
             views=crops,
             seed=self.seed,
             epoch=epoch,
-            samples=samples,
-            warps=None if self.augment is None else draw_warps(self.augment, self.seed, epoch, samples),
+            samples=draws,
+            warps=None if self.augment is None else draw_warps(self.augment, self.seed, epoch, draws),
         )
         return BatchPlan(
             epoch=epoch,
@@ -212,8 +232,9 @@ class ClipPlanner:
             labels=self.data.labels[videos],
             frames=frames,
             matrices=matrices,
-            colors=draw_colors(self.augment, self.seed, epoch, samples, height=shape.height, width=shape.width),
+            colors=draw_colors(self.augment, self.seed, epoch, draws, height=shape.height, width=shape.width),
             valid=np.ones(len(samples), bool) if valid is None else valid,
+            repeats=repeats,
         )
 
     def _places(self, samples: Integers) -> tuple[Integers, Integers]:
@@ -223,6 +244,24 @@ class ClipPlanner:
             return videos, views
         videos = np.searchsorted(self._first, samples, side="right") - 1
         return videos, samples - self._first[videos]
+
+    def order_digest(self, epoch: int) -> str | None:
+        """Hash of the order that the sampler gives for an epoch; None without a sampler."""
+        if self._sampler is None:
+            return None
+        return hashlib.blake2b(self._order(epoch)[0].tobytes(), digest_size=8).hexdigest()
+
+    def _order(self, epoch: int) -> tuple[Integers, Integers]:
+        """Sample numbers of an epoch in order, and the number of earlier occurrences of each."""
+        if self._sampler is None:
+            order = permutation(self.seed, epoch, self.samples) if self.train else np.arange(self.samples)
+            return order, np.zeros(len(order), np.int64)
+        videos = sampled_videos(self._sampler, count=len(self.data), seed=self.seed, epoch=epoch)
+        if self._first is None:
+            order = (videos[:, None] * self._views + np.arange(self._views)).ravel()
+        else:
+            order = np.concatenate([np.arange(self._first[video], self._first[video + 1]) for video in videos])
+        return order, count_repeats(order)
 
     def _global_shape(self, epoch: int, index: int) -> BatchShape:
         shapes = self._epoch(epoch).shapes
@@ -240,22 +279,22 @@ class ClipPlanner:
         return epoch
 
     def _make_epoch(self, number: int) -> _Epoch:
-        order = permutation(self.seed, number, self.samples) if self.train else np.arange(self.samples)
+        order, repeats = self._order(number)
         if self._shapes is None:
-            wanted: Sequence[BatchShape] = [self._constant] * -(-self.samples // self._constant.clips)
+            wanted: Sequence[BatchShape] = [self._constant] * -(-len(order) // self._constant.clips)
         else:
             wanted = self._shapes(number)
             _check_shapes(wanted, self.world_size if self.train else 1)
         shapes: list[BatchShape] = []
         planned = 0
         for shape in wanted:
-            clips = min(shape.clips, self.samples - planned)
+            clips = min(shape.clips, len(order) - planned)
             if clips < 1 or (clips < shape.clips and self.train and shapes):
                 break
             shapes.append(shape if clips == shape.clips else BatchShape(clips, shape.frames, shape.height, shape.width))
             planned += clips
         starts = np.cumsum([0, *(shape.clips for shape in shapes)])
-        return _Epoch(number, order, tuple(shapes), starts)
+        return _Epoch(number, order, repeats, tuple(shapes), starts)
 
 
 def _check_shapes(shapes: Sequence[BatchShape], world_size: int) -> None:

@@ -208,7 +208,7 @@ class StreamItem:
 
     Attributes:
         index: number of the item in the epoch, from 0.
-        step: number of the group; when it changes the videos before it have ended.
+        group: number of the group in the epoch, from 0; when it changes, the videos of the group before have ended.
         window: k.
         windows: windows of the group, those of its longest video over all ranks.
         videos: int64 (B,) numbers of the videos.
@@ -220,7 +220,7 @@ class StreamItem:
     """
 
     index: int
-    step: int
+    group: int
     window: int
     windows: int
     videos: npt.NDArray[np.int64]
@@ -331,16 +331,16 @@ class StreamPlan:
         return int(self._first[-1])
 
     @property
-    def steps(self) -> int:
-        """Number of groups."""
+    def groups(self) -> int:
+        """Number of groups of the epoch."""
         return len(self._windows)
 
     def __getitem__(self, index: int) -> StreamItem:
         if not 0 <= index < len(self):
             raise IndexError(f"item {index} of {len(self)}")
-        step = int(np.searchsorted(self._first, index, side="right")) - 1
-        window = index - int(self._first[step])
-        videos = self._videos[step]
+        number = int(np.searchsorted(self._first, index, side="right")) - 1
+        window = index - int(self._first[number])
+        videos = self._videos[number]
         lengths = self.lengths[videos]
         frames = [
             window_frames(
@@ -356,14 +356,14 @@ class StreamPlan:
         ]
         return StreamItem(
             index=index,
-            step=step,
+            group=number,
             window=window,
-            windows=int(self._windows[step]),
+            windows=int(self._windows[number]),
             videos=videos,
             counts=self._counts[videos],
             frames=np.stack(frames),
             valid=np.array([window_valid(self.shape, window, int(length)) for length in lengths]),
-            counted=self._counted[step],
+            counted=self._counted[number],
             interval=self.shape.interval,
         )
 

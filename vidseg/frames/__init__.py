@@ -1,4 +1,4 @@
-"""Frame databases: one SQLite file of JPEG frames per video. The only package that knows the on-disk format."""
+"""Frame databases: one SQLite file of JPEG frames per video. No other package depends on the on-disk format."""
 
 from vidseg.frames.database import FrameDatabase
 from vidseg.frames.jpeg import decode_jpeg, encode_planes, encode_rgb, recode_jpeg

@@ -1,15 +1,16 @@
-"""Reading of frames.db: raw JPEGs, decoded frames, metadata. Writes nothing.
+"""Reader of frames.db: JPEGs, decoded frames, metadata.
 
-A `FrameDatabase` holds no open file. The compiled library keeps a bounded pool of connections for each process, so an
-object may be shared by threads, pickled, and used on both sides of a fork.
+A `FrameDatabase` has no open file. The compiled library keeps a bounded pool of connections per process, so that an
+object can be shared by threads, pickled, and used in a parent process and its forked children.
 """
 
 import itertools
+import operator
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, SupportsIndex, TypeGuard
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from vidseg.frames.schema import TIMESTAMPS, FrameDatabaseError, connect_read_on
 
 __all__ = ["FrameDatabase"]
 
-_STREAMED = 16  # frames that are decoded together when a video is read from end to end
+_STREAMED = 16  # number of frames that `stream` decodes at a time
 
 Indices = Iterable[int] | np.ndarray | torch.Tensor
 
@@ -28,15 +29,17 @@ Indices = Iterable[int] | np.ndarray | torch.Tensor
 class FrameDatabase:
     """The frames of one video.
 
-    Reads what `FrameWriter` writes and what dataset2database 1.2 wrote (no key, rows in any order, no metadata).
-    Frame indices count from 0, in frame order, whatever the order of the rows.
+    `video[0]` is one frame, uint8 (H, W, 3); `video[2:5]` are several, uint8 (T, H, W, 3); iteration yields all frames.
+
+    Reads databases of `FrameWriter` and of dataset2database 1.2 (no key, rows in any order, no metadata). Frame indices
+    count from 0 in temporal order, whatever the order of the rows.
 
     Args:
-        path: a frames.db file, or the folder that holds one.
+        path: a frames.db file, or its folder.
 
     Raises:
         FileNotFoundError: no such file.
-        FrameDatabaseError: not a frame database, or without any frame.
+        FrameDatabaseError: not a frame database, or a database without frames.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -47,7 +50,7 @@ class FrameDatabase:
         connection = connect_read_only(self.path)
         try:
             self.meta: dict[str, Any] = _read_meta(connection)
-            # rowid of each frame; None: frame i has rowid i + 1, which every file of our own form has
+            # rowid of each frame; None: frame i has rowid i + 1, as in every file of FrameWriter
             self._rows: np.ndarray | None = None
             if "format" in self.meta:
                 self._count = int(self.meta["frames"])
@@ -59,7 +62,7 @@ class FrameDatabase:
         finally:
             connection.close()
         if self._count == 0:
-            raise FrameDatabaseError(f"{self.path}: holds no frames; convert its video again")
+            raise FrameDatabaseError(f"{self.path}: has no frames; convert its video again")
 
     def __len__(self) -> int:
         return self._count
@@ -75,22 +78,22 @@ class FrameDatabase:
         self.close()
 
     def close(self) -> None:
-        """Refuse further reading. No file is open in between reads, so nothing needs to be freed."""
+        """Make later reads raise ValueError. No file is open between reads, so that nothing needs to be freed."""
         self.closed = True
 
     @property
     def name(self) -> str:
-        """The video's name: the name of the folder that holds the database."""
+        """Name of the video: the name of the database's folder."""
         return self.path.resolve().parent.name
 
     @property
     def levels(self) -> int:
-        """How many smaller copies each frame has; level k has 1 / 2**k of the side."""
+        """Number of smaller copies of each frame; level k has 1 / 2**k of the width and height."""
         return int(self.meta.get("levels", 0))
 
     @property
     def frame_size(self) -> tuple[int, int]:
-        """(height, width) in pixels of the stored frames."""
+        """(height, width) of the stored frames in pixels."""
         if self._frame_size is None:
             if "height" in self.meta:
                 self._frame_size = int(self.meta["height"]), int(self.meta["width"])
@@ -101,7 +104,7 @@ class FrameDatabase:
 
     @property
     def timestamps(self) -> np.ndarray | None:
-        """Presentation time of each frame in seconds, float64 (T,); None in files of the published form."""
+        """Presentation time of each frame in seconds, float64 (T,); None for databases of dataset2database 1.2."""
         if not self.meta:
             return None
         connection = connect_read_only(self.path)
@@ -114,16 +117,16 @@ class FrameDatabase:
         return None if row is None else np.frombuffer(row[0], "<f8").copy()
 
     def read(self, indices: Indices, *, level: int = 0) -> list[bytes]:
-        """Return the stored JPEGs, in the order asked, repetitions included.
+        """Return the stored JPEGs, in the order of the indices.
 
         Args:
-            indices: frame numbers from 0.
-            level: 0 for the frames themselves, k for the copies with 1 / 2**k of the side.
+            indices: frame numbers from 0, in any order, with or without repetitions.
+            level: 0 for the frames themselves, k for the copies with 1 / 2**k of the width and height.
 
         Raises:
             IndexError: an index is negative or not below `len(self)`.
             ValueError: the database does not have that level, or is closed.
-            FrameDatabaseError: a row is missing or unreadable; names the frame.
+            FrameDatabaseError: a frame is missing or unreadable; the message names it.
         """
         rows = self._rows_for(indices, level)
         if len(rows) == 0:
@@ -135,21 +138,26 @@ class FrameDatabase:
         return split_blobs(data, offsets)
 
     def decode(
-        self, indices: Indices, size: int | tuple[int, int] | None = None, level: int | None = None
+        self, indices: Indices | SupportsIndex, size: int | tuple[int, int] | None = None, level: int | None = None
     ) -> torch.Tensor:
-        """Return decoded frames, uint8 (T, H, W, 3) in RGB, in the order asked, repetitions included.
+        """Decode frames.
 
         Args:
-            indices: frame numbers from 0.
-            size: (height, width), or one number for a square: each whole frame is resampled to exactly that, whatever
-                its proportions (bilinear, antialiased where it shrinks). None keeps the stored size.
-            level: which stored copy to decode; None takes the smallest one that is at least `size`.
+            indices: frame numbers from 0, in any order, with or without repetitions; or one number.
+            size: (height, width) in pixels, or one number for a square. Whole frames are resampled to this size without
+                keeping their aspect ratio (bilinear, antialiased when shrinking). None: the stored size.
+            level: stored copy to decode. None: the smallest one that is at least `size`.
+
+        Returns:
+            uint8 (T, H, W, 3) in RGB, in the order of the indices; (H, W, 3) for one number.
 
         Raises:
             IndexError: an index is negative or not below `len(self)`.
             ValueError: the size is not positive, or the database does not have that level, or is closed.
-            FrameDatabaseError: a frame is missing or damaged; names it.
+            FrameDatabaseError: a frame is missing or damaged; the message names it.
         """
+        if not isinstance(indices, Iterable):
+            return self.decode([operator.index(indices)], size, level)[0]
         height, width = (0, 0) if size is None else (size, size) if isinstance(size, int) else size
         if size is not None and (height < 1 or width < 1):
             raise ValueError(f"size {size}: both sides must be at least 1 pixel")
@@ -166,8 +174,28 @@ class FrameDatabase:
             raise self._explain(error, level) from None
         return frames
 
+    def __getitem__(self, index: SupportsIndex | slice) -> torch.Tensor:
+        """Decode one frame, uint8 (H, W, 3), or the frames of a slice, uint8 (T, H, W, 3), in RGB.
+
+        Args:
+            index: from 0; negative numbers count from the end. Use `decode` for a list of frame numbers.
+
+        Raises:
+            IndexError: there is no such frame.
+            TypeError: neither an integer nor a slice.
+            FrameDatabaseError: a frame is missing or damaged; the message names it.
+        """
+        if isinstance(index, slice):
+            return self.decode(range(len(self))[index])
+        if not _is_number(index):
+            raise TypeError(f"{self.path}: index {index!r} is neither an integer nor a slice; use decode() for a list")
+        number = index.__index__()
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"{self.path}: frame {number} of a video of {len(self)} frames")
+        return self.decode(number % len(self))
+
     def __iter__(self) -> Iterator[torch.Tensor]:
-        """Every frame in order, uint8 (H, W, 3)."""
+        """Yield every frame in order, uint8 (H, W, 3)."""
         return self.stream()
 
     def stream(
@@ -178,12 +206,12 @@ class FrameDatabase:
         step: int = 1,
         size: int | tuple[int, int] | None = None,
     ) -> Iterator[torch.Tensor]:
-        """Decode frames one after the other, a few ahead of their use, so that memory stays flat in a long video.
+        """Yield decoded frames one by one; decodes 16 at a time, so that memory use does not grow with the video.
 
         Args:
             start: first frame, from 0.
-            stop: one more than the last; None for the end of the video.
-            step: from one frame to the next.
+            stop: one more than the last frame. None: the end of the video.
+            step: distance between consecutive frames.
             size: as for `decode`.
 
         Yields:
@@ -192,35 +220,35 @@ class FrameDatabase:
         Raises:
             ValueError: step below 1.
             IndexError: start or stop outside 0 to `len(self)`.
-            FrameDatabaseError: a frame is missing or damaged; names it.
+            FrameDatabaseError: a frame is missing or damaged; the message names it.
         """
         stop = len(self) if stop is None else stop
         if step < 1:
             raise ValueError(f"step={step} must be at least 1")
         if not (0 <= start <= len(self) and 0 <= stop <= len(self)):
-            raise IndexError(f"{self.path}: frames {start} to {stop} of a video of {len(self)}")
+            raise IndexError(f"{self.path}: frames {start} to {stop} of a video of {len(self)} frames")
         numbers = np.arange(start, stop, step)
         return itertools.chain.from_iterable(
             self.decode(numbers[first : first + _STREAMED], size) for first in range(0, len(numbers), _STREAMED)
         )
 
     def level_for(self, height: int, width: int) -> int:
-        """The smallest stored copy whose sides are at least (height, width); 0 where even the frame is smaller."""
+        """Return the level of the smallest copy that is at least (height, width); 0 if even the frame is smaller."""
         full_height, full_width = self.frame_size
         fits = (k for k in range(self.levels, 0, -1) if full_height >> k >= height and full_width >> k >= width)
         return next(fits, 0)
 
     def verify(self) -> list[str]:
-        """Check everything that can be checked, decoding every frame; return what is wrong, one sentence each."""
+        """Check the database and decode every frame; returns one sentence per fault."""
         from vidseg.frames.verification import verify
 
         return verify(self)
 
     def _rows_for(self, indices: Indices, level: int) -> torch.Tensor:
         if self.closed:
-            raise ValueError(f"{self.path}: is closed")
+            raise ValueError(f"{self.path}: the FrameDatabase is closed; open it again")
         if not 0 <= level <= self.levels:
-            raise ValueError(f"{self.path}: has levels 0 to {self.levels}, not {level}")
+            raise ValueError(f"{self.path}: level {level} of a database with levels 0 to {self.levels}")
         numbers = np.asarray(indices if hasattr(indices, "__len__") else list(indices))
         if numbers.size == 0:
             return torch.empty(0, dtype=torch.int64)
@@ -234,7 +262,7 @@ class FrameDatabase:
         return torch.from_numpy(np.ascontiguousarray(rows))
 
     def _explain(self, error: RuntimeError, level: int) -> FrameDatabaseError:
-        """Put the file and the frame number in front of what the library said about a row."""
+        """Convert an error of the library about a row to one with the file and the frame number."""
         text = str(error).splitlines()[0]
         row, separator, reason = text.partition(": ")
         if not separator or not row.startswith("row "):
@@ -255,7 +283,7 @@ def _read_meta(connection: sqlite3.Connection) -> dict[str, Any]:
 
 
 def _frame_order(connection: sqlite3.Connection) -> np.ndarray:
-    """The rowids of a published database in frame order; of rows with the same frame number the first counts."""
+    """The rowids of a published database in frame order; the first row of each frame number is used."""
     rows: dict[int, int] = {}
     for rowid, name in connection.execute("SELECT rowid, ObjId FROM Images ORDER BY rowid"):
         number = frame_number(name)
@@ -263,3 +291,8 @@ def _frame_order(connection: sqlite3.Connection) -> np.ndarray:
             raise ValueError(f"row {rowid} has the ObjId {name!r}, which is not <video>/frame_<number>")
         rows.setdefault(number, rowid)
     return np.array([rows[number] for number in sorted(rows)], dtype=np.int64)
+
+
+def _is_number(index: object) -> TypeGuard[SupportsIndex]:
+    """Whether an index is one integer: Python's, NumPy's or a tensor without dimensions."""
+    return hasattr(index, "__index__") and getattr(index, "ndim", 0) == 0

@@ -1,4 +1,4 @@
-"""Frames to JPEG and back, through the compiled library (libjpeg-turbo)."""
+"""JPEG encoding and decoding with the compiled library (libjpeg-turbo)."""
 
 import itertools
 from collections.abc import Sequence
@@ -14,14 +14,19 @@ AUTOMATIC = -1
 
 
 def split_blobs(data: torch.Tensor, offsets: torch.Tensor) -> list[bytes]:
-    """Cut the concatenated blobs that the library returns."""
+    """Split the concatenated blobs that the library returns.
+
+    Args:
+        data: uint8 (bytes,), all blobs.
+        offsets: int64 (N + 1,), start of each blob, and the end of the last one.
+    """
     view = data.numpy().data
     return [bytes(view[start:stop]) for start, stop in itertools.pairwise(offsets.tolist())]
 
 
 def _bytes_tensor(jpeg: bytes) -> torch.Tensor:
     if not jpeg:
-        raise ValueError("an empty JPEG")
+        raise ValueError("the JPEG has no bytes")
     return torch.from_numpy(np.frombuffer(jpeg, np.uint8).copy())
 
 
@@ -34,21 +39,21 @@ def encode_rgb(
     optimize: bool = False,
     levels: int = 0,
 ) -> list[bytes]:
-    """Encode one RGB frame, and `levels` successively halved copies of it.
+    """Encode one RGB frame and `levels` smaller copies, each with half the side of the one before.
 
     Args:
         frame: uint8 (H, W, 3), RGB.
-        quality: 1 to 100, libjpeg's scale.
-        chroma: 420 (color at half resolution) or 444.
-        restart_interval: MCUs between restart markers; 0 none; -1 chosen so that it divides a row of MCUs.
-        optimize: Huffman tables made for this frame: some per cent smaller, slower to encode.
-        levels: how many smaller copies follow the frame itself.
+        quality: JPEG quality in libjpeg's scale, 1 to 100.
+        chroma: chroma subsampling, 420 (color at half resolution) or 444.
+        restart_interval: number of MCUs between restart markers; 0 for no markers; -1 for a divisor of a row of MCUs.
+        optimize: compute Huffman tables for this frame; the JPEG is some percent smaller, and encoding is slower.
+        levels: number of smaller copies.
 
     Returns:
         1 + levels baseline JPEGs, the full-size one first.
 
     Raises:
-        RuntimeError: an argument is out of its range.
+        RuntimeError: an argument is out of range.
     """
     data, offsets = operators.encode_rgb(frame, chroma, quality, restart_interval, optimize, levels)
     return split_blobs(data, offsets)
@@ -68,18 +73,18 @@ def encode_planes(
     optimize: bool = False,
     levels: int = 0,
 ) -> list[bytes]:
-    """Encode one planar YCbCr frame, as video decoders deliver it, without going through RGB.
+    """Encode one planar YCbCr frame of a video decoder without converting it to RGB.
 
     Args:
         planes: Y, Cb, Cr as flat uint8 tensors; Cb and Cr have half the width and height (rounded up) for chroma 420.
-        strides: bytes from row to row of each plane.
-        width: pixels of a luma row.
-        height: luma rows.
-        luma_weights: the weights of red and blue in luma, which name the matrix: BT.601 (0.299, 0.114), BT.709
-            (0.2126, 0.0722), BT.2020 (0.2627, 0.0593).
-        full_range: black is 0 and white 255, instead of 16 and 235.
+        strides: number of bytes per row of each plane.
+        width: width of the luma plane in pixels.
+        height: height of the luma plane in pixels.
+        luma_weights: weights of red and blue in luma, which determine the color matrix: BT.601 (0.299, 0.114), BT.709
+            (0.2126, 0.0722), BT.2020 (0.2627, 0.0593). The samples are converted to BT.601, the matrix of JPEG.
+        full_range: whether luma is 0 to 255; else it is 16 to 235 and is converted to 0 to 255.
 
-    The other arguments, and what is returned, are those of `encode_rgb`. Range and matrix become JPEG's.
+    The other arguments, the result and the errors are those of `encode_rgb`.
     """
     kr, kb = luma_weights
     data, offsets = operators.encode_planes(
@@ -89,10 +94,10 @@ def encode_planes(
 
 
 def decode_jpeg(jpeg: bytes) -> torch.Tensor:
-    """Decode a whole JPEG (baseline or progressive, color or gray) to uint8 (H, W, 3) RGB.
+    """Decode a JPEG (baseline or progressive, color or gray) to uint8 (H, W, 3) in RGB.
 
     Raises:
-        ValueError: no bytes at all.
+        ValueError: `jpeg` is empty.
         RuntimeError: the data is damaged, not a JPEG, or CMYK.
     """
     tensor: torch.Tensor = operators.decode_jpeg(_bytes_tensor(jpeg))
@@ -100,16 +105,21 @@ def decode_jpeg(jpeg: bytes) -> torch.Tensor:
 
 
 def recode_jpeg(jpeg: bytes, *, restart_interval: int = AUTOMATIC, optimize: bool = False) -> bytes:
-    """Give a JPEG other restart intervals without loss: the decoded pixels stay the same bit for bit.
+    """Change the restart interval of a JPEG without loss: the decoded pixels are bit-equal.
+
+    Args:
+        jpeg: the JPEG.
+        restart_interval: as for `encode_rgb`.
+        optimize: as for `encode_rgb`.
 
     Raises:
-        ValueError: no bytes at all.
+        ValueError: `jpeg` is empty.
         RuntimeError: the data is damaged, not a JPEG, or CMYK.
     """
     return bytes(operators.recode_jpeg(_bytes_tensor(jpeg), restart_interval, optimize).numpy().data)
 
 
 def resize_frame(frame: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Resample uint8 (H, W, 3) to exactly `size` (height, width): bilinear, antialiased where it shrinks."""
+    """Resample uint8 (H, W, 3) to `size` (height, width) in pixels; bilinear, antialiased when shrinking."""
     tensor: torch.Tensor = operators.resize(frame, *size)
     return tensor

@@ -1,4 +1,4 @@
-"""The compiled half of `vidseg.frames` (csrc/frames) as torch operators."""
+"""The compiled library of `vidseg.frames` (csrc/frames) as torch operators."""
 
 from typing import Any
 
@@ -14,5 +14,5 @@ operators: Any = torch.ops.vidseg_frames
 
 
 def versions() -> str:
-    """Name the libraries that the compiled part was built with."""
+    """Return names and versions of the libraries that the compiled library was built with."""
     return str(operators.versions())

@@ -1,7 +1,7 @@
-"""The on-disk form of frames.db: tables, key names, frame names. See docs/frame_databases.md.
+"""The on-disk format of frames.db: tables, keys, frame names. See docs/frame_databases.md.
 
-`Images` keeps the names and meaning that dataset2database 1.2 published, so that its readers work on our files. Rows
-are written in frame order: rowid = frame number, and reading a frame is one integer look-up.
+`Images` has the column names and meanings of dataset2database 1.2, so that its readers can read our files. Rows are in
+frame order: the rowid is the frame number, and a frame is found by one integer look-up.
 """
 
 import re
@@ -22,7 +22,7 @@ __all__ = [
 DATABASE_NAME = "frames.db"
 COUNT_NAME = "n_frames"
 FORMAT = "vidseg frames 1"
-TIMESTAMPS = "timestamps"  # the one meta value that is a BLOB: float64 little endian seconds, one for each frame
+TIMESTAMPS = "timestamps"  # the only BLOB of meta: seconds as little-endian float64, one for each frame
 
 TABLES = (
     # ObjId: <video>/frame_%05d, from 1; frames: a JPEG; size: its width in pixels
@@ -32,29 +32,29 @@ TABLES = (
     "CREATE TABLE Levels(level INT NOT NULL, frame INT NOT NULL, jpeg BLOB NOT NULL, PRIMARY KEY(level, frame))",
 )
 
-_NAME = re.compile(r"(?:.*/)?frame_(\d+)", re.DOTALL)  # a name may hold any character
+_NAME = re.compile(r"(?:.*/)?frame_(\d+)", re.DOTALL)  # a video name may contain any character
 
 
 class FrameDatabaseError(RuntimeError):
-    """A frame database, or a frame in it, cannot be read or written; the message names both and the reason."""
+    """A frame database or a frame cannot be read or written; the message has the file, the frame and the reason."""
 
 
 def frame_name(video: str, number: int) -> str:
-    """The ObjId of frame `number` (from 1) of `video`."""
+    """Return the ObjId of frame `number` (from 1) of `video`."""
     return f"{video}/frame_{number:05d}"
 
 
 def frame_number(name: object) -> int | None:
-    """The frame number in an ObjId, or None where it has none."""
+    """Return the frame number of an ObjId, or None if it has none."""
     match = _NAME.fullmatch(str(name))
     return int(match[1]) if match else None
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
-    """Open a database that nobody writes to: no locks, no journal, no file is created.
+    """Open a database read-only and immutable: without locks, a journal or new files.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: no such file.
         FrameDatabaseError: SQLite cannot open it.
     """
     if not path.is_file():

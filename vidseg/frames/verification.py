@@ -1,4 +1,4 @@
-"""What `FrameDatabase.verify` checks: the file, the table, the counts, and that every frame decodes."""
+"""The checks of `FrameDatabase.verify`: file, table, counts, timestamps, and decoding of every frame."""
 
 import sqlite3
 import zlib
@@ -15,7 +15,7 @@ __all__ = ["verify"]
 
 
 def verify(database: "FrameDatabase") -> list[str]:
-    """Return one sentence for each fault of `database`, none for a sound one."""
+    """Return one sentence per fault of a database; an empty list if there is none."""
     problems = _check_file(database)
     problems += _check_count_file(database)
     problems += _check_timestamps(database)
@@ -66,7 +66,7 @@ def _check_timestamps(database: "FrameDatabase") -> list[str]:
 
 def _check_frames(database: "FrameDatabase", level: int) -> list[str]:
     problems = []
-    # a published database may hold frames of several sizes; ours says which one it holds
+    # A published database may have frames of several sizes; those of FrameWriter record their size.
     expected = tuple(-(-side // 2**level) for side in database.frame_size) if "height" in database.meta else None
     checksum = 0
     for index in range(len(database)):
@@ -83,5 +83,5 @@ def _check_frames(database: "FrameDatabase", level: int) -> list[str]:
             )
     recorded = database.meta.get("crc32") if level == 0 else None
     if recorded is not None and not problems and checksum != recorded:
-        problems.append("the frames are not those that were written (CRC-32 differs)")
+        problems.append("the frames differ from those that were written (CRC-32)")
     return problems

@@ -1,4 +1,4 @@
-"""Writing of frames.db: whole or not at all."""
+"""Writer of frames.db: a database is published complete or not at all."""
 
 import os
 import secrets
@@ -26,22 +26,23 @@ TEMPORARY_SUFFIX = ".tmp"
 
 
 class FrameWriter:
-    """Writes one frames.db and its n_frames, under a temporary name until everything is on disk and verified.
+    """Writes one frames.db and its n_frames, under a temporary name until all data is on disk and verified.
 
-    Use it as a context manager: leaving it normally publishes the database, leaving it through an exception removes
-    every trace. Memory stays flat however long the video is.
+    Use it as a context manager: a normal exit publishes the database, an exception removes the temporary files. Memory
+    use does not depend on the length of the video.
 
         with FrameWriter("data/jpg/run/clip_1/frames.db", levels=2) as writer:
             writer.add(jpeg, width=340, timestamp=0.0, levels=(half, quarter))
 
     Args:
-        path: the frames.db to make; its folder is made too, and names the video. An existing one is replaced.
-        levels: how many smaller copies each frame brings.
-        meta: further entries for the meta table: text, whole numbers or floats.
+        path: the frames.db to write. Its folder, which is made if needed, is the name of the video. An existing
+            database is replaced.
+        levels: number of smaller copies of each frame.
+        meta: additional entries of the meta table: text, integers or floats.
 
     Raises:
         OSError: the folder cannot be made or written to.
-        FrameDatabaseError: SQLite refuses to write, or reading back gives something else.
+        FrameDatabaseError: SQLite cannot write, or reading back gives other data.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class FrameWriter:
         self._temporary = self.path.with_name(f"{self.path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
         try:
             self._connection = sqlite3.connect(self._temporary, isolation_level=None)
-            # The temporary file is thrown away after any failure, so SQLite need not protect it against one.
+            # The temporary file is deleted after any failure, so that SQLite need not be able to recover it.
             pragmas = ("page_size=8192", "journal_mode=OFF", "synchronous=OFF")
             for statement in (*(f"PRAGMA {pragma}" for pragma in pragmas), *TABLES, "BEGIN"):
                 self._connection.execute(statement)
@@ -79,10 +80,14 @@ class FrameWriter:
         """Append one frame.
 
         Args:
-            jpeg: the JPEG, stored byte for byte.
-            width: its width in pixels.
+            jpeg: JPEG of the frame, stored unchanged.
+            width: width of the frame in pixels.
             timestamp: presentation time in seconds; for all frames of a video or for none.
-            levels: the smaller copies, half the side first.
+            levels: JPEGs of the smaller copies, the one of half the side first.
+
+        Raises:
+            ValueError: a wrong number of levels, or a timestamp for some frames only.
+            FrameDatabaseError: SQLite cannot write.
         """
         if len(levels) != self.levels:
             raise ValueError(f"{self.path}: frame {self.count} has {len(levels)} levels, expected {self.levels}")
@@ -103,7 +108,11 @@ class FrameWriter:
         self.count = number
 
     def finish(self) -> None:
-        """Write the metadata, verify what is on disk, and give the database its name."""
+        """Write the metadata, verify the file on disk, and rename it to its final name.
+
+        Raises:
+            FrameDatabaseError: no frame was added, SQLite cannot write, or reading back gives other data.
+        """
         if self.count == 0:
             self.discard()
             raise FrameDatabaseError(f"{self.path}: no frame was added")
@@ -113,7 +122,7 @@ class FrameWriter:
             self._connection.close()
             self._read_back()
             _sync(self._temporary)
-            # n_frames first: the database's own name is what says that the video is there.
+            # n_frames first: a video counts as converted when its database has the final name.
             count_file = self._temporary.with_name(f"{COUNT_NAME}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
             try:
                 count_file.write_text(str(self.count))
@@ -129,7 +138,7 @@ class FrameWriter:
             self.discard()
 
     def discard(self) -> None:
-        """Remove the unfinished file; does nothing after `finish`."""
+        """Remove the temporary file; does nothing after `finish`."""
         if hasattr(self, "_connection"):
             self._connection.close()
         for path in (self._temporary, Path(f"{self._temporary}-journal")):
@@ -148,7 +157,7 @@ class FrameWriter:
         self._connection.executemany("INSERT INTO meta VALUES (?, ?)", sorted(rows.items()))
 
     def _read_back(self) -> None:
-        """Compare what SQLite returns with what was added, by count and checksum."""
+        """Compare the stored frames with those that were added, by count and checksum."""
         connection = connect_read_only(self._temporary)
         try:
             checksum, count = 0, 0

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import SupportsIndex, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -136,8 +137,24 @@ class VideoDataset:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> Video:
-        row = self._row(index)
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Video: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> VideoDataset: ...
+
+    def __getitem__(self, index: SupportsIndex | slice) -> Video | VideoDataset:
+        """Return one video, or for a slice the data set of these videos.
+
+        Args:
+            index: from 0; negative numbers count from the end.
+
+        Raises:
+            IndexError: a number outside the data set.
+        """
+        if isinstance(index, slice):
+            return self.subset(range(len(self))[index])
+        row = self._row(index.__index__())
         folder, file = self.video_path(row), self.video_file(row)
         value = {name: column[row].item() for name, column in self._columns.items()}
         return Video(

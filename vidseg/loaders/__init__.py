@@ -1,4 +1,4 @@
-"""From videos to batches."""
+"""Loaders: batches of clips, features and streams for training and evaluation."""
 
 from vidseg.loaders.adapters import ClipFunction, ImgaugTransform
 from vidseg.loaders.batch import ClipBatch
@@ -6,12 +6,14 @@ from vidseg.loaders.clip_dataset import ClipDataset, ClipItem
 from vidseg.loaders.clip_loader import ClipLoader
 from vidseg.loaders.feature_loader import ChunkPooling, FeatureBatch, FeatureLoader
 from vidseg.loaders.output import MEAN, STD, OutputForm
+from vidseg.loaders.protocols import Batch, Loader
 from vidseg.loaders.stats import LoaderStats
 from vidseg.loaders.stream_loader import StreamBatch, StreamLoader
 
 __all__ = [
     "MEAN",
     "STD",
+    "Batch",
     "ChunkPooling",
     "ClipBatch",
     "ClipDataset",
@@ -21,6 +23,7 @@ __all__ = [
     "FeatureBatch",
     "FeatureLoader",
     "ImgaugTransform",
+    "Loader",
     "LoaderStats",
     "OutputForm",
     "StreamBatch",

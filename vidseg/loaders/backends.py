@@ -1,39 +1,62 @@
-"""The backends by name: what turns plans into frames."""
+"""The backends by name: each turns plans into frames."""
 
+from pathlib import Path
 from typing import Literal, Protocol
 
 from torch import Tensor
 
 from vidseg.clips import BatchPlan
-from vidseg.labels import VideoDataset
+from vidseg.labels import VideoDataset, open_dataset
 from vidseg.loaders.native_backend import CacheReport, NativeFiller
 from vidseg.loaders.output import OutputForm
 
-__all__ = ["Filler", "check_name", "make_filler"]
+__all__ = ["Filler", "check_name", "make_filler", "open_data"]
 
 
 class Filler(Protocol):
-    """A backend: turns plans into frames."""
+    """A backend: decodes the frames of a plan into one tensor."""
 
     def fill(self, plan: BatchPlan, cancel: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The frames of a plan, and which frame of its video each of them is, int64 (B, T)."""
+        """Fill a plan.
+
+        Args:
+            plan: plan of videos of the filler's data set.
+            cancel: uint8 (1,); another thread sets it to 1 to make this call return early, with undefined results.
+
+        Returns:
+            The frames, in the filler's output form, and int64 (B, T), the number of the frame that each position shows.
+        """
         ...
 
     def close(self) -> None:
-        """Free what it holds."""
+        """Free caches and open resources."""
         ...
 
     @property
     def cache_report(self) -> CacheReport:
-        """What its cache did."""
+        """Statistics of the cache; zeros without one."""
         ...
 
 
-def check_name(argument: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Refuse a name that is not one of those allowed.
+def open_data(data: VideoDataset | str | Path) -> VideoDataset:
+    """Open a folder with `open_dataset`; returns an open data set unchanged.
 
     Raises:
-        ValueError: names the argument, its value and what is allowed.
+        FileNotFoundError: no such folder, or it has no catalog.
+        TypeError: neither a data set nor a path.
+    """
+    if isinstance(data, (str, Path)):
+        return open_dataset(data)
+    if not isinstance(data, VideoDataset):
+        raise TypeError(f"data is a {type(data).__name__}; pass a folder, or the result of vidseg.open_dataset")
+    return data
+
+
+def check_name(argument: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Check that an argument has one of the allowed values.
+
+    Raises:
+        ValueError: it has not; the message has the argument, the value and the allowed values.
     """
     if value not in allowed:
         raise ValueError(f"{argument}={value!r} is not one of {', '.join(map(repr, allowed))}")
@@ -50,11 +73,21 @@ def make_filler(
     cache: Literal["encoded", "decoded"] = "encoded",
     cache_bytes: int = 0,
 ) -> Filler:
-    """The backend of a name.
+    """Make the backend of a name.
+
+    Args:
+        backend: "native", "dali" or "video".
+        data: the videos.
+        form: type, layout and normalization of the frames.
+        threads: number of decoding threads.
+        enlarge: see `ClipLoader`; "native" only.
+        on_error: "raise" or "replace".
+        cache: "encoded" or "decoded".
+        cache_bytes: size of the cache; "native" only.
 
     Raises:
-        ValueError: an unknown name, or one that cannot do what is asked.
-        ImportError: what the backend needs is not installed.
+        ValueError: an unknown name, or an option that the backend does not support.
+        ImportError: a package that the backend needs is not installed.
     """
     check_name("backend", backend, ("native", "dali", "video"))
     check_name("on_error", on_error, ("raise", "replace"))
@@ -70,7 +103,7 @@ def make_filler(
         return VideoFiller(data, form, threads=threads, on_error=on_error)
     if not data.converted:
         raise ValueError(
-            f"backend={backend!r} reads frame databases, and {data!r} has video files: take backend='video', or convert"
+            f"backend={backend!r} reads frame databases, and {data!r} has video files: use backend='video', or convert"
             " them with vidseg.convert_videos"
         )
     if backend == "dali":

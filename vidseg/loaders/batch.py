@@ -1,7 +1,11 @@
-"""What a loader yields."""
+"""Batches of clips, and what batches of every loader have in common."""
+
+from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,26 +15,72 @@ from torch import Tensor
 from vidseg.clips import BatchPlan
 from vidseg.labels import VideoDataset
 
-__all__ = ["ClipBatch", "count_replaced"]
+__all__ = ["ClipBatch", "FieldAccess", "count_replaced"]
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, repr=False)
-class ClipBatch:
-    """Some clips of equal size, their classes, and how they came about.
+class FieldAccess:
+    """Access to the fields of a batch by name, as in a dictionary, and by unpacking.
+
+    `batch["labels"]`, `batch.keys()`, `dict(batch)` and `"labels" in batch` work; iteration yields the fields of
+    `UNPACKED`, so that a batch can be unpacked into them.
+    """
+
+    UNPACKED: ClassVar[tuple[str, ...]]
+
+    def keys(self) -> tuple[str, ...]:
+        """Names of the fields."""
+        return tuple(field.name for field in fields(self))  # type: ignore[arg-type]
+
+    def values(self) -> tuple[Any, ...]:
+        """Values of the fields, in the order of `keys`."""
+        return tuple(getattr(self, name) for name in self.keys())
+
+    def items(self) -> tuple[tuple[str, Any], ...]:
+        """Pairs of name and value."""
+        return tuple(zip(self.keys(), self.values(), strict=True))
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a field by its name.
+
+        Raises:
+            KeyError: there is no such field.
+            TypeError: the name is not a string.
+        """
+        if not isinstance(name, str):
+            raise TypeError(
+                f"a {type(self).__name__} is indexed by field name, such as {self.keys()[0]!r}; got {name!r}"
+            )
+        if name not in self.keys():
+            raise KeyError(f"{name!r} is not a field of a {type(self).__name__}; it has {', '.join(self.keys())}")
+        return getattr(self, name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.keys()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([getattr(self, name) for name in self.UNPACKED])
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class ClipBatch(FieldAccess):
+    """Clips of equal size and their classes.
+
+    `frames, labels = batch` unpacks it; with a target hook the second value is `targets`.
 
     Attributes:
-        frames: (B, 3, T, H, W), or (B, T, H, W, 3) where the loader was asked for that.
-        labels: int64 (B,), -1 without a class.
-        numbers: int64 (B,), each clip's video as an index into the data set.
+        frames: (B, 3, T, H, W), (B, T, 3, H, W) or (B, T, H, W, 3), depending on the loader's layout.
+        labels: int64 (B,), class numbers; -1 for a video without a class.
+        numbers: int64 (B,), index of each clip's video in the data set.
         views: int64 (B,), which view of its video each clip is.
-        valid: bool (B,), False for clips that only pad the last batch of a rank: leave them out of scores.
-        plan: what the batch was made from.
-        fill_seconds: how long the loader worked on it; B / fill_seconds is what the loader can deliver, whether the
-            training loop waits for it or it waits for the loop.
-        wait_seconds: how long the loop waited for it.
-        replaced: frames that are not those of the plan, because they were damaged (`on_error="replace"`).
+        valid: bool (B,), False for clips that pad the last batch of a rank; leave them out of scores.
+        plan: the plan that the batch was filled from.
+        targets: results of the loader's target hook: (B, ...) if they are tensors, else a list of B values. None
+            without a hook.
+        fill_seconds: time the loader spent on the batch; B / fill_seconds is the throughput of the loader alone.
+        wait_seconds: time the consumer waited for the batch.
+        replaced: number of damaged frames that were replaced by a neighbor (`on_error="replace"`).
     """
 
     frames: Tensor
@@ -39,13 +89,22 @@ class ClipBatch:
     views: Tensor
     valid: Tensor
     plan: BatchPlan
+    targets: Tensor | list[Any] | None = None
     fill_seconds: float = 0.0
     wait_seconds: float = 0.0
     replaced: int = 0
 
     @classmethod
-    def of(cls, plan: BatchPlan, frames: Tensor, *, fill_seconds: float, replaced: int) -> "ClipBatch":
-        """The batch of a plan and its filled frames."""
+    def of(
+        cls,
+        plan: BatchPlan,
+        frames: Tensor,
+        *,
+        targets: Tensor | list[Any] | None = None,
+        fill_seconds: float = 0.0,
+        replaced: int = 0,
+    ) -> ClipBatch:
+        """Make the batch of a plan and its filled frames."""
         return cls(
             frames=frames,
             labels=torch.from_numpy(plan.labels),
@@ -53,30 +112,46 @@ class ClipBatch:
             views=torch.from_numpy(plan.views),
             valid=torch.from_numpy(plan.valid),
             plan=plan,
+            targets=targets,
             fill_seconds=fill_seconds,
             replaced=replaced,
         )
 
+    @property
+    def inputs(self) -> Tensor:
+        """The frames: what the model is called with."""
+        return self.frames
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields that are tensors, by name."""
+        return {name: value for name, value in self.items() if isinstance(value, Tensor)}
+
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.frames, self.labels if self.targets is None else self.targets))
 
     def __repr__(self) -> str:
         return f"ClipBatch(frames {tuple(self.frames.shape)} {self.frames.dtype}, labels {tuple(self.labels.shape)})"
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "ClipBatch":
-        """The same batch with its tensors on another device."""
-        names = ("frames", "labels", "numbers", "views", "valid")
-        moved = {name: getattr(self, name).to(device, non_blocking=non_blocking) for name in names}
-        return replace(self, **moved)
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> ClipBatch:
+        """Return the batch with its tensors on `device`; targets in a list stay where they are."""
+        moved = {name: value.to(device, non_blocking=non_blocking) for name, value in self.tensors.items()}
+        return replace(self, **moved)  # type: ignore[arg-type]
 
 
 def count_replaced(data: VideoDataset, plan: BatchPlan, shown: Tensor) -> npt.NDArray[np.int64]:
-    """How many frames of each clip are not those of the plan, int64 (B,); each such clip is named in a warning.
+    """Count the frames of each clip that are not those of the plan, and log a warning for each such clip.
 
     Args:
-        data: the videos of the plan.
-        plan: of B clips of T frames.
-        shown: int64 (B, T), the frames that a backend put in.
+        data: videos of the plan.
+        plan: plan of B clips of T frames.
+        shown: int64 (B, T), the frame numbers that the backend decoded.
+
+    Returns:
+        int64 (B,).
     """
     wrong = shown.numpy() != plan.frames
     for clip in np.flatnonzero(wrong.any(axis=1)).tolist():

@@ -1,14 +1,14 @@
-"""Clips one by one, for those who bring their own loop: a map-style data set for `torch.utils.data`."""
+"""A map-style data set of single clips, for `torch.utils.data.DataLoader` and training loops of your own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from vidseg.clips.augmentations import ColorPreset
@@ -18,54 +18,62 @@ from vidseg.clips.planner import ClipPlanner
 from vidseg.clips.sampling import FrameSampling
 from vidseg.labels import VideoDataset
 from vidseg.loaders.adapters import ClipTransform, as_transform, transform_clips
-from vidseg.loaders.backends import Filler, make_filler
+from vidseg.loaders.backends import Filler, make_filler, open_data
 from vidseg.loaders.batch import count_replaced
-from vidseg.loaders.output import MEAN, STD, OutputForm
+from vidseg.loaders.output import MEAN, STD, Color, Layout, OutputForm, sample_type
+from vidseg.loaders.targets import TargetFunction
 
 __all__ = ["ClipDataset", "ClipItem"]
 
-ClipItem = dict[str, Tensor | int]
-"""A clip: `frames`, `label`, `number` (of its video), `view`, `replaced` (damaged frames that show another one)."""
+ClipItem = dict[str, Any]
+"""A clip: `frames`, `label`, `number` (of its video), `view`, `replaced` (number of damaged frames that were replaced),
+and `target` if the data set has a target hook."""
 
 
 class ClipDataset(Dataset[ClipItem]):
     """The clips of a data set's videos by sample number, for `DataLoader`, `StatefulDataLoader` or a loop of your own.
 
-    Item s is the clip that a `ClipLoader` with the same arguments gives for sample s in the same epoch, bit for bit: a
-    function of (seed, epoch, s) alone, whatever the sampler, the worker and what was taken before. Sample numbers count
-    the views of video 0, of video 1, and so on.
+    Item s equals, bit for bit, the clip that a `ClipLoader` with the same arguments makes for sample s of the same
+    epoch. It is a function of (seed, epoch, s): it does not depend on the sampler, the worker, or the items taken
+    before. Sample numbers count the views of video 0, then those of video 1, and so on.
 
-    Works in forked and spawned workers. The epoch lies in shared memory, so that `set_epoch` reaches persistent workers
-    as well: call it between two passes, since batches that workers prepare already keep the epoch before. Pickled
-    elsewhere than by torch.multiprocessing, a copy has an epoch of its own. No file is kept open by Python.
+    Forked and spawned workers are supported. The epoch is in shared memory, so that `set_epoch` reaches persistent
+    workers too; call it between two passes, because batches that workers have prepared already are of the previous
+    epoch. A copy that is pickled otherwise than by torch.multiprocessing has an epoch of its own.
 
     Args:
-        data: videos, as `vidseg.open_dataset` gives them, or `vidseg.open_videos` for `backend="video"`.
-        frames: T.
-        interval: step from one frame of a clip to the next; of several, each clip draws one.
-        size: of the clips in pixels, one number for a square or (H, W).
-        seed: of everything that is drawn.
-        train: random start, crop and mirroring; otherwise central. The order is the sampler's business.
+        data: videos of `vidseg.open_dataset`, or of `vidseg.open_videos` for `backend="video"`, or the folder of a data
+            set, which is opened with all its videos.
+        frames: T, frames of a clip.
+        interval: distance between consecutive frames of a clip; with several, each clip draws one.
+        size: height and width of the clips in pixels; one number for a square.
+        seed: seed for frames, crops, colors and transforms.
+        train: True: random start, crop and mirroring. False: center clip and crop. The sampler of the `DataLoader`
+            determines the order.
         sampling: which frames; see `ClipLoader`.
         geometry: which part of the frame; see `ClipLoader`.
         augment: colors, noise and warps; names or objects of `vidseg.clips.augmentations`, or None.
         short: videos shorter than a clip "loop" or "clamp" to their last frame.
-        transform: your own function of a clip, or an imgaug pipeline; see `vidseg.loaders.adapters`.
-        dtype: uint8, or float32, float16, bfloat16, which are normalized.
-        layout: of an item: "bcthw" is (C, T, H, W), "bthwc" is (T, H, W, C).
+        transform: function of a clip's frames, or an imgaug pipeline; see `ClipLoader`.
+        target: function from a clip's video to its target, which is the item's `target`; see `ClipLoader`.
+        dtype: uint8, or float32, float16, bfloat16, which are normalized; a torch type or its name.
+        layout: axis order of an item, as that of a batch without B: "bcthw" gives (3, T, H, W), "btchw" (T, 3, H, W),
+            "bthwc" (T, H, W, 3).
         color: "rgb" or "bgr".
-        mean: of R, G and B in 0..1.
-        std: of R, G and B.
+        mean: mean of R, G and B in 0..1. None: floating point samples are pixel / 255, in 0..1.
+        std: standard deviation of R, G and B in 0..1. None: as for `mean`.
         backend: "native" or "video".
-        on_error: "raise" for a damaged frame, or "replace" it by the nearest one that can be read, and count it.
+        on_error: "raise" an error for a damaged frame, or "replace" it by the nearest readable frame and count it.
 
     Raises:
+        FileNotFoundError: `data` is a folder without a data set.
+        TypeError: a transform or target of the wrong kind.
         ValueError: an argument out of range, or a data set without videos.
     """
 
     def __init__(
         self,
-        data: VideoDataset,
+        data: VideoDataset | str | Path,
         *,
         frames: int = 16,
         interval: int | Sequence[int] = (1, 2),
@@ -77,18 +85,21 @@ class ClipDataset(Dataset[ClipItem]):
         augment: str | ColorPreset | Sequence[ColorPreset] | None = None,
         short: Literal["loop", "clamp"] = "loop",
         transform: ClipTransform | Callable[..., Any] | None = None,
-        dtype: torch.dtype = torch.float32,
-        layout: Literal["bcthw", "bthwc"] = "bcthw",
+        target: Callable[..., Any] | None = None,
+        dtype: torch.dtype | str = torch.float32,
+        layout: Layout = "bcthw",
         color: Literal["rgb", "bgr"] = "rgb",
-        mean: tuple[float, float, float] = MEAN,
-        std: tuple[float, float, float] = STD,
+        mean: Color | None = MEAN,
+        std: Color | None = STD,
         backend: Literal["native", "video"] = "native",
         on_error: Literal["raise", "replace"] = "raise",
     ) -> None:
+        data = open_data(data)
         if backend == "dali":
-            raise ValueError("backend='dali' fills batches of a ClipLoader; a ClipDataset has 'native' and 'video'")
+            raise ValueError("backend='dali' works with ClipLoader only; use 'native' or 'video' for a ClipDataset")
         self.data, self.seed = data, seed
         self.transform = None if transform is None else as_transform(transform)
+        self.target = None if target is None else TargetFunction(target)
         self.planner = ClipPlanner(
             data,
             frames=frames,
@@ -102,11 +113,11 @@ class ClipDataset(Dataset[ClipItem]):
             augment=augment,
             short=short,
         )
-        self.form = OutputForm(dtype=dtype, layout=layout, color=color, mean=mean, std=std)
+        self.form = OutputForm(dtype=sample_type(dtype), layout=layout, color=color, mean=mean, std=std)
         self.backend, self.on_error = backend, on_error
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._filler: Filler | None = None
-        self._make_filler()  # what is wrong with the backend is told now, not by a worker
+        self._make_filler()  # an error of the backend is raised here instead of in a worker
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -117,11 +128,11 @@ class ClipDataset(Dataset[ClipItem]):
 
     @property
     def epoch(self) -> int:
-        """Of the items, from 0."""
+        """Epoch of the items, from 0."""
         return int(self._epoch.item())
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from 0, of the items from now on, in all worker processes.
+        """Choose the epoch, from 0, of all later items, in all worker processes.
 
         Raises:
             ValueError: a negative number.
@@ -131,27 +142,30 @@ class ClipDataset(Dataset[ClipItem]):
         self._epoch.fill_(epoch)
 
     def plan(self, sample: SupportsIndex) -> ClipPlan:
-        """What item `sample` holds in this epoch; decodes nothing."""
+        """Return the plan of item `sample` in this epoch; decodes nothing."""
         return self.planner.plan_samples(self.epoch, self._numbers([sample]))[0]
 
     def __getitem__(self, sample: SupportsIndex) -> ClipItem:
-        """One clip.
+        """Return one clip.
 
         Raises:
-            IndexError: a number out of range.
-            FrameDatabaseError, VideoError: a damaged frame, unless `on_error` is "replace"; names it.
+            IndexError: a sample number out of range.
+            FrameDatabaseError, VideoError: a damaged frame, unless `on_error` is "replace"; names file and frame.
         """
         return self.__getitems__([sample])[0]
 
     def __getitems__(self, samples: Sequence[SupportsIndex]) -> list[ClipItem]:
-        """Several clips, planned and filled at once; `DataLoader` asks for its batches in this way."""
+        """Return several clips, planned and filled at once; `DataLoader` calls it for each batch."""
         plan = self.planner.plan_samples(self.epoch, self._numbers(samples))
         if self._filler is None:
             self._filler = self._make_filler()
         frames, shown = self._filler.fill(plan)
         if self.transform is not None:
-            frames = self.form.from_pixels(transform_clips(self.transform, frames, plan, seed=self.seed))
+            frames = transform_clips(self.transform, frames, plan, seed=self.seed, form=self.form)
         replaced = count_replaced(self.data, plan, shown)
+        targets: list[dict[str, Any]] = [{}] * len(plan)
+        if self.target is not None:
+            targets = [{"target": target} for target in self.target(self.data, plan)]
         return [
             {
                 "frames": frames[clip],
@@ -159,6 +173,7 @@ class ClipDataset(Dataset[ClipItem]):
                 "number": int(plan.videos[clip]),
                 "view": int(plan.views[clip]),
                 "replaced": int(replaced[clip]),
+                **targets[clip],
             }
             for clip in range(len(plan))
         ]
@@ -172,8 +187,8 @@ class ClipDataset(Dataset[ClipItem]):
     def _make_filler(self) -> Filler:
         plain = replace(self.form, dtype=torch.uint8, layout="bthwc", color="rgb")
         form = self.form if self.transform is None else plain
-        # One thread: a DataLoader's processes share the cores among them.
+        # One thread, because the worker processes of a DataLoader share the cores.
         return make_filler(self.backend, self.data, form, threads=1, on_error=self.on_error)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_filler": None}  # a process makes its own
+        return {**self.__dict__, "_filler": None}  # each process makes its own

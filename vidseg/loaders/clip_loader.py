@@ -1,10 +1,11 @@
-"""The loader: plans, filled ahead of their use, in an order that can be left and taken up again."""
+"""The loader of clips: plans, filled ahead of their use, in an order that can be resumed."""
 
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,11 +19,13 @@ from vidseg.clips.planner import ClipPlanner, Shapes
 from vidseg.clips.sampling import FrameSampling
 from vidseg.labels import VideoDataset
 from vidseg.loaders.adapters import ClipTransform, as_transform, transform_clips
-from vidseg.loaders.backends import check_name, make_filler
+from vidseg.loaders.backends import check_name, make_filler, open_data
 from vidseg.loaders.batch import ClipBatch, count_replaced
-from vidseg.loaders.output import MEAN, STD, OutputForm
+from vidseg.loaders.output import MEAN, STD, Color, Layout, OutputForm, sample_type
 from vidseg.loaders.prefetch import Prefetcher
 from vidseg.loaders.stats import LoaderStats
+from vidseg.loaders.targets import TargetFunction
+from vidseg.loaders.transfer import DeviceCopies, resolve_device
 
 __all__ = ["ClipLoader"]
 
@@ -30,52 +33,64 @@ __all__ = ["ClipLoader"]
 class ClipLoader:
     """Batches of clips of a data set's videos.
 
-    A batch is planned in Python, as a function of (seed, epoch, sample number) alone, and filled by one compiled call
-    on a pool of threads: what it holds does not depend on the number of threads or ranks, nor on what was skipped.
-    Batches are made ahead of their use, within `ahead_bytes`.
+    A batch is planned in Python and filled by one compiled call on a pool of threads. Its content is a function of
+    (seed, epoch, sample number): it does not depend on the number of threads or ranks, or on whether the run was
+    resumed. Batches are made ahead of their use, within `ahead_bytes`.
 
-    Iterating once is an epoch; the next iteration is the next epoch, unless `set_epoch` says otherwise.
+    One iteration is one epoch. The next iteration is the next epoch, unless `set_epoch` chooses another.
 
     Args:
-        data: videos, as `vidseg.open_dataset` gives them.
-        frames: T.
-        interval: step from one frame of a clip to the next; of several, each clip draws one.
-        size: of the clips in pixels, one number for a square or (H, W).
+        data: videos of `vidseg.open_dataset`, or the folder of a data set, which is opened with all its videos.
+        frames: T, frames of a clip.
+        interval: distance between consecutive frames of a clip; with several, each clip draws one.
+        size: height and width of the clips in pixels; one number for a square.
         batch_size: B over all ranks.
-        seed: of everything that is drawn.
-        train: shuffled, random start, crop and mirroring; otherwise in order, central.
-        sampling: which frames; a name or an object of `vidseg.clips.sampling`. None: random in training, else center.
+        seed: seed for the order of the videos, frames, crops, colors and transforms.
+        train: True: shuffled order, random start, crop and mirroring. False: sequential order, center clip and crop.
+        sampling: which frames; a name or an object of `vidseg.clips.sampling`. None: "random" for training, else
+            "center".
         geometry: which part of the frame; a name of `vidseg.clips.named_geometry` or an object of
-            `vidseg.clips.geometry`. None: a random resized crop in training, else the center.
+            `vidseg.clips.geometry`. None: a random resized crop for training, else the center.
         augment: colors, noise and warps; names or objects of `vidseg.clips.augmentations`, or None.
         short: videos shorter than a clip "loop" or "clamp" to their last frame.
-        shapes: epoch -> shapes of its batches, such as a multigrid schedule; replaces frames, size and batch_size.
-        transform: your own function of a clip, uint8 (T, H, W, 3) to the same, or an imgaug pipeline; see
-            `vidseg.loaders.adapters`.
-        dtype: of the frames: uint8, or float32, float16, bfloat16, which are normalized.
-        layout: "bcthw" or "bthwc".
+        shapes: function from the epoch to the shapes of its batches, such as a multigrid schedule; replaces frames,
+            size and batch_size.
+        sampler: video indices in the order of an epoch, over all ranks: any iterable that can be iterated over again,
+            or a `torch.utils.data.Sampler`. Indices may repeat; each repeat draws other crops and colors. torch's
+            random samplers are seeded from (seed, epoch). A rank takes its share of each batch, as without a sampler.
+        transform: function of a clip's frames, uint8 (T, H, W, 3) in RGB, or an imgaug pipeline. Returns an array or
+            tensor (T, H', W', 3): uint8 pixels, which are normalized, or floating point samples, which are not; see
+            `vidseg.loaders.ClipFunction`.
+        target: function from a clip's `vidseg.labels.Video` (or from the video and the `ClipPlan`) to its target.
+            Tensors are stacked to `batch.targets` (B, ...), other values become a list.
+        dtype: uint8, or float32, float16, bfloat16, which are normalized; a torch type or its name.
+        layout: axis order of the frames: "bcthw", "btchw" or "bthwc".
         color: "rgb" or "bgr".
-        mean: of R, G and B in 0..1.
-        std: of R, G and B.
-        backend: "native", "dali", or "video" (straight from the video files, slowly).
-        threads: decoding threads; None takes one for each core.
-        enlarge: a stored half- or quarter-size copy is read where it has to be enlarged by no more than this: 1, the
-            default, never; up to 2. Faster, and softer than the full frame would be.
-        ahead_bytes: of batches that wait or are in the making; one is always made.
-        cache: what to keep in memory, "encoded" JPEGs or "decoded" frames, ...
-        cache_bytes: ... up to this many bytes; 0 for nothing.
-        on_error: "raise" for a damaged frame, or "replace" it by the nearest one that can be read, and count it.
-        rank: which part of each batch this process takes; None asks torch.distributed.
-        world_size: number of processes.
-        pin: page-locked memory; None where CUDA is available.
+        mean: mean of R, G and B in 0..1. None: floating point samples are pixel / 255, in 0..1.
+        std: standard deviation of R, G and B in 0..1. None: as for `mean`.
+        backend: "native", "dali", or "video" (decodes the video files, slower).
+        threads: number of decoding threads. None: one for each available core.
+        enlarge: largest factor by which a stored half- or quarter-size copy may be enlarged, 1 (never) to 2. Larger
+            values decode less and give softer frames.
+        ahead_bytes: bytes of batches that wait or are being made; at least one batch is always made.
+        cache: keep "encoded" JPEGs or "decoded" frames in memory.
+        cache_bytes: size of the cache; 0 for no cache.
+        on_error: "raise" an error for a damaged frame, or "replace" it by the nearest readable frame and count it.
+        rank: index of this process. None: asks torch.distributed.
+        world_size: number of processes. None: asks torch.distributed.
+        pin: allocate batches in page-locked memory. None: where CUDA is available.
+        device: copy batches to this device ahead of their use. `ahead_bytes` then limits device memory as well. None
+            leaves them in host memory.
 
     Raises:
+        FileNotFoundError: `data` is a folder without a data set.
+        TypeError: a sampler, transform or target of the wrong kind.
         ValueError: an argument out of range, or a data set without videos.
     """
 
     def __init__(
         self,
-        data: VideoDataset,
+        data: VideoDataset | str | Path,
         *,
         frames: int = 16,
         interval: int | Sequence[int] = (1, 2),
@@ -88,12 +103,14 @@ class ClipLoader:
         augment: str | ColorPreset | Sequence[ColorPreset] | None = None,
         short: Literal["loop", "clamp"] = "loop",
         shapes: Shapes | None = None,
+        sampler: Iterable[int] | None = None,
         transform: ClipTransform | Callable[..., Any] | None = None,
-        dtype: torch.dtype = torch.float32,
-        layout: Literal["bcthw", "bthwc"] = "bcthw",
+        target: Callable[..., Any] | None = None,
+        dtype: torch.dtype | str = torch.float32,
+        layout: Layout = "bcthw",
         color: Literal["rgb", "bgr"] = "rgb",
-        mean: tuple[float, float, float] = MEAN,
-        std: tuple[float, float, float] = STD,
+        mean: Color | None = MEAN,
+        std: Color | None = STD,
         backend: Literal["native", "dali", "video"] = "native",
         threads: int | None = None,
         enlarge: float = 1.0,
@@ -104,9 +121,12 @@ class ClipLoader:
         rank: int | None = None,
         world_size: int | None = None,
         pin: bool | None = None,
+        device: torch.device | str | None = None,
     ) -> None:
+        data = open_data(data)
         self.data, self.seed, self.train = data, seed, train
         self.transform = None if transform is None else as_transform(transform)
+        self.target = None if target is None else TargetFunction(target)
         self.planner = ClipPlanner(
             data,
             frames=frames,
@@ -120,10 +140,11 @@ class ClipLoader:
             augment=augment,
             short=short,
             shapes=shapes,
+            sampler=sampler,
             **_ranks(rank, world_size),
         )
         self.form = OutputForm(
-            dtype=dtype,
+            dtype=sample_type(dtype),
             layout=layout,
             color=color,
             mean=mean,
@@ -133,7 +154,7 @@ class ClipLoader:
         self.threads = threads if threads is not None else len(os.sched_getaffinity(0))
         _check_choices(threads=self.threads, ahead_bytes=ahead_bytes, cache_bytes=cache_bytes)
         check_name("cache", cache, ("encoded", "decoded"))
-        # A transform works on plain pixels; its result is brought into the form afterwards.
+        # A transform gets plain pixels; its result is converted to the output form afterwards.
         filled = self.form if transform is None else replace(self.form, dtype=torch.uint8, layout="bthwc", color="rgb")
         self._filler = make_filler(
             backend,
@@ -145,7 +166,7 @@ class ClipLoader:
             cache=cache,
             cache_bytes=cache_bytes,
         )
-        self.backend, self.ahead_bytes = backend, ahead_bytes
+        self.backend, self.ahead_bytes, self.device = backend, ahead_bytes, resolve_device(device)
         self.epoch = 0
         self.stats = LoaderStats()
         self._resume = 0  # the batch that the next iteration begins with
@@ -160,51 +181,64 @@ class ClipLoader:
         return f"ClipLoader({self.data!r}, epoch {self.epoch}: {len(self)} batches, backend {self.backend!r})"
 
     def plan(self, epoch: int, index: int) -> BatchPlan:
-        """What batch `index` of an epoch holds for this rank; decodes nothing."""
+        """Return the plan of batch `index` of an epoch for this rank; decodes nothing.
+
+        Raises:
+            IndexError: there is no such batch.
+        """
         return self.planner.plan(epoch, index)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from 0, of the next iteration.
-
-        A position taken from `load_state_dict` stays valid if it is of the same epoch.
-        """
+        """Choose the epoch, from 0, of the next iteration; keeps a position of `load_state_dict` in the same epoch."""
         if epoch != self.epoch:
             self.epoch, self._resume, self._position = epoch, 0, 0
 
     def set_shapes(self, shapes: Shapes) -> None:
-        """Change to another schedule of shapes, such as a multigrid one, from the next iteration on."""
+        """Use another schedule of shapes, such as a multigrid one, from the next iteration on."""
         self._stop_running()
         self.planner = self.planner.with_shapes(shapes)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the iteration stands: after the batch that was yielded last."""
+        """Return the position of the iteration: after the batch that was yielded last."""
+        order = self.planner.order_digest(self.epoch)
         return {
             "epoch": self.epoch,
             "batch": self._position,
             "clips": self.planner.clips_before(self.epoch, self._position),
             "seed": self.seed,
             "data": self._fingerprint(),
+            **({} if order is None else {"order": order}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Make the next iteration yield what remained; nothing that is skipped is decoded.
+        """Continue the iteration at the position of a state; the batches before it are not decoded.
+
+        Args:
+            state: of a loader with the same data set, seed, batch size, shapes and sampler.
 
         Raises:
-            ValueError: the state belongs to another data set, another seed, or a plan with fewer or other batches.
+            ValueError: the next batches of this loader would not be those of the loader that the state is from.
         """
         if state["seed"] != self.seed or state["data"] != self._fingerprint():
             raise ValueError(
                 f"the loader's state is of seed {state['seed']} and data {state['data']}, "
                 f"but this loader has seed {self.seed} and data {self._fingerprint()}"
             )
+        order = self.planner.order_digest(state["epoch"])
+        if state.get("order") != order:
+            raise ValueError(
+                f"the sampler's order of epoch {state['epoch']} is {order or 'not given'}, the state has"
+                f" {state.get('order', 'no sampler')}: resuming needs the same sampler, whose order depends on the"
+                " epoch alone (set_epoch) or on torch's, NumPy's or Python's random generator"
+            )
         batches = self.planner.batches(state["epoch"])
         if not 0 <= state["batch"] <= batches:
             raise ValueError(f"the loader's state is at batch {state['batch']} of an epoch of {batches} batches")
         clips = self.planner.clips_before(state["epoch"], state["batch"])
-        if state.get("clips", clips) != clips:  # earlier states do not have it
+        if state["clips"] != clips:
             raise ValueError(
-                f"the loader's state stands behind {state['clips']} clips, and batch {state['batch']} of this loader"
-                f" begins behind {clips}: batch_size and shapes must be those of the state"
+                f"the loader's state is after {state['clips']} clips, and batch {state['batch']} of this loader is"
+                f" after {clips}: use the batch_size and shapes of the state"
             )
         self.epoch = state["epoch"]
         self._resume = self._position = state["batch"]
@@ -214,8 +248,14 @@ class ClipLoader:
         epoch, first, stop = self.epoch, self._resume, len(self)
         self._resume, self._position = 0, first
         cancel = torch.zeros(1, dtype=torch.uint8)
+        copies = None if self.device is None else DeviceCopies(self.device)
+
+        def make(index: int) -> ClipBatch:
+            batch = self._make(epoch, index, cancel)
+            return batch if copies is None else copies.copy(batch)
+
         running = Prefetcher(
-            lambda index: self._make(epoch, index, cancel),
+            make,
             lambda index: self._bytes(epoch, index),
             first=first,
             stop=stop,
@@ -225,11 +265,13 @@ class ClipLoader:
         self._running = running
         for batch, waited in running:
             batch = replace(batch, wait_seconds=waited)
+            if copies is not None:
+                copies.hand_over(batch)
             self.stats.add(batch)
             self.stats.cache = self._filler.cache_report
             self._position = batch.plan.index + 1
             yield batch
-        if self.epoch == epoch:  # nobody chose another one meanwhile
+        if self.epoch == epoch:  # set_epoch has not been called during the iteration
             self.epoch, self._position = epoch + 1, 0
 
     def _make(self, epoch: int, index: int, cancel: Tensor) -> ClipBatch:
@@ -237,17 +279,18 @@ class ClipLoader:
         start = time.perf_counter()
         frames, shown = self._filler.fill(plan, cancel)
         if self.transform is not None:
-            frames = self.form.from_pixels(transform_clips(self.transform, frames, plan, seed=self.seed))
+            frames = transform_clips(self.transform, frames, plan, seed=self.seed, form=self.form)
+        targets = None if self.target is None else self.target.collated(self.data, plan)
         seconds = time.perf_counter() - start
         replaced = 0 if cancel.item() else int(count_replaced(self.data, plan, shown).sum())
-        return ClipBatch.of(plan, frames, fill_seconds=seconds, replaced=replaced)
+        return ClipBatch.of(plan, frames, targets=targets, fill_seconds=seconds, replaced=replaced)
 
     def _bytes(self, epoch: int, index: int) -> int:
         shape = self.planner.shape(epoch, index)
         return shape.clips * 3 * shape.frames * shape.height * shape.width * self.form.dtype.itemsize
 
     def _fingerprint(self) -> str:
-        """Tells data sets apart by the lengths and classes of their videos, in order."""
+        """Hash of the lengths and classes of the videos, in order."""
         digest = hashlib.blake2b(digest_size=8)
         digest.update(np.ascontiguousarray(self.data.frames).tobytes())
         digest.update(np.ascontiguousarray(self.data.labels).tobytes())
@@ -259,7 +302,7 @@ class ClipLoader:
             self._running = None
 
     def close(self) -> None:
-        """End the iteration and free the cache; the loader can be iterated over again, without its cache."""
+        """End the iteration and free the cache; a later iteration has no cache."""
         self._stop_running()
         self._filler.close()
 
@@ -276,7 +319,7 @@ class ClipLoader:
 
 def _ranks(rank: int | None, world_size: int | None) -> dict[str, int]:
     if (rank is None) != (world_size is None):
-        raise ValueError(f"rank={rank} and world_size={world_size}: give both or none")
+        raise ValueError(f"rank={rank} and world_size={world_size}: give both or neither")
     if rank is None or world_size is None:
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         rank = torch.distributed.get_rank() if distributed else 0

@@ -1,8 +1,8 @@
-"""The DALI backend: the plans of the native one through NVIDIA DALI, on a GPU where there is one, else on the CPU.
+"""The DALI backend: fills plans with NVIDIA DALI, on a GPU if there is one, else on the CPU.
 
-DALI decodes the part of each JPEG that a clip needs, resamples it, applies the color operations and normalizes; what
-is decoded, and from which stored copy, is chosen as the native backend chooses it. The batches agree with the native
-ones within `TOLERANCE`, before color operations.
+DALI decodes the part of each JPEG that a clip needs, resamples it, applies the color operations and normalizes. The
+backend reads the same part of the same stored copy as the native backend. Without color operations the batches of both
+agree within `TOLERANCE`.
 """
 
 from __future__ import annotations
@@ -31,43 +31,43 @@ from vidseg.loaders.output import OutputForm
 __all__ = ["TOLERANCE", "DaliFiller"]
 
 TOLERANCE = 2.0
-"""Mean absolute difference of a clip from the native backend's, gray levels of 0..255, without color operations.
-Natural pictures measure 0.01 to 0.2 where the stored frame itself is read, up to 1.2 where a smaller copy is: the
-native backend takes account of the filter that made the copy (or has libjpeg-turbo decode at a smaller scale). Crops
-that reach beyond the frame, which no sampler draws, are resampled as rotations are: they differ more at its edge."""
+"""Largest mean absolute difference of a clip from the native backend's, in gray levels of 0..255, without color
+operations. Natural pictures differ by 0.01 to 0.2 when the full-size frame is read. They differ by up to 1.2 when a
+smaller copy is read, because the native backend corrects for the filter that made the copy. Crops that extend beyond
+the frame, which no geometry draws, are resampled like rotations and differ more at the edge of the frame."""
 
-_OPEN = 4096  # databases whose metadata is remembered
+_OPEN = 4096  # number of databases whose metadata is kept
 _ALMOST = 1 - 1e-6
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """What is decoded of the frames of B clips, and how it is resampled."""
+    """Which part of the frames of B clips is decoded, and how it is resampled."""
 
     warped: npt.NDArray[np.bool_]
-    """(B,): not a crop inside the frame; needs the general resampling."""
+    """(B,): the clip is not a crop inside the frame and needs perspective resampling."""
     levels: npt.NDArray[np.int64]
-    """(B,): which stored copy."""
+    """(B,): stored copy, 0 for the frame itself, 1 for half the side."""
     windows: npt.NDArray[np.int64]
-    """(B, 4): left, top, right and bottom of the part that is decoded, pixels of the copy."""
+    """(B, 4): left, top, right and bottom of the decoded window, in pixels of the copy."""
     matrices: npt.NDArray[np.float64]
     """(B, 3, 3): from a point of the output to a point of the window."""
     divisors: npt.NDArray[np.int64]
-    """(B,): how many times smaller the window is made before it is warped."""
+    """(B,): factor by which the window is reduced before it is warped."""
     points: npt.NDArray[np.int64]
-    """(B,): points per pixel and axis, 1 or 2, that warping averages over."""
+    """(B,): samples per output pixel and axis, 1 or 2, that warping averages."""
 
 
 def choose_sources(plan: BatchPlan, sizes: npt.NDArray[np.int64], levels: npt.NDArray[np.int64]) -> Geometry:
-    """Choose the smallest copies that no output enlarges, and the part of them that is needed.
+    """Choose the smallest copy that need not be enlarged, and the window of it that each clip needs.
 
     Args:
-        plan: B clips.
+        plan: plan of B clips.
         sizes: (B, 2), height and width of the stored frames.
-        levels: (B,), how many smaller copies there are.
+        levels: (B,), number of smaller copies.
 
     Raises:
-        ValueError: a matrix that does not map the output into a plane picture.
+        ValueError: a matrix is not finite, or maps a corner of the output to infinity or the output to a line.
     """
     matrices = plan.matrices / plan.matrices[:, 2:, 2:]
     if not np.isfinite(matrices).all():
@@ -110,18 +110,17 @@ def choose_sources(plan: BatchPlan, sizes: npt.NDArray[np.int64], levels: npt.ND
 
 
 class DaliFiller:
-    """Fills batches through DALI pipelines, with the interface of `NativeFiller`.
+    """Fills batches with DALI pipelines, with the interface of `NativeFiller`.
 
-    Batches may change their shape from one to the next; a pipeline is made once for each kind of work (crops, general
-    matrices, color operations), not for each shape. With a GPU the JPEGs are decoded there (nvJPEG) and the batches
-    are CUDA tensors.
+    The shape may change from batch to batch: pipelines differ by the kind of resampling and the number of color
+    operations, not by shape. With a GPU, nvJPEG decodes the JPEGs and the batches are CUDA tensors.
 
     Args:
-        data: the videos that the plans name.
+        data: the videos of the plans.
         form: type, layout and normalization of the batches; `pin` has no effect on CUDA tensors.
-        threads: of each pipeline, and for reading.
-        device: "cuda", "cuda:1", ..., or "cpu"; None takes the current CUDA device where there is one.
-        on_error: "raise", or "replace" a damaged frame by the nearest one that can be read.
+        threads: number of threads of each pipeline, and of reading threads.
+        device: "cuda", "cuda:1", ..., or "cpu". None: the current CUDA device if CUDA is available, else the CPU.
+        on_error: "raise" an error for a damaged frame, or "replace" it by the nearest readable frame.
 
     Raises:
         ImportError: DALI is not installed.
@@ -149,7 +148,7 @@ class DaliFiller:
         self._inherited: list[Any] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but what belongs to this process."""
+        """The attributes, without pipelines, threads and memory, which each process makes itself."""
         return {
             **self.__dict__,
             "_pipelines": {},
@@ -159,16 +158,19 @@ class DaliFiller:
         }
 
     def fill(self, plan: BatchPlan, cancel: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The frames of a plan, and which frame of its video each of them is, int64 (B, T).
+        """Fill a plan.
 
         Args:
-            plan: of videos of this data set.
-            cancel: uint8 (1,); once another thread makes it 1, this call returns after the frames that are being
-                decoded, and its result is worthless.
+            plan: plan of videos of this data set.
+            cancel: uint8 (1,); another thread sets it to 1 to make this call return after the frames that are being
+                decoded, with undefined results.
+
+        Returns:
+            The frames in the output form, and int64 (B, T), the number of the frame that each position shows.
 
         Raises:
-            FrameDatabaseError: a frame or database cannot be read; names it.
-            NotImplementedError: a color operation that DALI does not have; names it.
+            FrameDatabaseError: a frame or database cannot be read; the message names it.
+            NotImplementedError: DALI does not have a color operation of the plan; the message names it.
         """
         self._leave_parent()
         steps = color_steps(plan.colors)
@@ -182,7 +184,7 @@ class DaliFiller:
         return out, shown
 
     def close(self) -> None:
-        """Free the pipelines, the reading threads and the memory of past batches."""
+        """Free the pipelines, the reading threads and the memory of earlier batches."""
         self._leave_parent()
         self._pipelines.clear()
         self._memory.clear()
@@ -192,11 +194,11 @@ class DaliFiller:
 
     @property
     def cache_report(self) -> CacheReport:
-        """Zeros: DALI keeps no frames."""
+        """Zeros: this backend has no cache."""
         return CacheReport()
 
     def _leave_parent(self) -> None:
-        """After a fork: threads of the parent are not here, and freeing what waits for them would hang."""
+        """Drop the pipelines of the parent after a fork: its threads do not exist here, and freeing them would hang."""
         if self._process != os.getpid():
             self._process = os.getpid()
             self._inherited += [self._pipelines, self._readers]
@@ -209,7 +211,7 @@ class DaliFiller:
         return torch.empty(shape, dtype=self.form.dtype, device=self.device)
 
     def _database(self, video: int) -> FrameDatabase:
-        """A video's database, with its metadata read once."""
+        """Open a video's database; its metadata is read once."""
         database = self._databases.get(video)
         if database is None:
             database = FrameDatabase(self.data[video].path)
@@ -230,7 +232,7 @@ class DaliFiller:
         *,
         warped: bool,
     ) -> None:
-        """Send the clips of one kind through their pipeline and put the frames in their places."""
+        """Decode the clips of one kind with their pipeline and copy the frames to `out`."""
         pieces = _pieces(np.flatnonzero(geometry.warped == warped), plan.frames.shape[1])
         kind, done = (warped, steps.slots), 0
         while done < len(pieces):
@@ -239,17 +241,17 @@ class DaliFiller:
             try:
                 while done < len(pieces):
                     if cancel is not None and cancel.item():
-                        del self._pipelines[kind]  # what it has read ahead belongs to this batch
+                        del self._pipelines[kind]  # it has prefetched frames of this batch
                         return
                     (frames,) = pipeline.run()
                     self._place(out, pieces[done], from_dali(frames))
                     done += 1
                 pipeline.reset()
             except RuntimeError as error:
-                del self._pipelines[kind]  # DALI gives a pipeline up after an error
+                del self._pipelines[kind]  # a DALI pipeline cannot be used after an error
                 if isinstance(error, FrameDatabaseError):
                     raise
-                # those that DALI may have been decoding ahead are looked at as well
+                # DALI decodes ahead, so that the error may be of one of the next pieces
                 damaged = [self._damaged(geometry, databases, shown, piece) for piece in pieces[done : done + 3]]
                 if not any(damaged):
                     raise FrameDatabaseError(f"DALI cannot decode {plan}: {error}") from error
@@ -272,7 +274,7 @@ class DaliFiller:
         shown: Tensor,
         piece: _Piece,
     ) -> Chunk:
-        """Read the JPEGs of a piece, and lay out what DALI has to know of each frame."""
+        """Read the JPEGs of a piece and compute the other inputs of the pipeline."""
         if self._readers is None:
             self._readers = ThreadPoolExecutor(self.threads, thread_name_prefix="dali-read")
 
@@ -307,7 +309,7 @@ class DaliFiller:
         )
 
     def _read(self, database: FrameDatabase, frames: Tensor, level: int) -> list[bytes]:
-        """The JPEGs of some frames; `frames` is changed where one had to be replaced."""
+        """Read the JPEGs of some frames; a damaged frame is replaced, and `frames` is updated."""
         try:
             return database.read(frames.numpy(), level=level)
         except FrameDatabaseError:
@@ -323,7 +325,7 @@ class DaliFiller:
         return result
 
     def _damaged(self, geometry: Geometry, databases: list[FrameDatabase], shown: Tensor, piece: _Piece) -> bool:
-        """Find the damaged frames of a piece that DALI refused; raise for the first one, or replace them in `shown`."""
+        """Find the frames of a piece that DALI cannot decode; raise for the first, or replace them in `shown`."""
         found = False
         for clip in piece.clips.tolist():
             database, level = databases[clip], int(geometry.levels[clip])
@@ -339,7 +341,7 @@ class DaliFiller:
         return found
 
     def _place(self, out: Tensor, piece: _Piece, frames: Tensor) -> None:
-        """Copy frames (N, 3, H, W) or (N, H, W, 3) to their clips and positions."""
+        """Copy frames, (N, 3, H, W) or (N, H, W, 3), to their clips and positions."""
         values = frames.view(len(piece.clips), piece.last - piece.first, *frames.shape[1:])
         first, last = int(piece.clips[0]), int(piece.clips[-1]) + 1
         clips = slice(first, last) if last - first == len(piece.clips) else torch.from_numpy(piece.clips)
@@ -348,12 +350,12 @@ class DaliFiller:
         else:
             out[clips, piece.first : piece.last] = values.to(out.dtype)
         if out.is_cuda:
-            torch.cuda.current_stream(out.device).synchronize()  # DALI uses the frames' memory again
+            torch.cuda.current_stream(out.device).synchronize()  # DALI reuses the memory of the frames
 
 
 @dataclass
 class _Feed:
-    """What a pipeline calls for its next input."""
+    """Callable that a pipeline calls for its next input."""
 
     warped: bool
     chunks: Iterator[Chunk] = field(default_factory=lambda: iter(()))
@@ -364,7 +366,7 @@ class _Feed:
 
 @dataclass(frozen=True)
 class _Piece:
-    """Positions first to last - 1 of some clips: the frames of one chunk, clip after clip."""
+    """The frames of one chunk: positions first to last - 1 of some clips, clip by clip."""
 
     clips: npt.NDArray[np.int64]
     first: int
@@ -372,7 +374,7 @@ class _Piece:
 
 
 def _pieces(clips: npt.NDArray[np.int64], frames: int) -> list[_Piece]:
-    """Divide clips of `frames` frames: several whole ones in a piece, or several pieces of one."""
+    """Divide clips of `frames` frames into pieces of at most `CHUNK` frames: several clips, or a part of one."""
     together = max(1, CHUNK // frames)
     starts = range(0, frames, CHUNK)
     return [
@@ -383,7 +385,11 @@ def _pieces(clips: npt.NDArray[np.int64], frames: int) -> list[_Piece]:
 
 
 def _decode_one(database: FrameDatabase, frame: int, level: int) -> None:
-    """Raise FrameDatabaseError, naming the frame, where it cannot be read or decoded."""
+    """Decode one frame.
+
+    Raises:
+        FrameDatabaseError: it cannot be read or decoded; the message names it.
+    """
     (jpeg,) = database.read([frame], level=level)
     try:
         decode_jpeg(jpeg)
@@ -392,16 +398,16 @@ def _decode_one(database: FrameDatabase, frame: int, level: int) -> None:
 
 
 def _nearest_readable(database: FrameDatabase, frame: int, level: int, reason: FrameDatabaseError) -> int:
-    """The readable frame that is nearest to `frame`, the earlier one of two.
+    """Return the readable frame nearest to `frame`; the earlier of two.
 
     Raises:
-        FrameDatabaseError: `reason`, there is none.
+        FrameDatabaseError: no other frame is readable; the message begins with `reason`.
     """
     others = sorted(range(len(database)), key=lambda other: (abs(other - frame), other))
     for other in others[1:]:
         try:
             _decode_one(database, other, level)
         except FrameDatabaseError:
-            continue  # counted once, for the frame that was asked for
+            continue  # only the planned frame is counted as damaged
         return other
     raise FrameDatabaseError(f"{reason}; nor can any other frame of the video be read")

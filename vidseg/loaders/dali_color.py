@@ -1,8 +1,8 @@
 """Color operations of plans as steps of a DALI pipeline.
 
-A batch is processed in slots: slot s holds the s-th operation of every clip, whichever it is, and DALI sends each frame
-through the branch for its kind. Operations of like arithmetic share a kind, with the parameters made for it here. What
-is computed agrees with `csrc/frames/color.cpp` within a gray level or two of rounding.
+A batch is processed in slots. Slot s has the s-th operation of every clip, and DALI sends each frame through the branch
+of its kind. Operations with the same arithmetic share a kind; this module computes the parameters of the kind. The
+results differ from those of `csrc/frames/color.cpp` by rounding, up to two gray levels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["COUNT", "Steps", "apply_step", "color_steps"]
 
 NONE, LINEAR, POWER, MIX, CONTRAST, FILTER, ERASE = range(7)
 COUNT = 8
-"""Numbers that go with a step."""
+"""Number of parameters of a step."""
 
 _UNIT = np.ones((1, 1), np.float32)  # the kernel of steps that do not filter
 
@@ -34,9 +34,9 @@ class Steps:
     """The steps of B clips in S slots.
 
     Attributes:
-        kinds: int32 (B, S).
-        numbers: float32 (B, S, 8).
-        kernels: B lists of S float32 arrays (height, width).
+        kinds: int32 (B, S), one of `NONE` to `ERASE`.
+        numbers: float32 (B, S, 8), parameters.
+        kernels: B lists of S float32 arrays (height, width), filter kernels.
     """
 
     kinds: npt.NDArray[np.int32]
@@ -45,11 +45,11 @@ class Steps:
 
     @property
     def slots(self) -> int:
-        """S."""
+        """S, number of slots."""
         return self.kinds.shape[1]
 
     def inputs(self, clips: npt.NDArray[np.int64], frames: int) -> tuple[Any, ...]:
-        """For each slot its kinds, numbers and kernels, with a row for each of the `frames` frames of some clips."""
+        """Kinds, numbers and kernels of each slot, with one row for each of the `frames` frames of some clips."""
         rows = np.repeat(clips, frames)
         result: list[Any] = []
         for slot in range(self.slots):
@@ -59,10 +59,10 @@ class Steps:
 
 
 def color_steps(colors: ColorPlan) -> Steps:
-    """The operations of B clips as steps; an even number of slots, so that few pipelines serve all batches.
+    """Convert the operations of B clips to steps, with an even number of slots to limit the number of pipelines.
 
     Raises:
-        NotImplementedError: an operation that DALI does not have; names it.
+        NotImplementedError: DALI does not have an operation; the message names it.
     """
     counts = np.diff(colors.offsets)
     slots = int(-(-counts.max(initial=0) // 2) * 2)

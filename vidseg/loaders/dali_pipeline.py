@@ -1,4 +1,4 @@
-"""The DALI pipelines of the backend "dali": a graph of operators, and how its input and output cross over."""
+"""The pipelines of the "dali" backend: the graph of DALI operators, its input and its output."""
 
 from __future__ import annotations
 
@@ -18,35 +18,34 @@ from vidseg.loaders.output import OutputForm
 __all__ = ["CHUNK", "Chunk", "build_pipeline", "from_dali", "import_dali"]
 
 CHUNK = 128
-"""Frames that go through a pipeline at once: enough for all threads, little memory whatever the batch."""
+"""Number of frames that a pipeline processes at once: enough for all threads, and a bounded use of memory."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """What a pipeline gets for N frames; arrays have a row for each frame."""
+    """Input of a pipeline for N frames; arrays have one row per frame."""
 
     jpegs: list[npt.NDArray[np.uint8]]
     starts: npt.NDArray[np.int32]
-    """(N, 2): left and top of the part that is decoded."""
+    """(N, 2): left and top of the decoded window, in pixels of the stored copy."""
     shapes: npt.NDArray[np.int32]
-    """(N, 2): its width and height."""
+    """(N, 2): width and height of the window."""
     sizes: npt.NDArray[np.float32]
     """(N, 2): height and width of the output."""
     matrices: npt.NDArray[np.float32]
-    """(N, 3, 3): from a point of the output to one of the part; for "warp" see `looked_up`."""
+    """(N, 3, 3): from a point of the output to one of the window; of warped frames, from `looked_up` to `shrunk`."""
     shrunk: npt.NDArray[np.float32]
-    """(N, 2): height and width that the part is made smaller to before it is warped."""
+    """(N, 2): height and width that the window is reduced to before it is warped."""
     covered: npt.NDArray[np.float32]
-    """(N, 2): height and width of the part that become `shrunk`."""
+    """(N, 2): height and width of the area of the window that is reduced to `shrunk`."""
     looked_up: npt.NDArray[np.float32]
-    """(N, 2): height and width of the warped picture, `sizes` or twice that; `matrices` lead from there to the shrunk
-    part. It is averaged down to `sizes`."""
+    """(N, 2): height and width of the warped picture, 1 or 2 times `sizes`; it is then averaged to `sizes`."""
 
     colors: tuple[Any, ...] = ()
     """`Steps.inputs()` of the frames."""
 
     def inputs(self, *, warped: bool) -> tuple[Any, ...]:
-        """In the order of the pipeline's external sources."""
+        """The arrays in the order of the pipeline's external sources."""
         if warped:
             places: tuple[npt.NDArray, ...] = (self.shrunk, self.covered, self.looked_up, self.matrices)
         else:
@@ -56,10 +55,10 @@ class Chunk:
 
 
 def import_dali() -> tuple[ModuleType, ModuleType, Any]:
-    """DALI's `fn` and `types` modules and its `pipeline_def`.
+    """Import DALI's modules `fn` and `types`, and its `pipeline_def`.
 
     Raises:
-        ImportError: it is not installed; says how to get it.
+        ImportError: DALI is not installed; the message has the command to install it.
     """
     try:
         from nvidia.dali import fn, pipeline_def, types
@@ -79,15 +78,15 @@ def build_pipeline(
     threads: int,
     device: torch.device,
 ) -> Any:
-    """A pipeline from JPEGs to frames in the type and color order of `form`, each (3, H, W) or (H, W, 3).
+    """Build a pipeline from JPEGs to frames in the type and color order of `form`, each (3, H, W) or (H, W, 3).
 
     Args:
-        source: gives `Chunk.inputs()` of the next chunk; raises StopIteration after the last one.
-        form: of the output. DALI has no bfloat16, float32 stands for it.
+        source: returns `Chunk.inputs()` of the next chunk; raises StopIteration after the last one.
+        form: output form. DALI has no bfloat16; the pipeline returns float32 for it.
         warped: resample through the matrices; else crop, scale and mirror.
-        slots: of color operations.
-        threads: decoding threads on the CPU.
-        device: where the frames end up.
+        slots: number of color operations of a clip.
+        threads: number of decoding threads on the CPU.
+        device: device of the frames.
     """
     fn, types, pipeline_def = import_dali()
     cuda = device.type == "cuda"
@@ -128,10 +127,10 @@ def build_pipeline(
             frames = fn.experimental.warp_perspective(
                 frames, size=looked_up, matrix=matrices, fill_value=0, interp_type=linear
             )
-            # exactly in the middle of two by two pixels, or of one
+            # samples lie in the middle of 2 x 2 pixels, or of one pixel
             frames = fn.resize(frames, size=sizes, interp_type=linear, antialias=False)
         else:
-            first, last = rest[:2]  # a last corner left of or above the first one mirrors
+            first, last = rest[:2]  # a last corner to the left of the first one mirrors
             frames = fn.resize(frames, size=sizes, roi_start=first, roi_end=last, interp_type=linear, antialias=True)
         for slot in range(slots):
             kind, numbers, kernel = rest[len(axes) - 4 + 3 * slot : len(axes) - 1 + 3 * slot]
@@ -144,8 +143,9 @@ def build_pipeline(
 
 
 def _finish(fn: Any, types: Any, frames: Any, form: OutputForm) -> Any:
-    """Color order, normalization, type and layout."""
-    mean, std = np.array(form.mean) * 255, np.array(form.std) * 255
+    """Convert frames to the color order, normalization, type and layout of `form`."""
+    scale, offset = form.normalization.numpy()
+    mean, std = -offset / scale, 1 / scale
     if form.color == "bgr":
         frames = fn.color_space_conversion(frames, image_type=types.RGB, output_type=types.BGR)
         mean, std = mean[::-1], std[::-1]
@@ -153,13 +153,13 @@ def _finish(fn: Any, types: Any, frames: Any, form: OutputForm) -> Any:
     return fn.crop_mirror_normalize(
         frames,
         dtype=types.UINT8 if plain else types.FLOAT16 if form.dtype is torch.float16 else types.FLOAT,
-        output_layout="CHW" if form.layout == "bcthw" else "HWC",
+        output_layout="HWC" if form.layout == "bthwc" else "CHW",
         mean=[0.0] * 3 if plain else mean.tolist(),
         std=[1.0] * 3 if plain else std.tolist(),
     )
 
 
 def from_dali(frames: Any) -> Tensor:
-    """A DALI batch of frames of equal size as a tensor (N, ...) on the same memory."""
+    """Return a DALI batch of frames of equal size as a tensor (N, ...) that shares its memory."""
     tensor: Tensor = torch.from_dlpack(frames.as_tensor())
     return tensor

@@ -1,7 +1,7 @@
-"""From features of whole videos to batches: memory-mapped .npy files, padded, masked, resumable, divided among ranks.
+"""A loader of features of whole videos: memory-mapped .npy files, padded, with masks and frame labels.
 
-Features lie in `<data set>/features/<video>.npy`, one column a frame label, as the MS-TCN data set has them. What a
-sample holds is a function of (seed, epoch, sample number) alone, whatever the batch, thread or rank.
+Features are in `<data set>/features/<video>.npy`, one column per frame label, as in the MS-TCN data set. The content of
+a sample is a function of (seed, epoch, sample number): it does not depend on batch size, threads or ranks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,38 +23,49 @@ from torch import Tensor
 from vidseg.clips.draws import permutation, uniform
 from vidseg.labels import VideoDataset
 from vidseg.labels.segmentation import FrameLabels
+from vidseg.loaders.batch import FieldAccess
 
 __all__ = ["IGNORED", "ChunkPooling", "FeatureBatch", "FeatureLoader"]
 
 IGNORED = -100
-"""Label of padding: what cross-entropy ignores by default."""
+"""Label of padding: the default `ignore_index` of torch's cross-entropy."""
 
 _AHEAD = 2  # batches
 
 
-@dataclass(frozen=True, repr=False)
-class FeatureBatch:
-    """Features of some videos (or pieces of long ones), padded at the end to the longest.
+@dataclass(frozen=True, repr=False, eq=False)
+class FeatureBatch(FieldAccess):
+    """Features of videos, or of pieces of long videos, padded at the end to the longest.
+
+    `features, mask, labels = batch` unpacks it.
 
     Attributes:
         features: float32 (B, D, L), zeros where padded.
         mask: bool (B, L), False where padded.
         labels: int64 (B, L), -100 where padded.
-        videos: int64 (B,), numbers in the data set.
+        videos: int64 (B,), index of each sample's video in the data set.
         starts: int64 (B,), first frame label of the sample in its video; above 0 for a later piece of a long video.
-        frames: int64 (B,), number of frame labels that the sample stands for.
-        steps: int64 (B,), frame labels for each column: a prediction is repeated that often and cut to `frames`.
-        valid: bool (B,), False for a sample that only fills the batch of a rank up; all of it is padding.
+        num_frames: int64 (B,), number of frame labels that the sample covers.
+        steps: int64 (B,), number of frame labels per column. To get predictions per frame, repeat each column `steps`
+            times and cut the result to `num_frames`.
+        valid: bool (B,), False for a sample that pads the batch of a rank; all its columns are padding.
     """
+
+    UNPACKED: ClassVar[tuple[str, ...]] = ("features", "mask", "labels")
 
     features: Tensor
     mask: Tensor
     labels: Tensor
     videos: Tensor
     starts: Tensor
-    frames: Tensor
+    num_frames: Tensor
     steps: Tensor
     valid: Tensor
+
+    @property
+    def inputs(self) -> Tensor:
+        """The features: the first argument of the model; the second is `mask`."""
+        return self.features
 
     def __len__(self) -> int:
         return len(self.features)
@@ -63,7 +74,7 @@ class FeatureBatch:
         return f"FeatureBatch(features {tuple(self.features.shape)}, lengths {self.mask.sum(1).tolist()})"
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> FeatureBatch:
-        """The same batch on another device."""
+        """Return the batch with its tensors on `device`."""
         return FeatureBatch(
             *(getattr(self, field.name).to(device, non_blocking=non_blocking) for field in fields(self))
         )
@@ -71,16 +82,19 @@ class FeatureBatch:
 
 @dataclass(frozen=True)
 class ChunkPooling:
-    """C2F-TCN's multi-resolution features (Singhania et al., arXiv 2105.10859, feature augmentation).
+    """Multi-resolution features of C2F-TCN (Singhania et al., arXiv 2105.10859, feature augmentation).
 
-    `chunk` neighboring columns become one by their maximum, with the label that most of them have (of equal ones the
-    lowest). In training some samples get another chunk, drawn log-uniformly from half to twice the usual one, but at
-    least so large that the sample fits into `max_columns`. Videos longer than `max_columns` chunks are cut in pieces.
+    `chunk` neighboring columns are max-pooled into one, with their most frequent label (the lowest of equally frequent
+    ones). For training, some samples use a chunk drawn log-uniformly from half to twice `chunk`, and at least so large
+    that the sample has at most `max_columns` columns. Videos longer than `max_columns` chunks are cut into pieces.
 
     Attributes:
-        chunk: columns pooled into one.
-        max_columns: columns of a sample at most.
-        probability: share of training samples with another chunk.
+        chunk: number of columns pooled into one.
+        max_columns: largest number of columns of a sample.
+        probability: share of training samples with a drawn chunk, 0 to 1.
+
+    Raises:
+        ValueError: chunk or max_columns below 1, or a probability outside 0 to 1.
     """
 
     chunk: int
@@ -92,7 +106,13 @@ class ChunkPooling:
             raise ValueError(f"{self}: chunk and max_columns must be at least 1, the probability in 0..1")
 
     def drawn(self, columns: int, draw: float, place: float) -> int:
-        """The chunk of a training sample of so many columns; `draw` and `place` are random numbers in [0, 1)."""
+        """Return the chunk of a training sample.
+
+        Args:
+            columns: number of columns of the sample.
+            draw: random number in [0, 1); below `probability`, the chunk is drawn.
+            place: random number in [0, 1), which determines the drawn chunk.
+        """
         if draw >= self.probability:
             return self.chunk
         low = max(self.chunk / 2, math.ceil(columns / self.max_columns), 1)
@@ -112,7 +132,7 @@ class _Sample:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """One sample: columns (D, L), their labels (L,), and what `FeatureBatch` says of it."""
+    """One sample: columns (D, L), their labels (L,), and its row of `FeatureBatch`."""
 
     columns: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
@@ -125,31 +145,31 @@ class _Loaded:
 class FeatureLoader:
     """Batches of features with frame labels.
 
-    For training, samples are shuffled and an incomplete last batch is left out, unless it is the only one. Iterating
-    again goes on with the next epoch; `set_epoch` chooses one.
+    For training, samples are shuffled and an incomplete last batch is dropped, unless it is the only one. One iteration
+    is one epoch. The next iteration is the next epoch, unless `set_epoch` chooses another.
 
     Args:
         data: videos with frame labels.
         features: folder of `<video>.npy`, relative to the data set's folder or absolute.
-        layout: "DL" where the files are (D, L), a column a frame; "LD" where they are (L, D).
+        layout: "DL" for files of shape (D, L), one column per frame; "LD" for (L, D).
         batch_size: B over all ranks, a multiple of `world_size`.
-        train: shuffle, draw at random, leave incomplete batches out.
-        sample_rate: take every so manieth column. 50Salads' models use 2.
+        train: shuffle, draw random offsets and chunks, drop incomplete batches.
+        sample_rate: take every N-th column. Models for 50Salads use 2.
         random_offset: for training, begin at a random column below `sample_rate`, as DiffAct does.
-        labels_per_column: frame labels for each column of the files, where features were extracted with a stride.
-        pooling: pool neighboring columns instead, in several resolutions; needs sample_rate 1.
-        min_length: columns that the model needs at least, after sampling or pooling with the usual chunk.
-        length_tolerance: how many columns more or fewer than labels a file may have; both are cut to the shorter.
-        seed: seed of all draws.
-        rank: number of this process.
+        labels_per_column: number of frame labels per column of the files, for features extracted with a stride.
+        pooling: max-pool neighboring columns, in several resolutions; requires sample_rate=1.
+        min_length: smallest number of columns that the model accepts, after sampling or pooling with `pooling.chunk`.
+        length_tolerance: accepted difference between the number of columns and of labels; both are cut to the shorter.
+        seed: seed for order, offsets and chunks.
+        rank: index of this process.
         world_size: number of processes, which divide each batch. All have the same number of batches of the same size:
-            in evaluation the last one is filled up with samples that are not valid.
-        threads: loading threads.
+            for evaluation, samples with `valid` False pad the last batch.
+        threads: number of loading threads. None: up to 4, one for each available core.
 
     Raises:
-        FileNotFoundError: a video without a feature file; names the first and counts the others.
-        ValueError: a video without labels or too short, a file of another shape, or an argument out of its range;
-            names the file. NaN or infinite values are found when they are loaded, and named with file and column.
+        FileNotFoundError: a video without a feature file; the message has the first one and their number.
+        ValueError: a video without labels or too short, a file of the wrong shape, or an argument out of range; the
+            message has the file. NaN and infinite values raise when they are loaded, with file and column.
     """
 
     def __init__(
@@ -186,7 +206,7 @@ class FeatureLoader:
         if layout not in {"DL", "LD"}:
             raise ValueError(f"layout={layout!r}: features are 'DL' (a column a frame) or 'LD'")
         if pooling is not None and sample_rate > 1:
-            raise ValueError(f"sample_rate={sample_rate} with pooling: pooling takes all columns, leave sample_rate 1")
+            raise ValueError(f"sample_rate={sample_rate} with pooling: pooling uses all columns, set sample_rate=1")
         self.data, self.folder, self.layout = data, data.root / features, layout
         self.batch_size, self.train, self.sample_rate, self.random_offset = (
             batch_size,
@@ -208,7 +228,7 @@ class FeatureLoader:
 
     @property
     def feature_size(self) -> int:
-        """D."""
+        """D, number of values per column."""
         return self._size
 
     def _find_files(self) -> list[Path]:
@@ -218,12 +238,14 @@ class FeatureLoader:
         there = {entry.name for entry in os.scandir(self.folder)}
         missing = [name for name in names if f"{name}.npy" not in there]
         if missing:
-            others = f"{len(missing) - 1} others of {len(names)} videos"
-            raise FileNotFoundError(f"{self.folder / missing[0]}.npy: not there, nor those of {others}")
+            others = f", and those of {len(missing) - 1} others of {len(names)} videos" if missing[1:] else ""
+            raise FileNotFoundError(
+                f"{self.folder / missing[0]}.npy is missing{others}; extract the features, or leave these videos out"
+            )
         return [self.folder / f"{name}.npy" for name in names]
 
     def _open(self, video: int) -> npt.NDArray:
-        """The features of a video, memory-mapped, (D, L)."""
+        """Memory-map the features of a video, (D, L)."""
         path = self._files[video]
         try:
             array = np.load(path, mmap_mode="r")
@@ -231,13 +253,11 @@ class FeatureLoader:
             raise ValueError(f"{path}: not a readable .npy file ({error})") from error
         if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != "f":
             shape = getattr(array, "shape", "unknown")
-            raise ValueError(
-                f"{path}: shape {shape}, {getattr(array, 'dtype', '')}; expected two sides of float values"
-            )
+            raise ValueError(f"{path}: shape {shape}, {getattr(array, 'dtype', '')}; expected floating point (D, L)")
         return array if self.layout == "DL" else array.T
 
     def _check_files(self, tolerance: int) -> list[int]:
-        """Columns of each video that have labels."""
+        """Number of columns of each video that have labels."""
         columns, self._size = [], 0
         for video, path in enumerate(self._files):
             size, length = self._open(video).shape
@@ -250,7 +270,7 @@ class FeatureLoader:
                     + ("" if turned else f"; {abs(length - expected)} is above length_tolerance={tolerance}")
                 )
             if self._size and size != self._size:
-                raise ValueError(f"{path}: {size} values a column, but {self._files[0]} has {self._size}")
+                raise ValueError(f"{path}: {size} values per column, but {self._files[0]} has {self._size}")
             self._size = size
             columns.append(min(length, expected))
         return columns
@@ -262,40 +282,42 @@ class FeatureLoader:
             length = math.ceil(count / step)
             if length < min_length:
                 raise ValueError(
-                    f"{self._files[video]}: {length} columns after taking one of {step}, but the model needs"
-                    f" {min_length}; leave the video out, or take a smaller step"
+                    f"{self._files[video]}: {length} columns at a step of {step}, but the model needs"
+                    f" {min_length}; leave the video out, or use a smaller sample_rate or chunk"
                 )
             most = self.pooling.max_columns * self.pooling.chunk if self.pooling else count
             pieces = math.ceil(count / most)
-            # Pieces of equal length, so that the last one is not a crumb.
+            # Pieces of equal length; cutting at max_columns could leave a last piece of one column.
             borders = [count * piece // pieces for piece in range(pieces + 1)]
             samples += [_Sample(video, *borders[piece : piece + 2]) for piece in range(pieces)]
         return samples
 
     def __len__(self) -> int:
-        """Number of batches of an epoch."""
+        """Number of batches of an epoch, the same for all ranks."""
         full, rest = divmod(len(self.samples), self.batch_size)
         return full + (rest > 0 and not (self.train and full > 0))
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from 0, whose order and draws the next iteration has."""
+        """Choose the epoch, from 0, of the next iteration; keeps a position of `load_state_dict` in the same epoch."""
         if epoch != self.epoch:
             self.epoch, self._position, self._resume = epoch, 0, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the iteration is: the next batch that it would give."""
+        """Return the position of the iteration: after the batch that was yielded last."""
         return {"epoch": self.epoch, "batch": self._position, **self._plan_of_record()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken: the next iteration begins with the batch after the last one given.
+        """Continue the iteration at the position of a state; the batches before it are not loaded.
 
         Raises:
-            ValueError: the state is of another seed, data set or batch size, and would go on with other batches.
+            ValueError: the state is of another seed, data set or batch size.
         """
         ours = self._plan_of_record()
         for name, value in ours.items():
             if state.get(name) != value:
-                raise ValueError(f"the state has {name}={state.get(name)}, this loader {value}; the batches differ")
+                raise ValueError(
+                    f"the state has {name}={state.get(name)}, this loader {value}: the batches would differ"
+                )
         self.epoch, self._position, self._resume = int(state["epoch"]), int(state["batch"]), int(state["batch"])
 
     def _plan_of_record(self) -> dict[str, int]:
@@ -325,7 +347,7 @@ class FeatureLoader:
             pool.shutdown(cancel_futures=True)
 
     def _plan(self, epoch: int) -> list[list[tuple[int, bool]]]:
-        """For each batch of this rank its sample numbers, and whether each counts."""
+        """For each batch of this rank, its sample numbers and whether each is valid."""
         count = len(self.samples)
         order = permutation(self.seed, epoch, count) if self.train else np.arange(count)
         batches = []
@@ -364,9 +386,9 @@ class FeatureLoader:
         )
 
     def _columns(self, number: int) -> npt.NDArray[np.float32]:
-        """All columns of a sample (D, L); each sample is looked through for NaN once."""
+        """Load all columns of a sample (D, L); each sample is checked for NaN once."""
         sample = self.samples[number]
-        with np.errstate(over="ignore"):  # a float64 too large for float32 is found below
+        with np.errstate(over="ignore"):  # the check below finds a float64 too large for float32
             columns = np.asarray(self._open(sample.video)[:, sample.start : sample.stop], np.float32)
         if number not in self._finite:
             wrong = np.argwhere(~np.isfinite(columns.T))
@@ -396,7 +418,7 @@ class FeatureLoader:
             labels=labels,
             videos=torch.tensor([self.samples[number].video for number, _ in plan]),
             starts=torch.tensor([sample.start for sample in loaded]),
-            frames=torch.tensor([sample.frames for sample in loaded]),
+            num_frames=torch.tensor([sample.frames for sample in loaded]),
             steps=torch.tensor([sample.step for sample in loaded]),
             valid=torch.tensor([sample.valid for sample in loaded]),
         )
@@ -405,7 +427,7 @@ class FeatureLoader:
 def _pooled(
     columns: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], chunk: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Maximum of each chunk of columns (D, L), and the most frequent of its labels (L,), of equal ones the lowest."""
+    """Pool each chunk of columns (D, L) to the maximum, of labels (L,) to the most frequent (the lowest of equals)."""
     starts = np.arange(0, columns.shape[1], chunk)
     classes = int(labels.max()) + 1
     cells = np.arange(len(labels)) // chunk * classes + labels

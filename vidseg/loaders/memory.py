@@ -1,8 +1,7 @@
-"""Memory of batches, used again when nobody holds the batch any more.
+"""Memory of batches, reused when no tensor refers to the batch any more.
 
-A batch is some hundred megabytes. Fresh memory of that size costs the kernel about as much time as decoding does: it
-hands out zeroed pages one by one, and takes them back when the batch is dropped. New memory comes in huge pages where
-the kernel has them.
+A batch can have hundreds of megabytes. Allocating new memory of that size takes about as long as decoding the batch,
+because the kernel zeroes each page at its first use. New memory uses huge pages where the kernel supports them.
 """
 
 import contextlib
@@ -18,36 +17,36 @@ from torch import Tensor
 
 __all__ = ["BatchMemory"]
 
-_HUGE = 4 * 2**20  # bytes from which huge pages are worth their round sizes
-_KEPT = 3  # blocks that wait for their next use: the loader rarely needs more at once
-_MOST = 2**30  # bytes of batches in use from which a new one is worth waiting for an old one
-_PATIENCE = 0.05  # seconds
+_HUGE = 4 * 2**20  # bytes from which huge pages are used; smaller blocks would waste part of a page
+_KEPT = 3  # largest number of free blocks
+_MOST = 2**30  # bytes of batches in use above which `empty` waits for a block to become free
+_PATIENCE = 0.05  # longest wait, seconds
 
 
 class BatchMemory:
-    """Hands out tensors whose memory comes back by itself when the last tensor that shares it is gone.
+    """Allocates tensors whose memory is reused after the last tensor that shares it is deleted.
 
-    Safe for use by several threads.
+    Thread-safe.
 
     Args:
-        pin: page-locked memory, for asynchronous copies to a GPU.
+        pin: allocate page-locked memory, for asynchronous copies to a GPU.
     """
 
     def __init__(self, *, pin: bool = False) -> None:
         self.pin = pin
         self._free: deque[np.ndarray] = deque(maxlen=_KEPT)
-        self._lent: dict[int, int] = {}  # bytes of the blocks in use, by their identity
+        self._lent: dict[int, int] = {}  # bytes of the blocks in use, by id()
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """A tensor with undefined content."""
+        """Return an uninitialized tensor."""
         size = math.prod(shape) * dtype.itemsize
-        # A loop drops its last batch a moment after it has taken the next one: of large batches two are enough then.
+        # A training loop deletes a batch shortly after it gets the next one, so that two large blocks are enough.
         deadline = time.monotonic() + _PATIENCE
         while self._lent and sum(list(self._lent.values())) + size > _MOST and time.monotonic() < deadline:
             time.sleep(0.001)
         block = self._take(size)
         self._lent[id(block)] = len(block)
-        lease = block[:size]  # an object of its own, which the tensor keeps alive
+        lease = block[:size]  # a separate object, which the tensor keeps alive
         weakref.finalize(lease, self._give_back, block).atexit = False
         return torch.from_numpy(lease).view(dtype).view(shape)
 
@@ -56,7 +55,7 @@ class BatchMemory:
         self._free.append(block)
 
     def _take(self, size: int) -> np.ndarray:
-        """A free block that is large enough, or a new one instead of one that is too small."""
+        """Return a free block that is large enough, or a new one in place of a free block that is too small."""
         small: list[np.ndarray] = []
         while True:
             try:
@@ -75,10 +74,10 @@ class BatchMemory:
             return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
         memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
-            with contextlib.suppress(OSError):  # a kernel without huge pages: small ones, then
+            with contextlib.suppress(OSError):  # the kernel has no huge pages
                 memory.madvise(mmap.MADV_HUGEPAGE)
         return np.frombuffer(memory, np.uint8)
 
     def clear(self) -> None:
-        """Give the free blocks back to the system."""
+        """Free the unused blocks."""
         self._free.clear()

@@ -1,4 +1,4 @@
-"""The native backend: one compiled call fills one batch from one plan (csrc/frames/fill.cpp)."""
+"""The native backend: one compiled call fills a batch from a plan (csrc/frames/fill.cpp)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -19,13 +19,13 @@ __all__ = ["CacheReport", "NativeFiller"]
 
 @dataclass(frozen=True)
 class CacheReport:
-    """What a cache of frames did since it was made.
+    """Statistics of a cache of frames since it was made.
 
     Attributes:
-        hits: frames found in it.
-        misses: frames that were read from their database.
-        bytes: what it holds.
-        frames: how many frames it holds.
+        hits: number of frames found in the cache.
+        misses: number of frames read from their database.
+        bytes: current size.
+        frames: current number of frames.
     """
 
     hits: int = 0
@@ -35,21 +35,21 @@ class CacheReport:
 
     @property
     def hit_rate(self) -> float:
-        """Share of the frames that were found, 0 to 1."""
+        """Hits divided by all look-ups, 0 to 1."""
         return self.hits / max(1, self.hits + self.misses)
 
 
 class NativeFiller:
-    """Fills batches from frame databases with threads of the compiled library, without Python's lock.
+    """Fills batches from frame databases with threads of the compiled library, which release the GIL.
 
     Args:
-        data: the videos that the plans name.
+        data: the videos of the plans.
         form: type, layout and normalization of the batches.
-        threads: decoding threads; they live for the time of one batch.
-        enlarge: smaller stored copies are read where they have to be enlarged by no more than this, 1 to 2.
-        on_error: "raise", or "replace" a damaged frame by the nearest one that can be read.
-        cache: keep "encoded" JPEGs or "decoded" frames in memory; they are taken until `cache_bytes` are used.
-        cache_bytes: 0 for no cache.
+        threads: number of decoding threads; they are started for each batch.
+        enlarge: largest factor by which a smaller stored copy may be enlarged, 1 to 2.
+        on_error: "raise" an error for a damaged frame, or "replace" it by the nearest readable frame.
+        cache: keep "encoded" JPEGs or "decoded" frames in memory. A full cache keeps what it has.
+        cache_bytes: size of the cache; 0 for no cache.
     """
 
     def __init__(
@@ -70,21 +70,26 @@ class NativeFiller:
         self._root = f"{data.root}/".encode()
 
     def fill(self, plan: BatchPlan, cancel: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The frames of a plan, and which frame of its video each of them is, int64 (B, T).
+        """Fill a plan.
 
         Args:
-            plan: of videos of this data set.
-            cancel: uint8 (1,); once another thread makes it 1, this call returns within a frame's time, and its result
-                is worthless.
+            plan: plan of videos of this data set.
+            cancel: uint8 (1,); another thread sets it to 1 to make this call return within the time of one frame, with
+                undefined results.
+
+        Returns:
+            The frames in the output form, and int64 (B, T), the number of the frame that each position shows.
 
         Raises:
-            FrameDatabaseError: a frame or database cannot be read; names it.
+            FrameDatabaseError: a frame or database cannot be read; the message names the first one in the order of the
+                plan.
         """
         out = self._memory.empty(self.form.shape(*plan.shape), self.form.dtype)
+        planar = self.form.layout != "bthwc"
         paths = [self._root + self.data.video_path(video).encode() + b"/frames.db" for video in plan.videos.tolist()]
         try:
             shown = operators.fill(
-                out,
+                out.transpose(1, 2) if self.form.layout == "btchw" else out,  # (B, 3, T, H, W)
                 torch.from_numpy(np.frombuffer(b"".join(paths), np.uint8).copy()),
                 torch.from_numpy(np.cumsum([len(path) for path in paths], dtype=np.int64)),
                 torch.from_numpy(plan.videos),
@@ -94,7 +99,7 @@ class NativeFiller:
                 torch.from_numpy(plan.colors.codes),
                 torch.from_numpy(plan.colors.parameters),
                 self.form.normalization,
-                self.form.layout == "bcthw",
+                planar,
                 self.form.color == "bgr",
                 self.enlarge,
                 self.on_error == "replace",
@@ -108,7 +113,7 @@ class NativeFiller:
         return out, shown
 
     def close(self) -> None:
-        """Free the cache and the memory of past batches."""
+        """Free the cache and the memory of earlier batches."""
         self._memory.clear()
         if self._cache:
             operators.close_cache(self._cache)
@@ -116,9 +121,9 @@ class NativeFiller:
 
     @property
     def cache_report(self) -> CacheReport:
-        """Hits and misses so far; zeros without a cache."""
+        """Statistics of the cache so far; zeros without a cache."""
         return CacheReport(*operators.cache_statistics(self._cache).tolist()) if self._cache else CacheReport()
 
 
-_DAMAGED = '; `vidseg check` lists what is damaged, on_error="replace" takes a neighboring frame'
-_UNREADABLE = "; `vidseg check` names every database that cannot be read"
+_DAMAGED = '; `vidseg check` lists damaged frames, on_error="replace" uses a neighboring frame'
+_UNREADABLE = "; `vidseg check` lists unreadable databases"

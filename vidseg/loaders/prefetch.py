@@ -1,4 +1,4 @@
-"""Making items ahead of their use, in one thread, within a number of bytes."""
+"""Prefetching: items are made ahead of their use, in one thread, within a number of bytes."""
 
 import os
 import threading
@@ -15,17 +15,17 @@ Item = TypeVar("Item")
 class Prefetcher(Generic[Item]):
     """Iterates over make(first), make(first + 1), ... make(stop - 1).
 
-    Items are made in a thread of their own, one after the other, while their bytes, and those of the next one, are
-    within the limit; the one that is needed next is always made. The thread ends with the last item, with an error
-    (which the consumer gets in the item's place), and with `close`.
+    A background thread makes the items one after the other. It starts an item if the items that wait and the new one
+    together are within `limit`, or if no item waits. The thread ends after the last item, after an error (which is
+    raised in the consumer's thread in place of the item), and when `close` is called.
 
     Args:
         make: makes an item from its number.
-        size: the bytes that item `number` will have.
+        size: number of bytes of item `number`.
         first: number of the first item.
-        stop: one more than the number of the last.
-        limit: bytes of items that are waiting or in the making.
-        cancel: called by `close`, so that a running `make` ends early.
+        stop: one more than the number of the last item.
+        limit: largest number of bytes of items that wait or are being made.
+        cancel: called by `close`; makes a running `make` return early.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Prefetcher(Generic[Item]):
         self._thread.start()
 
     def __iter__(self) -> Iterator[tuple[Item, float]]:
-        """Yields each item and the seconds that the caller waited for it."""
+        """Yield each item and the time that the consumer waited for it, in seconds."""
         try:
             for _ in range(self._first, self._stop):
                 yield self._next()
@@ -58,12 +58,12 @@ class Prefetcher(Generic[Item]):
 
     def _next(self) -> tuple[Item, float]:
         if os.getpid() != self._process:
-            raise RuntimeError("a loader's iterator does not survive a fork; call iter() again in the child process")
+            raise RuntimeError("a loader's iterator cannot be used after a fork; call iter() in the child process")
         start = time.perf_counter()
         with self._changed:
             self._changed.wait_for(lambda: self._ready or self._closed)
             if not self._ready:
-                raise RuntimeError("the loader was closed while it was iterated over")
+                raise RuntimeError("the loader was closed during the iteration")
             item, error, size = self._ready.popleft()
             self._bytes -= size
             self._changed.notify_all()
@@ -83,7 +83,7 @@ class Prefetcher(Generic[Item]):
             item, error = None, None
             try:
                 item = self._make(number)
-            except BaseException as problem:  # noqa: BLE001  (raised again where the consumer asks for the item)
+            except BaseException as problem:  # noqa: BLE001  (raised in the consumer's thread)
                 error = problem
             with self._changed:
                 if self._closed:
@@ -95,9 +95,9 @@ class Prefetcher(Generic[Item]):
                 return
 
     def close(self) -> None:
-        """End the thread and drop what it made; wakes a consumer that waits."""
+        """End the thread and drop the items that wait; a waiting consumer gets an error."""
         if os.getpid() != self._process:
-            return  # the thread stayed in the parent, and with it the state of the lock
+            return  # a fork copies the lock in an unknown state, and not the thread
         with self._changed:
             self._closed = True
             self._ready.clear()

@@ -1,4 +1,4 @@
-"""Color operations on frames that are already there: what the native backend does while it fills a batch."""
+"""Color operations on decoded frames, as the native backend applies them while it fills a batch."""
 
 from collections.abc import Sequence
 
@@ -14,14 +14,17 @@ __all__ = ["apply_colors"]
 
 
 def apply_colors(frames: npt.NDArray[np.uint8], operations: Sequence[ColorOperation]) -> npt.NDArray[np.uint8]:
-    """A copy of a clip's frames with the operations applied, in their order, to each of them.
+    """Apply color operations, in order, to each frame of a clip.
 
     Args:
-        frames: uint8 (T, H, W, 3), RGB.
-        operations: of a `ClipPlan`, or one's own.
+        frames: uint8 (T, H, W, 3), RGB; not modified.
+        operations: the `colors` of a `ClipPlan`, or any other list.
+
+    Returns:
+        uint8 (T, H, W, 3).
 
     Raises:
-        ValueError: an operation is unknown, or has the wrong number of parameters or one out of its range.
+        ValueError: an unknown operation, a wrong number of parameters, or a parameter out of range.
     """
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
         raise ValueError(f"frames are {frames.dtype} {frames.shape}, must be uint8 (T, H, W, 3)")
@@ -34,7 +37,7 @@ def apply_colors(frames: npt.NDArray[np.uint8], operations: Sequence[ColorOperat
         row[:count] = operation.parameters
     try:
         out = operators.apply_colors(
-            torch.from_numpy(np.array(frames, order="C")),  # a copy: torch refuses what cannot be written
+            torch.from_numpy(np.array(frames, order="C")),  # a copy, because torch requires writable memory
             torch.tensor(codes, dtype=torch.int64),
             torch.from_numpy(parameters),
         )

@@ -1,4 +1,4 @@
-"""What a loader did so far, in numbers."""
+"""Throughput statistics of a loader."""
 
 from dataclasses import dataclass, field
 
@@ -10,16 +10,16 @@ __all__ = ["LoaderStats"]
 
 @dataclass
 class LoaderStats:
-    """Sums over the batches that a loader has delivered since it was made.
+    """Sums over all batches that a loader has yielded since it was made.
 
     Attributes:
-        batches: delivered.
-        clips: in them, without padding.
-        frames: in them.
-        replaced: frames that were damaged and show a neighbor instead.
-        fill_seconds: the loader worked.
-        wait_seconds: the loop waited.
-        cache: of the frames in memory.
+        batches: number of batches.
+        clips: number of clips, without padding.
+        frames: number of frames of these clips.
+        replaced: number of damaged frames that were replaced by a neighbor.
+        fill_seconds: time that the loader spent on the batches.
+        wait_seconds: time that the consumer waited for batches.
+        cache: statistics of the frame cache.
     """
 
     batches: int = 0
@@ -32,11 +32,11 @@ class LoaderStats:
 
     @property
     def clips_per_second(self) -> float:
-        """What the loader can deliver, whoever waits for whom."""
+        """Throughput of the loader alone: clips divided by the time it spent on them."""
         return self.clips / self.fill_seconds if self.fill_seconds else 0.0
 
     def add(self, batch: ClipBatch) -> None:
-        """Count one batch."""
+        """Add one batch."""
         clips = int(batch.valid.sum())
         self.batches += 1
         self.clips += clips

@@ -1,11 +1,11 @@
-"""A loader of streams: the windows of groups of videos in order, filled from frame databases."""
+"""A loader of streams: the windows of groups of videos in temporal order, from frame databases."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,23 +17,31 @@ from vidseg.clips.draws import uniform
 from vidseg.clips.windows import Sampling, StreamItem, StreamPlan, WindowShape, window_labels
 from vidseg.labels import VideoDataset
 from vidseg.labels.segmentation import FrameLabels
+from vidseg.loaders.batch import FieldAccess
 from vidseg.loaders.native_backend import NativeFiller
-from vidseg.loaders.output import MEAN, STD, OutputForm
+from vidseg.loaders.output import MEAN, STD, Color, OutputForm, sample_type
 from vidseg.loaders.prefetch import Prefetcher
 
 __all__ = ["StreamBatch", "StreamLoader"]
 
 
-@dataclass
-class StreamBatch:
+@dataclass(eq=False)
+class StreamBatch(FieldAccess):
     """Window k of B videos.
 
+    `clips, mask, labels = batch` unpacks it.
+
     Attributes:
-        clips: (B, C, T, H, W), normalized; black frames behind the end of a video.
-        labels: (B, T * R) int64 at full frame rate, -100 where there is none.
-        mask: bool (B, T), True on real frames.
-        item: what it is: videos, window, group.
+        clips: (B, C, T, H, W), normalized; black frames after the end of a video.
+        labels: int64 (B, T * R) at full frame rate, -100 for frames without a label.
+        mask: bool (B, T), True for frames of the video.
+        item: videos, window and group of the batch.
+
+    Raises:
+        ValueError: tensors of other shapes than the item has.
     """
+
+    UNPACKED: ClassVar[tuple[str, ...]] = ("clips", "mask", "labels")
 
     clips: Tensor
     labels: Tensor
@@ -51,8 +59,16 @@ class StreamBatch:
                 f"labels of shape {tuple(self.labels.shape)} for {batch} windows of {frames} x {self.item.interval}"
             )
 
+    @property
+    def inputs(self) -> Tensor:
+        """The clips: the first argument of the model; the others are its state and `mask`."""
+        return self.clips
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> StreamBatch:
-        """On another device."""
+        """Return the batch with its tensors on `device`."""
         clips, labels, mask = (
             value.to(device, non_blocking=non_blocking) for value in (self.clips, self.labels, self.mask)
         )
@@ -62,39 +78,40 @@ class StreamBatch:
 class StreamLoader:
     """Windows of groups of videos, with labels, masks and end-of-video marks.
 
-    Frames are resized so that their short side has `resize` pixels, and cropped. In training the place of the crop and
-    the mirroring are drawn for each video and epoch: they do not change inside a video, or its windows would not show
-    one stream. Frames behind the end of a video are black. Items are made ahead of their use, within `ahead_bytes`.
+    Frames are resized so that their short side has `resize` pixels, and cropped. For training, crop position and
+    mirroring are drawn once per video and epoch, so that all windows of a video show the same region. Frames after the
+    end of a video are black. Batches are made ahead of their use, within `ahead_bytes`.
 
-    Iterating once is an epoch; the next iteration is the next epoch, unless `set_epoch` says otherwise.
+    One iteration is one epoch. The next iteration is the next epoch, unless `set_epoch` chooses another.
 
     Args:
         data: videos with frame databases.
-        shape: how videos are cut.
-        labels: (L,) class numbers of each video, -100 where there is none; None takes the data set's frame labels.
-        group: videos of one rank that travel together.
-        size: of the clips in pixels, one number for a square or (H, W).
-        resize: short side of the whole frame before the crop; None: an eighth more than the larger side of `size`.
-        train: shuffle the videos, draw crops; otherwise in order, central.
-        flip: mirror half of the training videos; only for labels that a mirror does not change.
-        sampling: which frames of a window, see `vidseg.clips.windows.window_frames`.
-        incomplete: what becomes of a last group with too few videos, see `StreamPlan`.
-        length_tolerance: how many frames more or fewer than labels a video may have; missing frames are black.
-        seed: of everything that is drawn.
-        dtype: of the clips: float32, float16 or bfloat16.
-        mean: of R, G and B in 0..1.
-        std: of R, G and B.
-        threads: decoding threads; None takes one for each core.
-        ahead_bytes: of items that wait or are in the making; one is always made.
-        cache: what to keep in memory, "encoded" JPEGs or "decoded" frames, ...
-        cache_bytes: ... up to this many bytes; 0 for nothing.
-        on_error: "raise" for a damaged frame, or "replace" it by the nearest one that can be read.
-        rank: of this process.
+        shape: size and stride of the windows.
+        labels: (L,) class numbers of each video, -100 for frames without a label. None: the data set's frame labels.
+        group: number of videos of one rank that are processed together.
+        size: height and width of the clips in pixels; one number for a square.
+        resize: short side of the whole frame before the crop, in pixels. None: 9/8 of the larger side of `size`.
+        train: True: shuffled videos, random crops. False: sequential order, center crop.
+        flip: mirror half of the training videos; only for labels that do not depend on left and right.
+        sampling: which frames of a window; see `vidseg.clips.windows.window_frames`.
+        incomplete: what to do with a last group of too few videos; see `StreamPlan`.
+        length_tolerance: accepted difference between the number of frames and of labels of a video; missing frames are
+            black.
+        seed: seed for order, crops, mirroring and frames.
+        dtype: float32, float16 or bfloat16; a torch type or its name.
+        mean: mean of R, G and B in 0..1. None: samples are pixel / 255, in 0..1.
+        std: standard deviation of R, G and B in 0..1. None: as for `mean`.
+        threads: number of decoding threads. None: one for each available core.
+        ahead_bytes: bytes of batches that wait or are being made; at least one batch is always made.
+        cache: keep "encoded" JPEGs or "decoded" frames in memory.
+        cache_bytes: size of the cache; 0 for no cache.
+        on_error: "raise" an error for a damaged frame, or "replace" it by the nearest readable frame.
+        rank: index of this process.
         world_size: number of processes.
-        pin: page-locked memory; None where CUDA is available.
+        pin: allocate batches in page-locked memory. None: where CUDA is available.
 
     Raises:
-        ValueError: an argument out of range, no videos, or labels that do not fit their video.
+        ValueError: an argument out of range, no videos, or labels that do not match their video.
     """
 
     def __init__(
@@ -112,9 +129,9 @@ class StreamLoader:
         incomplete: Literal["repeat", "drop"] = "repeat",
         length_tolerance: int = 8,
         seed: int = 0,
-        dtype: torch.dtype = torch.float32,
-        mean: tuple[float, float, float] = MEAN,
-        std: tuple[float, float, float] = STD,
+        dtype: torch.dtype | str = torch.float32,
+        mean: Color | None = MEAN,
+        std: Color | None = STD,
         threads: int | None = None,
         ahead_bytes: int = 512 * 2**20,
         cache: Literal["encoded", "decoded"] = "encoded",
@@ -126,8 +143,9 @@ class StreamLoader:
     ) -> None:
         if len(data) == 0:
             raise ValueError(f"{data}: a loader needs at least one video")
+        dtype = sample_type(dtype)
         if dtype is torch.uint8:
-            raise ValueError("dtype=torch.uint8: streams are normalized; take float32, float16 or bfloat16")
+            raise ValueError("dtype=torch.uint8: streams are normalized; use float32, float16 or bfloat16")
         self.height, self.width = (size, size) if isinstance(size, int) else size
         self.resize = round(max(self.height, self.width) * 9 / 8) if resize is None else resize
         if min(self.height, self.width) < 1 or self.resize < max(self.height, self.width):
@@ -153,10 +171,10 @@ class StreamLoader:
         self.epoch = 0
         self._resume = self._position = 0
         self._running: Prefetcher[StreamBatch] | None = None
-        self.plan(0)  # wrong arguments are found here
+        self.plan(0)  # checks the arguments
 
     def plan(self, epoch: int) -> StreamPlan:
-        """The windows of an epoch for this rank; decodes nothing."""
+        """Return the windows of an epoch for this rank; decodes nothing."""
         return StreamPlan(
             self.lengths,
             self.shape,
@@ -172,26 +190,26 @@ class StreamLoader:
         )
 
     def __len__(self) -> int:
-        """Number of items in this epoch."""
+        """Number of windows in this epoch."""
         return len(self.plan(self.epoch))
 
     def __repr__(self) -> str:
         return f"StreamLoader({self.data!r}, epoch {self.epoch}: {len(self)} windows)"
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from 0, of the next iteration; a position of `load_state_dict` in it stays valid."""
+        """Choose the epoch, from 0, of the next iteration; keeps a position of `load_state_dict` in the same epoch."""
         if epoch != self.epoch:
             self.epoch, self._resume, self._position = epoch, 0, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the iteration stands: after the window that was given last."""
+        """Return the position of the iteration: after the window that was yielded last."""
         return {"epoch": self.epoch, "item": self._position, "seed": self.seed, "videos": len(self.data)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Make the next iteration give what remained; nothing that is skipped is decoded.
+        """Continue the iteration at the position of a state; the windows before it are not decoded.
 
         Raises:
-            ValueError: the state belongs to another seed, another data set, or a plan with fewer windows.
+            ValueError: the state is of another seed or data set, or of a longer epoch.
         """
         if (state["seed"], state["videos"]) != (self.seed, len(self.data)):
             raise ValueError(
@@ -227,7 +245,7 @@ class StreamLoader:
         for batch, _ in running:
             self._position = batch.item.index + 1
             yield batch
-        if self.epoch == epoch:  # nobody chose another one meanwhile
+        if self.epoch == epoch:  # set_epoch has not been called during the iteration
             self.epoch, self._position = epoch + 1, 0
 
     def _make(self, item: StreamItem, epoch: int, cancel: Tensor) -> StreamBatch:
@@ -247,7 +265,7 @@ class StreamLoader:
         return StreamBatch(clips, torch.from_numpy(np.stack(labels)), torch.from_numpy(item.mask), item)
 
     def _fill(self, item: StreamItem, rows: npt.NDArray[np.int64], epoch: int, cancel: Tensor) -> Tensor:
-        """Clips of some of the item's videos; where a frame is missing, the one before it is decoded again."""
+        """Decode clips of some of the item's videos; a missing frame repeats the one before it."""
         videos = item.videos[rows]
         plan = BatchPlan(
             epoch=epoch,
@@ -264,7 +282,7 @@ class StreamLoader:
         return self._filler.fill(plan, cancel)[0]
 
     def _matrices(self, videos: npt.NDArray[np.int64], epoch: int) -> npt.NDArray[np.float64]:
-        """(B, 3, 3): from a point of the clip to one of the stored frame."""
+        """Matrices (B, 3, 3) from a point of the clip to a point of the stored frame."""
         place = np.full((len(videos), 3), 0.5)
         if self.train:
             place = uniform(self.seed, epoch, videos, purpose="stream crop", count=3)
@@ -285,7 +303,7 @@ class StreamLoader:
             self._running = None
 
     def close(self) -> None:
-        """End the iteration and free the cache; the loader can be iterated over again, without its cache."""
+        """End the iteration and free the cache; a later iteration has no cache."""
         self._stop_running()
         self._filler.close()
 
@@ -300,5 +318,5 @@ def _check_lengths(data: VideoDataset, lengths: npt.NDArray[np.int64], tolerance
     for index in np.flatnonzero(np.abs(lengths - data.frames) > tolerance)[:1]:
         raise ValueError(
             f"{data.root}: video {data.video_path(int(index))} has {int(data.frames[index])} frames and "
-            f"{int(lengths[index])} labels, more than {tolerance} apart; labels must be at the video's frame rate"
+            f"{int(lengths[index])} labels, more than {tolerance} apart; labels must be at the frame rate of the video"
         )

@@ -1,8 +1,8 @@
-"""The video backend: the same plans, filled straight from video files.
+"""The video backend: fills plans from video files that have not been converted.
 
-For those who have not converted yet. Frames are those that a conversion stores, in number, size and uprightness, and
-are resampled by the same compiled code; what differs from the native backend is the JPEGs' loss, and the time: all
-frames between a key frame and the wanted ones are decoded.
+Number, size and orientation of the frames are those that a conversion stores, and the same compiled code resamples
+them. The results differ from the native backend's by the loss of JPEG compression. Filling is slower: all frames from a
+key frame to the last frame of a clip are decoded.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from vidseg.videos.upright import UprightFrames
 
 __all__ = ["VideoFiller"]
 
-_INDEX_BYTES = 64 << 20  # of frame indices that are kept: some thousand videos of a few minutes
+_INDEX_BYTES = 64 << 20  # size of the cache of frame indices, enough for some thousand videos of a few minutes
 
 
 class VideoFiller:
-    """Fills batches from video files, with the interface of `NativeFiller`; no file stays open between two batches.
+    """Fills batches from video files, with the interface of `NativeFiller`; closes all files after each batch.
 
     Args:
-        data: videos of `vidseg.open_videos`, or converted ones whose files are where the conversion found them.
+        data: videos of `vidseg.open_videos`, or converted videos whose source files have not moved.
         form: type, layout and normalization of the batches.
-        threads: clips that are decoded at once; the threads live for the time of one batch.
-        on_error: "raise", or "replace" a damaged frame by the nearest one that can be decoded.
+        threads: number of clips that are decoded at the same time; the threads are started for each batch.
+        on_error: "raise" an error for a damaged frame, or "replace" it by the nearest frame that can be decoded.
     """
 
     def __init__(
@@ -58,30 +58,37 @@ class VideoFiller:
         self._indices = _Indices(_INDEX_BYTES)
 
     def fill(self, plan: BatchPlan, cancel: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The frames of a plan, and which frame of its video each of them is, int64 (B, T).
+        """Fill a plan.
 
         Args:
-            plan: of videos of this data set.
-            cancel: uint8 (1,); once another thread makes it 1, this call returns within the time of decoding a frame,
-                and its result is worthless.
+            plan: plan of videos of this data set.
+            cancel: uint8 (1,); another thread sets it to 1 to make this call return within the time of decoding one
+                frame, with undefined results.
+
+        Returns:
+            The frames in the output form, and int64 (B, T), the number of the frame that each position shows.
 
         Raises:
-            VideoError: a video or a frame cannot be decoded; names it.
+            VideoError: a video or frame cannot be decoded; the message names that of the first such clip of the plan.
         """
         clips, frames, height, width = plan.shape
         pixels = torch.empty(clips, frames, height, width, 3, dtype=torch.uint8)
         shown = torch.from_numpy(plan.frames.copy())
-        failed = threading.Event()
-
-        def canceled() -> bool:
-            return failed.is_set() or (cancel is not None and bool(cancel.item()))
+        lock, failed = threading.Lock(), clips  # number of the first clip that failed
 
         def work(clip: int) -> None:
+            nonlocal failed
+
+            def canceled() -> bool:
+                # Only clips after a failed one stop: an earlier one may fail too, and its error is the one to raise.
+                return clip > failed or (cancel is not None and bool(cancel.item()))
+
             try:
                 if not canceled():
                     self._fill_clip(plan, clip, pixels[clip], shown[clip], canceled)
             except BaseException:
-                failed.set()  # the other clips are not needed any more
+                with lock:
+                    failed = min(failed, clip)
                 raise
 
         with ThreadPoolExecutor(min(self.threads, max(clips, 1)), thread_name_prefix="vidseg-video") as pool:
@@ -91,12 +98,12 @@ class VideoFiller:
         return self.form.from_pixels(pixels), shown
 
     def close(self) -> None:
-        """Forget what is known of the files."""
+        """Free the cached frame indices."""
         self._indices.clear()
 
     @property
     def cache_report(self) -> CacheReport:
-        """Zeros: nothing that is decoded is kept."""
+        """Zeros: this backend has no cache of frames."""
         return CacheReport()
 
     def _fill_clip(
@@ -112,7 +119,9 @@ class VideoFiller:
         with _naming(file.path), FrameReader(file.path, index, canceled=canceled) as reader:
             for wanted in np.unique(plan.frames[clip]).tolist():
                 if not 0 <= wanted < len(numbers):
-                    raise VideoError(f"{file.path}: frame {wanted}: the video has {len(numbers)}, has it changed?")
+                    raise VideoError(
+                        f"{file.path}: frame {wanted}: the video has {len(numbers)} frames; open the data set again"
+                    )
                 taken, frame = self._read(reader, file.path, numbers, wanted, canceled)
                 if frame is None:
                     return
@@ -133,21 +142,21 @@ class VideoFiller:
         wanted: int,
         canceled: Callable[[], bool],
     ) -> tuple[int, Any]:
-        """A frame and its number among the stored ones; None for it when canceled."""
+        """Read a frame; returns its number among the stored frames, and the frame, which is None when canceled."""
         number = int(numbers[wanted])
         frame = reader.read(number)
         if frame is not None or canceled():
             return wanted, frame
         near = reader.nearest(number) if self.on_error == "replace" else None
         if near is None:
-            others = ", nor can its neighbors" if self.on_error == "replace" else _REMEDY
+            others = ", and neither can any other frame" if self.on_error == "replace" else _REMEDY
             raise VideoError(f"{path}: frame {wanted}: cannot be decoded, the video is damaged{others}")
         return min(int(np.searchsorted(numbers, near[0])), len(numbers) - 1), near[1]
 
 
 @contextlib.contextmanager
 def _naming(path: Path, frame: int | None = None) -> Iterator[None]:
-    """Puts the file, and the frame, before errors of those who do not know them."""
+    """Add the file, and the frame, to errors that do not name them."""
     try:
         yield
     except (RuntimeError, av.error.FFmpegError) as error:
@@ -158,9 +167,9 @@ def _naming(path: Path, frame: int | None = None) -> Iterator[None]:
 
 
 class _Indices:
-    """Frame indices of files, the most recently used of them.
+    """A cache of the most recently used frame indices.
 
-    Safe for use by several threads, and without a lock, which a fork might find taken.
+    Thread-safe without a lock: a fork could copy a lock that another thread holds.
     """
 
     def __init__(self, limit: int) -> None:
@@ -168,7 +177,7 @@ class _Indices:
         self._found: dict[Path, FrameIndex] = {}
 
     def __reduce__(self) -> tuple[type[_Indices], tuple[int]]:
-        return _Indices, (self._limit,)  # another process reads the files itself
+        return _Indices, (self._limit,)  # another process begins with an empty cache
 
     def find(self, path: Path) -> FrameIndex:
         index = self._found.pop(path, None)
@@ -180,7 +189,7 @@ class _Indices:
                 size += found.bytes
                 if size > self._limit:
                     self._found.pop(other, None)
-        self._found[path] = index  # in the last place
+        self._found[path] = index  # the last position is the most recently used
         return index
 
     def clear(self) -> None:
@@ -193,7 +202,7 @@ def _stored_frames(file: VideoFile, index: FrameIndex) -> np.ndarray:
 
 
 def _sample(upright: UprightFrames, frame: Any, matrix: Tensor, height: int, width: int) -> Tensor:
-    """One output frame, uint8 (H, W, 3)."""
+    """Resample one frame, uint8 (H, W, 3)."""
     planes = upright.planes(frame)
     sampled: Tensor = operators.sample_planes(
         *planes.planes,
@@ -210,4 +219,4 @@ def _sample(upright: UprightFrames, frame: Any, matrix: Tensor, height: int, wid
     return sampled
 
 
-_REMEDY = '; on_error="replace" takes a neighboring frame'
+_REMEDY = '; on_error="replace" uses a neighboring frame'
