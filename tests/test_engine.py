@@ -22,23 +22,24 @@ from vidseg.clips.multigrid import Multigrid
 from vidseg.engine import (
     CheckpointOptions,
     EvaluationOptions,
+    MonitorOptions,
     OptimizerOptions,
-    RecognitionTask,
     Schedule,
     ScheduleOptions,
     Trainer,
-    evaluate,
 )
 from vidseg.engine.cycles import CyclesFirst
 from vidseg.engine.dry_run import plan_run
 from vidseg.engine.optimizers import classifier_names, parameter_groups
 from vidseg.engine.precise_norm import renew_statistics
 from vidseg.engine.schedules import cosine_rate, step_rate
-from vidseg.engine.task import Position
+from vidseg.engine.task import Position, means
 from vidseg.labels import open_dataset
 from vidseg.loaders import ClipLoader
 from vidseg.metrics import class_accuracies, confusion_matrix, fuse_views, mean_class_accuracy, top_k_hits
 from vidseg.models import create_model, load_weights
+from vidseg.tasks.recognition.evaluation import evaluate
+from vidseg.tasks.recognition.task import RecognitionTask
 
 GOLDEN = json.loads((FOLDER / "training_math.json").read_text())
 
@@ -56,15 +57,15 @@ def test_rates_of_iterations(case):
     given = case["params"]
     peak, warmup = given["warmup_lr"], given["warmup_steps"]
     options = ScheduleOptions(
-        lr_base=peak,
+        lr=peak,
         schedule="cosine" if given["type"] == "COSINE" else "steps",
         lr_steps=tuple(given.get("lr_steps", ())),
-        lr_factor=0.1,
+        lr_factor=(0.1,),
         warmup_epochs=warmup,
         warmup_start=given["base_lr"],
         lr_end=given.get("min_lr", 0.0),
     )
-    schedule = Schedule(options, epochs=given["max_iter"])
+    schedule = Schedule(options, given["max_iter"])
     for iteration, rate in case["points"]:
         assert schedule.rate(iteration) == pytest.approx(rate, rel=1e-9, abs=1e-18)
 
@@ -73,28 +74,28 @@ def test_rates_of_iterations(case):
 def test_rates_of_fractional_epochs(case):
     given = case["params"]
     options = ScheduleOptions(
-        lr_base=given["BASE_LR"],
+        lr=given["BASE_LR"],
         schedule="cosine",
         warmup_epochs=given["WARMUP_EPOCHS"],
         warmup_start=given["WARMUP_START_LR"],
         lr_end=given["COSINE_END_LR"],
         cosine_after_warmup=given["COSINE_AFTER_WARMUP"],
     )
-    schedule = Schedule(options, epochs=given["MAX_EPOCH"])
+    schedule = Schedule(options, given["MAX_EPOCH"])
     for epoch, rate in case["points"]:
         assert schedule.rate(epoch) == pytest.approx(rate, rel=1e-9)
 
 
 def test_steps_hold_from_their_epoch_on_and_never_fall_below_the_floor():
-    rate = Schedule(ScheduleOptions(lr_base=0.1, lr_steps=(1, 3)), epochs=9).rate
+    rate = Schedule(ScheduleOptions(lr=0.1, lr_steps=(1, 3)), 9).rate
     assert [rate(at) for at in (0, 0.99, 1, 2.5, 3)] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
     assert step_rate(9, peak=0.1, steps=[1, 2, 3, 4, 5, 6, 7]) == 1e-6
     assert step_rate(9, peak=1e-7, steps=[1]) == 1e-7
     assert step_rate(2, peak=1.0, steps=[1, 2], factor=[0.5, 0.2]) == pytest.approx(0.1)
     assert cosine_rate(20, peak=1.0, total=10, end=0.25) == 0.25
     with pytest.raises(ValueError, match="longer than the run"):
-        Schedule(ScheduleOptions(warmup_epochs=3), epochs=2)
-    with pytest.raises(ValueError, match=r"lr_steps=\(3, 1\) must rise"):
+        Schedule(ScheduleOptions(lr=0.1, warmup_epochs=3), 2)
+    with pytest.raises(ValueError, match=r"lr_steps=\(3, 1\) must be in rising order"):
         ScheduleOptions(lr_steps=(3, 1))
 
 
@@ -105,9 +106,9 @@ def test_label_smoothing(case):
             return torch.tensor(case["logits"])
 
     batch = Batch(torch.zeros(len(case["targets"]), 1), torch.tensor(case["targets"]))
-    loss, sums = RecognitionTask(label_smoothing=case["epsilon"]).step(Given(), batch, Position(0, 0, 0))
+    loss, sums = train_batch(RecognitionTask(label_smoothing=case["epsilon"]), Given(), batch, Position(0, 0, 0))
     assert loss.item() == pytest.approx(case["loss_mean"], rel=1e-5)
-    assert (sums[3] / sums[0]).item() == pytest.approx(case["loss_mean"], rel=1e-5)
+    assert means(sums)[2] == pytest.approx(case["loss_mean"], rel=1e-5)
 
 
 @pytest.mark.parametrize("case", GOLDEN["accuracy"])
@@ -139,6 +140,14 @@ def test_fusion_of_views(case):
 # The loop
 
 
+def train_batch(task, model, batch, position):
+    """The loss that a task gives to the backward pass, and its sums."""
+    losses = []
+    result = task.train_batch(model, batch, position, losses.append)
+    (loss,) = losses
+    return loss, result.sums
+
+
 class Batch:
     """Frames and labels; stands for a loader's batch."""
 
@@ -149,6 +158,10 @@ class Batch:
 
     def __len__(self):
         return len(self.labels)
+
+    @property
+    def inputs(self):
+        return self.frames
 
     def to(self, device, *, non_blocking=False):
         return self
@@ -188,13 +201,13 @@ def rows(path):
 
 
 def constant(rate: float) -> ScheduleOptions:
-    return ScheduleOptions(lr_base=rate)
+    return ScheduleOptions(lr=rate)
 
 
 def test_fit_learns_and_leaves_its_files(tmp_path, caplog):
     caplog.set_level(logging.INFO, "vidseg")
     batches = Batches()
-    schedule = ScheduleOptions(lr_base=0.5, schedule="cosine", warmup_epochs=1)
+    schedule = ScheduleOptions(lr=0.5, schedule="cosine", warmup_epochs=1)
     trainer = Trainer(
         linear(),
         batches,
@@ -206,8 +219,8 @@ def test_fit_learns_and_leaves_its_files(tmp_path, caplog):
     result = trainer.fit(5, tmp_path)
     assert batches.epochs == [0, 1, 2, 3, 4]
     assert result.top1 > 0.95 and len(result.labels) == 16
-    train, val = rows(tmp_path / "train_results_s0000.csv"), rows(tmp_path / "val_results_s0000.csv")
-    assert [row[0] for row in train] == [row[0] for row in val] == [0, 1, 2, 3, 4]
+    train, val = rows(tmp_path / "train_results_s0001.csv"), rows(tmp_path / "val_results_s0001.csv")
+    assert [row[0] for row in train] == [row[0] for row in val] == [1, 2, 3, 4, 5]
     assert train[-1][3] < train[0][3] / 2
     assert tuple(val[-1][1:]) == result.values
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -216,11 +229,11 @@ def test_fit_learns_and_leaves_its_files(tmp_path, caplog):
         "net_ep-0004.pth",
         "net_ep-0005.pth",
         "net_last.pth",
-        "train_results_s0000.csv",
-        "val_results_s0000.csv",
+        "train_results_s0001.csv",
+        "val_results_s0001.csv",
     ]
     assert load_weights(linear(), tmp_path / "net_ep-0005.pth").missing == ()
-    assert "Epoch [4]   time cost: " in caplog.text and "Epoch [4]:  (val)  average top-1 acc: " in caplog.text
+    assert "Epoch [5]   time cost: " in caplog.text and "Epoch [5]:  (val)  average top-1 acc: " in caplog.text
     lines = [record.getMessage() for record in caplog.records if "Batch [" in record.getMessage()]
     rates = [float(re.search(r"lr = (\S+),", line)[1]) for line in lines]
     assert len(rates) == 30 and rates[0] == 0 and max(rates) == rates[6] == 0.5 and rates[-1] < 0.01
@@ -238,7 +251,7 @@ def test_averages_weigh_clips_not_batches(tmp_path):
         model(torch.cat([batch.frames for batch in batches])), torch.cat([batch.labels for batch in batches])
     ).item()
     Trainer(model, batches, schedule=constant(1e-9)).fit(1, tmp_path)
-    assert rows(tmp_path / "train_results_s0000.csv")[0][3] == pytest.approx(expected, rel=1e-5)
+    assert rows(tmp_path / "train_results_s0001.csv")[0][3] == pytest.approx(expected, rel=1e-5)
 
 
 def test_training_is_repeatable_whatever_the_generator_did_before(tmp_path):
@@ -267,7 +280,7 @@ def test_one_step_is_nesterov_sgd(tmp_path):
     Trainer(
         model,
         batches,
-        schedule=ScheduleOptions(lr_base=0.1, schedule="cosine"),
+        schedule=ScheduleOptions(lr=0.1, schedule="cosine"),
         optimizer=OptimizerOptions(weight_decay=1e-2),
     ).fit(2, tmp_path)
     assert torch.allclose(model[1].weight, weight, atol=1e-6)
@@ -298,7 +311,7 @@ def test_clipping_limits_the_step(tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     batches = Batches()
     batches.batches[3].frames[0] = float("nan")
-    with pytest.raises(RuntimeError, match=r"epoch 0, batch 3: the loss is nan; a lower learning rate than 0\.1"):
+    with pytest.raises(RuntimeError, match=r"epoch 1, batch 3: the loss is nan; try a lower learning rate than 0\.1"):
         Trainer(linear(), batches).fit(1, tmp_path)
     assert not list(tmp_path.glob("*.pth"))
 
@@ -308,7 +321,7 @@ def test_missing_memory_is_explained(tmp_path):
         def forward(self, frames):
             raise torch.OutOfMemoryError("tried to allocate 80 GiB")
 
-    with pytest.raises(RuntimeError, match=r"epoch 0, batch 0: no memory for clips of \(8, 3, 1, 2, 2\).*--batch-size"):
+    with pytest.raises(RuntimeError, match=r"epoch 1, batch 0: out of memory for an input of \(8, 3, 1, 2, 2\).*--batch-size"):
         Trainer(Greedy(12, 3), Batches()).fit(1, tmp_path)
 
 
@@ -320,18 +333,18 @@ def test_data_that_do_not_fit_are_refused():
     batches = Batches()
     model = create_model("r3d_18", num_classes=4, width=0.125)
     batches.data = Labels([0, 8])
-    with pytest.raises(ValueError, match="has 9 classes, the network answers 4: make it with num_classes=9"):
+    with pytest.raises(ValueError, match="has 9 classes, the network has 4 outputs: create it with num_classes=9"):
         Trainer(model, batches)
     batches.data = Labels([0, -1])
-    with pytest.raises(ValueError, match="1 videos have no class"):
+    with pytest.raises(ValueError, match="1 video has no class"):
         Trainer(model, batches)
     batches.data = Labels([])
     with pytest.raises(ValueError, match="the split is empty"):
         Trainer(model, batches)
-    with pytest.raises(ValueError, match="no batch to learn from"):
+    with pytest.raises(ValueError, match="no batch to train on"):
         Trainer(model, Batches(0))
-    with pytest.raises(ValueError, match="task='detection'"):
-        Trainer(model, Batches(), task="detection")
+    with pytest.raises(ValueError, match="task='cooking'"):
+        Trainer(model, Batches(), task="cooking")
 
 
 def test_padding_does_not_count():
@@ -342,9 +355,9 @@ def test_padding_does_not_count():
         valid=torch.arange(16) < 8,
     )
     model = linear(dropout=0)
-    loss, sums = RecognitionTask().step(model, batch, Position(0, 0, 0))
-    other_loss, other_sums = RecognitionTask().step(model, padded, Position(0, 0, 0))
-    assert torch.allclose(sums, other_sums) and sums[0] == 8
+    loss, sums = train_batch(RecognitionTask(), model, batch, Position(0, 0, 0))
+    other_loss, other_sums = train_batch(RecognitionTask(), model, padded, Position(0, 0, 0))
+    assert torch.allclose(sums, other_sums) and sums[1].tolist() == [8, 8, 8]
     assert other_loss.item() == pytest.approx(loss.item() / 2)  # every process divides by its rows
     found = evaluate(model, [padded])
     assert found.numbers.tolist() == list(range(8)) and torch.allclose(found.logits, evaluate(model, [batch]).logits)
@@ -407,7 +420,9 @@ def test_mixup_mixes_clips_and_targets(tmp_path):
             seen.append(frames)
             return frames.flatten(1) @ self.weight
 
-    losses = [RecognitionTask(mixup=0.8).step(Linear(), batch, Position(1, 2, number))[0] for number in (3, 3, 4)]
+    losses = [
+        train_batch(RecognitionTask(mixup=0.8), Linear(), batch, Position(1, 2, number))[0] for number in (3, 3, 4)
+    ]
     assert losses[0] == losses[1] != losses[2]  # a function of the position
     mixing = draw_mixup(1, 2, 3, clips=8, alpha=0.8)
     share, partners = mixing.share, torch.from_numpy(mixing.partners)
@@ -417,7 +432,7 @@ def test_mixup_mixes_clips_and_targets(tmp_path):
         logits, batch.labels[partners]
     )
     assert losses[0].item() == pytest.approx(expected.item(), rel=1e-5)
-    Trainer(linear(), Batches(2), optimizer=OptimizerOptions(mixup=0.5, label_smoothing=0.1)).fit(1, tmp_path)
+    Trainer(linear(), Batches(2), task=RecognitionTask(mixup=0.5, label_smoothing=0.1)).fit(1, tmp_path)
 
 
 # Parameter groups
@@ -493,7 +508,7 @@ def test_a_run_through_the_commands(root, run, capsys):
     sure = [mistake["probability_predicted"] for mistake in report["mistakes"]]
     assert sure == sorted(sure, reverse=True)
     # the last row of the score table is the same evaluation
-    assert rows(run / "val_results_s0000.csv")[-1][1:] == pytest.approx(
+    assert rows(run / "val_results_s0001.csv")[-1][1:] == pytest.approx(
         [report[key] for key in ("top1", "top5", "loss")]
     )
     log = (run / "train.log").read_text()
@@ -596,7 +611,7 @@ def test_multigrid_changes_shapes_and_rates_together(root, tmp_path, caplog):
     data = open_dataset(root)  # 32 videos
     loader = ClipLoader(data, frames=8, interval=1, size=32, batch_size=1, seed=3, threads=1)
     model = nn.Sequential(nn.AdaptiveAvgPool3d(2), nn.Flatten(), nn.Linear(24, 8))
-    Trainer(model, loader, multigrid=True, schedule=ScheduleOptions(lr_base=0.08, lr_steps=(1,))).fit(2, tmp_path)
+    Trainer(model, loader, multigrid=True, schedule=ScheduleOptions(lr=0.08, lr_steps=(1,))).fit(2, tmp_path)
     lines = [record.getMessage() for record in caplog.records if "Batch [" in record.getMessage()]
     found = [re.search(r"batch_size = \(\s*(\d+),3,(\d+),(\d+),\d+\), lr = (\S+),", line).groups() for line in lines]
     found = [(int(clips), int(frames), int(size), float(rate)) for clips, frames, size, rate in found]
@@ -632,7 +647,7 @@ def test_the_plan_of_a_run_is_what_it_does(root, tmp_path, caplog, cycle_epochs)
     if cycle_epochs is not None:
         grid = CyclesFirst(grid, cycle_epochs)
     loader = ClipLoader(open_dataset(root), interval=1, threads=1, shapes=grid.shapes)
-    options = ScheduleOptions(lr_base=0.08, lr_steps=(2,))
+    options = ScheduleOptions(lr=0.08, lr_steps=(2,))
     planned = plan_run(loader, Schedule(options, 3), epochs=3, multigrid=grid)
     model = nn.Sequential(nn.AdaptiveAvgPool3d(2), nn.Flatten(), nn.Linear(24, 8))
     Trainer(model, loader, multigrid=grid, schedule=options).fit(3, tmp_path)
@@ -674,7 +689,7 @@ def test_the_plan_of_a_cosine_run():
     class Loader:
         planner = Planner()
 
-    planned = plan_run(Loader(), Schedule(ScheduleOptions(lr_base=1.0, schedule="cosine"), 4), epochs=4)
+    planned = plan_run(Loader(), Schedule(ScheduleOptions(lr=1.0, schedule="cosine"), 4), epochs=4)
     lines = str(planned).splitlines()
     assert len(lines) == 3 and lines[1].split() == "0-3 2 16 8, 8, 32, 32 1.00e+0..3.81e-2".split()
     assert lines[2] == "8 batches in 4 epochs; an epoch has 16 of 20 clips (80.0%)"
@@ -688,7 +703,7 @@ def test_losses_of_a_seeded_run(tmp_path, caplog):
     train(tmp_path, epochs=3, exact=True)
     lines = [record.getMessage() for record in caplog.records if "Batch [" in record.getMessage()]
     found = [float(re.search(r"loss-ce = (\S+),", line)[1]) for line in lines]
-    held_out = [row[3] for row in rows(tmp_path / "val_results_s0000.csv")]
+    held_out = [row[3] for row in rows(tmp_path / "val_results_s0001.csv")]
     stored = json.loads((FOLDER / "loss_curve.json").read_text())
     assert found == pytest.approx(stored["train"], abs=2e-5)
     assert held_out == pytest.approx(stored["val"], abs=2e-5)

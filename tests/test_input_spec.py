@@ -83,7 +83,7 @@ def test_specs_of_published_networks():
     assert tsn.mean == IMAGENET_MEAN and KINETICS_MEAN != IMAGENET_MEAN
 
 
-@pytest.mark.parametrize("name", list_models(task="stream_segmentation"))
+@pytest.mark.parametrize("name", list_models(task="streaming"))
 def test_specs_of_streaming_networks_are_their_recipes(name):
     recipe, spec = RECIPES["gtea"][name], model_input_spec(name)
     assert (spec.frames, spec.interval, spec.size) == (recipe.frames, recipe.interval, recipe.size)

@@ -86,8 +86,8 @@ def video(seed: int, windows: int = 3) -> torch.Tensor:
 
 
 def test_the_registry_knows_them():
-    assert sorted(SMALL) == sorted(list_models(task="stream_segmentation"))
-    assert model_task("etesvs") == "stream_segmentation"
+    assert sorted(SMALL) == sorted(list_models(task="streaming"))
+    assert model_task("etesvs") == "streaming"
 
 
 @pytest.mark.parametrize("name", SIZES)

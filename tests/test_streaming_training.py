@@ -289,7 +289,7 @@ def test_labeling_goes_on_in_the_middle(tmp_path):
     assert rest.labels.tolist() == whole.labels[16:].tolist()
 
 
-@pytest.mark.parametrize("name", list_models(task="stream_segmentation"))
+@pytest.mark.parametrize("name", list_models(task="streaming"))
 @pytest.mark.parametrize("update", ["video", "window"])
 def test_every_network_has_its_loss(name, update):
     logits = torch.randn(2, 1, 3, 4, requires_grad=True)

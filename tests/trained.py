@@ -78,7 +78,7 @@ def train(out: Path, *, epochs=2, every=1, resume=True, sync_bn=False, exact=Fal
         name="net",
         seed=5,
         device="cpu",
-        schedule=ScheduleOptions(lr_base=0.05, schedule="cosine"),
+        schedule=ScheduleOptions(lr=0.05, schedule="cosine"),
         devices=DeviceOptions(sync_bn=sync_bn),
         evaluation=EvaluationOptions(precise_bn=1),
         checkpoints=CheckpointOptions(checkpoint_every=every),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vidseg.labels import open_dataset
     from vidseg.loaders import ClipLoader
     from vidseg.models import create_model, list_models, load_weights
+    from vidseg.tasks import load_trained
     from vidseg.videos import open_videos
 
 _HOME = {
@@ -26,6 +27,7 @@ _HOME = {
     "convert_videos": "vidseg.convert",
     "create_model": "vidseg.models",
     "list_models": "vidseg.models",
+    "load_trained": "vidseg.tasks",
     "load_weights": "vidseg.models",
     "open_dataset": "vidseg.labels",
     "open_videos": "vidseg.videos",
@@ -40,6 +42,7 @@ __all__ = [
     "convert_videos",
     "create_model",
     "list_models",
+    "load_trained",
     "load_weights",
     "open_dataset",
     "open_videos",

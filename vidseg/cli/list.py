@@ -18,7 +18,7 @@ class Command:
     pattern: Annotated[Positional[str], arg(metavar="PATTERN")] = "*"
     """Only names that fit this shell pattern."""
     task: str | None = None
-    """Only networks for this task: recognition, flow_recognition, segmentation or stream_segmentation."""
+    """Only networks for this task: recognition, flow_recognition, segmentation or streaming."""
     json: bool = False
     """Print a JSON list."""
 

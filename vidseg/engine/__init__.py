@@ -1,6 +1,6 @@
-"""Training and evaluation: the loop, its monitors, its files.
+"""What every task shares: the training loop, its options, its files, and trained models.
 
-The options are importable without torch, for the commands' help; the rest is loaded on first use.
+The options are importable without torch, for the commands' help; other names are loaded on first use.
 """
 
 import importlib
@@ -8,68 +8,52 @@ from typing import TYPE_CHECKING, Any
 
 from vidseg.engine.options import (
     CheckpointOptions,
-    DataOptions,
     DeviceOptions,
     EvaluationOptions,
     MonitorOptions,
     NetworkOptions,
     OptimizerOptions,
+    Recipe,
     RunOptions,
     ScheduleOptions,
     TrainOptions,
 )
 
 if TYPE_CHECKING:
-    from vidseg.engine.runs import train_run
+    from vidseg.engine.runs import RunFolder
     from vidseg.engine.schedules import Schedule
-    from vidseg.engine.task import Position, Task
+    from vidseg.engine.task import BatchResult, Position, Task
+    from vidseg.engine.trained import TrainedModel
     from vidseg.engine.trainer import Trainer
-    from vidseg.tasks.recognition.evaluation import Evaluation, evaluate
-    from vidseg.tasks.recognition.report import TestReport, test_run
-    from vidseg.tasks.recognition.task import RecognitionTask
-    from vidseg.tasks.streaming.runs import train_stream
-    from vidseg.tasks.streaming.task import StreamTrainer, label_streams
 
 __all__ = [
+    "BatchResult",
     "CheckpointOptions",
-    "DataOptions",
     "DeviceOptions",
-    "Evaluation",
     "EvaluationOptions",
     "MonitorOptions",
     "NetworkOptions",
     "OptimizerOptions",
     "Position",
-    "RecognitionTask",
+    "Recipe",
+    "RunFolder",
     "RunOptions",
     "Schedule",
     "ScheduleOptions",
-    "StreamTrainer",
     "Task",
-    "TestReport",
     "TrainOptions",
+    "TrainedModel",
     "Trainer",
-    "evaluate",
-    "label_streams",
-    "test_run",
-    "train_run",
-    "train_stream",
 ]
 
 _HOME = {
-    "Evaluation": "evaluation",
+    "BatchResult": "task",
     "Position": "task",
-    "RecognitionTask": "recognition",
+    "RunFolder": "runs",
     "Schedule": "schedules",
-    "StreamTrainer": "streaming",
     "Task": "task",
-    "TestReport": "testing",
+    "TrainedModel": "trained",
     "Trainer": "trainer",
-    "evaluate": "evaluation",
-    "label_streams": "streaming",
-    "test_run": "testing",
-    "train_run": "runs",
-    "train_stream": "stream_runs",
 }
 
 
@@ -77,3 +61,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(f"vidseg.engine.{_HOME[name]}"), name)
     raise AttributeError(f"module 'vidseg.engine' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

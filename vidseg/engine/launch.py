@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-
 from typing import TYPE_CHECKING
 
 from vidseg.engine.distributed import choose_gpus

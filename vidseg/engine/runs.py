@@ -96,7 +96,8 @@ def read_record(run: str | Path) -> dict[str, Any]:
     path = Path(run) / RECORD
     if not path.is_file():
         parts = ", ".join(sorted(str(found.parent) for found in Path(run).glob(f"*/{RECORD}")))
-        raise FileNotFoundError(f"{path}: not found, so {run} is not the folder of a run" + (parts and f"; runs: {parts}"))
+        hint = f"; the runs in it are {parts}" if parts else ""
+        raise FileNotFoundError(f"{path}: not found, so {run} is not the folder of a run{hint}")
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     missing = [name for name in _IDENTITY if name not in record]
     if missing:
@@ -316,7 +317,7 @@ def load_initial(model: nn.Module, network: NetworkOptions, folder: RunFolder) -
     """
     if network.pretrained is None or folder.resume_from():
         return None
-    report = load_weights(model, network.pretrained, strict=False)
+    report = load_weights(model, network.pretrained, strict=False, network=network.network)
     if report.filled < _SMALLEST_SHARE:
         raise ValueError(
             f"{network.pretrained} fills {report.filled:.0%} of {network.network}, less than half: {report}"
@@ -366,7 +367,9 @@ def train_run(training: Training, options: TrainOptions, out: Path, *, device: t
             logger.info("%s; %d batches per epoch", training.summary, len(training.loader))
             processes = distributed.world_size()
             logger.info("%s: %d parameters, on %d x %s", network.network, values, processes, device)
-            logger.info("learning rate %g, warm-up %g", schedule.lr, schedule.warmup_steps or schedule.warmup_epochs or 0)
+            logger.info(
+                "learning rate %g, warm-up %g", schedule.lr, schedule.warmup_steps or schedule.warmup_epochs or 0
+            )
             if report is not None:
                 logger.info("%s: %s", network.pretrained, report)
         level = options.devices.opt_level or ("O0" if device.type == "cpu" else "O1")

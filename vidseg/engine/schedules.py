@@ -88,9 +88,7 @@ class Schedule:
         if self.unit == "step" and self.options.warmup_epochs:
             raise ValueError(f"warmup_epochs={self.options.warmup_epochs} with max_steps: use warmup_steps")
         if self.warmup > self.total:
-            raise ValueError(
-                f"warmup_{self.unit}s={self.warmup} is longer than the run of {self.total:g} {self.unit}s"
-            )
+            raise ValueError(f"warmup_{self.unit}s={self.warmup} is longer than the run of {self.total:g} {self.unit}s")
 
     @property
     def warmup(self) -> float:

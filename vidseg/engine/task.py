@@ -93,7 +93,7 @@ class Task:
         """Run the model on a batch on its device, for the statistics of batch norm."""
         return model(batch.inputs)
 
-    def evaluate(self, model: nn.Module, loader: Iterable[Any], **options: Any) -> Result:
+    def evaluate(self, model: nn.Module, loader: Iterable[Any], *_: Any, **options: Any) -> Result:
         """Evaluate a model over all batches of a loader.
 
         Args:

@@ -15,7 +15,7 @@ from vidseg.engine.options import Options, options_from
 from vidseg.engine.runs import read_record
 from vidseg.models import InputSpec, create_model, load_weights, model_input_spec, model_task, read_state
 
-__all__ = ["Source", "TrainedModel", "find_weights"]
+__all__ = ["Source", "TrainedModel", "find_weights", "test_name"]
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,17 @@ def _content(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) and "state_dict" in content else {}
 
 
+def test_name(source: Source, *parts: str) -> str:
+    """Return the name of a test's files: "test", with what distinguishes it from the default test of its run.
+
+    Args:
+        source: the tested weights; those that the run did not select add their name.
+        *parts: data set, split, views; empty ones are left out.
+    """
+    named = [part.replace("/", "-") for part in parts if part]
+    return "_".join(["test", *named, *([] if source.chosen else [source.path.stem])])
+
+
 class TrainedModel:
     """A network with its weights, its classes and its input.
 
@@ -139,7 +150,7 @@ class TrainedModel:
         if not self.classes:
             self.classes = [str(number) for number in range(self._class_count())]
         model = self.build()
-        report = load_weights(model, source.path, strict=strict)
+        report = load_weights(model, source.path, strict=strict, network=source.network)
         spec = self.default_input()
         if source.record:
             spec = InputSpec.from_dict(source.record["input"])
@@ -192,7 +203,7 @@ class TrainedModel:
         }
         return {name: value for name, value in facts.items() if value not in (None, "")}
 
-    def predict(self, source: Any, **options: Any) -> Any:
+    def predict(self, source: Any, *_: Any, **options: Any) -> Any:
         """Predict what the task predicts: see the classes of the tasks.
 
         Raises:
@@ -200,7 +211,7 @@ class TrainedModel:
         """
         raise ValueError(f"{self.network} is a network for {self.task}, which has no predictions of {source}")
 
-    def test(self, **options: Any) -> Any:
+    def test(self, *_: Any, **options: Any) -> Any:
         """Evaluate on the test split of the run's data set; see the classes of the tasks.
 
         Raises:

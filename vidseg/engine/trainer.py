@@ -199,9 +199,7 @@ class Trainer:
         self.average = WeightAverage(self.model, decay) if decay else None
         self._speed = SpeedMonitor(self.device)
 
-    def _make_optimizer(
-        self, given: Any, *, fine_tune: bool, fresh: Collection[str]
-    ) -> torch.optim.Optimizer:
+    def _make_optimizer(self, given: Any, *, fine_tune: bool, fresh: Collection[str]) -> torch.optim.Optimizer:
         options = self.optimizer_options
         if isinstance(given, torch.optim.Optimizer):
             if self.precision.level in ("O2", "O3"):
@@ -278,7 +276,9 @@ class Trainer:
             self._folder.remove_leftovers()
             kinds = ("train",) if self.validation is None else ("train", "val")
             tables = {
-                kind: ScoreTable(self._folder.folder / f"{kind}_results_s{progress.epoch + 1:04d}.csv", self.task.columns)
+                kind: ScoreTable(
+                    self._folder.folder / f"{kind}_results_s{progress.epoch + 1:04d}.csv", self.task.columns
+                )
                 for kind in kinds
             }
         result = None

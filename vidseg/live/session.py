@@ -1,7 +1,7 @@
-"""A live stream of pictures through a streaming network: where frames come from, how they are prepared, their labels.
+"""A live stream of pictures through a trained network: frames are prepared, labeled, and given back in order.
 
-Frames are prepared as a conversion with its default options and `StreamLoader` do: a video that arrives is labeled as
-the same video is from its frame database, but for what JPEG loses.
+Frames are prepared as a conversion with its default options and the loaders do: a video that arrives is labeled as the
+same video is from its frame database, up to the loss of JPEG.
 """
 
 from __future__ import annotations
@@ -9,139 +9,55 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vidseg.clips.windows import WindowShape
-from vidseg.engine.checkpoints import CheckpointFolder
+from vidseg.engine.trained import TrainedModel
 from vidseg.frames.native import operators
 from vidseg.live.labeler import LiveLabeler, LiveLabels
+from vidseg.live.sliding_window import SlidingWindow
 from vidseg.loaders.output import OutputForm
-from vidseg.models import load_weights, read_state
+from vidseg.models import InputSpec
 from vidseg.models._streaming import StreamModel
-from vidseg.tasks.streaming.recipes import RECIPES, StreamRecipe
-from vidseg.tasks.streaming.runs import create_stream_model
 from vidseg.videos.upright import UprightFrames
 
-__all__ = ["FramePreparer", "LabeledFrame", "LiveSession", "StreamNetwork", "load_stream_network"]
-
-
-@dataclass(frozen=True)
-class StreamNetwork:
-    """A trained streaming network and how it sees a stream.
-
-    Attributes:
-        name: of the network.
-        model: with its weights.
-        recipe: windows, size, mean and std that it was trained with.
-        classes: names by number.
-    """
-
-    name: str
-    model: StreamModel
-    recipe: StreamRecipe
-    classes: list[str]
-
-    @property
-    def shape(self) -> WindowShape:
-        """How the stream is cut."""
-        return WindowShape(self.recipe.stride, self.recipe.frames, self.recipe.interval)
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What must be the same where a saved state is gone on with."""
-        names = ("stride", "frames", "interval", "size", "mean", "std", "network")
-        seen: dict[str, Any] = json.loads(json.dumps({name: getattr(self.recipe, name) for name in names}, default=str))
-        return {"network": self.name, "classes": self.classes, "recipe": seen}
-
-
-def load_stream_network(
-    weights: str | Path,
-    *,
-    network: str | None = None,
-    classes: Sequence[str] | None = None,
-    changes: Mapping[str, Any] | None = None,
-) -> StreamNetwork:
-    """A trained streaming network.
-
-    Args:
-        weights: folder of a run of `vidseg train stream`, one of its checkpoints, or a file of weights.
-        network: name of the network, for a file that does not say it.
-        classes: names of the classes, for a file that does not say them.
-        changes: fields of the recipe to change, such as stride.
-
-    Raises:
-        FileNotFoundError: nothing there.
-        ValueError: weights of another kind, that do not say whose they are, or do not fill the network.
-    """
-    weights, record = Path(weights), None
-    path: Path | None = weights
-    if weights.is_dir():
-        options = weights / "options.json"
-        if not options.is_file():
-            raise FileNotFoundError(f"{options}: not there, so {weights} is not the folder of a run")
-        record = json.loads(options.read_text())
-        if record.get("task") == "stream_segmentation":
-            folder = CheckpointFolder(weights, record["options"]["model"])
-            path = folder.best if folder.best.is_file() else folder.newest()
-    elif weights.suffix != ".safetensors":
-        read_state(weights)  # says what is wrong with a file that is no checkpoint
-        content = torch.load(weights, map_location="cpu", weights_only=True)
-        record = content.get("record")
-    if path is None or not path.is_file():
-        raise FileNotFoundError(f"{weights}: no checkpoint, and no file of weights")
-    if record is not None and record.get("task") != "stream_segmentation":
-        raise ValueError(f"{weights}: not of a streaming network; `vidseg train stream` trains one")
-    if record is not None:
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in record["recipe"].items()
-        }
-        known = {field.name for field in fields(StreamRecipe)}
-        recipe = StreamRecipe(**{name: value for name, value in values.items() if name in known})
-        network, classes = network or record["options"]["model"], classes or record["classes"]
-    elif network is None or classes is None:
-        raise ValueError(f"{weights}: does not say whose weights it holds; name the network and give its classes")
-    elif network not in RECIPES["gtea"]:
-        raise ValueError(f"{network!r} is no streaming network; there are {', '.join(RECIPES['gtea'])}")
-    else:
-        recipe = RECIPES["gtea"][network]
-    recipe = replace(recipe, **(changes or {}))
-    model = create_stream_model(network, recipe, list(classes))
-    load_weights(model, path)
-    return StreamNetwork(network, model, recipe, list(classes))
+__all__ = ["FramePreparer", "LabeledFrame", "LiveSession"]
 
 
 class FramePreparer:
-    """Decoded frames to what a network sees: short side, central crop, normalization, as `StreamLoader` in validation.
+    """Prepares decoded frames as the network's loaders do in evaluation: short side, central crop, normalization.
 
     Args:
-        recipe: size, mean and std.
+        spec: how the network sees pictures.
     """
 
-    def __init__(self, recipe: StreamRecipe) -> None:
-        self.size = recipe.size
-        self.resize = round(recipe.size * 9 / 8)
-        self.form = OutputForm(mean=recipe.mean, std=recipe.std)
+    def __init__(self, spec: InputSpec) -> None:
+        self.spec = spec
+        self.form = OutputForm(mean=spec.mean, std=spec.std)
         scale, offset = self.form.normalization.float()
         self._scale, self._offset = scale.view(3, 1, 1), offset.view(3, 1, 1)
         self._upright = UprightFrames()
 
     @property
     def black(self) -> Tensor:
-        """(3,): a black pixel."""
-        return self._offset.view(3)
+        """(3,): a black pixel, in the order of the network's channels."""
+        return self._ordered(self._offset).flatten()
 
     def __call__(self, frame: Any) -> Tensor:
-        """An `av.VideoFrame` as float32 (3, H, W)."""
-        planes = self._upright.planes(frame)
-        scale = min(planes.height, planes.width) / self.resize
-        left, top = (planes.width - self.size * scale) / 2, (planes.height - self.size * scale) / 2
-        matrix = torch.tensor([[scale, 0, left], [0, scale, top], [0, 0, 1]], dtype=torch.float64)
+        """Return an `av.VideoFrame` as float32 (3, H, W)."""
+        planes, size = self._upright.planes(frame), self.spec.size
+        if self.spec.crop == "stretch":
+            scales, left, top = (planes.width / size, planes.height / size), 0.0, 0.0
+        else:
+            scale = min(planes.height, planes.width) / (self.spec.resize or size)
+            scales = (scale, scale)
+            left, top = (planes.width - size * scale) / 2, (planes.height - size * scale) / 2
+        matrix = torch.tensor([[scales[0], 0, left], [0, scales[1], top], [0, 0, 1]], dtype=torch.float64)
         pixels = operators.sample_planes(
             *planes.planes,
             *planes.strides,
@@ -151,10 +67,13 @@ class FramePreparer:
             *planes.luma_weights,
             planes.full_range,
             matrix,
-            self.size,
-            self.size,
+            size,
+            size,
         )
-        return pixels.permute(2, 0, 1).float() * self._scale + self._offset
+        return self._ordered(pixels.permute(2, 0, 1).float() * self._scale + self._offset)
+
+    def _ordered(self, pixels: Tensor) -> Tensor:
+        return pixels.flip(0) if self.spec.color == "bgr" else pixels
 
 
 @dataclass(frozen=True)
@@ -179,29 +98,48 @@ class LabeledFrame:
 class LiveSession:
     """One stream through one network: frames in, labeled frames out, in order.
 
+    A streaming network keeps its memory from window to window. A recognition network labels a sliding window: the class
+    of a clip is the label of the first `stride` frames of its window.
+
     Args:
-        network: a trained network.
-        device: where to compute; the model is moved there.
-        keep_frames: hold the frames until they have labels, for drawing.
+        trained: a trained streaming or recognition network, see `vidseg.load_trained`; its device is used.
+        stride: frames from window to window of a recognition network; None: half of a window.
+        keep_frames: keep the frames until they have labels, for drawing.
 
     Attributes:
-        seconds: that preparing and the network have taken.
-        network_seconds: that the network took for the latest window.
-        latency: seconds from the oldest frame of the latest window to its label: until the last frame arrived that the
-            network looks at, by the stream's own clock, and what was computed after that.
+        seconds: seconds that preparation and the network have taken.
+        network_seconds: seconds that the network took for the latest window.
+        latency: seconds from the oldest frame of the latest window to its label: until the last frame that the network
+            sees arrived, by the stream's own clock, plus the computation after that.
+
+    Raises:
+        ValueError: the network labels neither streams nor clips.
     """
 
-    def __init__(
-        self, network: StreamNetwork, *, device: torch.device | str = "cpu", keep_frames: bool = False
-    ) -> None:
-        self.network, self.keep_frames = network, keep_frames
-        self.prepare = FramePreparer(network.recipe)
-        self.labeler = LiveLabeler(network.model.to(device), network.shape, black=self.prepare.black, device=device)
+    def __init__(self, trained: TrainedModel, *, stride: int | None = None, keep_frames: bool = False) -> None:
+        self.trained, self.keep_frames = trained, keep_frames
+        self.classes = trained.classes
+        self.prepare = FramePreparer(trained.input_spec)
+        model, self.shape = _stream_model(trained, stride)
+        self.labeler = LiveLabeler(model, self.shape, black=self.prepare.black, device=trained.device)
         self.seconds = self.network_seconds = self.latency = 0.0
         self.windows = 0
         self._waiting: deque[tuple[int, float, Any]] = deque()  # frames without a label
         self._known: deque[tuple[int, float]] = deque()  # labels of the frames that come first
         self._count = 0
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a saved state must agree with."""
+        facts = {
+            "network": self.trained.network,
+            "network options": self.trained.source.network_options,
+            "classes": self.classes,
+            "input": self.trained.input_spec.as_dict(),
+            "stride": self.shape.stride,
+        }
+        found: dict[str, Any] = json.loads(json.dumps(facts))
+        return found
 
     @property
     def frames(self) -> int:
@@ -260,7 +198,7 @@ class LiveSession:
     def state_dict(self) -> dict[str, Any]:
         """Everything that another process goes on from, in the middle of the stream."""
         return {
-            "identity": self.network.identity,
+            "identity": self.identity,
             "labeler": self.labeler.state_dict(),
             "waiting": [(number, moment) for number, moment, _ in self._waiting],
             "known": list(self._known),
@@ -268,18 +206,36 @@ class LiveSession:
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Go on where `state_dict` was taken.
+        """Continue from a `state_dict`.
 
         Raises:
             ValueError: it is of another network, other classes or other windows.
         """
-        for name, value in self.network.identity.items():
+        for name, value in self.identity.items():
             if saved["identity"].get(name) != value:
                 raise ValueError(
                     f"the state is of {name} {saved['identity'].get(name)}, but the weights are of {value}; take those "
-                    "that it was saved with, or begin without a state"
+                    "that it was saved with, or start without a state"
                 )
         self.labeler.load_state_dict(saved["labeler"])
         self._waiting = deque((number, moment, None) for number, moment in saved["waiting"])
         self._known = deque((label, probability) for label, probability in saved["known"])
         self._count = saved["count"]
+
+
+def _stream_model(trained: TrainedModel, stride: int | None) -> tuple[StreamModel, WindowShape]:
+    """The network as one that labels windows, and the shape of its windows."""
+    spec = trained.input_spec
+    shape = getattr(trained, "shape", None)
+    if isinstance(trained.model, StreamModel) and shape is not None:
+        if stride is not None:
+            raise ValueError(f"stride={stride}: change the stride of a streaming network in load_trained")
+        return trained.model, shape
+    if trained.task != "recognition":
+        raise ValueError(f"{trained.network} is a network for {trained.task}; a stream needs streaming or recognition")
+    if spec.sampling == "segments":
+        raise ValueError(
+            f"{trained.network} takes segments of a whole video; load it with sampling='dense' and an interval"
+        )
+    span = spec.frames * spec.interval
+    return SlidingWindow(trained.model), WindowShape(stride or max(1, span // 2), spec.frames, spec.interval)

@@ -1,8 +1,8 @@
 """What training minimizes: one loss for each family of networks, by the network's name."""
 
 from vidseg.losses._registry import create_loss, list_losses, register_loss
-from vidseg.losses.streaming import create_stream_loss
 from vidseg.losses.staged import AsrfLoss, C2fLoss, DiffActLoss, SegmentationLoss, StagedLoss
+from vidseg.losses.streaming import create_stream_loss
 
 __all__ = ["SegmentationLoss", "StagedLoss", "create_loss", "create_stream_loss", "list_losses", "register_loss"]
 

@@ -176,7 +176,7 @@ def _patterns(keys: Iterable[str]) -> frozenset[str]:
 
 @cache
 def _segmentation_patterns() -> dict[str, frozenset[str]]:
-    names = [name for name in list_models() if model_task(name) in ("segmentation", "stream_segmentation")]
+    names = [name for name in list_models() if model_task(name) in ("segmentation", "streaming")]
     found = {}
     for name in names:
         with torch.device("meta"):

@@ -14,7 +14,7 @@ from vidseg.models._registry import create_model, model_task
 
 __all__ = ["Cost", "Timing", "count_cost", "input_shape", "measure"]
 
-_FRAMES = {"segmentation": 1000, "stream_segmentation": 32}
+_FRAMES = {"segmentation": 1000, "streaming": 32}
 
 
 @dataclass(frozen=True)

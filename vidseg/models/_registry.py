@@ -42,7 +42,7 @@ def register_model(
             options.
         task: what the network does, and so its contract: "recognition" (clips (B, 3, T, H, W) to logits (B, K)),
             "flow_recognition" (the same for optical flow (B, 2, T, H, W)), "segmentation" (features (B, D, L) to logits
-            of each stage), "stream_segmentation" (windows of frames and a state to logits of each stage), or a task of
+            of each stage), "streaming" (windows of frames and a state to logits of each stage), or a task of
             the caller's.
         input_spec: what the network expects as input; default: features for "segmentation", otherwise `InputSpec()`.
 

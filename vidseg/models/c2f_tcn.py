@@ -322,7 +322,7 @@ def average_chunks(
 
 
 def augmented_prediction(
-    model: C2fTcn, features: Tensor, *, chunks: Sequence[int], weights: Sequence[float] | None = None
+    model: nn.Module, features: Tensor, *, chunks: Sequence[int], weights: Sequence[float] | None = None
 ) -> SegmentationOutput:
     """Test-time augmentation: pool one video's features over chunks of several sizes and average the predictions.
 

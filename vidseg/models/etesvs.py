@@ -258,12 +258,12 @@ class EtesvsConvLstm(StreamModel):
 register_model(
     "etesvs",
     Etesvs,
-    task="stream_segmentation",
-    input_spec=InputSpec(frames=30, interval=4, size=224, mean=GTEA_MEAN, std=GTEA_STD),
+    task="streaming",
+    input_spec=InputSpec(frames=30, interval=4, size=224, resize=252, mean=GTEA_MEAN, std=GTEA_STD),
 )
 register_model(
     "etesvs_convlstm",
     EtesvsConvLstm,
-    task="stream_segmentation",
-    input_spec=InputSpec(frames=32, interval=4, size=224, mean=GTEA_MEAN, std=GTEA_STD),
+    task="streaming",
+    input_spec=InputSpec(frames=32, interval=4, size=224, resize=252, mean=GTEA_MEAN, std=GTEA_STD),
 )

@@ -131,6 +131,6 @@ class MemoryTcn(StreamModel):
 register_model(
     "memory_tcn",
     MemoryTcn,
-    task="stream_segmentation",
-    input_spec=InputSpec(frames=32, interval=4, size=224, mean=GTEA_MEAN, std=GTEA_STD),
+    task="streaming",
+    input_spec=InputSpec(frames=32, interval=4, size=224, resize=252, mean=GTEA_MEAN, std=GTEA_STD),
 )

@@ -170,6 +170,6 @@ class FrameClassifier(StreamModel):
 register_model(
     "mobilenet_v2_tsm_frames",
     FrameClassifier,
-    task="stream_segmentation",
-    input_spec=InputSpec(frames=30, interval=4, size=224, mean=GTEA_MEAN, std=GTEA_STD),
+    task="streaming",
+    input_spec=InputSpec(frames=30, interval=4, size=224, resize=252, mean=GTEA_MEAN, std=GTEA_STD),
 )

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidseg.models._input_spec import InputSpec
 from vidseg.models._registry import register_model
 from vidseg.models._stage import Stage
 
@@ -267,6 +268,8 @@ BLOCKS = {
 }
 """Blocks of each stage, by size."""
 
+_INPUT = InputSpec(frames=16, interval=2, size=112, resize=128)
+
 for _size, _blocks in BLOCKS.items():
-    register_model(f"mtnet_{_size}", partial(_mtnet, _blocks, 1))
-    register_model(f"mtnet_{_size}_g8", partial(_mtnet, _blocks, 8))
+    register_model(f"mtnet_{_size}", partial(_mtnet, _blocks, 1), input_spec=_INPUT)
+    register_model(f"mtnet_{_size}_g8", partial(_mtnet, _blocks, 8), input_spec=_INPUT)

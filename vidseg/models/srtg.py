@@ -17,6 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from vidseg.models._input_spec import InputSpec
 from vidseg.models._registry import register_model
 from vidseg.models._stage import Stage
 
@@ -251,6 +252,8 @@ def _designs(kind: str) -> dict[str, Design]:
 DESIGNS = _designs("r3d") | _designs("r2plus1d")
 """Plain networks by name; each has a twin "srtg_..." with Squeeze and Recursion."""
 
+_INPUT = InputSpec(frames=16, interval=2, size=112, resize=128)
+
 for _name, _design in DESIGNS.items():
-    register_model(_name, partial(_plain, _design))
-    register_model(f"srtg_{_name}", partial(_srtg, _design))
+    register_model(_name, partial(_plain, _design), input_spec=_INPUT)
+    register_model(f"srtg_{_name}", partial(_srtg, _design), input_spec=_INPUT)

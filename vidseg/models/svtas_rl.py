@@ -315,6 +315,6 @@ class SvtasRl(StreamModel):
 register_model(
     "svtas_rl",
     SvtasRl,
-    task="stream_segmentation",
-    input_spec=InputSpec(frames=64, interval=2, size=224, mean=GTEA_MEAN, std=GTEA_STD),
+    task="streaming",
+    input_spec=InputSpec(frames=64, interval=2, size=224, resize=252, mean=GTEA_MEAN, std=GTEA_STD),
 )

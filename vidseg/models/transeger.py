@@ -287,6 +287,6 @@ class Transeger(StreamModel):
 register_model(
     "transeger",
     Transeger,
-    task="stream_segmentation",
-    input_spec=InputSpec(frames=32, interval=4, size=224, mean=GTEA_MEAN, std=GTEA_STD),
+    task="streaming",
+    input_spec=InputSpec(frames=32, interval=4, size=224, resize=252, mean=GTEA_MEAN, std=GTEA_STD),
 )

@@ -64,9 +64,7 @@ def load_trained(
     if found.task not in _MODELS:
         raise ValueError(f"{found.path}: {found.network} is a network for {found.task}; there are {', '.join(_MODELS)}")
     module, _, name = _MODELS[found.task].partition(":")
-    model: TrainedModel = getattr(importlib.import_module(module), name)(
-        found, strict=strict, device=device, **changes
-    )
+    model: TrainedModel = getattr(importlib.import_module(module), name)(found, strict=strict, device=device, **changes)
     return model
 
 

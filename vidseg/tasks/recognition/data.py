@@ -114,16 +114,23 @@ def fitting_batch(clips: int, world_size: int = 1) -> int:
     return size
 
 
-def resolved_input(options: InputOptions | Mapping[str, Any], spec: InputSpec) -> InputSpec:
+def resolved_input(
+    options: InputOptions | Mapping[str, Any], spec: InputSpec, *, val_geometry: str | None = None
+) -> InputSpec:
     """Return the input spec of a network with what the options change.
 
-    A size without a resize keeps the proportion of the two.
+    A size without a resize keeps the proportion of the two. The geometries "stretch" and "center" of evaluation are
+    part of the spec; those of a data set are not.
     """
     given = options if isinstance(options, Mapping) else vars(options)
     names = ("frames", "interval", "sampling", "size", "resize", "mean", "std", "color")
     chosen = {name: given[name] for name in names if given.get(name) is not None}
     if "size" in chosen and "resize" not in chosen and spec.resize is not None:
         chosen["resize"] = round(chosen["size"] * spec.resize / spec.size)
+    if val_geometry == "stretch":
+        chosen |= {"crop": "stretch", "resize": None}
+    elif val_geometry == "center":
+        chosen |= {"crop": "center", "resize": round(chosen.get("size", spec.size) * 8 / 7)}
     return replace(spec, **chosen)
 
 

@@ -59,7 +59,9 @@ class ExtractionReport:
     """`<video>: <reason>`."""
 
     def __str__(self) -> str:
-        lines = [f"{self.folder}: {self.written} videos written, {self.columns} columns; {self.present} existed already"]
+        lines = [
+            f"{self.folder}: {self.written} videos written, {self.columns} columns; {self.present} existed already"
+        ]
         return "\n".join([*lines, *([f"{len(self.failed)} failed"] if self.failed else [])])
 
 
@@ -180,9 +182,7 @@ def _geometry(name: str | None, spec: InputSpec) -> Geometry:
     return geometry
 
 
-def _clips(
-    filler: NativeFiller, video: int, frames: npt.NDArray[np.int64], size: int, geometry: Geometry
-) -> Tensor:
+def _clips(filler: NativeFiller, video: int, frames: npt.NDArray[np.int64], size: int, geometry: Geometry) -> Tensor:
     """The windows (B, 3, T, H, W) with these frames (B, T) of a video; a frame of several windows is decoded once."""
     data, one = filler.data, np.zeros(1, np.int64)
     distinct, places = np.unique(frames, return_inverse=True)

@@ -73,13 +73,11 @@ class TestReport:
             f"loss {self.loss:.4f}"
         )
         views = self.clips * self.crops
-        lines.append(
-            f"{self.network}, {self.checkpoint}, on {self.split}: {self.videos} video{'' if self.videos == 1 else 's'}, "
-            f"{views} view{'' if views == 1 else 's'} each"
-        )
+        counts = (f"{self.videos} video{'' if self.videos == 1 else 's'}", f"{views} view{'' if views == 1 else 's'}")
+        lines.append(f"{self.network}, {self.checkpoint}, on {self.split}: {counts[0]}, {counts[1]} each")
         if self.selected_on:
             lines.append(
-                "This split selected the checkpoint: the data set has no other test split, so the scores are optimistic."
+                "This split also selected the checkpoint, as the data set has no test split: the scores are optimistic."
             )
         return "\n".join(lines)
 

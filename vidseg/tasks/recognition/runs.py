@@ -57,7 +57,7 @@ class _Data:
 
 
 def _data(options: RecognitionOptions, splits: Splits, spec: InputSpec) -> _Data:
-    spec = resolved_input(options.input, spec)
+    spec = resolved_input(options.input, spec, val_geometry=options.data.val_geometry)
     size = options.data.batch_size or fitting_batch(len(splits.train), distributed.world_size())
     options = replace(options, data=replace(options.data, batch_size=size))
     multigrid = make_multigrid(len(splits.train), size, spec, options.multigrid)
@@ -128,7 +128,9 @@ def plan_recognition(options: RecognitionOptions) -> Planned:
         rates = Schedule(schedule, session.epochs)
     else:
         rates = Schedule(schedule, session.max_steps, "step")
-    return plan_run(data.loader, rates, epochs=session.epochs, multigrid=data.multigrid, accumulate=options.optimizer.accumulate)
+    return plan_run(
+        data.loader, rates, epochs=session.epochs, multigrid=data.multigrid, accumulate=options.optimizer.accumulate
+    )
 
 
 def build_network(options: NetworkOptions, num_classes: int) -> nn.Module:

@@ -42,10 +42,8 @@ class RecognitionTask(Task):
             raise ValueError(f"{loader.data}: the split is empty; `vidseg labels show` lists what the data set has")
         if labels.min() < 0:
             count = int((labels < 0).sum())
-            raise ValueError(
-                f"{loader.data}: {count} {'video has' if count == 1 else 'videos have'} no class; apply labels, or leave "
-                "them out with data.subset(data.labels >= 0)"
-            )
+            text = "1 video has no class" if count == 1 else f"{count} videos have no class"
+            raise ValueError(f"{loader.data}: {text}; apply labels, or use data.subset(data.labels >= 0)")
         if classes is not None and labels.max() >= classes:
             raise ValueError(
                 f"{loader.data} has {len(loader.data.classes)} classes, the network has {classes} outputs: create it "

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vidseg.engine import distributed
-from vidseg.engine.trained import TrainedModel
+from vidseg.engine.trained import TrainedModel, test_name
 from vidseg.labels import VideoDataset, open_dataset
 from vidseg.models import InputSpec, classifier_name, create_model, named_for, read_state
 from vidseg.tasks.recognition.data import choose_splits, evaluation_loader, labeled, resolved_input
@@ -143,7 +143,12 @@ class RecognitionModel(TrainedModel):
         self, data: VideoDataset, options: Any, *, clips: int, crops: int, fuse: Fuse, batch_size: int
     ) -> Evaluation:
         loader = evaluation_loader(
-            data, options, self.input_spec, batch_size=min(batch_size, len(data) * clips * crops), clips=clips, crops=crops
+            data,
+            options,
+            self.input_spec,
+            batch_size=min(batch_size, len(data) * clips * crops),
+            clips=clips,
+            crops=crops,
         )
         with loader:
             return evaluate(self.model, loader, device=self.device, fuse=fuse)
@@ -198,11 +203,13 @@ class RecognitionModel(TrainedModel):
         if dump is not None:
             write_scores(dump, _scores(result, data, self.classes))
         if source.run is not None and distributed.is_first():
-            parts = [] if dataset is None else [Path(dataset).resolve().name]
-            parts += [] if split is None else [split.replace("/", "-")]
-            parts += [] if (clips, crops, fuse) == (1, 1, "softmax") else [f"{clips}x{crops}", *_unless(fuse, "softmax")]
-            parts += [] if source.chosen else [source.path.stem]
-            title = "_".join(["test", *parts])
+            title = test_name(
+                source,
+                "" if dataset is None else Path(dataset).resolve().name,
+                split or "",
+                "" if (clips, crops) == (1, 1) else f"{clips}x{crops}",
+                "" if fuse == "softmax" else fuse,
+            )
             write_report(report, source.run, title)
             if mistakes:
                 draw_mistakes(report, source.run, title, rows=mistakes)
@@ -233,10 +240,6 @@ class RecognitionModel(TrainedModel):
         if name is None:
             raise ValueError(f"{self.network} has no linear classifier, so its features are not defined")
         return self.model.get_submodule(name)
-
-
-def _unless(value: str, usual: str) -> list[str]:
-    return [] if value == usual else [value]
 
 
 def _scores(result: Evaluation, data: VideoDataset, classes: Sequence[str]) -> VideoScores:

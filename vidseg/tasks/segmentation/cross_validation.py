@@ -1,6 +1,7 @@
 """Runs of segmentation networks: each split trained and tested, and a table over the splits.
 
-The folder of a cross-validation holds `results.json` and for each split the folder of a run (`vidseg.engine.runs`), with
+The folder of a cross-validation holds `results.json`, and for each split the folder of a run (`vidseg.engine.runs`)
+with
 
     validation.csv            scores of each validation
     test.json                 scores of the test, by class and video; labels of every video as run lengths
@@ -173,9 +174,7 @@ def train_split(options: SegmentationOptions, division: str, out: Path, *, devic
     from vidseg.tasks import load_trained
 
     data, seed, root = options.data, options.session.seed, Path(options.data.dataset)
-    parts = choose_parts(
-        root, division, select=data.select, validation_share=data.validation_share, seed=seed
-    )
+    parts = choose_parts(root, division, select=data.select, validation_share=data.validation_share, seed=seed)
     if (root / "mapping.txt").is_file():
         check_mapping(root / "mapping.txt", parts.train.classes)
     assert parts.test is not None

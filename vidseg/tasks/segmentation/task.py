@@ -230,7 +230,7 @@ class SegmentationTask(Task):
 
 def _at_full_rate(batch: Any, loader: Any, number: int, labels: Tensor, probabilities: Tensor) -> LabeledVideo:
     """Labels of columns as labels of frames, together with the true ones."""
-    step, frames = int(batch.steps[0]), int(batch.frames[0])
+    step, frames = int(batch.steps[0]), int(batch.num_frames[0])
     truth = loader.labels[number]
     columns = torch.arange(frames) // step
     target = torch.from_numpy(truth[:frames])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from vidseg.engine.frame_label_report import test_report, write_test
 from vidseg.engine.parts import check_disjoint, class_numbers, part_name
-from vidseg.engine.trained import TrainedModel
+from vidseg.engine.trained import TrainedModel, test_name
 from vidseg.labels import open_dataset
 from vidseg.labels.segmentation_files import check_mapping
 from vidseg.models import create_model
@@ -42,9 +43,7 @@ class FrameLabels:
         """Return the segments as (class, first column, column behind the last)."""
         cuts = [0, *(np.flatnonzero(np.diff(self.labels)) + 1).tolist(), len(self.labels)]
         return [
-            (self.classes[self.labels[start]], start, stop)
-            for start, stop in zip(cuts, cuts[1:], strict=False)
-            if stop > start
+            (self.classes[self.labels[start]], start, stop) for start, stop in itertools.pairwise(cuts) if stop > start
         ]
 
 
@@ -144,7 +143,5 @@ class SegmentationModel(TrainedModel):
             result, record, dataset=str(root), epoch=self.source.epoch, checkpoint=path.name, split=name
         )
         if self.source.run is not None:
-            parts = ["test", *([] if split is None else [split.replace("/", "-")])]
-            parts += [] if self.source.chosen else [path.stem]
-            write_test(self.source.run, report, result, name="_".join(parts), picture=picture)
+            write_test(self.source.run, report, result, name=test_name(self.source, split or ""), picture=picture)
         return report

@@ -74,7 +74,9 @@ class StreamMemory:
         self._state = None if saved["state"] is None else StreamState(saved["state"]).to(device)
 
 
-def forward_window(model: StreamModel, batch: StreamBatch, state: StreamState | None) -> tuple[StreamOutput, StreamState]:
+def forward_window(
+    model: StreamModel, batch: StreamBatch, state: StreamState | None
+) -> tuple[StreamOutput, StreamState]:
     """Run the network on one window of the videos that have not ended yet.
 
     The logits of the other videos are 0, as behind a mask; they cost nothing, and batch norm does not see their black

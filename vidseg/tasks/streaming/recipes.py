@@ -20,7 +20,11 @@ _SALADS: dict[str, Any] = {"mean": (0.514, 0.512, 0.480), "std": (0.236, 0.234, 
 
 
 def _recipes(
-    data: dict[str, Any], schedule: dict[str, Any], first: tuple[int, int], later: tuple[int, int], reward: tuple[int, int]
+    data: dict[str, Any],
+    schedule: dict[str, Any],
+    first: tuple[int, int],
+    later: tuple[int, int],
+    reward: tuple[int, int],
 ) -> dict[str, Recipe]:
     """By network: the windows (frames, interval) of ETESVS's first publication, of its last one, and of SVTAS-RL."""
 
@@ -52,9 +56,7 @@ def _recipes(
 
 RECIPES: dict[str, dict[str, Recipe]] = {
     "gtea": _recipes(_GTEA, {"epochs": 50, "lr_steps": (20, 40)}, (30, 4), (32, 4), (64, 2)),
-    "50salads": _recipes(
-        _SALADS, {"epochs": 70, "lr_steps": (50,), "lr_factor": (0.5,)}, (30, 20), (32, 20), (32, 20)
-    ),
+    "50salads": _recipes(_SALADS, {"epochs": 70, "lr_steps": (50,), "lr_factor": (0.5,)}, (30, 20), (32, 20), (32, 20)),
 }
 """By data set and network."""
 

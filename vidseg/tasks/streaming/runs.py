@@ -34,7 +34,7 @@ from vidseg.loaders import StreamLoader
 from vidseg.losses import create_stream_loss
 from vidseg.models import InputSpec, create_model, list_models, model_input_spec, model_options, model_task
 from vidseg.models._streaming import StreamModel
-from vidseg.tasks.streaming.options import StreamInput, StreamingOptions
+from vidseg.tasks.streaming.options import StreamingOptions, StreamInput
 from vidseg.tasks.streaming.task import StreamingTask
 
 __all__ = ["build_network", "make_loader", "network_options", "resolved_input", "train_streaming", "window_shape"]

@@ -13,7 +13,7 @@ from torch import nn
 from vidseg.clips.windows import WindowShape
 from vidseg.engine.frame_label_report import test_report, write_test
 from vidseg.engine.parts import check_disjoint, class_numbers, part_name
-from vidseg.engine.trained import TrainedModel
+from vidseg.engine.trained import TrainedModel, test_name
 from vidseg.labels import open_dataset
 from vidseg.models import InputSpec
 from vidseg.tasks.streaming.options import StreamingOptions
@@ -88,7 +88,5 @@ class StreamingModel(TrainedModel):
             result, record, dataset=str(root), epoch=self.source.epoch, checkpoint=path.name, split=name
         )
         if self.source.run is not None:
-            parts = ["test", *([] if split is None else [split.replace("/", "-")])]
-            parts += [] if self.source.chosen else [path.stem]
-            write_test(self.source.run, report, result, name="_".join(parts), picture=picture)
+            write_test(self.source.run, report, result, name=test_name(self.source, split or ""), picture=picture)
         return report
