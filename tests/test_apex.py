@@ -13,7 +13,8 @@ from vidseg.engine import DeviceOptions, OptimizerOptions, Trainer
 from vidseg.engine.checkpoints import read_checkpoint
 from vidseg.engine.options import options_from
 from vidseg.engine.precision import make_precision
-from vidseg.engine.runs import train_run
+from vidseg.tasks.recognition.options import RecognitionOptions
+from vidseg.tasks.recognition.runs import train_recognition
 
 CPU = torch.device("cpu")
 
@@ -80,7 +81,7 @@ def test_mixed_precision_of_apex_trains_alike(tmp_path, caplog, apex, level, opt
     found, expected = train(tmp_path / "apex", amp="apex", level=level, **options), train(tmp_path / "torch", **options)
     for name, value in weights(expected).items():
         assert torch.allclose(weights(found)[name], value, rtol=1e-5, atol=1e-7), name
-    scores = [torch.tensor(rows(tmp_path / name / "train_results_s0000.csv")) for name in ("apex", "torch")]
+    scores = [torch.tensor(rows(tmp_path / name / "train_results_s0001.csv")) for name in ("apex", "torch")]
     assert torch.allclose(*scores)
     assert apex[0].calls == [level] + 4 * ["scale_loss"]
     assert ("scale = 65536" in caplog.text) == (level == "O1")
@@ -142,9 +143,10 @@ def test_without_apex_nothing_is_begun(tmp_path):
         ({"implementation": "apex"}, r"implementation='apex' needs NVIDIA apex.*No module named 'apex'.*'fused'"),
     ):
         with pytest.raises(ImportError, match=message):
-            train_run(options_from({"dataset": str(tmp_path / "none"), "out": str(tmp_path / "run"), **values}))
+            given = {"dataset": str(tmp_path / "none"), "out": str(tmp_path / "run"), **values}
+            train_recognition(options_from(given, defaults=RecognitionOptions()))
         assert not (tmp_path / "run").exists()
-    with pytest.raises(ValueError, match="bf16 is torch's"):
+    with pytest.raises(ValueError, match="bf16 needs amp='torch'"):
         DeviceOptions(amp="apex", opt_level="bf16")
     with pytest.raises(ValueError, match="bf16 is torch's"):
         make_precision("bf16", CPU, amp="apex")

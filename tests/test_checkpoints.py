@@ -30,7 +30,7 @@ def processes():
 def undisturbed(tmp_path_factory):
     out = tmp_path_factory.mktemp("undisturbed")
     train(out)
-    return read_checkpoint(out / "net_ep-0002.pth"), rows(out / "train_results_s0000.csv")
+    return read_checkpoint(out / "net_ep-0002.pth"), rows(out / "train_results_s0001.csv")
 
 
 def die(processes, target, *arguments):
@@ -80,7 +80,7 @@ def test_killed_while_writing_a_checkpoint(processes, undisturbed, tmp_path):
 
 def test_more_epochs_later(tmp_path):
     """A finished run goes on; another schedule's rates apply from there."""
-    schedule = ScheduleOptions(lr_base=0.1, lr_steps=(1,))
+    schedule = ScheduleOptions(lr=0.1, lr_steps=(1,))
     first, second = linear(), linear()
     Trainer(first, Batches(), schedule=schedule).fit(2, tmp_path / "one")
     Trainer(second, Batches(), schedule=schedule).fit(1, tmp_path / "two")
@@ -90,7 +90,7 @@ def test_more_epochs_later(tmp_path):
     assert loader.epochs[-1] == 1 and torch.equal(first[2].weight, third[2].weight)
     assert [row[0] for row in rows(tmp_path / "two/train_results_s0001.csv")] == [1]
     Trainer(third, Batches(), schedule=schedule).fit(2, tmp_path / "two", resume=True)  # nothing left to do
-    with pytest.raises(ValueError, match="past the 1 epochs wanted"):
+    with pytest.raises(ValueError, match="past the end of this run of 1 epochs"):
         Trainer(third, Batches(), schedule=schedule).fit(1, tmp_path / "two", resume=True)
 
 
@@ -110,7 +110,7 @@ def test_everything_is_in_it_and_plain(tmp_path):
     content = torch.load(tmp_path / "model_ep-0001.pth", weights_only=True)
     assert content["record"] == record and content["random"] == {"seed": 9}
     assert content["scaler"]["scale"] == 65536 and content["epoch"] == 1 and content["best"] > 0
-    assert content["schedule"]["lr_base"] == 0.1 and content["schedule"]["epochs"] == 1
+    assert content["schedule"]["lr"] == 0.1 and content["schedule"]["epochs"] == 1
     assert content["optimizer"]["param_groups"][0]["weight_decay"] == 1e-4
 
 
@@ -119,7 +119,7 @@ def test_the_last_few_are_kept_and_the_best(tmp_path):
     Trainer(linear(), Batches(), validation=Batches(2), checkpoints=options).fit(4, tmp_path)
     names = sorted(path.name for path in tmp_path.glob("*.pth"))
     assert names == ["model_best.pth", "model_ep-0003.pth", "model_ep-0004.pth", "model_last.pth"]
-    best = max(range(4), key=lambda epoch: (rows(tmp_path / "val_results_s0000.csv")[epoch][1], -epoch))
+    best = max(range(4), key=lambda epoch: (rows(tmp_path / "val_results_s0001.csv")[epoch][1], -epoch))
     assert read_checkpoint(tmp_path / "model_best.pth")["epoch"] == best + 1
     assert (tmp_path / "model_last.pth").samefile(tmp_path / "model_ep-0004.pth")  # written once
 

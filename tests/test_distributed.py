@@ -37,7 +37,7 @@ def test_two_processes_equal_one(tmp_path):
     for start in range(0, CLIPS, 4):
         half = slice(start // 2, start // 2 + 2)
         assert {*found[0]["seen"][half], *found[1]["seen"][half]} == set(loader.seen[start : start + 4])
-    for name in ("train_results_s0000.csv", "val_results_s0000.csv"):
+    for name in ("train_results_s0001.csv", "val_results_s0001.csv"):
         one, two = rows(tmp_path / "one" / name), rows(tmp_path / "two" / name)
         assert [row[:3] for row in one] == [row[:3] for row in two]
         assert [row[3] for row in two] == pytest.approx([row[3] for row in one], rel=1e-5)

@@ -5,7 +5,6 @@ import json
 import logging
 import re
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -321,7 +320,9 @@ def test_missing_memory_is_explained(tmp_path):
         def forward(self, frames):
             raise torch.OutOfMemoryError("tried to allocate 80 GiB")
 
-    with pytest.raises(RuntimeError, match=r"epoch 1, batch 0: out of memory for an input of \(8, 3, 1, 2, 2\).*--batch-size"):
+    with pytest.raises(
+        RuntimeError, match=r"epoch 1, batch 0: out of memory for an input of \(8, 3, 1, 2, 2\).*--batch-size"
+    ):
         Trainer(Greedy(12, 3), Batches()).fit(1, tmp_path)
 
 
@@ -650,7 +651,7 @@ def test_the_plan_of_a_run_is_what_it_does(root, tmp_path, caplog, cycle_epochs)
     options = ScheduleOptions(lr=0.08, lr_steps=(2,))
     planned = plan_run(loader, Schedule(options, 3), epochs=3, multigrid=grid)
     model = nn.Sequential(nn.AdaptiveAvgPool3d(2), nn.Flatten(), nn.Linear(24, 8))
-    Trainer(model, loader, multigrid=grid, schedule=options).fit(3, tmp_path)
+    Trainer(model, loader, multigrid=grid, schedule=options, monitors=MonitorOptions(log_every=1)).fit(3, tmp_path)
     lines = [record.getMessage() for record in caplog.records if "Batch [" in record.getMessage()]
     found = [float(re.search(r"lr = (\S+),", line)[1]) for line in lines]
     assert [batch.rate for batch in planned.batches] == pytest.approx(found, rel=1e-2)
@@ -735,13 +736,15 @@ def test_precise_statistics_are_of_clips_as_in_the_evaluation(root, tmp_path, mo
 
 def test_short_clips_may_cover_as_long_a_time_as_full_ones(root):
     """With intervals of 2, clips of a quarter of the length draw steps of 2 to 8; full ones keep 2."""
-    from vidseg.engine.options import DataOptions
-    from vidseg.tasks.recognition.data import make_loader
+    from vidseg.models import InputSpec
+    from vidseg.tasks.recognition.data import training_loader
+    from vidseg.tasks.recognition.options import RecognitionData
 
-    options = DataOptions(str(root), clip_length=8, clip_size=32, train_frame_interval=(2,), batch_size=16)
+    options, spec = RecognitionData(str(root)), InputSpec(frames=8, size=32)
+    given = {"seed": 1, "batch_size": 16, "train_interval": (2,)}
     steps = {}
     for stretched in (False, True):
-        loader = make_loader(open_dataset(root), replace(options, stretch_intervals=stretched), seed=1, train=True)
+        loader = training_loader(open_dataset(root), options, spec, stretch_intervals=stretched, **given)
         for length in (8, 2):
             loader.set_shapes(lambda epoch, length=length: [BatchShape(32, length, 32, 32)])
             plans = [loader.plan(epoch, 0) for epoch in range(20)]

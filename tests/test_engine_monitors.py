@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_engine import Batches, linear
 
-from vidseg.engine import MonitorOptions, RecognitionTask, ScheduleOptions, Trainer
+from vidseg.engine import MonitorOptions, ScheduleOptions, Trainer
 from vidseg.engine.monitors import (
     ScoreTable,
     SpeedMonitor,
@@ -22,6 +22,7 @@ from vidseg.engine.monitors import (
 )
 from vidseg.plots import plot_schedule, plot_speeds
 from vidseg.plots.speed import read_speeds
+from vidseg.tasks.recognition.task import RecognitionTask
 
 
 def test_published_lines():
@@ -167,7 +168,7 @@ def test_the_bar_is_for_terminals_only(monkeypatch, capsys):
 
 
 def test_score_table(tmp_path):
-    table = ScoreTable(tmp_path / "train_results_s0000.csv", ("Top1", "Top5", "Loss"))
+    table = ScoreTable(tmp_path / "train_results_s0001.csv", ("Top1", "Top5", "Loss"))
     table.append(0, (1 / 3, 1.0, 2.5))
     assert table.path.read_text() == "Epoch,Top1,Top5,Loss\n0,0.3333333333333333,1.0,2.5\n"
 
@@ -185,7 +186,7 @@ def test_lines_come_every_few_iterations(tmp_path, caplog):
 
 def test_tensorboard(tmp_path):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    schedule = ScheduleOptions(lr_base=0.25, lr_steps=(1,))
+    schedule = ScheduleOptions(lr=0.25, lr_steps=(1,))
     options = MonitorOptions(tensorboard=True)
     Trainer(linear(), Batches(3), validation=Batches(1), schedule=schedule, monitors=options).fit(2, tmp_path)
     log = events.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
@@ -217,7 +218,7 @@ def test_curves_of_a_run_that_went_on(tmp_path, monkeypatch):
     """The later table counts from its first epoch on."""
     from vidseg.plots import curves
 
-    first = ScoreTable(tmp_path / "train_results_s0000.csv", ("Top1", "Top5", "Loss"))
+    first = ScoreTable(tmp_path / "train_results_s0001.csv", ("Top1", "Top5", "Loss"))
     later = ScoreTable(tmp_path / "train_results_s0002.csv", ("Top1", "Top5", "Loss"))
     for epoch in range(3):
         first.append(epoch, (0.1, 0.2, 1.0))

@@ -78,7 +78,7 @@ def test_a_run_at_each_level(tmp_path, caplog, level, weights, norms, arithmetic
     assert seen["Conv3d"] == seen["Linear"] == {arithmetic} and seen["LSTM"] == {recurrent}
     assert result.logits.dtype == SINGLE
     # it learns, and in float32 what is stored is exact
-    losses = [row[3] for row in rows(tmp_path / "train_results_s0000.csv")]
+    losses = [row[3] for row in rows(tmp_path / "train_results_s0001.csv")]
     assert losses[-1] < losses[0]
     state = read_checkpoint(tmp_path / "model_last.pth")
     assert {value.dtype for value in state["state_dict"].values() if value.is_floating_point()} == {SINGLE}
@@ -92,7 +92,7 @@ def test_levels_agree_with_float32(tmp_path):
     losses = {}
     for level in ("O0", "O1", "O2", "bf16"):
         Trainer(small(), Clips(), opt_level=level, schedule=constant(0.02)).fit(2, tmp_path / level)
-        losses[level] = [row[3] for row in rows(tmp_path / level / "train_results_s0000.csv")]
+        losses[level] = [row[3] for row in rows(tmp_path / level / "train_results_s0001.csv")]
     assert losses["O1"] == pytest.approx(losses["O0"], rel=5e-3)
     assert losses["O2"] == pytest.approx(losses["O0"], rel=1e-2)
     assert losses["bf16"] == pytest.approx(losses["O0"], rel=3e-2)
