@@ -1,4 +1,4 @@
-"""What users give the loop: optimizers, schedulers, lengths in steps, averages; and what it keeps and says by default."""
+"""What users give the loop: optimizers, schedulers, lengths in steps, averages; and its defaults."""
 
 import logging
 import re
@@ -131,7 +131,7 @@ def test_a_run_may_be_counted_in_steps(tmp_path, caplog):
     assert [row[0] for row in rows(tmp_path / "val_results_s0001.csv")] == [1, 1, 2]
     with pytest.raises(ValueError, match="warmup_steps=2 needs max_steps"):
         Schedule(ScheduleOptions(lr=1.0, warmup_steps=2), 3)
-    with pytest.raises(ValueError, match="warmup_epochs=2.0 with max_steps"):
+    with pytest.raises(ValueError, match=r"warmup_epochs=2\.0 with max_steps"):
         Schedule(ScheduleOptions(lr=1.0, warmup_epochs=2.0), 9, "step")
     with pytest.raises(ValueError, match="give the length of the run"):
         trainer.fit(out=tmp_path)

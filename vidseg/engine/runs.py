@@ -395,9 +395,5 @@ def train_run(training: Training, options: TrainOptions, out: Path, *, device: t
         session = options.session
         result = trainer.fit(session.epochs, out, max_steps=session.max_steps, resume=resume, record=record)
         if distributed.is_first():
-            best = folder.checkpoints.best
-            if best.is_file():
-                logger.info("best epoch %d: %s", trainer.best_epoch, best)
-            logger.info("last epoch: %s", folder.checkpoints.last)
-            logger.info("evaluate it with: vidseg test %s", out)
+            logger.info("next: vidseg test %s", out)
     return result

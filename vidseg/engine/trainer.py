@@ -67,6 +67,7 @@ class _Progress:
         sums: (2, C) sums and weights of the scores of the epoch so far.
         best: best quality so far.
         best_epoch: finished epochs when it was reached.
+        best_values: scores of that evaluation.
         lowest: lowest validation loss so far.
     """
 
@@ -77,6 +78,7 @@ class _Progress:
     sums: Tensor | None = None
     best: Any = None
     best_epoch: int = 0
+    best_values: tuple[float, ...] = ()
     lowest: float = math.inf
 
 
@@ -299,7 +301,10 @@ class Trainer:
                 progress.epoch, progress.batch, progress.complete, progress.sums = epoch + 1, 0, 0, None
                 numbered = last or (epoch + 1) % self.checkpoints.numbered_every(epochs) == 0
                 self._save(progress, schedule, numbered=numbered, best=better)
-        self.best, self.best_epoch = progress.best, progress.best_epoch
+        if progress.best_epoch:
+            text = self.task.scores_text(progress.best_values)
+            self._say(f"best epoch [{progress.best_epoch}]: {text}: {self._folder.best}")
+        self._say(f"last epoch [{progress.epoch}]: {self._folder.last}")
         return result
 
     def _step_scheduler(self, loss: float) -> None:
@@ -500,6 +505,7 @@ class Trainer:
         better = progress.best is None or result.quality > progress.best
         if better:
             progress.best, progress.best_epoch = result.quality, epoch + 1
+            progress.best_values = tuple(result.values)
         loss = result.values[-1]
         if loss > _DIVERGING * progress.lowest:
             logger.warning(
