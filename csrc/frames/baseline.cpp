@@ -5,7 +5,7 @@
 
 #include "idct.h"
 #include "jpeg_session.h"
-#include "vectorized.h"
+#include "common/simd.h"
 
 namespace vidseg {
 namespace {
@@ -173,7 +173,7 @@ void transform(const BlockPair& pair, const BlockTarget (&targets)[2], const int
 }  // namespace
 
 bool BaselineDecoder::decode(const uint8_t* data, size_t size, const Window& wanted, Region& out) {
-    static const bool fast = prefers_avx2();
+    static const bool fast = has_avx2();
     if (!fast || !layout_.read(data, size) || layout_.components != 3 || layout_.adobe) return false;
     if (int64_t{layout_.width} * layout_.height > kMaxPixels) return false;
     if (!make_tables() || !plan_blocks()) return false;

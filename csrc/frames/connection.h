@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "error.h"
+#include "common/check.h"
 
 namespace vidseg {
 

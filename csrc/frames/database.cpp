@@ -6,7 +6,7 @@
 #include <shared_mutex>
 
 #include "connection.h"
-#include "error.h"
+#include "common/check.h"
 #include "pool.h"
 #include "table_file.h"
 

@@ -9,7 +9,7 @@
 #include <thread>
 
 #include "color.h"
-#include "error.h"
+#include "common/check.h"
 #include "sample.h"
 
 namespace vidseg {

@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "vectorized.h"
+#include "common/simd.h"
 
 namespace vidseg {
 namespace {

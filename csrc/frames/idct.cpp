@@ -1,7 +1,7 @@
 #include "idct.h"
 
-#include "error.h"
-#include "vectorized.h"
+#include "common/check.h"
+#include "common/simd.h"
 
 namespace vidseg {
 

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "vectorized.h"
+#include "common/simd.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -21,7 +21,7 @@ struct BlockPair {
     static int place(int row, int column) { return 16 * row + column; }
 };
 
-// Both only where `prefers_avx2`.
+// Both require `has_avx2()`.
 #if defined(__x86_64__)
 VIDSEG_AVX2 inline void clear(BlockPair& blocks) {
     for (int row = 0; row < 8; ++row) {

@@ -12,7 +12,7 @@
 #include <jerror.h>
 #include <jpeglib.h>
 
-#include "error.h"
+#include "common/check.h"
 #include "region.h"
 
 namespace vidseg {

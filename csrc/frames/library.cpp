@@ -13,7 +13,7 @@
 
 #include "color.h"
 #include "database.h"
-#include "error.h"
+#include "common/check.h"
 #include "jpeg.h"
 #include "planes.h"
 #include "resize.h"

@@ -9,7 +9,7 @@
 #include <memory>
 #include <mutex>
 
-#include "error.h"
+#include "common/check.h"
 #include "fill.h"
 
 namespace vidseg {

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "error.h"
-#include "vectorized.h"
+#include "common/check.h"
+#include "common/simd.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -71,7 +71,7 @@ VIDSEG_AVX2 void write_floats_avx2(const uint32_t* pixels, size_t count, int shi
 
 void write_floats(const uint32_t* pixels, size_t count, int shift, float scale, float offset, float* out) {
 #if defined(__x86_64__)
-    static const bool fast = prefers_avx2();
+    static const bool fast = has_avx2();
     if (fast) return write_floats_avx2(pixels, count, shift, scale, offset, out);
 #endif
     write_floats_portable(pixels, count, shift, scale, offset, out);

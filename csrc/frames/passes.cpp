@@ -6,7 +6,7 @@
 #include <immintrin.h>
 #endif
 
-#include "vectorized.h"
+#include "common/simd.h"
 
 namespace vidseg {
 namespace {
@@ -193,7 +193,7 @@ VIDSEG_AVX2 void filter_samples_avx2(const int16_t* row, const Filter::OfSamples
 
 Passes choose_passes() {
 #if defined(__x86_64__)
-    if (prefers_avx2()) return {blend_rows_avx2, filter_pixels_avx2, filter_samples_avx2};
+    if (has_avx2()) return {blend_rows_avx2, filter_pixels_avx2, filter_samples_avx2};
 #endif
     return {blend_rows_portable, filter_pixels_portable, nullptr};
 }

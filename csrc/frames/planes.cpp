@@ -4,8 +4,8 @@
 #include <cmath>
 #include <cstring>
 
-#include "error.h"
-#include "vectorized.h"
+#include "common/check.h"
+#include "common/simd.h"
 
 namespace vidseg {
 namespace {

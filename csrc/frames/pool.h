@@ -13,7 +13,7 @@
 #include <mutex>
 #include <string>
 
-#include "error.h"
+#include "common/check.h"
 
 namespace vidseg {
 

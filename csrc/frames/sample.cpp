@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "error.h"
+#include "common/check.h"
 #include "passes.h"
 #include "upsample.h"
 

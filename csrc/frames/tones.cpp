@@ -4,7 +4,7 @@
 #include <array>
 #include <cmath>
 
-#include "vectorized.h"
+#include "common/simd.h"
 
 namespace vidseg {
 namespace {

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <vector>
 
-#include "vectorized.h"
+#include "common/simd.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -123,7 +123,7 @@ struct Rows {
 const Rows& rows() {
 #if defined(__x86_64__)
     static const Rows chosen =
-        prefers_avx2() ? Rows{color_row_avx2, spread_avx2} : Rows{color_row_portable, spread_portable};
+        has_avx2() ? Rows{color_row_avx2, spread_avx2} : Rows{color_row_portable, spread_portable};
 #else
     static const Rows chosen{color_row_portable, spread_portable};
 #endif

@@ -8,7 +8,7 @@
 #include <array>
 #include <vector>
 
-#include "error.h"
+#include "common/check.h"
 #include "sample.h"
 #include "upsample.h"
 

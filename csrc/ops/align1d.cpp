@@ -8,7 +8,7 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include "simd.h"
+#include "parallel.h"
 
 namespace vidseg {
 namespace {

@@ -1,18 +1,16 @@
-// What every operator shares before its kernel runs: errors that name argument, value and rule, checked
-// sizes, dtypes.
+// Checks of arguments before a kernel runs, and dispatch on the floating types.
 #pragma once
-
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <cstdint>
 #include <initializer_list>
 #include <sstream>
-#include <stdexcept>
 #include <type_traits>
 #include <vector>
 
-// For what CPU and CUDA kernels share.
+#include "common/check.h"
+#include "common/tensors.h"
+
+// For functions that CPU and CUDA kernels share.
 #if defined(__CUDACC__)
 #define VIDSEG_HOST_DEVICE __host__ __device__
 #else
@@ -20,29 +18,6 @@
 #endif
 
 namespace vidseg {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
-// Streams a tensor's shape as (2, 3, 4). Built at every check, formatted only when the check fails.
-struct Shape {
-    const Tensor& tensor;
-};
-
-inline std::ostream& operator<<(std::ostream& out, const Shape& shape) {
-    out << '(';
-    for (int64_t d = 0; d < shape.tensor.dim(); ++d) out << (d ? ", " : "") << shape.tensor.size(d);
-    return out << ')';
-}
-
-// Throws what Python sees as a ValueError.
-template <class... Parts>
-void require(bool holds, const Parts&... parts) {
-    if (holds) return;
-    std::ostringstream message;
-    (message << ... << parts);
-    throw std::invalid_argument(message.str());
-}
 
 inline void require_dim(const char* op, const char* name, const Tensor& tensor, int64_t dim,
                         const char* layout) {

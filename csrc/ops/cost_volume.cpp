@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "cost_volume_kernels.h"
+#include "parallel.h"
 
 namespace vidseg {
 namespace {
@@ -325,7 +326,10 @@ void backward(const CostVolume& v, const Tensor& grad, const GradientStrides& st
     });
 }
 
-Tensor run_forward(const CostVolume& v, const Tensor& f1, const Tensor& f2, std::vector<int64_t> sizes) {
+}  // namespace
+
+Tensor run_forward(const char* op, const CostVolume& v, const Tensor& f1, const Tensor& f2,
+                   std::vector<int64_t> sizes) {
     Tensor out = new_empty(f1, sizes, f1.scalar_type());
     if (out.numel() == 0) return out;
     with_float_type(f1.scalar_type(), [&](auto zero) {
@@ -335,7 +339,7 @@ Tensor run_forward(const CostVolume& v, const Tensor& f1, const Tensor& f2, std:
     return out;
 }
 
-Tensor run_backward(const CostVolume& v, const Tensor& grad, const GradientStrides& strides,
+Tensor run_backward(const char* op, const CostVolume& v, const Tensor& grad, const GradientStrides& strides,
                     const Tensor& other, bool second) {
     Tensor out = new_empty(other, {v.batch, v.channels, v.height, v.width}, other.scalar_type());
     if (out.numel() == 0) return out;
@@ -346,39 +350,6 @@ Tensor run_backward(const CostVolume& v, const Tensor& grad, const GradientStrid
     return out;
 }
 
-Tensor correlation(const Tensor& f1, const Tensor& f2, int64_t max_displacement, int64_t pad_size,
-                   int64_t kernel_size, int64_t stride1, int64_t stride2) {
-    const CostVolume v = correlation_geometry("correlation", f1, f2, max_displacement, pad_size, kernel_size,
-                                              stride1, stride2);
-    return run_forward(v, f1, f2, {v.batch, v.patch * v.patch, v.out_height, v.out_width});
-}
-
-Tensor correlation_backward(const Tensor& grad, const Tensor& other, int64_t max_displacement,
-                            int64_t pad_size, int64_t kernel_size, int64_t stride1, int64_t stride2,
-                            bool second) {
-    const char* op = "correlation_backward";
-    const CostVolume v =
-        correlation_geometry(op, other, other, max_displacement, pad_size, kernel_size, stride1, stride2);
-    return run_backward(v, grad, gradient_strides(op, v, grad, other, true), other, second);
-}
-
-Tensor spatial_correlation(const Tensor& f1, const Tensor& f2, int64_t patch_size, int64_t kernel_size,
-                           int64_t stride, int64_t padding, int64_t dilation, int64_t dilation_patch) {
-    const CostVolume v = spatial_geometry("spatial_correlation", f1, f2, patch_size, kernel_size, stride,
-                                          padding, dilation, dilation_patch);
-    return run_forward(v, f1, f2, {v.batch, v.patch, v.patch, v.out_height, v.out_width});
-}
-
-Tensor spatial_correlation_backward(const Tensor& grad, const Tensor& other, int64_t patch_size,
-                                    int64_t kernel_size, int64_t stride, int64_t padding, int64_t dilation,
-                                    int64_t dilation_patch, bool second) {
-    const char* op = "spatial_correlation_backward";
-    const CostVolume v = spatial_geometry(op, other, other, patch_size, kernel_size, stride, padding,
-                                          dilation, dilation_patch);
-    return run_backward(v, grad, gradient_strides(op, v, grad, other, false), other, second);
-}
-
-}  // namespace
 }  // namespace vidseg
 
 STABLE_TORCH_LIBRARY_IMPL(vidseg, CPU, m) {

@@ -1,4 +1,4 @@
-// The geometry that `correlation` and `spatial_correlation` share.
+// The parts of `correlation` and `spatial_correlation` that do not depend on the device.
 //
 // out[b, pj, pi, oy, ox] = scale * sum over kj, ki, c of f1[b, c, y, x] * f2[b, c, y + dy, x + dx]
 //     y  = origin + oy * stride + kj * dilation        dy = first + pj * step
@@ -132,6 +132,46 @@ inline Range reachable(int64_t first, int64_t step, int64_t count, int64_t size)
     if (first <= -size) range.low = (-size - first) / step + 1;
     if (first + (count - 1) * step >= size) range.high = first >= size ? -1 : (size - 1 - first) / step;
     return range;
+}
+
+// Defined for each device by its own source file.
+Tensor run_forward(const char* op, const CostVolume& v, const Tensor& f1, const Tensor& f2,
+                   std::vector<int64_t> sizes);
+Tensor run_backward(const char* op, const CostVolume& v, const Tensor& grad, const GradientStrides& strides,
+                    const Tensor& other, bool second);
+
+inline Tensor correlation(const Tensor& f1, const Tensor& f2, int64_t max_displacement, int64_t pad_size,
+                          int64_t kernel_size, int64_t stride1, int64_t stride2) {
+    const char* op = "correlation";
+    const CostVolume v =
+        correlation_geometry(op, f1, f2, max_displacement, pad_size, kernel_size, stride1, stride2);
+    return run_forward(op, v, f1, f2, {v.batch, v.patch * v.patch, v.out_height, v.out_width});
+}
+
+inline Tensor correlation_backward(const Tensor& grad, const Tensor& other, int64_t max_displacement,
+                                   int64_t pad_size, int64_t kernel_size, int64_t stride1, int64_t stride2,
+                                   bool second) {
+    const char* op = "correlation_backward";
+    const CostVolume v =
+        correlation_geometry(op, other, other, max_displacement, pad_size, kernel_size, stride1, stride2);
+    return run_backward(op, v, grad, gradient_strides(op, v, grad, other, true), other, second);
+}
+
+inline Tensor spatial_correlation(const Tensor& f1, const Tensor& f2, int64_t patch_size, int64_t kernel_size,
+                                  int64_t stride, int64_t padding, int64_t dilation, int64_t dilation_patch) {
+    const char* op = "spatial_correlation";
+    const CostVolume v =
+        spatial_geometry(op, f1, f2, patch_size, kernel_size, stride, padding, dilation, dilation_patch);
+    return run_forward(op, v, f1, f2, {v.batch, v.patch, v.patch, v.out_height, v.out_width});
+}
+
+inline Tensor spatial_correlation_backward(const Tensor& grad, const Tensor& other, int64_t patch_size,
+                                           int64_t kernel_size, int64_t stride, int64_t padding,
+                                           int64_t dilation, int64_t dilation_patch, bool second) {
+    const char* op = "spatial_correlation_backward";
+    const CostVolume v = spatial_geometry(op, other, other, patch_size, kernel_size, stride, padding,
+                                          dilation, dilation_patch);
+    return run_backward(op, v, grad, gradient_strides(op, v, grad, other, false), other, second);
 }
 
 }  // namespace vidseg

@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "simd.h"
+#include "common/simd.h"
 
 namespace vidseg {
 

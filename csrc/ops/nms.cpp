@@ -12,6 +12,7 @@
 #include <tuple>
 
 #include "nms_kernels.h"
+#include "parallel.h"
 
 namespace vidseg {
 namespace {
@@ -171,7 +172,7 @@ int first_row(const Block<A>& block) {
 template <class A>
 std::vector<Kept<A>> suppress(const Segments<A>& s, const std::vector<int64_t>& rows,
                               const Suppression& rule) {
-    const A min_score = static_cast<A>(rule.min_score);
+    const A min_score = rule.least_score<A>();
     Candidates<A> candidates(s, rows, min_score, rule.decay);
     Tournament<A> best(candidates);
     std::vector<Kept<A>> kept;
@@ -214,8 +215,10 @@ std::vector<Kept<A>> suppress_groups(const Segments<A>& s, const Suppression& ru
     return join(kept, rule.most);
 }
 
-std::tuple<Tensor, Tensor> choose(const char* op, const Tensor& segments, const Tensor& scores,
-                                  const std::optional<Tensor>& labels, const Suppression& rule) {
+}  // namespace
+
+std::tuple<Tensor, Tensor> choose_segments(const char* op, const Tensor& segments, const Tensor& scores,
+                                           const std::optional<Tensor>& labels, const Suppression& rule) {
     Tensor indices, values;
     const auto run = [&](auto zero) {
         using A = decltype(zero);
@@ -238,25 +241,6 @@ std::tuple<Tensor, Tensor> choose(const char* op, const Tensor& segments, const 
     return {indices, values};
 }
 
-Tensor nms_1d(const Tensor& segments, const Tensor& scores, std::optional<Tensor> labels,
-              double iou_threshold, double min_score, std::optional<int64_t> max_segments) {
-    check_segments("nms_1d", segments, scores, labels);
-    const Suppression rule = check_suppression("nms_1d", static_cast<int64_t>(Decay::hard), 1.0,
-                                               iou_threshold, 0.0, min_score, max_segments);
-    return std::get<0>(choose("nms_1d", segments, scores, labels, rule));
-}
-
-std::tuple<Tensor, Tensor> soft_nms_1d(const Tensor& segments, const Tensor& scores,
-                                       std::optional<Tensor> labels, int64_t method, double sigma,
-                                       double iou_threshold, double threshold_slope, double min_score,
-                                       std::optional<int64_t> max_segments) {
-    check_segments("soft_nms_1d", segments, scores, labels);
-    const Suppression rule = check_suppression("soft_nms_1d", method, sigma, iou_threshold, threshold_slope,
-                                               min_score, max_segments);
-    return choose("soft_nms_1d", segments, scores, labels, rule);
-}
-
-}  // namespace
 }  // namespace vidseg
 
 STABLE_TORCH_LIBRARY_IMPL(vidseg, CPU, m) {

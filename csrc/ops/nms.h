@@ -1,10 +1,11 @@
-// The checks that the CPU and CUDA kernels of nms_1d and soft_nms_1d share.
+// The parts of nms_1d and soft_nms_1d that do not depend on the device.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <tuple>
 
 #include "checks.h"
 
@@ -22,6 +23,15 @@ struct Suppression {
 
     // The factor of IoU^2 in the exponent, kept finite so that 0 times it is 0.
     double sharpness() const { return -std::min(1.0 / sigma, 1e30); }
+
+    // The lowest score that is kept, in the compute type. Hard suppression keeps scores above min_score,
+    // where 0 means no limit; the decays keep scores of at least min_score. Both as OpenTAD.
+    template <class A>
+    A least_score() const {
+        const A least = static_cast<A>(min_score);
+        const bool above = decay == Decay::hard && min_score > 0.0;
+        return above ? std::nextafter(least, std::numeric_limits<A>::infinity()) : least;
+    }
 };
 
 inline void check_segments(const char* op, const Tensor& segments, const Tensor& scores,
@@ -133,6 +143,28 @@ std::vector<Kept<A>> join(const std::vector<std::vector<Kept<A>>>& groups, int64
     });
     if (static_cast<int64_t>(all.size()) > most) all.resize(most);
     return all;
+}
+
+// Rows and scores of the segments that are kept, best first. Defined for each device by its own source file.
+std::tuple<Tensor, Tensor> choose_segments(const char* op, const Tensor& segments, const Tensor& scores,
+                                           const std::optional<Tensor>& labels, const Suppression& rule);
+
+inline Tensor nms_1d(const Tensor& segments, const Tensor& scores, std::optional<Tensor> labels,
+                     double iou_threshold, double min_score, std::optional<int64_t> max_segments) {
+    check_segments("nms_1d", segments, scores, labels);
+    const Suppression rule = check_suppression("nms_1d", static_cast<int64_t>(Decay::hard), 1.0,
+                                               iou_threshold, 0.0, min_score, max_segments);
+    return std::get<0>(choose_segments("nms_1d", segments, scores, labels, rule));
+}
+
+inline std::tuple<Tensor, Tensor> soft_nms_1d(const Tensor& segments, const Tensor& scores,
+                                              std::optional<Tensor> labels, int64_t method, double sigma,
+                                              double iou_threshold, double threshold_slope, double min_score,
+                                              std::optional<int64_t> max_segments) {
+    check_segments("soft_nms_1d", segments, scores, labels);
+    const Suppression rule = check_suppression("soft_nms_1d", method, sigma, iou_threshold, threshold_slope,
+                                               min_score, max_segments);
+    return choose_segments("soft_nms_1d", segments, scores, labels, rule);
 }
 
 }  // namespace vidseg

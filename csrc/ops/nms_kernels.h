@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "nms.h"
-#include "simd.h"
+#include "common/simd.h"
 
 namespace vidseg {
 

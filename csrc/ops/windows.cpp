@@ -5,7 +5,7 @@
 
 #include <cstring>
 
-#include "simd.h"
+#include "parallel.h"
 
 namespace vidseg {
 namespace {
@@ -68,37 +68,6 @@ void copy_element(const T* from, const std::vector<Axis>& axes, T* to) {
 
 // At least 32 KiB of output for each call of a thread.
 int64_t grain(int64_t bytes) { return std::max<int64_t>(1, 32768 / std::max<int64_t>(1, bytes)); }
-
-struct alignas(8) Bytes16 {
-    uint64_t low, high;
-};
-
-// Gathering and scattering whole elements only moves bytes: a type of the same size stands for every dtype.
-template <class Body>
-void with_byte_type(size_t size, Body&& body) {
-    switch (size) {
-        case 1:
-            return body(uint8_t{});
-        case 2:
-            return body(uint16_t{});
-        case 4:
-            return body(uint32_t{});
-        case 8:
-            return body(uint64_t{});
-        default:
-            return body(Bytes16{});
-    }
-}
-
-struct Starts {
-    const int64_t* data;
-    int64_t batch_stride, stride;
-    int64_t at(int64_t b, int64_t n) const { return data[b * batch_stride + n * stride]; }
-};
-
-Starts starts_of(const Tensor& starts) {
-    return {static_cast<const int64_t*>(starts.const_data_ptr()), starts.stride(0), starts.stride(1)};
-}
 
 Tensor window_gather(const Tensor& x, const Tensor& starts, int64_t length, int64_t dilation) {
     const Windows w = windows_geometry("window_gather", "x", x, 2, starts, "length", length, 1, dilation);

@@ -1,4 +1,4 @@
-// The checks that the CPU and CUDA kernels of window_gather and window_scatter share.
+// The parts of window_gather and window_scatter that do not depend on the device.
 //
 // Window n of sequence b has its element l at time starts[b, n] + l * dilation. Times outside [0, T) are no
 // part of x.
@@ -77,6 +77,44 @@ VIDSEG_HOST_DEVICE inline int64_t time_of(int64_t start, int64_t l, int64_t dila
     if (start >= total || start < -offset) return -1;
     const int64_t time = start + offset;
     return time < total ? time : -1;
+}
+
+// The start of window n of sequence b, for any strides.
+struct Starts {
+    const int64_t* data;
+    int64_t batch_stride, stride;
+    VIDSEG_HOST_DEVICE int64_t at(int64_t b, int64_t n) const { return data[b * batch_stride + n * stride]; }
+};
+
+inline Starts starts_of(const Tensor& starts) {
+    return {static_cast<const int64_t*>(starts.const_data_ptr()), starts.stride(0), starts.stride(1)};
+}
+
+// On CUDA aligned to 16 bytes, so that one instruction moves it. Elements in memory are aligned to 8 bytes.
+#if defined(__CUDACC__)
+struct alignas(16) Bytes16 {
+#else
+struct alignas(8) Bytes16 {
+#endif
+    uint64_t low, high;
+};
+
+// Calls `body` with a zero of a type of `size` bytes: copying elements depends on their size alone, not on
+// their dtype.
+template <class Body>
+void with_byte_type(size_t size, Body&& body) {
+    switch (size) {
+        case 1:
+            return body(uint8_t{});
+        case 2:
+            return body(uint16_t{});
+        case 4:
+            return body(uint32_t{});
+        case 8:
+            return body(uint64_t{});
+        default:
+            return body(Bytes16{});
+    }
 }
 
 struct Frames {

@@ -312,7 +312,7 @@ void backward(const char* op, const CostVolume& v, const Tensor& grad, const Gra
            strides_of(other), to, out.numel());
 }
 
-// ------------------------------------------------------------------------------------------------ operators
+}  // namespace
 
 Tensor run_forward(const char* op, const CostVolume& v, const Tensor& f1, const Tensor& f2,
                    std::vector<int64_t> sizes) {
@@ -333,41 +333,6 @@ Tensor run_backward(const char* op, const CostVolume& v, const Tensor& grad, con
     return out;
 }
 
-Tensor correlation(const Tensor& f1, const Tensor& f2, int64_t max_displacement, int64_t pad_size,
-                   int64_t kernel_size, int64_t stride1, int64_t stride2) {
-    const char* op = "correlation";
-    const CostVolume v =
-        correlation_geometry(op, f1, f2, max_displacement, pad_size, kernel_size, stride1, stride2);
-    return run_forward(op, v, f1, f2, {v.batch, v.patch * v.patch, v.out_height, v.out_width});
-}
-
-Tensor correlation_backward(const Tensor& grad, const Tensor& other, int64_t max_displacement,
-                            int64_t pad_size, int64_t kernel_size, int64_t stride1, int64_t stride2,
-                            bool second) {
-    const char* op = "correlation_backward";
-    const CostVolume v =
-        correlation_geometry(op, other, other, max_displacement, pad_size, kernel_size, stride1, stride2);
-    return run_backward(op, v, grad, gradient_strides(op, v, grad, other, true), other, second);
-}
-
-Tensor spatial_correlation(const Tensor& f1, const Tensor& f2, int64_t patch_size, int64_t kernel_size,
-                           int64_t stride, int64_t padding, int64_t dilation, int64_t dilation_patch) {
-    const char* op = "spatial_correlation";
-    const CostVolume v =
-        spatial_geometry(op, f1, f2, patch_size, kernel_size, stride, padding, dilation, dilation_patch);
-    return run_forward(op, v, f1, f2, {v.batch, v.patch, v.patch, v.out_height, v.out_width});
-}
-
-Tensor spatial_correlation_backward(const Tensor& grad, const Tensor& other, int64_t patch_size,
-                                    int64_t kernel_size, int64_t stride, int64_t padding, int64_t dilation,
-                                    int64_t dilation_patch, bool second) {
-    const char* op = "spatial_correlation_backward";
-    const CostVolume v = spatial_geometry(op, other, other, patch_size, kernel_size, stride, padding,
-                                          dilation, dilation_patch);
-    return run_backward(op, v, grad, gradient_strides(op, v, grad, other, false), other, second);
-}
-
-}  // namespace
 }  // namespace vidseg
 
 STABLE_TORCH_LIBRARY_IMPL(vidseg, CUDA, m) {

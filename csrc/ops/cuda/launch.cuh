@@ -21,7 +21,7 @@ template <class... Params, class... Args>
 void launch(const char* op, const Tensor& like, dim3 grid, dim3 block, void (*kernel)(Params...),
             const Args&... args) {
     void* stream = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(like.get_device_index(), &stream));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(like.get_device_index(), &stream));
     kernel<<<grid, block, 0, static_cast<cudaStream_t>(stream)>>>(args...);
     const cudaError_t error = cudaGetLastError();
     if (error != cudaSuccess) throw std::runtime_error(std::string(op) + ": " + cudaGetErrorString(error));

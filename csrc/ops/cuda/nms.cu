@@ -167,12 +167,9 @@ std::tuple<Tensor, Tensor> run(const char* op, const Tensor& segments, const Ten
     fill_column(op, segments, 0, work.start);
     fill_column(op, segments, 1, work.end);
     fill_column(op, scores, 0, work.score);
-    const Rule<A> typed{rule.decay,
-                        static_cast<A>(rule.sharpness()),
-                        static_cast<A>(rule.min_score),
-                        rule.threshold,
-                        rule.slope,
-                        most};
+    const Rule<A> typed{
+        rule.decay, static_cast<A>(rule.sharpness()), rule.least_score<A>(), rule.threshold, rule.slope,
+        most};
     launch(op, segments, 1, kWorkers, choose<A>, work, typed);
     const Tensor count_here = on_cpu(count);
     const int64_t kept = *static_cast<const int64_t*>(count_here.const_data_ptr());
@@ -182,6 +179,8 @@ std::tuple<Tensor, Tensor> run(const char* op, const Tensor& segments, const Ten
                                     false, true)};
 }
 
+}  // namespace
+
 std::tuple<Tensor, Tensor> choose_segments(const char* op, const Tensor& segments, const Tensor& scores,
                                            const std::optional<Tensor>& labels, const Suppression& rule) {
     const bool wide =
@@ -190,25 +189,6 @@ std::tuple<Tensor, Tensor> choose_segments(const char* op, const Tensor& segment
                 : run<float>(op, segments, scores, labels, rule);
 }
 
-Tensor nms_1d(const Tensor& segments, const Tensor& scores, std::optional<Tensor> labels,
-              double iou_threshold, double min_score, std::optional<int64_t> max_segments) {
-    check_segments("nms_1d", segments, scores, labels);
-    const Suppression rule = check_suppression("nms_1d", static_cast<int64_t>(Decay::hard), 1.0,
-                                               iou_threshold, 0.0, min_score, max_segments);
-    return std::get<0>(choose_segments("nms_1d", segments, scores, labels, rule));
-}
-
-std::tuple<Tensor, Tensor> soft_nms_1d(const Tensor& segments, const Tensor& scores,
-                                       std::optional<Tensor> labels, int64_t method, double sigma,
-                                       double iou_threshold, double threshold_slope, double min_score,
-                                       std::optional<int64_t> max_segments) {
-    check_segments("soft_nms_1d", segments, scores, labels);
-    const Suppression rule = check_suppression("soft_nms_1d", method, sigma, iou_threshold, threshold_slope,
-                                               min_score, max_segments);
-    return choose_segments("soft_nms_1d", segments, scores, labels, rule);
-}
-
-}  // namespace
 }  // namespace vidseg
 
 STABLE_TORCH_LIBRARY_IMPL(vidseg, CUDA, m) {

@@ -44,42 +44,12 @@ Element element_of(const char* op, const char* name, const Tensor& tensor, int64
     return e;
 }
 
-struct Starts {
-    const int64_t* data;
-    int64_t batch_stride, stride;
-    __device__ int64_t at(int64_t b, int64_t n) const { return data[b * batch_stride + n * stride]; }
-};
-
-Starts starts_of(const Tensor& starts) {
-    return {static_cast<const int64_t*>(starts.const_data_ptr()), starts.stride(0), starts.stride(1)};
-}
-
 // The sizes that kernels need of Windows.
 struct Sizes {
     int64_t batch, total, count, length, dilation, inner;
 };
 
 Sizes sizes_of(const Windows& w) { return {w.batch, w.total, w.count, w.length, w.dilation, w.inner}; }
-
-struct alignas(16) Bytes16 {
-    uint64_t low, high;
-};
-
-template <class Body>
-void with_byte_type(size_t size, Body&& body) {
-    switch (size) {
-        case 1:
-            return body(uint8_t{});
-        case 2:
-            return body(uint16_t{});
-        case 4:
-            return body(uint32_t{});
-        case 8:
-            return body(uint64_t{});
-        default:
-            return body(Bytes16{});
-    }
-}
 
 template <class T>
 __global__ void gather(Sizes w, const T* x, int64_t batch_stride, int64_t time_stride, Element element,

@@ -1,0 +1,101 @@
+// Vector instructions. One binary serves every processor: code is compiled for several instruction sets, and
+// the widest one that the processor supports runs. Three tools:
+//
+//   run_simd           templates over the vector width (baseline, AVX2, AVX-512)
+//   VIDSEG_AVX2        functions written with AVX2 intrinsics, called where `has_avx2()`
+//   VIDSEG_VECTORIZED  plain loops that the compiler vectorizes, for the baseline and for AVX2
+//
+// The environment variable VIDSEG_SIMD=baseline|avx2|avx512 limits the first two, which allows comparing
+// them. The third is resolved by the dynamic linker; its results do not depend on the choice.
+#pragma once
+
+#include <cstdlib>
+#include <string>
+
+#include "common/check.h"
+
+#define VIDSEG_INLINE inline __attribute__((always_inline))
+
+// Without fma: a fused product and sum would round differently from the portable code.
+#if defined(__x86_64__)
+#define VIDSEG_AVX2 __attribute__((target("avx2,bmi2")))
+#else
+#define VIDSEG_AVX2
+#endif
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
+#define VIDSEG_VECTORIZED __attribute__((target_clones("avx2", "default")))
+#else
+#define VIDSEG_VECTORIZED
+#endif
+
+namespace vidseg {
+
+enum class Simd { baseline, avx2, avx512 };
+
+inline Simd detect_simd() {
+    Simd best = Simd::baseline;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+        __builtin_cpu_supports("bmi2")) {
+        best = Simd::avx2;
+    }
+    if (best == Simd::avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
+        best = Simd::avx512;
+    }
+#endif
+    const char* limit = std::getenv("VIDSEG_SIMD");
+    if (limit == nullptr || *limit == '\0') return best;
+    const std::string name = limit;
+    const Simd wanted = name == "avx512" ? Simd::avx512 : name == "avx2" ? Simd::avx2 : Simd::baseline;
+    require((wanted != Simd::baseline || name == "baseline") && wanted <= best, "VIDSEG_SIMD is ", name,
+            ", must be baseline, avx2 or avx512 and supported by this processor");
+    return wanted;
+}
+
+// The instruction set of this process. Throws if VIDSEG_SIMD names an unknown or unsupported one.
+inline Simd simd_level() {
+    static const Simd level = detect_simd();
+    return level;
+}
+
+inline bool has_avx2() { return simd_level() >= Simd::avx2; }
+
+// A vector of T, and the same vector at an address that is aligned for T only.
+template <class T, int Bytes>
+struct VectorOf {
+    typedef T type __attribute__((vector_size(Bytes)));
+    typedef T unaligned __attribute__((vector_size(Bytes), aligned(alignof(T)), may_alias));
+    static constexpr int lanes = Bytes / static_cast<int>(sizeof(T));
+};
+
+#if defined(__x86_64__)
+template <class Body, class... Args>
+__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi2,prefer-vector-width=512"))) void
+run_avx512(Args... args) {
+    Body::template run<64>(args...);
+}
+template <class Body, class... Args>
+__attribute__((target("avx2,fma,f16c,bmi2"))) void run_avx2(Args... args) {
+    Body::template run<32>(args...);
+}
+#endif
+template <class Body, class... Args>
+void run_baseline(Args... args) {
+    Body::template run<16>(args...);
+}
+
+// Calls Body::run<Bytes>(args...) for vectors of `Bytes` bytes. `run` must be VIDSEG_INLINE, so that it is
+// compiled for each instruction set.
+template <class Body, class... Args>
+void run_simd(Args... args) {
+#if defined(__x86_64__)
+    if (simd_level() == Simd::avx512) return run_avx512<Body>(args...);
+    if (simd_level() == Simd::avx2) return run_avx2<Body>(args...);
+#endif
+    run_baseline<Body>(args...);
+}
+
+}  // namespace vidseg
