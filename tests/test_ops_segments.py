@@ -177,7 +177,7 @@ def random_segments(count: int, seed: int, dtype=torch.float64) -> tuple[Tensor,
 RULES = {
     "count": st.integers(0, 150),
     "threshold": st.sampled_from([0.0, 0.3, 0.7, 1.0]),
-    "min_score": st.sampled_from([0.0, 0.2]),
+    "min_score": st.sampled_from([0.0, 0.25]),
     "most": st.sampled_from([None, 1, 20]),
     "classes": st.sampled_from([0, 1, 3]),
     "seed": st.integers(0, 9999),
@@ -219,13 +219,28 @@ def test_soft_nms(count, threshold, min_score, most, classes, seed, slope, sigma
 @given(**RULES)
 def test_nms(count, threshold, min_score, most, classes, seed):
     segments, scores = random_segments(count, seed)
-    scores = (scores * 8).round() / 8  # ties
+    scores = (scores * 8).round() / 8  # ties, also with min_score
     labels = torch.randint(0, classes, (count,)) if classes else None
     rows = ops.nms_1d(segments, scores, iou_threshold=threshold, labels=labels, min_score=min_score, max_segments=most)
-    want, _ = suppress(
-        segments, scores, decay=lambda s, iou: None, threshold=threshold, min_score=min_score, most=most, labels=labels
-    )
+    above = scores if min_score == 0.0 else torch.where(scores > min_score, scores, -1.0)
+    want, _ = suppress(segments, above, decay=lambda s, iou: None, threshold=threshold, most=most, labels=labels)
     assert rows.tolist() == want
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+@pytest.mark.parametrize("score_dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_scores_that_equal_min_score(dtype, score_dtype, device):
+    """OpenTAD's hard suppression keeps scores above min_score, or all for 0; its decays drop scores below it."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    segments = torch.tensor([[0, 1], [2, 3], [4, 5], [6, 7]], dtype=dtype, device=device)
+    scores = torch.tensor([0.5, 0.25, 0.0, 0.2578125], dtype=score_dtype, device=device)  # exact in all dtypes
+    assert ops.nms_1d(segments, scores, iou_threshold=0.5, min_score=0.25).tolist() == [0, 3]
+    assert ops.nms_1d(segments, scores, iou_threshold=0.5, min_score=0.2499).tolist() == [0, 3, 1]
+    assert ops.nms_1d(segments, scores, iou_threshold=0.5).tolist() == [0, 3, 1, 2]
+    assert ops.soft_nms_1d(segments, scores, min_score=0.25)[0].tolist() == [0, 3, 1]
+    assert ops.soft_nms_1d(segments, scores, min_score=0.2501)[0].tolist() == [0, 3]
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)

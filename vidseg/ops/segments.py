@@ -1,7 +1,8 @@
 """Operators on temporal segments, for action detection: RoI align in one dimension and non-maximum suppression.
 
 `align1d` is the Align1D layer of G-TAD (arXiv 1911.11462), equal to RoI align with `aligned=False` (Mask R-CNN,
-arXiv 1703.06870). Soft suppression is that of arXiv 1704.04503 with the rules of BMN (arXiv 1907.09702) and its kin.
+arXiv 1703.06870). Soft suppression follows Bodla et al. (arXiv 1704.04503), with the threshold of BMN
+(arXiv 1907.09702) that grows with the length of a segment.
 """
 
 from typing import Any, Literal
@@ -13,30 +14,29 @@ from vidseg.ops.registration import compute_in_float32, require
 
 __all__ = ["align1d", "nms_1d", "soft_nms_1d"]
 
-_METHODS = ("gaussian", "linear")  # their numbers in C++
+_METHODS = ("gaussian", "linear")  # the position is the number in C++
 
 
 def align1d(x: Tensor, rois: Tensor, output_size: int, *, sampling_ratio: int = 0) -> Tensor:
-    """Return each roi of a sequence resampled to `output_size` bins.
+    """Resample each region of interest (roi) of a sequence to `output_size` bins.
 
-    A roi is max(end - start, 1) long and is cut into equal bins; a bin is the mean of evenly spaced linear
-    interpolations at start + p * bin + (k + 0.5) * bin / samples. Element n lies at coordinate n. From -1 to 0 the
-    first element is repeated and from T - 1 to T the last; a sample further out counts as zero. Reversed rois have
-    length 1.
+    The length of a roi is max(end - start, 1), so that of a reversed roi is 1. The roi is divided into equal bins. A
+    bin is the mean of linear interpolations at start + p * bin + (k + 0.5) * bin / samples. Element n has coordinate n.
+    Between -1 and 0 the value is that of the first element, between T - 1 and T that of the last one; samples further
+    outside are zero.
 
     Args:
         x: (B, C, T) float64, float32, float16 or bfloat16, any strides. Half types are summed in float32.
-        rois: (R, 3) of batch index, start and end in elements, of any of these dtypes; finite, but possibly outside the
-            sequence. No gradient flows to them.
-        output_size: bins of a roi, at least 1.
-        sampling_ratio: samples of a bin; 0 means as many as the bin is long, rounded up.
+        rois: (R, 3) of batch index, start and end in elements, any of these dtypes. Finite; starts and ends may lie
+            outside the sequence. Not differentiable.
+        output_size: number of bins per roi, at least 1.
+        sampling_ratio: number of samples per bin; 0 uses the length of the bin, rounded up.
 
     Returns:
-        (R, C, output_size), like x.
+        (R, C, output_size), dtype and device of x.
 
     Raises:
-        ValueError: a shape, dtype, device or size breaks a rule, a batch index does not exist or a roi is not finite;
-            the message names it.
+        ValueError: a shape, dtype, device or size is wrong, a batch index is out of range or a roi is not finite.
     """
     return torch.ops.vidseg.align1d(x, rois, output_size, sampling_ratio)
 
@@ -50,22 +50,23 @@ def nms_1d(
     min_score: float = 0.0,
     max_segments: int | None = None,
 ) -> Tensor:
-    """Return the rows of the segments that no better segment overlaps by `iou_threshold` or more.
+    """Return the rows of segments that have no segment of a higher score with an IoU of at least `iou_threshold`.
 
     Args:
         segments: (N, 2) of start and end, float64, float32, float16 or bfloat16. A reversed segment has length 0 and
-            overlaps nothing.
-        scores: (N,) of any of these dtypes.
-        iou_threshold: from 0 to 1; segments that do not overlap never suppress each other.
-        labels: (N,) int64; segments of different labels do not suppress each other.
-        min_score: segments below it are left out; at least 0.
-        max_segments: keep at most this many; None keeps all.
+            does not overlap any other.
+        scores: (N,), any of these dtypes.
+        iou_threshold: 0 to 1. Segments that do not overlap are never suppressed, also at 0.
+        labels: (N,) int64; segments of different labels do not suppress each other. None treats all alike.
+        min_score: only segments with a score above it are kept, as in OpenTAD; at least 0. At 0, segments with a score
+            of 0 are kept too.
+        max_segments: largest number of segments to keep; None keeps all.
 
     Returns:
-        (K,) int64, best score first, equal scores in the order of the rows.
+        (K,) int64 in order of falling score; equal scores in order of their rows.
 
     Raises:
-        ValueError: a shape, dtype, device or number breaks a rule, or a value is not finite; the message names it.
+        ValueError: a shape, dtype, device or option is wrong, or a value is not finite.
     """
     return torch.ops.vidseg.nms_1d(
         segments.detach(), scores.detach(), labels, float(iou_threshold), float(min_score), max_segments
@@ -84,30 +85,31 @@ def soft_nms_1d(
     min_score: float = 0.0,
     max_segments: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Choose segments by falling score, each choice lowering the scores of those that overlap it.
+    """Select segments by falling score; each selected segment lowers the scores of the segments that overlap it.
 
-    A segment whose IoU with the chosen one is at least iou_threshold + threshold_slope * (length of the chosen one) has
-    its score multiplied by exp(-IoU^2 / sigma) (gaussian) or by 1 - IoU (linear). Published settings, gaussian: ETAD
-    sigma 0.35; BMN sigma 0.4, threshold 0.5, slope 0.4 (thresholds 0.5 to 0.9, lengths from 0 to 1); G-TAD sigma 0.46.
+    If the IoU of a segment with the selected one is at least iou_threshold + threshold_slope * (length of the selected
+    one), its score is multiplied by exp(-IoU^2 / sigma) (gaussian) or by 1 - IoU (linear). Published settings for
+    gaussian: ETAD sigma 0.35; BMN sigma 0.4, threshold 0.5, slope 0.4 (thresholds 0.5 to 0.9 for lengths 0 to 1);
+    G-TAD sigma 0.46.
 
     Args:
         segments: (N, 2) of start and end, float64, float32, float16 or bfloat16. A reversed segment has length 0 and
-            overlaps nothing.
-        scores: (N,) of any of these dtypes. Computed in float64 if either is, else in float32.
-        method: the decay.
-        sigma: width of the gaussian decay, greater than 0.
-        iou_threshold: from 0 to 1; segments that do not overlap are never decayed.
-        threshold_slope: growth of the threshold with the length of the chosen segment.
-        labels: (N,) int64; segments of different labels do not decay each other.
-        min_score: segments are left out once their score falls below it; at least 0.
-        max_segments: keep at most this many; None keeps all.
+            does not overlap any other.
+        scores: (N,), any of these dtypes. Arithmetic is in float64 if segments or scores are, else in float32.
+        method: decay of the scores.
+        sigma: width of the gaussian decay, above 0.
+        iou_threshold: 0 to 1. Scores of segments that do not overlap are never lowered.
+        threshold_slope: increase of the threshold per length of the selected segment.
+        labels: (N,) int64; segments of different labels do not change each other's scores. None treats all alike.
+        min_score: segments are removed once their score is below it; at least 0.
+        max_segments: largest number of segments to keep; None keeps all.
 
     Returns:
-        Rows (K,) int64 and their decayed scores (K,), best first, equal scores in the order of the rows. Unlike the
-        published loops this includes the last candidate. No gradient flows.
+        Rows (K,) int64 and decayed scores (K,), in order of falling score; equal scores in order of their rows. The
+        last candidate is included, unlike in the published code of ETAD, BMN and G-TAD. Not differentiable.
 
     Raises:
-        ValueError: a shape, dtype, device or number breaks a rule, or a value is not finite; the message names it.
+        ValueError: a shape, dtype, device or option is wrong, or a value is not finite.
     """
     require(method in _METHODS, f"soft_nms_1d: method is {method!r}, must be one of {', '.join(_METHODS)}")
     return torch.ops.vidseg.soft_nms_1d(
@@ -135,7 +137,7 @@ def _(grad: Tensor, rois: Tensor, batch: int, total: int, sampling_ratio: int) -
 
 
 def _any_number() -> Any:
-    """How many segments are kept: known only when the kernel has run."""
+    """Number of segments that are kept, which depends on the data."""
     return torch.library.get_ctx().new_dynamic_size()
 
 
