@@ -75,7 +75,10 @@ def test_no_picture_is_left_to_libjpeg(tmp_path):
     """That would be as right, and slower: none of the other tests would notice."""
     program, sources = tmp_path / "program", ("baseline", "huffman", "idct", "layout", "upsample", "planes", "region")
     inputs = [ROOT / "tests/baseline_decoder.cpp", *(ROOT / f"csrc/frames/{name}.cpp" for name in sources)]
-    subprocess.run(["g++", "-std=c++17", "-O1", f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'csrc/frames'}", *inputs, "-o", program], check=True)
+    subprocess.run(
+        ["g++", "-std=c++17", "-O1", f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'csrc/frames'}", *inputs, "-o", program],
+        check=True,
+    )
     rng = np.random.default_rng(0)
     for number in range(80):
         height, width, quality = int(rng.integers(16, 90)), int(rng.integers(16, 120)), (30, 75, 90, 100)[number % 4]

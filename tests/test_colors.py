@@ -14,7 +14,7 @@ from vidseg.clips.augmentations import PRESETS, Warps, color_jitter, draw_warps,
 from vidseg.clips.color import draw_colors
 from vidseg.clips.erasing import erasing_boxes
 from vidseg.clips.mixing import draw_mixup, mix_clips, mix_targets, soft_targets
-from vidseg.clips.plan import OPERATIONS, color_code
+from vidseg.clips.operations import color_code, color_rules
 from vidseg.frames.native import operators
 from vidseg.loaders.adapters import ClipFunction, clip_seed
 from vidseg.loaders.recolor import apply_colors
@@ -51,11 +51,6 @@ def draw(preset, samples=range(4000), *, seed=0, epoch=0, height=112, width=96):
 # ---- plans
 
 
-def test_every_operation_has_an_example():
-    assert [name for name, _ in OPERATIONS] == list(EXAMPLES)
-    assert all(len(EXAMPLES[name]) == count for name, count in OPERATIONS)
-
-
 @pytest.mark.parametrize("name", PRESETS)
 def test_clips_are_drawn_alone(name):
     plan = draw(name, range(100))
@@ -86,7 +81,7 @@ def test_clips_are_drawn_alone(name):
 def test_published_probabilities(name, clips, each, names):
     plan = draw(name)
     warps = draw_warps(name, 0, 0, np.arange(4000))
-    assert {OPERATIONS[code][0] for code in plan.codes.tolist()} == set(names.split())
+    assert {color_rules()[code].name for code in plan.codes.tolist()} == set(names.split())
     for operation in names.split():
         share = (plan.codes == color_code(operation)).sum() / 4000
         assert share == pytest.approx(clips * each, abs=0.035), operation
@@ -99,7 +94,7 @@ def test_published_probabilities(name, clips, each, names):
 
 def test_published_ranges():
     plan = draw("hacs")
-    values = {name: plan.parameters[plan.codes == color_code(name)] for name, _ in OPERATIONS}
+    values = {rule.name: plan.parameters[plan.codes == color_code(rule.name)] for rule in color_rules()}
     assert set(np.unique(values["gaussian_blur"][:, 0])) == {0.1, 0.2, 0.3}
     assert set(np.unique(values["add"][:, :3])) == set(range(-5, 16))
     assert set(np.unique(values["average_blur"][:, 0])) == {1, 2}
@@ -305,10 +300,10 @@ def test_erasing():
         ("gaussian_blur", (31.0,), "gaussian_blur: sigma is 31, must be 0 to 30"),
         ("gaussian_blur", (float("nan"),), "gaussian_blur: sigma is nan, must be 0 to 30"),
         ("average_blur", (2.5,), "average_blur: k is 2.5, must be a whole number of 1 to 31"),
-        ("motion_blur", (4, 0, 0), "motion_blur: k is 4, must be odd"),
+        ("motion_blur", (4, 0, 0), "motion_blur: k is 4, must be an odd number of 3 to 31"),
         ("hue", (0.6,), "hue: shift is 0.6, must be -0.5 to 0.5"),
         ("gaussian_noise", (1.0, -1, 0), "gaussian_noise: field is -1, must be a whole number"),
-        ("random_erasing", (30, 0, 8, 1, 0, 0, 0), r"the box at \(30, 0\) of 8x1 leaves a frame of 37x53"),
+        ("random_erasing", (30, 0, 8, 1, 0, 0, 0), r"top 30 \+ height 8 is 38, must be at most the frame's height, 37"),
         ("random_erasing", (0, 0, 0, 1, 0, 0, 0), "random_erasing: height is 0"),
     ],
 )
@@ -321,10 +316,11 @@ def test_wrong_frames():
     with pytest.raises(ValueError, match=r"frames are float64 \(2, 3\), must be uint8"):
         apply_colors(np.zeros((2, 3)), [])
     frames, none = torch.zeros(1, 4, 4, 3, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64)
-    with pytest.raises(RuntimeError, match=r"must be a contiguous float64 tensor of the shape \(0, 8\)"):
+    with pytest.raises(ValueError, match=r"parameters must have the shape \(0, 8\), has \(1, 8\)"):
         operators.apply_colors(frames, none, torch.zeros(1, 8, dtype=torch.float64))
-    with pytest.raises(RuntimeError, match="color operation 16 is unknown: codes are 0 to 15"):
-        operators.apply_colors(frames, torch.tensor([16]), torch.zeros(1, 8, dtype=torch.float64))
+    count = len(color_rules())
+    with pytest.raises(ValueError, match=f"color operation {count} is unknown: codes are 0 to {count - 1}"):
+        operators.apply_colors(frames, torch.tensor([count]), torch.zeros(1, 8, dtype=torch.float64))
     assert apply_colors(np.zeros((0, 4, 4, 3), np.uint8), [ColorOperation("hue", (0.1,))]).shape == (0, 4, 4, 3)
 
 

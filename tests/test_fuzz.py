@@ -16,7 +16,18 @@ def test_mutated_jpegs_and_databases_are_survived(tmp_path):
     flags = ["-std=c++17", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
     inputs = [FUZZ / "fill_fuzzer.cpp", FUZZ / "mutate.cpp", *sources]
     subprocess.run(
-        ["g++", *flags, f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'csrc/frames'}", *inputs, "-o", program, "-ljpeg", "-lsqlite3", "-lpthread"],
+        [
+            "g++",
+            *flags,
+            f"-I{ROOT / 'csrc'}",
+            f"-I{ROOT / 'csrc/frames'}",
+            *inputs,
+            "-o",
+            program,
+            "-ljpeg",
+            "-lsqlite3",
+            "-lpthread",
+        ],
         check=True,
     )
     seeds = sorted((tmp_path / "seeds").iterdir())

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from vidseg import ClipLoader
 from vidseg.clips import BatchPlan, ColorPlan
-from vidseg.clips.plan import color_code
+from vidseg.clips.operations import color_code
 from vidseg.frames import FrameDatabaseError, FrameWriter, encode_rgb
 from vidseg.labels import open_dataset, scan_catalog
 from vidseg.loaders.dali_backend import TOLERANCE, DaliFiller, choose_sources

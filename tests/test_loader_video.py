@@ -323,15 +323,15 @@ def test_wrong_planes_are_refused():
         )
 
     assert sample().shape == (4, 4, 3)
-    for wrong, message in (
-        ({"width": 11}, "shorter than its 11 pixels"),
-        ({"side": 0}, "a side of 0 pixels"),
-        ({"chroma": 422}, "chroma is 422"),
-        ({"y": plane[:50]}, "50 bytes given, 100 needed"),
-        ({"matrix": torch.full((3, 3), torch.nan, dtype=torch.float64)}, "not finite"),
-        ({"matrix": identity[:2].contiguous()}, "shape"),
+    for wrong, kind, message in (
+        ({"width": 11}, RuntimeError, "shorter than its 11 pixels"),
+        ({"side": 0}, ValueError, "frame size 4x0: each side must be 1 to 65500"),
+        ({"chroma": 422}, ValueError, "chroma is 422"),
+        ({"y": plane[:50]}, RuntimeError, "50 bytes given, 100 needed"),
+        ({"matrix": torch.full((3, 3), torch.nan, dtype=torch.float64)}, RuntimeError, "not finite"),
+        ({"matrix": identity[:2].contiguous()}, ValueError, r"matrix must have the shape \(3, 3\), has \(2, 3\)"),
     ):
-        with pytest.raises(RuntimeError, match=message):
+        with pytest.raises(kind, match=message):
             sample(**wrong)
 
 

@@ -49,7 +49,6 @@ bool is_whole(int end) { return end == kFullEnd || end >= kEmptyEnd; }
 
 // One block on its way from bits to coefficients. Everything is compiled into its callers, with the reader in
 // registers.
-#define VIDSEG_INLINE __attribute__((always_inline)) inline
 class BlockDecoder {
   public:
     VIDSEG_INLINE BlockDecoder(BitReader& reader, const HuffmanTable& ac, const PairTable& pairs,

@@ -1,49 +1,22 @@
-// Color and noise on one RGB frame. `vidseg/clips/color.py` has the same list of operations for Python.
+// Color and noise on one RGB frame. The operations are in color_operations.cpp.
 #pragma once
 
-#include <array>
 #include <cstdint>
+#include <string>
 #include <vector>
 
-#include "filters.h"
+#include "color_operations.h"
 
 namespace vidseg {
 
-constexpr int kColorParameters = 8;
-
-// The position of an operation is its code in a plan. Lists of three are for red, green and blue.
-enum class ColorCode : int64_t {
-    kGaussianBlur,    // sigma in pixels
-    kAdd,             // three values
-    kAverageBlur,     // side of the window
-    kMultiply,        // three factors
-    kGamma,           // three exponents
-    kHueSaturation,   // steps of 1/255 of the hue's circle, steps of 1/255 of saturation
-    kLinearContrast,  // three factors of the distance from 127
-    kGaussianNoise,   // standard deviation, number of the field, 1 for separate fields of the three colors
-    kEnhanceColor,    // factor of the distance from gray
-    kMotionBlur,      // side of the window, degrees, direction
-    kBrightness,      // factor
-    kContrast,        // factor of the distance from the frame's mean gray
-    kSaturation,      // factor of the distance from gray
-    kHue,             // part of the hue's circle
-    kErase,           // top, left, height, width, and three values
-    kGrayscale,       // none
-    kCount,
-};
-
-// An operation with what it needs prepared: tables, filters, noise.
+// A prepared operation: either tables, (3, 256), which map the samples, or `change`.
 struct ColorStep {
-    ColorCode code;
-    std::array<double, kColorParameters> values;
-    std::vector<uint8_t> tables;  // (3, 256); steps that are tables alone follow each other as one
-    SeparableFilter filter;
-    std::vector<Tap> taps;
-    std::vector<int16_t> field;  // (H, W) or (H, W, 3)
+    std::vector<uint8_t> tables;
+    FrameChange change;
 };
 
-// Work space of one thread. It keeps what it prepared for the last list of operations, which the frames of a
-// clip share.
+// Work space of one thread. It keeps the steps prepared for the last list of operations, which all frames of
+// a clip share.
 struct ColorScratch {
     std::vector<int64_t> codes;
     std::vector<double> parameters;
@@ -53,9 +26,14 @@ struct ColorScratch {
     FilterScratch filter;
 };
 
-// Applies `count` operations, in this order, to a tightly packed frame (H, W, 3) in place. `parameters`:
-// (count, 8). Fails on an unknown code, on a parameter out of its range and on an empty frame.
+// Applies `count` operations in this order, in place, to a tightly packed frame (H, W, 3). `parameters` has
+// the shape (count, kColorParameters), unused ones 0. Throws std::invalid_argument on an unknown code, on a
+// parameter that breaks a rule of the table and on a wrong frame size.
 void apply_colors(const int64_t* codes, const double* parameters, int64_t count, uint8_t* rgb, int height,
                   int width, ColorScratch& scratch);
+
+// The table of operations as JSON: {"max_parameters": 8, "operations": [{"name", "reads", "parameters":
+// [{"name", "low", "high", "kind", "axis"}]}]}. The position of an operation is its code.
+std::string describe_colors();
 
 }  // namespace vidseg

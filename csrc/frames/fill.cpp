@@ -170,8 +170,8 @@ class Worker {
             rgb_[3 * i + 1] = static_cast<uint8_t>(pixels_[i] >> 8);
             rgb_[3 * i + 2] = static_cast<uint8_t>(pixels_[i] >> 16);
         }
-        apply_colors(plan_.color_codes + first, plan_.color_parameters + 8 * first, count, rgb_.data(),
-                     plan_.height, plan_.width, scratch_);
+        apply_colors(plan_.color_codes + first, plan_.color_parameters + kColorParameters * first, count,
+                     rgb_.data(), plan_.height, plan_.width, scratch_);
         for (size_t i = 0; i < pixels_.size(); ++i) {
             pixels_[i] = static_cast<uint32_t>(rgb_[3 * i] | rgb_[3 * i + 1] << 8 | rgb_[3 * i + 2] << 16);
         }

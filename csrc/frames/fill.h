@@ -23,7 +23,7 @@ struct FillPlan {
     const double* matrices;          // (B, 3, 3), output point to source point
     const int64_t* color_offsets;    // (B + 1)
     const int64_t* color_codes;      // (M)
-    const double* color_parameters;  // (M, 8)
+    const double* color_parameters;  // (M, kColorParameters)
 };
 
 struct FillOptions {

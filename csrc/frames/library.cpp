@@ -2,8 +2,6 @@
 
 #include <sqlite3.h>
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <cstdio>
 #include <cstring>
@@ -13,32 +11,16 @@
 
 #include "color.h"
 #include "database.h"
-#include "common/check.h"
+#include "frame_size.h"
 #include "jpeg.h"
 #include "planes.h"
 #include "resize.h"
+#include "tensors.h"
 
 namespace vidseg {
 namespace {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
-Tensor make_tensor(const std::vector<int64_t>& sizes, ScalarType type) {
-    return torch::stable::empty(sizes, type);
-}
-
-const uint8_t* bytes_of(const Tensor& tensor, const char* name) {
-    check(tensor.is_cpu() && tensor.scalar_type() == ScalarType::Byte && tensor.is_contiguous(), name,
-          " must be a contiguous uint8 tensor on the CPU");
-    return tensor.const_data_ptr<uint8_t>();
-}
-
-const int64_t* rows_of(const Tensor& rows) {
-    check(rows.is_cpu() && rows.scalar_type() == ScalarType::Long && rows.dim() == 1 && rows.is_contiguous(),
-          "rows must be a contiguous int64 vector on the CPU");
-    return rows.const_data_ptr<int64_t>();
-}
+const int64_t* rows_of(const Tensor& rows) { return values_of<int64_t>(rows, "rows", {-1}); }
 
 // Concatenated blobs and where each begins; the last offset is the end.
 class BlobList {
@@ -46,13 +28,7 @@ class BlobList {
     std::vector<uint8_t>& bytes() { return bytes_; }
     void mark() { offsets_.push_back(static_cast<int64_t>(bytes_.size())); }
 
-    std::tuple<Tensor, Tensor> tensors() const {
-        Tensor data = make_tensor({static_cast<int64_t>(bytes_.size())}, ScalarType::Byte);
-        Tensor offsets = make_tensor({static_cast<int64_t>(offsets_.size())}, ScalarType::Long);
-        if (!bytes_.empty()) std::memcpy(data.mutable_data_ptr<uint8_t>(), bytes_.data(), bytes_.size());
-        std::memcpy(offsets.mutable_data_ptr<int64_t>(), offsets_.data(), offsets_.size() * sizeof(int64_t));
-        return {data, offsets};
-    }
+    std::tuple<Tensor, Tensor> tensors() const { return {tensor_of(bytes_), tensor_of(offsets_)}; }
 
   private:
     std::vector<uint8_t> bytes_;
@@ -70,14 +46,13 @@ std::tuple<Tensor, Tensor> read(std::string path, int64_t level, Tensor rows) {
 
 // height and width 0: the size of the first frame, which all others must share.
 Tensor decode(std::string path, int64_t level, Tensor rows, int64_t height, int64_t width) {
-    check(rows.numel() > 0, "rows must not be empty");
-    check((height == 0 && width == 0) || (height >= 1 && width >= 1 && height <= 65500 && width <= 65500),
-          "size ", height, "x", width, ": each side must be 1 to 65500");
+    require(rows.numel() > 0, "rows must not be empty");
+    const bool own_size = height == 0 && width == 0;
+    if (!own_size) require_frame_size(height, width);
     thread_local JpegDecoder decoder;
     Image image;
     Tensor out;
     uint8_t* pixels = nullptr;
-    const bool own_size = height == 0;
     read_blobs(path, level, rows_of(rows), rows.numel(), [&](int64_t i, const uint8_t* data, size_t size) {
         decoder.decode(data, size, image);
         if (i == 0) {
@@ -97,7 +72,7 @@ Tensor decode(std::string path, int64_t level, Tensor rows, int64_t height, int6
 }
 
 Tensor decode_jpeg(Tensor data) {
-    const uint8_t* bytes = bytes_of(data, "data");
+    const uint8_t* bytes = values_of<uint8_t>(data, "data");
     JpegDecoder decoder;
     Image image;
     decoder.decode(bytes, static_cast<size_t>(data.numel()), image);
@@ -108,7 +83,7 @@ Tensor decode_jpeg(Tensor data) {
 
 // The frame itself and `levels` successively halved copies, in this order.
 std::tuple<Tensor, Tensor> encode(Planes& planes, const EncodeOptions& options, int64_t levels) {
-    check(levels >= 0 && levels <= 8, "levels is ", levels, ", must be 0 to 8");
+    require(levels >= 0 && levels <= 8, "levels is ", levels, ", must be 0 to 8");
     thread_local JpegEncoder encoder;
     BlobList blobs;
     encoder.encode(planes, options, blobs.bytes());
@@ -124,14 +99,14 @@ std::tuple<Tensor, Tensor> encode(Planes& planes, const EncodeOptions& options, 
 }
 
 EncodeOptions encode_options(int64_t quality, int64_t restart_interval, bool optimize) {
-    check(quality >= 1 && quality <= 100, "quality is ", quality, ", must be 1 to 100");
-    check(restart_interval >= -1 && restart_interval <= 65535, "restart_interval is ", restart_interval,
-          ", must be 0 to 65535, or -1 for automatic");
+    require(quality >= 1 && quality <= 100, "quality is ", quality, ", must be 1 to 100");
+    require(restart_interval >= -1 && restart_interval <= 65535, "restart_interval is ", restart_interval,
+            ", must be 0 to 65535, or -1 for automatic");
     return {static_cast<int>(quality), static_cast<int>(restart_interval), optimize};
 }
 
 Chroma chroma_of(int64_t chroma) {
-    check(chroma == 420 || chroma == 444, "chroma is ", chroma, ", must be 420 or 444");
+    require(chroma == 420 || chroma == 444, "chroma is ", chroma, ", must be 420 or 444");
     return static_cast<Chroma>(chroma);
 }
 
@@ -139,24 +114,22 @@ std::tuple<Tensor, Tensor> encode_planes(Tensor y, Tensor cb, Tensor cr, int64_t
                                          int64_t cr_stride, int64_t width, int64_t height, int64_t chroma,
                                          double kr, double kb, bool full_range, int64_t quality,
                                          int64_t restart_interval, bool optimize, int64_t levels) {
-    check(kr > 0.0 && kb > 0.0 && kr + kb < 1.0, "kr ", kr, " and kb ", kb,
-          ": must be positive with a sum below 1");
-    check(width >= 1 && height >= 1 && width <= 65500 && height <= 65500, "frame size ", width, "x", height,
-          ": each side must be 1 to 65500");
+    require(kr > 0.0 && kb > 0.0 && kr + kb < 1.0, "kr ", kr, " and kb ", kb,
+            ": must be positive with a sum below 1");
+    require_frame_size(height, width);
     const EncodeOptions options = encode_options(quality, restart_interval, optimize);
     thread_local Planes planes;
     planes.resize(static_cast<int>(width), static_cast<int>(height), chroma_of(chroma));
-    import_planes({bytes_of(y, "y"), y.numel(), y_stride}, {bytes_of(cb, "cb"), cb.numel(), cb_stride},
-                  {bytes_of(cr, "cr"), cr.numel(), cr_stride}, {kr, kb, full_range}, planes);
+    import_planes({values_of<uint8_t>(y, "y"), y.numel(), y_stride},
+                  {values_of<uint8_t>(cb, "cb"), cb.numel(), cb_stride},
+                  {values_of<uint8_t>(cr, "cr"), cr.numel(), cr_stride}, {kr, kb, full_range}, planes);
     return encode(planes, options, levels);
 }
 
 std::tuple<Tensor, Tensor> encode_rgb(Tensor frame, int64_t chroma, int64_t quality, int64_t restart_interval,
                                       bool optimize, int64_t levels) {
-    const uint8_t* rgb = bytes_of(frame, "frame");
-    check(frame.dim() == 3 && frame.size(2) == 3, "frame must have the shape (height, width, 3)");
-    check(frame.size(0) >= 1 && frame.size(1) >= 1 && frame.size(0) <= 65500 && frame.size(1) <= 65500,
-          "frame size ", frame.size(1), "x", frame.size(0), ": each side must be 1 to 65500");
+    const uint8_t* rgb = values_of<uint8_t>(frame, "frame", {-1, -1, 3});
+    require_frame_size(frame.size(0), frame.size(1));
     const EncodeOptions options = encode_options(quality, restart_interval, optimize);
     thread_local Planes planes;
     planes.resize(static_cast<int>(frame.size(1)), static_cast<int>(frame.size(0)), chroma_of(chroma));
@@ -167,19 +140,15 @@ std::tuple<Tensor, Tensor> encode_rgb(Tensor frame, int64_t chroma, int64_t qual
 Tensor recode_jpeg(Tensor data, int64_t restart_interval, bool optimize) {
     const EncodeOptions options = encode_options(90, restart_interval, optimize);
     std::vector<uint8_t> out;
-    recode(bytes_of(data, "data"), static_cast<size_t>(data.numel()), options.restart_interval, optimize,
-           out);
-    Tensor tensor = make_tensor({static_cast<int64_t>(out.size())}, ScalarType::Byte);
-    std::memcpy(tensor.mutable_data_ptr<uint8_t>(), out.data(), out.size());
-    return tensor;
+    recode(values_of<uint8_t>(data, "data"), static_cast<size_t>(data.numel()), options.restart_interval,
+           optimize, out);
+    return tensor_of(out);
 }
 
 Tensor resize(Tensor frame, int64_t height, int64_t width) {
-    const uint8_t* rgb = bytes_of(frame, "frame");
-    check(frame.dim() == 3 && frame.size(2) == 3 && frame.numel() > 0,
-          "frame must have the shape (height, width, 3)");
-    check(height >= 1 && width >= 1 && height <= 65500 && width <= 65500, "size ", height, "x", width,
-          ": each side must be 1 to 65500");
+    const uint8_t* rgb = values_of<uint8_t>(frame, "frame", {-1, -1, 3});
+    require_frame_size(frame.size(0), frame.size(1));
+    require_frame_size(height, width);
     Image image{static_cast<int>(frame.size(1)), static_cast<int>(frame.size(0)), {rgb, rgb + frame.numel()}};
     Tensor out = make_tensor({height, width, 3}, ScalarType::Byte);
     resize_rgb(image, static_cast<int>(width), static_cast<int>(height), out.mutable_data_ptr<uint8_t>());
@@ -187,27 +156,18 @@ Tensor resize(Tensor frame, int64_t height, int64_t width) {
 }
 
 Tensor apply_colors_to_frames(Tensor frames, Tensor codes, Tensor parameters) {
-    const uint8_t* pixels = bytes_of(frames, "frames");
-    check(frames.dim() == 4 && frames.size(3) == 3, "frames must have the shape (frames, height, width, 3)");
-    check(frames.size(1) >= 1 && frames.size(2) >= 1 && frames.size(1) <= 65500 && frames.size(2) <= 65500,
-          "frame size ", frames.size(2), "x", frames.size(1), ": each side must be 1 to 65500");
-    check(codes.is_cpu() && codes.scalar_type() == ScalarType::Long && codes.dim() == 1 &&
-              codes.is_contiguous(),
-          "codes must be a contiguous int64 vector on the CPU");
-    check(parameters.is_cpu() && parameters.scalar_type() == ScalarType::Double &&
-              parameters.is_contiguous() && parameters.dim() == 2 && parameters.size(0) == codes.numel() &&
-              parameters.size(1) == kColorParameters,
-          "parameters must be a contiguous float64 tensor of the shape (", codes.numel(), ", ",
-          kColorParameters, ") on the CPU");
+    const uint8_t* pixels = values_of<uint8_t>(frames, "frames", {-1, -1, -1, 3});
+    require_frame_size(frames.size(1), frames.size(2));
+    const int64_t* operations = values_of<int64_t>(codes, "codes", {-1});
+    const double* values = values_of<double>(parameters, "parameters", {codes.numel(), kColorParameters});
     Tensor out = make_tensor({frames.size(0), frames.size(1), frames.size(2), 3}, ScalarType::Byte);
     uint8_t* to = out.mutable_data_ptr<uint8_t>();
     const int64_t frame = frames.size(1) * frames.size(2) * 3;
     if (frames.numel() > 0) std::memcpy(to, pixels, static_cast<size_t>(frames.numel()));
     ColorScratch scratch;
     for (int64_t t = 0; t < frames.size(0); ++t) {
-        apply_colors(codes.const_data_ptr<int64_t>(), parameters.const_data_ptr<double>(), codes.numel(),
-                     to + t * frame, static_cast<int>(frames.size(1)), static_cast<int>(frames.size(2)),
-                     scratch);
+        apply_colors(operations, values, codes.numel(), to + t * frame, static_cast<int>(frames.size(1)),
+                     static_cast<int>(frames.size(2)), scratch);
     }
     return out;
 }
@@ -239,6 +199,7 @@ STABLE_TORCH_LIBRARY(vidseg_frames, m) {
     m.def("recode_jpeg(Tensor data, int restart_interval, bool optimize) -> Tensor");
     m.def("resize(Tensor frame, int height, int width) -> Tensor");
     m.def("apply_colors(Tensor frames, Tensor codes, Tensor parameters) -> Tensor");
+    m.def("color_operations() -> str");
     m.def("versions() -> str");
 }
 
@@ -251,6 +212,7 @@ STABLE_TORCH_LIBRARY_IMPL(vidseg_frames, CompositeExplicitAutograd, m) {
     m.impl("recode_jpeg", TORCH_BOX(&recode_jpeg));
     m.impl("resize", TORCH_BOX(&resize));
     m.impl("apply_colors", TORCH_BOX(&apply_colors_to_frames));
+    m.impl("color_operations", TORCH_BOX(&describe_colors));
     m.impl("versions", TORCH_BOX(&versions));
 }
 

@@ -1,38 +1,19 @@
 // The loader's operators of torch.ops.vidseg_frames: filling of batches, and the caches that outlive one.
 
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <array>
 #include <map>
 #include <memory>
 #include <mutex>
 
-#include "common/check.h"
+#include "color_operations.h"
 #include "fill.h"
+#include "frame_size.h"
+#include "tensors.h"
 
 namespace vidseg {
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
-template <class Value>
-const Value* values_of(const Tensor& tensor, ScalarType type, std::initializer_list<int64_t> shape,
-                       const char* name) {
-    check(tensor.is_cpu() && tensor.scalar_type() == type && tensor.is_contiguous(), name,
-          " must be contiguous, on the CPU and of the type that the schema tells");
-    check(tensor.dim() == static_cast<int64_t>(shape.size()), name, " has ", tensor.dim(),
-          " dimensions instead of ", shape.size());
-    int64_t axis = 0;
-    for (const int64_t side : shape) {
-        check(side < 0 || tensor.size(axis) == side, name, " has size ", tensor.size(axis), " along axis ",
-              axis, " instead of ", side);
-        ++axis;
-    }
-    return tensor.const_data_ptr<Value>();
-}
 
 // The caches of this process, by the number that Python holds.
 class CacheTable {
@@ -45,7 +26,7 @@ class CacheTable {
     std::shared_ptr<Caches> find(int64_t number) {
         const std::lock_guard<std::mutex> lock(mutex_);
         const auto found = caches_.find(number);
-        check(found != caches_.end(), "there is no cache ", number);
+        require(found != caches_.end(), "there is no cache ", number);
         return found->second;
     }
     void remove(int64_t number) {
@@ -66,7 +47,7 @@ CacheTable& cache_table() {
 }
 
 int64_t open_cache(int64_t limit, bool decoded) {
-    check(limit > 0, "a cache of ", limit, " bytes");
+    require(limit > 0, "a cache of ", limit, " bytes");
     auto caches = std::make_shared<Caches>();
     if (decoded) {
         caches->decoded = std::make_unique<FrameCache<Region>>(limit);
@@ -83,9 +64,7 @@ Tensor cache_statistics(int64_t number) {
     const std::shared_ptr<Caches> caches = cache_table().find(number);
     const std::vector<int64_t> values =
         caches->decoded ? caches->decoded->statistics() : caches->encoded->statistics();
-    Tensor out = torch::stable::empty({static_cast<int64_t>(values.size())}, ScalarType::Long);
-    std::copy(values.begin(), values.end(), out.mutable_data_ptr<int64_t>());
-    return out;
+    return tensor_of(values);
 }
 
 SampleType sample_type(ScalarType type) {
@@ -99,17 +78,17 @@ SampleType sample_type(ScalarType type) {
         case ScalarType::Float:
             return SampleType::kFloat32;
         default:
-            fail("out must be uint8, float16, bfloat16 or float32");
+            raise<std::invalid_argument>("out must be uint8, float16, bfloat16 or float32");
     }
 }
 
 std::vector<std::string> read_paths(const Tensor& bytes, const Tensor& ends, int64_t clips) {
-    const uint8_t* text = values_of<uint8_t>(bytes, ScalarType::Byte, {-1}, "paths");
-    const int64_t* end = values_of<int64_t>(ends, ScalarType::Long, {clips}, "path_ends");
+    const uint8_t* text = values_of<uint8_t>(bytes, "paths", {-1});
+    const int64_t* end = values_of<int64_t>(ends, "path_ends", {clips});
     std::vector<std::string> paths;
     int64_t start = 0;
     for (int64_t i = 0; i < clips; ++i) {
-        check(end[i] > start && end[i] <= bytes.numel(), "path_ends must increase and stay within paths");
+        require(end[i] > start && end[i] <= bytes.numel(), "path_ends must increase and stay within paths");
         paths.emplace_back(reinterpret_cast<const char*>(text) + start, static_cast<size_t>(end[i] - start));
         start = end[i];
     }
@@ -130,20 +109,19 @@ Tensor fill_batch(Tensor out, Tensor paths, Tensor path_ends, Tensor videos, Ten
                   Tensor color_offsets, Tensor color_codes, Tensor color_parameters, Tensor normalization,
                   bool planar, bool bgr, double enlarge, bool replace, int64_t threads, int64_t cache,
                   Tensor cancel) {
-    check(out.is_cpu() && out.dim() == 5, "out must be a CPU tensor of 5 dimensions");
-    check(frames.dim() == 2, "frames must have the shape (B, T)");
-    check(threads >= 1 && threads <= 1024, "threads is ", threads, ", must be 1 to 1024");
+    require(out.is_cpu() && out.dim() == 5, "out must be a CPU tensor of 5 dimensions");
+    require(frames.dim() == 2, "frames must have the shape (B, T)");
+    require(threads >= 1 && threads <= 1024, "threads is ", threads, ", must be 1 to 1024");
     const int64_t clips = frames.size(0), length = frames.size(1);
     const int64_t channels = out.size(planar ? 1 : 4), height = out.size(planar ? 3 : 2),
                   width = out.size(planar ? 4 : 3);
-    check(out.size(0) == clips && out.size(planar ? 2 : 1) == length && channels == 3,
-          "out must have the shape (B, 3, T, H, W) or (B, T, H, W, 3)");
-    check(height >= 1 && width >= 1 && height <= 65500 && width <= 65500, "size ", height, "x", width,
-          ": each side must be 1 to 65500");
+    require(out.size(0) == clips && out.size(planar ? 2 : 1) == length && channels == 3,
+            "out must have the shape (B, 3, T, H, W) or (B, T, H, W, 3)");
+    require_frame_size(height, width);
 
-    // (B, T, 3, H, W) comes as its transpose: a frame's three planes lie together.
+    // (B, T, 3, H, W) is passed as its transpose, in which the three planes of a frame are adjacent.
     const bool frames_first = planar && is_transposed(out);
-    check(out.is_contiguous() || frames_first, "out must be contiguous, or (B, T, 3, H, W) transposed");
+    require(out.is_contiguous() || frames_first, "out must be contiguous, or (B, T, 3, H, W) transposed");
 
     FillPlan plan;
     plan.frames_first = frames_first;
@@ -152,39 +130,39 @@ Tensor fill_batch(Tensor out, Tensor paths, Tensor path_ends, Tensor videos, Ten
     plan.height = static_cast<int>(height);
     plan.width = static_cast<int>(width);
     plan.paths = read_paths(paths, path_ends, clips);
-    plan.videos = values_of<int64_t>(videos, ScalarType::Long, {clips}, "videos");
-    plan.frames = values_of<int64_t>(frames, ScalarType::Long, {clips, length}, "frames");
-    plan.matrices = values_of<double>(matrices, ScalarType::Double, {clips, 3, 3}, "matrices");
-    plan.color_offsets = values_of<int64_t>(color_offsets, ScalarType::Long, {clips + 1}, "color_offsets");
-    plan.color_codes = values_of<int64_t>(color_codes, ScalarType::Long, {-1}, "color_codes");
+    plan.videos = values_of<int64_t>(videos, "videos", {clips});
+    plan.frames = values_of<int64_t>(frames, "frames", {clips, length});
+    plan.matrices = values_of<double>(matrices, "matrices", {clips, 3, 3});
+    plan.color_offsets = values_of<int64_t>(color_offsets, "color_offsets", {clips + 1});
+    plan.color_codes = values_of<int64_t>(color_codes, "color_codes", {-1});
     const int64_t operations = color_codes.numel();
     plan.color_parameters =
-        values_of<double>(color_parameters, ScalarType::Double, {operations, 8}, "color_parameters");
+        values_of<double>(color_parameters, "color_parameters", {operations, kColorParameters});
     for (int64_t i = 0; i <= clips; ++i) {
-        check(plan.color_offsets[i] >= (i == 0 ? 0 : plan.color_offsets[i - 1]) &&
-                  plan.color_offsets[i] <= operations,
-              "color_offsets must rise from 0 to the number of operations");
+        require(plan.color_offsets[i] >= (i == 0 ? 0 : plan.color_offsets[i - 1]) &&
+                    plan.color_offsets[i] <= operations,
+                "color_offsets must rise from 0 to the number of operations");
     }
 
     FillOptions options;
     options.format.type = sample_type(out.scalar_type());
     options.format.planar = planar;
     options.format.bgr = bgr;
-    const double* constants = values_of<double>(normalization, ScalarType::Double, {2, 3}, "normalization");
+    const double* constants = values_of<double>(normalization, "normalization", {2, 3});
     for (int c = 0; c < 3; ++c) {
         options.format.scale[c] = static_cast<float>(constants[c]);
         options.format.offset[c] = static_cast<float>(constants[3 + c]);
     }
     options.threads = static_cast<int>(threads);
-    check(enlarge >= 1.0 && enlarge <= 2.0, "enlarge is ", enlarge, ", must be 1 to 2");
+    require(enlarge >= 1.0 && enlarge <= 2.0, "enlarge is ", enlarge, ", must be 1 to 2");
     options.enlarge = enlarge;
     options.replace = replace;
-    options.cancel = values_of<uint8_t>(cancel, ScalarType::Byte, {1}, "cancel");
+    options.cancel = values_of<uint8_t>(cancel, "cancel", {1});
     std::shared_ptr<Caches> caches;
     if (cache != 0) caches = cache_table().find(cache);
     options.caches = caches.get();
 
-    Tensor shown = torch::stable::empty({clips, length}, ScalarType::Long);
+    Tensor shown = make_tensor({clips, length}, ScalarType::Long);
     int64_t* positions = shown.mutable_data_ptr<int64_t>();
     std::fill(positions, positions + clips * length, int64_t{-1});
     if (clips > 0 && length > 0) {

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "common/check.h"
+#include "frame_size.h"
 #include "common/simd.h"
 
 namespace vidseg {
@@ -140,8 +141,8 @@ void Plane::pad_edges() {
 }
 
 void Planes::resize(int new_width, int new_height, Chroma new_chroma) {
-    check(new_width > 0 && new_height > 0 && new_width <= 65500 && new_height <= 65500, "a frame of ",
-          new_width, "x", new_height, " pixels cannot be a JPEG: each side must be 1 to 65500");
+    check(new_width > 0 && new_height > 0 && new_width <= kMaxSide && new_height <= kMaxSide, "a frame of ",
+          new_width, "x", new_height, " pixels cannot be a JPEG: each side must be 1 to ", kMaxSide);
     width = new_width;
     height = new_height;
     chroma = new_chroma;

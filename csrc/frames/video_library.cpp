@@ -1,41 +1,33 @@
 // The operator of torch.ops.vidseg_frames for frames that come from a video decoder.
 
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
 #include <array>
 #include <vector>
 
-#include "common/check.h"
+#include "frame_size.h"
 #include "sample.h"
+#include "tensors.h"
 #include "upsample.h"
 
 namespace vidseg {
 namespace {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
 PlaneView view_of(const Tensor& plane, int64_t stride, const char* name) {
-    check(plane.is_cpu() && plane.scalar_type() == ScalarType::Byte && plane.is_contiguous(), name,
-          " must be a contiguous uint8 tensor on the CPU");
-    return {plane.const_data_ptr<uint8_t>(), plane.numel(), stride};
+    return {values_of<uint8_t>(plane, name), plane.numel(), stride};
 }
 
 Tensor sample_planes(Tensor y, Tensor cb, Tensor cr, int64_t y_stride, int64_t cb_stride, int64_t cr_stride,
                      int64_t width, int64_t height, int64_t chroma, double kr, double kb, bool full_range,
                      Tensor matrix, int64_t out_height, int64_t out_width) {
-    check(kr > 0.0 && kb > 0.0 && kr + kb < 1.0, "kr ", kr, " and kb ", kb,
-          ": must be positive with a sum below 1");
-    check(chroma == 420 || chroma == 444, "chroma is ", chroma, ", must be 420 or 444");
-    for (const int64_t side : {width, height, out_width, out_height}) {
-        check(side >= 1 && side <= 65500, "a side of ", side, " pixels: must be 1 to 65500");
-    }
-    check(matrix.is_cpu() && matrix.scalar_type() == ScalarType::Double && matrix.is_contiguous() &&
-              matrix.numel() == 9,
-          "matrix must be a contiguous float64 tensor of the shape (3, 3) on the CPU");
+    require(kr > 0.0 && kb > 0.0 && kr + kb < 1.0, "kr ", kr, " and kb ", kb,
+            ": must be positive with a sum below 1");
+    require(chroma == 420 || chroma == 444, "chroma is ", chroma, ", must be 420 or 444");
+    require_frame_size(height, width);
+    require_frame_size(out_height, out_width);
+    std::array<double, 9> values;
+    std::copy_n(values_of<double>(matrix, "matrix", {3, 3}), 9, values.begin());
     thread_local Region region;
     region.planar = true;
     region.full_width = region.window.right = static_cast<int>(width);
@@ -43,12 +35,10 @@ Tensor sample_planes(Tensor y, Tensor cb, Tensor cr, int64_t y_stride, int64_t c
     region.planes.resize(region.full_width, region.full_height, static_cast<Chroma>(chroma));
     import_planes(view_of(y, y_stride, "y"), view_of(cb, cb_stride, "cb"), view_of(cr, cr_stride, "cr"),
                   {kr, kb, full_range}, region.planes);
-    std::array<double, 9> values;
-    std::copy_n(matrix.const_data_ptr<double>(), 9, values.begin());
     Sampler sampler(values, static_cast<int>(out_width), static_cast<int>(out_height));
     std::vector<uint32_t> pixels(static_cast<size_t>(out_height) * static_cast<size_t>(out_width));
     sampler.sample(region, 1, pixels.data());
-    Tensor out = torch::stable::empty({out_height, out_width, 3}, ScalarType::Byte);
+    Tensor out = make_tensor({out_height, out_width, 3}, ScalarType::Byte);
     uint8_t* to = out.mutable_data_ptr<uint8_t>();
     for (const uint32_t pixel : pixels) {
         for (int c = 0; c < 3; ++c) *to++ = static_cast<uint8_t>(pixel >> 8 * c);

@@ -1,12 +1,13 @@
-"""Published augmentation of each data set as data: which operations, how often, and from which ranges.
+"""Presets of color augmentation: the operations, their probabilities and the distributions of their parameters.
 
-The numbers of the six data sets are those of the training code of "Learn to cycle" (arXiv 2006.08247) and
-"Right on time" (arXiv 2011.03949), which drew them with imgaug; `published` is the list of their README.
-Perspective and rotation belong to a preset, but are part of a clip's matrix: `draw_warps` gives their numbers.
+The presets of the six data sets have the values of the training code of "Learn to cycle" (arXiv 2006.08247) and
+"Right on time" (arXiv 2011.03949), which uses imgaug. `published` is the list of their README. A preset also has a
+perspective and a rotation; `draw_warps` samples them, and they become part of a clip's matrix.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -15,14 +16,15 @@ import numpy.typing as npt
 
 from vidseg.clips.draws import uniform
 from vidseg.clips.erasing import ATTEMPTS, erasing_boxes
+from vidseg.clips.operations import ParameterRule, color_rule
 
 __all__ = [
     "PRESETS",
     "Choice",
     "ColorPreset",
-    "Draw",
     "Erasing",
     "Operation",
+    "RandomSource",
     "Range",
     "Warp",
     "Warps",
@@ -36,8 +38,15 @@ Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
-    """Where an operation gets its random numbers: always the same ones for one clip and one purpose."""
+class RandomSource:
+    """Uniform random numbers of B clips for one purpose; see `vidseg.clips.draws.uniform`.
+
+    Attributes:
+        seed: seed of the run.
+        epoch: number of the epoch, counted from 0.
+        samples: int64 (B,) sample numbers.
+        purpose: name of the use; different purposes give independent numbers.
+    """
 
     seed: int
     epoch: int
@@ -45,17 +54,28 @@ class Draw:
     purpose: str
 
     def uniforms(self, count: int) -> Numbers:
-        """float64 (B, count) in [0, 1); a longer row begins with the numbers of a shorter one."""
+        """Return float64 (B, count) in [0, 1); a longer row begins with the numbers of a shorter one."""
         return uniform(self.seed, self.epoch, self.samples, purpose=self.purpose, count=count)
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Uniform between two bounds; of whole numbers, both bounds can occur."""
+    """Uniform distribution between two bounds.
+
+    Attributes:
+        low: lower bound.
+        high: upper bound; included for whole numbers, excluded for real numbers.
+        whole: whole numbers only.
+    """
 
     low: float
     high: float
     whole: bool = False
+
+    @property
+    def extremes(self) -> tuple[float, ...]:
+        """Smallest and largest value."""
+        return self.low, self.high
 
     def __call__(self, numbers: Numbers) -> Numbers:
         if self.whole:
@@ -65,9 +85,18 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of several values, each as likely."""
+    """Uniform distribution over several values.
+
+    Attributes:
+        options: the values.
+    """
 
     options: tuple[float, ...]
+
+    @property
+    def extremes(self) -> tuple[float, ...]:
+        """All values."""
+        return self.options
 
     def __call__(self, numbers: Numbers) -> Numbers:
         return np.asarray(self.options)[(numbers * len(self.options)).astype(np.int64)]
@@ -75,13 +104,13 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An operation of `vidseg.clips.color.OPERATIONS` with the distribution of its parameters.
+    """A color operation with the distributions of its parameters.
 
     Attributes:
-        name: of the operation.
-        parameters: a distribution for each parameter, or for the first ones where the others are 0.
-        probability: of being drawn for a clip that is touched at all.
-        alike: every parameter has the value of the first one (the three colors change alike).
+        name: name of the operation; `vidseg.clips.operations.color_rules` lists them.
+        parameters: distribution of each parameter; parameters at the end may be left out and are then 0.
+        probability: probability of the operation for a clip that the preset changes.
+        alike: all parameters get the value of the first one, so that the three channels change equally.
     """
 
     name: str
@@ -91,11 +120,33 @@ class Operation:
 
     @property
     def count(self) -> int:
-        """Random numbers that one clip needs."""
+        """Number of random numbers per clip."""
         return 1 if self.alike else len(self.parameters)
 
-    def values(self, numbers: Numbers, source: Draw, height: int, width: int) -> tuple[Numbers, npt.NDArray[np.bool_]]:
-        """Parameters (B, P) from numbers (B, count), and where the operation is possible (B,)."""
+    def check(self) -> None:
+        """Check the distributions against the ranges of the operation's parameters.
+
+        Raises:
+            ValueError: the operation is unknown, has fewer parameters, or a parameter can get a value that it may not
+                have.
+        """
+        rule = color_rule(self.name)
+        if len(self.parameters) > len(rule.parameters):
+            raise ValueError(
+                f"color operation {self.name} has {len(rule.parameters)} parameters, got {len(self.parameters)}"
+            )
+        for index, parameter in enumerate(rule.parameters):
+            if index < len(self.parameters):
+                _check_distribution(self.name, parameter, self.parameters[0 if self.alike else index])
+            elif not parameter.allows(0.0):
+                raise ValueError(
+                    f"color operation {self.name}: {parameter.name} is missing, must be {parameter.description}"
+                )
+
+    def values(
+        self, numbers: Numbers, source: RandomSource, height: int, width: int
+    ) -> tuple[Numbers, npt.NDArray[np.bool_]]:
+        """Return parameters (B, P) from numbers (B, count), and whether the operation is possible (B,)."""
         if not self.parameters:
             return np.zeros((len(numbers), 0)), np.ones(len(numbers), bool)
         columns = [
@@ -104,13 +155,24 @@ class Operation:
         return np.stack(columns, axis=1), np.ones(len(numbers), bool)
 
 
+def _check_distribution(operation: str, rule: ParameterRule, distribution: Range | Choice) -> None:
+    for value in distribution.extremes:
+        if not rule.allows(value):
+            raise ValueError(f"color operation {operation}: {rule.name} can be {value:g}, must be {rule.description}")
+    if isinstance(distribution, Range) and distribution.low < distribution.high:
+        if rule.kind == "odd":
+            raise ValueError(f"color operation {operation}: {rule.name} must be odd: use Choice instead of Range")
+        if rule.kind == "whole" and not distribution.whole:
+            raise ValueError(f"color operation {operation}: {rule.name} must be whole: use Range(..., whole=True)")
+
+
 @dataclass(frozen=True, slots=True)
 class Erasing:
     """Random erasing: one box of one color.
 
     Attributes:
-        probability: of being drawn for a clip that is touched at all.
-        area: smallest and largest share of the frame.
+        probability: probability of the box for a clip that the preset changes.
+        area: smallest and largest share of the frame's area.
         aspect: smallest height / width; the largest is its reciprocal.
         fill: red, green and blue of the box.
     """
@@ -120,28 +182,38 @@ class Erasing:
     aspect: float = 0.3
     fill: tuple[int, int, int] = (124, 117, 104)
     name: str = field(default="random_erasing", init=False)
-    # Nearly every clip is served by a few attempts; the others get all of them.
+    # Four attempts find a box for nearly every clip; `values` makes all attempts for the other clips.
     count: int = field(default=2 + 2 * 4, init=False)
 
-    def values(self, numbers: Numbers, source: Draw, height: int, width: int) -> tuple[Numbers, npt.NDArray[np.bool_]]:
-        """Box and color (B, 7) from the first numbers (B, count), and where a box fits (B,)."""
+    def check(self) -> None:
+        """Check the color of the box.
+
+        Raises:
+            ValueError: `fill` is not three whole numbers of 0 to 255.
+        """
+        color_rule(self.name).check((0, 0, 1, 1, *self.fill))
+
+    def values(
+        self, numbers: Numbers, source: RandomSource, height: int, width: int
+    ) -> tuple[Numbers, npt.NDArray[np.bool_]]:
+        """Return box and color (B, 7) from the first numbers (B, count), and whether a box fits (B,)."""
         shape = {"height": height, "width": width}
         boxes, found = erasing_boxes(numbers, area=self.area, aspect=self.aspect, **shape)
         again = np.flatnonzero(~found)
         if len(again):
-            more = Draw(source.seed, source.epoch, source.samples[again], source.purpose).uniforms(3 + 2 * ATTEMPTS)
+            more = dataclasses.replace(source, samples=source.samples[again]).uniforms(3 + 2 * ATTEMPTS)
             boxes[again], found[again] = erasing_boxes(more[:, 1:], area=self.area, aspect=self.aspect, **shape)
         return np.concatenate([boxes, np.tile(np.asarray(self.fill, np.float64), (len(boxes), 1))], axis=1), found
 
 
 @dataclass(frozen=True, slots=True)
 class Warp:
-    """Perspective or rotation, one of the two, each as likely.
+    """Either perspective or rotation, with equal probability.
 
     Attributes:
-        probability: of one of them, for a clip that is touched at all.
-        perspective: range of the standard deviation of the corners' displacement, in sides of the frame.
-        degrees: range of the rotation.
+        probability: probability of a warp for a clip that the preset changes.
+        perspective: range of the standard deviation of the corners' displacement, as a fraction of the frame's sides.
+        degrees: range of the rotation in degrees.
     """
 
     probability: float
@@ -151,13 +223,13 @@ class Warp:
 
 @dataclass(frozen=True, slots=True)
 class ColorPreset:
-    """Operations on the colors of a clip.
+    """Color operations that are sampled for each clip.
 
     Attributes:
-        operations: in the order in which they are applied.
-        probability: of touching a clip at all.
-        warp: the preset's perspective and rotation, drawn for the same clips.
-        shuffled: the operations are applied in random order.
+        operations: operations in the order in which they are applied.
+        probability: probability that the preset changes a clip.
+        warp: perspective and rotation, sampled for the clips that the preset changes.
+        shuffled: apply the operations in random order.
     """
 
     operations: tuple[Operation | Erasing, ...]
@@ -171,10 +243,11 @@ class Warps:
     """Perspective and rotation of B clips.
 
     Attributes:
-        kinds: int64 (B,): 0 none, 1 perspective, 2 rotation.
-        corners: float64 (B, 4, 2): how far the corners of the region that fills the output lie inside the frame, in
-            widths (x) and heights (y) of it; top left, top right, bottom right, bottom left. 0 but for perspective.
-        degrees: float64 (B,), as imgaug's `Affine(rotate=...)`. 0 but for rotation.
+        kinds: int64 (B,), 0 for none, 1 for perspective, 2 for rotation.
+        corners: float64 (B, 4, 2), distances of the corners of the sampled region from those of the frame, inwards, as
+            fractions of its width (x) and height (y); top left, top right, bottom right, bottom left. 0 unless the
+            kind is perspective.
+        degrees: float64 (B,), angle as in imgaug's `Affine(rotate=...)`. 0 unless the kind is rotation.
     """
 
     kinds: npt.NDArray[np.int64]
@@ -234,32 +307,27 @@ PRESETS: dict[str, ColorPreset] = {
 def color_jitter(
     *, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0, hue: float = 0.0
 ) -> ColorPreset:
-    """Jitter in random order, with torchvision's meaning of the four strengths; 0 leaves one out.
+    """Return a preset of color jitter in random order, as torchvision's `ColorJitter`.
 
     Args:
-        brightness: the factor is uniform in [max(0, 1 - brightness), 1 + brightness]; contrast and saturation alike.
-        contrast: see brightness.
-        saturation: see brightness.
-        hue: the shift is uniform in [-hue, hue], at most 0.5.
+        brightness: the factor is uniform in [max(0, 1 - brightness), 1 + brightness]; 0 leaves the operation out.
+        contrast: like brightness.
+        saturation: like brightness.
+        hue: the shift is uniform in [-hue, hue], as a fraction of the hue's circle; 0 leaves the operation out.
 
     Raises:
-        ValueError: a strength is negative or too large.
+        ValueError: a strength is negative or exceeds the operation's range.
     """
-    for name, strength, most in (
-        ("brightness", brightness, 254.0),
-        ("contrast", contrast, 254.0),
-        ("saturation", saturation, 254.0),
-        ("hue", hue, 0.5),
-    ):
+    strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
+    operations = []
+    for name, strength in strengths.items():
+        neutral = 0.0 if name == "hue" else 1.0
+        (rule,) = color_rule(name).parameters
+        most = rule.high - neutral
         if not 0.0 <= strength <= most:
             raise ValueError(f"{name} is {strength}, must be 0 to {most:g}")
-    operations = [
-        Operation(name, (Range(max(0.0, 1.0 - strength), 1.0 + strength),))
-        for name, strength in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation))
-        if strength
-    ]
-    if hue:
-        operations.append(Operation("hue", (Range(-hue, hue),)))
+        if strength:
+            operations.append(Operation(name, (Range(max(rule.low, neutral - strength), neutral + strength),)))
     return ColorPreset(tuple(operations), shuffled=True)
 
 
@@ -271,14 +339,14 @@ def random_erasing(
     *,
     fill: tuple[int, int, int] = (124, 117, 104),
 ) -> ColorPreset:
-    """Random erasing with the parameters of Zhong et al., one box for all frames of a clip.
+    """Return a preset of random erasing (Zhong et al.), with one box for all frames of a clip.
 
     Args:
-        probability: of erasing, 0 to 1.
-        area_low: smallest share of the frame, above 0.
-        area_high: largest share of the frame, at most 1.
+        probability: probability of a box, 0 to 1.
+        area_low: smallest share of the frame's area, above 0.
+        area_high: largest share of the frame's area, at most 1.
         aspect_low: smallest height / width, above 0 and at most 1; the largest is its reciprocal.
-        fill: red, green and blue of the box, by default the published mean.
+        fill: red, green and blue of the box, whole numbers of 0 to 255; default is the published mean.
 
     Raises:
         ValueError: a parameter is out of its range.
@@ -289,16 +357,21 @@ def random_erasing(
         raise ValueError(f"area_low {area_low} and area_high {area_high}: must rise, above 0 and at most 1")
     if not 0.0 < aspect_low <= 1.0:
         raise ValueError(f"aspect_low is {aspect_low}, must be above 0 and at most 1")
-    if len(fill) != 3 or not all(0 <= value <= 255 and value == int(value) for value in fill):
-        raise ValueError(f"fill is {fill}, must be three whole numbers of 0 to 255")
-    return ColorPreset((Erasing(probability, (area_low, area_high), aspect_low, fill),))
+    if len(fill) != 3:
+        raise ValueError(f"fill is {fill}, must be three whole numbers: red, green, blue")
+    erasing = Erasing(probability, (area_low, area_high), aspect_low, fill)
+    erasing.check()
+    return ColorPreset((erasing,))
 
 
 def color_presets(preset: str | ColorPreset | Sequence[ColorPreset] | None) -> tuple[ColorPreset, ...]:
-    """The presets that an `augment=` argument stands for.
+    """Return the presets of an `augment=` argument.
+
+    Args:
+        preset: name of a preset, a preset, several presets, or None for no preset.
 
     Raises:
-        ValueError: there is no preset of this name.
+        ValueError: the preset is unknown, or an operation of it is unknown or samples a value out of its range.
     """
     if preset is None:
         return ()
@@ -306,21 +379,25 @@ def color_presets(preset: str | ColorPreset | Sequence[ColorPreset] | None) -> t
         if preset not in PRESETS:
             raise ValueError(f"preset {preset!r} is unknown: choose from {', '.join(PRESETS)}")
         return (PRESETS[preset],)
-    return (preset,) if isinstance(preset, ColorPreset) else tuple(preset)
+    presets = (preset,) if isinstance(preset, ColorPreset) else tuple(preset)
+    for one in presets:
+        for operation in one.operations:
+            operation.check()
+    return presets
 
 
 def draw_warps(
     preset: str | ColorPreset | Sequence[ColorPreset] | None, seed: int, epoch: int, samples: npt.ArrayLike
 ) -> Warps:
-    """Perspective or rotation of each clip of a batch.
+    """Sample perspective or rotation of each clip of a batch.
 
-    The corners move as imgaug 0.4.0's `PerspectiveTransform` moves them: each coordinate by the absolute value of a
-    normal number whose standard deviation is drawn for the clip.
+    The corners move as in imgaug 0.4.0's `PerspectiveTransform`: each coordinate by the absolute value of a normally
+    distributed number, whose standard deviation is sampled per clip.
 
     Args:
-        preset: as for `vidseg.clips.color.draw_colors`; one of several may have a warp.
-        seed: of the run.
-        epoch: from 0.
+        preset: as for `vidseg.clips.color.draw_colors`; at most one preset may have a warp.
+        seed: seed of the run.
+        epoch: number of the epoch, counted from 0.
         samples: (B,) sample numbers.
 
     Raises:

@@ -1,8 +1,7 @@
-"""Color and noise of clips: the operations by name, and what a preset draws for each clip of a batch.
+"""Sampling of color operations: which operations of a preset each clip of a batch gets, with which parameters.
 
-The pixels are changed by `csrc/frames/color.cpp`, which has the same operations in the same order; what each of them
-computes, and with which published function it agrees, stands in docs/augmentation.md. All frames of a clip share the
-operations and their parameters, noise included.
+All frames of a clip share the operations and their parameters, including noise. docs/augmentation.md describes the
+operations; `csrc/frames/color_operations.cpp` implements them.
 """
 
 from __future__ import annotations
@@ -12,9 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from vidseg.clips.augmentations import ColorPreset, Draw, color_presets
+from vidseg.clips.augmentations import ColorPreset, RandomSource, color_presets
 from vidseg.clips.draws import uniform
-from vidseg.clips.plan import MAX_PARAMETERS, ColorPlan, color_code
+from vidseg.clips.operations import color_code, max_parameters
+from vidseg.clips.plan import ColorPlan
 
 __all__ = ["draw_colors"]
 
@@ -28,18 +28,22 @@ def draw_colors(
     height: int,
     width: int,
 ) -> ColorPlan:
-    """The operations of each clip of a batch.
+    """Sample the color operations of each clip of a batch.
 
     Args:
-        preset: name of a preset, a preset, several that follow each other, or None for no operation.
-        seed: of the run.
-        epoch: from 0.
+        preset: name of a preset, a preset, several presets that are applied one after another, or None for no
+            operation.
+        seed: seed of the run.
+        epoch: number of the epoch, counted from 0.
         samples: (B,) sample numbers.
-        height: of the frames that are changed, pixels.
-        width: of the frames that are changed, pixels.
+        height: height of the output frames in pixels.
+        width: width of the output frames in pixels.
 
     Returns:
-        Operations of B clips; those of clip b depend on (seed, epoch, samples[b]), the preset and the size alone.
+        Operations of B clips. Those of clip b are a function of seed, epoch, samples[b], preset and frame size.
+
+    Raises:
+        ValueError: the preset is unknown, or an operation of it is unknown or samples a value out of its range.
     """
     numbers = np.atleast_1d(np.asarray(samples, np.int64))
     clips = len(numbers)
@@ -49,13 +53,13 @@ def draw_colors(
         return ColorPlan.none(clips)
     drawn = np.zeros((clips, len(operations)), bool)
     places = np.zeros((clips, len(operations)))
-    parameters = np.zeros((clips, len(operations), MAX_PARAMETERS))
+    parameters = np.zeros((clips, len(operations), max_parameters()))
     column = 0
     for group, one in enumerate(presets):
         touched = uniform(seed, epoch, numbers, purpose=f"color {group}")[:, 0] < one.probability
         for position, operation in enumerate(one.operations):
             purpose = f"color {group} {position} {operation.name}"
-            source = Draw(seed, epoch, numbers, purpose)
+            source = RandomSource(seed, epoch, numbers, purpose)
             first = source.uniforms(1 + operation.count)
             values, possible = operation.values(first[:, 1:], source, height, width)
             drawn[:, column] = touched & (first[:, 0] < operation.probability) & possible

@@ -1,7 +1,7 @@
-"""Counter-based random numbers: each draw is a function of (seed, epoch, sample number, purpose) and of nothing else.
+"""Counter-based random numbers: each number is a function of seed, epoch, sample number and purpose.
 
-No generator is advanced, so it does not matter who draws, in which order, in how many threads, ranks or batches, or
-what was skipped. The mixing function is the finalizer of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom
+There is no generator state, so the numbers do not depend on the order of calls, on threads, ranks or batch size, or on
+skipped samples. The mixing function is the finalizer of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom
 number generators", OOPSLA 2014).
 """
 
@@ -24,17 +24,18 @@ def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 def uniform(seed: int, epoch: int, samples: npt.ArrayLike, *, purpose: str, count: int = 1) -> npt.NDArray[np.float64]:
-    """Independent numbers in [0, 1).
+    """Return independent uniform numbers in [0, 1).
 
     Args:
-        seed: of the run, any integer.
-        epoch: from 0.
+        seed: seed of the run, any integer.
+        epoch: number of the epoch, counted from 0.
         samples: (B,) sample numbers.
-        purpose: names what is drawn ("start", "crop"), so that two draws for one sample are independent.
-        count: numbers for each sample.
+        purpose: name of the use ("start", "crop"); different purposes give independent numbers for one sample.
+        count: numbers per sample.
 
     Returns:
-        float64 (B, count); row b depends on (seed, epoch, samples[b], purpose) alone.
+        float64 (B, count); row b is a function of seed, epoch, samples[b] and purpose. A longer row begins with the
+        numbers of a shorter one.
     """
     state = np.zeros(1, np.uint64)
     for part in (seed, epoch, zlib.crc32(purpose.encode())):
@@ -45,5 +46,5 @@ def uniform(seed: int, epoch: int, samples: npt.ArrayLike, *, purpose: str, coun
 
 
 def permutation(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
-    """The numbers 0 to count - 1 in random order, int64 (count,)."""
+    """Return the numbers 0 to count - 1 in random order, int64 (count,)."""
     return np.argsort(uniform(seed, epoch, np.arange(count), purpose="order")[:, 0], kind="stable")

@@ -1,4 +1,4 @@
-"""The box of random erasing (Zhong et al., "Random Erasing Data Augmentation", AAAI 2020), vectorized over a batch."""
+"""Boxes of random erasing (Zhong et al., "Random Erasing Data Augmentation", AAAI 2020), vectorized over a batch."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ def erasing_boxes(
     area: tuple[float, float] = (0.02, 0.4),
     aspect: float = 0.3,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """One box for each clip.
+    """Sample one box per clip.
 
-    An attempt takes two numbers, the box's share of the frame and its height / width; the first attempt that fits
-    inside the frame counts, and the two numbers after it place the box.
+    An attempt takes two numbers: the box's share of the frame's area and its height / width. The first attempt whose
+    box fits into the frame is used; the two numbers after it place the box.
 
     Args:
-        numbers: (B, 2 + 2 * attempts) in [0, 1), in the order of use.
-        height: of the frame, pixels.
-        width: of the frame, pixels.
-        area: smallest and largest share of the frame.
-        aspect: the smallest height / width; the largest is its reciprocal, and both bounds and what lies between them
-            are drawn uniformly.
+        numbers: (B, 2 + 2 * attempts) uniform numbers in [0, 1), in the order of use.
+        height: height of the frame in pixels.
+        width: width of the frame in pixels.
+        area: smallest and largest share of the frame's area.
+        aspect: smallest height / width. The ratio is uniform between it and its reciprocal.
 
     Returns:
-        float64 (B, 4) top, left, height, width in pixels (0 where no attempt fitted), and bool (B,) whether one did.
+        float64 (B, 4), top, left, height and width in pixels, 0 where no attempt fits; and bool (B,), whether one
+        fits.
     """
     shares = (area[0] + (area[1] - area[0]) * numbers[:, :-2:2]) * height * width
     aspects = aspect + (1.0 / aspect - aspect) * numbers[:, 1:-2:2]

@@ -1,7 +1,7 @@
-"""Plans: everything that decides what a clip and a batch hold, as plain data.
+"""Plans: the contents of clips and batches as plain data.
 
-A plan is made without touching a pixel and is all that a backend needs to fill a batch. Coordinates are continuous:
-pixel i covers [i, i + 1), its center is i + 0.5, and a frame covers [0, W] x [0, H].
+The planner makes a plan without reading pixels; a backend fills a batch from the plan alone. Coordinates are
+continuous: pixel i covers [i, i + 1), its center is i + 0.5, and a frame covers [0, W] x [0, H].
 """
 
 from __future__ import annotations
@@ -12,59 +12,16 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "MAX_PARAMETERS",
-    "OPERATIONS",
-    "BatchPlan",
-    "BatchShape",
-    "ClipPlan",
-    "ColorOperation",
-    "ColorPlan",
-    "color_code",
-]
+from vidseg.clips.operations import color_rules, max_parameters
 
-MAX_PARAMETERS = 8
-
-# (name, number of parameters); the position is the code of plans. Three parameters: red, green, blue.
-OPERATIONS: tuple[tuple[str, int], ...] = (
-    ("gaussian_blur", 1),  # sigma, pixels, 0 to 30
-    ("add", 3),  # -255 to 255
-    ("average_blur", 1),  # side of the window, 1 to 31
-    ("multiply", 3),  # 0 to 255
-    ("gamma", 3),  # exponents, 0.01 to 100
-    ("hue_saturation", 2),  # whole numbers, -255 to 255: parts of 255 of the hue's circle, and of full saturation
-    ("linear_contrast", 3),  # factors of the distance from 127, -255 to 255
-    ("gaussian_noise", 3),  # standard deviation 0 to 255; number of the field; 1: red, green and blue apart, else 0
-    ("enhance_color", 1),  # factor of the distance from gray, 0 to 255
-    ("motion_blur", 3),  # side of the window, odd, 3 to 31; degrees; direction -1 to 1
-    ("brightness", 1),  # factor, 0 to 255
-    ("contrast", 1),  # factor of the distance from the frame's mean gray, 0 to 255
-    ("saturation", 1),  # factor of the distance from gray, 0 to 255
-    ("hue", 1),  # part of the hue's circle, -0.5 to 0.5
-    ("random_erasing", 7),  # top, left, height, width; red, green, blue
-    ("grayscale", 0),
-)
-
-_CODES = {name: code for code, (name, _) in enumerate(OPERATIONS)}
-
-
-def color_code(name: str) -> int:
-    """The code of an operation.
-
-    Raises:
-        ValueError: there is no operation of this name.
-    """
-    if name not in _CODES:
-        raise ValueError(f"color operation {name!r} is unknown: choose from {', '.join(_CODES)}")
-    return _CODES[name]
-
+__all__ = ["BatchPlan", "BatchShape", "ClipPlan", "ColorOperation", "ColorPlan"]
 
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class BatchShape:
-    """Shape of one batch over all ranks: number of clips, frames of a clip, height and width in pixels."""
+    """Shape of one batch over all ranks: number of clips, frames per clip, height and width in pixels."""
 
     clips: int
     frames: int
@@ -78,7 +35,12 @@ class BatchShape:
 
 @dataclass(frozen=True, slots=True)
 class ColorOperation:
-    """One operation on the pixels of a clip, equal for all its frames; `OPERATIONS` has the names."""
+    """One operation on the colors of all frames of a clip.
+
+    Attributes:
+        name: name of the operation; `vidseg.clips.operations.color_rules` lists them.
+        parameters: one value for each parameter of the operation.
+    """
 
     name: str
     parameters: tuple[float, ...]
@@ -86,16 +48,16 @@ class ColorOperation:
 
 @dataclass(frozen=True, slots=True)
 class ClipPlan:
-    """What one clip holds.
+    """Contents of one clip.
 
     Attributes:
         video: number of the video in the data set.
-        view: which of the video's views this is (0 where there is one).
+        view: number of the view of the video, 0 for a single view.
         label: class number, -1 without a class.
-        frames: T frame numbers of the video, from 0.
+        frames: T frame numbers of the video, counted from 0.
         matrix: homogeneous 3x3 map from a point (x, y, 1) of the output to a point of the stored frame.
-        colors: operations applied in this order to the resampled pixels.
-        valid: False for a clip that only pads a batch.
+        colors: operations that are applied in this order to the resampled pixels.
+        valid: False for a clip that pads a batch.
     """
 
     video: int
@@ -112,9 +74,9 @@ class ColorPlan:
     """Color operations of B clips, packed.
 
     Attributes:
-        offsets: int64 (B + 1,); clip b has the operations offsets[b] to offsets[b + 1].
-        codes: int64 (M,) positions in `OPERATIONS`.
-        parameters: float64 (M, 8), unused ones 0.
+        offsets: int64 (B + 1,); clip b has the operations offsets[b] to offsets[b + 1] - 1.
+        codes: int64 (M,), positions in `vidseg.clips.operations.color_rules()`.
+        parameters: float64 (M, `max_parameters()`), unused ones 0.
     """
 
     offsets: npt.NDArray[np.int64]
@@ -123,11 +85,11 @@ class ColorPlan:
 
     @classmethod
     def none(cls, clips: int) -> ColorPlan:
-        """No operation for any of `clips` clips."""
-        return cls(np.zeros(clips + 1, np.int64), np.zeros(0, np.int64), np.zeros((0, 8)))
+        """Return the plan of `clips` clips without operations."""
+        return cls(np.zeros(clips + 1, np.int64), np.zeros(0, np.int64), np.zeros((0, max_parameters())))
 
     def take(self, clips: Sequence[int] | npt.NDArray[np.int64]) -> ColorPlan:
-        """The operations of some of the clips."""
+        """Return the operations of the clips with these numbers, in this order."""
         rows = np.asarray(clips, np.int64)
         starts, counts = self.offsets[rows], np.diff(self.offsets)[rows]
         offsets = np.concatenate([[0], np.cumsum(counts)])
@@ -143,22 +105,22 @@ class ColorPlan:
 
 @dataclass(frozen=True, eq=False)
 class BatchPlan:
-    """What one batch of B clips holds, in columns; `plan[b]` is clip b as a `ClipPlan`.
+    """Contents of one batch of B clips, in columns; `plan[b]` is clip b as a `ClipPlan`.
 
     Attributes:
-        epoch: from 0.
-        index: number of the batch in the epoch, from 0.
-        height: of the output, pixels.
-        width: of the output, pixels.
-        videos: int64 (B,).
-        views: int64 (B,).
-        labels: int64 (B,), -1 without a class.
-        frames: int64 (B, T), numbers from 0.
-        matrices: float64 (B, 3, 3), output point to source point.
-        colors: operations of the B clips.
-        valid: bool (B,); False where a clip only pads the batch of one rank.
-        repeats: int64 (B,), how many times the same view of the same video came before in the epoch; above 0 only
-            where a sampler repeats videos. Repeats draw other crops and colors.
+        epoch: number of the epoch, counted from 0.
+        index: number of the batch in the epoch, counted from 0.
+        height: height of the output in pixels.
+        width: width of the output in pixels.
+        videos: int64 (B,), numbers of the videos in the data set.
+        views: int64 (B,), numbers of the views of the videos.
+        labels: int64 (B,), class numbers, -1 without a class.
+        frames: int64 (B, T), frame numbers counted from 0.
+        matrices: float64 (B, 3, 3), maps from output points to source points.
+        colors: color operations of the B clips.
+        valid: bool (B,), False for clips that pad the batch of one rank; default all True.
+        repeats: int64 (B,), number of earlier occurrences of the same view of the same video in the epoch; above 0 only
+            if a sampler repeats videos. Repeats get other crops and colors.
     """
 
     epoch: int
@@ -200,12 +162,12 @@ class BatchPlan:
 
     def __getitem__(self, clip: int) -> ClipPlan:
         first, last = self.colors.offsets[clip], self.colors.offsets[clip + 1]
-        operations = []
+        operations, rules = [], color_rules()
         for code, parameters in zip(
             self.colors.codes[first:last].tolist(), self.colors.parameters[first:last].tolist(), strict=True
         ):
-            name, count = OPERATIONS[code]
-            operations.append(ColorOperation(name, tuple(parameters[:count])))
+            rule = rules[code]
+            operations.append(ColorOperation(rule.name, tuple(parameters[: len(rule.parameters)])))
         first_row, second_row, third_row = self.matrices[clip].tolist()
         return ClipPlan(
             video=int(self.videos[clip]),
@@ -228,7 +190,7 @@ class BatchPlan:
         return f"BatchPlan(epoch {self.epoch}, batch {self.index}: {clips} clips of {frames}x{height}x{width})"
 
     def take(self, clips: Sequence[int] | npt.NDArray[np.int64]) -> BatchPlan:
-        """The plan of some of the clips, in the order given."""
+        """Return the plan of the clips with these numbers, in this order."""
         rows = np.asarray(clips, np.int64)
         return BatchPlan(
             epoch=self.epoch,

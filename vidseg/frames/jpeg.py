@@ -53,7 +53,7 @@ def encode_rgb(
         1 + levels baseline JPEGs, the full-size one first.
 
     Raises:
-        RuntimeError: an argument is out of range.
+        ValueError: an argument is out of range.
     """
     data, offsets = operators.encode_rgb(frame, chroma, quality, restart_interval, optimize, levels)
     return split_blobs(data, offsets)

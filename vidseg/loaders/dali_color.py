@@ -2,7 +2,7 @@
 
 A batch is processed in slots. Slot s has the s-th operation of every clip, and DALI sends each frame through the branch
 of its kind. Operations with the same arithmetic share a kind; this module computes the parameters of the kind. The
-results differ from those of `csrc/frames/color.cpp` by rounding, up to two gray levels.
+results differ from those of `csrc/frames/color_operations.cpp` by rounding, up to two gray levels.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidseg.clips import ColorPlan
-from vidseg.clips.plan import OPERATIONS
+from vidseg.clips.operations import color_rules
 
 __all__ = ["COUNT", "Steps", "apply_step", "color_steps"]
 
@@ -63,8 +63,9 @@ def color_steps(colors: ColorPlan) -> Steps:
 
     Raises:
         NotImplementedError: DALI does not have an operation; the message names it.
+        ValueError: a parameter is out of its range.
     """
-    counts = np.diff(colors.offsets)
+    rules, counts = color_rules(), np.diff(colors.offsets)
     slots = int(-(-counts.max(initial=0) // 2) * 2)
     kinds = np.full((len(counts), slots), NONE, np.int32)
     numbers = np.zeros((len(counts), slots, COUNT), np.float32)
@@ -72,12 +73,14 @@ def color_steps(colors: ColorPlan) -> Steps:
     for clip, count in enumerate(counts.tolist()):
         for slot in range(count):
             row = int(colors.offsets[clip]) + slot
-            name, length = OPERATIONS[int(colors.codes[row])]
+            rule = rules[int(colors.codes[row])]
+            name, parameters = rule.name, colors.parameters[row, : len(rule.parameters)]
             if name not in _STEPS:
                 raise NotImplementedError(
                     f'DALI has no operation for {name!r} (it has {", ".join(_STEPS)}): use backend="native"'
                 )
-            kind, values, kernel = _STEPS[name](colors.parameters[row, :length])
+            rule.check(parameters.tolist())
+            kind, values, kernel = _STEPS[name](parameters)
             kinds[clip, slot], kernels[clip][slot] = kind, kernel
             numbers[clip, slot, : len(values)] = values
     return Steps(kinds, numbers, kernels)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 
 from vidseg.clips import ColorOperation
-from vidseg.clips.plan import MAX_PARAMETERS, OPERATIONS, color_code
+from vidseg.clips.operations import color_code, color_rules, max_parameters
 from vidseg.frames.native import operators
 
 __all__ = ["apply_colors"]
@@ -29,18 +29,13 @@ def apply_colors(frames: npt.NDArray[np.uint8], operations: Sequence[ColorOperat
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
         raise ValueError(f"frames are {frames.dtype} {frames.shape}, must be uint8 (T, H, W, 3)")
     codes = [color_code(operation.name) for operation in operations]
-    parameters = np.zeros((len(codes), MAX_PARAMETERS))
+    parameters = np.zeros((len(codes), max_parameters()))
     for row, code, operation in zip(parameters, codes, operations, strict=True):
-        name, count = OPERATIONS[code]
-        if len(operation.parameters) != count:
-            raise ValueError(f"color operation {name} has {count} parameters, got {len(operation.parameters)}")
-        row[:count] = operation.parameters
-    try:
-        out = operators.apply_colors(
-            torch.from_numpy(np.array(frames, order="C")),  # a copy, because torch requires writable memory
-            torch.tensor(codes, dtype=torch.int64),
-            torch.from_numpy(parameters),
-        )
-    except RuntimeError as error:
-        raise ValueError(str(error).splitlines()[0]) from None
+        color_rules()[code].check(operation.parameters, height=frames.shape[1], width=frames.shape[2])
+        row[: len(operation.parameters)] = operation.parameters
+    out = operators.apply_colors(
+        torch.from_numpy(np.array(frames, order="C")),  # a copy, because torch requires writable memory
+        torch.tensor(codes, dtype=torch.int64),
+        torch.from_numpy(parameters),
+    )
     return np.asarray(out.numpy())

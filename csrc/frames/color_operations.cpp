@@ -1,0 +1,183 @@
+// To add an operation, append an entry to the table below. Everything else (its code, checks, Python names,
+// ranges and error messages) follows from the entry.
+#include "color_operations.h"
+
+#include <cmath>
+#include <utility>
+
+#include "common/check.h"
+#include "frame_size.h"
+#include "tones.h"
+
+namespace vidseg {
+namespace {
+
+using Kind = ColorParameter::Kind;
+using Axis = ColorParameter::Axis;
+using Reads = ColorOperation::Reads;
+
+std::vector<ColorParameter> one_per_channel(double low, double high) {
+    return {{"red", low, high}, {"green", low, high}, {"blue", low, high}};
+}
+
+// Arithmetic and rounding of the levels are those of imgaug 0.4.0 in 32 bits, of brightness those of
+// torchvision.
+float scale(float value, double factor) { return value * static_cast<float>(factor); }
+
+float add(float value, double offset) { return value + static_cast<float>(std::nearbyint(offset)); }
+
+float gamma(float value, double exponent) {
+    return std::pow(value / 255.0f, static_cast<float>(exponent)) * 255.0f;
+}
+
+float linear_contrast(float value, double factor) {
+    return 127.0f + static_cast<float>(factor) * (value - 127.0f);
+}
+
+FrameChange gaussian_blur(const ColorValues& values, FrameSize) {
+    if (values[0] <= 1e-3) return {};
+    SeparableFilter filter = gaussian_filter(values[0]);
+    if (filter.is_identity()) return {};
+    return [filter = std::move(filter)](const RgbFrame& frame, FilterScratch& scratch) {
+        blur_gaussian(filter, frame.rgb, frame.height, frame.width, scratch);
+    };
+}
+
+FrameChange average_blur(const ColorValues& values, FrameSize) {
+    SeparableFilter filter = average_filter(static_cast<int>(values[0]));
+    if (filter.is_identity()) return {};
+    return [filter = std::move(filter)](const RgbFrame& frame, FilterScratch& scratch) {
+        blur_average(filter, frame.rgb, frame.height, frame.width, scratch);
+    };
+}
+
+FrameChange motion_blur(const ColorValues& values, FrameSize) {
+    return [taps = motion_filter(static_cast<int>(values[0]), values[1], values[2])](const RgbFrame& frame,
+                                                                                     FilterScratch& scratch) {
+        convolve(taps, frame.rgb, frame.height, frame.width, scratch);
+    };
+}
+
+FrameChange hue_saturation(const ColorValues& values, FrameSize) {
+    return [hue = static_cast<int>(values[0]), saturation = static_cast<int>(values[1])](
+               const RgbFrame& frame, FilterScratch&) {
+        shift_hue_saturation(hue, saturation, frame.rgb, frame.pixels());
+    };
+}
+
+FrameChange gaussian_noise(const ColorValues& values, FrameSize size) {
+    const bool per_channel = values[2] == 1.0;
+    const size_t samples = static_cast<size_t>(size.height) * size.width * (per_channel ? 3 : 1);
+    const auto number = static_cast<uint64_t>(values[1]);
+    std::vector<int16_t> field = noise_field(values[0], number, samples);
+    return [field = std::move(field), per_channel](const RgbFrame& frame, FilterScratch&) {
+        add_field(field.data(), per_channel, frame.rgb, frame.pixels());
+    };
+}
+
+FrameChange enhance(const ColorValues& values, FrameSize) {
+    return [factor = static_cast<float>(values[0])](const RgbFrame& frame, FilterScratch&) {
+        enhance_color(factor, frame.rgb, frame.pixels());
+    };
+}
+
+FrameChange contrast(const ColorValues& values, FrameSize) {
+    return [factor = values[0]](const RgbFrame& frame, FilterScratch&) {
+        scale_contrast(factor, frame.rgb, frame.pixels());
+    };
+}
+
+FrameChange saturation(const ColorValues& values, FrameSize) {
+    return [factor = values[0]](const RgbFrame& frame, FilterScratch&) {
+        scale_saturation(factor, frame.rgb, frame.pixels());
+    };
+}
+
+FrameChange hue(const ColorValues& values, FrameSize) {
+    return [part = static_cast<float>(values[0])](const RgbFrame& frame, FilterScratch&) {
+        shift_hue(part, frame.rgb, frame.pixels());
+    };
+}
+
+FrameChange random_erasing(const ColorValues& values, FrameSize) {
+    return [values](const RgbFrame& frame, FilterScratch&) {
+        const int top = static_cast<int>(values[0]), left = static_cast<int>(values[1]);
+        const int rows = static_cast<int>(values[2]), columns = static_cast<int>(values[3]);
+        for (int y = top; y < top + rows; ++y) {
+            uint8_t* pixel = frame.rgb + (static_cast<size_t>(y) * frame.width + left) * 3;
+            for (int x = 0; x < columns; ++x, pixel += 3) {
+                for (int channel = 0; channel < 3; ++channel)
+                    pixel[channel] = static_cast<uint8_t>(values[4 + channel]);
+            }
+        }
+    };
+}
+
+FrameChange grayscale(const ColorValues&, FrameSize) {
+    return [](const RgbFrame& frame, FilterScratch&) { make_gray(frame.rgb, frame.pixels()); };
+}
+
+std::vector<ColorOperation> make_operations() {
+    return {
+        {"gaussian_blur", {{"sigma", 0.0, 30.0}}, Reads::kNeighbors, nullptr, gaussian_blur},
+        {"add", one_per_channel(-255.0, 255.0), Reads::kPixel, add},
+        {"average_blur", {{"k", 1.0, 31.0, Kind::kWhole}}, Reads::kNeighbors, nullptr, average_blur},
+        {"multiply", one_per_channel(0.0, 255.0), Reads::kPixel, scale},
+        {"gamma", one_per_channel(0.01, 100.0), Reads::kPixel, gamma},
+        // steps of 1/255 of the hue's circle and of full saturation
+        {"hue_saturation",
+         {{"hue", -255.0, 255.0, Kind::kWhole}, {"saturation", -255.0, 255.0, Kind::kWhole}},
+         Reads::kPixel,
+         nullptr,
+         hue_saturation},
+        {"linear_contrast", one_per_channel(-255.0, 255.0), Reads::kPixel, linear_contrast},
+        // standard deviation, number of the noise field, 1 for independent noise of the three channels
+        {"gaussian_noise",
+         {{"scale", 0.0, 255.0},
+          {"field", 0.0, 9007199254740992.0, Kind::kWhole},
+          {"per_channel", 0.0, 1.0, Kind::kWhole}},
+         Reads::kFrame,
+         nullptr,
+         gaussian_noise},
+        {"enhance_color", {{"factor", 0.0, 255.0}}, Reads::kPixel, nullptr, enhance},
+        {"motion_blur",
+         {{"k", 3.0, 31.0, Kind::kOdd}, {"angle", -36000.0, 36000.0}, {"direction", -1.0, 1.0}},
+         Reads::kNeighbors,
+         nullptr,
+         motion_blur},
+        {"brightness", {{"factor", 0.0, 255.0}}, Reads::kPixel, scale},
+        {"contrast", {{"factor", 0.0, 255.0}}, Reads::kFrame, nullptr, contrast},
+        {"saturation", {{"factor", 0.0, 255.0}}, Reads::kPixel, nullptr, saturation},
+        {"hue", {{"shift", -0.5, 0.5}}, Reads::kPixel, nullptr, hue},  // part of the hue's circle
+        {"random_erasing",
+         {{"top", 0.0, kMaxSide, Kind::kWhole, Axis::kHeight},
+          {"left", 0.0, kMaxSide, Kind::kWhole, Axis::kWidth},
+          {"height", 1.0, kMaxSide, Kind::kWhole, Axis::kHeight},
+          {"width", 1.0, kMaxSide, Kind::kWhole, Axis::kWidth},
+          {"red", 0.0, 255.0, Kind::kWhole},
+          {"green", 0.0, 255.0, Kind::kWhole},
+          {"blue", 0.0, 255.0, Kind::kWhole}},
+         Reads::kFrame,
+         nullptr,
+         random_erasing},
+        {"grayscale", {}, Reads::kPixel, nullptr, grayscale},
+    };
+}
+
+}  // namespace
+
+const std::vector<ColorOperation>& color_operations() {
+    static const std::vector<ColorOperation> operations = [] {
+        std::vector<ColorOperation> list = make_operations();
+        for (const ColorOperation& operation : list) {
+            check(operation.parameters.size() <= kColorParameters &&
+                      (operation.level == nullptr) != (operation.prepare == nullptr) &&
+                      (operation.level == nullptr || !operation.parameters.empty()),
+                  "color operation ", operation.name, ": its entry in color_operations.cpp is wrong");
+        }
+        return list;
+    }();
+    return operations;
+}
+
+}  // namespace vidseg
