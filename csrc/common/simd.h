@@ -33,7 +33,8 @@ namespace vidseg {
 
 enum class Simd { baseline, avx2, avx512 };
 
-inline Simd detect_simd() {
+// Not inlined: it would only lengthen the callers.
+__attribute__((noinline)) inline Simd detect_simd() {
     Simd best = Simd::baseline;
 #if defined(__x86_64__)
     __builtin_cpu_init();
