@@ -10,9 +10,10 @@
 namespace vidseg {
 namespace {
 
-// Indices of coefficients run along diagonals; what lies behind the last one is never used as a value.
+// Coefficients are indexed in zigzag order. Positions behind the last one are written but never used.
 struct Places {
-    static constexpr int kIndices = 64 + HuffmanTable::kEndOfBlock;  // and a run behind the last
+    static constexpr int kIndices =
+        64 + HuffmanTable::kEndOfBlock;  // largest index plus the run of an end code
     std::array<uint8_t, kIndices> of;
     Places() {
         int row = 0, column = 0;
@@ -38,24 +39,23 @@ struct Places {
 };
 const Places kPlaces;
 
-// Row by row, from the index along diagonals.
+// Position in row-major order of a zigzag index.
 size_t natural(int index) { return size_t{kPlaces.of[index]} / 16 * 8 + kPlaces.of[index] % 16; }
 
-// What decoding a block answers: the index behind the last coefficient, or for a block that ends early the
-// index of its end and the end's run.
+// Result of decoding a block: the index after the last coefficient or, for a block that ends early, the index
+// of its end code plus the run of that code.
 constexpr int kFullEnd = 64;
 constexpr int kEmptyEnd = 1 + HuffmanTable::kEndOfBlock + 1;
 bool is_whole(int end) { return end == kFullEnd || end >= kEmptyEnd; }
 
-// One block on its way from bits to coefficients. Everything is compiled into its callers, with the reader in
-// registers.
+// Decoder of one block. All functions are inlined into the callers, which keeps the reader in registers.
 class BlockDecoder {
   public:
     VIDSEG_INLINE BlockDecoder(BitReader& reader, const HuffmanTable& ac, const PairTable& pairs,
                                int16_t* out)
         : reader_(reader), ac_(ac), pairs_(pairs), out_(out) {}
 
-    // The first coefficient. False where its code does not exist.
+    // Decodes the DC coefficient. Returns false for a code that does not exist.
     VIDSEG_INLINE bool begin(const HuffmanTable& dc, int16_t& predictor) {
         reader_.refill();
         const Symbol difference = dc.next(reader_);
@@ -63,9 +63,10 @@ class BlockDecoder {
         put(0, predictor);
         return difference.run == 0;
     }
-    VIDSEG_INLINE void refill() { reader_.refill(); }  // enough for four looks
+    VIDSEG_INLINE void refill() { reader_.refill(); }  // sufficient for four look-ups
 
-    // Looks at the next two symbols. False: the block ends with them, or one is long; `pass` shall see.
+    // Looks up the next two symbols. Returns false if the block ends with them or if one is long; `pass` then
+    // decides.
     VIDSEG_INLINE bool look() {
         pair_ = &pairs_.look_up(reader_);
         next_ = index_ + pair_->next;
@@ -77,9 +78,10 @@ class BlockDecoder {
         reader_.skip(pair_->bits);
         index_ = next_;
     }
-    // Whether the block goes on behind what `look` saw.
+    // Returns whether the block continues after the symbols of `look`.
     VIDSEG_INLINE bool pass() {
-        if (pair_->ends && next_ < 64 + HuffmanTable::kEndOfBlock + 1) {  // not behind the last coefficient
+        if (pair_->ends &&
+            next_ < 64 + HuffmanTable::kEndOfBlock + 1) {  // an end code, not the last coefficient
             put(index_ + pair_->first_at, pair_->first);
             reader_.skip(pair_->bits);
             index_ = next_;
@@ -91,7 +93,7 @@ class BlockDecoder {
         index_ += symbol.run + 1;
         return index_ < 64;
     }
-    // The rest of the block.
+    // Decodes the rest of the block.
     VIDSEG_INLINE int finish() {
         const auto step = [this]() __attribute__((always_inline)) {
             if (!look()) return false;
@@ -118,7 +120,7 @@ class BlockDecoder {
     int index_ = 1, next_ = 0;
 };
 
-// Two blocks of the same tables, each from bits of its own.
+// Decodes two blocks with the same tables from separate readers.
 VIDSEG_INLINE void decode_two_blocks(BitReader& reader, BitReader& other, const HuffmanTable& dc,
                                      const HuffmanTable& ac, const PairTable& pairs, int16_t& predictor,
                                      int16_t& other_predictor, int16_t* out, int (&ends)[2]) {
@@ -150,7 +152,7 @@ VIDSEG_INLINE void decode_two_blocks(BitReader& reader, BitReader& other, const 
     ends[1] = second.index();
 }
 
-// A block of one coefficient has one value everywhere.
+// A block with only a DC coefficient is constant.
 void fill_block(int16_t coefficient, const BlockTarget& target) {
     const auto mean = static_cast<int16_t>(coefficient * (*target.quantizer)[0]);
     const int value = (std::clamp(mean * 4, -32768, 32767) + 16) >> 5;
@@ -176,7 +178,8 @@ bool BaselineDecoder::decode(const uint8_t* data, size_t size, const Window& wan
     if (!fast || !layout_.read(data, size) || layout_.components != 3 || layout_.adobe) return false;
     if (int64_t{layout_.width} * layout_.height > kMaxPixels) return false;
     if (!make_tables() || !plan_blocks()) return false;
-    if (layout_.mcu_width == 16 && layout_.width <= 4) return false;  // libjpeg repeats chroma of 2 samples
+    if (layout_.mcu_width == 16 && layout_.width <= 4)
+        return false;  // libjpeg replicates chroma of 2 samples
     const Window inside = wanted.within(layout_.width, layout_.height);
     const Mcus mcus = {
         std::max(0, inside.left - kChromaMargin) / layout_.mcu_width,
@@ -197,7 +200,8 @@ bool BaselineDecoder::decode(const uint8_t* data, size_t size, const Window& wan
     return true;
 }
 
-// Components must be Y, Cb and Cr; libjpeg finds that out by their names where no marker says it.
+// Components must be Y, Cb and Cr. Without a marker that names the color space, libjpeg derives it from the
+// component identifiers.
 bool BaselineDecoder::plan_blocks() {
     blocks_.clear();
     for (int i = 0; i < 3; ++i) {
@@ -222,7 +226,7 @@ bool BaselineDecoder::make_tables() {
         if (segment.marker == kHuffmanTables) huffman.insert(huffman.end(), begin, end);
     }
     const bool known = !made_.empty() && huffman == made_;
-    made_.clear();  // until all are made
+    made_.clear();  // no valid tables until all are made
     for (Tables& tables : tables_)
         tables.has_dc = tables.has_dc && known, tables.has_ac = tables.has_ac && known;
     std::array<bool, 4> quantized{};
@@ -263,7 +267,7 @@ bool BaselineDecoder::make_quantizers(const JpegLayout::Segment& segment, std::a
     const uint8_t* end = layout_.headers.data() + segment.end;
     while (at < end) {
         const int number = at[0] & 15;
-        if (at[0] >> 4 != 0 || number > 3 || end - at < 65) return false;  // of 8 bits
+        if (at[0] >> 4 != 0 || number > 3 || end - at < 65) return false;  // only 8-bit tables
         for (int index = 0; index < 64; ++index) quantizers_[number][natural(index)] = at[1 + index];
         there[number] = true;
         at += 65;
@@ -292,7 +296,7 @@ bool BaselineDecoder::decode_intervals(const uint8_t* data, size_t size, const M
     const int64_t interval = layout_.restart_interval == 0 ? total : layout_.restart_interval;
     const int64_t final = (mcus.bottom - 1) * columns + mcus.right - 1;
     IntervalReader intervals(data, size, layout_.entropy);
-    bool waiting = false;  // lanes_[0], for another interval to be decoded with
+    bool waiting = false;  // lanes_[0] waits for a second interval
     for (int64_t number = 0; number * interval <= final; ++number) {
         const int64_t first = number * interval, last = std::min(total, first + interval) - 1;
         const uint8_t* bytes = nullptr;
@@ -301,7 +305,7 @@ bool BaselineDecoder::decode_intervals(const uint8_t* data, size_t size, const M
         const int64_t top = first / columns, bottom = last / columns;
         if (bottom < mcus.top) continue;
         if (top == bottom && (last % columns < mcus.left || first % columns >= mcus.right)) continue;
-        // An interval is decoded to its end, which shows damage; the whole picture is not.
+        // An interval is decoded to its end, which detects damage in it.
         const int64_t stop = layout_.restart_interval == 0 ? final : last;
         Lane& lane = lanes_[waiting ? 1 : 0];
         lane.start(bytes, count, stop - first + 1, stop == last);
@@ -322,7 +326,7 @@ void BaselineDecoder::Lane::start(const uint8_t* from, size_t size, int64_t mcu_
     predictors.fill(0);
 }
 
-// Whether as much was read as there is.
+// Returns whether nothing beyond the end was read and, of a whole interval, nothing is left.
 bool BaselineDecoder::Lane::ends_well() const {
     const size_t consumed = reader.consumed();
     return consumed <= 8 * count && (!whole || 8 * count - consumed < 8);
@@ -336,7 +340,8 @@ void BaselineDecoder::step(Lane& lane) const {
     }
 }
 
-// Two intervals, block by block: while one waits for its next code, the other goes on.
+// Decodes two intervals alternately, block by block, so that the look-ups of one hide the latency of the
+// other.
 VIDSEG_AVX2 bool BaselineDecoder::decode_lanes(const Mcus& mcus) {
     Lane &one = lanes_[0], &two = lanes_[1];
     BitReader reader = one.reader, other = two.reader;
@@ -362,7 +367,7 @@ VIDSEG_AVX2 bool BaselineDecoder::decode_lanes(const Mcus& mcus) {
     return decode_lane(one, mcus) && decode_lane(two, mcus);
 }
 
-// What is left of one interval, two of its blocks at a time.
+// Decodes the rest of one interval, two of its blocks at a time.
 VIDSEG_AVX2 bool BaselineDecoder::decode_lane(Lane& lane, const Mcus& mcus) {
     BitReader reader = lane.reader;
     BlockPair pair;
@@ -394,7 +399,7 @@ bool BaselineDecoder::is_inside(const Lane& lane, const Mcus& mcus) {
            lane.row < mcus.bottom;
 }
 
-// Where a block of the lane's MCU goes.
+// Returns the target of a block of the lane's MCU.
 BlockTarget BaselineDecoder::target(const Block& block, const Lane& lane, const Mcus& mcus) {
     Plane& plane = block.component == 0 ? planes_.y : block.component == 1 ? planes_.cb : planes_.cr;
     uint8_t* to = plane.row((lane.row - mcus.top) * block.mcu_side + block.y) +

@@ -1,10 +1,10 @@
-// Decoding of the JPEGs that frame databases hold: baseline, three components, chroma of full or half
-// resolution. Pixels are those of libjpeg, bit for bit; no more is decoded than a window needs.
+// Decoder of the JPEGs in frame databases: baseline, three components, chroma of full or half resolution. The
+// pixels equal those of libjpeg bit for bit. Only the part that a window needs is decoded.
 //
-// libjpeg-turbo spends most of its time on Huffman codes, one bit buffer's worth after the other with a check
-// for markers in between. Here an interval between markers is copied without its stuffing first, a look-up
-// gives two codes with their values, two intervals are decoded in turn, because the next look-up must wait
-// for the one before, and two blocks are transformed at a time.
+// libjpeg-turbo spends most of its time on Huffman codes: it reads one code after another and checks for
+// markers in between. This decoder first copies an interval between markers without its stuffing bytes. One
+// table look-up gives two codes with their values. Two intervals are decoded alternately, because a look-up
+// depends on the previous one of the same interval, and two blocks are transformed at a time.
 #pragma once
 
 #include <array>
@@ -22,16 +22,16 @@ namespace vidseg {
 
 class BaselineDecoder {
   public:
-    // Planes with the pixels of `wanted` that lie in the picture. False where the file is of another kind, or
-    // damaged in what was read of it, or the processor lacks AVX2: libjpeg shall decode it, or say what is
-    // wrong.
+    // Decodes the planes of the pixels of `wanted` that lie in the picture. Returns false if the file is of
+    // another kind, if the part that was read is damaged, or if the processor lacks AVX2; the caller then
+    // uses libjpeg, which decodes the file or reports the error.
     bool decode(const uint8_t* data, size_t size, const Window& wanted, Region& out);
 
   private:
-    // An MCU has 6 blocks at most; the end is checked after each.
+    // An MCU has at most 6 blocks; the end of the data is checked after each MCU.
     static constexpr size_t kSlack = 6 * BitReader::kBlockBytes + 16;
 
-    // MCUs, right and bottom excluded.
+    // A rectangle of MCUs; right and bottom are exclusive.
     using Mcus = Window;
 
     struct Tables {
@@ -40,24 +40,24 @@ class BaselineDecoder {
         bool has_dc = false, has_ac = false;
     };
 
-    // One of the blocks of an MCU: its tables, and where its samples go.
+    // A block of an MCU: its tables and the position of its samples.
     struct Block {
         int component;
-        int x, y;      // from the MCU's first sample in the plane
-        int mcu_side;  // of the plane's samples
+        int x, y;      // relative to the MCU's first sample in the plane
+        int mcu_side;  // in samples of the plane
         const Tables *dc, *ac;
         const Quantizer* quantizer;
     };
 
-    // An interval that is being decoded.
+    // State of an interval during decoding.
     struct Lane {
         std::vector<uint8_t> bytes;  // without stuffing
-        size_t count = 0;            // of them
+        size_t count = 0;            // number of bytes
         BitReader reader{nullptr};
         std::array<int16_t, 3> predictors{};
         int64_t mcus = 0;         // still to be decoded
-        bool whole = false;       // these are all that it has
-        int row = 0, column = 0;  // of the next MCU
+        bool whole = false;       // `mcus` are all MCUs of the interval
+        int row = 0, column = 0;  // position of the next MCU
 
         void start(const uint8_t* from, size_t size, int64_t mcu_count, bool to_the_end);
         bool ends_well() const;
@@ -77,13 +77,13 @@ class BaselineDecoder {
     BlockTarget nowhere(const Block& block);
 
     JpegLayout layout_;
-    std::vector<uint8_t> made_;  // the Huffman segments that the tables were made of
+    std::vector<uint8_t> made_;  // Huffman segments of the current tables
     std::array<Tables, 2> tables_;
     std::array<Quantizer, 4> quantizers_{};
     std::vector<Block> blocks_;
     std::array<Lane, 2> lanes_;
     Planes planes_;
-    std::array<uint8_t, 64> unused_;  // takes blocks outside of the window
+    std::array<uint8_t, 64> unused_;  // target of blocks outside the window
 };
 
 }  // namespace vidseg

@@ -1,4 +1,4 @@
-// Frames kept in memory, for data sets that fit: their JPEGs, or their decoded pixels.
+// In-memory caches of frames: encoded JPEGs or decoded pixels.
 #pragma once
 
 #include <cstdint>
@@ -23,15 +23,14 @@ struct FrameKey {
     }
 };
 
-// Takes frames until `limit` bytes are used and then keeps what it has: in a pass over all videos in random
-// order, which is what training does, evicting one frame for another would gain nothing. Safe for many
-// threads.
+// Keeps frames until `limit` bytes are used, without evicting any: in a pass over all videos in random order,
+// as in training, eviction does not raise the hit rate. Thread-safe.
 template <class Frame>
 class FrameCache {
   public:
     explicit FrameCache(int64_t limit) : limit_(limit) {}
 
-    // The frame, or null; counted as a hit or a miss.
+    // Returns the frame or null, and counts a hit or a miss.
     std::shared_ptr<const Frame> find(const FrameKey& key) {
         const std::lock_guard<std::mutex> lock(mutex_);
         const auto found = frames_.find(key);
@@ -39,7 +38,7 @@ class FrameCache {
         return found == frames_.end() ? nullptr : found->second;
     }
 
-    // Whether a frame of so many bytes would be taken.
+    // Returns whether a frame of this many bytes fits.
     bool has_room(int64_t bytes) const {
         const std::lock_guard<std::mutex> lock(mutex_);
         return used_ + bytes <= limit_;
@@ -72,8 +71,8 @@ class FrameCache {
     std::unordered_map<FrameKey, std::shared_ptr<const Frame>, Hash> frames_;
 };
 
-// What one loader keeps: frames of one kind, and how many levels each video has, so that a video whose frames
-// are all here is not opened.
+// Caches of one loader: frames of one kind, and the number of levels of each video, so that a video whose
+// frames are all cached is not opened.
 class Caches {
   public:
     std::unique_ptr<FrameCache<std::vector<uint8_t>>> encoded;

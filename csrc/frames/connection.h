@@ -24,7 +24,7 @@ struct FinalizeStatement {
 using ConnectionHandle = std::unique_ptr<sqlite3, CloseConnection>;
 using StatementHandle = std::unique_ptr<sqlite3_stmt, FinalizeStatement>;
 
-// A file: URI, in which any byte other than these must be escaped.
+// Returns a file: URI in which all bytes except letters, digits and / . _ - are escaped.
 inline std::string file_uri(const std::string& path) {
     static const char* digits = "0123456789ABCDEF";
     std::string uri = "file:";
@@ -43,7 +43,7 @@ inline std::string file_uri(const std::string& path) {
     return uri + "?mode=ro&immutable=1";
 }
 
-// The number in "<video>/frame_00012"; -1 where there is none.
+// Returns the number in "<video>/frame_00012", or -1 if there is none.
 inline int64_t frame_number(const std::string& name) {
     const size_t slash = name.rfind('/');
     const std::string tail = slash == std::string::npos ? name : name.substr(slash + 1);
@@ -70,7 +70,7 @@ struct Connection {
         const int status = sqlite3_open_v2(file_uri(path).c_str(), &opened, flags, nullptr);
         handle.reset(opened);
         check(status == SQLITE_OK, "cannot open: ", opened ? sqlite3_errmsg(opened) : "out of memory");
-        // The schema comes from outside: no function or trigger in it may run.
+        // The schema is untrusted: SQLite must not run functions or triggers in it.
         sqlite3_db_config(opened, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
         sqlite3_exec(opened, "PRAGMA cache_size=32", nullptr, nullptr, nullptr);
     }
@@ -92,7 +92,7 @@ struct Connection {
         return level.get();
     }
 
-    // Calls `use` with the JPEG in one row; it is valid during the call only.
+    // Calls `use` with the JPEG of one row, which is valid only during the call.
     template <class Use>
     void read(int64_t level_number, int64_t row, const Use& use) {
         sqlite3_stmt* statement = statement_for(level_number);
@@ -110,11 +110,11 @@ struct Connection {
         sqlite3_reset(statement);
     }
 
-    // What the database says of itself, read once.
+    // Metadata of the database, read once.
     struct Contents {
         int levels = 0;
         int64_t frames = 0;
-        std::vector<int64_t> rows;  // rowid of each frame, in files of the published form; empty: frame + 1
+        std::vector<int64_t> rows;  // rowid of each frame in files of dataset2database; empty: frame + 1
     };
 
     const Contents& contents() {
@@ -155,7 +155,7 @@ struct Connection {
         check(status == SQLITE_DONE, "its metadata cannot be read: ", sqlite3_errmsg(handle.get()));
     }
 
-    // Files of the published form have no metadata and rows in any order.
+    // Files of dataset2database 1.2 have no metadata and their rows are in any order.
     void read_order(Contents& contents) const {
         const StatementHandle list = prepare("SELECT rowid, ObjId FROM Images ORDER BY rowid");
         std::vector<std::pair<int64_t, int64_t>> numbered;  // frame number, row
@@ -173,7 +173,7 @@ struct Connection {
                          [](const auto& one, const auto& other) { return one.first < other.first; });
         for (size_t i = 0; i < numbered.size(); ++i) {
             if (i > 0 && numbered[i].first == numbered[i - 1].first)
-                continue;  // of equal numbers the first row counts
+                continue;  // the first of rows with equal numbers is used
             contents.rows.push_back(numbered[i].second);
         }
         contents.frames = static_cast<int64_t>(contents.rows.size());

@@ -13,12 +13,11 @@
 namespace vidseg {
 namespace {
 
-// fork() waits until no thread is inside SQLite or the pool, so that the child gets neither a held lock nor a
-// torn state.
+// fork() waits until no thread is inside SQLite or the pool, so that the child inherits neither a held lock
+// nor an inconsistent state.
 std::shared_mutex fork_guard;
 
-// What this process has open. It lives as long as the process: threads may still read while statics are
-// destroyed.
+// Open files of this process. Never destroyed, because threads may read while statics are destroyed.
 struct OpenFiles {
     Pool<Connection> connections;
     Pool<TableFile> tables;
@@ -30,7 +29,7 @@ OpenFiles& open_files() {
         const auto in_parent = [] { fork_guard.unlock(); };
         const auto in_child = [] {
             new (&fork_guard)
-                std::shared_mutex;  // glibc knows the owner by its thread number, which is another one here
+                std::shared_mutex;  // glibc identifies the owner by thread number, which differs in the child
             open_files().connections.forget();
             open_files().tables.forget();
         };
@@ -40,7 +39,7 @@ OpenFiles& open_files() {
     return *instance;
 }
 
-// Takes an open file from a pool, or opens it, and gives it back unless something went wrong.
+// Takes an open file from a pool or opens it. Returns it to the pool unless an error occurred.
 template <class Opened>
 class Lease {
   public:
@@ -88,7 +87,7 @@ void read_blobs(const std::string& path, int64_t level, const int64_t* rows, int
 struct VideoReader::State {
     explicit State(const std::string& file) : files(open_files()), path(file), no_fork(fork_guard) {}
 
-    // Null where the file is not in vidseg's own format.
+    // Null if the file is not in vidseg's own format.
     TableFile* table() {
         if (!table_lease) {
             table_lease = std::make_unique<Lease<TableFile>>(files.tables, path, TableFile::open);

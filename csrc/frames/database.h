@@ -1,4 +1,4 @@
-// Reading of frames.db files: a pool of open SQLite connections shared by all threads of a process.
+// Reader of frames.db files, with a pool of open SQLite connections that all threads of a process share.
 #pragma once
 
 #include <cstddef>
@@ -9,19 +9,19 @@
 
 namespace vidseg {
 
-// Calls `use(position, data, size)` for each row in order; the bytes are valid during the call only.
+// Calls `use(position, data, size)` for each row in order. The bytes are valid only during the call.
 //
-// level 0 reads `Images` by rowid; level 1, 2, ... reads `Levels`, whose frame numbers are given instead of
-// rowids. Errors that concern one row begin with "row <number>: ".
+// Level 0 reads `Images` by rowid. Levels from 1 read `Levels` by frame number. The message of an error in
+// one row begins with "row <number>: ".
 using UseBlob = std::function<void(int64_t position, const uint8_t* data, size_t size)>;
 void read_blobs(const std::string& path, int64_t level, const int64_t* rows, int64_t count,
                 const UseBlob& use);
 
-// One video's database, open for as long as the object lives; for one thread. No process may fork meanwhile,
-// so keep it short.
+// The open database of one video, for one thread. It must be short-lived, because fork() waits until it is
+// destroyed.
 class VideoReader {
   public:
-    // Opens nothing yet: a frame that is found in a cache needs no file.
+    // Does not open the file: frames in a cache do not need it.
     explicit VideoReader(const std::string& path);
     ~VideoReader();
     VideoReader(const VideoReader&) = delete;
@@ -29,10 +29,10 @@ class VideoReader {
 
     // Number of smaller copies of each frame.
     int levels();
-    // Number of frames, as the database says.
+    // Number of frames according to the database.
     int64_t frames();
-    // Calls `use(data, size)` with the JPEG of a frame, counted from 0 in frame order, whatever the order of
-    // the rows.
+    // Calls `use(data, size)` with the JPEG of a frame. Frames are counted from 0 in frame order, which can
+    // differ from the order of the rows.
     void read(int level, int64_t frame, const std::function<void(const uint8_t* data, size_t size)>& use);
 
   private:

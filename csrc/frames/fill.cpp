@@ -17,7 +17,8 @@ namespace {
 
 constexpr double kAlmost = 1 - 1e-6;
 
-// The error of the earliest piece in the order of the plan, whichever thread meets its own first.
+// Keeps the error of the earliest piece in the order of the plan, independent of the order in which threads
+// report errors.
 class FirstError {
   public:
     void report(int64_t piece, const std::string& message) {
@@ -27,7 +28,7 @@ class FirstError {
         piece_ = piece;
     }
     bool any() const { return piece_ != kNone; }
-    // Whether an earlier piece failed, so that the result of this one no longer matters.
+    // Returns whether an earlier piece failed; the result of this piece is then not needed.
     bool before(int64_t piece) const { return piece_ < piece; }
     const std::string& message() const { return message_; }
 
@@ -38,7 +39,7 @@ class FirstError {
     std::string message_;
 };
 
-// Everything one thread needs, made once for a batch.
+// State of one thread for one batch.
 class Worker {
   public:
     Worker(const FillPlan& plan, const FillOptions& options, uint8_t* out, int64_t* shown)
@@ -46,7 +47,7 @@ class Worker {
         pixels_.resize(static_cast<size_t>(plan.height) * plan.width);
     }
 
-    // Frames first to last - 1 of one clip.
+    // Fills frames first to last - 1 of one clip.
     void fill(int64_t clip, int64_t first, int64_t last) {
         VideoReader reader(plan_.paths[static_cast<size_t>(clip)]);
         std::array<double, 9> matrix;
@@ -67,7 +68,7 @@ class Worker {
     }
 
   private:
-    // Which copy of the frames is read, at which scale, and how much of it.
+    // The copy of the frames to read, its scale, and the part of it.
     struct Source {
         int64_t video = 0;
         int level = 0;
@@ -76,7 +77,7 @@ class Worker {
         int divisor() const { return (1 << level) * denominator; }
     };
 
-    // The smallest copy that is not enlarged anywhere, or no more than the options allow.
+    // Chooses the smallest copy that is enlarged by at most the factor that the options allow.
     Source choose_source(int64_t video, VideoReader& reader, const Sampler& sampler) const {
         Source source;
         source.video = video;
@@ -89,7 +90,7 @@ class Worker {
         return source;
     }
 
-    // Puts a frame's pixels into pixels_; the number of the frame that it took.
+    // Writes the pixels of a frame, or of its replacement, to pixels_ and returns the number of the frame.
     int64_t show(VideoReader& reader, const Source& source, int64_t frame, Sampler& sampler) {
         try {
             return show_exactly(reader, source, frame, sampler);
@@ -108,7 +109,7 @@ class Worker {
                     try {
                         return show_exactly(reader, source, other, sampler);
                     } catch (const std::exception&) {
-                        continue;  // counted once, for the frame that was asked for
+                        continue;  // the error of the requested frame is reported
                     }
                 }
             }
@@ -134,7 +135,7 @@ class Worker {
         return frame;
     }
 
-    // Decodes the whole frame for the cache, if it has room for it.
+    // Decodes the whole frame into the cache if there is room.
     bool keep(FrameCache<Region>& cache, const FrameKey& key, const uint8_t* data, size_t size) {
         int width = 0, height = 0;
         decoder_.read_size(data, size, &width, &height);
@@ -180,7 +181,7 @@ class Worker {
     void write(int64_t clip, int64_t t) {
         const size_t sample = options_.format.sample_bytes();
         const size_t plane = pixels_.size() * sample, frames = static_cast<size_t>(plan_.frames_per_clip);
-        // (C, T, H, W) has the planes of one color together, (T, C, H, W) and (T, H, W, C) those of one
+        // In (C, T, H, W) the planes of a color are adjacent, in (T, C, H, W) and (T, H, W, C) those of a
         // frame.
         const bool by_color = options_.format.planar && !plan_.frames_first;
         uint8_t* to = out_ + static_cast<size_t>(clip) * 3 * frames * plane;
@@ -202,8 +203,7 @@ class Worker {
 }  // namespace
 
 bool fill(const FillPlan& plan, const FillOptions& options, uint8_t* out, int64_t* shown) {
-    // Pieces of a clip: small enough that no thread is left with much at the end, large enough to open its
-    // video once.
+    // Threads take pieces of clips: small enough to balance the load, large enough to open a video rarely.
     const int64_t share = plan.clips * plan.frames_per_clip / (int64_t{8} * options.threads);
     const int64_t piece = std::clamp<int64_t>(share, 1, std::min<int64_t>(16, plan.frames_per_clip));
     const int64_t pieces_per_clip = (plan.frames_per_clip + piece - 1) / piece;
@@ -216,8 +216,8 @@ bool fill(const FillPlan& plan, const FillOptions& options, uint8_t* out, int64_
         int64_t number = 0, clip = 0;
         try {
             Worker worker(plan, options, out, shown);
-            // A thread may take a piece, and then see that a later one has failed: it goes on, since the
-            // first failure is the one to report.
+            // If a later piece has failed, the thread still fills this one, because the first error of the plan
+            // is reported.
             while ((number = next.fetch_add(1)) < pieces && !error.before(number)) {
                 clip = number / pieces_per_clip;
                 const int64_t first = number % pieces_per_clip * piece;
@@ -237,7 +237,7 @@ bool fill(const FillPlan& plan, const FillOptions& options, uint8_t* out, int64_
         try {
             helpers.emplace_back(work);
         } catch (const std::system_error&) {
-            break;  // the system gives no more threads: those that run do all the work
+            break;  // no more threads available: the running ones do the work
         }
     }
     work();

@@ -14,15 +14,16 @@ constexpr int kTogether = 16;  // outputs
 
 void Filter::make(double step, double start, int divisor, int inputs, int outputs) {
     if (step == step_ && start == start_ && inputs == inputs_) return;
-    // A copy that is enlarged is interpolated between its own pixels.
+    // An enlarged copy is interpolated between its own pixels.
     const double reach = std::max(static_cast<double>(divisor), std::abs(step)), slope = 1.0 / reach;
     reset(step, start, inputs, outputs, static_cast<int>(std::ceil(2 * reach / divisor)) + 2);
     exact_.assign(weights.size(), 0.0);
     for (int i = 0; i < outputs; ++i) {
         const double center = start + (i + 0.5) * step;
-        if (center < 0.0 || center > static_cast<double>(inputs) * divisor) continue;  // weights of 0: black
-        // Of the stored frame; an input is the mean of `divisor` of its pixels, and weighs as much as they
-        // would.
+        if (center < 0.0 || center > static_cast<double>(inputs) * divisor)
+            continue;  // outside: weights of 0, black
+        // In pixels of the stored frame. An input is the mean of `divisor` pixels of it and has their total
+        // weight.
         const int from = static_cast<int>(std::floor(center - reach - 0.5 + kWhole)) + 1;
         const int to = static_cast<int>(std::ceil(center + reach - 0.5 - kWhole));
         int low = std::max(from, 0) / divisor;
@@ -77,7 +78,7 @@ void Filter::reset(double step, double start, int inputs, int outputs, int most_
     weights.assign(static_cast<size_t>(outputs) * taps, 0);
 }
 
-// Rounds the weights of inputs `low` to `high` - 1; their sum stays whole, so that flat areas keep their
+// Rounds the weights of inputs `low` to `high` - 1 and keeps their sum exact, so that flat areas keep their
 // brightness.
 void Filter::weigh(const double* exact, int low, int high, int output) {
     int16_t* to = &weights[static_cast<size_t>(output) * taps];
@@ -139,9 +140,9 @@ const Filter::OfSamples& Filter::of_samples() {
     OfSamples& made = of_samples_;
     const int outputs = static_cast<int>((first.size() + kTogether - 1) / kTogether * kTogether);
     made.pairs = std::max(1, (most_ + 1) / 2);
-    // Outputs that see nothing have weights of 0, and read where their neighbors do.
+    // Outputs outside the frame have weights of 0 and read the inputs of their neighbors.
     const auto first_of = [this](int output) { return first[std::clamp(output, begin, end - 1)]; };
-    const auto spread = [&](int together) {  // the most inputs between the first ones of neighboring outputs
+    const auto spread = [&](int together) {  // largest distance between the first inputs of adjacent outputs
         int most = 0;
         for (int i = 0; i < outputs; i += together) {
             most = std::max(most, std::abs(first_of(i + together - 1) - first_of(i)));
@@ -153,7 +154,8 @@ const Filter::OfSamples& Filter::of_samples() {
     if (made.far) return made;
     const int of_window = made.wide ? 2 : 4;
     made.windows.assign(static_cast<size_t>(outputs) / 2, 0);
-    made.controls.assign(static_cast<size_t>(outputs) / 8 * (made.wide ? 64 : 32), 0x80);  // 0x80: a zero
+    made.controls.assign(static_cast<size_t>(outputs) / 8 * (made.wide ? 64 : 32),
+                         0x80);  // 0x80 selects a zero
     made.weights.assign(static_cast<size_t>(outputs) / 8 * made.pairs * 16, 0);
     for (int i = 0; i < outputs; ++i) {
         const int start = i / of_window * of_window;

@@ -17,7 +17,7 @@ int mirrored(int position, int count) {
     return std::min(inside, period - inside);
 }
 
-// One row with `before` mirrored pixels on its left and `after` on its right.
+// Copies one row with `before` mirrored pixels on its left and `after` on its right.
 void pad_row(const uint8_t* row, int width, int before, int after, uint8_t* padded) {
     for (int x = -before; x < 0; ++x) std::memcpy(padded + 3 * (x + before), row + 3 * mirrored(x, width), 3);
     std::memcpy(padded + 3 * before, row, size_t{3} * width);
@@ -26,7 +26,7 @@ void pad_row(const uint8_t* row, int width, int before, int after, uint8_t* padd
     }
 }
 
-// `in` has 3 * (taps - 1) more samples than `out`; the sums fit 16 bits.
+// `in` has 3 * (taps - 1) more samples than `out`. The sums fit 16 bits.
 VIDSEG_VECTORIZED
 void sum_along(const uint8_t* in, const uint16_t* weights, int taps, int samples, uint16_t* __restrict out) {
     if (taps == 3 && weights[0] == weights[2]) {  // the blurs of the presets
@@ -91,7 +91,7 @@ void round_taps(const uint32_t* in, int samples, uint8_t* __restrict out) {
     }
 }
 
-// Sums along every row, (H, W, 3); `finish(row, out)` gets each row of sums down the columns.
+// Sums along every row, (H, W, 3). `finish(row, out)` then sums along the columns.
 template <typename Finish>
 void separable(const SeparableFilter& filter, uint8_t* rgb, int height, int width, FilterScratch& scratch,
                const Finish& finish) {
@@ -134,7 +134,7 @@ SeparableFilter gaussian_filter(double sigma) {
         exact[i] = std::exp(-distance * distance / (2.0 * sigma * sigma));
         total += i == radius ? exact[i] : 2.0 * exact[i];
     }
-    // What rounding one weight loses goes to the next, and the middle completes the sum of 256.
+    // The rounding error of a weight is added to the next one; the middle weight completes the sum of 256.
     std::vector<uint16_t> weights;
     double lost = 0.0;
     int sum = 0;
@@ -161,7 +161,7 @@ SeparableFilter average_filter(int k) {
 }
 
 std::vector<Tap> motion_filter(int k, double angle, double direction) {
-    // A column of brightness 0 to 255, as imgaug draws it, rotated about the middle of the k x k picture.
+    // A column of brightness 0 to 255, as imgaug draws it, rotated about the center of the k x k picture.
     const double start = (std::clamp(direction, -1.0, 1.0) + 1.0) / 2.0;
     std::vector<double> column(k);
     for (int y = 0; y < k; ++y) {
@@ -214,8 +214,8 @@ void blur_average(const SeparableFilter& filter, uint8_t* rgb, int height, int w
                   FilterScratch& scratch) {
     const int samples = 3 * width;
     const uint32_t area = static_cast<uint32_t>(filter.weights.size() * filter.weights.size());
-    // OpenCV divides small sums by a whole factor: rounded up, or rounded down and the sum enlarged by one,
-    // so that means of an even number of pixels lie above the exact ones.
+    // OpenCV divides small sums by multiplication with an integer: rounded up, or rounded down with the sum
+    // increased by one. Its means of an even number of pixels are therefore above the exact ones.
     const bool up = 65536 % area * 2 >= area;
     const uint32_t factor = 65536 / area + (up ? 1 : 0), offset = area / 2 + (up ? 0 : 1);
     separable(filter, rgb, height, width, scratch, [&](int y, const auto& row_of, uint8_t* out) {

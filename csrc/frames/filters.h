@@ -1,5 +1,4 @@
-// Blurs of one RGB frame. Beyond the edges a frame is mirrored without repeating its last row or column, as
-// OpenCV does by default.
+// Blurs of one RGB frame. The border is mirrored without repeating the edge, as OpenCV's default.
 #pragma once
 
 #include <cstdint>
@@ -7,15 +6,15 @@
 
 namespace vidseg {
 
-// Work space of the filters, kept by whoever calls them again.
+// Work space of the filters, reused between calls.
 struct FilterScratch {
     std::vector<uint8_t> padded;
     std::vector<uint16_t> sums;
     std::vector<uint32_t> line;
 };
 
-// A filter that is a row of weights times the same column of weights: pixel x takes pixels x + first, x +
-// first + 1, ...
+// A separable filter with equal weights along rows and columns: pixel x reads pixels x + first, x + first +
+// 1, ...
 struct SeparableFilter {
     std::vector<uint16_t> weights;
     int first = 0;
@@ -23,21 +22,22 @@ struct SeparableFilter {
     bool is_identity() const { return weights.size() == 1; }
 };
 
-// One weight of a filter without structure; the weights of a filter sum to 1 << kTapBits.
+// One weight of a non-separable filter. The weights of a filter sum to 1 << kTapBits.
 struct Tap {
     int dx, dy;
     uint16_t weight;
 };
 constexpr int kTapBits = 14;
 
-// 8-bit weights as OpenCV's for 8-bit pictures, in the window that imgaug 0.4.0 chooses for sigma.
+// Returns the 8-bit weights of OpenCV's GaussianBlur, with the window size of imgaug 0.4.0 for sigma.
 SeparableFilter gaussian_filter(double sigma);
 
-// The mean over k x k pixels; where k is even, the window reaches one pixel further to the left and above.
+// Returns the mean over k x k pixels. For even k the window extends one pixel further to the left and to the
+// top.
 SeparableFilter average_filter(int k);
 
-// The line of imgaug's MotionBlur: k x k, rotated by `angle` degrees, its weight moving from one end
-// (direction -1) to the other (1).
+// Returns the kernel of imgaug's MotionBlur: a k x k line, rotated by `angle` degrees, with its weight at one
+// end (direction -1), at the other end (1) or in between.
 std::vector<Tap> motion_filter(int k, double angle, double direction);
 
 void blur_gaussian(const SeparableFilter& filter, uint8_t* rgb, int height, int width,

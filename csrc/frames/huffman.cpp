@@ -8,7 +8,7 @@ namespace {
 constexpr int kLongest = 16;
 constexpr int kMostDcBits = 11, kMostAcBits = 10;  // T.81, tables F.1 and F.2, for samples of 8 bits
 
-// The value whose `size` bits are the highest of `bits` (of 16).
+// Returns the value whose `size` bits are the most significant ones of `bits` (16).
 int16_t extend(uint32_t bits, int size) {
     if (size == 0) return 0;
     const int value = static_cast<int>(bits >> (16 - size));
@@ -17,7 +17,7 @@ int16_t extend(uint32_t bits, int size) {
 
 }  // namespace
 
-// `bits_behind`: the 16 bits that follow the code.
+// `bits_behind`: the 16 bits after the code.
 Symbol HuffmanTable::meaning(uint8_t symbol, int length, uint32_t bits_behind) const {
     const int size = of_dc_ ? symbol : symbol & 15;
     uint8_t run = of_dc_ ? 0 : symbol >> 4;
@@ -38,10 +38,10 @@ bool HuffmanTable::make(const uint8_t* lengths, const uint8_t* symbols, int coun
             const uint8_t symbol = symbols[place];
             const int size = of_dc ? symbol : symbol & 15;
             if (size > (of_dc ? kMostDcBits : kMostAcBits)) return false;
-            // End of bands belong into progressive files.
+            // End-of-band runs exist in progressive files only.
             if (!of_dc && size == 0 && symbol != 0 && symbol != 0xF0) return false;
             if (length > kLookup) continue;
-            const int free = kLookup - length;  // bits behind the code that the look-up sees
+            const int free = kLookup - length;  // bits after the code in the look-up
             for (int behind = 0; behind < 1 << free; ++behind) {
                 lookup_[static_cast<size_t>(code << free | behind)] =
                     size > free ? Symbol{static_cast<int16_t>(symbol << 4 | length), 0, 0}
@@ -54,7 +54,7 @@ bool HuffmanTable::make(const uint8_t* lengths, const uint8_t* symbols, int coun
     return place == count;
 }
 
-// `known`: what the look-up tells, symbol and length of the code, or 0.
+// `known`: result of the look-up, symbol and length of the code, or 0.
 Symbol HuffmanTable::long_symbol(int known, uint32_t bits) const {
     if (known != 0) return meaning(static_cast<uint8_t>(known >> 4), known & 15, bits << (known & 15) >> 16);
     const auto code = static_cast<int32_t>(bits >> 16);

@@ -1,4 +1,4 @@
-// Huffman decoding of baseline JPEGs (ITU-T T.81, annex F.2), for bytes whose stuffing has been removed.
+// Huffman decoder of baseline JPEGs (ITU-T T.81, annex F.2), for bytes without stuffing.
 #pragma once
 
 #include <array>
@@ -8,16 +8,17 @@
 
 namespace vidseg {
 
-// Reads bits from the highest of each byte on. Never checks for the end: whoever makes one asks `consumed`
-// from time to time, and has as many readable bytes behind the end as may be taken until then, and 16.
+// Reads bits, most significant first. It does not check for the end of the data: the owner compares
+// `consumed` with the size from time to time and provides enough readable bytes after the end for the reads
+// in between, plus 16.
 class BitReader {
   public:
-    // A block takes at most 64 symbols of 16 bits, each with 16 bits of value.
+    // A block has at most 64 symbols of 16 bits, each with 16 bits of value.
     static constexpr size_t kBlockBytes = 64 * 4;
 
     explicit BitReader(const uint8_t* data) : start_(data), next_(data) {}
 
-    // Afterwards at least 56 bits can be looked at and skipped: two symbols, or five look-ups.
+    // Afterwards at least 56 bits are available: two symbols, or five look-ups.
     void refill() {
         uint64_t bytes;
         std::memcpy(&bytes, next_, sizeof bytes);
@@ -39,24 +40,23 @@ class BitReader {
     int count_ = 0;
 };
 
-// What a code says: how many coefficients of 0 come first, then a value; its bits are those of the code and
-// of the value together.
+// Meaning of a code: a run of zero coefficients, then a value. `bits` counts the bits of both.
 struct Symbol {
     int16_t value;
     uint8_t run;
-    uint8_t bits;  // 0: longer than what was looked up; the value then is 0, or tells the code, see `make`
+    uint8_t bits;  // 0: longer than the look-up; the value then is 0 or refers to the code, see `make`
 };
 
 class HuffmanTable {
   public:
     static constexpr int kLookup = 11;
-    static constexpr int kEndOfBlock = 128;  // its run: no index of a coefficient stays below 64 with it
+    static constexpr int kEndOfBlock = 128;  // its run, which moves any index beyond 63
 
-    // `lengths`: how many codes have 1 to 16 bits; `symbols`: what they mean, in the order of the codes.
-    // False where that is no prefix code, or a symbol does not belong into a baseline file.
+    // `lengths`: numbers of codes of 1 to 16 bits; `symbols`: their symbols in the order of the codes.
+    // Returns false for an invalid prefix code and for symbols that baseline files do not have.
     bool make(const uint8_t* lengths, const uint8_t* symbols, int count, bool of_dc);
 
-    // The next symbol; its bits are skipped. A code that does not exist has a run of 64.
+    // Reads the next symbol. A code that does not exist gives a run of 64.
     Symbol next(BitReader& reader) const {
         Symbol symbol = lookup_[reader.peek(kLookup)];
         if (__builtin_expect(symbol.bits == 0, 0)) symbol = long_symbol(symbol.value, reader.peek(32));
@@ -71,22 +71,22 @@ class HuffmanTable {
 
     bool of_dc_ = false;
     std::array<Symbol, 1 << kLookup> lookup_;
-    std::array<int32_t, 17> limit_{};   // of 16 bits: codes of a length are below it
-    std::array<int32_t, 17> offset_{};  // of a length: from code to place in symbols_
+    std::array<int32_t, 17> limit_{};   // per length: upper bound of its codes, as 16 bits
+    std::array<int32_t, 17> offset_{};  // per length: from code to index in symbols_
     std::array<uint8_t, 256> symbols_{};
 };
 
-// Two symbols at once, where both are short, because a look-up can begin only after the one before it.
+// Look-up of two short symbols at once, because a look-up can begin only after the previous one.
 class PairTable {
   public:
-    // One symbol alone stands here twice. Where nothing was found, or the block ends, `next` is beyond any
+    // A single symbol appears twice. If none was found, or if the block ends, `next` exceeds any index of a
     // block.
     struct Pair {
         int16_t first, second;  // values
-        uint8_t first_at;       // indices of coefficients from the first one not known yet on
-        uint8_t next;           // where the coefficients behind both begin; the second is the one before
-        uint8_t bits;           // of both
-        bool ends;              // the block, with the second or with both
+        uint8_t first_at;       // index relative to the next coefficient
+        uint8_t next;           // relative index after both; the second value is at the one before
+        uint8_t bits;           // of both symbols
+        bool ends;              // the block ends with these symbols
     };
 
     void make(const HuffmanTable& table);

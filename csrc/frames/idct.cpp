@@ -23,7 +23,7 @@ struct Sums {
     __m256i low, high;
 };
 
-// a * of_a + b * of_b for 16-bit a and b.
+// Returns a * of_a + b * of_b for 16-bit a and b.
 VIDSEG_AVX2 inline Sums weigh(__m256i a, __m256i b, int of_a, int of_b) {
     const __m256i weights = _mm256_set1_epi32((of_a & 0xFFFF) | of_b * 65536);
     return {_mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), weights),
@@ -47,8 +47,8 @@ VIDSEG_AVX2 inline __m256i descale(Sums sums) {
                               _mm256_srai_epi32(_mm256_add_epi32(sums.high, half), Shift));
 }
 
-// One dimension: v[k] holds coefficient k, afterwards sample k, of eight columns in each lane. Loeffler,
-// Ligtenberg and Moschytz, ICASSP 1989, with the multiplications grouped as libjpeg groups them.
+// One dimension of eight columns in each lane: v[k] is coefficient k before and sample k after. Algorithm of
+// Loeffler, Ligtenberg and Moschytz (ICASSP 1989), with the multiplications grouped as in libjpeg.
 template <int Shift>
 VIDSEG_AVX2 inline void transform(__m256i (&v)[8]) {
     const Sums even2 = weigh(v[2], v[6], k0541, k0541 - k1847);
@@ -76,7 +76,7 @@ VIDSEG_AVX2 inline void transform(__m256i (&v)[8]) {
     v[4] = descale<Shift>(subtract(sum3, odd0));
 }
 
-// Rows become columns, in each lane.
+// Transposes each lane.
 VIDSEG_AVX2 inline void transpose(__m256i (&v)[8]) {
     __m256i a[8], b[8];
     for (int i = 0; i < 4; ++i) {

@@ -1,4 +1,4 @@
-// The inverse cosine transform of libjpeg's "islow" method, bit for bit, of two blocks at a time.
+// Inverse cosine transform of libjpeg's "islow" method, bit for bit, of two blocks at a time.
 #pragma once
 
 #include <array>
@@ -13,11 +13,11 @@
 
 namespace vidseg {
 
-// Two blocks of 8x8 coefficients, row by row: eight of the first, then eight of the second.
+// Two blocks of 8x8 coefficients, interleaved by rows: eight of the first block, then eight of the second.
 struct BlockPair {
     alignas(32) int16_t coefficients[128 + 16];
-    static constexpr int kSecond = 8;     // where the second block's begin
-    static constexpr int kNowhere = 128;  // for what is no coefficient
+    static constexpr int kSecond = 8;     // offset of the second block
+    static constexpr int kNowhere = 128;  // target of values that are not coefficients
     static int place(int row, int column) { return 16 * row + column; }
 };
 
@@ -32,18 +32,18 @@ VIDSEG_AVX2 inline void clear(BlockPair& blocks) {
 inline void clear(BlockPair& blocks) { blocks = {}; }
 #endif
 
-// What a block's coefficients are multiplied by, row by row.
+// Quantization factors of a block, in row-major order.
 using Quantizer = std::array<int16_t, 64>;
 
-// Where the 8 rows of 8 samples of a block go.
+// Target of the 8 rows of 8 samples of a block.
 struct BlockTarget {
     uint8_t* to;
     size_t stride;
     const Quantizer* quantizer;
 };
 
-// Dequantizes and transforms. Products and sums that leave 16 bits saturate or wrap as in libjpeg-turbo's
-// vector code.
+// Dequantizes and transforms. Products and sums beyond 16 bits saturate or wrap as in libjpeg-turbo's vector
+// code.
 void inverse_dct(const BlockPair& blocks, const BlockTarget& first, const BlockTarget& second);
 
 }  // namespace vidseg

@@ -1,8 +1,7 @@
 // JPEG through libjpeg-turbo: frames to JPEG, JPEG to RGB, and lossless re-coding of existing JPEGs.
 //
-// libjpeg reports a fatal error through a function that must not return; it leaves here by longjmp into the
-// function that called libjpeg, which then throws. No C++ object with a destructor lives in those functions'
-// frames.
+// libjpeg reports fatal errors through a function that must not return. It leaves by longjmp to the function
+// that called libjpeg, which then throws. Those functions have no objects with destructors.
 #pragma once
 
 #include <cstddef>
@@ -19,7 +18,7 @@ struct EncodeOptions {
     int quality = 90;  // 1 to 100
     int restart_interval =
         0;  // MCUs between restart markers; 0: none, -1: chosen from the width (see restart_interval_for)
-    bool optimize = false;  // Huffman tables made for each frame: smaller, slower
+    bool optimize = false;  // Huffman tables optimized per frame: smaller files, slower
 };
 
 struct Image {
@@ -28,14 +27,14 @@ struct Image {
     std::vector<uint8_t> rgb;  // (height, width, 3)
 };
 
-// A part of a picture, decoded at 1/denominator of its size: pixels, or planes that they can be made of.
+// A part of a picture, decoded at 1/denominator of its size, as pixels or as planes.
 struct Region {
     int denominator = 1;
-    int full_width = 0;  // of the whole picture at this size
+    int full_width = 0;  // whole picture at this scale
     int full_height = 0;
-    Window window;                 // the part that is here, at this size
-    std::vector<uint32_t> pixels;  // of the window: R, G, B and a byte that means nothing
-    bool planar = false;           // there are no pixels, but planes, which begin at `left`, `top`
+    Window window;                 // decoded part at this scale
+    std::vector<uint32_t> pixels;  // of the window: R, G, B and an unused byte
+    bool planar = false;           // planes instead of pixels; they begin at `left`, `top`
     Planes planes;
     int left = 0;
     int top = 0;
@@ -47,8 +46,8 @@ struct Region {
     }
 };
 
-// A restart interval that divides an MCU row evenly, so that every interval is a rectangle of MCUs: the
-// smallest of 2 to 6 that does, else the row if it is short, else 1.
+// Returns a restart interval that divides a row of MCUs evenly, so that every interval is a rectangle of
+// MCUs: the smallest divisor of 2 to 6, else the row if it is short, else 1.
 int restart_interval_for(int width, Chroma chroma);
 
 class JpegEncoder {
@@ -75,22 +74,20 @@ class JpegDecoder {
     JpegDecoder(const JpegDecoder&) = delete;
     JpegDecoder& operator=(const JpegDecoder&) = delete;
 
-    // Decodes a whole JPEG to RGB. Gray becomes RGB; CMYK is refused. Damaged data throws, never yields a
-    // partial image.
+    // Decodes a whole JPEG to RGB. Gray becomes RGB. CMYK and damaged data throw.
     void decode(const uint8_t* data, size_t size, Image& out);
 
-    // Decodes at least the pixels of `wanted` (of the picture at full size; may reach beyond it), reading no
-    // more of the file than it must. Every pixel equals that of a decode of the whole picture at
-    // 1/denominator (1, 2, 4, 8). With `planes_do` the region may be planar.
+    // Decodes at least the pixels of `wanted`, given at full size, which may extend beyond the picture, and
+    // reads as little of the file as possible. Every pixel equals that of a decode of the whole picture at
+    // 1/denominator (1, 2, 4, 8). With `allow_planar` the region may be planar.
     void decode_region(const uint8_t* data, size_t size, const Window& wanted, int denominator, Region& out,
-                       bool planes_do = false);
+                       bool allow_planar = false);
 
-    // Reads the header alone.
+    // Reads the header only.
     void read_size(const uint8_t* data, size_t size, int* width, int* height);
 
   private:
-    // Reads the header of `data` and keeps it for the next step; throws where there is none or it asks too
-    // much.
+    // Reads the header of `data` and keeps it for the next step. Throws on invalid or excessive headers.
     void open(const uint8_t* data, size_t size);
     bool decode_cut(const uint8_t* data, size_t size, const Window& inside, Region& out);
     void decode_window(const uint8_t* data, size_t size, const Window& inside, Region& out);
@@ -100,7 +97,7 @@ class JpegDecoder {
     std::unique_ptr<State> state_;
 };
 
-// Appends to `out` the same picture, bit for bit, with other restart intervals (and always as baseline JPEG).
+// Appends the same picture to `out`, bit for bit, as a baseline JPEG with other restart intervals.
 void recode(const uint8_t* data, size_t size, int restart_interval, bool optimize, std::vector<uint8_t>& out);
 
 }  // namespace vidseg

@@ -30,8 +30,8 @@ bool read_rows(jpeg_decompress_struct& info, ErrorManager& errors, uint8_t* out)
     return true;
 }
 
-// Decodes the columns and rows of `window`, given at the scaled size; widens it to what libjpeg can cut. The
-// caller has made room for rows of the whole width.
+// Decodes the columns and rows of `window`, given at the scaled size, and widens it to the boundaries that
+// libjpeg can crop to. The caller has made room for rows of the full width.
 bool read_window(jpeg_decompress_struct& info, ErrorManager& errors, Window& window, uint32_t* out) {
     if (setjmp(errors.jump)) {
         jpeg_abort_decompress(&info);
@@ -48,7 +48,7 @@ bool read_window(jpeg_decompress_struct& info, ErrorManager& errors, Window& win
         JSAMPROW row = reinterpret_cast<JSAMPROW>(out + (info.output_scanline - window.top) * size_t{width});
         jpeg_read_scanlines(&info, &row, 1);
     }
-    jpeg_abort_decompress(&info);  // what follows the last row is of no interest
+    jpeg_abort_decompress(&info);  // rows after the window are not needed
     return true;
 }
 
@@ -118,11 +118,11 @@ void JpegDecoder::decode(const uint8_t* data, size_t size, Image& out) {
 }
 
 void JpegDecoder::decode_region(const uint8_t* data, size_t size, const Window& wanted, int denominator,
-                                Region& out, bool planes_do) {
+                                Region& out, bool allow_planar) {
     check(denominator == 1 || denominator == 2 || denominator == 4 || denominator == 8, "denominator is ",
           denominator, ", must be 1, 2, 4 or 8");
     if (denominator == 1 && state_->baseline.decode(data, size, wanted, out)) {
-        if (!planes_do) {
+        if (!allow_planar) {
             planes_to_pixels(out, wanted, state_->pixels);
             std::swap(out, state_->pixels);
         }
@@ -141,8 +141,8 @@ void JpegDecoder::decode_region(const uint8_t* data, size_t size, const Window& 
     decode_window(data, size, inside, out);
 }
 
-// By restart markers. False where there are none, or something is wrong: libjpeg shall judge the file as it
-// is.
+// Decodes by restart markers. Returns false if there are none or if something is wrong; the caller then
+// decodes the file with libjpeg.
 bool JpegDecoder::decode_cut(const uint8_t* data, size_t size, const Window& inside, Region& out) {
     Window covered;
     int restarts = 0;
@@ -159,14 +159,14 @@ bool JpegDecoder::decode_cut(const uint8_t* data, size_t size, const Window& ins
     return !state_->errors.damaged && state_->errors.padded == restarts;
 }
 
-// By what libjpeg can leave out: columns and rows of pixels, though not the Huffman decoding of what stands
-// before.
+// Decodes with libjpeg's own cropping, which skips columns and rows of pixels but not the Huffman decoding of
+// the data before them.
 void JpegDecoder::decode_window(const uint8_t* data, size_t size, const Window& inside, Region& out) {
     jpeg_abort_decompress(&state_->info);
     open(data, size);
     check_done(scale_output(state_->info, state_->errors, out.denominator), state_->errors);
     const int step = 8 * std::max(state_->info.max_h_samp_factor, state_->info.max_v_samp_factor);
-    // Whole MCUs around it: their chroma is interpolated across the edges.
+    // Whole MCUs around it: chroma is interpolated across the edges.
     out.window = {std::max(0, inside.left / out.denominator - step),
                   std::max(0, inside.top / out.denominator - step),
                   std::min(out.full_width, divide_up(inside.right, out.denominator) + step),

@@ -8,7 +8,7 @@
 namespace vidseg {
 namespace {
 
-// Lets libjpeg write to the end of a vector.
+// A libjpeg destination that appends to a vector.
 struct VectorDestination {
     jpeg_destination_mgr base;
     std::vector<uint8_t>* out;
@@ -136,7 +136,7 @@ void JpegEncoder::encode(const Planes& planes, const EncodeOptions& options, std
     state_->info.dest = &destination.base;
     const bool ok = write_planes(state_->info, state_->errors, planes, options);
     state_->info.dest = nullptr;
-    if (options.optimize || !ok) {  // libjpeg would keep this frame's Huffman tables for the next one
+    if (options.optimize || !ok) {  // libjpeg would use this frame's Huffman tables for the next one
         jpeg_destroy_compress(&state_->info);
         create();
     }
@@ -146,7 +146,7 @@ void JpegEncoder::encode(const Planes& planes, const EncodeOptions& options, std
 
 namespace {
 
-// Owns both sides of a re-coding; libjpeg's destroy functions accept structs that were never created.
+// Owns both sides of a transcoding. libjpeg's destroy functions accept structs that were never created.
 struct Recoder {
     jpeg_decompress_struct from;
     jpeg_compress_struct to;
@@ -191,8 +191,8 @@ void recode(const uint8_t* data, size_t size, int restart_interval, bool optimiz
     check_done(ok, recoder->errors);
 }
 
-// A short row of MCUs whose number is prime is kept whole: a marker behind each MCU would cost more than the
-// columns that a crop could leave out.
+// A short row of MCUs whose number is prime stays one interval: a marker after each MCU would add more bytes
+// than a crop saves.
 constexpr int kWholeRow = 12;
 
 int restart_interval_for(int width, Chroma chroma) {

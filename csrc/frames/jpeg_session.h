@@ -1,7 +1,7 @@
-// What the encoder and the decoder share of libjpeg: errors that come back as exceptions, limits, the header.
+// Shared by encoder and decoder: errors of libjpeg as exceptions, limits, the header.
 //
-// Between a call of setjmp and the end of the function that calls it, libjpeg alone runs: no C++ object with
-// a destructor lives there.
+// Between a call of setjmp and the end of the calling function only libjpeg runs; no object with a destructor
+// exists there.
 #pragma once
 
 #include <csetjmp>
@@ -17,16 +17,15 @@
 
 namespace vidseg {
 
-constexpr int64_t kMaxPixels = int64_t{1}
-                               << 28;  // a frame of 16384 x 16384; more is a damaged or hostile header
-constexpr int kMaxScans = 200;         // progressive files may hide thousands of scans in few bytes
+constexpr int64_t kMaxPixels = int64_t{1} << 28;  // 16384 x 16384; larger headers are damaged or hostile
+constexpr int kMaxScans = 200;                    // small progressive files can have thousands of scans
 
 struct ErrorManager {
-    jpeg_error_mgr base;  // first: libjpeg hands back a pointer to it
+    jpeg_error_mgr base;  // first member: libjpeg passes a pointer to it
     jmp_buf jump;
     char message[JMSG_LENGTH_MAX];
     bool damaged;
-    int padded;  // restart markers found behind exactly the bytes that cut_region puts there
+    int padded;  // restart markers after exactly the padding of cut_region
 };
 
 inline ErrorManager* manager(j_common_ptr info) { return reinterpret_cast<ErrorManager*>(info->err); }
@@ -37,7 +36,8 @@ inline void on_error(j_common_ptr info) {
     longjmp(errors->jump, 1);
 }
 
-// Warnings that mean lost pixels; the others (odd headers, bytes after the end) leave the picture whole.
+// Warnings about lost pixels. The other warnings (unusual headers, bytes after the end) do not affect the
+// picture.
 inline bool means_damage(int code) {
     switch (code) {
         case JWRN_HIT_MARKER:

@@ -20,7 +20,7 @@ int read_16(const uint8_t* bytes) { return bytes[0] << 8 | bytes[1]; }
 }  // namespace
 
 bool JpegLayout::read_frame_header(const uint8_t* segment, int length) {
-    if (length < 8 || segment[4] != 8) return false;  // 8 bits a sample
+    if (length < 8 || segment[4] != 8) return false;  // only 8-bit samples
     height = read_16(segment + 5);
     width = read_16(segment + 7);
     components = segment[9];
@@ -81,12 +81,12 @@ bool JpegLayout::read(const uint8_t* data, size_t size) {
             case kSos:
                 if (!read_scan_header(segment, length)) return false;
                 break;
-            case kApp14:  // says which colors they are
+            case kApp14:  // names the color space
                 adobe = true;
                 break;
             case kHuffmanTables:
             case kQuantizers:
-            case kApp0:  // JFIF: says that three components are YCbCr
+            case kApp0:  // JFIF: three components are YCbCr
                 break;
             default:
                 if (marker < kApp0) return false;  // progressive, arithmetic, a stray marker

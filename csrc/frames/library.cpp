@@ -1,4 +1,5 @@
-// The operators that Python sees as torch.ops.vidseg_frames: schemas, argument checks, tensors in and out.
+// Operators of torch.ops.vidseg_frames on databases, JPEGs and frames: schemas, argument checks, conversion
+// of tensors.
 
 #include <sqlite3.h>
 #include <torch/csrc/stable/library.h>
@@ -22,7 +23,7 @@ namespace {
 
 const int64_t* rows_of(const Tensor& rows) { return values_of<int64_t>(rows, "rows", {-1}); }
 
-// Concatenated blobs and where each begins; the last offset is the end.
+// Concatenated blobs and the offset of each; the last offset is the end.
 class BlobList {
   public:
     std::vector<uint8_t>& bytes() { return bytes_; }
@@ -44,7 +45,7 @@ std::tuple<Tensor, Tensor> read(std::string path, int64_t level, Tensor rows) {
     return blobs.tensors();
 }
 
-// height and width 0: the size of the first frame, which all others must share.
+// Height and width 0 stand for the size of the first frame, which all others must share.
 Tensor decode(std::string path, int64_t level, Tensor rows, int64_t height, int64_t width) {
     require(rows.numel() > 0, "rows must not be empty");
     const bool own_size = height == 0 && width == 0;
@@ -81,7 +82,7 @@ Tensor decode_jpeg(Tensor data) {
     return out;
 }
 
-// The frame itself and `levels` successively halved copies, in this order.
+// Encodes the frame and `levels` successively halved copies, in this order.
 std::tuple<Tensor, Tensor> encode(Planes& planes, const EncodeOptions& options, int64_t levels) {
     require(levels >= 0 && levels <= 8, "levels is ", levels, ", must be 0 to 8");
     thread_local JpegEncoder encoder;

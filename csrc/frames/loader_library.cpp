@@ -1,4 +1,4 @@
-// The loader's operators of torch.ops.vidseg_frames: filling of batches, and the caches that outlive one.
+// Operators of torch.ops.vidseg_frames for the loader: filling of batches, and caches.
 
 #include <torch/csrc/stable/library.h>
 
@@ -15,7 +15,7 @@
 namespace vidseg {
 namespace {
 
-// The caches of this process, by the number that Python holds.
+// Caches of this process, by the number that Python holds.
 class CacheTable {
   public:
     int64_t add(std::shared_ptr<Caches> caches) {
@@ -41,8 +41,7 @@ class CacheTable {
 };
 
 CacheTable& cache_table() {
-    static CacheTable* const table =
-        new CacheTable;  // lives as long as the process, as the threads that use it may
+    static CacheTable* const table = new CacheTable;  // never destroyed: threads may outlive statics
     return *table;
 }
 

@@ -24,7 +24,7 @@ uint16_t to_bfloat16(float value) {
     return static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
 }
 
-// The same for IEEE half precision: overflow becomes infinity, small numbers become subnormal.
+// The same for IEEE half precision. Overflow becomes infinity; small numbers become subnormal.
 uint16_t to_float16(float value) {
     uint32_t bits;
     std::memcpy(&bits, &value, sizeof bits);
@@ -52,7 +52,7 @@ void write_floats_portable(const uint32_t* pixels, size_t count, int shift, floa
 }
 
 #if defined(__x86_64__)
-// Past the caches: a batch is larger than they are, and nobody reads it soon.
+// Non-temporal stores: a batch exceeds the caches and is not read soon.
 VIDSEG_AVX2 void write_floats_avx2(const uint32_t* pixels, size_t count, int shift, float scale, float offset,
                                    float* out) {
     const size_t before = std::min(count, (32 - reinterpret_cast<uintptr_t>(out) % 32) % 32 / sizeof(float));
@@ -83,7 +83,7 @@ void write_bfloats(const uint32_t* pixels, size_t count, int shift, float scale,
     for (size_t i = 0; i < count; ++i) out[i] = to_bfloat16(as_float(pixels[i], shift) * scale + offset);
 }
 
-// There are 256 samples only: a table costs less than converting each.
+// With 256 different samples, a table is cheaper than converting each sample.
 void write_halves(const uint32_t* pixels, size_t count, int shift, float scale, float offset, uint16_t* out) {
     uint16_t table[256];
     for (int value = 0; value < 256; ++value)
@@ -103,7 +103,7 @@ void write_interleaved(const uint32_t* pixels, size_t count, const OutputFormat&
     }
 }
 
-// Samples of one color, 0 for red.
+// Writes the samples of one channel; 0 is red.
 void write_plane(const uint32_t* pixels, size_t count, const OutputFormat& format, int color, uint8_t* out) {
     const int shift = 8 * color;
     const float scale = format.scale[color], offset = format.offset[color];
@@ -155,7 +155,7 @@ void write_pixels(const uint32_t* pixels, size_t count, const OutputFormat& form
                     pixels, count, format, [](float value) { return value; }, reinterpret_cast<float*>(out));
         }
     }
-    // In pieces that stay in the first cache while they are written three times.
+    // In pieces that fit into the first-level cache, as each is read three times.
     constexpr size_t kPiece = 2048;
     for (size_t begin = 0; begin < count; begin += kPiece) {
         const size_t piece = std::min(kPiece, count - begin);
@@ -165,7 +165,7 @@ void write_pixels(const uint32_t* pixels, size_t count, const OutputFormat& form
         }
     }
 #if defined(__x86_64__)
-    _mm_sfence();  // what went past the caches is there for other threads
+    _mm_sfence();  // makes non-temporal stores visible to other threads
 #endif
 }
 

@@ -1,4 +1,4 @@
-// From RGB pixels to the samples of a batch: order of the axes, order of the colors, type, normalization.
+// Conversion of RGB pixels to samples of a batch: layout, color order, type, normalization.
 #pragma once
 
 #include <array>
@@ -19,8 +19,8 @@ struct OutputFormat {
     size_t sample_bytes() const;
 };
 
-// Writes `count` pixels (R, G, B and a fourth byte each). Planar: the three colors go to `out`, `out +
-// plane_bytes` and `out + 2 * plane_bytes`; otherwise they lie side by side.
+// Writes `count` pixels (R, G, B and an unused byte each). Planar: the three channels go to `out`, `out +
+// plane_bytes` and `out + 2 * plane_bytes`; otherwise they are interleaved.
 void write_pixels(const uint32_t* pixels, size_t count, const OutputFormat& format, size_t plane_bytes,
                   uint8_t* out);
 

@@ -61,7 +61,7 @@ void check_view(const char* name, const PlaneView& view, const Plane& plane) {
     check(view.size >= needed, name, ": ", view.size, " bytes given, ", needed, " needed");
 }
 
-// value * factor with 5 fractional bits. In 16 bits throughout, so that compilers use 16-bit vector
+// Returns value * factor with 5 fractional bits, in 16-bit arithmetic, so that compilers use 16-bit vector
 // multiplication.
 constexpr int kFraction = 5;
 constexpr int16_t kRound = 1 << (kFraction - 1);
@@ -69,7 +69,7 @@ int16_t scaled(int value, int16_t factor) {
     return static_cast<int16_t>((static_cast<int16_t>(value * 128) * factor) >> 16);
 }
 
-// `offset`: what chroma adds to each luma sample, as `scaled` gives it; unused where the matrices agree.
+// `offset`: the contribution of chroma to each luma sample, from `scaled`; unused if the matrices agree.
 VIDSEG_VECTORIZED
 void convert_luma(const uint8_t* in, const int16_t* offset, const Transfer& transfer, int width,
                   uint8_t* out) {
@@ -84,7 +84,7 @@ void convert_luma(const uint8_t* in, const int16_t* offset, const Transfer& tran
     }
 }
 
-// One value for each chroma sample, then spread to the `step` luma samples that share it.
+// Computes one value per chroma sample and repeats it for the `step` luma samples that share it.
 VIDSEG_VECTORIZED
 void luma_offset(const uint8_t* cb, const uint8_t* cr, const Transfer& transfer, int step, int samples,
                  int16_t* __restrict sum, int16_t* __restrict offset) {
@@ -115,7 +115,7 @@ void halve_plane(const Plane& in, Plane& out, int width, int height, int alignme
         const uint8_t* above = in.row(std::min(2 * y, in.height - 1));
         const uint8_t* below = in.row(std::min(2 * y + 1, in.height - 1));
         uint8_t* __restrict to = out.row(y);
-        // in's padding repeats the last column, so 2x + 1 is readable also where in.width is odd
+        // the padding of `in` repeats the last column, so 2x + 1 is valid for odd widths too
         for (int x = 0; x < width; ++x) {
             to[x] = static_cast<uint8_t>(
                 (above[2 * x] + above[2 * x + 1] + below[2 * x] + below[2 * x + 1] + 2) >> 2);

@@ -1,4 +1,4 @@
-// Pictures as JPEG stores them: full-range BT.601 YCbCr in three planes, padded so that an encoder may read
+// Pictures as JPEG stores them: full-range BT.601 YCbCr in three planes, padded so that an encoder can read
 // whole MCUs.
 #pragma once
 
@@ -10,8 +10,8 @@ namespace vidseg {
 
 enum class Chroma { k420 = 420, k444 = 444 };
 
-// One plane; rows 0..height-1 and columns 0..width-1 are the picture, the rest up to stride and rows repeats
-// its edge.
+// One plane. Rows 0 to height - 1 and columns 0 to width - 1 are the picture; the rest, up to `stride` and
+// `rows`, repeats its edge.
 struct Plane {
     int width = 0;
     int height = 0;
@@ -34,25 +34,25 @@ struct Planes {
     void resize(int new_width, int new_height, Chroma new_chroma);
 };
 
-// A plane of somebody else's memory, such as a decoded video frame's; `size` bytes are readable.
+// A plane in foreign memory, such as that of a decoded video frame; `size` bytes are readable.
 struct PlaneView {
     const uint8_t* pixels;
     int64_t size;
     int64_t stride;
 };
 
-// How the source encodes color: the luma weights of red and blue, and whether black is 0 or 16.
+// Color encoding of the source: luma weights of red and blue, and full or limited range.
 struct ColorEncoding {
     double kr;
     double kb;
     bool full_range;
 };
 
-// Copies a video frame into `out`, converting its range and matrix to JPEG's (full range, BT.601) on the way.
+// Copies a video frame into `out` and converts its range and matrix to those of JPEG (full range, BT.601).
 void import_planes(const PlaneView& y, const PlaneView& cb, const PlaneView& cr,
                    const ColorEncoding& encoding, Planes& out);
 
-// Converts (height, width, 3) RGB, tightly packed, into `out`, averaging chroma where it is subsampled.
+// Converts (height, width, 3) RGB, tightly packed, into `out`. Subsampled chroma is averaged.
 void import_rgb(const uint8_t* rgb, Planes& out);
 
 // Halves both sides, rounding up, by averaging 2x2 pixels.

@@ -1,5 +1,4 @@
-// Open files that are kept for their next use, bounded in number, and told apart from others that took their
-// names.
+// Pool of open files, bounded in number. A file that was replaced under the same name is detected.
 #pragma once
 
 #include <sys/stat.h>
@@ -40,7 +39,7 @@ struct FileIdentity {
 template <class Opened>
 class Pool {
   public:
-    // An open file that nobody uses, or null.
+    // Returns an unused open file, or null.
     std::unique_ptr<Opened> take(const std::string& path, const FileIdentity& identity) {
         const std::lock_guard<std::mutex> lock(mutex_);
         for (auto it = idle_.begin(); it != idle_.end(); ++it) {
@@ -60,7 +59,7 @@ class Pool {
         if (idle_.size() > kMaxIdle) oldest.splice(oldest.begin(), idle_, std::prev(idle_.end()));
     }
 
-    // For a forked child, which may neither use nor close what SQLite opened in its parent.
+    // For a forked child, which must neither use nor close SQLite handles of its parent.
     void forget() {
         for (Entry& entry : idle_) (void)entry.file.release();
         idle_.clear();

@@ -8,11 +8,12 @@
 namespace vidseg {
 namespace {
 
-// As many as 32-bit sums of 8-bit samples allow: an area average adds up hundreds of rounded weights.
+// The largest number of bits for 32-bit sums of 8-bit samples, because an area average adds hundreds of
+// rounded weights.
 constexpr int kBits = 22;
 
-// For each output position, the first input position and the fixed-point weights of those that follow;
-// weights sum to 1.
+// For each output position: the first input position and the fixed-point weights of the inputs from there,
+// which sum to 1.
 struct Filter {
     int taps = 0;
     std::vector<int> first;
@@ -42,7 +43,7 @@ Filter make_filter(int inputs, int outputs) {
             sum += weights[k];
             if (weights[k] > weights[largest]) largest = k;
         }
-        weights[largest] += (1 << kBits) - sum;  // rounding must not change the brightness of flat areas
+        weights[largest] += (1 << kBits) - sum;  // keeps the brightness of flat areas
         filter.first[i] = first;
     }
     return filter;

@@ -1,5 +1,5 @@
-// Resampling of RGB images: bilinear, widened to an area average when shrinking (as Pillow and torch's
-// antialias=True).
+// Resampling of RGB images: bilinear, widened to an area average when shrinking, as in Pillow and torch
+// (antialias=True).
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace vidseg {
 
-// Writes (height, width, 3) to `out`; a plain copy where the size is already right.
+// Writes (height, width, 3) to `out`; a copy if the size does not change.
 void resize_rgb(const Image& in, int width, int height, uint8_t* out);
 
 }  // namespace vidseg

@@ -76,12 +76,12 @@ Window Sampler::window(int divisor) const {
             bottom = std::max(bottom, v);
         }
     }
-    double reach_across = divisor, reach_down = divisor;  // a look-up between two pixels of the copy
+    double reach_across = divisor, reach_down = divisor;  // interpolation between two pixels of the copy
     if (separable_) {
         const double across = std::abs(m[0]), down = std::abs(m[4]);
         reach_across = std::max(reach_across, across) - across / 2;
         reach_down = std::max(reach_down, down) - down / 2;
-        // No resampling: each pixel needs itself alone.
+        // No resampling: each output pixel reads one pixel.
         const auto whole = [](double value) { return std::abs(value - std::round(value)) < kWhole; };
         if (std::abs(across - 1.0) < kWhole && whole(left)) reach_across = 0.0;
         if (std::abs(down - 1.0) < kWhole && whole(top)) reach_down = 0.0;
@@ -100,7 +100,7 @@ void Sampler::sample(const Region& region, int divisor, uint32_t* out) {
     if (separable_) {
         across_.make(matrix_[0], matrix_[2], divisor, region.full_width, width_);
         down_.make(matrix_[4], matrix_[5], divisor, region.full_height, height_);
-        if (across_.begin == across_.end || down_.begin == down_.end) {  // nothing of the frame is seen
+        if (across_.begin == across_.end || down_.begin == down_.end) {  // entirely outside the frame
             std::fill(out, out + static_cast<size_t>(width_) * height_, 0U);
             return;
         }
@@ -147,8 +147,8 @@ void Sampler::sample_pixels(const Region& region, uint32_t* out) {
     }
 }
 
-// Resamples luma and chroma as they are stored, and makes pixels of the result. Chroma is enlarged and
-// resampled in one step.
+// Resamples luma and chroma separately and converts the result to pixels. Chroma is upsampled and resampled
+// in one step.
 void Sampler::sample_planes(const Region& region, uint32_t* out) {
     const bool halved = region.planes.chroma == Chroma::k420;
     if (halved) {

@@ -1,4 +1,4 @@
-// From the pixels of a region to those of an output frame, through one 3x3 matrix, resampled once.
+// Resampling of a region to an output frame by one 3x3 matrix.
 #pragma once
 
 #include <array>
@@ -10,27 +10,28 @@
 
 namespace vidseg {
 
-// Where the pixels of an output frame lie in a stored frame. Coordinates are continuous: pixel i covers [i, i
-// + 1).
+// Maps pixels of an output frame to a stored frame. Coordinates are continuous: pixel i covers [i, i + 1).
 //
-// A matrix that only moves, scales and mirrors is a separable filter: bilinear, widened to an area average
-// when shrinking, which may see pixels around the crop but none outside the frame (as Pillow's
-// resize(box=...)). Any other matrix is a bilinear look-up, averaged over n x n points of each output pixel
-// when shrinking; outside the frame is black.
+// For matrices of translation, scale and mirroring, the filter is separable: bilinear, widened to an area
+// average when shrinking. It reads pixels around the crop but none outside the frame, as Pillow's
+// resize(box=...). For other matrices it is a bilinear look-up, averaged over n x n points of each output
+// pixel when shrinking; outside the frame is black.
 class Sampler {
   public:
-    // matrix: output point -> point of the stored frame, row by row.
+    // `matrix`: maps an output point to a point of the stored frame, in row-major order.
     Sampler(const std::array<double, 9>& matrix, int width, int height);
 
-    // Pixels of the stored frame to a pixel of the output: along the side that shrinks least, and most.
+    // Number of pixels of the stored frame per output pixel, along the side that shrinks least and along the
+    // other one.
     double least_shrink() const { return least_shrink_; }
     double most_shrink() const { return most_shrink_; }
 
-    // The part of a copy with 1/divisor of the side that `sample` reads; may reach beyond the frame.
+    // Returns the part of a copy with 1/divisor of the side that `sample` reads; it may extend beyond the
+    // frame.
     Window window(int divisor) const;
 
-    // Writes (height, width) pixels, R G B and a fourth byte each. `divisor`: stored size over the region's
-    // full size.
+    // Writes (height, width) pixels, R, G, B and an unused byte each. `divisor`: stored size divided by the
+    // region's full size.
     void sample(const Region& region, int divisor, uint32_t* out);
 
   private:
@@ -46,7 +47,7 @@ class Sampler {
     bool separable_;
     double least_shrink_, most_shrink_;
     Filter across_, down_, chroma_across_, chroma_down_;
-    Region pixels_;  // of a planar region, where pixels are needed
+    Region pixels_;  // pixels of a planar region, if needed
     std::vector<int16_t> row_;
     std::vector<uint8_t> samples_;
     std::vector<const uint8_t*> rows_;

@@ -12,7 +12,7 @@ namespace vidseg {
 namespace {
 
 constexpr const char* kFormat = "vidseg frames 1";
-constexpr int kMaxDepth = 20;  // of a tree; SQLite's own limit
+constexpr int kMaxDepth = 20;  // of a tree; SQLite's limit
 constexpr int64_t kMaxPayload = int64_t{1} << 30;
 
 enum PageType : uint8_t { kLeafIndex = 0x0A, kInteriorTable = 0x05, kLeafTable = 0x0D };
@@ -23,7 +23,7 @@ uint32_t read_big(const uint8_t* bytes, int count) {
     return value;
 }
 
-// A range of bytes that is read from the front and never beyond its end.
+// A bounds-checked reader of a range of bytes.
 class Cursor {
   public:
     Cursor(const uint8_t* data, size_t size) : at_(data), end_(data + size) {}
@@ -57,7 +57,7 @@ class Cursor {
     const uint8_t* end_;
 };
 
-// One column of a record: its serial type and where its bytes are, counted from the record's beginning.
+// One column of a record: its serial type and the offset of its bytes in the record.
 struct Column {
     int64_t type = 0;
     size_t offset = 0;
@@ -71,7 +71,7 @@ size_t column_size(int64_t type) {
     return type >= 12 ? static_cast<size_t>(type - 12) / 2 : sizes[type];
 }
 
-// The first columns of a record whose first `available` of `total` bytes are in memory.
+// The first columns of a record, of which the first `available` of `total` bytes are in memory.
 bool read_columns(const uint8_t* record, size_t available, int64_t total, Column* columns, int count) {
     Cursor cursor(record, available);
     int64_t header = 0;
@@ -108,7 +108,7 @@ std::string_view text_of(const uint8_t* record, size_t available, const Column& 
     return {reinterpret_cast<const char*>(record) + column.offset, column.size};
 }
 
-// The header of a page of a tree, and where its cells begin.
+// Header of a tree page, and the offset of its cells.
 struct TreePage {
     uint8_t type = 0;
     int cells = 0;
@@ -161,7 +161,7 @@ bool TableFile::read_header() {
     const uint32_t size = read_big(header + 16, 2);
     page_size_ = size == 1 ? 65536 : size;
     if (page_size_ < 512 || (page_size_ & (page_size_ - 1)) != 0) return false;
-    if (header[18] != 1 || header[19] != 1) return false;  // a journal in a file of its own
+    if (header[18] != 1 || header[19] != 1) return false;  // not a rollback journal
     if (header[20] > page_size_ - 480) return false;
     usable_ = page_size_ - header[20];
     return read_big(header + 56, 4) == 1;  // UTF-8
@@ -197,7 +197,7 @@ bool TableFile::read_schema() {
     return images_ != 0 && levels_table_ != 0 && meta_ != 0;
 }
 
-// A table without row numbers is an index whose records are (key, value); its few entries fit on one page.
+// A table WITHOUT ROWID is an index whose records are (key, value); its few entries fit on one page.
 bool TableFile::read_meta() {
     TreePage tree;
     if (!read_page(meta_, page_) || !tree.parse(page_, usable_, false) || tree.type != kLeafIndex)
@@ -224,7 +224,7 @@ bool TableFile::read_meta() {
     return own && frames_ > 0 && levels_ >= 0;
 }
 
-// Leaves the record of a row in payload_.
+// Reads the record of a row into payload_.
 bool TableFile::find_row(uint32_t root, int64_t row) {
     uint32_t number = root;
     for (int depth = 0; depth < kMaxDepth; ++depth) {
@@ -232,7 +232,7 @@ bool TableFile::find_row(uint32_t root, int64_t row) {
         if (!read_page(number, page_) || !tree.parse(page_, usable_, number == 1)) return false;
         const bool leaf = tree.type == kLeafTable;
         if (!leaf && tree.type != kInteriorTable) return false;
-        int low = 0, high = tree.cells;  // the first cell whose row is not below the wanted one
+        int low = 0, high = tree.cells;  // first cell whose row is at least the wanted one
         while (low < high) {
             const int middle = (low + high) / 2;
             const size_t at = tree.cell(page_, middle);
@@ -258,7 +258,7 @@ bool TableFile::find_row(uint32_t root, int64_t row) {
         int64_t size = 0, key = 0;
         if (!cursor.varint(&size) || !cursor.varint(&key) || key != row || size < 1 || size > kMaxPayload)
             return false;
-        // How much of a record stays on its page: section 1.6 of the format.
+        // Size of the part of a record on its page: section 1.6 of the format.
         const int64_t most = static_cast<int64_t>(usable_) - 35;
         const int64_t least = (static_cast<int64_t>(usable_) - 12) * 32 / 255 - 23;
         const int64_t tail = least + (size - least) % (static_cast<int64_t>(usable_) - 4);
@@ -277,8 +277,8 @@ bool TableFile::read_payload(const std::vector<uint8_t>& page, size_t at, int64_
     uint32_t next = spills ? read_big(&page[at + local], 4) : 0;
     size_t left = static_cast<size_t>(size) - local;
     while (left > 0) {
-        // The pages of a chain usually follow each other: read what is left at once, and use it up to the
-        // first jump.
+        // The pages of a chain are usually consecutive: the rest is read at once and used up to the first
+        // jump.
         if (next == 0) return false;
         const size_t content = usable_ - 4;
         const size_t pages = std::min<size_t>((left + content - 1) / content, 64);

@@ -1,10 +1,10 @@
-// Rows of our own frames.db, read straight from SQLite's file format
+// Reader of rows of vidseg's own frames.db files, directly from SQLite's file format
 // (https://www.sqlite.org/fileformat2.html).
 //
-// SQLite needs a quarter of a millisecond to open a database, most of it for the schema; a loader that visits
-// a hundred thousand videos at random opens one for every clip. Of a file that vidseg wrote, whose layout is
-// known, a frame is found in a few page reads. Everything that is not as expected is left to SQLite: this
-// reader answers exactly, or not at all.
+// SQLite takes 0.25 ms to open a database, mostly to read the schema, and a loader with random access opens
+// one database per clip. In files that vidseg wrote, whose layout is known, this reader finds a frame with a
+// few page reads. For any other file, or an unexpected structure, it returns false and the caller uses
+// SQLite.
 #pragma once
 
 #include <cstddef>
@@ -15,14 +15,14 @@
 
 namespace vidseg {
 
-// Closes itself; positions are given with each read, so threads and forked processes may share it.
+// A file descriptor. Reads have explicit positions, so threads and forked processes can share it.
 class FileHandle {
   public:
     explicit FileHandle(int descriptor) : descriptor_(descriptor) {}
     ~FileHandle();
     FileHandle(const FileHandle&) = delete;
     FileHandle& operator=(const FileHandle&) = delete;
-    // All `size` bytes from `offset` on, or false.
+    // Reads `size` bytes from `offset`. Returns false if there are fewer.
     bool read(int64_t offset, size_t size, uint8_t* out) const;
 
   private:
@@ -31,13 +31,13 @@ class FileHandle {
 
 class TableFile {
   public:
-    // Null where the file is not a frames.db in vidseg's own format.
+    // Returns null if the file is not a frames.db in vidseg's own format.
     static std::unique_ptr<TableFile> open(const std::string& path);
 
     int levels() const { return levels_; }
     int64_t frames() const { return frames_; }
 
-    // The JPEG of a frame, counted from 0; valid until the next call. False where SQLite should be asked.
+    // Returns the JPEG of a frame, counted from 0, valid until the next call. False: SQLite must be used.
     bool read(int level, int64_t frame, const uint8_t** data, size_t* size);
 
   private:
@@ -56,7 +56,7 @@ class TableFile {
     int levels_ = 0;
     int64_t frames_ = 0;
     std::vector<uint8_t> page_;
-    std::vector<uint8_t> payload_;  // of the row that was found last
+    std::vector<uint8_t> payload_;  // record of the last row
     std::vector<uint8_t> run_;      // overflow pages
 };
 

@@ -9,7 +9,7 @@
 namespace vidseg {
 namespace {
 
-// Three colors of a run of pixels apart from each other, so that compilers vectorize what is done with them.
+// The three channels of a run of pixels in separate arrays, so that compilers vectorize the loops over them.
 constexpr int kRun = 1024;
 struct Run {
     alignas(64) uint8_t red[kRun];
@@ -63,7 +63,7 @@ void hue_saturation_run(int hue, int saturation, int count, Run& run) {
     for (int i = 0; i < count; ++i) {
         const int r = run.red[i], g = run.green[i], b = run.blue[i];
         const int value = std::max(r, std::max(g, b)), span = value - std::min(r, std::min(g, b));
-        // OpenCV's fixed-point reciprocals; where the divisor is 0, so is what they are multiplied with
+        // OpenCV's fixed-point reciprocals. Where the divisor is 0, the other factor is 0 too.
         const float value_or_one = static_cast<float>(std::max(value, 1)),
                     span_or_one = static_cast<float>(std::max(span, 1));
         const int of_value = static_cast<int>(1044480.0f / value_or_one + 0.5f);  // (255 << 12) / value
@@ -73,13 +73,14 @@ void hue_saturation_run(int hue, int saturation, int count, Run& run) {
         h += (h < 0 ? 180 : 0) + hue;
         h -= h >= 180 ? 180 : 0;
         const int s = std::min(255, std::max(0, ((span * of_value + kHalf) >> kShift) + saturation));
-        // Each color is the value less a part of value * saturation that is a trapezium of the hue, 0 to 30.
+        // Each channel is the value minus a part of value * saturation; the part is a trapezoid of the hue, 0
+        // to 30.
         int at_red = h + 150, at_green = h + 90, at_blue = h + 30;
         at_red -= at_red >= 180 ? 180 : 0;
         at_green -= at_green >= 180 ? 180 : 0;
         at_blue -= at_blue >= 180 ? 180 : 0;
         const auto part = [](int at) { return std::max(0, std::min(30, std::min(at, 120 - at))); };
-        // OpenCV cuts the fraction off; what is added is half a step of the exact result, 1 / (255 * 30).
+        // OpenCV truncates. Half a step of the exact result, 1 / (255 * 30), is added first.
         const float most = static_cast<float>(value * s) * (1.0f / 7650.0f);
         const auto level = [&](int at) {
             return static_cast<uint8_t>(static_cast<int32_t>(
@@ -168,7 +169,7 @@ void add_pixels(const int16_t* field, int count, Run& run) {
     }
 }
 
-// The normal distribution's quantiles at the middles of 4096 equal parts, scaled to variance 1.
+// Quantiles of the normal distribution at the centers of 4096 equal parts, scaled to variance 1.
 constexpr int kQuantiles = 4096;
 std::array<float, kQuantiles> make_quantiles() {
     std::array<double, kQuantiles / 2> upper;
@@ -193,7 +194,7 @@ std::array<float, kQuantiles> make_quantiles() {
     return quantiles;
 }
 
-// Every bit of the result depends on every bit of the argument (MurmurHash3's finalizer).
+// MurmurHash3's finalizer: every bit of the result depends on every bit of the argument.
 inline uint32_t mix(uint32_t value) {
     value = (value ^ (value >> 16)) * 0x85ebca6bu;
     value = (value ^ (value >> 13)) * 0xc2b2ae35u;
@@ -228,7 +229,7 @@ std::vector<int16_t> noise_field(double scale, uint64_t field, size_t samples) {
     static const std::array<float, kQuantiles> quantiles = make_quantiles();
     const uint32_t first = mix(static_cast<uint32_t>(field) + 0x9e3779b9u);
     const uint32_t second = mix(static_cast<uint32_t>(field >> 32) ^ first);
-    // The sum of two independent values fills the gaps between the table's and reaches further out.
+    // The sum of two independent values fills the gaps between the table's values and has a wider range.
     const float factor = static_cast<float>(scale / std::sqrt(2.0));
     std::vector<int16_t> noise(samples);
     uint32_t hashes[kRun];

@@ -1,4 +1,4 @@
-// Operations on pixels alone, each `pixels` RGB triples in place.
+// Kernels of color operations that change each pixel by itself: `pixels` RGB triples, in place.
 #pragma once
 
 #include <cstddef>
@@ -7,18 +7,18 @@
 
 namespace vidseg {
 
-// `tables`: (3, 256), one for each color.
+// `tables`: (3, 256), one per channel.
 void look_up(const uint8_t* tables, uint8_t* rgb, std::size_t pixels);
 
-// Hue in steps of 1/255 of the circle (imgaug's unit, cut to OpenCV's steps of 2 degrees), saturation in
-// steps of 1/255.
+// Hue in steps of 1/255 of the circle (imgaug's unit), truncated to OpenCV's steps of 2 degrees; saturation
+// in steps of 1/255.
 void shift_hue_saturation(int hue, int saturation, uint8_t* rgb, std::size_t pixels);
 
-// Whole numbers from the normal distribution with this standard deviation, -255 to 255; number `field` of the
-// fields.
+// Returns whole numbers of -255 to 255 from the normal distribution with this standard deviation. The numbers
+// are a function of `field` and the position.
 std::vector<int16_t> noise_field(double scale, uint64_t field, std::size_t samples);
 
-// `field`: one value for each pixel, or, with `per_channel`, for each sample.
+// `field`: one value per pixel or, with `per_channel`, per sample.
 void add_field(const int16_t* field, bool per_channel, uint8_t* rgb, std::size_t pixels);
 
 // As PIL.ImageEnhance.Color.

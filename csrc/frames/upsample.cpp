@@ -33,13 +33,13 @@ void color_row_portable(const uint8_t* luma, const uint8_t* cb, const uint8_t* c
     }
 }
 
-// 3 * near + far
+// Computes 3 * near + far.
 VIDSEG_VECTORIZED
 void add_rows(const uint8_t* near, const uint8_t* far, int count, int16_t* out) {
     for (int x = 0; x < count; ++x) out[x] = static_cast<int16_t>(3 * near[x] + far[x]);
 }
 
-// Two samples for each sum, which has a neighbor on both sides.
+// Computes two samples per sum; each sum has a neighbor on both sides.
 void spread_portable(const int16_t* sums, int count, uint8_t* out) {
     for (int x = 0; x < count; ++x) {
         const int inner = 3 * sums[x];
@@ -53,7 +53,7 @@ VIDSEG_AVX2 inline __m256i load_samples(const uint8_t* from) {
     return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 }
 
-// (a * factor + kHalf) >> kShift for 16-bit a and |a| < 2^14.
+// Returns (a * factor + kHalf) >> kShift for 16-bit a and |a| < 2^14.
 VIDSEG_AVX2 inline __m256i share(__m256i a, int factor) {
     const __m256i doubled = _mm256_add_epi16(a, a);
     const __m256i product = _mm256_mulhi_epi16(doubled, _mm256_set1_epi16(static_cast<int16_t>(factor)));
@@ -64,7 +64,7 @@ VIDSEG_AVX2 inline __m256i clamp_16(__m256i a) {
     return _mm256_max_epi16(_mm256_min_epi16(a, _mm256_set1_epi16(255)), _mm256_setzero_si256());
 }
 
-// The same in 16 bits: whole multiples of chroma are taken out of the factors, so that these fit.
+// The same in 16 bits: whole multiples of chroma are separated from the factors, so that these fit.
 VIDSEG_AVX2 void color_row_avx2(const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width,
                                 uint32_t* out) {
     constexpr int kOne = 1 << kShift;
@@ -113,8 +113,8 @@ VIDSEG_AVX2 void spread_avx2(const int16_t* sums, int count, uint8_t* out) {
 }
 #endif
 
-// One row of pixels from rows of luma and chroma, and one row of chroma from sums; both exist twice, with
-// equal results.
+// Conversion of a row of luma and chroma to pixels, and of a row of sums to chroma, in a portable and an AVX2
+// version with equal results.
 struct Rows {
     void (*color)(const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width, uint32_t* out);
     void (*spread)(const int16_t* sums, int count, uint8_t* out);
@@ -130,9 +130,9 @@ const Rows& rows() {
     return chosen;
 }
 
-// Rows of chroma at the size of luma, for columns `first` to `last` - 1 of it. In a halved plane the nearer
-// row weighs 3/4, the other 1/4, and across the same; of two roundings that libjpeg takes in turn, the even
-// columns have the larger one.
+// Rows of chroma at the size of luma, for luma columns `first` to `last` - 1. In a halved plane the nearer
+// row has weight 3/4 and the other one 1/4, and columns likewise. libjpeg alternates between two roundings;
+// even columns get the larger one.
 class ChromaRows {
   public:
     ChromaRows(const Plane& plane, Chroma chroma, int first, int last)
@@ -149,7 +149,7 @@ class ChromaRows {
         const int inner = y / 2;
         const int outer = std::clamp(y % 2 == 0 ? inner - 1 : inner + 1, 0, plane_.height - 1);
         const int low = std::max(0, begin_ - 1), high = std::min(plane_.width, end_ + 1);
-        // the sum of column `begin_` is at 1
+        // the sum of column `begin_` is at index 1
         add_rows(plane_.row(inner) + low, plane_.row(outer) + low, high - low,
                  &sums_[size_t(low - begin_ + 1)]);
         const size_t count = static_cast<size_t>(end_ - begin_);
@@ -162,7 +162,7 @@ class ChromaRows {
   private:
     const Plane& plane_;
     bool halved_;
-    int first_, begin_ = 0, end_ = 0;  // the latter in columns of the halved plane
+    int first_, begin_ = 0, end_ = 0;  // begin_ and end_ in columns of the halved plane
     std::vector<int16_t> sums_;
     std::vector<uint8_t> row_;
 };

@@ -1,4 +1,4 @@
-// Decoded video pictures to RGB, as they would look when stored as JPEGs, without the loss.
+// Conversion of planar YCbCr pictures to RGB with the arithmetic of libjpeg.
 #pragma once
 
 #include "jpeg.h"
@@ -6,11 +6,11 @@
 
 namespace vidseg {
 
-// Pixels of a planar region: those of `wanted` that are there, at least one. Halved chroma is interpolated
-// and turned into RGB with libjpeg's arithmetic.
+// Converts the pixels of `wanted` that a planar region has, at least one. Halved chroma is interpolated as in
+// libjpeg.
 void planes_to_pixels(const Region& planar, const Window& wanted, Region& out);
 
-// One row of pixels from samples of full size.
+// Converts one row of samples of full size to pixels.
 void color_row(const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width, uint32_t* out);
 
 }  // namespace vidseg

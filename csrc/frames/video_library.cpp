@@ -1,4 +1,4 @@
-// The operator of torch.ops.vidseg_frames for frames that come from a video decoder.
+// Operator of torch.ops.vidseg_frames for frames of a video decoder.
 
 #include <torch/csrc/stable/library.h>
 

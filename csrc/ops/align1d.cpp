@@ -1,9 +1,9 @@
 // CPU kernels of align1d.
 //
-// The weights of all bins are worked out once; a block of channels is then laid out time by time (T x 16 in
-// scratch), so that a bin is a few multiply-adds of whole vectors. The gradient runs the same weights
-// backwards: one thread owns a block of channels of one sequence and goes through its rois in order, so the
-// sums never depend on the threads.
+// The weights of all bins are computed once. A block of channels is then transposed (T x 16 in scratch
+// memory), so that a bin is a few multiply-adds of whole vectors. The gradient uses the same weights in
+// reverse: one thread processes a block of channels of one sequence, roi by roi in order, so sums do not
+// depend on the number of threads.
 #include "align1d.h"
 
 #include <torch/csrc/stable/library.h>
@@ -14,7 +14,7 @@ namespace vidseg {
 namespace {
 
 constexpr int64_t kLanes = 16;  // channels in a block
-constexpr int64_t kRois = 64;   // rois whose weights one task works out
+constexpr int64_t kRois = 64;   // rois per task of computing weights
 
 template <class A>
 struct Tap {
@@ -22,7 +22,7 @@ struct Tap {
     A weight;
 };
 
-// Rois of one sequence. Bin p of the i-th has the taps first[i * bins + p] up to first[i * bins + p + 1].
+// Rois of one sequence. Bin p of roi i has the taps first[i * bins + p] to first[i * bins + p + 1] - 1.
 template <class A>
 struct RoiBlock {
     int64_t sequence;
@@ -31,7 +31,7 @@ struct RoiBlock {
     std::vector<Tap<A>> taps;
 
     void add(int64_t begin, int64_t time, A weight) {
-        // Samples advance, so an element that was met before is one of the last two.
+        // Samples advance, so a repeated element is one of the last two.
         for (size_t back = 1;
              back <= 2 && begin + static_cast<int64_t>(back) <= static_cast<int64_t>(taps.size()); ++back) {
             Tap<A>& tap = taps[taps.size() - back];
@@ -100,7 +100,7 @@ std::vector<RoiBlock<A>> weigh(const Tensor& rois, const Align& a) {
     return blocks;
 }
 
-// One roi and one block of channels; `columns` is T x kLanes and `bins` is output_size x kLanes.
+// One roi and one block of channels. `columns` is T x kLanes and `bins` is output_size x kLanes.
 template <class A>
 struct RoiJob {
     A* columns;
@@ -187,10 +187,9 @@ void forward(const Align& a, const Tensor& x, const Tensor& rois, T* out) {
     parallel_for(tasks, 1, [&](int64_t begin, int64_t end) {
         std::vector<A> columns(a.total * kLanes);
         std::vector<A> bins(a.bins * kLanes);
-        int64_t laid_out = -1;  // the channel block and sequence that `columns` holds
+        int64_t laid_out = -1;  // channel block and sequence in `columns`
         for (int64_t task = begin; task < end; ++task) {
-            // Blocks of one sequence follow one another under the same channels, so that `columns` is laid
-            // out once.
+            // Blocks of one sequence are adjacent for the same channels, so `columns` is transposed once.
             const RoiBlock<A>& block = blocks[task % static_cast<int64_t>(blocks.size())];
             const int64_t channel_block = task / static_cast<int64_t>(blocks.size());
             const int64_t c = channel_block * kLanes;

@@ -1,12 +1,11 @@
-// Region-of-interest align in one dimension: the checks and the sampling rule that the CPU and CUDA kernels
-// share.
+// Region-of-interest align in one dimension: the parts that do not depend on the device.
 //
-// A roi (start, end) is cut into `bins` equal bins and each bin is the mean of `samples` linear
+// A roi (start, end) is divided into `bins` equal bins. Each bin is the mean of `samples` linear
 // interpolations:
 //     length = max(end - start, 1)      samples = sampling_ratio, or ceil(length / bins) when that is 0
 //     t(p, k) = start + p * bin + (k + 0.5) * bin / samples, bin = length / bins
-// Element n of the sequence lies at coordinate n. Between -1 and 0 the first element is repeated, between T -
-// 1 and T the last one; a sample beyond counts as zero.
+// Element n of the sequence has coordinate n. Between -1 and 0 the value is that of the first element,
+// between T - 1 and T that of the last one; samples further outside are zero.
 #pragma once
 
 #include <algorithm>
@@ -18,7 +17,7 @@ namespace vidseg {
 
 template <class R>
 struct Roi {
-    R start, bin, step;  // step: from one sample to the next
+    R start, bin, step;  // step: distance of adjacent samples
     int64_t samples;
 
     VIDSEG_HOST_DEVICE Roi(R first, R last, int64_t bins, int64_t ratio) : start(first) {
@@ -32,8 +31,7 @@ struct Roi {
         return start + static_cast<R>(p) * bin + (static_cast<R>(k) + R(0.5)) * step;
     }
 
-    // The samples of bin p that can lie in [low, high], with one to spare on each side: from first, below
-    // last.
+    // Range [first, last) of samples of bin p that can lie in [low, high], plus one on each side.
     VIDSEG_HOST_DEVICE void samples_in(int64_t p, double low, double high, int64_t& first,
                                        int64_t& last) const {
         const double zero = static_cast<double>(at(p, 0));
@@ -45,11 +43,11 @@ struct Roi {
     }
 };
 
-// The two neighbors of a sample; `inside` is false where it counts as zero.
+// The two neighbors of a sample; `inside` is false if it counts as zero.
 template <class R>
 struct Sample {
     int64_t low, high;
-    R weight;  // of high; low has 1 - weight
+    R weight;  // weight of `high`; `low` has 1 - weight
     bool inside;
 
     VIDSEG_HOST_DEVICE Sample(R t, int64_t total) : low(0), high(0), weight(0) {
@@ -112,7 +110,8 @@ inline Align backward_geometry(const char* op, const Tensor& grad, const Tensor&
     return a;
 }
 
-// Every roi, on the CPU: its batch index must exist, start and end must be finite and not absurdly far apart.
+// Checks every roi on the CPU: the batch index must exist; start and end must be finite and at most kMaxSize
+// apart.
 template <class R, class T>
 void check_rois(const char* op, const T* rois, int64_t row_stride, int64_t column_stride, int64_t count,
                 int64_t batch) {

@@ -30,7 +30,7 @@ inline void require_range(const char* op, const char* name, int64_t value, int64
     require(value <= high, op, ": ", name, " is ", value, ", must be at most ", high);
 }
 
-// Positions are products of two sizes; with sizes up to 2^30 they and their sums fit in 64 bits.
+// Positions are products of two sizes. With sizes up to 2^30, they and their sums fit in 64 bits.
 constexpr int64_t kMaxSize = int64_t{1} << 30;
 
 inline bool is_float(ScalarType type) {
@@ -58,7 +58,7 @@ inline void require_same_device(const char* op, const char* name, const Tensor& 
             first.is_cuda() ? "cuda:" : "cpu:", first.get_device_index());
 }
 
-// The number of bytes or elements of an output, refused when it does not fit.
+// Returns the number of elements of an output. Requires that 8 bytes per element fit into 64 bits.
 inline int64_t checked_numel(const char* op, std::initializer_list<int64_t> sizes) {
     int64_t numel = 1;
     bool fits = true;
@@ -66,7 +66,7 @@ inline int64_t checked_numel(const char* op, std::initializer_list<int64_t> size
         if (size == 0) return 0;
         fits = fits && !__builtin_mul_overflow(numel, size, &numel);
     }
-    // 8 bytes for each element must fit too.
+    // room for 8 bytes per element
     fits = fits && numel <= INT64_MAX / 8;
     if (!fits) {
         std::ostringstream shape;

@@ -1,9 +1,9 @@
 // CPU kernels of correlation and spatial_correlation.
 //
-// Rows are packed into zero-padded scratch in the compute type, which deals with borders, strides and dtypes
-// once; the products then run on plain rows. Neither the inputs nor their neighborhoods are ever
-// materialized: the scratch of a thread holds a few rows of one tile. Every output is summed by one thread in
-// one order, whatever the tiling.
+// Rows are packed into zero-padded scratch memory in the compute type, which handles borders, strides and
+// dtypes. The products then run on plain rows. Inputs and neighborhoods are not copied as a whole: the
+// scratch memory of a thread has a few rows of one tile. Every output is summed by one thread in one order,
+// independent of the tiling.
 #include "cost_volume.h"
 
 #include <torch/csrc/stable/library.h>
@@ -66,7 +66,7 @@ void pack(const Image<T>& image, int64_t c_first, int64_t channels, int64_t y, i
     }
 }
 
-// How the outputs are cut: `rows` by `columns` of one image are one task.
+// Tiling of the outputs: one task computes `rows` by `columns` of one image.
 struct Tiles {
     int64_t rows, columns, tiles_y, tiles_x, tasks;
 };
@@ -95,8 +95,8 @@ void forward(const CostVolume& v, const Tensor& f1, const Tensor& f2, T* out) {
         cut(v.batch, v.out_height, v.out_width, area <= 256 ? 4 : 1, v.channels <= 64 ? 128 : 64);
 
     parallel_for(tiles.tasks, 1, [&](int64_t begin, int64_t end) {
-        // Rows of a tile. Dense: one run of columns that all kernel columns and displacements share, shifted.
-        // With a stride: the columns of each kernel column (and displacement) one after the other.
+        // Rows of a tile. Dense: one run of columns, shared by all kernel columns and displacements. With a
+        // stride: the columns of each kernel column (and displacement), one after another.
         const int64_t n = tiles.columns;
         const int64_t run = n + (v.kernel - 1) * v.dilation;
         const int64_t ld_a = dense ? run : v.kernel * n;
@@ -197,7 +197,7 @@ void forward(const CostVolume& v, const Tensor& f1, const Tensor& f2, T* out) {
     });
 }
 
-// out[i] = the sum of the output gradients of displacement (pj, pi) whose kernel covers (y, x + i) in f1.
+// out[i] = sum of the output gradients of displacement (pj, pi) whose kernel covers (y, x + i) in f1.
 template <class T, class A>
 void gather_gradient(const CostVolume& v, const T* grad, const GradientStrides& strides, int64_t pj,
                      int64_t pi, int64_t y, int64_t x, int64_t count, A* out) {
@@ -223,9 +223,9 @@ void gather_gradient(const CostVolume& v, const T* grad, const GradientStrides& 
     }
 }
 
-// grad_in[b, c, y, x] = scale * sum over pj, pi of G[pj, pi](position in f1) * other[b, c, y + dy, x + dx],
-// where for the gradient of f2 the displacements are reversed: there the partner lies at -dy, -dx, and G is
-// read at the partner.
+// grad_in[b, c, y, x] = scale * sum over pj, pi of G[pj, pi](position in f1) * other[b, c, y + dy, x + dx].
+// For the gradient of f2 the displacements are reversed: the partner is at -dy, -dx, and G is read at the
+// partner.
 template <class T>
 void backward(const CostVolume& v, const Tensor& grad, const GradientStrides& strides, const Tensor& other,
               bool second, T* out) {
@@ -239,7 +239,7 @@ void backward(const CostVolume& v, const Tensor& grad, const GradientStrides& st
         std::fill(out, out + v.batch * v.channels * v.height * v.width, T(0.0f));
         return;
     }
-    // Rows `step` apart meet the same rows of the other image: a task takes rows of one residue class.
+    // Rows `step` apart read the same rows of the other image: a task computes rows of one residue class.
     const int64_t classes = std::min(v.step, v.height);
     const int64_t area = patch_x * patch_y;
     const Tiles tiles =

@@ -3,7 +3,7 @@
 // out[b, pj, pi, oy, ox] = scale * sum over kj, ki, c of f1[b, c, y, x] * f2[b, c, y + dy, x + dx]
 //     y  = origin + oy * stride + kj * dilation        dy = first + pj * step
 //     x  = origin + ox * stride + ki * dilation        dx = first + pi * step
-// where a factor outside its image counts as zero.
+// where factors outside their image are zero.
 #pragma once
 
 #include "checks.h"
@@ -18,7 +18,8 @@ struct CostVolume {
     double scale;
 };
 
-// `extent` is the length of an axis of the image, padding included, less what the first output needs.
+// Number of outputs along an axis. `extent`: length of the padded axis minus that of the first output's
+// kernel and displacements, plus 1.
 inline int64_t outputs(const char* op, const char* name, int64_t size, int64_t extent, int64_t stride) {
     require(extent >= 0, op, ": ", name, " is ", size, ", ", -extent,
             " too small for this kernel, displacement and padding");
@@ -100,7 +101,7 @@ inline CostVolume spatial_geometry(const char* op, const Tensor& f1, const Tenso
     return v;
 }
 
-// The gradient of an output, (B, P * P, OH, OW) or (B, P, P, OH, OW), seen as (B, P, P, OH, OW): its strides.
+// Strides of the gradient of an output, (B, P * P, OH, OW) or (B, P, P, OH, OW), seen as (B, P, P, OH, OW).
 struct GradientStrides {
     int64_t batch, pj, pi, row, column;
 };
@@ -120,7 +121,7 @@ inline GradientStrides gradient_strides(const char* op, const CostVolume& v, con
             grad.stride(last - 1), grad.stride(last)};
 }
 
-// The displacements of `pj` (or `pi`) that can meet an image of `size`: a range, empty when low > high.
+// Range of displacements of `pj` (or `pi`) that can meet an image of `size`; empty if low > high.
 struct Range {
     int64_t low, high;
     int64_t count() const { return high >= low ? high - low + 1 : 0; }

@@ -1,6 +1,5 @@
-// The arithmetic of the cost volumes on packed rows: where the time goes. Rows are read unaligned, shifted by
-// the displacement; sums stay in registers, and two rows are worked on together because they share most of
-// what they read.
+// Inner loops of the cost volumes, on packed rows. Rows are read unaligned, shifted by the displacement. Sums
+// stay in registers, and two rows are processed together because they share most of their reads.
 #pragma once
 
 #include <cstdint>
@@ -56,7 +55,7 @@ struct ForwardKernel {
 
     template <int Bytes, int Rows, bool Dense, class A>
     static VIDSEG_INLINE void rows(const Products<A>& job) {
-        // As many displacements at once as keep the sums in registers: 32 with AVX-512, 16 otherwise.
+        // The number of displacements whose sums fit into registers: 32 with AVX-512, 16 otherwise.
         constexpr int wide = Bytes == 64 ? 9 : Rows == 2 ? 5 : 9;
         constexpr int lanes = VectorOf<A, Bytes>::lanes;
         int64_t p = 0;
@@ -96,7 +95,7 @@ struct Gradients {
 constexpr int64_t kChannels = 8;
 
 struct BackwardKernel {
-    // First and Second say which of the two rows this row of f meets.
+    // First and Second: whether this row of f meets the first and the second row of g.
     template <int Bytes, int Group, bool First, bool Second, bool Dense, class A, class V>
     static VIDSEG_INLINE void row(const Gradients<A>& job, int64_t q, int64_t c, int64_t x,
                                   V (&sums)[2][Group]) {

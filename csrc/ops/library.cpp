@@ -1,5 +1,4 @@
-// The schemas of every operator. Python (vidseg.ops) adds defaults, names, fake kernels, autograd and
-// autocast.
+// Schemas of all operators. Python (vidseg.ops) adds defaults, names, fake kernels, autograd and autocast.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(vidseg, m) {
@@ -33,7 +32,7 @@ STABLE_TORCH_LIBRARY(vidseg, m) {
     m.def(
         "align1d_backward(Tensor grad, Tensor rois, SymInt batch, SymInt total, int sampling_ratio) -> "
         "Tensor");
-    // segments (N, 2), scores (N,), labels (N,) -> rows that are kept, best first (and their scores)
+    // segments (N, 2), scores (N,), labels (N,) -> rows to keep by falling score (and their scores)
     m.def(
         "nms_1d(Tensor segments, Tensor scores, Tensor? labels, float iou_threshold, float min_score, "
         "int? max_segments) -> Tensor");

@@ -1,8 +1,8 @@
 // CPU kernels of nms_1d and soft_nms_1d.
 //
-// Exact, but lazy: scores only fall, so a block of segments is brought up to date only when its last known
-// best score is the highest of all. A segment is decayed by the sum (or product) over the chosen ones in
-// their order, which does not depend on when that happens.
+// Lazy evaluation with exact results: scores only fall, so a block of segments is updated only when its last
+// known best score is the highest of all. A score is decayed by the sum (or product) over the selected
+// segments in their order, which does not depend on the time of the update.
 #include "nms.h"
 
 #include <torch/csrc/stable/library.h>
@@ -17,8 +17,8 @@
 namespace vidseg {
 namespace {
 
-// The segments of one group in blocks of falling score (roughly: by steps of 1/1024 of the range), so that
-// few blocks need to be up to date at any time. A block is filled when it is first asked for.
+// The segments of one group in blocks of falling score (approximately: by steps of 1/1024 of the range), so
+// that few blocks are up to date at any time. A block is filled at its first use.
 template <class A>
 class Candidates {
   public:
@@ -26,7 +26,7 @@ class Candidates {
 
     int64_t count() const { return static_cast<int64_t>(bound_.size()); }
 
-    // No segment of the block can have a higher score than this.
+    // Upper bound of the scores in the block.
     A bound(int64_t block) const { return bound_[block]; }
 
     bool is_current(int64_t block, int64_t choices) const {
@@ -77,7 +77,7 @@ Candidates<A>::Candidates(const Segments<A>& segments, const std::vector<int64_t
         kept.push_back(row);
         scores.push_back(segments.score[row]);
     }
-    // Eight at a time, so that one comparison need not wait for the one before.
+    // Eight independent comparisons at a time, to hide their latency.
     constexpr size_t lanes = 8;
     A lows[lanes], highs[lanes];
     std::fill(lows, lows + lanes, std::numeric_limits<A>::infinity());
@@ -95,7 +95,7 @@ Candidates<A>::Candidates(const Segments<A>& segments, const std::vector<int64_t
     const A scale = high > low ? last / (high - low) : A{0};
     std::vector<int32_t> level(scores.size());
     for (size_t k = 0; k < scores.size(); ++k) {
-        const A depth = (high - scores[k]) * scale;  // not a number where the range overflows: level 0
+        const A depth = (high - scores[k]) * scale;  // NaN if the range overflows: level 0
         level[k] = static_cast<int32_t>(depth > A{0} ? (depth < last ? depth : last) : A{0});
     }
 
@@ -116,7 +116,7 @@ Candidates<A>::Candidates(const Segments<A>& segments, const std::vector<int64_t
     blocks_.reset(new Block<A>[bound_.size()]);
 }
 
-// The best scores of the blocks in a tournament: a node is the larger of its two children.
+// Tournament tree of the best scores of the blocks: a node is the larger of its two children.
 template <class A>
 class Tournament {
   public:
@@ -138,7 +138,7 @@ class Tournament {
         }
     }
 
-    // The first block from `from` on whose best score is the top, or -1.
+    // Returns the first block from `from` on whose best score is the top, or -1.
     int64_t find_top(int64_t from) const {
         int64_t i = leaves_ + from;
         if (from >= leaves_) return -1;
@@ -158,7 +158,7 @@ class Tournament {
     std::vector<A> nodes_;
 };
 
-// The place of the lowest row among those with the block's best score.
+// Returns the position of the lowest row among those with the block's best score.
 template <class A>
 int first_row(const Block<A>& block) {
     int at = -1;
@@ -178,8 +178,8 @@ std::vector<Kept<A>> suppress(const Segments<A>& s, const std::vector<int64_t>& 
     std::vector<Kept<A>> kept;
     std::vector<Choice<A>> choices;
     while (static_cast<int64_t>(kept.size()) < rule.most && best.top() >= min_score) {
-        // Scores only fall: once every block at the top is up to date, the top is final. Equals: the lowest
-        // row.
+        // Scores only fall: once every block at the top is up to date, the top is final. Among equal scores,
+        // the lowest row is selected.
         const auto seen = static_cast<int64_t>(choices.size());
         Block<A>* block = nullptr;
         int64_t b = best.find_top(0);

@@ -13,15 +13,14 @@ namespace vidseg {
 
 enum class Decay : int64_t { gaussian = 0, linear = 1, hard = 2 };
 
-// How a chosen segment treats another that overlaps it with IoU > 0 and
-// IoU >= threshold + slope * (length of the chosen one): its score is multiplied by
-// exp(-IoU^2 / sigma), 1 - IoU, or 0.
+// Effect of a selected segment on the segments with IoU > 0 and IoU >= threshold + slope * (length of the
+// selected one): their score is multiplied by exp(-IoU^2 / sigma), 1 - IoU, or 0.
 struct Suppression {
     Decay decay;
     double sigma, threshold, slope, min_score;
-    int64_t most;  // segments to keep
+    int64_t most;  // largest number of segments to keep
 
-    // The factor of IoU^2 in the exponent, kept finite so that 0 times it is 0.
+    // Factor of IoU^2 in the exponent; finite, so that 0 times it is 0.
     double sharpness() const { return -std::min(1.0 / sigma, 1e30); }
 
     // The lowest score that is kept, in the compute type. Hard suppression keeps scores above min_score,
@@ -68,14 +67,14 @@ inline Suppression check_suppression(const char* op, int64_t decay, double sigma
     return {static_cast<Decay>(decay), sigma, threshold, slope, min_score, max_segments.value_or(INT64_MAX)};
 }
 
-// One segment: `index` is its row, `score` the one it is kept with.
+// A kept segment: its row and its final score.
 template <class A>
 struct Kept {
     int64_t index;
     A score;
 };
 
-// The segments in the compute type, on the CPU, with every value checked.
+// Checked segments in the compute type, on the CPU.
 template <class A>
 struct Segments {
     std::vector<A> start, end, score;
@@ -117,7 +116,7 @@ Segments<A> read_segments(const char* op, const Tensor& segments, const Tensor& 
     return s;
 }
 
-// Rows in groups of equal labels, each group in its own order.
+// Returns the rows in groups of equal labels, each in ascending order.
 template <class A>
 std::vector<std::vector<int64_t>> groups_of(const Segments<A>& s) {
     std::vector<int64_t> order(s.score.size());
@@ -133,7 +132,7 @@ std::vector<std::vector<int64_t>> groups_of(const Segments<A>& s) {
     return groups;
 }
 
-// What all groups keep, best first; equal scores in the order of the rows.
+// Joins the kept segments of all groups by falling score; equal scores in order of rows.
 template <class A>
 std::vector<Kept<A>> join(const std::vector<std::vector<Kept<A>>>& groups, int64_t most) {
     std::vector<Kept<A>> all;
@@ -145,7 +144,8 @@ std::vector<Kept<A>> join(const std::vector<std::vector<Kept<A>>>& groups, int64
     return all;
 }
 
-// Rows and scores of the segments that are kept, best first. Defined for each device by its own source file.
+// Returns rows and scores of the segments to keep, by falling score. Defined for each device by its own
+// source file.
 std::tuple<Tensor, Tensor> choose_segments(const char* op, const Tensor& segments, const Tensor& scores,
                                            const std::optional<Tensor>& labels, const Suppression& rule);
 

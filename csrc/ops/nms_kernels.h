@@ -1,5 +1,5 @@
-// The arithmetic of suppression on blocks of segments, written as plain loops that the compiler turns into
-// vectors for each instruction set (which takes -fno-trapping-math: see setup.py).
+// Inner loops of suppression on blocks of segments, written as plain loops that the compiler vectorizes for
+// each instruction set (this requires -fno-trapping-math, see setup.py).
 #pragma once
 
 #include <cstring>
@@ -10,18 +10,19 @@
 
 namespace vidseg {
 
-constexpr int kBlock = 64;  // segments that share one bound
+constexpr int kBlock = 64;  // segments per block
 
-// A block of segments with what the segments chosen so far did to them, and the number of those it has seen.
+// A block of segments, the effect of the selected segments on them, and the number of selected segments that
+// are already applied.
 template <class A>
 struct alignas(64) Block {
     A start[kBlock], end[kBlock], length[kBlock];
-    A original[kBlock];   // the score, or -1 for a chosen segment and for the fill
+    A original[kBlock];   // score, or -1 for selected segments and padding
     A state[kBlock];      // gaussian: sum of squared IoU; linear: product of (1 - IoU); hard: below 1 once
                           // dropped
-    A score[kBlock];      // what is left of the score; below 0: out of the race
-    int64_t row[kBlock];  // -1 for the fill
-    A best;               // the largest score
+    A score[kBlock];      // current score; below 0: removed
+    int64_t row[kBlock];  // -1 for padding
+    A best;               // largest score
     int64_t seen;
 };
 
@@ -30,7 +31,7 @@ struct Choice {
     A start, end, length, threshold;
 };
 
-// Brings one block up to date with choices[seen] and those after it.
+// Applies choices[seen] and later ones to a block.
 template <class A>
 struct Update {
     Block<A>* block;
@@ -40,8 +41,8 @@ struct Update {
     Decay decay;
 };
 
-// exp(x) for x <= 0, to the last few bits: 2^n times the series of the remainder, with |remainder| <= ln(2)
-// / 2. Plain arithmetic, so that a loop over it becomes vectors; underflow stops at exp(-87) and exp(-708).
+// exp(x) for x <= 0, exact to the last few bits: 2^n times a series of the remainder, |remainder| <= ln(2) /
+// 2. Plain arithmetic, so that loops over it are vectorized. Underflow stops at exp(-87) and exp(-708).
 VIDSEG_INLINE float exponential(float x) {
     x = x < -87.0f ? -87.0f : x;
     const float shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the low bits are now round(x / ln 2)
@@ -89,7 +90,7 @@ VIDSEG_INLINE double exponential(double x) {
 }
 
 struct UpdateKernel {
-    // Several choices at a time, so that the state is read and written once for all of them.
+    // Several selected segments at a time, so that the state is read and written once.
     template <Decay How, int Several, class A>
     static VIDSEG_INLINE void see(Block<A>& block, const Choice<A>* choices) {
         constexpr A tiny = std::numeric_limits<A>::min();
@@ -156,7 +157,7 @@ struct UpdateKernel {
             } else {
                 score = block.state[i] < A{1} ? A{-1} : score;
             }
-            block.score[i] = block.original[i] < A{0} ? A{-1} : score;  // chosen: -1 must not decay to 0
+            block.score[i] = block.original[i] < A{0} ? A{-1} : score;  // selected: -1 must not decay to 0
         }
         find_best(block);
         block.seen = job.count;

@@ -10,7 +10,7 @@
 namespace vidseg {
 namespace {
 
-// Axes of one sequence element in memory, neighbors merged where they are contiguous to each other.
+// Axes of one sequence element in memory; adjacent axes that are contiguous are merged.
 struct Axis {
     int64_t size, stride;
 };
@@ -66,7 +66,7 @@ void copy_element(const T* from, const std::vector<Axis>& axes, T* to) {
     });
 }
 
-// At least 32 KiB of output for each call of a thread.
+// Grain of parallel loops: at least 32 KiB of output per call.
 int64_t grain(int64_t bytes) { return std::max<int64_t>(1, 32768 / std::max<int64_t>(1, bytes)); }
 
 Tensor window_gather(const Tensor& x, const Tensor& starts, int64_t length, int64_t dilation) {
@@ -133,7 +133,7 @@ struct NormalizeKernel {
 
     template <int Bytes, class T>
     static VIDSEG_INLINE void run(InterleavedPixels<T>* job) {
-        // Split a stretch that stays in the first-level cache, then convert its planes.
+        // Split a stretch that fits into the first-level cache, then convert its planes.
         constexpr int64_t stretch = 1024;
         uint8_t planes[3][stretch];
         for (int64_t done = 0; done < job->count; done += stretch) {
@@ -156,7 +156,7 @@ void normalize_frame(const Frames& f, const uint8_t* frame, int64_t row_stride, 
                      int64_t channel_stride, const std::vector<compute_t<T>>& mean,
                      const std::vector<compute_t<T>>& std, T* out, int64_t plane) {
     const bool interleaved = f.channels == 3 && channel_stride == 1 && column_stride == 3;
-    const bool whole = row_stride == f.width * column_stride;  // rows follow one another: one long row
+    const bool whole = row_stride == f.width * column_stride;  // contiguous rows: one long row
     const int64_t rows = whole ? 1 : f.height;
     const int64_t columns = whole ? f.height * f.width : f.width;
     for (int64_t y = 0; y < rows; ++y) {
@@ -200,7 +200,7 @@ Tensor window_gather_frames(const Tensor& x, const Tensor& starts, int64_t lengt
                 const int64_t n = i / w.length % w.count;
                 const int64_t b = i / w.length / w.count;
                 const int64_t t = time_of(start.at(b, n), l, w.dilation, w.total);
-                const int64_t plane = w.length * pixels;  // from one channel of this frame to the next
+                const int64_t plane = w.length * pixels;  // distance of adjacent channels of this frame
                 T* frame = to + ((b * w.count + n) * f.channels * w.length + l) * pixels;
                 if (t >= 0) {
                     normalize_frame(f, from + b * x.stride(0) + t * x.stride(1), x.stride(2), x.stride(3),
@@ -216,7 +216,7 @@ Tensor window_gather_frames(const Tensor& x, const Tensor& starts, int64_t lengt
     return out;
 }
 
-// For each time of one sequence, the (window, element) pairs that fall on it, in order of the windows.
+// For each time of one sequence: the (window, element) pairs at it, in order of the windows.
 struct Cover {
     std::vector<int64_t> first;  // total + 1
     std::vector<int64_t> items;  // n * length + l
@@ -282,7 +282,7 @@ Tensor window_scatter(const Tensor& windows, const Tensor& starts, int64_t total
 
     for (int64_t b = 0; b < w.batch; ++b) {
         const Cover cover = cover_of(w, start, b);
-        // Fills the element at `t` of `to` from the windows of this sequence.
+        // Computes the element at `t` of `to` from the windows of this sequence.
         const auto fill = [&](auto* to, int64_t t, int64_t bytes) {
             using T = std::remove_pointer_t<decltype(to)>;
             const T* sequence = static_cast<const T*>(windows.const_data_ptr()) + b * windows.stride(0);
@@ -315,8 +315,8 @@ Tensor window_scatter(const Tensor& windows, const Tensor& starts, int64_t total
     return out;
 }
 
-// The gradient of window_scatter: each element of a window takes the gradient of its time, in the share it
-// had there.
+// Gradient of window_scatter: each element of a window gets the gradient of its time, multiplied by its
+// share.
 Tensor window_scatter_backward(const Tensor& grad, const Tensor& starts, int64_t length, int64_t dilation,
                                int64_t reduce) {
     const char* op = "window_scatter_backward";

@@ -1,6 +1,6 @@
 // The parts of window_gather and window_scatter that do not depend on the device.
 //
-// Window n of sequence b has its element l at time starts[b, n] + l * dilation. Times outside [0, T) are no
+// Element l of window n of sequence b is at time starts[b, n] + l * dilation. Times outside [0, T) are not
 // part of x.
 #pragma once
 
@@ -14,8 +14,7 @@ namespace vidseg {
 
 enum class Reduce : int64_t { mean = 0, sum = 1, first = 2, last = 3 };
 
-// Sequences of `inner` elements each; `x` stands for x (B, T, ...), `windows` for windows (B, N, length,
-// ...).
+// Sizes of sequences of `inner` elements: `x` is x (B, T, ...), `windows` is windows (B, N, length, ...).
 struct Windows {
     int64_t batch, total, count, length, dilation, inner;
     std::vector<int64_t> inner_sizes;
@@ -71,7 +70,7 @@ inline Reduce check_reduce(const char* op, int64_t reduce, const Tensor& data, c
     return static_cast<Reduce>(reduce);
 }
 
-// The time of element l, or -1 when it lies outside [0, total). `start` may be any 64-bit number.
+// Returns the time of element l, or -1 if it is outside [0, total). `start` may be any 64-bit number.
 VIDSEG_HOST_DEVICE inline int64_t time_of(int64_t start, int64_t l, int64_t dilation, int64_t total) {
     const int64_t offset = l * dilation;  // below 2^60
     if (start >= total || start < -offset) return -1;

@@ -45,14 +45,14 @@ std::array<double, 9> read_matrix(Reader& input) {
 void fuzz_jpeg(Reader input) {
     const std::array<double, 9> matrix = read_matrix(input);
     const int kind = input.next(), denominator = 1 << (kind & 3);
-    const bool planes_do = (kind & 4) == 0;
+    const bool allow_planar = (kind & 4) == 0;
     vidseg::Sampler sampler(matrix, 24, 16);
     vidseg::JpegDecoder decoder;
     int width = 0, height = 0;
     decoder.read_size(input.data, input.size, &width, &height);
     if (int64_t{width} * height > 1 << 22) return;  // legal, but a fuzzer should not wait for it
     vidseg::Region region;
-    decoder.decode_region(input.data, input.size, sampler.window(1), denominator, region, planes_do);
+    decoder.decode_region(input.data, input.size, sampler.window(1), denominator, region, allow_planar);
     std::vector<uint32_t> pixels(24 * 16);
     sampler.sample(region, denominator, pixels.data());
     vidseg::OutputFormat format;

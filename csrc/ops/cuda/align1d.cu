@@ -1,4 +1,5 @@
-// CUDA kernels of align1d. Both directions gather, so that no sum depends on the order of threads.
+// CUDA kernels of align1d. Forward and backward kernels gather, so sums do not depend on the order of
+// threads.
 #include "../align1d.h"
 
 #include <torch/csrc/stable/library.h>
@@ -27,7 +28,7 @@ struct Rois {
     }
 };
 
-// One thread for each output.
+// One thread per output.
 template <class T, class R, class Raw>
 __global__ void forward(Align a, const T* x, Strides s, Rois<R, Raw> rois, T* out, int64_t count) {
     using A = compute_t<T>;
@@ -50,7 +51,7 @@ __global__ void forward(Align a, const T* x, Strides s, Rois<R, Raw> rois, T* ou
     }
 }
 
-// One thread for each element of the sequences: it looks for the samples of every roi that touch it.
+// One thread per element of the sequences, which visits the samples of all rois that touch it.
 template <class T, class R, class Raw>
 __global__ void backward(Align a, const T* grad, Strides s, Rois<R, Raw> rois, T* out, int64_t count) {
     using A = compute_t<T>;
@@ -64,7 +65,7 @@ __global__ void backward(Align a, const T* grad, Strides s, Rois<R, Raw> rois, T
         for (int64_t r = 0; r < a.rois; ++r) {
             if (rois.sequence(r) != b) continue;
             const Roi<R> roi = rois.roi(r, a);
-            // The bins that reach [t - 1, t + 1], with one to spare on each side.
+            // The bins that overlap [t - 1, t + 1], plus one on each side.
             const double start = static_cast<double>(roi.start), bin = static_cast<double>(roi.bin);
             const double from = floor((low - start) / bin) - 1.0, to = ceil((high - start) / bin) + 1.0;
             const auto bins = static_cast<double>(a.bins);
@@ -89,7 +90,7 @@ __global__ void backward(Align a, const T* grad, Strides s, Rois<R, Raw> rois, T
     }
 }
 
-// Calls body(rois in the type they have, positions in float32 or float64).
+// Calls body(rois in their own type, positions in float32 or float64).
 template <class Body>
 void with_rois(const Tensor& rois, const Body& body) {
     with_float_type(rois.scalar_type(), [&](auto zero) {
@@ -117,7 +118,7 @@ void run_backward(const Align& a, const Tensor& grad, const Rois<R, Raw>& rois, 
 Tensor align1d(const Tensor& x, const Tensor& rois, int64_t output_size, int64_t sampling_ratio) {
     const Align a = forward_geometry("align1d", x, rois, output_size, sampling_ratio);
     check_rois("align1d", on_cpu(rois),
-               a.batch);  // waits for the device: the values decide whether to run at all
+               a.batch);  // waits for the device: invalid values must not reach the kernel
     const DeviceGuard guard(x.get_device_index());
     Tensor out = new_empty(x, {a.rois, a.channels, a.bins}, x.scalar_type());
     if (out.numel() == 0) return out;

@@ -25,7 +25,7 @@ __device__ compute_t<T> pixel(const T* image, const Strides& s, int64_t height, 
 
 // ------------------------------------------------------------------------------------------------ forward
 
-// Any geometry: one thread for each output.
+// Any geometry: one thread per output.
 template <class T>
 __global__ void forward_any(CostVolume v, const T* f1, Strides s1, const T* f2, Strides s2, T* out,
                             int64_t count) {
@@ -55,11 +55,11 @@ __global__ void forward_any(CostVolume v, const T* f1, Strides s1, const T* f2, 
     }
 }
 
-// Kernel size 1 and stride 1: a block covers 64 columns of 4 rows at 9 x 9 displacements. A thread has 4
-// columns of one row at the 9 displacements (dy, dx..dx + 8 steps), so that 36 sums share 4 values of f1 and
+// Kernel size 1 and stride 1: a block computes 64 columns of 4 rows at 9 x 9 displacements. A thread computes
+// 4 columns of one row at 9 displacements (dy, dx to dx + 8 steps), so that 36 sums share 4 values of f1 and
 // 4 + 8 * Step of f2.
 constexpr int kColumns = 64;
-constexpr int kEach = 4;  // columns of a thread
+constexpr int kEach = 4;  // columns per thread
 constexpr int kRows = 4;
 constexpr int kGroup = 9;  // displacements along each axis
 constexpr int kDepth = 4;  // channels in shared memory at a time
@@ -68,7 +68,7 @@ template <class T, int Step>
 __global__ void __launch_bounds__(kColumns / kEach * kGroup * kRows)
     forward_dense(CostVolume v, const T* f1, Strides s1, const T* f2, Strides s2, T* out, int64_t tiles_x) {
     using A = compute_t<T>;
-    constexpr int span = kColumns + (kGroup - 1) * Step;          // columns of f2 that the block meets
+    constexpr int span = kColumns + (kGroup - 1) * Step;          // columns of f2 that the block reads
     constexpr int slots = (kRows - 1) + (kGroup - 1) * Step + 1;  // and rows
     __shared__ A a[kDepth][kRows][kColumns];
     __shared__ A other[kDepth][slots][span];
@@ -145,8 +145,8 @@ void forward(const char* op, const CostVolume& v, const Tensor& f1, const Tensor
         const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(groups * groups),
                         static_cast<unsigned>(v.batch));
         const dim3 block(kColumns / kEach, kGroup, kRows);
-        // 64-bit sums and windows of double steps would not fit in shared memory together: those take the
-        // other way.
+        // 64-bit sums and windows of double steps do not fit in shared memory together and use the other
+        // kernel.
         if (v.step == 1) {
             return launch(op, f1, grid, block, forward_dense<T, 1>, v, a, strides_of(f1), b, strides_of(f2),
                           to, tiles_x);
@@ -162,7 +162,7 @@ void forward(const char* op, const CostVolume& v, const Tensor& f1, const Tensor
 
 // ------------------------------------------------------------------------------------------------ backward
 
-// The sum of the output gradients of displacement (pj, pi) whose kernel covers (y, x) of f1.
+// Sum of the output gradients of displacement (pj, pi) whose kernel covers (y, x) of f1.
 template <class T>
 __device__ compute_t<T> gradient_at(const CostVolume& v, const T* grad, const GradientStrides& s, int64_t pj,
                                     int64_t pi, int64_t y, int64_t x) {
@@ -180,8 +180,8 @@ __device__ compute_t<T> gradient_at(const CostVolume& v, const T* grad, const Gr
     return sum;
 }
 
-// grad[y, x] = scale * sum over displacements of G(y, x) * other[y + dy, x + dx]; for the gradient of f2 the
-// partner lies at -dy, -dx and G is read there. `first` is that of the displacements as seen from here.
+// grad[y, x] = scale * sum over displacements of G(y, x) * other[y + dy, x + dx]. For the gradient of f2 the
+// partner is at -dy, -dx and G is read there. `first` is the first displacement from this image.
 template <class T>
 __global__ void backward_any(CostVolume v, int64_t first, bool second, const T* grad, GradientStrides sg,
                              const T* other, Strides so, T* out, int64_t count) {
@@ -209,9 +209,9 @@ __global__ void backward_any(CostVolume v, int64_t first, bool second, const T* 
     }
 }
 
-// A block has 64 columns of one row and 64 channels, a thread 4 of each. For each displacement along y, 9
-// along x at a time: the gathered gradients and the rows of the other image are in shared memory, a window of
-// them in registers.
+// A block computes 64 columns of one row and 64 channels, a thread 4 of each. For each displacement along y,
+// 9 displacements along x are processed at a time: the gathered gradients and the rows of the other image are
+// in shared memory, a window of them in registers.
 template <class T, int Step>
 __global__ void __launch_bounds__(256)
     backward_dense(CostVolume v, int64_t first, bool second, const T* grad, GradientStrides sg,

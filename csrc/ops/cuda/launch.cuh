@@ -1,4 +1,4 @@
-// What the CUDA kernels share: launching on PyTorch's current stream, loops over any number of elements.
+// Shared by the CUDA kernels: launches on PyTorch's current stream, loops over any number of elements.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -27,7 +27,7 @@ void launch(const char* op, const Tensor& like, dim3 grid, dim3 block, void (*ke
     if (error != cudaSuccess) throw std::runtime_error(std::string(op) + ": " + cudaGetErrorString(error));
 }
 
-// One thread for each of `count` elements, in a loop where there are more than a grid holds.
+// Grid with one thread per element of `count`; beyond its maximum, threads loop.
 inline dim3 grid_for(int64_t count) {
     return dim3(static_cast<unsigned>(std::clamp<int64_t>((count + kThreads - 1) / kThreads, 1, 1 << 20)));
 }

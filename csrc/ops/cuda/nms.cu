@@ -1,8 +1,8 @@
-// CUDA kernel of nms_1d and soft_nms_1d: one block chooses segment after segment; its threads share the
-// others out.
+// CUDA kernel of nms_1d and soft_nms_1d: one block selects segment after segment; its threads share the other
+// segments.
 //
-// Choices follow one another, so there is nothing for a second block to do. Segments of other labels are left
-// alone, which gives the choices of each label in one common order.
+// Each selection depends on the previous one, so more blocks would not help. Segments of other labels are
+// skipped, so the selections of all labels come in one common order.
 #include "../nms.h"
 
 #include <torch/csrc/stable/library.h>
@@ -41,7 +41,7 @@ __global__ void read_column(const T* data, int64_t stride, A* out, int64_t count
         out[i] = static_cast<A>(data[i * stride]);
 }
 
-// The better of two candidates: the higher score, then the lower row.
+// Order of candidates: by higher score, then by lower row.
 template <class A>
 __device__ bool better(A score, int64_t row, A than, int64_t than_row) {
     return score > than || (score == than && row < than_row);
@@ -136,7 +136,8 @@ void fill_column(const char* op, const Tensor& tensor, int64_t column, A* out) {
 template <class A>
 std::tuple<Tensor, Tensor> run(const char* op, const Tensor& segments, const Tensor& scores,
                                const std::optional<Tensor>& labels, const Suppression& rule) {
-    read_segments<A>(op, on_cpu(segments), on_cpu(scores), std::nullopt);  // not-finite values end here
+    read_segments<A>(op, on_cpu(segments), on_cpu(scores),
+                     std::nullopt);  // refuses values that are not finite
     const DeviceGuard guard(segments.get_device_index());
     const auto type = std::is_same_v<A, double> ? ScalarType::Double : ScalarType::Float;
     const int64_t n = segments.size(0);

@@ -8,7 +8,7 @@
 namespace vidseg {
 namespace {
 
-// The axes of one sequence element, neighbors merged: where the i-th of its values lies in memory.
+// Axes of one sequence element, adjacent ones merged, which give the offset of its i-th value in memory.
 constexpr int kAxes = 8;
 
 struct Element {
@@ -44,7 +44,7 @@ Element element_of(const char* op, const char* name, const Tensor& tensor, int64
     return e;
 }
 
-// The sizes that kernels need of Windows.
+// Sizes of Windows that kernels need.
 struct Sizes {
     int64_t batch, total, count, length, dilation, inner;
 };
@@ -73,7 +73,7 @@ Tensor window_gather(const Tensor& x, const Tensor& starts, int64_t length, int6
     Tensor out = new_empty(x, w.sizes({w.batch, w.count, w.length}), x.scalar_type());
     if (out.numel() == 0) return out;
 
-    // Contiguous elements move 16 bytes at a time where size and addresses allow.
+    // Contiguous elements are copied 16 bytes at a time if size and addresses allow it.
     Sizes sizes = sizes_of(w);
     int64_t batch_stride = x.stride(0), time_stride = x.stride(1);
     auto size = static_cast<int64_t>(x.element_size());
@@ -98,7 +98,7 @@ Tensor window_gather(const Tensor& x, const Tensor& starts, int64_t length, int6
     return out;
 }
 
-constexpr int kChannels = 16;  // whose mean and std travel as kernel arguments
+constexpr int kChannels = 16;  // channels whose mean and std are kernel arguments
 
 template <class A>
 struct Normalization {
@@ -114,8 +114,8 @@ struct alignas(4 * sizeof(T)) Four {
     T values[4];
 };
 
-// Interleaved RGB whose frames are one run of pixels, their number a multiple of 4: a thread reads 12 bytes
-// and writes 4 pixels of each plane at once.
+// Interleaved RGB frames that are one run of pixels, in multiples of 4: a thread reads 12 bytes and writes 4
+// pixels of each plane.
 template <class T>
 __global__ void gather_rgb(Sizes w, const uint8_t* x, int64_t batch_stride, int64_t time_stride,
                            int64_t pixels, Normalization<compute_t<T>> n, Starts starts, T* out,
@@ -149,7 +149,7 @@ __global__ void gather_rgb(Sizes w, const uint8_t* x, int64_t batch_stride, int6
     }
 }
 
-// Any strides and channels, from `c0` on.
+// Any strides and channels, from channel `c0` on.
 template <class T>
 __global__ void gather_pixels(Sizes w, const uint8_t* x, FrameStrides s, int64_t height, int64_t width,
                               int64_t channels, int64_t c0, int64_t some, Normalization<compute_t<T>> n,
@@ -218,7 +218,7 @@ Tensor window_gather_frames(const Tensor& x, const Tensor& starts, int64_t lengt
     return out;
 }
 
-// The element of window n at time t, or -1.
+// Returns the element of window n at time t, or -1.
 __device__ int64_t element_at(const Sizes& w, int64_t start, int64_t t) {
     if (start > t || start < t - (w.length - 1) * w.dilation) return -1;
     const int64_t distance = t - start;
@@ -296,7 +296,7 @@ Tensor window_scatter(const Tensor& windows, const Tensor& starts, int64_t total
     return out;
 }
 
-// Each element takes the gradient of its time, in the share it had there.
+// Each element gets the gradient of its time, multiplied by its share.
 template <class T>
 __global__ void scatter_gradient(Sizes w, Reduce how, const T* grad, int64_t batch_stride,
                                  int64_t time_stride, Element element, Starts starts, T* out, int64_t count) {
