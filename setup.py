@@ -1,16 +1,16 @@
-"""Builds the native libraries; everything else stands in pyproject.toml.
+"""Builds the compiled libraries; pyproject.toml has the rest of the package's metadata.
 
     vidseg/frames/_frames.so    SQLite + libjpeg-turbo: read, decode, encode frames     (csrc/frames)
     vidseg/ops/_ops.so          tensor operators, CPU                                   (csrc/ops)
-    vidseg/ops/_ops_cuda.so     the same, CUDA; only where nvcc and a CUDA torch are    (csrc/ops/cuda)
+    vidseg/ops/_ops_cuda.so     tensor operators, CUDA; with nvcc and a CUDA torch      (csrc/ops/cuda)
 
-All register through PyTorch's ABI-stable C++ interface (target version 2.10): no Python headers, one binary for every
-Python and for torch >= 2.10. The build needs torch's headers and stub libraries, not a working `import torch`, so it
-takes them from the environment that pip runs in, also from within pip's build isolation.
+csrc/common has headers for both libraries. All libraries use PyTorch's ABI-stable C++ interface (target version 2.10):
+one binary works with every Python version and with torch >= 2.10. The build needs torch's headers and stub libraries,
+not `import torch`, and takes them from the environment that pip runs in, also within pip's build isolation.
 
 Environment variables:
-    VIDSEG_CUDA=0|1        never / always build the CUDA library (default: when nvcc is found and torch has CUDA)
-    VIDSEG_PARTS           which libraries to build, default "frames ops"
+    VIDSEG_CUDA=0|1        never / always build the CUDA library (default: if nvcc is found and torch has CUDA)
+    VIDSEG_PARTS           libraries to build, default "frames ops"
     VIDSEG_CUDA_ARCHS      compute capabilities, default "80 90"
     VIDSEG_SANITIZE=1      build with AddressSanitizer and UndefinedBehaviorSanitizer, unoptimized
 """
@@ -35,7 +35,7 @@ SANITIZE = os.environ.get("VIDSEG_SANITIZE") == "1"
 
 
 def find_torch() -> Path | None:
-    """The folder of the installed torch, without importing it: in a build environment first, then beside it."""
+    """Find the folder of the installed torch without importing it: first in the build environment, then outside it."""
     paths = sysconfig.get_paths()
     candidates = [*sys.path, paths["purelib"], paths["platlib"]]
     folders = (Path(entry) / "torch" for entry in candidates if entry)
@@ -72,7 +72,7 @@ def extension(name: str, patterns: list[str], libraries: list[str]) -> Extension
     compile_args = [
         "-std=c++17",
         "-O3",
-        "-fno-trapping-math",  # without it GCC keeps the selects in the suppression kernels scalar
+        "-fno-trapping-math",  # lets GCC vectorize the selects in the suppression kernels
         "-fvisibility=hidden",
         "-g0",
         "-Wall",
@@ -108,7 +108,7 @@ if "ops" in PARTS and wants_cuda():
 
 
 class BuildNative(build_ext):
-    """Checks what the build needs, says what is missing in one message, and names the files without a Python tag."""
+    """Checks for missing requirements of the build, and names the libraries without a Python tag."""
 
     def get_ext_filename(self, fullname: str) -> str:
         return fullname.replace(".", "/") + ".so"
@@ -129,7 +129,7 @@ class BuildNative(build_ext):
         super().build_extensions()
 
     def check_system(self) -> None:
-        """One trial compilation for each header, so that each missing package has one clear line."""
+        """Compile a test program for each required header and report all missing packages."""
         needs = {"a C++17 compiler": ("#include <string_view>", "build-essential")}
         if "frames" in PARTS:
             needs |= {
@@ -173,7 +173,7 @@ class BuildNative(build_ext):
 
 
 class PlainWheel(bdist_wheel):
-    """The libraries do not depend on the Python version: tag the wheel py3-none-<platform>."""
+    """Tags the wheel py3-none-<platform>, because the libraries do not depend on the Python version."""
 
     def finalize_options(self) -> None:
         super().finalize_options()

@@ -24,7 +24,7 @@ struct Suppression {
     double sharpness() const { return -std::min(1.0 / sigma, 1e30); }
 
     // The lowest score that is kept, in the compute type. Hard suppression keeps scores above min_score,
-    // where 0 means no limit; the decays keep scores of at least min_score. Both as OpenTAD.
+    // where 0 means no limit; the decays keep scores of at least min_score, as in OpenTAD.
     template <class A>
     A least_score() const {
         const A least = static_cast<A>(min_score);

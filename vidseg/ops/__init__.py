@@ -1,7 +1,7 @@
 """Compiled tensor operators: correlation, sliding windows, and temporal segments (see docs/operators.md).
 
-All are citizens of PyTorch: CPU and CUDA kernels, autograd, torch.compile, autocast, any strides. Wrong arguments
-raise a ValueError that names argument, value and rule before any kernel runs.
+All have CPU and CUDA kernels and support autograd, torch.compile, autocast and any strides. Wrong arguments raise a
+ValueError with argument, value and rule before any kernel runs.
 """
 
 from vidseg.ops.cost_volume import correlation, spatial_correlation

@@ -1,8 +1,8 @@
 """Correlation of two feature maps: the cost volumes of optical-flow networks.
 
-`correlation` is that of FlowNet 2 (arXiv 1612.01925) and LiteFlowNet 3 (arXiv 2007.09319), `spatial_correlation` that
-of FastFlowNet (arXiv 2103.04524). Both are bilinear, so the gradient of each input is again such a product of the
-output's gradient and the other input, and gradients of any order exist.
+`correlation` is the operator of FlowNet 2 (arXiv 1612.01925) and LiteFlowNet 3 (arXiv 2007.09319),
+`spatial_correlation` that of FastFlowNet (arXiv 2103.04524). Both are bilinear: the gradient of each input is a similar
+product of the output's gradient and the other input, so gradients of any order exist.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ def correlation(
     stride1: int = 1,
     stride2: int = 1,
 ) -> Tensor:
-    """Return the mean product of the vectors of `f1` with those of `f2` at every displacement in a square.
+    """Return the mean products of the vectors of `f1` and `f2` for all displacements in a square.
 
     With both images padded by `pad_size` zeros, k = kernel_size, r = (k - 1) // 2, D = max_displacement // stride2 and
     tj, ti from -D to D (tj, the vertical one, is the slow index):
@@ -34,23 +34,23 @@ def correlation(
             f1[b, c, Y + j, X + i] * f2[b, c, Y + j + tj * stride2, X + i + ti * stride2]
             where Y = y * stride1 + max_displacement, X = x * stride1 + max_displacement
 
-    This is the published operator for kernel size 1. Larger kernels read before the first row there; here the same
-    formula holds and whatever lies outside the padded image counts as zero.
+    For kernel size 1 this is the published operator. For larger kernels the published operator reads before the first
+    row; here the formula holds and values outside the padded image are zero.
 
     Args:
         f1: (B, C, H, W) float64, float32, float16 or bfloat16, any strides. Half types are summed in float32.
         f2: like f1.
-        max_displacement: the largest displacement in pixels, at least 0.
-        pad_size: zeros around both images; None means max_displacement, which keeps the size at stride 1.
-        kernel_size: side of the square of vectors that one product compares; odd.
-        stride1: step between outputs.
-        stride2: step between displacements.
+        max_displacement: largest displacement in pixels, at least 0.
+        pad_size: number of zeros around both images; None uses max_displacement, which keeps the size at stride 1.
+        kernel_size: side of the square of vectors in one product; odd.
+        stride1: step between outputs in pixels.
+        stride2: step between displacements in pixels.
 
     Returns:
-        (B, (2D + 1)^2, OH, OW), OH = ceil((H + 2 * pad_size - 2 * (max_displacement + r)) / stride1), OW likewise.
+        (B, (2D + 1)^2, OH, OW), OH = ceil((H + 2 * pad_size - 2 * (max_displacement + r)) / stride1), OW accordingly.
 
     Raises:
-        ValueError: a shape, dtype, device or size breaks a rule; the message names it.
+        ValueError: a shape, dtype, device or size is wrong.
     """
     pad = max_displacement if pad_size is None else pad_size
     return torch.ops.vidseg.correlation(f1, f2, max_displacement, pad, kernel_size, stride1, stride2)
@@ -67,28 +67,28 @@ def spatial_correlation(
     dilation: int = 1,
     dilation_patch: int = 1,
 ) -> Tensor:
-    """Return the sum (not the mean) of products of `f1` with `f2` at the displacements of a patch.
+    """Return the sums (not means) of products of `f1` and `f2` for the displacements of a patch.
 
         out[b, pj, pi, y, x] = sum over c and j, i from 0 to kernel_size - 1 of
             f1[b, c, Y, X] * f2[b, c, Y + dy, X + dx]
             where Y = y * stride - padding + j * dilation, X = x * stride - padding + i * dilation,
-            dy = (pj - (patch_size - 1) // 2) * dilation_patch, dx likewise; outside the images counts as zero
+            dy = (pj - (patch_size - 1) // 2) * dilation_patch, dx accordingly; values outside the images are zero
 
     Args:
         f1: (B, C, H, W) float64, float32, float16 or bfloat16, any strides. Half types are summed in float32.
         f2: like f1.
-        patch_size: displacements along each axis.
-        kernel_size: side of the square of vectors that one product compares; odd.
-        stride: step between outputs.
-        padding: zeros around both images.
-        dilation: step between the vectors of a kernel.
-        dilation_patch: step between displacements.
+        patch_size: number of displacements along each axis.
+        kernel_size: side of the square of vectors in one product; odd.
+        stride: step between outputs in pixels.
+        padding: number of zeros around both images.
+        dilation: step between the vectors of a kernel in pixels.
+        dilation_patch: step between displacements in pixels.
 
     Returns:
         (B, patch_size, patch_size, OH, OW), OH = (H + 2 * padding - (kernel_size - 1) * dilation - 1) // stride + 1.
 
     Raises:
-        ValueError: a shape, dtype, device or size breaks a rule; the message names it.
+        ValueError: a shape, dtype, device or size is wrong.
     """
     return torch.ops.vidseg.spatial_correlation(
         f1, f2, patch_size, kernel_size, stride, padding, dilation, dilation_patch
@@ -128,7 +128,7 @@ def _(grad: Tensor, other: Tensor, *geometry: Any) -> Tensor:
 
 
 def _register_gradients(name: str) -> None:
-    """The operator `name` and its backward operator, each with the gradients of its two tensors."""
+    """Register the gradients of the operator `name` and of its backward operator."""
     forward = getattr(torch.ops.vidseg, name)
     backward = getattr(torch.ops.vidseg, f"{name}_backward")
 

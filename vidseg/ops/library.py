@@ -1,4 +1,4 @@
-"""Loading of the compiled libraries: the one place that knows where they lie and what to say when they do not load."""
+"""Loading of the compiled libraries, with one error message for all causes of failure."""
 
 import functools
 from pathlib import Path
@@ -11,7 +11,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 class NativeLibraryError(ImportError):
-    """A compiled part of vidseg is missing or does not fit this machine; the message says what to do."""
+    """A compiled library of vidseg is missing or does not load on this machine; the message gives the remedy."""
 
 
 @functools.cache
@@ -22,7 +22,7 @@ def load_library(name: str) -> Path:
         name: path below the package without suffix, such as "frames/_frames" or "ops/_ops".
 
     Raises:
-        NativeLibraryError: the file is not there, or the dynamic linker or torch refused it.
+        NativeLibraryError: the file does not exist, or the dynamic linker or torch cannot load it.
     """
     path = _PACKAGE / f"{name}.so"
     if not path.is_file():

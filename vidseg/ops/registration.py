@@ -1,7 +1,7 @@
-"""Loads the compiled operators into `torch.ops.vidseg` and registers what all of them need in Python.
+"""Loads the compiled operators into `torch.ops.vidseg`, and helpers for their registration in Python.
 
-The schemas and kernels are C++ (csrc/ops): CPU always, CUDA where `_ops_cuda.so` was built. The modules beside this one
-add, for each operator, its fake kernel (shapes, for torch.compile), its autograd formula and its autocast rule.
+Schemas and kernels are C++ (csrc/ops): for CPU, and for CUDA if `_ops_cuda.so` was built. The other modules of this
+package register a fake kernel (shapes, for torch.compile), the autograd formula and the autocast rule of each operator.
 """
 
 from pathlib import Path
@@ -18,12 +18,12 @@ if torch.version.cuda and (Path(__file__).parent / "_ops_cuda.so").is_file():
 
 
 def compute_in_float32(name: str) -> None:
-    """Register the autocast rule of the operators that sum many products: run in float32, as PyTorch's own sums do."""
+    """Register float32 as the autocast rule of an operator that sums many products, as for PyTorch's own sums."""
     for device in ("cpu", "cuda"):
         torch.library.register_autocast(f"vidseg::{name}", device, torch.float32)
 
 
 def require(holds: bool, message: str) -> None:
-    """Raise a ValueError with `message` unless `holds`: for what fake kernels and wrappers check before C++ does."""
+    """Raise a ValueError with `message` unless `holds`; for fake kernels and wrappers."""
     if not holds:
         raise ValueError(message)

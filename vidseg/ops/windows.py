@@ -1,7 +1,7 @@
-"""Cutting sequences into windows and stitching windows together, for models that see a stream window by window.
+"""Windows of sequences: gathering and scattering, for models that process a stream window by window.
 
-Window n of sequence b holds the elements at times starts[b, n] + l * dilation, l from 0 to length - 1. Times outside
-the sequence, before its start or past its end, are allowed.
+Window n of sequence b consists of the elements at times starts[b, n] + l * dilation, l from 0 to length - 1. Times
+outside the sequence are allowed.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from vidseg.ops.registration import require
 
 __all__ = ["window_gather", "window_scatter"]
 
-_REDUCE = ("mean", "sum", "first", "last")  # their numbers in C++
+_REDUCE = ("mean", "sum", "first", "last")  # the position is the number in C++
 _SUM = _REDUCE.index("sum")
 
 
@@ -28,27 +28,27 @@ def window_gather(
     std: Sequence[float] | None = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Return windows of sequences; for uint8 frames, as the normalized clips that a model takes, in one pass.
+    """Gather windows of sequences, or normalized clips of uint8 frames in one pass.
 
-    Without `mean`, `std` and `dtype` the elements are copied as they are. With any of them `x` must be uint8 frames
-    (B, T, H, W, C), and the windows come out channels first, as (x - mean) / std computed in float32 (float64 for
-    float64) and rounded once to `dtype`: each pixel is read once and written once.
+    Without `mean`, `std` and `dtype`, elements are copied unchanged. With any of them, `x` must be uint8 frames
+    (B, T, H, W, C); the result has channels first and is (x - mean) / std, computed in float32 (float64 for float64)
+    and rounded once to `dtype`.
 
     Args:
-        x: (B, T, ...) of any dtype and strides.
-        starts: (B, N) int64, the time of each window's first element; any value.
-        length: elements of a window, at least 1.
+        x: (B, T, ...), any dtype and strides.
+        starts: (B, N) int64, time of the first element of each window; any value.
+        length: number of elements per window, at least 1.
         dilation: step between the elements of a window, at least 1.
-        mean: one value for each channel, in the units of x (0 to 255); None means 0.
-        std: one value for each channel, greater than 0; None means 1.
-        dtype: float64, float32, float16 or bfloat16; None means float32.
+        mean: one value per channel, 0 to 255; None is 0.
+        std: one value per channel, above 0; None is 1.
+        dtype: float64, float32, float16 or bfloat16; None is float32.
 
     Returns:
-        (B, N, length, ...), or (B, N, C, length, H, W) for frames. Elements outside [0, T) are zeros of the output:
-        for frames that is the mean color, not black.
+        (B, N, length, ...), or (B, N, C, length, H, W) for frames. Elements outside [0, T) are 0, which for normalized
+        frames is the mean color.
 
     Raises:
-        ValueError: a shape, dtype, device or size breaks a rule; the message names it.
+        ValueError: a shape, dtype, device or size is wrong.
     """
     if mean is None and std is None and dtype is None:
         return torch.ops.vidseg.window_gather(x, starts, length, dilation)
@@ -66,22 +66,22 @@ def window_scatter(
     dilation: int = 1,
     reduce: Literal["mean", "sum", "first", "last"] = "mean",
 ) -> Tensor:
-    """Return the sequences that `windows` were cut from: the inverse of `window_gather`.
+    """Scatter windows into sequences, the inverse of `window_gather`.
 
     Args:
         windows: (B, N, length, ...), any strides. For mean and sum float64, float32, float16 or bfloat16 (half types
             are summed in float32), for first and last any dtype.
-        starts: (B, N) int64, the time of each window's first element; any value.
-        total: length T of the sequences, at least 1. Elements outside [0, T) are dropped.
+        starts: (B, N) int64, time of the first element of each window; any value.
+        total: length T of the sequences, at least 1. Elements outside [0, T) are ignored.
         dilation: step between the elements of a window, at least 1.
-        reduce: what a time takes that several windows cover: their mean, their sum, or the element of the first or
-            last of them in the order of N. (The published streams keep the last, or the first; see docs/operators.md.)
+        reduce: value at a time that several windows cover: their mean, their sum, or the element of the first or last
+            of them in the order of N.
 
     Returns:
-        (B, T, ...); times that no window covers are zero.
+        (B, T, ...); times without a window are 0.
 
     Raises:
-        ValueError: a shape, dtype, device or size breaks a rule; the message names it.
+        ValueError: a shape, dtype, device or size is wrong.
     """
     require(reduce in _REDUCE, f"window_scatter: reduce is {reduce!r}, must be one of {', '.join(_REDUCE)}")
     require(total >= 1, f"window_scatter: total is {total}, must be at least 1")
