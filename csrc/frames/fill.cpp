@@ -216,8 +216,8 @@ bool fill(const FillPlan& plan, const FillOptions& options, uint8_t* out, int64_
         int64_t number = 0, clip = 0;
         try {
             Worker worker(plan, options, out, shown);
-            // If a later piece has failed, the thread still fills this one, because the first error of the plan
-            // is reported.
+            // If a later piece has failed, the thread still fills this one, because the first error of the
+            // plan is reported.
             while ((number = next.fetch_add(1)) < pieces && !error.before(number)) {
                 clip = number / pieces_per_clip;
                 const int64_t first = number % pieces_per_clip * piece;
