@@ -273,7 +273,7 @@ def test_videos_that_cannot_be_planned(columns, message):
         ({"sampling": "middle"}, "middle"),
         ({"geometry": "middle"}, "middle"),
         ({"short": "repeat"}, "repeat"),
-        ({"sampling": SequentialClips(), "shapes": lambda epoch: [BatchShape(4, 4, 32, 32)]}, "one length"),
+        ({"sampling": SequentialClips(), "shapes": lambda epoch: [BatchShape(4, 4, 32, 32)]}, "constant number of frames"),
     ],
 )
 def test_wrong_options_are_refused(options, message):

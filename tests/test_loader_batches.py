@@ -12,7 +12,7 @@ from test_loader_features import LENGTHS, feature_dataset
 from vidseg import ClipLoader
 from vidseg.clips.windows import WindowShape
 from vidseg.labels import VideoDataset
-from vidseg.loaders import Batch, ClipDataset, FeatureLoader, Loader, OutputForm, StreamLoader
+from vidseg.loaders import Batch, ClipBatch, ClipDataset, FeatureLoader, Loader, OutputForm, StreamLoader
 from vidseg.loaders.output import MEAN, STD, sample_type
 
 
@@ -29,6 +29,11 @@ def features(tmp_path_factory) -> VideoDataset:
 def make(data, **options) -> ClipLoader:
     defaults = {"frames": 3, "size": 24, "batch_size": 4, "seed": 5, "dtype": "uint8"}
     return ClipLoader(data, **{**defaults, **options})
+
+
+def first(data, **options) -> ClipBatch:
+    with make(data, **options) as loader:  # a DALI loader keeps threads until it is closed
+        return next(iter(loader))
 
 
 def loaders(data, features) -> Iterator[tuple[Loader, str]]:
@@ -91,7 +96,7 @@ def test_a_folder_is_opened(data):
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "bfloat16", "float32"])
 def test_types_by_name(data, dtype):
     assert sample_type(dtype) is getattr(torch, dtype)
-    one, other = next(iter(make(data, dtype=dtype))), next(iter(make(data, dtype=getattr(torch, dtype))))
+    one, other = first(data, dtype=dtype), first(data, dtype=getattr(torch, dtype))
     assert one.frames.dtype is getattr(torch, dtype) and torch.equal(one.frames, other.frames)
     assert ClipDataset(data, frames=2, size=16, dtype=dtype)[0]["frames"].dtype is getattr(torch, dtype)
 
@@ -103,7 +108,7 @@ def test_layouts_are_one_another_transposed(data, backend, dtype, frames):
     if backend == "dali":
         pytest.importorskip("nvidia.dali")
     layouts = {
-        layout: next(iter(make(data, dtype=dtype, frames=frames, layout=layout, backend=backend, color="bgr"))).frames
+        layout: first(data, dtype=dtype, frames=frames, layout=layout, backend=backend, color="bgr").frames
         for layout in ("bcthw", "btchw", "bthwc")
     }
     assert layouts["btchw"].shape == (4, frames, 3, 24, 24) and layouts["btchw"].is_contiguous()
@@ -117,8 +122,8 @@ def test_layouts_are_one_another_transposed(data, backend, dtype, frames):
 def test_without_mean_floats_are_0_to_1(data, options, backend):
     if backend == "dali":
         pytest.importorskip("nvidia.dali")
-    pixels = next(iter(make(data, backend=backend))).frames
-    floats = next(iter(make(data, dtype="float32", backend=backend, **options))).frames
+    pixels = first(data, backend=backend).frames
+    floats = first(data, dtype="float32", backend=backend, **options).frames
     assert torch.allclose(floats, pixels / 255, atol=1 / 255 if backend == "dali" else 1e-6)
     assert 0 <= floats.min() < floats.max() <= 1
     top = OutputForm(mean=None).from_pixels(torch.full((1, 1, 1, 1, 3), 255, dtype=torch.uint8))
@@ -162,24 +167,22 @@ def test_transforms_may_return_tensors(data, layout, dtype):
         return frames[:, :, ::-1]  # a view with a negative stride
 
     options = {"layout": layout, "dtype": dtype, "color": "bgr"}
-    one = next(iter(make(data, transform=as_tensor, **options))).frames
-    assert torch.equal(one, next(iter(make(data, transform=as_array, **options))).frames)
-    plain = OutputForm(sample_type(dtype), layout, "bgr").from_pixels(
-        next(iter(make(data, layout="bthwc"))).frames.flip(3)
-    )
+    one = first(data, transform=as_tensor, **options).frames
+    assert torch.equal(one, first(data, transform=as_array, **options).frames)
+    plain = OutputForm(sample_type(dtype), layout, "bgr").from_pixels(first(data, layout="bthwc").frames.flip(3))
     assert torch.equal(one, plain)
 
 
 @pytest.mark.parametrize("convert", [lambda frames: frames / 64, lambda frames: torch.from_numpy(frames).double() / 64])
 def test_floats_of_a_transform_are_not_normalized(data, convert):
-    pixels = next(iter(make(data, layout="bthwc"))).frames
-    batch = next(iter(make(data, transform=convert, dtype="float32", color="bgr", layout="btchw")))
+    pixels = first(data, layout="bthwc").frames
+    batch = first(data, transform=convert, dtype="float32", color="bgr", layout="btchw")
     assert batch.frames.dtype is torch.float32 and batch.frames.is_contiguous()
     assert torch.equal(batch.frames, (pixels / 64).flip(-1).permute(0, 1, 4, 2, 3))
     item = ClipDataset(data, frames=3, size=24, seed=5, transform=convert, dtype="float16")[0]
     assert item["frames"].dtype is torch.float16 and item["frames"].max() > 1
     with pytest.raises(ValueError, match="dtype='uint8' cannot store floating point samples"):
-        next(iter(make(data, transform=convert)))
+        first(data, transform=convert)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +216,7 @@ def test_targets_are_stacked_or_listed(data):
         assert batch.to("meta").targets == batch.targets
     for batch in make(data, target=lambda video, clip: torch.tensor(clip.frames).float()):
         assert torch.equal(batch.targets, torch.from_numpy(batch.plan.frames).float())
-    assert next(iter(make(data))).targets is None
+    assert first(data).targets is None
     item = ClipDataset(data, frames=2, size=16, target=several)[5]
     assert item["target"].tolist() == several(data[5]).tolist()
     assert "target" not in ClipDataset(data, frames=2, size=16)[5]
@@ -240,7 +243,7 @@ def test_batches_are_copied_ahead_to_a_device(data, monkeypatch):
         return original(self, *arguments, **options)
 
     monkeypatch.setattr(torch.Tensor, "to", to)
-    batch = next(iter(make(data, device="meta", target=lambda video: torch.tensor(video.label))))
+    batch = first(data, device="meta", target=lambda video: torch.tensor(video.label))
     assert threads == {"vidseg-prefetch"}
     assert all(tensor.is_meta for tensor in batch.tensors.values()) and "targets" in batch.tensors
     if not torch.cuda.is_available():
