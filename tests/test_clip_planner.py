@@ -273,7 +273,7 @@ def test_videos_that_cannot_be_planned(columns, message):
         ({"sampling": "middle"}, "middle"),
         ({"geometry": "middle"}, "middle"),
         ({"short": "repeat"}, "repeat"),
-        ({"sampling": SequentialClips(), "shapes": lambda epoch: [BatchShape(4, 4, 32, 32)]}, "one length"),
+        ({"sampling": SequentialClips(), "shapes": lambda epoch: [BatchShape(4, 4, 32, 32)]}, "constant number of frames"),
     ],
 )
 def test_wrong_options_are_refused(options, message):
@@ -284,7 +284,7 @@ def test_wrong_options_are_refused(options, message):
 def test_shapes_must_suit_the_ranks():
     with pytest.raises(ValueError, match="multiple of world_size=2"):
         ClipPlanner(videos(30), shapes=lambda epoch: [BatchShape(5, 4, 32, 32)] * 6, world_size=2)
-    with pytest.raises(ValueError, match="without a batch"):
+    with pytest.raises(ValueError, match="the schedule has no batch"):
         ClipPlanner(videos(30), shapes=lambda epoch: [])
     with pytest.raises(ValueError, match="no videos"):
         ClipPlanner(videos(3).subset([]))

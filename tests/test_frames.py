@@ -98,6 +98,26 @@ def test_wrong_requests_are_named(database):
         closed.read([0])
 
 
+def test_frames_are_indexed_as_in_python(database):
+    frames = database.decode(range(COUNT))
+    assert frames.shape == (COUNT, 48, 64, 3)
+    for index in (0, 5, -1, -COUNT, np.int64(3), torch.tensor(2)):
+        assert torch.equal(database[index], frames[int(index)]) and database[index].shape == (48, 64, 3)
+    for part in (slice(2, 5), slice(None), slice(-3, None), slice(None, None, -4), slice(9, 99), slice(5, 5)):
+        assert torch.equal(database[part], torch.from_numpy(frames.numpy()[part].copy()))
+    assert torch.equal(database.decode(4), frames[4]) and torch.equal(database.decode(np.int64(4)), frames[4])
+    assert database.decode(4, size=(10, 20)).shape == (10, 20, 3)
+    assert torch.equal(database.decode(4, level=1), database.decode([4], level=1)[0])
+    for outside in (COUNT, -COUNT - 1):
+        with pytest.raises(IndexError, match=rf"frames\.db: frame {outside} of a video of 12 frames"):
+            database[outside]
+    with pytest.raises(IndexError, match="frame -1 is outside"):
+        database.decode(-1)
+    for wrong in ([0, 1], 1.5, "0", np.array([1])):
+        with pytest.raises(TypeError, match=r"neither an integer nor a slice; use decode\(\)"):
+            database[wrong]
+
+
 def test_other_files_are_refused_by_name(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent"):
         FrameDatabase(tmp_path / "absent" / "frames.db")
@@ -125,6 +145,27 @@ def test_published_databases_are_read_in_frame_order(tmp_path):
     assert database.frame_size == (48, 64)
     assert (database.levels, database.timestamps, database.meta) == (0, None, {})
     assert database.verify() == []
+
+
+@pytest.mark.parametrize("frame", [0, 2, 7, 11])
+def test_the_error_of_a_published_database_has_the_frame_number(tmp_path, frame):
+    """Rows are in any order, so that the number of the row is another one."""
+    order = [7, 2, 11, 0, 5, 1, 9, 3, 10, 4, 8, 6]
+    jpegs = [encoded(index)[0] for index in range(COUNT)]
+    jpegs[frame] = jpegs[frame][:300]
+    path = write_published_database(tmp_path / "clip", jpegs, width=64, order=order)
+    database = FrameDatabase(path)
+    message = rf"clip/frames\.db: frame {frame}: damaged JPEG"
+    for read in (lambda: database.decode(range(COUNT)), lambda: database[frame], lambda: list(database)):
+        with pytest.raises(FrameDatabaseError, match=message):
+            read()
+    assert [problem.partition(":")[0] for problem in database.verify()] == [f"frame {frame}"]
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE Images SET frames = 'text' WHERE rowid = ?", (order.index(frame) + 1,))
+    connection.commit()
+    connection.close()
+    with pytest.raises(FrameDatabaseError, match=rf"clip/frames\.db: frame {frame}: holds no BLOB"):
+        database.read(range(COUNT))
 
 
 def test_published_readers_work_on_our_files(database):

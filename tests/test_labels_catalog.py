@@ -84,6 +84,17 @@ def test_a_video_is_in_one_split_of_each_division(tmp_path):
         assert [name for (name,) in rows] == ["split1/test", "split2/test", "val"]
 
 
+def test_slices_are_data_sets(tmp_path):
+    update_catalog(tmp_path, [record(f"{'ab'[index % 2]}/{index}", 'ab'[index % 2]) for index in range(5)])
+    data = open_dataset(tmp_path)
+    names = [video.name for video in data]
+    for part in (slice(3), slice(1, 4), slice(None, None, -2), slice(-2, None), slice(9, None)):
+        found = data[part]
+        assert type(found) is type(data) and [video.name for video in found] == names[part]
+        assert (found.classes, found.root) == (data.classes, data.root)
+    assert data[np.int64(1)] == data[1] and data[-1].name == names[-1]
+
+
 def test_subset_keeps_the_order_asked(tmp_path):
     update_catalog(tmp_path, labeled("a/1", "a/2", "b/1", "b/2"))
     data = open_dataset(tmp_path)

@@ -25,8 +25,7 @@ def made_features(length: int, video: int) -> np.ndarray:
     return features
 
 
-@pytest.fixture
-def dataset(tmp_path):
+def feature_dataset(tmp_path):
     labels = {f"v{index}": made_labels(length, index) for index, length in enumerate(LENGTHS)}
     splits = {"split1/train": [*labels][:5], "split1/test": [*labels][5:]}
     apply_segmentation(tmp_path, SegmentationLabels(["a", "b", "c", "d"], labels, splits, 15.0))
@@ -34,6 +33,11 @@ def dataset(tmp_path):
     for index, length in enumerate(LENGTHS):
         np.save(tmp_path / f"features/v{index}.npy", made_features(length, index))
     return open_dataset(tmp_path)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    return feature_dataset(tmp_path)
 
 
 def order(loader) -> list[int]:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from clip_data import FRAMES, HEIGHT, KINDS, WIDTH, break_row, clip_dataset, crop, hand_plan
+from clip_data import FRAMES, HEIGHT, KINDS, WIDTH, break_row, clip_dataset, crop, hand_plan, natural
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -17,7 +17,8 @@ from PIL import Image
 from vidseg import ClipLoader
 from vidseg.clips.augmentations import color_jitter, random_erasing
 from vidseg.clips.color import draw_colors
-from vidseg.frames import FrameDatabase, FrameDatabaseError, encode_rgb
+from vidseg.frames import FrameDatabase, FrameDatabaseError, FrameWriter, encode_rgb
+from vidseg.labels import VideoRecord, open_dataset, update_catalog
 from vidseg.loaders.native_backend import NativeFiller
 from vidseg.loaders.output import OutputForm
 from vidseg.loaders.recolor import apply_colors
@@ -329,7 +330,7 @@ def damaged(tmp_path):
 )
 def test_a_damaged_frame_is_named_or_replaced(damaged, kind, blob):
     data = damaged(kind, blob)
-    frame = FrameDatabase(data[0].path)._rows_for(range(FRAMES), 0).tolist().index(3)
+    frame = 5 if kind == "published" else 2  # the rows of the published database are in another order
     whole = crop(0, 0, WIDTH, HEIGHT, size=(HEIGHT, WIDTH))
     plan = hand_plan([whole], size=(HEIGHT, WIDTH), frames=range(FRAMES))
     with pytest.raises(FrameDatabaseError, match=rf"frames\.db: frame {frame}: .*on_error"):
@@ -339,6 +340,39 @@ def test_a_damaged_frame_is_named_or_replaced(damaged, kind, blob):
     neighbor = frame - 1 if frame > 0 else frame + 1
     assert shown[0].tolist() == [neighbor if index == frame else index for index in range(FRAMES)]
     assert torch.equal(got[0, frame], got[0, neighbor]) and got.float().mean() > 20
+
+
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory):
+    """Three videos of large frames. Frames 1 to 3 of video 0 and all of video 1 are damaged: frame 1 fails after almost
+    all of it is decoded, the others at once."""
+    root = tmp_path_factory.mktemp("failing")
+    jpeg = encode_rgb(torch.from_numpy(natural(0, height=900, width=1200)), 95, restart_interval=0)[0]
+    records = []
+    for number in range(3):
+        folder = root / f"jpg/a/{number}"
+        with FrameWriter(folder / "frames.db") as writer:
+            for _ in range(4):
+                writer.add(jpeg, width=1200)
+        records.append(VideoRecord(f"jpg/a/{number}", "a", 4, 900, 1200, 25.0, 0.16, 1))
+    break_row(root / "jpg/a/0/frames.db", 2, jpeg[: len(jpeg) * 9 // 10])
+    for video, row in ((0, 3), (0, 4), (1, 1), (1, 2), (1, 3), (1, 4)):
+        break_row(root / f"jpg/a/{video}/frames.db", row, b"not a JPEG")
+    update_catalog(root, records)
+    return open_dataset(root)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize(("videos", "frame"), [((2, 0, 1), 1), ((2, 0), 1), ((0, 0), 1)])
+def test_the_first_failure_in_the_order_of_the_plan_is_reported(failing, threads, videos, frame):
+    matrix = crop(0, 0, 1200, 900, size=(90, 120))
+    plan = hand_plan([matrix] * len(videos), size=(90, 120), videos=videos, frames=range(4))
+    for _ in range(10):
+        with pytest.raises(FrameDatabaseError, match=rf"jpg/a/0/frames\.db: frame {frame}: damaged JPEG"):
+            fill(failing, plan, threads=threads)
+    backward = hand_plan([matrix] * 2, size=(90, 120), videos=(1, 0), frames=(0, 3, 2, 1))
+    with pytest.raises(FrameDatabaseError, match=r"jpg/a/1/frames\.db: frame 0: "):
+        fill(failing, backward, threads=threads)
 
 
 def test_a_damaged_level_is_named(damaged):

@@ -17,6 +17,7 @@ from vidseg import ClipLoader, convert_videos, open_dataset, open_videos
 from vidseg.frames import decode_jpeg, encode_planes
 from vidseg.frames.native import operators
 from vidseg.loaders import ClipDataset
+from vidseg.loaders.video_backend import VideoFiller
 from vidseg.videos.decoding import VideoError, VideoSource
 from vidseg.videos.frame_index import chosen_frames, read_frame_index
 from vidseg.videos.frame_reader import FrameReader
@@ -339,3 +340,23 @@ def test_pictures_differ(videos):
     """The comparisons above can fail: neighboring frames are not alike."""
     one, other = picture(3, height=SIZE[0], width=SIZE[1]), picture(4, height=SIZE[0], width=SIZE[1])
     assert np.abs(one.astype(int) - other).mean() > 1.5
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_the_first_failing_clip_is_reported(videos, monkeypatch, threads):
+    """Clip 1 fails while clip 0, which fails too, is being decoded."""
+    files = open_videos(videos)
+    loader = ClipLoader(files, backend="video", frames=2, size=16, batch_size=3, threads=threads, train=False)
+    failed = threading.Event()
+
+    def fill_clip(self, plan, clip, pixels, shown, canceled):
+        if clip == 0 and threads > 1:
+            assert failed.wait(20)
+        if canceled():
+            return
+        failed.set()
+        raise VideoError(f"clip {clip}")
+
+    monkeypatch.setattr(VideoFiller, "_fill_clip", fill_clip)
+    with pytest.raises(VideoError, match="clip 0"):
+        next(iter(loader))

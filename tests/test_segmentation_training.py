@@ -293,8 +293,8 @@ def lose_features(root):
         (break_values, {"splits": ("split1",)}, r"S1_Tea_0\.npy: nan in column 7, dimension 3"),  # of the test split
         (break_values, {"splits": ("split2",)}, r"S1_Tea_0\.npy: nan in column 7, dimension 3"),
         (break_length, {}, r"S2_Tea_1\.npy: \d+ columns, but the video has \d+ frame labels"),
-        (break_width, {}, r"S2_Tea_1\.npy: 7 values a column"),
-        (lose_features, {"splits": ("split1",)}, r"S1_Tea_3\.npy: not there"),
+        (break_width, {}, r"S2_Tea_1\.npy: 7 values per column"),
+        (lose_features, {"splits": ("split1",)}, r"S1_Tea_3\.npy is missing"),
         (None, {"splits": ("split7",)}, "no split 'split7' .* split1, split2"),
         (None, {"network": ("depth=3",)}, "mstcn has no option 'depth'"),
         (None, {"network": ("layers",)}, "'layers' is not of the form NAME=VALUE"),

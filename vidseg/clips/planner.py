@@ -1,4 +1,4 @@
-"""Plans of whole epochs: which clips make which batch of which rank."""
+"""Plans of epochs: which clips are in which batch of which rank."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vidseg.labels.dataset import VideoDataset
 __all__ = ["ClipPlanner", "Shapes"]
 
 Shapes = Callable[[int], Sequence[BatchShape]]
-"""Epoch, from 0 -> shapes of its batches in order, over all ranks; together they cover the clips once."""
+"""Function from the epoch, from 0, to the shapes of its batches over all ranks; together they cover the clips once."""
 
 Integers = npt.NDArray[np.int64]
 
@@ -43,33 +43,33 @@ class _Epoch:
 
 
 class ClipPlanner:
-    """Gives any batch of any epoch, without touching a pixel.
+    """Computes the plan of any batch of any epoch, without reading a frame.
 
-    Sample number s counts the clips of the data set: the views of video 0, of video 1, and so on. The views of a video
-    are the sampling's clips times the geometry's crops, the crops of one clip next to each other. Batch k of an epoch
-    holds consecutive clips of the epoch's order (shuffled in training), and rank r takes every `world_size`-th of them.
+    Sample numbers count the clips of the data set: the views of video 0, then those of video 1, and so on. The views of
+    a video are the clips of the sampling times the crops of the geometry; the crops of one clip are next to each other.
+    Batch k of an epoch has consecutive clips of the epoch's order (shuffled for training), and rank r takes every
+    `world_size`-th of them.
 
-    All ranks have the same number of batches of the same shape. In testing, the last batch may be smaller, and is
-    filled up with clips that are marked as not valid. In training, a last batch that is not full is left out, unless
-    it is the only one.
+    All ranks have the same number of batches of the same shape. For testing, the last batch may be smaller, and clips
+    with `valid` False pad it. For training, an incomplete last batch is dropped, unless it is the only one.
 
     Args:
         data: the videos.
-        frames: T.
-        interval: from one frame of a clip to the next; of several, each training clip draws one.
-        size: of the output in pixels, one number or (H, W).
-        batch_size: clips of a batch over all ranks.
-        seed: of everything that is drawn.
-        train: shuffle, and draw what can be drawn.
+        frames: T, frames of a clip.
+        interval: distance between consecutive frames of a clip; with several, each training clip draws one.
+        size: height and width of the clips in pixels; one number for a square.
+        batch_size: number of clips of a batch over all ranks.
+        seed: seed for order, frames, crops and colors.
+        train: True: shuffled order, random frames and crops. False: sequential order, center.
         sampling: an object or a name of `vidseg.clips.sampling`; None: "random" in training, else "center".
         geometry: an object of `vidseg.clips.geometry` or a name of `named_geometry`; None: "random_resized_crop" in
             training, else "center".
         augment: colors, noise and warps: a preset, several, or a name of `vidseg.clips.augmentations`.
-        short: videos shorter than a clip "loop" or "clamp"; for samplings that are given by name.
-        shapes: replaces frames, size and batch_size.
+        short: videos shorter than a clip "loop" or "clamp"; for samplings given by name.
+        shapes: shapes of the batches of an epoch; replaces frames, size and batch_size.
         sampler: video indices in the order of an epoch, over all ranks: any iterable that can be iterated over again,
             or a `torch.utils.data.Sampler`. Replaces the shuffled or sequential order; see `sampled_videos`.
-        rank: of this process.
+        rank: index of this process.
         world_size: number of processes.
 
     Raises:
@@ -118,13 +118,13 @@ class ClipPlanner:
         if sampling is None or isinstance(sampling, str):
             sampling = named_sampling(sampling, intervals=intervals, train=train, short=short)
         if shapes is not None and isinstance(sampling, SequentialClips):
-            raise ValueError("sequential clips need one length throughout; a schedule of shapes may change it")
+            raise ValueError("sequential clips need a constant number of frames; a schedule of shapes may change it")
         if geometry is None or isinstance(geometry, str):
             geometry = named_geometry(geometry, size=(height, width), train=train)
         self.sampling, self.geometry = sampling, geometry
         views = sampling.views(data.frames, frames) * geometry.views
         self._views = int(views[0])
-        # Sample number of each video's first clip, where they do not all have equally many.
+        # Sample number of each video's first clip; None if all videos have the same number of clips.
         self._first = None if (views == views[0]).all() else np.concatenate([[0], np.cumsum(views)])
         self.samples = int(views.sum())
         self._epochs: tuple[_Epoch, ...] = ()
@@ -141,30 +141,30 @@ class ClipPlanner:
 
     @property
     def base(self) -> BatchShape:
-        """Shape of the batches that frames, size and batch_size make, over all ranks."""
+        """Shape of the batches from frames, size and batch_size, over all ranks."""
         return self._constant
 
     def with_shapes(self, shapes: Shapes) -> ClipPlanner:
-        """The same planner with another schedule of shapes, whose largest sides are those of `base`."""
+        """Return a copy of the planner with another schedule of shapes, whose largest sides are those of `base`."""
         other = copy.copy(self)
         other._shapes, other._epochs = shapes, ()
         return other
 
     def batches(self, epoch: int) -> int:
-        """Number of batches of an epoch, the same for all ranks."""
+        """Return the number of batches of an epoch, the same for all ranks."""
         return len(self._epoch(epoch).shapes)
 
     def clips_before(self, epoch: int, index: int) -> int:
-        """How many clips the batches before batch `index` of an epoch have, over all ranks."""
+        """Return the number of clips before batch `index` of an epoch, over all ranks."""
         return int(self._epoch(epoch).starts[index])
 
     def shape(self, epoch: int, index: int) -> BatchShape:
-        """Shape of one batch of this rank."""
+        """Return the shape of one batch of this rank."""
         shape = self._global_shape(epoch, index)
         return BatchShape(-(-shape.clips // self.world_size), shape.frames, shape.height, shape.width)
 
     def plan(self, epoch: int, index: int) -> BatchPlan:
-        """This rank's part of batch `index` of an epoch.
+        """Return this rank's part of batch `index` of an epoch.
 
         Raises:
             IndexError: there is no such batch.
@@ -188,14 +188,14 @@ class ClipPlanner:
         valid: npt.NDArray[np.bool_] | None = None,
         repeats: Integers | None = None,
     ) -> BatchPlan:
-        """A plan of any samples, each the same as in a batch of that epoch.
+        """Return a plan of any samples, with the same clips as in the batches of that epoch.
 
         Args:
             epoch: from 0.
             samples: int64 (B,) sample numbers, 0 to `samples` - 1.
-            shape: its frames, height and width are taken; None for the planner's own.
-            index: number that the plan has.
-            valid: bool (B,), False for clips that only pad; None for none.
+            shape: frames, height and width of the clips. None: those of `base`.
+            index: batch number of the plan.
+            valid: bool (B,), False for clips that pad the batch. None: all True.
             repeats: int64 (B,), how many times each sample came before in the epoch: each time draws other random
                 numbers. None: the first time.
 
@@ -238,7 +238,7 @@ class ClipPlanner:
         )
 
     def _places(self, samples: Integers) -> tuple[Integers, Integers]:
-        """Video and view of each sample."""
+        """Return video and view of each sample."""
         if self._first is None:
             videos, views = np.divmod(samples, self._views)
             return videos, views
@@ -274,7 +274,7 @@ class ClipPlanner:
             if epoch.number == number:
                 return epoch
         epoch = self._make_epoch(number)
-        # The loader plans the next epoch while the last batches of this one are in use.
+        # Two epochs: a loader can plan the next one while batches of this one are in use.
         self._epochs = (*self._epochs[-1:], epoch)
         return epoch
 
@@ -299,7 +299,7 @@ class ClipPlanner:
 
 def _check_shapes(shapes: Sequence[BatchShape], world_size: int) -> None:
     if not shapes:
-        raise ValueError("a schedule of shapes without a batch")
+        raise ValueError("shapes: the schedule has no batch")
     for shape in shapes:
         if shape.clips % world_size:
             raise ValueError(f"{shape} is over all ranks: its clips must be a multiple of world_size={world_size}")
@@ -307,7 +307,7 @@ def _check_shapes(shapes: Sequence[BatchShape], world_size: int) -> None:
 
 def _check_videos(data: VideoDataset) -> None:
     if not len(data):
-        raise ValueError(f"{data!r} has no videos to make clips of")
+        raise ValueError(f"{data!r} has no videos")
     empty = np.flatnonzero(data.frames < 1)
     if len(empty):
         raise ValueError(
@@ -317,6 +317,6 @@ def _check_videos(data: VideoDataset) -> None:
     unknown = np.flatnonzero((data.heights < 1) | (data.widths < 1))
     if len(unknown):
         raise ValueError(
-            f"{data.root}: the catalog does not know the frame size of {len(unknown)} videos, the first is"
+            f"{data.root}: the catalog has no frame size for {len(unknown)} videos, the first is"
             f" {data.video_path(int(unknown[0]))}; run `vidseg labels scan {data.root}`"
         )

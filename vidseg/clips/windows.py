@@ -1,9 +1,9 @@
-"""Windows of long videos: which frames a model sees that reads a video window by window, and how its answers join up.
+"""Windows of long videos, for models that read a video window by window, and joining of the windows' predictions.
 
-A video of L labeled frames has ceil(L / W) windows, W frames apart; a window shows T frames, R frames apart, and is
-answered for all of its T * R frames. Groups of videos travel together: item k of a group is window k of each of its
-videos, and a video that has ended goes on with empty windows until the longest one has. (The protocol of ETESVS and of
-"Streaming Video Temporal Action Segmentation In Real Time", arXiv 2209.13808.)
+A video of L labeled frames has ceil(L / W) windows, which start every W frames. The model gets T frames of a window, R
+frames apart, and labels all T * R frames. The videos of a group are processed together: item k of a group is window k
+of each of its videos. A video that has ended gets empty windows until the longest video of the group has ended. This is
+the protocol of ETESVS and of "Streaming Video Temporal Action Segmentation In Real Time", arXiv 2209.13808.
 
 Shapes: B videos, N windows, T frames of a window, R frames between them, L labels, K classes.
 """
@@ -35,17 +35,20 @@ Sampling = Literal["uniform", "random", "linspace", "uniform_random"]
 
 IGNORED_LABEL = -100
 
-_MOST_WINDOWS = 1 << 24  # of one video, so that (video, window) gives one number to draw with
+_MOST_WINDOWS = 1 << 24  # of one video; (video, window) gives one number to draw with
 
 
 @dataclass(frozen=True, slots=True)
 class WindowShape:
-    """How a video is cut.
+    """Size and stride of the windows of a video.
 
     Attributes:
-        stride: W, frames from the start of a window to the start of the next.
-        frames: T, frames that the model sees of a window.
-        interval: R, frames from one of these to the next.
+        stride: W, distance in frames between the starts of consecutive windows.
+        frames: T, number of frames of a window that the model gets.
+        interval: R, distance between these frames.
+
+    Raises:
+        ValueError: a value below 1, or a stride above T * R, which would leave frames without a label.
     """
 
     stride: int
@@ -57,17 +60,17 @@ class WindowShape:
             raise ValueError(f"{self}: stride, frames and interval must be at least 1")
         if self.span < self.stride:
             raise ValueError(
-                f"{self}: windows of {self.frames} x {self.interval} frames, {self.stride} apart, leave gaps; "
+                f"{self}: windows of {self.frames} x {self.interval} frames at a stride of {self.stride} leave gaps; "
                 f"stride must be at most {self.span}"
             )
 
     @property
     def span(self) -> int:
-        """T * R, frames that a window is answered for."""
+        """T * R, number of frames that the model labels in a window."""
         return self.frames * self.interval
 
     def count(self, length: int) -> int:
-        """Windows of a video of `length` frames: ceil(length / W)."""
+        """Return the number of windows of a video of `length` frames: ceil(length / W)."""
         return -(-length // self.stride)
 
 
@@ -81,21 +84,24 @@ def window_frames(
     epoch: int = 0,
     video: int = 0,
 ) -> npt.NDArray[np.int64]:
-    """The frames that the model sees of one window.
+    """Return the numbers of the frames of one window that the model gets.
 
     Args:
-        shape: how videos are cut.
-        window: its number, from 0; it may lie past the end of the video.
-        length: frames of the video that have a picture and a label.
-        sampling: "uniform" takes every R-th frame; "random" as many, drawn without replacement, in order; "linspace"
-            T frames spread from the first to the last one of the window; "uniform_random" such a spread with up to
-            R - 1 frames added to each. Always in order.
-        seed: of the draws.
-        epoch: of the draws.
-        video: number of the video, for the draws.
+        shape: size and stride of the windows.
+        window: number of the window, from 0; a window after the end of the video has black frames only.
+        length: number of frames of the video that have a picture and a label.
+        sampling: "uniform": every R-th frame. "random": as many frames, drawn without replacement. "linspace": T frames
+            at equal distances from the first to the last frame of the window. "uniform_random": as "linspace", with 0
+            to R - 1 added to each frame. Frames are in temporal order.
+        seed: seed of the random samplings.
+        epoch: epoch of the random samplings.
+        video: index of the video, for the random samplings.
 
     Returns:
-        int64 (T,); -1 stands for a black frame.
+        int64 (T,); -1 for a black frame.
+
+    Raises:
+        ValueError: an unknown sampling.
     """
     if sampling not in ("uniform", "random", "linspace", "uniform_random"):
         raise ValueError(f"sampling={sampling!r} is not one of uniform, random, linspace, uniform_random")
@@ -104,7 +110,7 @@ def window_frames(
     frames = np.full(shape.frames, -1, np.int64)
     if stop <= start:
         return frames
-    # Few windows of few videos share a number of 2 ** 63, so a window's draws are its own.
+    # A number for (video, window), so that each window draws its own random numbers.
     sample = video * _MOST_WINDOWS + window
     if sampling in ("uniform", "random"):
         chosen = np.arange(start, stop, shape.interval)
@@ -116,13 +122,13 @@ def window_frames(
     else:
         draws = uniform(seed, epoch, [sample], purpose="window frames", count=shape.frames)[0]
         spread = np.ceil(np.linspace(start, stop, shape.frames)) + np.floor(draws * shape.interval)
-        chosen = np.sort(np.minimum(spread, stop - 1))  # where windows are short the moves may overtake each other
+        chosen = np.sort(np.minimum(spread, stop - 1))  # in short windows, the random shifts can change the order
     frames[: len(chosen)] = chosen
     return frames
 
 
 def window_valid(shape: WindowShape, window: int, length: int) -> int:
-    """How many of the T * R frames of a window are frames of the video; they come first."""
+    """Return how many of the T * R frames of a window are frames of the video; the others follow them."""
     return min(max(length - window * shape.stride, 0), shape.span)
 
 
@@ -133,16 +139,16 @@ def window_labels(
     *,
     frames: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.int64]:
-    """The labels of one window at full frame rate.
+    """Return the labels of one window at full frame rate.
 
     Args:
-        shape: how videos are cut.
-        window: its number, from 0.
+        shape: size and stride of the windows.
+        window: number of the window, from 0.
         labels: (L,) class numbers of the whole video.
-        frames: (T,) of `window_frames`: take the labels of these frames, each R times, rather than those of all frames.
+        frames: (T,) of `window_frames`: use the labels of these frames, each R times. None: the labels of all frames.
 
     Returns:
-        int64 (T * R,), -100 behind the end.
+        int64 (T * R,), -100 after the end of the video.
     """
     known = np.asarray(labels, np.int64)
     result = np.full(shape.span, IGNORED_LABEL, np.int64)
@@ -158,23 +164,23 @@ def window_labels(
 def stitch(
     windows: npt.ArrayLike, length: int, shape: WindowShape, *, rule: Literal["first", "last"] = "first"
 ) -> npt.NDArray:
-    """Join the answers to the windows of one video.
+    """Join the predictions of the windows of one video.
 
-    "first" keeps the first W frames of each window, as the later published code does; "last" writes the windows one
-    over the other, as the earlier one does. Both give a frame to the last window that holds it, so that they agree for
-    every shape without gaps; what differs is that "first" is done with a window as soon as it is there.
+    "first" keeps the first W frames of each window, as the later published code does. "last" writes the windows one
+    over the other, as the earlier published code does. The result is the same: each frame gets the prediction of the
+    last window that contains it. With "first", the frames of a window are final as soon as the window is processed.
 
     Args:
-        windows: (N, ..., T * R) scores or class numbers at full frame rate, in order; windows past the end are allowed.
-        length: L, frames of the video.
-        shape: how the video was cut.
-        rule: see above.
+        windows: (N, ..., T * R) scores or class numbers at full frame rate, in order; later ones are ignored.
+        length: L, number of frames of the video.
+        shape: size and stride of the windows.
+        rule: "first" or "last".
 
     Returns:
         (..., L).
 
     Raises:
-        ValueError: a window has another number of frames, or there are too few windows.
+        ValueError: windows with a wrong number of frames, too few windows, or an unknown rule.
     """
     parts = np.asarray(windows)
     if parts.ndim < 2 or parts.shape[-1] != shape.span:
@@ -196,7 +202,7 @@ def stitch(
 
 
 def window_ticks(length: int, stride: int) -> npt.NDArray[np.int64]:
-    """Where windows begin in a video of `length` frames, for the axis of a picture: 0, W, 2 W, ..."""
+    """Return the first frames of all windows of a video: 0, W, 2 W, ..., for the axis of a plot."""
     if stride < 1:
         raise ValueError(f"stride={stride} must be at least 1")
     return np.arange(0, length, stride, dtype=np.int64)
@@ -204,18 +210,18 @@ def window_ticks(length: int, stride: int) -> npt.NDArray[np.int64]:
 
 @dataclass(frozen=True, eq=False)
 class StreamItem:
-    """Window k of each of B videos: what a loader fills and a model sees at once.
+    """Window k of each of B videos: one batch of a stream loader.
 
     Attributes:
         index: number of the item in the epoch, from 0.
         group: number of the group in the epoch, from 0; when it changes, the videos of the group before have ended.
-        window: k.
-        windows: windows of the group, those of its longest video over all ranks.
-        videos: int64 (B,) numbers of the videos.
-        counts: int64 (B,) windows of each video.
-        frames: int64 (B, T), -1 for a black frame.
-        valid: int64 (B,), how many of the T * R frames of the window are frames of the video.
-        counted: bool (B,), False where a video stands a second time, to fill up the group.
+        window: k, from 0.
+        windows: number of windows of the group: that of its longest video over all ranks.
+        videos: int64 (B,), indices of the videos.
+        counts: int64 (B,), number of windows of each video.
+        frames: int64 (B, T), frame numbers, -1 for a black frame.
+        valid: int64 (B,), number of the T * R frames of the window that are frames of the video.
+        counted: bool (B,), False for a repeated video that pads the group.
         interval: R.
     """
 
@@ -232,7 +238,7 @@ class StreamItem:
 
     @property
     def starts(self) -> bool:
-        """Whether the videos begin here: a model's memory of those before must be cleared."""
+        """Whether this is the first window of the group; the model's state must be reset before it."""
         return self.window == 0
 
     @property
@@ -242,42 +248,42 @@ class StreamItem:
 
     @property
     def last(self) -> bool:
-        """Whether the group ends here."""
+        """Whether this is the last window of the group."""
         return self.window == self.windows - 1
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
-        """bool (B, T), True where the model sees a real frame."""
+        """bool (B, T), True for frames of the video, False for black frames."""
         return np.arange(self.frames.shape[1]) * self.interval < self.valid[:, None]
 
     @property
     def label_mask(self) -> npt.NDArray[np.bool_]:
-        """bool (B, T * R), True where the video has a frame."""
+        """bool (B, T * R), True for frames of the video at full frame rate."""
         return np.arange(self.frames.shape[1] * self.interval) < self.valid[:, None]
 
 
 class StreamPlan:
     """All windows of all videos in one epoch, for one rank.
 
-    A sequence: item i is made when it is asked for, so that resuming in the middle is starting at another number. It is
-    a function of its arguments alone.
+    A sequence whose items are computed on access, so that an epoch can be resumed at any item. The items are a function
+    of the arguments.
 
     Args:
-        lengths: (V,) labeled frames of each video; each at least 1.
-        shape: how videos are cut.
-        group: videos of one rank that travel together.
-        video_frames: (V,) frames that can be decoded, where that is another number; frames past the shorter are black.
+        lengths: (V,) number of labeled frames of each video, each at least 1.
+        shape: size and stride of the windows.
+        group: number of videos of one rank that are processed together.
+        video_frames: (V,) number of frames that can be decoded. None: `lengths`. Missing frames are black.
         sampling: see `window_frames`.
-        shuffle: visit the videos in another order in each epoch.
-        seed: of order and sampling.
+        shuffle: whether to shuffle the videos anew in each epoch.
+        seed: seed for order and sampling.
         epoch: from 0.
-        rank: of this process.
-        ranks: number of processes; video i of a group goes to process i mod ranks, and all have equally many items.
-        incomplete: what becomes of a last group with too few videos: "repeat" fills it up with its first videos, which
-            then count once, "drop" leaves it out.
+        rank: index of this process.
+        ranks: number of processes. Video i of a group belongs to process i mod ranks; all have equally many items.
+        incomplete: what to do with a last group of too few videos. "repeat": repeat its first videos, with `counted`
+            False. "drop": leave the group out.
 
     Raises:
-        ValueError: a length is below 1, or an argument is out of range.
+        ValueError: a length below 1, or an argument out of range.
     """
 
     def __init__(
@@ -323,7 +329,7 @@ class StreamPlan:
         counted = (np.arange(groups.size) < groups.size - missing).reshape(groups.shape)
         self._counts = -(-self.lengths // shape.stride)
         self._videos, self._counted = groups[:, rank::ranks], counted[:, rank::ranks]
-        # The longest video of all ranks: they stay in step, also in the last window's reduction of gradients.
+        # The longest video over all ranks, so that all ranks have the same number of windows to reduce gradients for.
         self._windows = self._counts[groups].max(axis=1) if len(groups) else np.zeros(0, np.int64)
         self._first = np.concatenate([[0], np.cumsum(self._windows)])
 

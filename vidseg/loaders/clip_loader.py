@@ -124,7 +124,7 @@ class ClipLoader:
         device: torch.device | str | None = None,
     ) -> None:
         data = open_data(data)
-        self.data, self.seed, self.train = data, seed, train
+        self.data, self.seed, self.train, self.device = data, seed, train, resolve_device(device)
         self.transform = None if transform is None else as_transform(transform)
         self.target = None if target is None else TargetFunction(target)
         self.planner = ClipPlanner(
@@ -166,7 +166,7 @@ class ClipLoader:
             cache=cache,
             cache_bytes=cache_bytes,
         )
-        self.backend, self.ahead_bytes, self.device = backend, ahead_bytes, resolve_device(device)
+        self.backend, self.ahead_bytes = backend, ahead_bytes
         self.epoch = 0
         self.stats = LoaderStats()
         self._resume = 0  # the batch that the next iteration begins with

@@ -37,7 +37,7 @@ class LoaderStats:
 
     def add(self, batch: ClipBatch) -> None:
         """Add one batch."""
-        clips = int(batch.valid.sum())
+        clips = int(batch.plan.valid.sum())  # of the plan, which is in host memory
         self.batches += 1
         self.clips += clips
         self.frames += clips * batch.plan.frames.shape[1]
