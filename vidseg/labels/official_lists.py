@@ -64,7 +64,7 @@ def read_class_list(path: str | Path) -> list[str]:
     for position, (number, name) in enumerate(numbered, start=first_number):
         if number != position:
             raise ValueError(
-                f"{path}: class {name!r} has number {number}, expected {position}; numbers must be consecutive and unique"
+                f"{path}: class {name!r} has number {number}, expected {position}; numbers must be consecutive"
             )
     if len(set(names)) < len(names):
         raise ValueError(f"{path}: class {next(name for name in names if names.count(name) > 1)!r} occurs twice")
