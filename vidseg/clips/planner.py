@@ -1,4 +1,4 @@
-"""Plans of whole epochs: which clips make which batch of which rank."""
+"""Plans of whole epochs: assignment of clips to batches and ranks."""
 
 from __future__ import annotations
 
@@ -23,17 +23,14 @@ from vidseg.labels.dataset import VideoDataset
 __all__ = ["ClipPlanner", "Shapes"]
 
 Shapes = Callable[[int], Sequence[BatchShape]]
-"""Epoch, from 0 -> shapes of its batches in order, over all ranks; together they cover the clips once."""
+"""Epoch number from 0 -> shapes of its batches in order, over all ranks; the batches cover the clips once."""
 
 Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class _Epoch:
-    """Batches of one epoch: batch k holds the clips order[starts[k] : starts[k + 1]] in the shape shapes[k].
-
-    repeats[i] counts the occurrences of order[i] before position i.
-    """
+    """Batches of one epoch: batch k holds the clips order[starts[k] : starts[k + 1]] with shape shapes[k]."""
 
     number: int
     order: Integers
@@ -43,38 +40,36 @@ class _Epoch:
 
 
 class ClipPlanner:
-    """Gives any batch of any epoch, without touching a pixel.
+    """Create the plan of any batch of any epoch without decoding frames.
 
-    Sample number s counts the clips of the data set: the views of video 0, of video 1, and so on. The views of a video
-    are the sampling's clips times the geometry's crops, the crops of one clip next to each other. Batch k of an epoch
-    holds consecutive clips of the epoch's order (shuffled in training), and rank r takes every `world_size`-th of them.
+    Sample numbers count the clips of the data set: the views of video 0, of video 1, and so on. The views of a video
+    are the sampling's clips times the geometry's crops, with the crops of one clip consecutive. Batch k of an epoch
+    holds consecutive clips of the epoch's order (shuffled for training), and rank r takes every `world_size`-th of
+    them.
 
-    All ranks have the same number of batches of the same shape. In testing, the last batch may be smaller, and is
-    filled up with clips that are marked as not valid. In training, a last batch that is not full is left out, unless
-    it is the only one.
+    All ranks have the same number of batches of the same shape. In testing, the last batch may be smaller; it is padded
+    with clips marked as not valid. In training, an incomplete last batch is dropped unless it is the only one.
 
     Args:
-        data: the videos.
-        frames: T.
-        interval: from one frame of a clip to the next; of several, each training clip draws one.
-        size: of the output in pixels, one number or (H, W).
-        batch_size: clips of a batch over all ranks.
-        seed: of everything that is drawn.
-        train: shuffle, and draw what can be drawn.
-        sampling: an object or a name of `vidseg.clips.sampling`; None: "random" in training, else "center".
-        geometry: an object of `vidseg.clips.geometry` or a name of `named_geometry`; None: "random_resized_crop" in
+        data: videos.
+        frames: number of frames T of a clip.
+        interval: distance between the frames of a clip; with several, each training clip draws one.
+        size: output side in pixels, or (H, W).
+        batch_size: clips per batch over all ranks.
+        seed: random seed of order, sampling, geometry and augmentation.
+        train: shuffle the clips and use random parameters.
+        sampling: object or name of `vidseg.clips.sampling`; None: "random" for training, else "center".
+        geometry: object of `vidseg.clips.geometry` or name of `named_geometry`; None: "random_resized_crop" for
             training, else "center".
         augment: colors, noise and warps: a preset, several, or a name of `vidseg.clips.augmentations`.
-        short: videos shorter than a clip "loop" or "clamp"; for samplings that are given by name.
-        shapes: replaces frames, size and batch_size.
-        sampler: video indices in the order of an epoch, over all ranks: any iterable that can be iterated over again,
-            or a `torch.utils.data.Sampler`. Replaces the shuffled or sequential order; see `sampled_videos`.
-        rank: of this process.
+        short: how videos shorter than a clip are extended, "loop" or "clamp"; for samplings given by name.
+        shapes: schedule of batch shapes, replacing frames, size and batch_size.
+        rank: number of this process.
         world_size: number of processes.
 
     Raises:
-        TypeError: a sampler that is an iterator, or yields something else than integers.
-        ValueError: an argument out of range, no videos, or videos without frames or size in the catalog.
+        ValueError: an argument is out of range, there are no videos, or a video has no frames or no size in the
+            catalog.
     """
 
     def __init__(
@@ -98,12 +93,12 @@ class ClipPlanner:
     ) -> None:
         _check_videos(data)
         if not 0 <= rank < world_size:
-            raise ValueError(f"rank={rank} must be 0 to {world_size - 1}: world_size is {world_size}")
+            raise ValueError(f"rank is {rank}, must be 0 to {world_size - 1} for world_size={world_size}")
         if train and shapes is None and batch_size % world_size:
             raise ValueError(
-                f"batch_size={batch_size} is over all ranks: make it a multiple of world_size={world_size}"
+                f"batch_size is {batch_size} over all ranks, must be a multiple of world_size={world_size}"
             )
-        color_presets(augment)  # an unknown name is an error now, not in the first batch
+        color_presets(augment)  # report an unknown name before the first batch
         self.data, self.seed, self.train, self.augment = data, seed, train, augment
         self.rank, self.world_size = rank, world_size
         height, width = (size, size) if isinstance(size, int) else size
@@ -118,13 +113,13 @@ class ClipPlanner:
         if sampling is None or isinstance(sampling, str):
             sampling = named_sampling(sampling, intervals=intervals, train=train, short=short)
         if shapes is not None and isinstance(sampling, SequentialClips):
-            raise ValueError("sequential clips need one length throughout; a schedule of shapes may change it")
+            raise ValueError("sequential sampling requires clips of one length; use it without a schedule of shapes")
         if geometry is None or isinstance(geometry, str):
             geometry = named_geometry(geometry, size=(height, width), train=train)
         self.sampling, self.geometry = sampling, geometry
         views = sampling.views(data.frames, frames) * geometry.views
         self._views = int(views[0])
-        # Sample number of each video's first clip, where they do not all have equally many.
+        # Sample number of each video's first clip if the numbers of clips differ.
         self._first = None if (views == views[0]).all() else np.concatenate([[0], np.cumsum(views)])
         self.samples = int(views.sum())
         self._epochs: tuple[_Epoch, ...] = ()
@@ -141,33 +136,33 @@ class ClipPlanner:
 
     @property
     def base(self) -> BatchShape:
-        """Shape of the batches that frames, size and batch_size make, over all ranks."""
+        """Shape of the batches given by frames, size and batch_size, over all ranks."""
         return self._constant
 
     def with_shapes(self, shapes: Shapes) -> ClipPlanner:
-        """The same planner with another schedule of shapes, whose largest sides are those of `base`."""
+        """Return the planner with another schedule of shapes, whose largest sides are those of `base`."""
         other = copy.copy(self)
         other._shapes, other._epochs = shapes, ()
         return other
 
     def batches(self, epoch: int) -> int:
-        """Number of batches of an epoch, the same for all ranks."""
+        """Return the number of batches of an epoch, the same for all ranks."""
         return len(self._epoch(epoch).shapes)
 
     def clips_before(self, epoch: int, index: int) -> int:
-        """How many clips the batches before batch `index` of an epoch have, over all ranks."""
+        """Return the number of clips in the batches before batch `index` of an epoch, over all ranks."""
         return int(self._epoch(epoch).starts[index])
 
     def shape(self, epoch: int, index: int) -> BatchShape:
-        """Shape of one batch of this rank."""
+        """Return the shape of one batch of this rank."""
         shape = self._global_shape(epoch, index)
         return BatchShape(-(-shape.clips // self.world_size), shape.frames, shape.height, shape.width)
 
     def plan(self, epoch: int, index: int) -> BatchPlan:
-        """This rank's part of batch `index` of an epoch.
+        """Return the plan of this rank's part of batch `index` of an epoch.
 
         Raises:
-            IndexError: there is no such batch.
+            IndexError: the epoch has no such batch.
         """
         shape = self._global_shape(epoch, index)
         planned = self._epoch(epoch)
@@ -188,22 +183,20 @@ class ClipPlanner:
         valid: npt.NDArray[np.bool_] | None = None,
         repeats: Integers | None = None,
     ) -> BatchPlan:
-        """A plan of any samples, each the same as in a batch of that epoch.
+        """Return a plan of arbitrary samples, each equal to its plan in a batch of that epoch.
 
         Args:
-            epoch: from 0.
+            epoch: epoch number from 0.
             samples: int64 (B,) sample numbers, 0 to `samples` - 1.
-            shape: its frames, height and width are taken; None for the planner's own.
-            index: number that the plan has.
-            valid: bool (B,), False for clips that only pad; None for none.
-            repeats: int64 (B,), how many times each sample came before in the epoch: each time draws other random
-                numbers. None: the first time.
+            shape: frames, height and width of the clips; None: those of the planner.
+            index: batch number of the plan.
+            valid: bool (B,), False for padding clips; None: all valid.
 
         Raises:
-            IndexError: a sample number out of range.
+            IndexError: a sample number is out of range.
         """
         if len(samples) and not (samples.min() >= 0 and samples.max() < self.samples):
-            raise IndexError(f"samples {samples.min()} to {samples.max()}, must be 0 to {self.samples - 1}")
+            raise IndexError(f"sample numbers are {samples.min()} to {samples.max()}, must be 0 to {self.samples - 1}")
         shape = shape or self._constant
         repeats = np.zeros(len(samples), np.int64) if repeats is None else repeats
         draws = samples + repeats * self.samples  # a sample's first occurrence draws with its own number
@@ -238,7 +231,7 @@ class ClipPlanner:
         )
 
     def _places(self, samples: Integers) -> tuple[Integers, Integers]:
-        """Video and view of each sample."""
+        """Return video and view number of each sample."""
         if self._first is None:
             videos, views = np.divmod(samples, self._views)
             return videos, views
@@ -266,7 +259,7 @@ class ClipPlanner:
     def _global_shape(self, epoch: int, index: int) -> BatchShape:
         shapes = self._epoch(epoch).shapes
         if not 0 <= index < len(shapes):
-            raise IndexError(f"batch {index} of epoch {epoch}, which has {len(shapes)}")
+            raise IndexError(f"batch {index} is out of range; the number of batches of epoch {epoch} is {len(shapes)}")
         return shapes[index]
 
     def _epoch(self, number: int) -> _Epoch:
@@ -274,7 +267,7 @@ class ClipPlanner:
             if epoch.number == number:
                 return epoch
         epoch = self._make_epoch(number)
-        # The loader plans the next epoch while the last batches of this one are in use.
+        # The loader plans the next epoch before the last batches of this one are consumed.
         self._epochs = (*self._epochs[-1:], epoch)
         return epoch
 
@@ -299,24 +292,24 @@ class ClipPlanner:
 
 def _check_shapes(shapes: Sequence[BatchShape], world_size: int) -> None:
     if not shapes:
-        raise ValueError("a schedule of shapes without a batch")
+        raise ValueError("the schedule of shapes is empty; an epoch needs at least one batch")
     for shape in shapes:
         if shape.clips % world_size:
-            raise ValueError(f"{shape} is over all ranks: its clips must be a multiple of world_size={world_size}")
+            raise ValueError(f"{shape}: the number of clips over all ranks must be a multiple of world_size={world_size}")
 
 
 def _check_videos(data: VideoDataset) -> None:
     if not len(data):
-        raise ValueError(f"{data!r} has no videos to make clips of")
+        raise ValueError(f"{data!r} has no videos")
     empty = np.flatnonzero(data.frames < 1)
     if len(empty):
         raise ValueError(
-            f"{data.root}: {len(empty)} videos have no frames, the first is {data.video_path(int(empty[0]))};"
-            " leave them out with data.subset(data.frames > 0)"
+            f"{data.root}: {counted(len(empty), 'video')} without frames, the first is"
+            f" {data.video_path(int(empty[0]))}; remove them with data.subset(data.frames > 0)"
         )
     unknown = np.flatnonzero((data.heights < 1) | (data.widths < 1))
     if len(unknown):
         raise ValueError(
-            f"{data.root}: the catalog does not know the frame size of {len(unknown)} videos, the first is"
+            f"{data.root}: {counted(len(unknown), 'video')} without a frame size in the catalog, the first is"
             f" {data.video_path(int(unknown[0]))}; run `vidseg labels scan {data.root}`"
         )

@@ -334,7 +334,8 @@ def _video(video: Mapping[str, Any], classes: Sequence[str], colors: Sequence[st
     ]
     scores = ", ".join(f"{name} {value:.1f}" for name, value in _named(video))
     return (
-        f'<div class="video"><b>{escape(video["name"])}</b> <span class="muted">{counted(length, "frame")}; {scores}</span>'
+        f'<div class="video"><b>{escape(video["name"])}</b> <span class="muted">'
+        f"{counted(length, 'frame')}; {scores}</span>"
         f'<svg viewBox="0 0 {length} 44" preserveAspectRatio="none" shape-rendering="crispEdges" role="img">'
         f"{''.join(parts)}</svg></div>"
     )
