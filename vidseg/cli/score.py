@@ -34,7 +34,7 @@ class Command:
     bundle: Path | None = None
     """Split file whose videos are scored, such as splits/test.split1.bundle; missing videos are listed."""
     background: tuple[str, ...] = ("background",)
-    """Background classes, whose runs are not segments; names that a data set does not have are ignored by default."""
+    """Background classes, whose runs are not segments; names that a data set does not have are ignored."""
     overlaps: tuple[float, ...] = (0.1, 0.25, 0.5)
     """IoU thresholds of F1."""
     tolerance: int = 5
