@@ -252,9 +252,9 @@ def test_no_such_batch():
     [
         (
             {"height": [0, 256, 0], "width": [0, 340, 0]},
-            r"2 videos, the first is jpg/class/video_0; run `vidseg labels",
+            r"2 videos without a frame size in the catalog, the first is jpg/class/video_0; run `vidseg labels",
         ),
-        ({"frames": [5, 0, 7]}, "1 videos have no frames, the first is jpg/class/video_1"),
+        ({"frames": [5, 0, 7]}, "1 video without frames, the first is jpg/class/video_1"),
     ],
 )
 def test_videos_that_cannot_be_planned(columns, message):
@@ -265,7 +265,7 @@ def test_videos_that_cannot_be_planned(columns, message):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"rank": 2, "world_size": 2}, "rank=2"),
+        ({"rank": 2, "world_size": 2}, "rank is 2"),
         ({"batch_size": 9, "world_size": 2}, "multiple of world_size=2"),
         ({"batch_size": 0}, "at least 1"),
         ({"interval": 0}, "at least 1"),
@@ -284,7 +284,7 @@ def test_wrong_options_are_refused(options, message):
 def test_shapes_must_suit_the_ranks():
     with pytest.raises(ValueError, match="multiple of world_size=2"):
         ClipPlanner(videos(30), shapes=lambda epoch: [BatchShape(5, 4, 32, 32)] * 6, world_size=2)
-    with pytest.raises(ValueError, match="without a batch"):
+    with pytest.raises(ValueError, match="the schedule of shapes is empty"):
         ClipPlanner(videos(30), shapes=lambda epoch: [])
     with pytest.raises(ValueError, match="no videos"):
         ClipPlanner(videos(3).subset([]))

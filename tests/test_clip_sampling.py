@@ -181,7 +181,7 @@ def test_names():
     assert named("dense", False) == DenseFrames(10) and named("dense", True) == DenseFrames(1, train=True)
     assert named("clips", False) == DenseClips(10, 2, short="clamp")
     assert named("sequential", False, (1,)) == SequentialClips(1)
-    with pytest.raises(ValueError, match="'center'"):
+    with pytest.raises(ValueError, match="unknown sampling 'middle'; expected random, center"):
         named("middle", True)
 
 

@@ -190,9 +190,9 @@ def test_target_size(size, source, expected):
     [
         ({"size": "big"}, "size is 'big'"),
         ({"size": "0"}, "size is '0'"),
-        ({"quality": 0}, "quality is 0, must be 1 to 100"),
+        ({"quality": 0}, "quality is 0, must be between 1 and 100"),
         ({"chroma": 422}, "chroma is 422, must be one of 420, 444"),
-        ({"fps": -1.0}, "fps is -1.0, must be above 0"),
+        ({"fps": -1.0}, "fps is -1.0, must be greater than 0"),
         ({"workers": 0}, "workers is 0"),
         ({"shard": "3/2"}, "shard is '3/2'"),
         ({"on_error": "explode"}, "on_error is 'explode'"),
@@ -293,7 +293,7 @@ def test_gaps_and_damage_in_jpeg_folders_are_named(tmp_path):
     report = convert_videos(tmp_path / "frames", tmp_path / "data", workers=1)
     (outcome,) = report.outcomes
     assert (outcome.state, outcome.frames) == ("recovered", 8)
-    assert "1 frames are missing, the first is number 4" in outcome.problem
+    assert "1 frame missing, first missing number 4" in outcome.problem
     assert "img_00007.jpg: damaged JPEG" in outcome.problem
 
 
@@ -381,7 +381,7 @@ def test_databases_become_jpegs_and_videos_again(tmp_path, make_video):
     make_video(tmp_path / "v/run/a.mkv", frames=6, times=[0, 1, 2, 8, 9, 20], size=(49, 65), pixel_format="yuv444p")
     convert_videos(tmp_path / "v", tmp_path / "data", workers=1)
     database = converted(tmp_path / "data", "run/a")
-    assert export_frames(tmp_path / "data", tmp_path / "jpegs", form="jpeg").startswith("1 videos, 6 frames")
+    assert export_frames(tmp_path / "data", tmp_path / "jpegs", form="jpeg").startswith("1 video, 6 frames")
     for index in range(6):
         assert (tmp_path / f"jpegs/run/a/frame_{index + 1:05d}.jpg").read_bytes() == database.read([index])[0]
     export_frames(database.path, tmp_path / "films", form="video")

@@ -76,10 +76,10 @@ def test_every_kind_of_bad_file_is_named(tmp_path, make_video):
     problems = {Path(outcome.source).name: (outcome.state, outcome.problem) for outcome in report.problems()}
     expected = {
         "empty.mp4": ("failed", "the file is empty"),
-        "text.mp4": ("failed", "not a video"),
-        "notes.unknown": ("failed", "not a video"),
-        "headless.mp4": ("failed", "not a video"),
-        "noise.avi": ("failed", "not a video"),
+        "text.mp4": ("failed", "cannot open this file as a video"),
+        "notes.unknown": ("failed", "cannot open this file as a video"),
+        "headless.mp4": ("failed", "cannot open this file as a video"),
+        "noise.avi": ("failed", "cannot open this file as a video"),
         "link.mp4": ("failed", "broken link"),
         "sound.mp4": ("failed", "no video stream (streams: audio)"),
         "cut.mkv": ("recovered", "header says 8.00 s"),
@@ -190,7 +190,7 @@ def test_two_sources_for_one_target(tmp_path, make_video):
     report = convert_videos(tmp_path / "v", tmp_path / "data", workers=1)
     assert report.count("converted") == 1
     assert [Path(outcome.source).name for outcome in report.problems()] == ["a.avi", "a.mp4"]
-    assert "2 sources for one target" in report.problems()[0].problem
+    assert "2 sources have the same target" in report.problems()[0].problem
 
 
 def test_a_decoder_that_crashes_or_hangs_takes_one_worker(tmp_path, make_video, sabotage):
@@ -202,7 +202,7 @@ def test_a_decoder_that_crashes_or_hangs_takes_one_worker(tmp_path, make_video, 
         **dict.fromkeys(("crash_1", "crash_2", "hang"), "failed"),
     }
     problems = {Path(outcome.source).stem: outcome.problem for outcome in report.problems()}
-    assert "crashed its worker (SIGSEGV)" in problems["crash_1"]
+    assert "the worker process crashed while decoding (SIGSEGV)" in problems["crash_1"]
     assert "no new frame for 8 s" in problems["hang"]
     limited = convert_videos(tmp_path / "v/run/hang.mp4", tmp_path / "limited", workers=1, time_limit=2.0)
     assert "time limit of 2 s" in limited.problems()[0].problem
@@ -221,7 +221,7 @@ def test_targets_that_cannot_be_written(tmp_path, make_video):
     make_video(tmp_path / "v/run/a.mp4", frames=2)
     (tmp_path / "file").write_text("")
     for target in (tmp_path / "file/data", Path("/proc/vidseg")):
-        with pytest.raises(TargetError, match="cannot be written to"):
+        with pytest.raises(TargetError, match="cannot write to this folder"):
             convert_videos(tmp_path / "v", target)
 
 
@@ -247,7 +247,7 @@ def test_a_second_conversion_is_kept_out(tmp_path, make_video, sabotage):
     first = subprocess.Popen([*COMMAND, str(tmp_path / "v"), str(tmp_path / "data")], stderr=subprocess.DEVNULL)
     try:
         wait_for(lambda: (tmp_path / "data/conversion.lock").exists())
-        with pytest.raises(TargetError, match="another conversion is running"):
+        with pytest.raises(TargetError, match="another conversion is writing to this folder"):
             convert_videos(tmp_path / "v", tmp_path / "data")
     finally:
         first.kill()

@@ -27,6 +27,6 @@ def test_bars_have_the_length_of_their_rates(tmp_path):
 
 
 def test_nothing_to_draw(tmp_path):
-    with pytest.raises(ValueError, match="nothing to draw"):
+    with pytest.raises(ValueError, match="a setting without rows"):
         plot_rates({"small": {}}, tmp_path / "rates.png")
     assert not list(tmp_path.iterdir())

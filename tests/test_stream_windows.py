@@ -168,7 +168,7 @@ def test_an_epoch_resumes_anywhere():
     later = plan[len(plan) - 1]
     assert np.array_equal(later.frames, items[-1].frames) and later.last and items[-1].group == later.group
     assert [item.starts for item in items].count(True) == [item.last for item in items].count(True) == plan.groups
-    with pytest.raises(IndexError, match=f"item {len(plan)} of {len(plan)}"):
+    with pytest.raises(IndexError, match=f"item {len(plan)} is out of range; the number of items is {len(plan)}"):
         plan[len(plan)]
 
 
@@ -188,16 +188,16 @@ def test_no_videos_no_items():
     [
         (lambda: WindowShape(9, 4, 2), "leave gaps; stride must be at most 8"),
         (lambda: WindowShape(4, 0), "at least 1"),
-        (lambda: window_frames(WindowShape(4, 4), 0, 9, sampling="first"), "sampling='first'"),
+        (lambda: window_frames(WindowShape(4, 4), 0, 9, sampling="first"), "unknown sampling 'first'"),
         (lambda: stitch(np.zeros((2, 3)), 5, WindowShape(4, 4)), r"expected \(N, ..., 4\)"),
-        (lambda: stitch(np.zeros((2, 4)), 9, WindowShape(4, 4)), "2 windows for a video of 9 frames, which has 3"),
-        (lambda: stitch(np.zeros((3, 4)), 9, WindowShape(4, 4), rule="mean"), "rule='mean'"),
-        (lambda: window_ticks(9, 0), "stride=0"),
+        (lambda: stitch(np.zeros((2, 4)), 9, WindowShape(4, 4)), "number of windows is 2, must be at least 3 for 9 frames"),
+        (lambda: stitch(np.zeros((3, 4)), 9, WindowShape(4, 4), rule="mean"), "rule is 'mean'"),
+        (lambda: window_ticks(9, 0), "stride is 0"),
         (lambda: StreamPlan([4, 0], WindowShape(4, 4)), "video 1 has 0 frames"),
         (lambda: StreamPlan([4], WindowShape(4, 4), video_frames=[4, 5]), "must be"),
-        (lambda: StreamPlan([4], WindowShape(4, 4), group=0), "group=0"),
-        (lambda: StreamPlan([4], WindowShape(4, 4), rank=1), "rank=1"),
-        (lambda: StreamPlan([4], WindowShape(4, 4), incomplete="keep"), "incomplete='keep'"),
+        (lambda: StreamPlan([4], WindowShape(4, 4), group=0), "group is 0"),
+        (lambda: StreamPlan([4], WindowShape(4, 4), rank=1), "rank is 1"),
+        (lambda: StreamPlan([4], WindowShape(4, 4), incomplete="keep"), "incomplete is 'keep'"),
     ],
 )
 def test_wrong_arguments(call, message):

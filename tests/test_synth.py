@@ -96,7 +96,7 @@ def test_second_call_adds_what_is_missing(made):
 
 def test_other_peoples_files_are_safe(tmp_path):
     (tmp_path / "holiday.mp4").write_bytes(b"mine")
-    with pytest.raises(FileExistsError, match="did not make"):
+    with pytest.raises(FileExistsError, match="files not written by vidseg synth"):
         synthesize_videos(tmp_path, SMALL, workers=1, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.mp4"]
 
@@ -209,4 +209,4 @@ def test_command(tmp_path, capsys):
     assert main([*arguments, "--workers", "1", "--json"]) == 0
     assert '"videos": 8' in capsys.readouterr().out
     assert main(["synth", str(tmp_path / "bad"), "--videos", "0"]) == 2
-    assert "nothing to make" in capsys.readouterr().err
+    assert "one of them at least 1" in capsys.readouterr().err

@@ -110,7 +110,9 @@ class Multigrid:
             IndexError: the epoch has no such batch.
         """
         if not 0 <= index < len(self.phases):
-            raise IndexError(f"batch {index} is out of range; epoch {epoch} has {len(self.phases)} batches")
+            raise IndexError(
+                f"batch {index} is out of range; the number of batches of epoch {epoch} is {len(self.phases)}"
+            )
         return 0.5 ** self.phases[index][0] if self.long_cycles else 1.0
 
     def _short(self, index: int) -> int:

@@ -50,12 +50,12 @@ class LabelReport:
 
     def __str__(self) -> str:
         lines = [f"{counted(self.matched, 'video')} labeled"]
-        for title, items in (
-            ("labels without a video", self.missing_videos),
-            ("videos without a label", self.unlabeled_videos),
-            ("rows skipped", self.conflicts),
+        for noun, fault, items in (
+            ("label", "without a video", self.missing_videos),
+            ("video", "without a label", self.unlabeled_videos),
+            ("row", "skipped", self.conflicts),
         ):
-            lines.append(f"{len(items)} {title}{':' if items else ''}")
+            lines.append(f"{counted(len(items), noun)} {fault}{':' if items else ''}")
             lines += [f"    {item}" for item in items[:5]]
             if len(items) > 5:
                 lines.append(f"    ... and {len(items) - 5} more")

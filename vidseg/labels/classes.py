@@ -52,7 +52,7 @@ def order_classes(connection: sqlite3.Connection, official: Sequence[str]) -> No
     ]
     for number, name in fixed:
         if number >= len(official) or official[number] != name:
-            found = official.index(name) if name in official else "not in the list"
+            found = f"number {official.index(name)}" if name in official else "no number"
             raise ValueError(
                 f"class {name!r} has number {number} in the catalog, which follows an official list, but {found} in"
                 " the new list; use the first list, or remove catalog.db, run `vidseg labels scan` and apply the labels"

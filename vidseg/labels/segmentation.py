@@ -145,14 +145,14 @@ class SegmentationReport:
             f" {counted(self.segments, 'segment')}, {counted(self.classes, 'class', 'classes')}",
             f"{counted(self.without_frames, 'video')} without a frame database",
         ]
-        lines += [f"    {name:16} {count:5} videos" for name, count in self.splits.items()]
+        lines += [f"    {name:16} {counted(count, 'video')}" for name, count in self.splits.items()]
         for title, names in (
-            ("videos without a split", self.without_split),
-            ("videos in splits without labels", self.without_labels),
+            ("without a split", self.without_split),
+            ("without labels in splits", self.without_labels),
         ):
             if names:
                 more = f", ... and {len(names) - 5} more" if len(names) > 5 else ""
-                lines.append(f"{len(names)} {title}: {', '.join(names[:5])}{more}")
+                lines.append(f"{counted(len(names), 'video')} {title}: {', '.join(names[:5])}{more}")
         return "\n".join(lines)
 
 

@@ -285,7 +285,7 @@ def segmental_scores(
             class number; the message names video and frame.
     """
     if len(truth) != len(prediction):
-        raise ValueError(f"truth has {len(truth)} videos, but prediction has {len(prediction)}")
+        raise ValueError(f"numbers of videos differ: truth {len(truth)}, prediction {len(prediction)}")
     meter = SegmentalMeter(background, overlaps)
     for true, predicted in zip(truth, prediction, strict=True):
         meter.update(true, predicted)
@@ -322,7 +322,7 @@ def boundary_scores(
     from vidseg.metrics import _segmental_kernels as kernels
 
     if len(truth) != len(probabilities) or not len(truth):
-        raise ValueError(f"truth has {len(truth)} videos, but probabilities has {len(probabilities)}")
+        raise ValueError(f"numbers of videos differ: truth {len(truth)}, probabilities {len(probabilities)}")
     if tolerance < 0 or not 0 < threshold <= 1:
         raise ValueError(f"tolerance is {tolerance}, must be at least 0; threshold is {threshold}, must be in (0, 1]")
     tp = fp = fn = frames = 0

@@ -83,7 +83,7 @@ def boundary_offsets(truth: Sequence[Labels], prediction: Sequence[Labels]) -> L
 
 def _check(truth: Sequence[Labels], prediction: Sequence[Labels], num_classes: int | None) -> None:
     if len(truth) != len(prediction):
-        raise ValueError(f"truth has {len(truth)} videos, but prediction has {len(prediction)}")
+        raise ValueError(f"numbers of videos differ: truth {len(truth)}, prediction {len(prediction)}")
     for video, (true, predicted) in enumerate(zip(truth, prediction, strict=True)):
         if len(true) != len(predicted) or not len(true):
             raise ValueError(f"video {video}: {len(true)} true labels, but {len(predicted)} predicted labels")

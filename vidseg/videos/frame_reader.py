@@ -63,7 +63,9 @@ class FrameReader:
             IndexError: `number` is out of range.
         """
         if not 0 <= number < len(self._index):
-            raise IndexError(f"{self._path}: frame {number} is out of range; the video has {len(self._index)} frames")
+            raise IndexError(
+                f"{self._path}: frame {number} is out of range; the number of frames is {len(self._index)}"
+            )
         before = -1 if self._before is None else self._before[0]
         if self._from_start and before < number < self._position:
             return None  # the decoder has passed this frame
