@@ -22,7 +22,6 @@ from vidseg.clips.multigrid import Multigrid
 from vidseg.engine import (
     CheckpointOptions,
     EvaluationOptions,
-    MonitorOptions,
     OptimizerOptions,
     Schedule,
     ScheduleOptions,
@@ -321,7 +320,9 @@ def test_missing_memory_is_explained(tmp_path):
         def forward(self, frames):
             raise torch.OutOfMemoryError("tried to allocate 80 GiB")
 
-    with pytest.raises(RuntimeError, match=r"epoch 1, batch 0: out of memory for an input of \(8, 3, 1, 2, 2\).*--batch-size"):
+    with pytest.raises(
+        RuntimeError, match=r"epoch 1, batch 0: out of memory for an input of \(8, 3, 1, 2, 2\).*--batch-size"
+    ):
         Trainer(Greedy(12, 3), Batches()).fit(1, tmp_path)
 
 

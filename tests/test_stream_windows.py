@@ -190,7 +190,10 @@ def test_no_videos_no_items():
         (lambda: WindowShape(4, 0), "at least 1"),
         (lambda: window_frames(WindowShape(4, 4), 0, 9, sampling="first"), "unknown sampling 'first'"),
         (lambda: stitch(np.zeros((2, 3)), 5, WindowShape(4, 4)), r"expected \(N, ..., 4\)"),
-        (lambda: stitch(np.zeros((2, 4)), 9, WindowShape(4, 4)), "number of windows is 2, must be at least 3 for 9 frames"),
+        (
+            lambda: stitch(np.zeros((2, 4)), 9, WindowShape(4, 4)),
+            "number of windows is 2, must be at least 3 for 9 frames",
+        ),
         (lambda: stitch(np.zeros((3, 4)), 9, WindowShape(4, 4), rule="mean"), "rule is 'mean'"),
         (lambda: window_ticks(9, 0), "stride is 0"),
         (lambda: StreamPlan([4, 0], WindowShape(4, 4)), "video 1 has 0 frames"),

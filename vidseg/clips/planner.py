@@ -64,10 +64,13 @@ class ClipPlanner:
         augment: colors, noise and warps: a preset, several, or a name of `vidseg.clips.augmentations`.
         short: how videos shorter than a clip are extended, "loop" or "clamp"; for samplings given by name.
         shapes: schedule of batch shapes, replacing frames, size and batch_size.
+        sampler: video indices in the order of an epoch, over all ranks: an iterable that can be iterated over again, or
+            a `torch.utils.data.Sampler`. Replaces the shuffled or sequential order; see `sampled_videos`.
         rank: number of this process.
         world_size: number of processes.
 
     Raises:
+        TypeError: the sampler is an iterator, or yields values that are not integers.
         ValueError: an argument is out of range, there are no videos, or a video has no frames or no size in the
             catalog.
     """
@@ -295,7 +298,9 @@ def _check_shapes(shapes: Sequence[BatchShape], world_size: int) -> None:
         raise ValueError("the schedule of shapes is empty; an epoch needs at least one batch")
     for shape in shapes:
         if shape.clips % world_size:
-            raise ValueError(f"{shape}: the number of clips over all ranks must be a multiple of world_size={world_size}")
+            raise ValueError(
+                f"{shape}: the number of clips over all ranks must be a multiple of world_size={world_size}"
+            )
 
 
 def _check_videos(data: VideoDataset) -> None:

@@ -151,6 +151,8 @@ class SegmentSampling:
         train: draw the positions.
         consecutive: frames of a snippet.
         twice: two views, the second with the segments' first frames (test of the TSM repository with two clips).
+        clips: number of views in testing; view v uses the frame at (v + 1/2) / clips of each segment, so a single view
+            uses the middle.
         short: how short videos are extended.
     """
 
@@ -163,10 +165,12 @@ class SegmentSampling:
     def __post_init__(self) -> None:
         _check((self.consecutive, self.clips), self.short)
         if (self.train and (self.twice or self.clips > 1)) or (self.twice and self.clips > 1):
-            raise ValueError(f"train={self.train}, twice={self.twice} and clips={self.clips}: choose one of them")
+            raise ValueError(
+                f"train={self.train}, twice={self.twice} and clips={self.clips} exclude each other; set only one"
+            )
 
     def views(self, counts: Integers, length: int) -> Integers:
-        """Return 1 or 2 for each video."""
+        """Return the number of clips, equal for all videos."""
         return np.full(len(counts), 2 if self.twice else self.clips, np.int64)
 
     def frames(

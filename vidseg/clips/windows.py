@@ -209,7 +209,7 @@ class StreamItem:
 
     Attributes:
         index: number of the item in the epoch, from 0.
-        step: number of the group; when it changes, the previous videos have ended.
+        group: number of the group; when it changes, the previous videos have ended.
         window: window number k.
         windows: number of windows of the group, that of its longest video over all ranks.
         videos: int64 (B,) video numbers.
@@ -301,10 +301,12 @@ class StreamPlan:
         self.lengths = np.asarray(lengths, np.int64)
         self.video_frames = self.lengths if video_frames is None else np.asarray(video_frames, np.int64)
         if self.video_frames.shape != self.lengths.shape or self.lengths.ndim != 1:
-            raise ValueError(f"lengths {self.lengths.shape} and video_frames {self.video_frames.shape} differ in shape; expected (V,)")
+            raise ValueError(f"lengths {self.lengths.shape} and video_frames {self.video_frames.shape} must be (V,)")
         for name, values in (("lengths", self.lengths), ("video_frames", self.video_frames)):
             if len(values) and values.min() < 1:
-                raise ValueError(f"{name}: video {int(values.argmin())} has {int(values.min())} frames, must be at least 1")
+                raise ValueError(
+                    f"{name}: video {int(values.argmin())} has {int(values.min())} frames, must be at least 1"
+                )
         if group < 1:
             raise ValueError(f"group is {group}, must be at least 1")
         if not 0 <= rank < ranks:

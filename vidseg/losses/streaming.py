@@ -251,7 +251,7 @@ def etesvs_loss(
 
 
 class StreamOutputs(Protocol):
-    """What losses read of a streaming network's output (`vidseg.models._streaming.StreamOutput`)."""
+    """Fields of a streaming network's output that losses read (`vidseg.models._streaming.StreamOutput`)."""
 
     logits: Tensor
     backbone_logits: Tensor | None
@@ -259,58 +259,58 @@ class StreamOutputs(Protocol):
 
 
 Objective = Callable[[StreamOutputs, Tensor, Tensor | None], StreamLoss]
-"""Loss of one window: output, labels (B, L), number of windows of each video (B,) or None -> loss."""
+"""Loss of one window: (output, labels (B, L), number of windows of each video (B,) or None) -> loss."""
 
 _OBJECTIVES: dict[str, Callable[..., Objective]] = {}
 
 
 def register_stream_loss(name: str, factory: Callable[..., Objective]) -> None:
-    """Give a loss the name of the streaming network that it trains.
+    """Register a loss under the name of its streaming network.
 
     Args:
-        name: of the network.
-        factory: called with `update` ("video" or "window": when the optimizer steps) and the options of
+        name: name of the network.
+        factory: called with `update` (when the optimizer steps, "video" or "window") and the options of
             `create_stream_loss`; returns the loss.
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: the name is already registered.
     """
     if name in _OBJECTIVES:
-        raise ValueError(f"a loss called {name!r} is registered already")
+        raise ValueError(f"loss {name!r} is already registered")
     _OBJECTIVES[name] = factory
 
 
 def create_stream_loss(name: str, *, update: str = "video", **options: Any) -> Objective:
-    """Return the loss that the streaming network called `name` was published with.
+    """Create the published loss of the streaming network `name`.
 
     Args:
-        name: of the network.
-        update: when the optimizer steps: "video" or "window".
-        **options: options of that loss, such as smoothing=0.3.
+        name: name of the network.
+        update: when the optimizer steps, "video" or "window".
+        **options: options of the loss, such as smoothing=0.3.
 
     Raises:
-        ValueError: no loss is known for the network.
+        ValueError: the network has no registered loss.
         TypeError: the loss has no such option.
     """
     if name not in _OBJECTIVES:
-        raise ValueError(f"no published loss is known for {name!r}; there are losses for {', '.join(_OBJECTIVES)}")
+        raise ValueError(f"unknown stream loss {name!r}; available: {', '.join(_OBJECTIVES)}")
     factory = _OBJECTIVES[name]
     allowed = [option for option in inspect.signature(factory).parameters if option != "update"]
     for option in options:
         if option not in allowed:
-            raise TypeError(f"the loss of {name} has no option {option!r}; its options are {', '.join(allowed)}")
+            raise TypeError(f"stream loss {name!r} has no option {option!r}; available: {', '.join(allowed)}")
     return factory(update=update, **options)
 
 
 def _needed(values: Tensor | None, what: str) -> Tensor:
     if values is None:
-        raise ValueError(f"this loss needs a network with logits of its {what}")
+        raise ValueError(f"this loss requires a network with {what} logits")
     return values
 
 
 def _staged_objective(smoothing: float) -> Callable[..., Objective]:
     def make(*, update: str, smoothing: float = smoothing) -> Objective:
-        del update  # both updates have the same loss
+        del update  # the loss is the same for both updates
         return lambda output, labels, windows: StreamLoss(
             stage_loss(output.logits, labels, windows=windows, smoothing=smoothing), {}
         )
@@ -319,7 +319,7 @@ def _staged_objective(smoothing: float) -> Callable[..., Objective]:
 
 
 def _etesvs_objective(*, update: str, smoothing: float = 0.15, neck_weight: float = 0.0) -> Objective:
-    del update  # both updates have the same loss
+    del update  # the loss is the same for both updates
     return lambda output, labels, windows: etesvs_loss(
         output.logits,
         _needed(output.backbone_logits, "backbone"),

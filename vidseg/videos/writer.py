@@ -1,4 +1,4 @@
-"""Writing of videos with the predicted label drawn into each frame."""
+"""Writing of videos with text and a color strip drawn into each frame."""
 
 from __future__ import annotations
 
@@ -18,19 +18,13 @@ _STRIP = 20  # height of the color strip as a fraction of the frame height: 1 / 
 
 
 class LabeledVideoWriter:
-    """Write H.264 without audio; each frame shows the name and probability of its label above a strip in the label's
-    color.
+    """Write H.264 without audio; each frame has text in the upper left corner and a color strip at the bottom.
 
     MP4 files are fragmented, so they can be played while they are written and after an interruption.
 
     Args:
         out: output file; the extension selects the container. An existing file is replaced.
-        classes: class names by number.
-        colors: (K, 3) RGB colors of the classes in 0..1.
         fps: frames per second.
-
-    Raises:
-        ValueError: `colors` and `classes` differ in length.
     """
 
     def __init__(self, out: str | Path, *, fps: float = 25.0) -> None:
@@ -48,8 +42,8 @@ class LabeledVideoWriter:
         Args:
             frame: frame to write, `av.VideoFrame`.
             moment: time of the frame in seconds.
-            label: class number; None if unknown.
-            probability: probability of the class in 0..1.
+            text: one or more lines.
+            color: (3,) RGB color of the strip in 0..1; None: no strip.
         """
         from PIL import Image, ImageDraw
 
