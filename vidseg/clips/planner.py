@@ -18,6 +18,7 @@ from vidseg.clips.named_geometry import named_geometry
 from vidseg.clips.plan import BatchPlan, BatchShape
 from vidseg.clips.sampler_order import check_sampler, count_repeats, sampled_videos
 from vidseg.clips.sampling import FrameSampling, SequentialClips, Short, named_sampling
+from vidseg.labels.counting import counted
 from vidseg.labels.dataset import VideoDataset
 
 __all__ = ["ClipPlanner", "Shapes"]
