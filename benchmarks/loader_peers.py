@@ -178,16 +178,16 @@ def _read_av(job: Job, video: int, frames: np.ndarray) -> Frames:
     """Seek to the key frame before the first frame, decode up to the last one, and convert the requested frames."""
     av = load("av")
     found = {}
-    wanted = set(frames.tolist())
+    numbers = set(frames.tolist())
     with av.open(str(job.sources.video(job.name(video)))) as container:
         stream = container.streams.video[0]
         stream.thread_count = 1
-        container.seek(int(Fraction(min(wanted), FPS) / stream.time_base), stream=stream)
+        container.seek(int(Fraction(min(numbers), FPS) / stream.time_base), stream=stream)
         for frame in container.decode(stream):
             number = round(frame.pts * stream.time_base * FPS)
-            if number in wanted:
+            if number in numbers:
                 found[number] = frame.to_ndarray(format="rgb24")
-            if len(found) == len(wanted):
+            if len(found) == len(numbers):
                 break
     return [found[number] for number in frames.tolist()]
 

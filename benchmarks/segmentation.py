@@ -208,9 +208,9 @@ def _frame_wise(folder: Path, options: Options) -> dict[str, Any]:
     for batch in test:
         number = int(batch.videos[0])
         with torch.inference_mode():
-            answers = linear((batch.features[0].T - mean) / deviation).argmax(dim=1).numpy()
+            predictions = linear((batch.features[0].T - mean) / deviation).argmax(dim=1).numpy()
         truth.append(test.labels[number])
-        found.append(np.repeat(answers, options.stride)[: len(truth[-1])])
+        found.append(np.repeat(predictions, options.stride)[: len(truth[-1])])
     scores = segmental_scores(truth, found, background=[train.data.classes.index(STILL)])
     f1 = {str(overlap): value for overlap, value in scores["f1"].items()}
     return {"epoch": "", "videos": len(truth), "acc": scores["acc"], "edit": scores["edit"], "f1": f1}

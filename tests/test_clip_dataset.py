@@ -113,7 +113,7 @@ def test_a_pickled_copy_is_small_and_holds_no_file(data):
     assert copy.epoch == 2 and torch.equal(copy[4]["frames"], clips[4]["frames"])
 
 
-def test_files_do_not_add_up(data):
+def test_open_files_do_not_accumulate(data):
     clips = make(data)
     gc.collect()
     counts = []

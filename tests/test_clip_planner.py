@@ -140,7 +140,7 @@ def test_epochs_and_seeds_differ():
         assert (first.matrices != second.matrices).any((1, 2)).mean() > 0.9
 
 
-def test_what_a_clip_shows():
+def test_frames_and_shape_of_a_clip():
     data = videos(30, frames=(40, 90))
     planner = ClipPlanner(data, frames=8, interval=3, size=(48, 64), batch_size=30)
     plan = planner.plan(0, 0)
@@ -243,7 +243,7 @@ def test_padding_repeats_a_clip_and_says_so():
 def test_no_such_batch():
     planner = ClipPlanner(videos(20), batch_size=8)
     for index in (2, -1):
-        with pytest.raises(IndexError, match="has 2"):
+        with pytest.raises(IndexError, match="the number of batches of epoch 0 is 2"):
             planner.plan(0, index)
 
 

@@ -135,7 +135,7 @@ def test_variable_rate_keeps_every_frame_and_its_time(tmp_path, make_video):
     assert np.abs(even.decode(range(11)).numpy().astype(int) - expected.numpy()).mean() < 0.01
 
 
-def test_at_rate_shows_what_is_on_screen():
+def test_at_rate_repeats_the_displayed_frame():
     frames = [TimedFrame(name, time) for name, time in zip("abcd", (1.0, 1.04, 1.5, 1.6), strict=True)]
     shown = list(at_rate(iter(frames), 10.0))
     assert "".join(item.frame for item in shown) == "abbbbcd"
@@ -297,7 +297,7 @@ def test_gaps_and_damage_in_jpeg_folders_are_named(tmp_path):
     assert "img_00007.jpg: damaged JPEG" in outcome.problem
 
 
-def test_published_databases_are_brought_up(tmp_path):
+def test_published_databases_are_upgraded(tmp_path):
     jpegs = jpeg_folder(tmp_path / "frames", range(8))
     write_published_database(tmp_path / "old/jpg/run/clip.one", jpegs, width=64, order=[3, 1, 0, 2, 7, 6, 5, 4])
     report = convert_videos(tmp_path / "old", tmp_path / "new", workers=1)
@@ -336,7 +336,7 @@ def test_dry_run_touches_nothing(tmp_path, make_video):
     assert not (tmp_path / "data").exists()
 
 
-def test_shards_share_the_work_and_are_merged(tmp_path, make_video):
+def test_shards_divide_the_videos_and_are_merged(tmp_path, make_video):
     from vidseg.labels import scan_catalog
 
     for index in range(12):
@@ -375,7 +375,7 @@ def test_ray_gives_the_same_databases(tmp_path, make_video, monkeypatch):
 # --- the way back ------------------------------------------------------------------------------------------------
 
 
-def test_databases_become_jpegs_and_videos_again(tmp_path, make_video):
+def test_export_to_jpegs_and_videos(tmp_path, make_video):
     from vidseg.convert.export import export_frames
 
     make_video(tmp_path / "v/run/a.mkv", frames=6, times=[0, 1, 2, 8, 9, 20], size=(49, 65), pixel_format="yuv444p")
@@ -396,7 +396,7 @@ def test_databases_become_jpegs_and_videos_again(tmp_path, make_video):
         export_frames(tmp_path / "v", tmp_path / "films", form="jpeg")
 
 
-def test_the_catalog_holds_what_the_databases_hold(tmp_path, make_video):
+def test_catalog_equals_the_databases(tmp_path, make_video):
     make_video(tmp_path / "v/run/a.mp4", frames=7, fps=10)
     convert_videos(tmp_path / "v", tmp_path / "data", workers=1)
     (row,) = sqlite3.connect(tmp_path / "data/catalog.db").execute("SELECT frames, height, width, fps FROM videos")

@@ -141,7 +141,7 @@ def test_the_first_division_of_ucf101_is_enough(tmp_path, capsys):
     # a division that is there in part is not passed over
     write(source, {"testlist02.txt": "Archery/v_Archery_g02_c01.avi\n"})
     assert convert("ucf101", source, tmp_path / "out") == 2
-    assert "trainlist02.txt is not in it" in capsys.readouterr().err
+    assert "trainlist02.txt not found" in capsys.readouterr().err
 
 
 def test_hmdb51_codes(tmp_path, capsys):
@@ -218,7 +218,7 @@ Archery,0O_qMHxBfXg,validation,24.5,26.5,1
 """
 
 
-def test_hacs_leaves_negative_samples_out(tmp_path, caplog):
+def test_hacs_skips_negative_samples(tmp_path, caplog):
     root = dataset(tmp_path / "hacs", "Long_jump/a2X2hz1G6i8_000015_000017", "Archery/0O_qMHxBfXg_000024_000026")
     source = write(tmp_path / "HACS_v1.1", {"HACS_clips_v1.1.csv": HACS})
     assert convert("hacs", source, tmp_path / "out", "--dataset", root) == 0
@@ -292,14 +292,14 @@ def test_kinetics_json_of_2017(tmp_path):
     assert found["kinetics-400_test.csv"][1:] == [",a,0.0,10.0,test", ",b,,,test"]
 
 
-def test_kinetics_200_is_a_choice_of_400(tmp_path, caplog, capsys):
+def test_kinetics_200_is_a_subset_of_400(tmp_path, caplog, capsys):
     source = write(tmp_path / "in", KINETICS)
     assert convert("kinetics", source, tmp_path / "out", "--variant", "200") == 2
     assert "train_ytid_list.txt not found" in capsys.readouterr().err
     write(source, {"train_ytid_list.txt": "x\ngone\n", "val_ytid_list.txt": "---QUuC4vJs\n"})
     assert convert("kinetics", source, tmp_path / "out", "--variant", "200") == 0
     assert published(tmp_path / "out")["kinetics-200_train.csv"][1:] == ["testifying,x,1.0,11.0,train"]
-    assert "train: 2 ids are listed" in caplog.text
+    assert "train: the list has 2 ids, of which" in caplog.text
 
 
 def test_two_releases_in_one_folder_are_refused(tmp_path, capsys):

@@ -49,14 +49,14 @@ def test_rows_find_videos_by_class_folder_then_by_name(tmp_path):
     assert json.loads((tmp_path / "labels_report.json").read_text())["matched"] == 5
 
 
-def test_a_row_never_takes_a_video_of_another_class(tmp_path):
+def test_a_row_never_matches_a_video_of_another_class(tmp_path):
     put(tmp_path, "run/1", "jump/2")
     report = apply_labels(tmp_path, [LabelRow("jump", "1", split="val"), LabelRow("run", "2", 0, 1, split="val")])
     assert report.missing_videos == ["jump/1", "run/2_000000_000001"] and report.matched == 0
     assert labels_of(tmp_path) == {"run/1": "run", "jump/2": "jump"}
 
 
-def test_what_does_not_fit_is_listed(tmp_path):
+def test_unmatched_rows_and_videos_are_listed(tmp_path):
     put(tmp_path, "run/1", "run/2", "SIT/2", "Sit/2", "unlabeled/4", "run/5")
     rows = [
         LabelRow("run", "1", split="train"),
@@ -76,7 +76,7 @@ def test_what_does_not_fit_is_listed(tmp_path):
         "jpg/unlabeled/4: label 'jump', but an earlier row has 'sit'",
     ]
     text = str(report)
-    assert "2 videos have labels" in text and "2 labels without a video:\n    jump/1\n" in text
+    assert "2 videos labeled" in text and "2 labels without a video:\n    jump/1\n" in text
     assert json.loads((tmp_path / "labels_report.json").read_text())["conflicts"] == report.conflicts
     with pytest.raises(ValueError, match="split 'val' is known, but none of its videos is here"):
         open_dataset(tmp_path, "val")
@@ -163,7 +163,7 @@ def test_without_a_list_known_classes_keep_their_numbers(tmp_path, caplog):
     assert open_dataset(tmp_path).classes == ["m", "z", "b"] and not caplog.records
 
 
-def test_folder_names_written_otherwise_leave_no_empty_class(tmp_path, caplog):
+def test_other_spellings_of_folder_names_leave_no_empty_class(tmp_path, caplog):
     put(tmp_path, "Long_Jump/1", "Archery/2")
     apply_labels(tmp_path, [LabelRow("Long Jump", "1"), LabelRow("Archery", "2")])
     assert open_dataset(tmp_path).classes == ["Archery", "Long Jump"]
@@ -195,7 +195,7 @@ def test_apply_and_show(tmp_path, capsys):
     assert status == 0 and "4 videos labeled" in out
     status, out = run(capsys, "show", tmp_path)
     assert status == 0
-    assert out.splitlines()[0] == "4 videos, 40 frames, 0.00 GB, 2 classes, 1 segments"
+    assert out.splitlines()[0] == "4 videos, 40 frames, 0.00 GB, 2 classes, 1 segment"
     assert [line.split() for line in out.splitlines()[1:]] == [
         ["class", "videos", "segments", "train", "val"],
         ["0", "b", "1", "0", "1", "0"],

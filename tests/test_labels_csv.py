@@ -106,7 +106,7 @@ times = st.tuples(st.floats(0, 1e6), st.floats(0.5, 1e6)).map(lambda pair: (pair
         max_size=8,
     )
 )
-def test_reading_gives_back_what_was_written(tmp_path_factory, rows):
+def test_reading_returns_the_written_rows(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("csv") / "labels.csv"
     write_label_csv(path, rows)
     assert read_label_csv(path) == rows

@@ -189,7 +189,7 @@ def test_frames_are_counted_once(videos, tmp_path, monkeypatch, caplog):
     assert open_videos(tmp_path).frames.tolist() == [5, 5] and counted.count("b_frames.mp4") == 2
     index = tmp_path / ".vidseg_videos.json"
     index.write_text("{")
-    assert open_videos(tmp_path).frames.tolist() == [5, 5] and "not an index of videos" in caplog.text
+    assert open_videos(tmp_path).frames.tolist() == [5, 5] and "not a valid video index" in caplog.text
     assert len(json.loads(index.read_text())["videos"]) == 2
     index.unlink()
     index.mkdir()  # as good as a folder that cannot be written to
@@ -289,7 +289,7 @@ def test_converted_videos_lead_to_their_files(videos, converted, tmp_path):
     with pytest.raises(VideoError, match=r"has changed since the conversion; use backend=\"native\""):
         list(ClipLoader(data, backend="video", **options))
     path.unlink()
-    with pytest.raises(VideoError, match="is not there any more"):
+    with pytest.raises(VideoError, match="does not exist; use backend"):
         list(ClipLoader(data, backend="video", **options))
     report.unlink()
     with pytest.raises(VideoError, match="does not say where its video lies"):

@@ -33,5 +33,5 @@ def test_wrong_use():
         top_k_hits(torch.zeros(2, 3), torch.zeros(3, dtype=torch.int64), 1)
     with pytest.raises(ValueError, match=r"0\.\.2"):
         confusion_matrix(torch.tensor([0]), torch.tensor([3]), 3)
-    with pytest.raises(ValueError, match=r"\(1,\) labels and \(2,\) predictions"):
+    with pytest.raises(ValueError, match=r"labels \(1,\) and predictions \(2,\) differ in shape"):
         confusion_matrix(torch.tensor([0]), torch.tensor([0, 1]), 3)

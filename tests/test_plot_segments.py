@@ -104,7 +104,7 @@ def test_the_published_palette():
 
 
 @pytest.mark.parametrize("palette, count, apart", [("bright", 48, 25), ("voc", 200, 8)])
-def test_no_two_classes_look_alike(palette, count, apart):
+def test_colors_of_classes_differ(palette, count, apart):
     colors = class_colors(count, palette) * 255
     distance = np.linalg.norm(colors[:, None] - colors[None], axis=-1) + 1000 * np.eye(count)
     assert distance.min() > apart
@@ -152,7 +152,7 @@ def test_errors(tmp_path):
     left = picture[:, : picture.shape[1] // 3]
     strict = [int(near(left[(top + bottom) // 2], BLUE).sum()) for top, bottom in bands(left, BLUE)]
     assert strict[0] / strict[1] == pytest.approx(4, abs=0.1)
-    with pytest.raises(ValueError, match=r"2 class names, F1 of \[3, 3\] classes"):
+    with pytest.raises(ValueError, match=r"numbers of classes differ: names 2, F1 \[3, 3\]"):
         plot_segment_errors(["a", "b"], f1, confusion, [], tmp_path / "x.png")
     assert plot_segment_errors(["a"], {0.5: [100.0]}, [[5]], [], tmp_path / "right.png").is_file()
 

@@ -88,7 +88,7 @@ def pictures(page):
     return [ElementTree.fromstring(text) for text in re.findall(r"<svg.*?</svg>", page, re.DOTALL)]
 
 
-def test_the_page_is_whole_and_loads_nothing(tmp_path):
+def test_the_page_is_complete_and_self_contained(tmp_path):
     split_folder(tmp_path / "run/split1", "split1")
     page = write_report(tmp_path / "run", tmp_path / "page.html").read_text()
     parser = Checked()
@@ -99,7 +99,7 @@ def test_the_page_is_whole_and_loads_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["page.html"]
 
 
-def test_bars_are_the_labels_and_the_worst_video_comes_first(tmp_path):
+def test_bars_show_the_labels_with_the_lowest_accuracy_first(tmp_path):
     page = write_report(split_folder(tmp_path / "split1", "split1"), tmp_path / "page.html").read_text()
     assert page.index("S2_bad") < page.index("S1_good")
     bad, good = pictures(page)[-2:]
@@ -176,7 +176,7 @@ def test_the_command_and_its_errors(tmp_path, capsys):
         write_report(tmp_path, tmp_path / "page.html")
     (tmp_path / "other").mkdir()
     (tmp_path / "other/test.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"test\.json: not of a segmentation"):
+    with pytest.raises(ValueError, match=r"test\.json: not from a segmentation run"):
         write_report(tmp_path / "other", tmp_path / "page.html")
     (tmp_path / "other/test.json").write_text("{")
     with pytest.raises(ValueError, match=r"test\.json: not JSON"):

@@ -60,7 +60,7 @@ def test_published_values_of_a_data_set(name):
 
 
 @pytest.mark.parametrize("case", GOLDEN["undefined_in_the_reference"], ids=lambda case: case["what"])
-def test_what_the_published_evaluation_leaves_undefined(case):
+def test_cases_that_the_published_evaluation_leaves_undefined(case):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         scores = segmental_scores([frames(case["gt"])], [frames(case["pred"])], background=[10])
@@ -227,7 +227,7 @@ def test_a_refused_video_is_not_counted():
     assert meter.scores() == before
 
 
-def test_numba_waits_for_its_first_use():
+def test_numba_is_imported_on_first_use():
     code = "import sys, vidseg.metrics; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
@@ -259,7 +259,7 @@ def test_confusions_and_offsets():
             function(truth, prediction, 2)
     with pytest.raises(ValueError, match="video 1: 2 true labels, but 1"):
         boundary_offsets(truth, [prediction[0], np.array([1])])
-    with pytest.raises(ValueError, match="2 videos in the truth and 1"):
+    with pytest.raises(ValueError, match="numbers of videos differ: truth 2, prediction 1"):
         boundary_offsets(truth, prediction[:1])
 
 
@@ -291,7 +291,7 @@ def test_scores_from_files(tmp_path, capsys):
     assert [line.split()[0] for line in lines[-2:]] == ["a", "b"]  # worst first
 
 
-def test_scores_name_what_is_not_in_them(tmp_path, capsys):
+def test_videos_that_are_not_scored_are_listed(tmp_path, capsys):
     truth = label_files(tmp_path / "gt", {"a": "take open", "b": "take open", "c": "take", "d": "take"})
     ours = label_files(tmp_path / "ours", {"a": "take open", "b": "take open open", "d": "tkae"})
     (tmp_path / "mapping.txt").write_text("0 take\n1 open\n")
@@ -303,8 +303,8 @@ def test_scores_name_what_is_not_in_them(tmp_path, capsys):
     assert "d.txt:1: class 'tkae' is not in the mapping; did you mean 'take'?" in error
     assert main([*words, "--bundle", str(tmp_path / "test.bundle"), "--truncate"]) == 1
     output = capsys.readouterr()
-    assert " c: " in output.err and "test.bundle:3 names it" in output.err and " d: " not in output.err
-    assert output.out.startswith("2 videos, 4 frames, 2 classes\n1 videos were cut to the shorter side, such as b\n")
+    assert " c: " in output.err and "test.bundle:3 lists it" in output.err and " d: " not in output.err
+    assert output.out.startswith("2 videos, 4 frames, 2 classes\n1 video truncated to the shorter side, such as b\n")
     assert main(["score", truth]) == 2
     assert "no prediction has its truth beside it" in capsys.readouterr().err
 

@@ -292,7 +292,7 @@ def test_soft_cross_entropy_of_hard_targets():
     )
 
 
-def test_transitions_are_learnt_at_boundaries():
+def test_transition_loss_has_gradients_at_boundaries():
     labels = torch.tensor([[0, 0, 1, 1]])
     valid = torch.ones_like(labels, dtype=torch.bool)
     right = 20.0 * torch.nn.functional.one_hot(labels, 2).transpose(1, 2)[None]
@@ -414,5 +414,5 @@ def test_names():
         create_loss("astrf", num_classes=2)
     with pytest.raises(TypeError, match="'asrf' has no option 'padding'; available: class_weights"):
         create_loss("asrf", num_classes=2, padding=1)
-    with pytest.raises(ValueError, match="'mstcn' is registered already"):
+    with pytest.raises(ValueError, match="'mstcn' is already registered"):
         register_loss("mstcn", StagedLoss)

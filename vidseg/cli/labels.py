@@ -125,7 +125,7 @@ class LabelConverter:
             print(json.dumps(content, ensure_ascii=False))
         else:
             print("\n".join(f"{path}: {counted(count, 'row')}" for path, count in rows.items()))
-            print(f"{len(labels.classes)} classes")
+            print(counted(len(labels.classes), "class", "classes"))
             if report is not None:
                 print(report)
         return 1 if report is not None and report.conflicts else 0

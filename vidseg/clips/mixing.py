@@ -104,7 +104,7 @@ def mix_clips(frames: Tensor, mixup: Mixup) -> Tensor:
     if not frames.is_floating_point():
         raise TypeError(f"mixup requires floating-point frames, not {frames.dtype}; set dtype= of the loader")
     if len(frames) != len(mixup.partners):
-        raise ValueError(f"the batch has {len(frames)} clips, but the mixup is for {len(mixup.partners)}")
+        raise ValueError(f"batch size is {len(frames)}, but the mixup is for {len(mixup.partners)}")
     partners = torch.from_numpy(mixup.partners).to(frames.device)
     return torch.lerp(frames[partners], frames, mixup.share)
 

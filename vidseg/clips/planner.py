@@ -134,7 +134,7 @@ class ClipPlanner:
 
     def __repr__(self) -> str:
         return (
-            f"ClipPlanner({self.data!r}, {self.samples} clips, {self.sampling!r}, {self.geometry!r},"
+            f"ClipPlanner({self.data!r}, {counted(self.samples, 'clip')}, {self.sampling!r}, {self.geometry!r},"
             f" augment={self.augment!r}, seed={self.seed}, train={self.train}, rank {self.rank} of {self.world_size})"
         )
 
@@ -278,13 +278,13 @@ class ClipPlanner:
     def _make_epoch(self, number: int) -> _Epoch:
         order, repeats = self._order(number)
         if self._shapes is None:
-            wanted: Sequence[BatchShape] = [self._constant] * -(-len(order) // self._constant.clips)
+            schedule: Sequence[BatchShape] = [self._constant] * -(-len(order) // self._constant.clips)
         else:
-            wanted = self._shapes(number)
-            _check_shapes(wanted, self.world_size if self.train else 1)
+            schedule = self._shapes(number)
+            _check_shapes(schedule, self.world_size if self.train else 1)
         shapes: list[BatchShape] = []
         planned = 0
-        for shape in wanted:
+        for shape in schedule:
             clips = min(shape.clips, len(order) - planned)
             if clips < 1 or (clips < shape.clips and self.train and shapes):
                 break

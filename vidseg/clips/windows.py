@@ -304,9 +304,7 @@ class StreamPlan:
             raise ValueError(f"lengths {self.lengths.shape} and video_frames {self.video_frames.shape} must be (V,)")
         for name, values in (("lengths", self.lengths), ("video_frames", self.video_frames)):
             if len(values) and values.min() < 1:
-                raise ValueError(
-                    f"{name}: video {int(values.argmin())} has {int(values.min())} frames, must be at least 1"
-                )
+                raise ValueError(f"{name}[{int(values.argmin())}] is {int(values.min())}, must be at least 1")
         if group < 1:
             raise ValueError(f"group is {group}, must be at least 1")
         if not 0 <= rank < ranks:

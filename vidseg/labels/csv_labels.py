@@ -17,6 +17,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from vidseg.labels.counting import counted
+
 __all__ = ["LabelRow", "read_label_csv", "read_rows", "video_name", "write_label_csv"]
 
 _NAME_COLUMNS = ("youtube_id", "id", "path")  # the first column present names the video
@@ -104,7 +106,7 @@ def read_label_csv(path: str | Path) -> list[LabelRow]:
     for line, cells in lines[1:]:
         if len(cells) != len(names):
             raise ValueError(
-                f"{path}:{line}: {len(cells)} cells, but the header has {len(names)} columns;"
+                f"{path}:{line}: {counted(len(cells), 'cell')}, but the header has {counted(len(names), 'column')};"
                 " put names with commas in quotes"
             )
         cell = dict(zip(names, cells, strict=True))

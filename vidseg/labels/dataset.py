@@ -77,17 +77,17 @@ class VideoFile:
 class VideoDataset:
     """The videos of a data set or of one of its splits, ordered by path.
 
-    Holds a few arrays (about 120 bytes a video), so it is cheap to copy to worker processes.
+    Holds a few arrays (about 120 bytes per video), so copies in worker processes are small.
 
     Attributes:
         root: folder of the data set, or of the videos of one that is not converted.
         split_name: name of the split, or None.
         splits: names of all splits of the data set.
-        classes: names of all classes of the data set, whatever the split; the position is the class number.
+        classes: names of all classes of the data set, independent of the split; the position is the class number.
         labels: (N,) int64 class numbers, -1 for a video without a class.
         frames: (N,) int64 numbers of frames.
-        heights: (N,) int32 heights of the frames in pixels, 0 where the catalog does not know them.
-        widths: (N,) int32 widths of the frames in pixels, 0 where the catalog does not know them.
+        heights: (N,) int32 heights of the frames in pixels, 0 if unknown.
+        widths: (N,) int32 widths of the frames in pixels, 0 if unknown.
     """
 
     def __init__(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidseg.labels.apply import split_name
+from vidseg.labels.counting import counted
 from vidseg.labels.csv_labels import LabelRow, read_rows, video_name
 
 __all__ = ["read_hacs_csv", "read_moments_csv"]
@@ -31,7 +32,7 @@ def read_hacs_csv(path: str | Path) -> tuple[list[LabelRow], int]:
     rows, negatives = [], 0
     for number, cells in lines[1:]:
         if len(cells) != len(_HACS_COLUMNS):
-            raise ValueError(f"{path}:{number}: {len(cells)} cells, expected {len(_HACS_COLUMNS)}")
+            raise ValueError(f"{path}:{number}: {counted(len(cells), 'cell')}, expected {len(_HACS_COLUMNS)}")
         name, video, subset, start, end, sign = (cell.strip() for cell in cells)
         if sign == "-1":
             negatives += 1

@@ -72,12 +72,12 @@ def read_predictions(
     pairs, alone = paired_files(truth, predictions)
     failed = [f"{name}: only one of truth and prediction exists" for name in alone]
     if bundle is not None:
-        wanted = read_bundle(bundle)
-        missing = [name for name in wanted if name not in pairs]
+        listed = read_bundle(bundle)
+        missing = [name for name in listed if name not in pairs]
         failed = [
-            f"{name}: {bundle}:{wanted[name]} lists it, but its truth or prediction is missing" for name in missing
+            f"{name}: {bundle}:{listed[name]} lists it, but its truth or prediction is missing" for name in missing
         ]
-        pairs = {name: files for name, files in pairs.items() if name in wanted}
+        pairs = {name: files for name, files in pairs.items() if name in listed}
     classes: Sequence[str]
     if mapping is not None:
         classes = read_mapping(mapping)

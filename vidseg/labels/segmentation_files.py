@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from vidseg.labels.counting import counted
 from vidseg.labels.official_lists import read_lines
 
 __all__ = [
@@ -68,15 +69,15 @@ def check_mapping(path: str | Path, classes: Sequence[str]) -> None:
     found = read_mapping(path)
     for number, name in enumerate(found):
         if number >= len(classes) or classes[number] != name:
-            wanted = (
-                f"{number} is {classes[number]!r}" if number < len(classes) else f"there are {len(classes)} classes"
+            expected = (
+                f"{number} is {classes[number]!r}" if number < len(classes) else f"the last is {len(classes) - 1}"
             )
             raise ValueError(
-                f"{path}:{lines[name]}: class {name!r} has number {number}, but in the expected class list {wanted};"
+                f"{path}:{lines[name]}: class {name!r} has number {number}, but in the expected class list {expected};"
                 " use the mapping that the model was trained with"
             )
     if len(found) < len(classes):
-        raise ValueError(f"{path}: {len(found)} classes, but the expected class list has {len(classes)}")
+        raise ValueError(f"{path}: {counted(len(found), 'class', 'classes')}, expected {len(classes)}")
 
 
 def write_mapping(path: str | Path, classes: Sequence[str]) -> None:

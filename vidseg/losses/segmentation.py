@@ -206,7 +206,7 @@ def transition_cross_entropy(logits: Tensor, targets: Tensor, valid: Tensor) -> 
     """
     probabilities = logits.softmax(dim=2)
     same = (probabilities[..., 1:] * probabilities[..., :-1].detach()).sum(dim=2)
-    wanted = targets[None, :, 0, 1:].to(same.dtype).expand_as(same)
+    changes = targets[None, :, 0, 1:].to(same.dtype).expand_as(same)
     with torch.autocast(logits.device.type, enabled=False):
-        losses = F.binary_cross_entropy((1 - same).clamp(0, 1).float(), wanted.float(), reduction="none")
+        losses = F.binary_cross_entropy((1 - same).clamp(0, 1).float(), changes.float(), reduction="none")
     return video_mean(losses, _pairs(valid))

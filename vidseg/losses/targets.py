@@ -56,9 +56,9 @@ def filter_gaussian(x: Tensor, lengths: Tensor, sigma: float) -> Tensor:
     weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype) / sigma) ** 2)
     around = torch.arange(-radius, x.shape[2] + radius, device=x.device)
     period = 2 * lengths[:, None]
-    wanted = around % period
-    wanted = torch.minimum(wanted, period - 1 - wanted)
-    mirrored = x.gather(2, wanted[:, None].expand(-1, x.shape[1], -1))
+    source = around % period
+    source = torch.minimum(source, period - 1 - source)
+    mirrored = x.gather(2, source[:, None].expand(-1, x.shape[1], -1))
     filtered = F.conv1d(mirrored.flatten(0, 1)[:, None], (weights / weights.sum())[None, None])
     return filtered[:, 0].unflatten(0, x.shape[:2])
 

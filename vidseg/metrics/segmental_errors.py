@@ -74,10 +74,10 @@ def boundary_offsets(truth: Sequence[Labels], prediction: Sequence[Labels]) -> L
     _check(truth, prediction, None)
     offsets = [np.zeros(0, np.int64)]
     for true, predicted in zip(truth, prediction, strict=True):
-        wanted, found = (np.flatnonzero(np.diff(labels)) + 1 for labels in (true, predicted))
+        expected, found = (np.flatnonzero(np.diff(labels)) + 1 for labels in (true, predicted))
         if len(found):
-            nearest = np.abs(found[None] - wanted[:, None]).argmin(axis=1)
-            offsets.append(found[nearest] - wanted)
+            nearest = np.abs(found[None] - expected[:, None]).argmin(axis=1)
+            offsets.append(found[nearest] - expected)
     return np.concatenate(offsets)
 
 

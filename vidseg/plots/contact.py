@@ -47,7 +47,7 @@ def contact_sheet(
         ValueError: there is no video, or `columns` or `rows` is less than 1.
     """
     if not videos or columns < 1 or (rows is not None and rows < 1):
-        raise ValueError(f"{len(videos)} videos, columns={columns}, rows={rows}: each must be at least 1")
+        raise ValueError(f"{counted(len(videos), 'video')}, columns={columns}, rows={rows}: each must be at least 1")
     if len(videos) == 1:
         title, database = videos[0]
         lines = rows or min(6, max(2, math.ceil(_seconds(database) / columns)))

@@ -37,8 +37,8 @@ def plot_label_counts(
     durations = np.concatenate([np.asarray(found, np.float64) for found in seconds]) if seconds else np.zeros(0)
     if not len(classes) == len(frames) == len(seconds) or not len(durations):
         raise ValueError(
-            f"{len(classes)} class names, {len(frames)} frame counts, {len(seconds)} lists of durations with"
-            f" {len(durations)} segments; the first three must be equal, the last at least 1"
+            f"numbers of class names ({len(classes)}), frame counts ({len(frames)}) and lists of durations"
+            f" ({len(seconds)}) must be equal, and the number of segments ({len(durations)}) at least 1"
         )
     height = max(3.4, 1.3 + 0.2 * len(classes))
     heading = f"{title}   " if title else ""

@@ -44,9 +44,7 @@ def plot_segment_errors(
     counts, late = np.asarray(confusion, np.int64), np.asarray(offsets, np.int64)
     if not classes or counts.shape != (len(classes),) * 2 or any(len(row) != len(classes) for row in f1.values()):
         lengths = [len(row) for row in f1.values()]
-        raise ValueError(
-            f"{len(classes)} class names, F1 of {lengths} classes and confusion of shape {counts.shape} do not match"
-        )
+        raise ValueError(f"numbers of classes differ: names {len(classes)}, F1 {lengths}, confusion {counts.shape}")
     height, top = max(3.6, 1.5 + 0.2 * len(classes)), 0.36
     figure = new_figure(13, height, top=top)
     accuracy = np.trace(counts) / max(1, counts.sum())

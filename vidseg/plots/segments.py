@@ -102,7 +102,7 @@ def plot_segments(
     """
     if not 1 <= len(videos) <= _PAGE or (window is not None and window < 1):
         raise ValueError(
-            f"{len(videos)} videos with window={window}: expected 1 to {_PAGE} videos and a window of at least 1 frame"
+            f"{counted(len(videos), 'video')} with window={window}: expected 1 to {_PAGE} and a window of at least 1"
         )
     for video in videos:
         _check(video, len(classes))
@@ -154,7 +154,7 @@ def _both(video: SegmentedVideo) -> npt.NDArray[np.int64]:
 
 def _heading(video: SegmentedVideo) -> str:
     if video.prediction is None:
-        return f"{video.name}   {len(video.truth)} frames"
+        return f"{video.name}   {counted(len(video.truth), 'frame')}"
     return (
         f"{video.name}   {counted(len(video.truth), 'frame')}, accuracy {(video.truth == video.prediction).mean():.1%}"
     )

@@ -151,7 +151,7 @@ class VideoSource:
                 number += 1
                 yield frame
         if errors > 3:
-            self.damage.append(f"{errors} packets cannot be decoded")
+            self.damage.append(f"number of packets that cannot be decoded: {errors}")
 
     def _check_end(self, container: Any, stream: VideoStream, end: float) -> None:
         """Record damage for truncated files whose container reports no error."""
