@@ -1,9 +1,9 @@
-"""How long a catalog of Kinetics-700's size takes to write and to open, and how much memory the open data set holds.
+"""Time to write and open a catalog of the size of Kinetics-700, and memory of the open data set.
 
     python benchmarks/catalog_speed.py [--videos 650000] [--json]
 
-The catalog is made in a temporary folder; each opening is a fresh process, the file dropped from the page cache
-before it. Limits: 3 seconds and 500 MB for the whole process. Exit status 1 where one is missed.
+The catalog is written to a temporary folder. Each opening is a new process, after the file is dropped from the page
+cache. Limits: 3 seconds and 500 MB for the whole process; exit status 1 if one is exceeded.
 """
 
 import json
@@ -42,7 +42,7 @@ print(json.dumps({"videos": len(data), "import_s": imported - start, "open_s": o
 
 @dataclass
 class Options:
-    """Time and memory of opening a catalog."""
+    """Measure time and memory of opening a catalog."""
 
     videos: int = 650_000
     """Number of videos."""
@@ -51,7 +51,8 @@ class Options:
 
 
 def records(count: int) -> Iterator[VideoRecord]:
-    """Videos of 700 classes in no order, as workers finish them; one in ten is for validation."""
+    """Yield videos of 700 classes in arbitrary order, as conversion workers finish them; every tenth is for
+    validation."""
     numbers = list(range(count))
     random.Random(0).shuffle(numbers)
     for number in numbers:
@@ -62,7 +63,7 @@ def records(count: int) -> Iterator[VideoRecord]:
 
 
 def open_in_fresh_process(root: str, split: str) -> dict[str, float]:
-    """Times `open_dataset` with nothing in the page cache."""
+    """Measure `open_dataset` with an empty page cache."""
     with open(Path(root) / "catalog.db", "rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -94,7 +95,7 @@ def main(options: Options) -> int:
         print("split   videos  import s  open s  peak MB")
         for split, row in rows.items():
             print(f"{split:6}{row['videos']:8}{row['import_s']:10.2f}{row['open_s']:8.2f}{row['peak_mb']:9.0f}")
-        print(f"limits: {SECONDS:g} s and {MEGABYTES:g} MB in all: {'met' if met else 'MISSED'}")
+        print(f"limits: {SECONDS:g} s and {MEGABYTES:g} MB: {'met' if met else 'EXCEEDED'}")
     return 0 if met else 1
 
 

@@ -1,12 +1,12 @@
-"""Conversion speed and memory: vidseg against the published way and against the limit, on the same videos and cores.
+"""Conversion speed and memory of vidseg and of dataset2database on the same videos and cores.
 
     python benchmarks/convert_speed.py [--videos 24] [--rounds 3] [--json FILE]
 
-The published way is what dataset2database does: the ffmpeg program writes JPEG files, one process a core, then they
-are inserted into a database and deleted. It is run here with a fixed quality (-q:v 2: as good as ours or better, see
-PSNR) at the source's size, because its own default throws quality away and enlarges to 360 lines. The limit is
-FFmpeg's decoder and libjpeg-turbo's encoder each timed alone, added up. All sides take turns within each round; the
-table shows medians. Needs the ffmpeg program (Debian/Ubuntu: apt-get install ffmpeg).
+The baseline does what dataset2database does: the ffmpeg program writes JPEG files, one process per core, which are
+inserted into a database and deleted. It runs with a fixed quality (-q:v 2, see PSNR) at the source size, because its
+default enlarges frames to 360 lines and has lower quality. The lower bound is the sum of the times of FFmpeg's decoder
+and libjpeg-turbo's encoder, each measured alone. All variants alternate within each round; the table shows medians.
+Requires the ffmpeg program (Debian/Ubuntu: apt-get install ffmpeg).
 """
 
 import argparse
@@ -39,7 +39,7 @@ CORES = len(os.sched_getaffinity(0))
 
 
 def published_one(video: Path, folder: Path) -> int:
-    """dataset2database's steps for one video: ffmpeg to JPEG files, insert each, delete it."""
+    """Run dataset2database's steps for one video: ffmpeg to JPEG files, then insert and delete each."""
     folder.mkdir(parents=True)
     pattern = str(folder / "frame_%05d.jpg")
     command = ["ffmpeg", "-v", "quiet", "-threads", "1", "-i", str(video), "-q:v", "2", "-threads", "1", pattern]
@@ -74,7 +74,7 @@ def ours(source: Path, target: Path, levels: int) -> float:
 
 
 def running_one(video: Path, jpg_folder: Path) -> None:
-    """One video in a process that has started already: what each further video of a long run costs."""
+    """Convert one video in a running process, which measures the cost per video without process start."""
     job = Job(str(video), "video", f"x/{video.stem}")
     outcome = convert_one(job, jpg_folder, ConvertOptions(size="none", levels=0), lambda frames: None)
     if outcome.problem:
@@ -88,7 +88,7 @@ def running(videos: list[Path], target: Path, pool: ProcessPoolExecutor) -> floa
 
 
 def decode_one(video: Path) -> float:
-    """Seconds of FFmpeg's decoder for one video, frames thrown away."""
+    """Return the seconds of FFmpeg's decoder for one video."""
     began = time.perf_counter()
     with av.open(str(video)) as container:
         stream = container.streams.video[0]
@@ -104,7 +104,8 @@ def count_one(video: Path) -> int:
 
 
 def encode_one(video: Path) -> float:
-    """Seconds of libjpeg-turbo for one video's frames, decoded beforehand, at the default quality and restarts."""
+    """Return the seconds of libjpeg-turbo for the decoded frames of one video, at default quality and restart
+    interval."""
     with av.open(str(video)) as container:
         frames = list(container.decode(video=0))
     planes = [[torch.frombuffer(plane, dtype=torch.uint8) for plane in frame.planes] for frame in frames]
@@ -116,12 +117,12 @@ def encode_one(video: Path) -> float:
 
 
 def limit(videos: list[Path], pool: ProcessPoolExecutor) -> float:
-    """Seconds that all cores would need for decoding alone plus encoding alone."""
+    """Return the seconds of all cores for decoding alone plus encoding alone."""
     return (sum(pool.map(decode_one, videos)) + sum(pool.map(encode_one, videos))) / CORES
 
 
 def psnr(videos: list[Path], database_of) -> float:
-    """Decibels against the frames that FFmpeg decodes, in RGB, over the first frames of some videos."""
+    """Return the PSNR in dB against the frames decoded by FFmpeg, in RGB, over the first frames of some videos."""
     errors = []
     for video in videos[:4]:
         with av.open(str(video)) as container:
@@ -133,13 +134,13 @@ def psnr(videos: list[Path], database_of) -> float:
 
 
 def peak_memory(video: Path, target: Path) -> float:
-    """Largest resident size of a worker in MB while it converts one video."""
+    """Return the peak resident size in MB of a worker that converts one video."""
     code = (
         "import sys; from pathlib import Path; from vidseg.convert.conversion import convert_one;"
         "from vidseg.convert import ConvertOptions; from vidseg.videos.listing import Job;"
         "r = convert_one(Job(sys.argv[1], 'video', 'x/v'), Path(sys.argv[2]), ConvertOptions(), lambda n: None);"
         "assert r.problem is None, r.problem;"
-        # not ru_maxrss: that one remembers the size of the process that started this one
+        # not ru_maxrss, which includes the size of the parent process
         "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
     )
     result = subprocess.run(
@@ -149,7 +150,7 @@ def peak_memory(video: Path, target: Path) -> float:
 
 
 def repeated(video: Path, path: Path, seconds: float) -> Path:
-    """`video` looped to a length, without encoding it again."""
+    """Write `video` repeated to a duration, without re-encoding."""
     command = [
         "ffmpeg",
         "-v",
@@ -189,7 +190,7 @@ def memory_rows(folder: Path, *, hour: bool) -> list[dict]:
 
 def measure(folder: Path, source: Path, rounds: int) -> list[dict]:
     videos = sorted(source.rglob("*.mp4"))
-    with av.open(str(videos[0])) as container:  # a first pass also brings the files into the page cache
+    with av.open(str(videos[0])) as container:  # the first pass also loads the files into the page cache
         stream = container.streams.video[0]
         print(f"video: {stream.codec_context.name} {stream.width}x{stream.height}, {stream.bit_rate or 0} bit/s")
     seconds: dict[str, list[float]] = {}
@@ -197,8 +198,8 @@ def measure(folder: Path, source: Path, rounds: int) -> list[dict]:
         total = sum(pool.map(count_one, videos))
         for number in range(rounds):
             place = folder / f"round{number}"
-            seconds.setdefault("limit: decode alone + encode alone", []).append(limit(videos, pool))
-            seconds.setdefault("published way: ffmpeg to JPEG files, then insert", []).append(
+            seconds.setdefault("limit: decoding + encoding", []).append(limit(videos, pool))
+            seconds.setdefault("dataset2database: ffmpeg to JPEG files, insert", []).append(
                 published(videos, place / "published")
             )
             seconds.setdefault("vidseg, without levels", []).append(ours(source, place / "ours", levels=0))
@@ -209,20 +210,18 @@ def measure(folder: Path, source: Path, rounds: int) -> list[dict]:
             if number < rounds - 1:
                 shutil.rmtree(place)
     quality = {
-        "published way: ffmpeg to JPEG files, then insert": psnr(
-            videos, lambda video: place / "published" / video.stem
-        ),
+        "dataset2database: ffmpeg to JPEG files, insert": psnr(videos, lambda video: place / "published" / video.stem),
         "vidseg, without levels": psnr(
             videos, lambda video: next((place / "ours/jpg").glob(f"*/{glob.escape(video.stem)}"))
         ),
     }
     sizes = {
-        "published way: ffmpeg to JPEG files, then insert": folder_bytes(place / "published"),
+        "dataset2database: ffmpeg to JPEG files, insert": folder_bytes(place / "published"),
         "vidseg, without levels": folder_bytes(place / "ours"),
         "vidseg, with levels 1/2 and 1/4": folder_bytes(place / "levels"),
     }
-    reference = seconds["published way: ffmpeg to JPEG files, then insert"]
-    best = seconds["limit: decode alone + encode alone"]
+    reference = seconds["dataset2database: ffmpeg to JPEG files, insert"]
+    best = seconds["limit: decoding + encoding"]
     return [
         {
             "what": what,
@@ -242,15 +241,15 @@ def folder_bytes(folder: Path) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--source", type=Path, help="a folder of MP4 files to measure with instead of synthetic ones")
-    parser.add_argument("--videos", type=int, default=24, help="synthetic videos of 340x256 (default 24)")
-    parser.add_argument("--frames", type=int, default=300, help="frames of each (default 300)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds, all sides in each (default 3)")
+    parser.add_argument("--source", type=Path, help="folder of MP4 files to use instead of synthetic videos")
+    parser.add_argument("--videos", type=int, default=24, help="number of synthetic videos of 340x256 (default 24)")
+    parser.add_argument("--frames", type=int, default=300, help="frames per video (default 300)")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds (default 3)")
     parser.add_argument("--hour", action="store_true", help="also convert one hour of video for the memory table")
     parser.add_argument("--json", type=Path, help="write the rows to this file as well")
     options = parser.parse_args()
     if not shutil.which("ffmpeg"):
-        raise SystemExit("the published way needs the ffmpeg program: apt-get install ffmpeg")
+        raise SystemExit("the baseline requires the ffmpeg program; run apt-get install ffmpeg")
     with tempfile.TemporaryDirectory() as folder:
         source = options.source
         if source is None:

@@ -1,15 +1,14 @@
-"""Evidence that training learns: small networks on moving shapes, held-out accuracy and what it cost.
+"""Accuracy and cost of training small networks on synthetic videos of moving shapes.
 
     python benchmarks/learning.py [--only ROW ...] [--seeds 1 2 3] [--folder learning] [--json] [--quick]
 
-Rows: the SRTG network and MTNet; the same 3-D ResNet without recursion; the constant schedule with fewer and with more
-epochs; the multigrid schedule, against the constant one with more epochs; float16 and bfloat16 arithmetic (O1, bf16)
-against float32 (O0). Each row is trained once for each seed, on one thread, as many runs at a time as there are cores.
-Cost is the CPU time that the run took of its process, evaluations included, which other programs on the machine disturb
-far less than seconds on the clock. Targets, of the means over the seeds: both networks reach 95 % top-1, multigrid the
-constant schedule's accuracy in 60 % of its time, O1 and bf16 that of O0. Exit status 1 where one is missed. A run that
-is in the folder already is not repeated, only reported. `--quick` trains for one epoch on a few videos and checks no
-target.
+Rows: the SRTG network and MTNet; the same 3-D ResNet without recurrence; the constant schedule with fewer and with more
+epochs; the multigrid schedule, compared with the constant one with more epochs; float16 and bfloat16 (O1, bf16)
+compared with float32 (O0). Each row is trained once per seed, on one thread, with as many runs in parallel as there are
+cores. Cost is the CPU time of the process, evaluation included, which depends less on other programs than wall-clock
+time. Checked on the means over the seeds: both networks reach 95 % top-1, multigrid reaches the accuracy of the
+constant schedule in 60 % of its time, O1 and bf16 reach that of O0; exit status 1 otherwise. Finished runs in the
+folder are reported, not repeated. `--quick` trains one epoch on a few videos without checks.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ from vidseg.labels import apply_labels, read_label_csv
 from vidseg.plots.canvas import INK, MUTED, new_figure, quiet, save_figure
 from vidseg.tasks.recognition.recipes import PRESETS
 
-# What differs from `vidseg train synth` in all rows. With cycles, SGD stayed at chance for 10 epochs in trials.
+# Differences of all rows from `vidseg train synth`. With cycles, SGD does not leave chance level within 10 epochs.
 COMMON: dict[str, Any] = {
     "clip_size": 80,
     "optimizer": "adamw",
@@ -49,16 +48,15 @@ COMMON: dict[str, Any] = {
     "warmup_start": 0.0002,
     "weight_decay": 0.01,
 }
-# Name of a row -> what differs in it; epochs as parts of --epochs
+# Row name -> options of the row; epochs as fractions of --epochs
 ROWS: dict[str, dict[str, Any]] = {
     "srtg_r3d_18": {},
-    "r3d_18 (no recursion)": {"network": "r3d_18", "placement": None},
+    "r3d_18 (no recurrence)": {"network": "r3d_18", "placement": None},
     "mtnet_xs": {"network": "mtnet_xs", "placement": None, "end_epoch": 1.5},
     "srtg_r3d_18, fewer epochs": {"end_epoch": 14 / 24},
     "srtg_r3d_18, more epochs": {"end_epoch": 1.5},
-    # Against the row above. Short cycles alone: clips of 80, 56 and 40 pixels; long cycles would go down to 28, on
-    # which this network has one feature a clip. Epochs with cycles cost half of the others. On other videos accuracy
-    # rose with the share of epochs without, and twice the rate of the constant schedule did no harm.
+    # Compared with the row above. Short cycles only, with clips of 80, 56 and 40 pixels: long cycles would use 28
+    # pixels, for which this network has a single output position. Epochs with cycles cost half as much as others.
     "srtg_r3d_18, multigrid": {
         "batch_size": 8,
         "short_cycles": True,
@@ -73,38 +71,38 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 EPOCHS = ("end_epoch", "cycle_epochs")
 REACH, SHARE, SLACK = 0.95, 0.6, 0.02
-"""Top-1 to reach; multigrid's share of the constant schedule's time; accuracy that counts as equal (4 of 240)."""
+"""Minimum top-1; maximum fraction of the constant schedule's time for multigrid; accuracy tolerance (4 of 240)."""
 
 
 @dataclass
 class Options:
-    """Train small networks on moving shapes and report what they learned."""
+    """Train small networks on synthetic videos and report accuracy and cost."""
 
     only: tuple[str, ...] = ()
     """Rows to run; default: all."""
     seeds: tuple[int, ...] = (1,)
-    """Seeds of weights, order and clips; scores and costs are means over them."""
+    """Random seeds of weights, order and clips; scores and costs are means over the seeds."""
     folder: Path = Path("learning")
-    """Data and runs; kept, so that a stopped benchmark goes on with the runs that are missing."""
+    """Folder of data and runs; an interrupted benchmark resumes with the missing runs."""
     epochs: int = 24
-    """Passes over the training videos."""
+    """Number of training epochs."""
     videos: int = 960
-    """Synthetic videos, a quarter of them held out."""
+    """Number of synthetic videos, a quarter of them held out."""
     workers: int | None = None
-    """Runs at a time; default: one for each core."""
+    """Number of parallel runs; default: one per core."""
     json: bool = False
     """Print JSON rows instead of a table."""
     quick: bool = False
-    """One epoch on 48 videos, no targets."""
+    """Train one epoch on 48 videos without checks."""
 
 
 def prepare(folder: Path, videos: int) -> Path:
-    """Make and convert the videos, unless they are there."""
+    """Write and convert the videos unless they exist."""
     data = folder / f"data{videos}"
     if (data / "labels_report.json").is_file():
         return data
     source = folder / f"synth{videos}"
-    # Clips have 80 pixels. No setting was chosen on the videos of this seed.
+    # Clips have 80 pixels. The settings were chosen on videos of other seeds.
     synthesize_videos(source, SynthOptions(videos=videos, width=170, height=128, seed=11))
     if not convert_videos(source / "videos", data, options=ConvertOptions()).ok:
         raise SystemExit(f"{source}: not all videos could be converted")
@@ -113,7 +111,7 @@ def prepare(folder: Path, videos: int) -> Path:
 
 
 def settings(name: str, seed: int, data: Path, folder: Path, epochs: int) -> TrainOptions:
-    """Options of a row's run."""
+    """Return the options of a run."""
     row: dict[str, Any] = {"end_epoch": 1, **ROWS[name]}
     row |= {key: max(1, round(epochs * row[key])) for key in EPOCHS if key in row}
     out = folder / f"{re.sub(r'[^a-z0-9.]+', '_', name.lower())}-{seed}"
@@ -124,7 +122,7 @@ def settings(name: str, seed: int, data: Path, folder: Path, epochs: int) -> Tra
 
 
 def measure(options: TrainOptions) -> dict[str, Any]:
-    """Train, if that is not done, and read what the run left."""
+    """Train unless the run is finished, and read its results."""
     run = Path(str(options.session.out))
     done = run / "cost.json"
     if not done.is_file():
@@ -133,7 +131,7 @@ def measure(options: TrainOptions) -> dict[str, Any]:
         train_run(options)
         done.write_text(json.dumps({"cpu_s": time.process_time() - began}))
     train, held_out = (_rows(run / f"{kind}_results_s0000.csv") for kind in ("train", "val"))
-    # The log has the seconds of each epoch, on the clock: they say how the CPU time spreads over the epochs.
+    # The wall-clock seconds of the epochs in the log distribute the CPU time over the epochs.
     spent = [0.0, *accumulate(map(float, re.findall(r"time cost: (\S+) sec", (run / "train.log").read_text())))]
     cost = json.loads(done.read_text())["cpu_s"]
     ends = [int(row["Epoch"]) + 1 for row in held_out]
@@ -153,7 +151,7 @@ def _rows(path: Path) -> list[dict[str, float]]:
 
 
 def train_all(runs: dict[tuple[str, int], TrainOptions], workers: int | None) -> list[dict[str, Any]]:
-    """One row for each name, its values averaged over the seeds."""
+    """Return one row per name, averaged over the seeds."""
     found: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers or len(os.sched_getaffinity(0)), mp_context=spawn) as pool:
@@ -173,27 +171,27 @@ def train_all(runs: dict[tuple[str, int], TrainOptions], workers: int | None) ->
 
 
 def missed(rows: list[dict[str, Any]]) -> list[str]:
-    """Targets that the rows do not reach."""
+    """Return the failed checks."""
     by_name = {row["row"]: row for row in rows}
     found = [
-        f"{name}: top-1 {by_name[name]['top1']:.3f}, wanted {REACH}"
+        f"{name}: top-1 {by_name[name]['top1']:.3f}, expected at least {REACH}"
         for name in ("srtg_r3d_18", "mtnet_xs")
         if name in by_name and by_name[name]["top1"] < REACH
     ]
-    # What is compared, with what, and which share of its time it may take
+    # Row, reference, and maximum fraction of its time
     for kind, reference, share in (("multigrid", ", more epochs", SHARE), ("O1", "", None), ("bf16", "", None)):
         first, row = by_name.get(f"srtg_r3d_18{reference}"), by_name.get(f"srtg_r3d_18, {kind}")
         if first is None or row is None:
             continue
         if row["top1"] < first["top1"] - SLACK:
-            found.append(f"{row['row']}: top-1 {row['top1']:.3f}, that of {first['row']} is {first['top1']:.3f}")
+            found.append(f"{row['row']}: top-1 {row['top1']:.3f}, but {first['row']} has {first['top1']:.3f}")
         if share is not None and row["cpu_s"] > share * first["cpu_s"]:
             found.append(f"{row['row']}: {row['cpu_s'] / first['cpu_s']:.0%} of the time of {first['row']}")
     return found
 
 
 def draw(rows: list[dict[str, Any]], out: Path) -> Path:
-    """Held-out accuracy by epoch and by seconds of training."""
+    """Plot held-out accuracy by epoch and by CPU seconds."""
     figure = new_figure(10, 4)
     axes = figure.subplots(1, 2, sharey=True)
     for place, (panel, title) in enumerate(zip(axes, ("epoch", "CPU seconds"), strict=True)):
@@ -213,7 +211,7 @@ def main() -> int:
     names = options.only or tuple(ROWS)
     for name in names:
         if name not in ROWS:
-            print(f"no row {name!r}; there are: {', '.join(ROWS)}", file=sys.stderr)
+            print(f"unknown row {name!r}; expected one of {', '.join(ROWS)}", file=sys.stderr)
             return 2
     videos, epochs = (48, 1) if options.quick else (options.videos, options.epochs)
     data = prepare(options.folder, videos)
@@ -226,7 +224,7 @@ def main() -> int:
     else:
         cores = len(os.sched_getaffinity(0))
         print(f"{platform.machine()}, {cores} cores, torch {torch.__version__}; {videos} videos, {epochs} epochs\n")
-        print("| network | top-1 held out | by seed | top-1 training | CPU s | / first row |")
+        print("| network | held-out top-1 | by seed | training top-1 | CPU s | / first row |")
         print("| --- | ---: | ---: | ---: | ---: | ---: |")
         for row in rows:
             seeds = " ".join(f"{score:.3f}" for score in row["by_seed"])

@@ -1,10 +1,9 @@
-"""The data of the loaders' benchmark: the same frames as source videos, frame databases, published databases, files.
+"""Data of the loader benchmark: the same frames as videos, frame databases, published databases and JPEG files.
 
-The videos are vidseg's synthetic ones under a fixed grain that brings their JPEGs (340x256, quality 90) to 23 KB
-on average; frames of real clips of that size have 15 to 24 KB, those of a camera rather than of compressed video about
-30 KB.
-Every clip of a pass has a database of its own. The databases are hard links to those of the distinct videos, so that
-the files need little disk and stay in the page cache: what is measured is loading, not a disk.
+The videos are synthetic, with added grain that brings their JPEGs (340x256, quality 90) to 23 KB on average; frames of
+real clips of that size have 15 to 24 KB, frames of a camera instead of compressed video about 30 KB. Every clip of a
+pass has its own database. The databases are hard links to those of the distinct videos, so the files need little disk
+and stay in the page cache: the benchmark measures loading, not the disk.
 """
 
 import json
@@ -32,7 +31,7 @@ WIDTH, HEIGHT, FPS = 340, 256, 25
 
 @dataclass(frozen=True)
 class DataOptions:
-    """What `make_data` makes: distinct videos, frames of each, and how many videos the data set lists."""
+    """Options of `make_data`: number of distinct videos, frames per video, and number of videos of the data set."""
 
     distinct: int = 48
     frames: int = 250
@@ -41,44 +40,44 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where each form of the data lies."""
+    """Folders of each format of the data."""
 
     folder: Path
 
     @property
     def dataset(self) -> Path:
-        """A data set in vidseg's form, with its catalog."""
+        """Data set in vidseg's format, with its catalog."""
         return self.folder / "dataset"
 
     def video(self, name: str) -> Path:
-        """The source video of the data set's video `name`."""
+        """Return the source video of the data set's video `name`."""
         return self.folder / "videos" / _class_of(name) / f"{_distinct(name)}.mp4"
 
     def published(self, name: str) -> Path:
-        """The same frames as dataset2database 1.2 stores them."""
+        """Return the database of the same frames in the format of dataset2database 1.2."""
         return self.folder / "published" / _distinct(name) / "frames.db"
 
     def files(self, name: str) -> Path:
-        """The same frames as a folder of JPEG files."""
+        """Return the folder of the same frames as JPEG files."""
         return self.folder / "files" / _distinct(name)
 
 
 def make_data(folder: Path, options: DataOptions) -> Sources:
-    """Make the data under `folder`, or take what an earlier call with equal options left there.
+    """Write the data to `folder`, or reuse the data of an earlier call with equal options.
 
     Raises:
-        FileExistsError: the folder holds data made with other options.
-        RuntimeError: a video could not be converted.
+        FileExistsError: the folder holds data of other options.
+        RuntimeError: a video cannot be converted.
     """
     sources, record = Sources(folder), folder / "options.json"
     if record.exists():
         if json.loads(record.read_text()) != asdict(options):
-            raise FileExistsError(f"{folder} holds data of {record.read_text().strip()}; choose another --data folder")
+            raise FileExistsError(
+                f"{folder} holds data of other options, {record.read_text().strip()}; choose another --data folder"
+            )
         return sources
     if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(
-            f"{folder} holds files of something else, or unfinished data; remove it or choose another"
-        )
+        raise FileExistsError(f"{folder} holds other files or incomplete data; remove the folder or choose another")
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"{list(ACTIONS)[number % len(ACTIONS)]}-{number:03d}" for number in range(options.distinct)]
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -111,7 +110,7 @@ def _distinct(name: str) -> str:
 
 
 def _grain(rng: np.random.Generator) -> np.ndarray:
-    """Noise of three octaves, float32 (HEIGHT, WIDTH), deviation about 1."""
+    """Return noise of three octaves, float32 (HEIGHT, WIDTH), deviation about 1."""
     octaves = []
     for side in (1, 2, 4):
         noise = rng.standard_normal((HEIGHT // side, WIDTH // side))
@@ -120,7 +119,7 @@ def _grain(rng: np.random.Generator) -> np.ndarray:
 
 
 def _write_video(path: Path, name: str, frames: int) -> None:
-    """One H.264 video with x264's own choice of key frames, as videos from the web have."""
+    """Write one H.264 video with x264's default key frames, as in web videos."""
     rng = np.random.default_rng(int(name.split("-")[1]))
     grain = rng.uniform(3.5, 9.0) * _grain(rng)
     motion = np.tile(ACTIONS[_class_of(name)], (frames, 1))
@@ -140,7 +139,7 @@ def _write_video(path: Path, name: str, frames: int) -> None:
 
 
 def _write_plain(sources: Sources, name: str, database: Path) -> None:
-    """The published database and the folder of files: the same pixels bit for bit, without restart markers."""
+    """Write the published database and the folder of JPEG files, with equal pixels and without restart markers."""
     frames = FrameDatabase(database)
     jpegs = [recode_jpeg(jpeg, restart_interval=0) for jpeg in frames.read(range(len(frames)))]
     folder = sources.files(name)
@@ -152,7 +151,7 @@ def _write_plain(sources: Sources, name: str, database: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA page_size=4096")
     connection.execute("CREATE TABLE Images(ObjId STRING, frames BLOB, size INT)")
-    # dataset2database inserts in the order of the directory, which is not that of the frames
+    # dataset2database inserts files in directory order, which differs from frame order
     for number in np.random.default_rng(len(jpegs)).permutation(len(jpegs)).tolist():
         row = (f"{path.parent.name}/frame_{number + 1:05d}", jpegs[number], WIDTH)
         connection.execute("INSERT INTO Images VALUES (?, ?, ?)", row)

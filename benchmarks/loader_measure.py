@@ -1,4 +1,4 @@
-"""One row of the loaders' benchmark, measured in a process of its own: time, CPU, memory, /dev/shm, pixels."""
+"""Measurement of one row of the loader benchmark in a separate process: time, CPU, memory, /dev/shm, pixel error."""
 
 import os
 import re
@@ -20,19 +20,19 @@ __all__ = ["measure"]
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MB = 1e6
-_COMPARED = 2  # clips: what is kept of the first batch counts as memory of the row
+_COMPARED = 2  # number of clips kept of the first batch, which add to the memory of the row
 
 
 def measure(batches: Iterator[Tensor], job: Job, *, compare: bool) -> dict[str, Any]:
-    """Run a pass over `batches` and report on it.
+    """Run one pass over `batches` and return its measurements.
 
     Args:
-        batches: one tensor for each of the job's plans; nothing has been started yet.
-        job: what they hold.
-        compare: their pixels are clips in the form that the job asks for, to be held against the reference.
+        batches: one tensor per plan of the job; nothing has been started yet.
+        job: shape, plans and data of the row.
+        compare: compute the pixel error against the reference; requires clips in the format of the job.
 
     Raises:
-        RuntimeError: a batch of the wrong shape, or another number of batches than there are plans.
+        RuntimeError: a batch has a wrong shape, or the number of batches differs from the number of plans.
     """
     base, shm, cpu, wait = _memory("VmRSS"), _shm_bytes(), _cpu_seconds(), 0.0
     shm_peak, count, first = shm, 0, None
@@ -40,13 +40,13 @@ def measure(batches: Iterator[Tensor], job: Job, *, compare: bool) -> dict[str, 
     for plan, batch in zip(job.plans, batches, strict=True):
         wait += time.perf_counter() - before
         if compare and tuple(batch.shape) != (len(plan), 3, *plan.shape[1:]):
-            raise RuntimeError(f"a batch of shape {tuple(batch.shape)} for {plan}")
+            raise RuntimeError(f"batch has shape {tuple(batch.shape)}, expected that of {plan}")
         _touch(batch)
         shm_peak = max(shm_peak, _shm_bytes())
         if first is None:
             first = batch[:_COMPARED].clone()
         count += len(plan)
-        # the children's peaks, while they are there
+        # read the peaks of the child processes while they are running
         peaks = [_memory("VmHWM", child) for child in _descendants()]
         cpu_now = _cpu_seconds()
         before = time.perf_counter()
@@ -72,10 +72,10 @@ def _touch(batch: Tensor) -> float:
 
 
 def _memory(field: str, pid: int | str = "self") -> int:
-    """Bytes of a field of /proc/<pid>/status. Not ru_maxrss, which remembers the process that started this one."""
+    """Return a field of /proc/<pid>/status in bytes; unlike ru_maxrss it excludes the parent process."""
     try:
         match = re.search(rf"{field}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    except (FileNotFoundError, ProcessLookupError):  # it ended just now
+    except (FileNotFoundError, ProcessLookupError):  # the process has just ended
         return 0
     return int(match[1]) * 1024 if match else 0
 
@@ -93,7 +93,7 @@ def _descendants(pid: int | str = "self") -> list[int]:
 
 
 def _cpu_seconds() -> float:
-    """Of this process, of its living descendants, and of those that it has waited for."""
+    """Return the CPU seconds of this process, its running descendants, and the descendants that it has waited for."""
     total = time.process_time()
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     total += ended.ru_utime + ended.ru_stime
@@ -112,7 +112,8 @@ def _shm_bytes() -> int:
 
 
 def _distance(first: Tensor, job: Job) -> float:
-    """Mean distance in gray levels from whole frames, cropped and resampled with an antialiasing bilinear filter."""
+    """Return the mean distance in gray levels from whole frames, cropped and resized with an antialiasing bilinear
+    filter."""
     plan = job.plans[0]
     std, mean = (torch.tensor(values).view(3, 1, 1, 1) for values in (job.std, job.mean))
     distances = []

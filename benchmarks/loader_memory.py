@@ -1,10 +1,10 @@
-"""Memory of the loader over many epochs, and what visiting many databases costs.
+"""Memory of the loader over many epochs, and cost of opening many databases.
 
     python benchmarks/loader_memory.py [--epochs 50] [--databases 100000] [--json FILE]
 
-First part: epochs over a small set, with augmentation and shapes that change; the process's memory after each.
-Second part: clips from as many databases as asked, each visited once in random order, against the same clips from
-databases that are open already. Both in processor time of one thread; the difference is opening.
+The first part runs epochs over a small data set with augmentation and changing shapes, and prints the memory of the
+process after some of them. The second part loads clips from many databases, each opened once in random order, and the
+same clips from open databases; the difference of the CPU time of one thread is the cost of opening.
 """
 
 import argparse
@@ -30,16 +30,16 @@ from vidseg.loaders.native_backend import NativeFiller
 from vidseg.loaders.output import OutputForm
 
 SHAPES = [BatchShape(16, 4, 80, 80), BatchShape(8, 8, 112, 112), BatchShape(4, 8, 158, 158), BatchShape(4, 8, 224, 224)]
-TIMED = 1600  # clips of each repetition
+TIMED = 1600  # clips per repetition
 
 
 def memory_mb() -> float:
-    """Resident memory of this process."""
+    """Return the resident memory of this process in MB."""
     return int(re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1000  # type: ignore[index]
 
 
 def shared_bytes() -> int:
-    """What this process has mapped of /dev/shm."""
+    """Return the bytes of /dev/shm mapped by this process."""
     total = 0
     for line in Path("/proc/self/maps").read_text().splitlines():
         if "/dev/shm/" in line:
@@ -49,11 +49,11 @@ def shared_bytes() -> int:
 
 
 def epochs_table(folder: Path, epochs: int) -> list[dict[str, float]]:
-    """Memory after some of the epochs."""
+    """Return the memory after some of the epochs."""
     data = open_dataset(folder)
     per_epoch = [shape for shape in SHAPES for _ in range(2)]
     loader = ClipLoader(data, shapes=lambda _: per_epoch, augment="hacs", threads=2)
-    before = shared_bytes()  # the locks of the processes that made the data
+    before = shared_bytes()  # locks of the processes that wrote the data
     rows = []
     for epoch in range(1, epochs + 1):
         clips = sum(len(batch) for batch in loader)
@@ -63,7 +63,8 @@ def epochs_table(folder: Path, epochs: int) -> list[dict[str, float]]:
 
 
 def many_databases(sources: list[Path], folder: Path, count: int) -> Path:
-    """A data set of hard links to a few databases (a file has 65 000 at most); to whoever opens them they are many."""
+    """Create a data set of hard links to a few databases (at most 65 000 per file), which are opened as separate
+    files."""
     root = folder / "many"
     records = []
     for number in range(count):
@@ -79,26 +80,26 @@ def many_databases(sources: list[Path], folder: Path, count: int) -> Path:
 
 
 def opening_rows(root: Path, *, distinct: int, repeats: int) -> list[dict[str, float | str]]:
-    """Processor time of a clip from a database that is visited once, and from the same one as it is open."""
+    """Return the CPU time of clips from databases opened once, and of the same clips from open databases."""
     data = open_dataset(root)
     rows: list[dict[str, float | str]] = []
     for frames, size in ((4, 80), (8, 112), (16, 158), (16, 224)):
         planner = ClipPlanner(data, frames=frames, size=size, batch_size=TIMED * frames // 16 // 4, seed=1)
         filler = NativeFiller(data, OutputForm(dtype=torch.uint8), threads=1)
-        spent: dict[str, list[float]] = {"visited once": [], "open": []}
+        spent: dict[str, list[float]] = {"opened once": [], "open": []}
         files = 0
         for repeat in range(repeats):
             plan = planner.plan(0, repeat)
             same = plan.take(range(len(plan)))
-            same.videos[:] %= distinct  # the first links to the same files
-            for kind, chosen in (("visited once", plan), ("open", same)):
-                filler.fill(chosen)  # from the page cache, for both
+            same.videos[:] %= distinct  # the first links of the same files
+            for kind, chosen in (("opened once", plan), ("open", same)):
+                filler.fill(chosen)  # load both from the page cache
                 start = time.process_time()
                 filler.fill(chosen)
                 spent[kind].append((time.process_time() - start) / len(plan))
             files = max(files, len(list(Path("/proc/self/fd").iterdir())))
-        # Both fills of a repetition are disturbed by much the same.
-        extra = statistics.median(np.subtract(spent["visited once"], spent["open"]).tolist())
+        # Both fills of a repetition run under similar load.
+        extra = statistics.median(np.subtract(spent["opened once"], spent["open"]).tolist())
         opened = statistics.median(spent["open"])
         rows.append(
             {
@@ -127,7 +128,7 @@ def main() -> None:
         print("\n| epoch | clips | resident MB | bytes in /dev/shm |\n| ---: | ---: | ---: | ---: |")
         for row in epochs:
             print(f"| {row['epoch']:.0f} | {row['clips']:.0f} | {row['rss_mb']:.0f} | {row['shm_bytes']:.0f} |")
-        warm = next((row for row in epochs if row["epoch"] == 10), epochs[0])  # by then each shape has had its block
+        warm = next((row for row in epochs if row["epoch"] == 10), epochs[0])  # each shape has been allocated by then
         change = epochs[-1]["rss_mb"] / warm["rss_mb"] - 1
         print(f"\nfrom epoch {warm['epoch']:.0f} to {epochs[-1]['epoch']:.0f}: {change:+.1%}\n")
 
@@ -137,8 +138,8 @@ def main() -> None:
             distinct=len(databases),
             repeats=options.repeats,
         )
-        print(f"{options.databases} databases, visited at random, one thread:\n")
-        print("| clip | us, visited once | us, open | share of opening | open files |")
+        print(f"{options.databases} databases in random order, one thread:\n")
+        print("| clip | us, opened once | us, open | fraction of opening | open files |")
         print("| --- | ---: | ---: | ---: | ---: |")
         for row in opening:
             print(

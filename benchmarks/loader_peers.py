@@ -1,12 +1,12 @@
-"""Other loaders for the loaders' benchmark: each fills the batches of one plan from the data in its own usual way.
+"""Other loaders of the loader benchmark: each fills the batches of the same plans in its usual way.
 
 A peer is a function from a `Job` to an iterator over its batches, float32 (B, 3, T, H, W) in RGB, normalized with the
-job's constants. All peers take the same frames, crops, sizes and mirrors; how they resample is their own affair
-(OpenCV's and FFmpeg's bilinear filters do not average when they shrink), and the benchmark prints how far the pixels
-are from an exact reference.
+constants of the job. All peers use the same frames, crops, sizes and mirroring. Their resampling differs (bilinear
+filters of OpenCV and FFmpeg do not average when shrinking); the benchmark prints the distance of the pixels from an
+exact reference.
 
-Peers that decode in Python run in as many processes of a torch DataLoader as there are cores, as their users do; one
-thread in each. `MissingError` says that a peer is not installed. With all of them, without another torch:
+Peers that decode in Python run in the worker processes of a torch DataLoader, one per core, with one thread each.
+`MissingError` reports a peer that is not installed. To install all of them without replacing torch:
 
     pip install --no-deps opencv-python-headless decord torchcodec==0.13.0 spdl spdl_core spdl_io
     pip install nvidia-dali-cuda120
@@ -35,19 +35,19 @@ Frames = list[np.ndarray]
 
 
 class MissingError(RuntimeError):
-    """A peer is not installed here; the message says what is missing."""
+    """Raised when a peer is not installed; the message names the missing package."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a loader has to deliver, and where it finds it."""
+    """Batches that a loader has to deliver, and the location of the data."""
 
     data: VideoDataset
     sources: Sources
     plans: list[BatchPlan]
     workers: int
     mean: tuple[float, float, float]
-    """Of RGB values in 0..1."""
+    """Mean and deviation of RGB values in 0..1."""
     std: tuple[float, float, float]
 
     def name(self, video: int) -> str:
@@ -55,20 +55,25 @@ class Job:
 
 
 def load(module: str) -> Any:
-    """Import a peer's module.
+    """Import the module of a peer.
 
     Raises:
-        MissingError: it is not installed, or does not load here (a missing FFmpeg, another torch).
+        MissingError: the module is not installed or cannot be loaded (missing FFmpeg, another torch version).
     """
     try:
         return importlib.import_module(module)
-    except (ImportError, OSError, RuntimeError) as error:  # torchcodec raises the last two for missing libraries
+    except (
+        ImportError,
+        OSError,
+        RuntimeError,
+    ) as error:  # torchcodec raises OSError or RuntimeError for missing libraries
         reason = str(error).strip().split("\n")[0]
         raise MissingError(f"{module.split('.')[0]}: {reason}") from None
 
 
 def crop_box(matrix: np.ndarray, height: int, width: int) -> tuple[int, int, int, int, bool]:
-    """(left, top, width, height) in whole pixels, and whether it is mirrored, of a plan's crop-and-resize matrix."""
+    """Return (left, top, width, height) in whole pixels, and whether it is mirrored, of a plan's crop-and-resize
+    matrix."""
     (scale_x, _, left), (_, scale_y, top), _ = matrix.tolist()
     across, down = scale_x * width, scale_y * height
     mirrored = across < 0
@@ -81,9 +86,9 @@ Read = Callable[[Job, int, np.ndarray], Frames]
 
 
 class Clips(Dataset[Tensor]):
-    """The clips of all batches, one item each, for a DataLoader.
+    """Clips of all batches, one item each, for a DataLoader.
 
-    `read` gives the T whole frames of one clip as uint8 (H, W, 3) arrays, in RGB or, with `bgr`, in BGR.
+    `read` returns the T whole frames of one clip as uint8 (H, W, 3) arrays, in RGB or, with `bgr`, in BGR.
     """
 
     def __init__(self, job: Job, read: Read, *, bgr: bool) -> None:
@@ -106,7 +111,7 @@ class Clips(Dataset[Tensor]):
             pixels = pixels[..., ::-1]
         if mirrored:
             pixels = pixels[:, :, ::-1]
-        # one pass of numpy over each channel: faster than the same in torch for negative strides
+        # one NumPy pass per channel, which is faster than torch for negative strides
         result = np.empty((3, *pixels.shape[:3]), np.float32)
         for channel, (mean, std) in enumerate(zip(self.job.mean, self.job.std, strict=True)):
             np.multiply(pixels[..., channel], np.float32(1 / 255 / std), out=result[channel])
@@ -115,7 +120,7 @@ class Clips(Dataset[Tensor]):
 
 
 def in_processes(job: Job, *, read: Read, bgr: bool) -> Iterator[Tensor]:
-    """Batches from a DataLoader with as many worker processes as the job has workers."""
+    """Yield the batches of a DataLoader with the number of worker processes of the job."""
     clips = Clips(job, read, bgr=bgr)
     stops = np.cumsum([len(plan) for plan in job.plans])
     batches = [list(range(stop - len(plan), stop)) for stop, plan in zip(stops.tolist(), job.plans, strict=True)]
@@ -124,7 +129,7 @@ def in_processes(job: Job, *, read: Read, bgr: bool) -> Iterator[Tensor]:
         batch_sampler=batches,
         num_workers=job.workers,
         worker_init_fn=_one_thread,
-        persistent_workers=True,  # they are still there to be measured after the last batch
+        persistent_workers=True,  # keep the workers for measurement after the last batch
     )
     yield from loader
 
@@ -140,7 +145,7 @@ def _read_files(job: Job, video: int, frames: np.ndarray) -> Frames:
 
 
 def _read_published(job: Job, video: int, frames: np.ndarray) -> Frames:
-    """As the published README describes: connect, one IN query by name, decode every row, put them in order."""
+    """Read as described in the published README: connect, one IN query by name, decode every row, sort."""
     cv2 = load("cv2")
     path = job.sources.published(job.name(video))
     names = [f"{path.parent.name}/frame_{number + 1:05d}" for number in frames.tolist()]
@@ -164,31 +169,31 @@ def _read_torchcodec(job: Job, video: int, frames: np.ndarray) -> Frames:
         str(job.sources.video(job.name(video))),
         dimension_order="NHWC",
         num_ffmpeg_threads=1,
-        seek_mode="approximate",  # does not scan the file first; exact for videos of constant frame rate, as ours
+        seek_mode="approximate",  # no scan of the file; exact for videos of constant frame rate such as these
     )
     return list(decoder.get_frames_at(frames.tolist()).data.numpy())
 
 
 def _read_av(job: Job, video: int, frames: np.ndarray) -> Frames:
-    """Seek to the key frame before the first wanted frame, decode up to the last one, convert the wanted ones."""
+    """Seek to the key frame before the first frame, decode up to the last one, and convert the requested frames."""
     av = load("av")
     found = {}
-    wanted = set(frames.tolist())
+    numbers = set(frames.tolist())
     with av.open(str(job.sources.video(job.name(video)))) as container:
         stream = container.streams.video[0]
         stream.thread_count = 1
-        container.seek(int(Fraction(min(wanted), FPS) / stream.time_base), stream=stream)
+        container.seek(int(Fraction(min(numbers), FPS) / stream.time_base), stream=stream)
         for frame in container.decode(stream):
             number = round(frame.pts * stream.time_base * FPS)
-            if number in wanted:
+            if number in numbers:
                 found[number] = frame.to_ndarray(format="rgb24")
-            if len(found) == len(wanted):
+            if len(found) == len(numbers):
                 break
     return [found[number] for number in frames.tolist()]
 
 
 def _spdl(job: Job) -> Iterator[Tensor]:
-    """SPDL's pipeline of threads over the JPEG files; FFmpeg decodes, crops and scales."""
+    """Yield the batches of SPDL's thread pipeline on the JPEG files; FFmpeg decodes, crops and resizes."""
     io, pipeline = load("spdl.io"), load("spdl.pipeline")
     mean = torch.tensor(job.mean).view(3, 1, 1, 1) * 255
     scale = 1 / (torch.tensor(job.std).view(3, 1, 1, 1) * 255)
@@ -222,20 +227,20 @@ def _spdl(job: Job) -> Iterator[Tensor]:
 
 @dataclass(frozen=True)
 class Peer:
-    """A row of the table."""
+    """Peer of the benchmark, a row of the table."""
 
     what: str
     modules: tuple[str, ...]
-    """What has to be importable."""
+    """Modules that must be importable."""
     batches: Callable[[Job], Iterator[Tensor]]
     from_jpegs: bool = True
-    """Its frames are those of the stored JPEGs, so that its pixels can be compared."""
+    """Whether its frames are the stored JPEGs, so that pixels can be compared."""
 
     def start(self, job: Job) -> Iterator[Tensor]:
-        """Its batches.
+        """Return the iterator over its batches.
 
         Raises:
-            MissingErrorError: it is not installed here.
+            MissingError: it is not installed.
         """
         for module in self.modules:
             load(module)

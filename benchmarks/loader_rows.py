@@ -1,4 +1,4 @@
-"""The benchmark's own rows: vidseg's loader, and what limits it. `Job` and the other loaders are in loader_peers."""
+"""Rows of vidseg's loader and of the limits; `Job` and the other loaders are in loader_peers."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,19 +23,19 @@ CACHE_BYTES = 4 * 2**30
 
 
 def some_videos(data: VideoDataset, count: int) -> VideoDataset:
-    """A mixture of the data set's videos, as many as a pass has clips."""
+    """Return a random selection of `count` videos."""
     if count > len(data):
-        raise ValueError(f"a pass of {count} clips needs as many videos; {data!r} has fewer")
+        raise ValueError(f"a pass of {count} clips requires {count} videos, but {data!r} has fewer")
     return data.subset(np.random.default_rng(0).permutation(len(data))[:count])
 
 
 def _options(shape: BatchShape) -> dict[str, Any]:
-    """Training: random starts with interval 1 or 2, random-resized crops, mirrors."""
+    """Return training options: random starts with interval 1 or 2, random resized crops, mirroring."""
     return {"frames": shape.frames, "size": (shape.height, shape.width), "batch_size": shape.clips, "interval": (1, 2)}
 
 
 def make_plans(data: VideoDataset, shape: BatchShape) -> list[BatchPlan]:
-    """The batches of the first training epoch."""
+    """Return the plans of the first training epoch."""
     planner = ClipPlanner(data, **_options(shape))
     return [planner.plan(0, index) for index in range(planner.batches(0))]
 
@@ -55,10 +55,10 @@ def _clip_loader(job: Job, **options: Any) -> Iterator[Tensor]:
 
 
 def _cached(job: Job) -> Iterator[Tensor]:
-    """The second pass over the same clips."""
+    """Yield the second pass over the same clips."""
     loader = _loader(job, cache="decoded", cache_bytes=CACHE_BYTES)
     for batch in loader:
-        del batch  # its memory is used for a later one
+        del batch  # its memory is reused for a later batch
     loader.set_epoch(0)
     return (batch.frames for batch in loader)
 
@@ -69,7 +69,7 @@ def _dali(job: Job) -> Iterator[Tensor]:
 
 
 def _plan(job: Job) -> Iterator[Tensor]:
-    """Planning alone, again."""
+    """Plan the epoch without filling batches."""
     clips, frames, height, width = job.plans[0].shape
     planner = ClipPlanner(job.data, **_options(BatchShape(clips, frames, height, width)))
     for index in range(len(job.plans)):
@@ -77,7 +77,7 @@ def _plan(job: Job) -> Iterator[Tensor]:
 
 
 def _over_clips(job: Job, work: Callable[[str, Tensor], Tensor]) -> Iterator[Tensor]:
-    """`work(path, rows)` for each clip of each batch on as many threads as the job has workers."""
+    """Call `work(path, rows)` for each clip of each batch on the number of threads of the job."""
 
     def clip(place: tuple[BatchPlan, int]) -> Tensor:
         plan, row = place
@@ -87,7 +87,7 @@ def _over_clips(job: Job, work: Callable[[str, Tensor], Tensor]) -> Iterator[Ten
     with ThreadPoolExecutor(job.workers) as pool:
         for plan in job.plans:
             for result in pool.map(clip, [(plan, row) for row in range(len(plan))]):
-                last = result  # and the others are dropped
+                last = result  # discard the others
             yield last
 
 
@@ -100,10 +100,10 @@ def _read(job: Job) -> Iterator[Tensor]:
 
 
 def _copy(job: Job) -> Iterator[Tensor]:
-    """Each batch copied once, by torch's threads, from memory that is not in a cache."""
+    """Copy each batch once with torch's threads, from memory outside the cache."""
     torch.set_num_threads(job.workers)
     clips, frames, height, width = job.plans[0].shape
-    # ones, not empty: the system has handed out the pages of both before the clock matters
+    # ones instead of empty, so that the pages are allocated before the measurement
     source, target = (torch.ones(clips, 3, frames, height, width) for _ in range(2))
     for _ in job.plans:
         yield target.copy_(source)
@@ -111,7 +111,7 @@ def _copy(job: Job) -> Iterator[Tensor]:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: what it is, and how to start it."""
+    """Row of the table, with the function that starts it."""
 
     what: str
     start: Callable[[Job], Iterator[Tensor]]
@@ -119,15 +119,15 @@ class Row:
 
 OURS = {
     "native": Row("vidseg", partial(_clip_loader)),
-    "native-enlarge": Row("vidseg, copies enlarged up to 1.5 times", partial(_clip_loader, enlarge=1.5)),
-    "native-uint8": Row("vidseg, bytes instead of floats", partial(_clip_loader, dtype=torch.uint8)),
+    "native-enlarge": Row("vidseg, levels enlarged up to 1.5 times", partial(_clip_loader, enlarge=1.5)),
+    "native-uint8": Row("vidseg, uint8 instead of float32", partial(_clip_loader, dtype=torch.uint8)),
     "native-1": Row("vidseg, one thread", partial(_clip_loader, threads=1)),
     "native-cache": Row("vidseg, decoded frames cached, second pass", _cached),
     "dali": Row("vidseg, backend DALI on the CPU", _dali),
 }
-# What they yield are no clips.
+# Rows that do not yield clips.
 LIMITS = {
-    "decode": Row("limit: whole frames by libjpeg-turbo", _decode),
+    "decode": Row("limit: decoding whole frames with libjpeg-turbo", _decode),
     "read": Row("limit: reading the JPEGs", _read),
     "memcpy": Row("limit: copying the batches", _copy),
     "plan": Row("limit: planning", _plan),

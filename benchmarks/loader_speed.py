@@ -1,13 +1,12 @@
-"""Clips/s of vidseg's loader, of others, and of the limits: same plans, same frames, same cores, one run.
+"""Throughput in clips/s of vidseg's loader, of other loaders, and of the limits, on the same plans, frames and cores.
 
     python benchmarks/loader_speed.py [--quick] [--data FOLDER] [--rows native,published] [--json FILE] [--plot FILE]
 
-The shapes are those of the published table (batch, frames, height, width). The plans are training plans: random
-starts, random-resized crops, mirrors. Every row delivers float32 (B, 3, T, H, W), normalized (one row bytes, for who
-normalizes on the GPU), over a whole pass, in a process of its own: the clock starts when iteration starts and stops
-after the last batch, so workers that must be started are part of it. The consumer reads one value of each page of each
-batch. Rows take turns within each round; the table shows medians. All files are in the page cache. See loader_peers.py
-for how to install the other loaders.
+The shapes are those of the published table (batch, frames, height, width). The plans are training plans: random starts,
+random resized crops, mirroring. Every row delivers normalized float32 (B, 3, T, H, W) (one row uint8, for normalization
+on the GPU) over a whole pass in a separate process. The time includes starting the workers, from the start of iteration
+to the last batch. The consumer reads one value of each page of each batch. Rows alternate within each round; the table
+shows medians. All files are in the page cache. See loader_peers.py for installing the other loaders.
 """
 
 import argparse
@@ -34,7 +33,7 @@ from vidseg.loaders.output import MEAN, STD
 from vidseg.plots import plot_rates
 
 CORES = len(os.sched_getaffinity(0))
-# the published table's shapes, and how many batches a pass has: in full, and with --quick
+# shapes of the published table, and number of batches per pass: full, and with --quick
 SHAPES = {
     "1536x4x80x80": (16, 8),
     "384x8x112x112": (24, 12),
@@ -44,10 +43,10 @@ SHAPES = {
 NAMES = {name: row.what for table in (OURS, PEERS, LIMITS) for name, row in table.items()}
 PUBLISHED = "published"
 LEGEND = """\
-CPU ms: of all processes and threads, for a clip. wait: share of the pass that the consumer waited. RSS: peak (VmHWM)
-of all processes together, MB; extra: what loading added to it (workers above the process that they were forked from).
-shm: peak in /dev/shm, MB. off: mean distance of the pixels from an exact reference, gray levels of 0..255 (rows that
-read JPEGs). spread: (slowest round - fastest) / median."""
+CPU ms: CPU time per clip of all processes and threads. wait: fraction of the pass that the consumer waited. RSS: peak
+memory (VmHWM) of all processes, MB. extra: part of RSS added by loading (for workers, relative to their parent). shm:
+peak use of /dev/shm, MB. off: mean distance of the pixels from an exact reference, gray levels of 0..255 (rows that
+read JPEGs). spread: (slowest round - fastest round) / median."""
 
 
 def run_row(name: str, shape: str, batches: int, folder: Path) -> dict[str, Any]:
@@ -64,10 +63,10 @@ def run_row(name: str, shape: str, batches: int, folder: Path) -> dict[str, Any]
 
 
 def run_elsewhere(name: str, shape: str, batches: int, folder: Path) -> dict[str, Any]:
-    """Measure one row in a process of its own.
+    """Measure one row in a separate process.
 
     Raises:
-        RuntimeError: it failed.
+        RuntimeError: the process failed.
     """
     command = [sys.executable, __file__, "--data", str(folder), "--row", name, "--shape", shape]
     result = subprocess.run([*command, "--batches", str(batches)], capture_output=True, text=True)
@@ -77,7 +76,7 @@ def run_elsewhere(name: str, shape: str, batches: int, folder: Path) -> dict[str
 
 
 def run_shape(shape: str, names: list[str], batches: int, rounds: int, folder: Path) -> list[dict[str, Any]]:
-    """All rows of one shape, taking turns in each round; medians."""
+    """Measure all rows of one shape, alternating within each round; return medians."""
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for _ in range(rounds):
         for name in names:
@@ -121,25 +120,25 @@ def print_shape(shape: str, rows: list[dict[str, Any]]) -> None:
 
 
 def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What was wanted of the ratios of this run, and what they are; those whose rows did not run are left out."""
+    """Return required and measured ratios of this run; ratios whose rows did not run are omitted."""
     speed = {(row["shape"], row["row"]): row.get("clips_per_s") for row in rows}
     large, middle, small, tiny = reversed(SHAPES)
-    wanted = [(large, "native", PUBLISHED, 4), (middle, "native", PUBLISHED, 5)]
-    wanted += [(shape, ours, PUBLISHED, 10) for shape in (small, tiny) for ours in ("native", "native-enlarge")]
-    wanted += [(large, "native", peer, 20) for peer in ("decord", "torchcodec", "av")]
-    wanted += [(shape, "native", "dali", 1.5) for shape in SHAPES]
-    wanted += [(large, "native", "decode", 1.3), (small, "native", "decode", 3)]
-    wanted += [(small, "native-enlarge", "decode", 3), (large, "native", "native-1", 1.7)]
+    required = [(large, "native", PUBLISHED, 4), (middle, "native", PUBLISHED, 5)]
+    required += [(shape, ours, PUBLISHED, 10) for shape in (small, tiny) for ours in ("native", "native-enlarge")]
+    required += [(large, "native", peer, 20) for peer in ("decord", "torchcodec", "av")]
+    required += [(shape, "native", "dali", 1.5) for shape in SHAPES]
+    required += [(large, "native", "decode", 1.3), (small, "native", "decode", 3)]
+    required += [(small, "native-enlarge", "decode", 3), (large, "native", "native-1", 1.7)]
     result = []
-    for shape, one, other, least in wanted:
+    for shape, one, other, least in required:
         if speed.get((shape, one)) and speed.get((shape, other)):
             ratio = speed[shape, one] / speed[shape, other]
-            result.append({"shape": shape, "ratio": f"{NAMES[one]} / {NAMES[other]}", "is": ratio, "wanted": least})
+            result.append({"shape": shape, "ratio": f"{NAMES[one]} / {NAMES[other]}", "is": ratio, "required": least})
     return result
 
 
 def machine() -> dict[str, str]:
-    """What ran here."""
+    """Return the hardware and versions."""
     packages = ["torch", "numpy", "av", "opencv-python-headless", "decord", "torchcodec", "spdl", "nvidia-dali-cuda120"]
     found = []
     for package in packages:
@@ -156,12 +155,12 @@ def machine() -> dict[str, str]:
 
 
 def _is_drawn(row: dict[str, Any]) -> bool:
-    """Reading, copying and planning are so fast that the other bars would vanish beside them."""
+    """Return whether a row is plotted; reading, copying and planning are too fast for the common scale."""
     return "missing" not in row and row["row"] not in ("read", "memcpy", "plan", "native-1", "native-uint8")
 
 
 def warm(folder: Path) -> None:
-    """Bring the files into the page cache."""
+    """Load the files into the page cache."""
     for path in folder.rglob("*"):
         if path.is_file() and (path.suffix in (".jpg", ".mp4") or path.parent.name.endswith("-00000")):
             path.read_bytes()
@@ -171,14 +170,14 @@ def warm(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="fewer batches, one round")
-    parser.add_argument("--rounds", type=int, help="rounds, all rows in each (default 3; 1 with --quick)")
-    parser.add_argument("--rows", help=f"only these, separated by commas: {', '.join(NAMES)}")
-    parser.add_argument("--shapes", help=f"only these, separated by commas: {', '.join(SHAPES)}")
-    parser.add_argument("--data", type=Path, help="make the data here and keep it, or take what is there")
+    parser.add_argument("--quick", action="store_true", help="run fewer batches and one round")
+    parser.add_argument("--rounds", type=int, help="number of rounds (default 3; 1 with --quick)")
+    parser.add_argument("--rows", help=f"rows to run, separated by commas (default all): {', '.join(NAMES)}")
+    parser.add_argument("--shapes", help=f"shapes to run, separated by commas (default all): {', '.join(SHAPES)}")
+    parser.add_argument("--data", type=Path, help="folder of the data, written if missing (default: temporary folder)")
     parser.add_argument("--json", type=Path, help="write the rows to this file as well")
-    parser.add_argument("--plot", type=Path, help="draw the clips/s as bars")
-    parser.add_argument("--row", help=argparse.SUPPRESS)  # what a row's own process is told
+    parser.add_argument("--plot", type=Path, help="plot the throughput to this file")
+    parser.add_argument("--row", help=argparse.SUPPRESS)  # set in the process of a row
     parser.add_argument("--shape", help=argparse.SUPPRESS)
     parser.add_argument("--batches", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -189,7 +188,7 @@ def main() -> None:
     shapes = options.shapes.split(",") if options.shapes else list(SHAPES)
     unknown = [name for name in names if name not in NAMES] + [shape for shape in shapes if shape not in SHAPES]
     if unknown:
-        parser.error(f"no row or shape of the name {', '.join(unknown)}")
+        parser.error(f"unknown row or shape {', '.join(unknown)}; see --help")
     rounds = options.rounds or (1 if options.quick else 3)
     with tempfile.TemporaryDirectory() as temporary:
         data = DataOptions(distinct=16, videos=12288) if options.quick else DataOptions()
@@ -206,10 +205,10 @@ def main() -> None:
     print(f"\n{LEGEND}")
     ratios = targets(rows)
     if ratios:
-        print(f"\n{'ratio':66}{'is':>7}{'wanted':>8}")
+        print(f"\n{'ratio':66}{'is':>7}{'required':>10}")
     for target in ratios:
-        text, missed = f"{target['shape']}: {target['ratio']}", target["is"] < target["wanted"]
-        print(f"{text:66}{target['is']:>7.2f}{target['wanted']:>8}{'  missed' if missed else ''}")
+        text, missed = f"{target['shape']}: {target['ratio']}", target["is"] < target["required"]
+        print(f"{text:66}{target['is']:>7.2f}{target['required']:>10}{'  missed' if missed else ''}")
     if options.json:
         options.json.write_text(json.dumps({**about, "rows": rows, "ratios": ratios}, indent=1) + "\n")
     if options.plot:

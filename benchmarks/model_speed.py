@@ -1,16 +1,16 @@
-"""Forward and backward passes of networks: each way of running them against the same network run plainly.
+"""Speed of forward and backward passes of networks with the options of `vidseg.models.prepare`.
 
-python benchmarks/model_speed.py [--networks srtg_r3d_34 mtnet_s] [--quick] [--json FILE]
+    python benchmarks/model_speed.py [--networks srtg_r3d_34 mtnet_s] [--quick] [--json FILE]
 
-Plainly means: contiguous layout, not compiled, all activations kept. Against it stand the options of
-`vidseg.models.prepare` (channels last, compiled, checkpointed), alone and where it makes sense together, with the same
-weights and clips; both sides take turns, and the ratio is the median over the rounds of plain / option. First the
-logits of both sides are compared in evaluation mode. Memory is what a training step allocates beyond the weights. On a
-GPU the clips are larger and the passes run in bfloat16 by default.
+The baseline has contiguous layout, no compilation and no activation checkpointing. It is compared with the options
+channels last, compile and checkpoint, alone and combined, with the same weights and clips. Both variants alternate, and
+the ratio is the median over the rounds of baseline / option. The logits of both are compared in evaluation mode first.
+Memory is what a training step allocates in addition to the weights. On a GPU the clips are larger and the default
+precision is bfloat16.
 
-Then the training loop: what `vidseg.Trainer` spends beside forward pass, backward pass and optimizer, with its log
-written at each step, and what the speed monitor has of that. Batches are ready, so nothing waits for a loader; seconds
-are those of the loop's own thread on the CPU, which other programs do not lengthen.
+The second table shows the overhead of the training loop: the time of `vidseg.Trainer` outside forward pass, backward
+pass and optimizer, with a log line at each step, and the part of the speed monitor. Batches are in memory, so the loop
+does not wait for a loader; times are CPU seconds of the thread of the loop.
 """
 
 import argparse
@@ -45,7 +45,7 @@ WAYS: dict[str, dict[str, bool]] = {
 
 
 def passes(model: nn.Module, clips: Tensor, precision: torch.dtype) -> tuple[float, float]:
-    """Seconds of the forward and of the backward pass of one training step."""
+    """Return the seconds of the forward and of the backward pass of one training step."""
     model.zero_grad(set_to_none=True)
     began = now(clips.device)
     with casting(clips.device, precision):
@@ -66,7 +66,7 @@ def now(device: torch.device) -> float:
 
 
 def difference(plain: nn.Module, other: nn.Module, clips: Tensor, precision: torch.dtype) -> float:
-    """Relative difference of the logits, in evaluation mode."""
+    """Return the relative difference of the logits in evaluation mode."""
     logits = []
     for model in (plain, other):
         model.eval()
@@ -84,9 +84,9 @@ def compare(name: str, clips: Tensor, ways: list[str], rounds: int, precision: t
     rows = []
     for way in ways:
         other = prepare(copy.deepcopy(plain), **WAYS[way])
-        off = difference(plain, other, clips, precision)  # before steps of training move the norms' statistics
+        off = difference(plain, other, clips, precision)  # before training steps change the statistics of norm layers
         began = now(clips.device)
-        passes(other, clips, precision)  # compiles
+        passes(other, clips, precision)  # warm-up, including compilation
         first = now(clips.device) - began
         with casting(clips.device, precision):
             other_bytes = measure(other, clips, rounds=1).training_bytes
@@ -116,7 +116,7 @@ def compare(name: str, clips: Tensor, ways: list[str], rounds: int, precision: t
 
 @dataclass
 class ReadyBatch:
-    """What the recognition task takes of a batch."""
+    """Batch with the attributes that the recognition task reads."""
 
     frames: Tensor
     labels: Tensor
@@ -130,7 +130,7 @@ class ReadyBatch:
 
 @dataclass
 class ReadyLoader:
-    """The same batch, again and again."""
+    """Loader that returns the same batch repeatedly."""
 
     batch: ReadyBatch
     steps: int
@@ -145,7 +145,7 @@ class ReadyLoader:
 
 
 def overhead(name: str, clips: Tensor, steps: int) -> Row:
-    """CPU seconds of the steps of an epoch, and how many of them are the loop's own."""
+    """Measure the CPU seconds of the steps of an epoch, and the part of the training loop."""
     torch.manual_seed(0)
     batch = ReadyBatch(clips, torch.zeros(len(clips), dtype=torch.int64))
     trainer = Trainer(create_model(name, num_classes=400), ReadyLoader(batch, steps), device="cpu")
@@ -183,14 +183,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=["r3d_18", "srtg_r3d_34", "srtg_r2plus1d_34", "mtnet_s"])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--batch-size", type=int, help="default: 2, on a GPU 32")
+    parser.add_argument("--batch-size", type=int, help="clips per batch (default 2, on a GPU 32)")
     parser.add_argument("--frames", type=int, default=16)
-    parser.add_argument("--size", type=int, help="default: 112, on a GPU 224")
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], help="default: float32, on a GPU bfloat16")
-    parser.add_argument("--rounds", type=int, default=5, help="steps of each side, in turn")
-    parser.add_argument("--steps", type=int, default=20, help="steps of the training loop")
-    parser.add_argument("--quick", action="store_true", help="the smallest networks, 8 frames of 64 x 64, no compiler")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch")
+    parser.add_argument("--size", type=int, help="side of a clip in pixels (default 112, on a GPU 224)")
+    parser.add_argument(
+        "--precision", choices=["float32", "bfloat16"], help="precision (default float32, on a GPU bfloat16)"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="number of alternating steps per variant")
+    parser.add_argument("--steps", type=int, default=20, help="number of steps of the training loop")
+    parser.add_argument(
+        "--quick", action="store_true", help="use the smallest networks, 8 frames of 64x64, no compilation"
+    )
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="number of threads of PyTorch")
     parser.add_argument("--json", type=Path, help="write the rows to this file as well")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -220,15 +224,25 @@ def main() -> None:
     rows = [row for name in networks for row in compare(name, clips, ways, options.rounds, precision)]
     loops = [overhead(name, clips.cpu(), options.steps) for name in networks]
     if not gpu:
-        print("no GPU here: measured on the CPU alone")
-    heads = ("network", "way", "forward ms", "backward ms", "plain, both ms", "ratio", "MB", "plain MB", "difference")
+        print("no GPU found; measuring on the CPU only")
+    heads = (
+        "network",
+        "option",
+        "forward ms",
+        "backward ms",
+        "baseline ms",
+        "ratio",
+        "MB",
+        "baseline MB",
+        "difference",
+    )
     print(f"\n| {' | '.join(heads)} |\n| --- | --- |{' ---: |' * (len(heads) - 2)}")
     line = "| {network} | {way} | {forward_ms:.1f} | {backward_ms:.1f} | {both:.1f} | {ratio:.2f} | {mb:.0f} "
     line += "| {plain_mb:.0f} | {difference:.0e} |"
     for row in rows:
         print(line.format(both=row["plain_forward_ms"] + row["plain_backward_ms"], **row))
-    print(f"\nthe loop beside forward pass, backward pass and optimizer, {options.steps} steps, CPU:\n")
-    print("| network | step ms | loop's own ms | speed monitor ms | loop / step |\n| --- | ---: | ---: | ---: | ---: |")
+    print(f"\noverhead of the training loop, {options.steps} steps, CPU time:\n")
+    print("| network | step ms | loop ms | speed monitor ms | loop / step |\n| --- | ---: | ---: | ---: | ---: |")
     for row in loops:
         times = "{step_ms:.1f} | {loop_ms:.2f} | {monitor_ms:.3f} | {share:.2%}".format(**row)
         print(f"| {row['network']} | {times} |")

@@ -1,11 +1,11 @@
-"""Speed and memory of the compiled operators against what one would write without them.
+"""Speed and memory of the compiled operators compared with PyTorch, NumPy and other implementations.
 
     python benchmarks/ops_speed.py [--rounds 7] [--threads N] [--json FILE]
 
-Each row times two ways of computing the same values, in turn, round after round; the ratio is the median over rounds
-of their quotient, so that a busy machine slows both sides. Where the package spatial-correlation-sampler can be
-imported it is a baseline too (docs/operators.md says how to build it on a machine without CUDA). With a GPU, the CUDA
-kernels are timed against their floors: the measured copy bandwidth and the measured rate of multiply-adds.
+Each row alternates two implementations of the same computation; the ratio is the median over rounds of their quotient,
+so that load on the machine affects both. If the package spatial-correlation-sampler can be imported, it is a further
+baseline (docs/operators.md describes its installation without CUDA). With a GPU, the CUDA kernels are compared with
+lower bounds from the measured copy bandwidth and the measured rate of multiply-adds.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from vidseg import ops
 
 Row = dict[str, Any]
 DISPLACEMENT = 4
-# LiteFlowNet 3's feature maps of a 1024 x 448 picture: channels, height, width, finest last.
+# Feature maps of LiteFlowNet 3 for a 1024 x 448 picture: channels, height, width; finest last.
 PYRAMID = [(192, 14, 32), (128, 28, 64), (96, 56, 128), (64, 112, 256), (32, 224, 512)]
 MEAN, STD = (110.2, 100.6, 96.0), (58.1, 56.5, 55.3)
 
@@ -42,7 +42,7 @@ def seconds(call: Callable[[], object]) -> float:
 def compare(
     what: str, ours: Callable[[], object], name: str, theirs: Callable[[], object], rounds: int, target: float
 ) -> Row:
-    """Both sides once to warm up, then in turn."""
+    """Warm up both implementations, then measure them alternately."""
     ours(), theirs()
     pairs = [(seconds(ours), seconds(theirs)) for _ in range(rounds)]
     ratio = statistics.median(b / a for a, b in pairs)
@@ -51,7 +51,7 @@ def compare(
 
 
 def peak_growth(call: Callable[[], object]) -> int:
-    """Bytes by which the process grows at most during the call (Linux), with no freed memory to fall back on."""
+    """Return the maximum growth of the process in bytes during the call (Linux), without reuse of freed memory."""
 
     def status(field: str) -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -79,7 +79,7 @@ def correlation_rows(rounds: int) -> list[Row]:
     if importlib.util.find_spec("spatial_correlation_sampler"):
         from spatial_correlation_sampler import spatial_correlation_sample as sampler
     else:
-        print("spatial-correlation-sampler is not installed here: not compared")
+        print("spatial-correlation-sampler is not installed; skipping this baseline")
     for channels, height, width in PYRAMID:
         f1, f2 = (torch.randn(1, channels, height, width, requires_grad=True) for _ in range(2))
         grad = torch.randn(1, 81, height, width)
@@ -97,7 +97,7 @@ def correlation_rows(rounds: int) -> list[Row]:
 
 
 def correlation_memory() -> list[str]:
-    """What forward and backward need beyond the inputs and the results."""
+    """Return the memory of forward and backward pass beyond inputs and results."""
     lines = []
     for channels, height, width in PYRAMID[2:]:
         f1, f2 = (torch.randn(1, channels, height, width) for _ in range(2))
@@ -140,13 +140,15 @@ def window_rows(rounds: int) -> list[Row]:
         place = torch.empty_like(out)
         what = f"window_gather of {count} x {length} frames {size} x {size}, {out.numel() * 4 / 1e6:.0f} MB"
         rows.append(compare(what, ours, "memcpy to new memory", out.clone, 3 * rounds, 0.8))
-        rows.append(compare(what, ours, "memcpy to old memory", lambda p=place, o=out: p.copy_(o), 3 * rounds, 0.8))
+        rows.append(
+            compare(what, ours, "memcpy to allocated memory", lambda p=place, o=out: p.copy_(o), 3 * rounds, 0.8)
+        )
         rows.append(compare(what, ours, "index_select, to, sub, div", composed, rounds, 3.0))
     return rows
 
 
 def composed_align1d(x: Tensor, rois: Tensor, output_size: int) -> Tensor:
-    """All samples of all bins as one gather; bins of shorter rois are padded with samples of weight 0."""
+    """Gather all samples of all bins at once; bins of shorter rois are padded with samples of weight 0."""
     total, start = x.shape[2], rois[:, 1]
     size = (rois[:, 2] - start).clamp(min=1) / output_size
     samples = size.ceil()
@@ -188,7 +190,7 @@ def align_rows(rounds: int) -> list[Row]:
 
 
 def vector_soft_nms(segments: np.ndarray, scores: np.ndarray, sigma: float, most: int) -> np.ndarray:
-    """A loop over choices, the others in one NumPy expression."""
+    """Soft-NMS with a loop over selected segments and one NumPy expression for the others."""
     start, end, left, rows = segments[:, 0], segments[:, 1], scores.copy(), np.arange(len(scores))
     chosen: list[int] = []
     while len(left) and len(chosen) < most:
@@ -203,7 +205,7 @@ def vector_soft_nms(segments: np.ndarray, scores: np.ndarray, sigma: float, most
 
 
 def scalar_soft_nms(segments: np.ndarray, scores: np.ndarray, sigma: float, most: int) -> np.ndarray:
-    """As published: the IoUs in one NumPy expression, then a loop over the others that decays each by NumPy scalars."""
+    """Soft-NMS as published: IoUs in one NumPy expression, then a loop over the others with NumPy scalars."""
     start, end, left, rows = (list(a) for a in (segments[:, 0], segments[:, 1], scores, range(len(scores))))
     chosen: list[int] = []
     while left and len(chosen) < most:
@@ -225,7 +227,7 @@ def nms_rows(rounds: int) -> list[Row]:
     for count, most in ((1000, 1000), (8256, 100)):
         start = torch.rand(count)
         segments = torch.stack([start, start + 0.5 * torch.rand(count)], dim=1)
-        scores = torch.rand(count) ** 3  # few good ones, as detectors give
+        scores = torch.rand(count) ** 3  # few high scores, as from detectors
         a, b = segments.numpy(), scores.numpy()
 
         def ours(segments=segments, scores=scores, most=most) -> Tensor:
@@ -255,7 +257,7 @@ def cuda_seconds(call: Callable[[], object], rounds: int = 50) -> float:
 
 
 def cuda_rows() -> list[Row]:
-    """Each kernel against the time that its bytes or its multiply-adds need at this card's measured rates."""
+    """Compare each kernel with the time for its bytes or its multiply-adds at the measured rates of this GPU."""
     big = torch.empty(2**28, dtype=torch.uint8, device="cuda")
     other = torch.empty_like(big)
     bandwidth = 2 * big.numel() / cuda_seconds(lambda: other.copy_(big))
@@ -268,7 +270,7 @@ def cuda_rows() -> list[Row]:
 
     def row(what: str, call: Callable[[], object], moved: int, products: int) -> None:
         took, floor = cuda_seconds(call), max(moved / bandwidth, products / rate)
-        name = "its bytes at copy bandwidth" if moved / bandwidth >= products / rate else "its multiply-adds"
+        name = "copy bandwidth" if moved / bandwidth >= products / rate else "multiply-add rate"
         rows.append(
             {
                 "what": what,
@@ -304,11 +306,9 @@ def cuda_rows() -> list[Row]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7, help="number of repetitions (slow baselines: at most 3)")
     parser.add_argument(
-        "--rounds", type=int, default=7, help="repetitions of each comparison (slow baselines: at most 3)"
-    )
-    parser.add_argument(
-        "--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch and of the operators"
+        "--threads", type=int, default=torch.get_num_threads(), help="number of threads of PyTorch and of the operators"
     )
     parser.add_argument("--json", type=Path, help="write the rows to this file as well")
     options = parser.parse_args()
@@ -322,8 +322,8 @@ def main() -> None:
     if torch.cuda.is_available():
         rows += cuda_rows()
     else:
-        print("no GPU here: the CUDA kernels were not run")
-    print(f"\n| {'operation':66} | {'ms':>8} | {'against':28} | {'ms':>9} | {'ratio':>7} | {'target':>6} |")
+        print("no GPU found; skipping the CUDA kernels")
+    print(f"\n| {'operation':66} | {'ms':>8} | {'baseline':28} | {'ms':>9} | {'ratio':>7} | {'target':>6} |")
     print("| --- | ---: | --- | ---: | ---: | ---: |")
     for row in rows:
         line = "| {what:66} | {ms:8.2f} | {baseline:28} | {baseline_ms:9.2f} | {ratio:7.2f} | {target:6.1f} |"

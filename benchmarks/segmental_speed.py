@@ -1,12 +1,12 @@
-"""How long segmental scores of a Breakfast-size data set take, against a plain-Python twin of the published evaluation.
+"""Speed of the segmental scores for a data set of Breakfast's size, compared with a plain Python implementation.
 
     python benchmarks/segmental_speed.py [--videos 1712] [--json]
 
-The twin walks over the frames in Python as the published script does: it compares class names frame by frame, as they
-come out of the label files, and finds the segments of both sides anew for every overlap and for the edit score. Reading
-the files is left out on both sides; ours gets class numbers, in arrays or in lists. Everything is run several times in
-this process, and the best time counts; compiling the kernels (or loading them from the cache) is timed by itself.
-Limit: a hundred times the twin's speed. Exit status 1 where it is missed or where the scores differ.
+The plain implementation works like the published script: it compares class names frame by frame and computes the
+segments of both sides again for every overlap and for the edit score. Reading the files is excluded; vidseg gets class
+numbers in arrays or lists. Each variant runs several times in this process, and the shortest time is reported;
+compiling the kernels (or loading them from the cache) is measured separately. Limit: 100 times the speed of the plain
+implementation; exit status 1 if it is missed or the scores differ.
 """
 
 import json
@@ -30,18 +30,19 @@ TIMES = 100.0
 
 @dataclass
 class Options:
-    """Speed of segmental scores."""
+    """Measure the speed of segmental scores."""
 
     videos: int = 1712
     """Number of videos; Breakfast has 1712."""
     repeat: int = 20
-    """How often the compiled side is run; the twin a fifth as often."""
+    """Number of runs of the compiled implementation; the plain one runs a fifth as often."""
     json: bool = False
     """Print one JSON object instead of a table."""
 
 
 def made_videos(count: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Truth and prediction of the size of Breakfast: 48 classes, 6 segments and 2100 frames a video on average."""
+    """Return truth and prediction of the size of Breakfast: 48 classes, on average 6 segments and 2100 frames per
+    video."""
     rng = np.random.default_rng(0)
     truth, prediction = [], []
     for _ in range(count):
@@ -56,13 +57,13 @@ def made_videos(count: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 def named(videos: list[np.ndarray]) -> list[list[str]]:
-    """The same labels as lists of names, read from text as from a label file."""
+    """Return the same labels as lists of names, as read from label files."""
     names = [f"take_thing_{number}" for number in range(48)]
     return ["\n".join(names[number] for number in video.tolist()).split("\n") for video in videos]
 
 
 def runs(labels: list[str]) -> tuple[list[str], list[int], list[int]]:
-    """Labels, starts and ends of the segments, frame by frame."""
+    """Return labels, starts and ends of the segments, found frame by frame."""
     names, starts, ends = [labels[0]], [0], []
     last = labels[0]
     for frame in range(len(labels)):
@@ -76,7 +77,7 @@ def runs(labels: list[str]) -> tuple[list[str], list[int], list[int]]:
 
 
 def plain_edit(prediction: list[str], truth: list[str]) -> float:
-    """Edit score of two videos: a table of distances, filled cell by cell."""
+    """Return the edit score of two label lists, with a distance table filled cell by cell."""
     ours, _, _ = runs(prediction)
     theirs, _, _ = runs(truth)
     table = np.zeros((len(ours) + 1, len(theirs) + 1), np.float64)
@@ -91,7 +92,7 @@ def plain_edit(prediction: list[str], truth: list[str]) -> float:
 
 
 def plain_counts(prediction: list[str], truth: list[str], overlap: float) -> tuple[int, int, int]:
-    """True positives, false positives and false negatives of two videos at one overlap."""
+    """Return true positives, false positives and false negatives at one overlap."""
     names, starts, ends = runs(prediction)
     true_names, true_starts, true_ends = runs(truth)
     right, hits = 0, np.zeros(len(true_names))
@@ -106,7 +107,7 @@ def plain_counts(prediction: list[str], truth: list[str], overlap: float) -> tup
 
 
 def plain_scores(truth: list[list[str]], prediction: list[list[str]]) -> list[float]:
-    """Accuracy, edit and F1 of all videos."""
+    """Return accuracy, edit score and F1 over all videos."""
     correct = frames = 0
     edit = 0.0
     counts = np.zeros((len(OVERLAPS), 3))
@@ -131,7 +132,7 @@ def compiled_scores(truth: list, prediction: list) -> list[float]:
 
 
 def best_time(function: Callable[[], list[float]], repeat: int) -> tuple[float, list[float]]:
-    """Shortest time of several runs, in seconds, and what the last one returned."""
+    """Return the shortest time of several runs in seconds, and the result of the last run."""
     times = []
     for _ in range(repeat):
         start = time.perf_counter()
@@ -165,7 +166,7 @@ def main(options: Options) -> int:
     else:
         print(machine["machine"], machine["versions"], sep="\n")
         print(f"{options.videos} videos, {frames} frames; the first call took {first:.2f} s (kernels)\n")
-        print("                          seconds   times the twin")
+        print("                          seconds   speed / plain")
         for name, seconds in (("plain Python", plain_s), ("vidseg, lists", lists_s), ("vidseg, arrays", arrays_s)):
             print(f"{name:22}{seconds:11.4f}{plain_s / seconds:17.1f}")
         print(f"scores equal: {equal}; limit {TIMES:g} times (arrays): {'met' if met else 'MISSED'}")

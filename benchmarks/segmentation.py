@@ -1,16 +1,15 @@
-"""From pixels to segments on synthetic untrimmed videos: a recognition network, its features, segmentation networks.
+"""Segmentation of synthetic untrimmed videos from pixels: recognition network, features, segmentation networks.
 
     python benchmarks/segmentation.py [--quick] [--folder DIR] [--models mstcn asformer] [--json]
 
 Trains a small recognition network on trimmed videos of eight motions, extracts its features in windows over untrimmed
-videos, trains each segmentation network on those of the training split, and scores the test split, which nothing was
-trained or chosen on. "frame-wise" is a linear classifier of single columns, what there is without a segmentation
-network. The settings below were chosen on the videos of --seed 1 and 2; those of the default, --seed 3, were made and
-looked at with these settings only. What counts most is that the recognition network sees whole frames: the shapes leave
-a center crop.
+videos, trains each segmentation network on the features of the training split, and evaluates it on the test split. The
+row "frame-wise" is a linear classifier of single feature columns, without a segmentation network. The settings were
+chosen on the videos of --seed 1 and 2; the default is --seed 3. The recognition network sees whole frames, because the
+shapes can leave a center crop.
 
-Exit status 1 where a network stays at 85 accuracy or 70 F1@50 or below (not checked with --quick, which only shows that
-everything runs). A folder that is given keeps the videos, features and runs; run again, finished parts stay.
+Exit status 1 if a network does not exceed 85 accuracy and 70 F1@50 (not checked with --quick, which only verifies that
+all parts run). A given folder keeps videos, features and runs; a second run skips finished parts.
 """
 
 import csv
@@ -52,28 +51,28 @@ STILL = "still"
 
 @dataclass
 class Options:
-    """Segmentation of synthetic untrimmed videos, from pixels."""
+    """Segment synthetic untrimmed videos from pixels."""
 
     models: tuple[str, ...] = ("mstcn", "asformer")
-    """Segmentation networks."""
+    """Segmentation networks to train."""
     folder: Path | None = None
-    """Where everything is kept; default: a folder that is deleted at the end."""
+    """Folder of data and runs; default: a temporary folder."""
     quick: bool = False
-    """A few small videos and epochs."""
+    """Use a few small videos and epochs."""
     videos: int = 480
-    """Trimmed videos, a quarter of them held out."""
+    """Number of trimmed videos, a quarter of them held out."""
     untrimmed: int = 64
-    """Untrimmed videos, a quarter of them held out."""
+    """Number of untrimmed videos, a quarter of them held out."""
     frames: int = 48
-    """Frames of a trimmed video; actions of untrimmed ones last about as long, so it says how dense boundaries are."""
+    """Frames per trimmed video, and approximate length of the actions of untrimmed videos."""
     epochs: int = 30
-    """Passes of the recognition network over the trimmed videos."""
+    """Training epochs of the recognition network."""
     segment_epochs: int = 30
-    """Passes of a segmentation network over the untrimmed videos."""
+    """Training epochs of each segmentation network."""
     stride: int = 2
-    """Frames from one column of features to the next."""
+    """Frames between feature columns."""
     seed: int = 3
-    """Of everything."""
+    """Random seed."""
     json: bool = False
     """Print one JSON object instead of the table."""
 
@@ -163,20 +162,20 @@ def _run(options: Options, folder: Path) -> int:
         print(json.dumps({"rows": dict(rows), "seconds": times, "failed": failed}))
     else:
         count = rows[0][1]["videos"]
-        print(f"{count} held-out videos, {long.num_classes} classes, a column every {options.stride} frames")
+        print(f"{count} held-out videos, {long.num_classes} classes, one feature column per {options.stride} frames")
         print(f"{'network':12}{'F1@10':>8}{'F1@25':>8}{'F1@50':>8}{'edit':>8}{'acc':>8}{'epoch':>8}{'seconds':>9}")
         for name, row in rows:
             scores = [*row["f1"].values(), row["edit"], row["acc"]]
             print(f"{name:12}" + "".join(f"{score:8.2f}" for score in scores) + f"{row['epoch']:8}{times[name]:9.0f}")
         print(", ".join(f"{part} {seconds:.0f} s" for part, seconds in times.items()))
     if failed and not options.quick:
-        print(f"not above {ACCURACY:g} accuracy and {F1:g} F1@50: {', '.join(failed)}", file=sys.stderr)
+        print(f"below {ACCURACY:g} accuracy or {F1:g} F1@50: {', '.join(failed)}", file=sys.stderr)
         return 1
     return 0
 
 
 def _label_frames(folder: Path, fps: int) -> None:
-    """Frame labels of the untrimmed videos, into their catalog."""
+    """Write the frame labels of the untrimmed videos to their catalog."""
     videos: dict[str, LocalizedVideo] = {}
     with (folder / "synth/segments.csv").open(newline="") as file:
         for row in csv.DictReader(file):
@@ -189,7 +188,7 @@ def _label_frames(folder: Path, fps: int) -> None:
 
 
 def _frame_wise(folder: Path, options: Options) -> dict[str, Any]:
-    """Scores of a linear classifier of single columns."""
+    """Return the scores of a linear classifier of single feature columns."""
     train, test = (
         FeatureLoader(open_dataset(folder / "long", split), train=False, labels_per_column=options.stride)
         for split in ("train", "test")
@@ -209,9 +208,9 @@ def _frame_wise(folder: Path, options: Options) -> dict[str, Any]:
     for batch in test:
         number = int(batch.videos[0])
         with torch.inference_mode():
-            answers = linear((batch.features[0].T - mean) / deviation).argmax(dim=1).numpy()
+            predictions = linear((batch.features[0].T - mean) / deviation).argmax(dim=1).numpy()
         truth.append(test.labels[number])
-        found.append(np.repeat(answers, options.stride)[: len(truth[-1])])
+        found.append(np.repeat(predictions, options.stride)[: len(truth[-1])])
     scores = segmental_scores(truth, found, background=[train.data.classes.index(STILL)])
     f1 = {str(overlap): value for overlap, value in scores["f1"].items()}
     return {"epoch": "", "videos": len(truth), "acc": scores["acc"], "edit": scores["edit"], "f1": f1}

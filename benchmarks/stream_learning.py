@@ -1,14 +1,14 @@
-"""What a memory is worth: streaming networks trained end to end from pixels on synthetic untrimmed videos, on the CPU.
+"""Effect of the recurrent memory: streaming networks trained from pixels on synthetic untrimmed videos, on the CPU.
 
     python benchmarks/stream_learning.py [--quick] [--folder DIR] [--json]
 
-The videos show a shape that moves in one of eight ways, with still pauses between; no single frame tells which. Every
-network is trained alike, from scratch, on the frames of the training videos, window by window and many videos in each
-step, and labels the test videos once, after its last epoch. "frame-wise" is the backbone of ETESVS and a linear layer
-for each frame; "frame-wise + shift" gives it the temporal shift, so that it sees neighboring frames of its window;
-"etesvs" adds the memory and the temporal convolutions. Exit status 1 where etesvs is not 15 points above frame-wise in
-accuracy and in F1@25 (not checked with --quick, which only shows that everything runs). A folder that is given keeps
-the videos and runs; run again, finished parts stay.
+The videos show a shape that moves in one of eight ways, with pauses; single frames carry no information about the
+class. Every network is trained from scratch with the same settings on the frames of the training videos, window by
+window with many videos per step, and is evaluated on the test videos after its last epoch. "frame-wise" is the backbone
+of ETESVS with a linear layer per frame; "frame-wise + shift" adds the temporal shift over neighboring frames of a
+window; "etesvs" adds the memory and the temporal convolutions. Exit status 1 if etesvs is not 15 points above
+frame-wise in accuracy and F1@25 (not checked with --quick, which only verifies that all parts run). A given folder
+keeps videos and runs; a second run skips finished parts.
 """
 
 import csv
@@ -36,44 +36,44 @@ from vidseg.tasks.streaming.runs import train_stream
 
 MARGIN = 15.0
 STILL = "still"
-NO_SHIFT = 10**6  # one in so many channels: none
+NO_SHIFT = 10**6  # shift one of so many channels, that is none
 
 NETWORKS: dict[str, tuple[str, int]] = {
     "frame-wise": ("mobilenet_v2_tsm_frames", NO_SHIFT),
     "frame-wise + shift": ("mobilenet_v2_tsm_frames", 3),
     "etesvs": ("etesvs", 3),
 }
-"""Network and shift_division by row."""
+"""Network and shift_division of each row."""
 
 
 @dataclass
 class Options:
-    """Streaming networks against frame-wise classifiers."""
+    """Compare streaming networks with frame-wise classifiers."""
 
     rows: tuple[str, ...] = tuple(NETWORKS)
-    """Networks to train."""
+    """Rows to run."""
     folder: Path | None = None
-    """Where everything is kept; default: a folder that is deleted at the end."""
+    """Folder of data and runs; default: a temporary folder."""
     quick: bool = False
-    """A few videos, two epochs."""
+    """Use a few videos and two epochs."""
     videos: int = 256
-    """Untrimmed videos, a quarter of them held out."""
+    """Number of untrimmed videos, a quarter of them held out."""
     epochs: int = 12
-    """Passes over the training videos."""
+    """Number of training epochs."""
     width: float = 0.25
-    """Of the backbone."""
+    """Width factor of the backbone."""
     size: int = 40
-    """Height and width of what the network sees, in pixels."""
+    """Height and width of the input in pixels."""
     frames: int = 16
-    """Frames of a window, all of which it sees."""
+    """Frames per window, all of which are input."""
     group: int = 12
-    """Videos that travel together and make one step."""
+    """Videos per group, which form one training step."""
     lr: float = 2e-3
-    """Learning rate of Adam; a tenth of it in the last quarter of the epochs."""
+    """Learning rate of Adam, divided by 10 in the last quarter of the epochs."""
     threads: int | None = None
-    """Threads of the network and of the decoder; default: one for each core."""
+    """Threads of network and decoder; default: one per core."""
     seed: int = 1
-    """Of everything."""
+    """Random seed."""
     json: bool = False
     """Print one JSON object instead of the table."""
 
@@ -83,7 +83,7 @@ def main() -> int:
     options = tyro.cli(Options, description=__doc__)
     unknown = set(options.rows) - set(NETWORKS)
     if unknown:
-        print(f"no row {sorted(unknown)[0]!r}; there are {', '.join(NETWORKS)}", file=sys.stderr)
+        print(f"unknown row {sorted(unknown)[0]!r}; expected one of {', '.join(NETWORKS)}", file=sys.stderr)
         return 2
     if options.quick:
         options = replace(options, videos=8, epochs=2, group=min(options.group, 4))
@@ -152,8 +152,8 @@ def _training(name: str, options: Options, data: Path, out: Path) -> StreamOptio
 
 
 def _make_data(options: Options, folder: Path) -> Path:
-    """Untrimmed videos as frame databases with frame labels."""
-    # At ten frames a second a shape moves about two pixels of 40 from frame to frame.
+    """Write the untrimmed videos as frame databases with frame labels."""
+    # At ten frames per second a shape moves about two of 40 pixels between frames.
     synth = SynthOptions(videos=0, untrimmed=options.videos, frames=32, width=48, height=48, fps=10, seed=options.seed)
     workers = options.threads or len(os.sched_getaffinity(0))
     synthesize_videos(folder / "synth", synth, workers=workers)
@@ -174,7 +174,7 @@ def _make_data(options: Options, folder: Path) -> Path:
 
 
 def _above(rows: dict[str, dict[str, Any]]) -> bool | None:
-    """Whether etesvs is well above the frame-wise classifier; None where one of them was not asked for."""
+    """Return whether etesvs is above the frame-wise classifier by the margin; None if one of them was not run."""
     if not {"frame-wise", "etesvs"} <= rows.keys():
         return None
     low, high = rows["frame-wise"], rows["etesvs"]

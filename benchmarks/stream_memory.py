@@ -1,11 +1,11 @@
-"""Peak memory of training a streaming network end to end from pixels, against the length of the video.
+"""Peak memory of training a streaming network from pixels as a function of video length.
 
     python benchmarks/stream_memory.py [--minutes 1 5 20] [--whole 1 5] [--network etesvs] [--device cuda] [--json]
 
-Each row is a fresh process that trains on one video: one step, its backward pass run after each window. Rows "whole"
-run it once at the end instead, over all windows, as training without a stream has to. Frames are random and made for
-each window. "Peak" is what the process (or the GPU) held at most, "above start" what of it came after the network and
-the optimizer were there. Exit status 1 where the peak of the streamed rows grows by more than a tenth.
+Each row is a separate process that trains on one video for one step, with a backward pass after each window. Rows
+"whole" run a single backward pass over all windows at the end. Frames are random and generated per window. "peak MB" is
+the peak memory of the process (or GPU), "above start" the part allocated after network and optimizer. Exit status 1 if
+the peak of the streamed rows grows by more than a tenth.
 """
 
 import json
@@ -30,32 +30,32 @@ GROWTH = 1.1
 
 @dataclass
 class Options:
-    """Memory of training on streams."""
+    """Measure the memory of training on streams."""
 
     minutes: tuple[int, ...] = (1, 5, 20)
-    """Lengths of the video."""
+    """Lengths of the video in minutes."""
     whole: tuple[int, ...] = (1, 5)
-    """Lengths that are also trained with one backward pass at the end."""
+    """Lengths in minutes that are also trained with one backward pass at the end."""
     network: str = "etesvs"
     """Name of a streaming network."""
     width: float = 0.25
-    """Of its backbone."""
+    """Width factor of the backbone."""
     size: int = 64
-    """Height and width of the frames."""
+    """Height and width of the frames in pixels."""
     fps: int = 15
-    """Frames of a second of video."""
+    """Frames per second of the video."""
     stride: int = 128
-    """Frames from window to window."""
+    """Frames from the start of a window to the next."""
     frames: int = 32
-    """Frames that the network sees of a window."""
+    """Input frames per window."""
     interval: int = 4
-    """Frames from one of these to the next."""
+    """Frames between input frames."""
     device: str = "cpu"
-    """Where to compute."""
+    """Device of network and frames."""
     json: bool = False
     """Print one JSON object instead of a table."""
     child: str = ""
-    """Length and way of the one video that this process trains on; set by the benchmark itself."""
+    """Length and mode of this process; set by the benchmark."""
 
 
 def peak_megabytes(device: torch.device) -> float:
@@ -65,7 +65,7 @@ def peak_megabytes(device: torch.device) -> float:
 
 
 def batches(plan: StreamPlan, options: Options, device: torch.device):
-    """The windows of the video: random frames, random labels."""
+    """Yield the windows of the video with random frames and labels."""
     generator = torch.Generator().manual_seed(0)
     for item in plan:
         clips = torch.randn(1, 3, options.frames, options.size, options.size, generator=generator)
@@ -106,7 +106,7 @@ def in_fresh_process(options: Options, minutes: int, way: str) -> dict[str, obje
         arguments += [f"--{name}", str(getattr(options, name))]
     done = subprocess.run(arguments, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stderr}")
+        raise RuntimeError(f"{' '.join(arguments)} failed with exit status {done.returncode}:\n{done.stderr}")
     return {"minutes": minutes, "way": way, **json.loads(done.stdout)}
 
 
@@ -132,7 +132,7 @@ def main(options: Options) -> int:
             f"{row['minutes']:>4} min  {row['way']:8}  {row['windows']:>7}  {row['peak_mb']:>8.0f}  "
             f"{row['above_mb']:>11.0f}  {row['seconds']:>7.1f}"
         )
-    print(f"streamed training is {'flat' if flat else 'NOT FLAT'}: {min(peaks):.0f} to {max(peaks):.0f} MB")
+    print(f"peak of streamed training: {min(peaks):.0f} to {max(peaks):.0f} MB, {'constant' if flat else 'GROWING'}")
     return int(not flat)
 
 

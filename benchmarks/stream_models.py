@@ -1,15 +1,14 @@
-"""Parameters and operations of the networks in the table of ETESVS and of its followers, each row named for what it is.
+"""Parameters and operations of the networks in the tables of ETESVS and later papers.
 
     python benchmarks/stream_models.py [--json]
 
-Nothing is computed: networks are built and run without values, on the meta device. A row may be the sum of several
-networks. "published" columns are what the tables say, "counted" what vidseg's networks have by the same rules.
-Operations are for as many frames as "frames" says, by the rules of the published tool: multiply-adds of convolutions
-(with biases) and linear layers (without), twice the elements of batch norms, the elements of ReLU6, the inputs of
-poolings; recurrent layers count nothing, though an LSTM of 1280 has 13 million multiply-adds a frame. Of networks on
-features the tables count multiply-adds for 1000 columns, and print a hundredth of them as those of one. "multiply-adds"
-counts convolutions, linear and recurrent layers and nothing else. Exit status 1 where a count that can be matched is
-not.
+Networks are built and run on the meta device, without values. A row may be the sum of several networks. "published"
+columns are the values of the tables, "counted" the values of vidseg's networks by the same rules. Operations are for
+the number of frames in "frames", by the rules of the published tool: multiply-adds of convolutions (with biases) and
+linear layers (without biases), twice the elements of batch norms, elements of ReLU6, inputs of poolings; recurrent
+layers count 0, although an LSTM of 1280 has 13 million multiply-adds per frame. For networks on features, the tables
+count multiply-adds for 1000 columns and print a hundredth of them as those of one. "multiply-adds" counts convolutions,
+linear and recurrent layers only. Exit status 1 if a comparable count differs.
 """
 
 import json
@@ -25,34 +24,34 @@ from vidseg.models.etesvs import _ConvLstm
 from vidseg.models.i3d import I3d
 from vidseg.models.mobilenet_tsm import MobileNetTsm
 
-CLASSES = 11  # of GTEA
-FEATURES = 2048  # values of a column, for networks on features
+CLASSES = 11  # classes of GTEA
+FEATURES = 2048  # feature width, for networks on features
 
 
 @dataclass
 class Options:
-    """Sizes of streaming networks."""
+    """Count parameters and operations of streaming networks."""
 
     json: bool = False
-    """Print rows of JSON instead of a table."""
+    """Print JSON rows instead of a table."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a published table.
+    """Row of a published table.
 
     Attributes:
-        row: its name there.
-        network: what it is, by its name here, or by several joined by " + ".
-        options: of the network.
-        published: trained parameters according to the table or to the published code; None: not to the unit.
-        pixels: height and width for which operations were counted: the table's own script takes 244, not 224.
-        operations: for `frames` or `columns`; None: not published, or not to the unit.
-        remark: what the table does not say.
-        frames: for which the operations are.
-        columns: the same for networks on features; None: not counted.
-        classes: that the network tells apart.
-        buffers: whether running means and variances are counted as parameters, as PaddlePaddle does.
+        row: name of the row in the table.
+        network: vidseg's name of the network, or several names joined by " + ".
+        options: options of the network.
+        published: trained parameters of the table or of the published code; None: no exact value is published.
+        pixels: height and width for which operations are counted; the published script uses 244, not 224.
+        operations: number of operations for `frames` or `columns`; None: no exact value is published.
+        remark: note on the row.
+        frames: number of frames of the operation count.
+        columns: number of feature columns of the operation count, for networks on features; None: not counted.
+        classes: number of classes.
+        buffers: count running means and variances as parameters, as PaddlePaddle does.
     """
 
     row: str
@@ -69,8 +68,8 @@ class Row:
 
 
 ROWS = (
-    Row("ssd", "i3d_rgb", 12_298_539, "no SSD: I3D on RGB", {}, 224, 27_832_209_856, 16),
-    Row("bmn", "i3d_rgb + mstcn", 13_095_319, "no BMN: ssd and mstcn; printed: 28.6235698 G", {}, 224, None, 16, 1000),
+    Row("ssd", "i3d_rgb", 12_298_539, "I3D on RGB, not SSD", {}, 224, 27_832_209_856, 16),
+    Row("bmn", "i3d_rgb + mstcn", 13_095_319, "ssd and mstcn, not BMN; printed: 28.6235698 G", {}, 224, None, 16, 1000),
     Row("two_stream-i3d", "i3d_rgb + i3d_flow", 24_575_126, "printed: 261.01912 G", {}, 244, None, 64),
     Row("i3d+mstcn", "i3d_rgb + i3d_flow + mstcn", 25_371_906, ""),
     Row("i3d+asformer", "i3d_rgb + i3d_flow + asformer", 25_705_986, ""),
@@ -78,7 +77,7 @@ ROWS = (
         "tsm",
         "tsm_r50",
         24_380_752,
-        "400 classes, and means and variances of norms counted as parameters",
+        "400 classes; means and variances of norms counted as parameters",
         classes=400,
         buffers=True,
     ),
@@ -90,27 +89,28 @@ ROWS = (
         "mobiV2+ms",
         "etesvs",
         15_518_241,
-        "the table's FMSF is one frame's, its FSF that over 25",
+        "FMSF of the table is for one frame, FSF is FMSF / 25",
         {"shift_division": 30},
         244,
         402_349_003,
     ),
-    Row("mobiV2+ms", "etesvs", 15_518_241, "the same at the size that the table names", {}, 224, 319_195_915),
-    Row("ETESVS, last", "etesvs_convlstm", 3_563_564, "the code that the table came with", {}, 224, 360_276_758),
+    Row("mobiV2+ms", "etesvs", 15_518_241, "the same at the input size given in the table", {}, 224, 319_195_915),
+    Row("ETESVS, last", "etesvs_convlstm", 3_563_564, "code published with the table", {}, 224, 360_276_758),
     Row("ETESVS, last", "etesvs_convlstm", 3_563_564, "", {}, 244, 455_905_046),
     Row("SETE", "memory_tcn", None, "printed: 2.372 M, 10.213 G for 32 frames", {"norm": "dropout"}, 224),
-    Row("Transeger", "transeger", 38_444_939, "25.3 of its 38.4 M are the token embedding"),
-    Row("SVTAS-RL", "svtas_rl", 95_170_687, "without 512 rotary frequencies, which are not trained"),
+    Row("Transeger", "transeger", 38_444_939, "25.3 M of 38.4 M are the token embedding"),
+    Row("SVTAS-RL", "svtas_rl", 95_170_687, "without 512 rotary frequencies (not trained)"),
 )
 
 
 def counted_operations(model: nn.Module, inputs: Tensor) -> tuple[int, int]:
-    """Operations on (1, C, T, H, W) or (1, D, L) by the published rules for networks on pixels, and multiply-adds."""
+    """Return operations on (1, C, T, H, W) or (1, D, L) by the published rules for networks on pixels, and
+    multiply-adds."""
     rules = multiply_adds = 0
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal rules, multiply_adds
-        if module is head:  # a linear layer there, on the mean of all maps: once, and without its biases
+        if module is head:  # in the published code a linear layer on the mean of all maps: counted once, without biases
             rules += module.weight.numel()
             multiply_adds += module.weight.numel()
         elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
@@ -128,10 +128,10 @@ def counted_operations(model: nn.Module, inputs: Tensor) -> tuple[int, int]:
         elif isinstance(module, nn.ReLU6):
             rules += output.numel()
         elif isinstance(module, MobileNetTsm):
-            rules += output[1].numel()  # is averaged over space
+            rules += output[1].numel()  # spatial averaging
         elif isinstance(module, _ConvLstm):
-            rules += inputs[0].numel()  # so are its hidden states, which are of its inputs' size
-        elif module is last:  # its maps are averaged, and the mean of each channel is so once more
+            rules += inputs[0].numel()  # and of its hidden states, which have the size of its inputs
+        elif module is last:  # averaging of its maps, then of the mean of each channel
             rules += output.numel() + output.shape[1]
 
     head, last = (model.logits["conv3d"], model.Mixed_5c) if isinstance(model, I3d) else (None, None)
@@ -143,7 +143,7 @@ def counted_operations(model: nn.Module, inputs: Tensor) -> tuple[int, int]:
 
 
 def measure(row: Row) -> dict[str, object]:
-    """Build the networks of a row and count."""
+    """Build the networks of a row and count parameters and operations."""
     parameters = operations = multiply_adds = 0
     for name in row.network.split(" + "):
         task = model_task(name)

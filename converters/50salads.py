@@ -1,12 +1,12 @@
-"""50Salads: 25 people make two salads each, 30 labels a second, 5 splits.
+"""50Salads: 25 people prepare two salads each; 30 labels per second, 5 splits.
 
     python converters/50salads.py data/50salads
     python converters/50salads.py annotation --out data/50salads
 
-Two forms are read: the MS-TCN data set (mapping.txt with 19 classes, groundTruth/, splits/), or the original annotation
-(activity_annotation/*-activityAnnotation.txt with times in microseconds, and labels/low_to_mid.txt): its low-level
-actions become the 17 mid-level ones, frames outside them `background`, high-level actions are left out. Videos are
-named rgb-01-1. Where the original annotation has a splits/ folder beside it, its bundles are read.
+Reads the MS-TCN data set (mapping.txt with 19 classes, groundTruth/, splits/) or the original annotation
+(activity_annotation/*-activityAnnotation.txt with times in microseconds, and labels/low_to_mid.txt). From the original
+annotation, low-level actions become the 17 mid-level actions, frames outside them become `background`, and high-level
+actions are ignored. Videos are named rgb-01-1. Bundles in a splits/ folder beside the original annotation are read.
 """
 
 import sys
@@ -26,12 +26,12 @@ ENDING = "-activityAnnotation.txt"
 
 @dataclass
 class Salads(SegmentationConverter):
-    """50Salads' frame labels, or its original annotation, to the catalog."""
+    """Write 50Salads' frame labels, or its original annotation, to the catalog."""
 
     rate: float = 30.0
-    """Labels a second."""
+    """Labels per second."""
     background: tuple[str, ...] = ("action_start", "action_end", "background")
-    """Classes that are no action."""
+    """Background classes."""
 
     def read(self) -> "SegmentationLabels":
         if (self.source / "groundTruth").is_dir():
@@ -55,7 +55,7 @@ class Salads(SegmentationConverter):
 
     @staticmethod
     def _levels(path: Path) -> dict[str, str]:
-        """The mid-level action of each low-level one."""
+        """Return the mid-level action of each low-level action."""
         from vidseg.labels.official_lists import read_lines
 
         levels = {}
@@ -76,7 +76,7 @@ class Salads(SegmentationConverter):
             words = text.split()
             if len(words) != 3 or not (words[0].isdecimal() and words[1].isdecimal()) or int(words[0]) > int(words[1]):
                 raise ValueError(f"{path}:{line}: {text!r} is not of the form START STOP ACTION, times in microseconds")
-            if words[2] in middle and words[0] != words[1]:  # some published intervals are empty
+            if words[2] in middle and words[0] != words[1]:  # skip empty intervals of the published files
                 segments.append(TimedLabel(middle[words[2]], int(words[0]) / 1e6, int(words[1]) / 1e6))
         return LocalizedVideo(segments)
 

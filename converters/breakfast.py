@@ -1,12 +1,12 @@
-"""Breakfast: 52 people make breakfast in 18 kitchens, 1712 videos, 15 labels a second, 4 splits.
+"""Breakfast: 52 people prepare breakfast in 18 kitchens; 1712 videos, 15 labels per second, 4 splits.
 
     python converters/breakfast.py data/breakfast
     python converters/breakfast.py segmentation_fine --out data/breakfast_fine
 
-Two forms are read: the MS-TCN data set (mapping.txt with 48 classes, groundTruth/, splits/), or the original
-annotation, coarse or fine: a folder of `<video>.txt` files (in folders or not) with lines such as `1-30 SIL`. Its
-classes are numbered by sorted name; in the fine annotation `garbage` becomes `background`, the last class. A splits/
-folder beside it is read.
+Reads the MS-TCN data set (mapping.txt with 48 classes, groundTruth/, splits/) or the original coarse or fine
+annotation: a folder, with or without subfolders, of `<video>.txt` files with lines such as `1-30 SIL`. Classes of the
+original annotation are numbered by sorted name; in the fine annotation `garbage` becomes `background`, the last class.
+A splits/ folder beside it is read.
 """
 
 import sys
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Breakfast(SegmentationConverter):
-    """Breakfast's frame labels, or its original annotation, to the catalog."""
+    """Write Breakfast's frame labels, or its original annotation, to the catalog."""
 
     rate: float = 15.0
-    """Labels a second."""
+    """Labels per second."""
     background: tuple[str, ...] = ("SIL", "background")
-    """Classes that are no action."""
+    """Background classes."""
 
     def read(self) -> "SegmentationLabels":
         if (self.source / "groundTruth").is_dir():
@@ -39,11 +39,11 @@ class Breakfast(SegmentationConverter):
 
         files = [path for path in sorted(self.source.rglob("*.txt")) if "splits" not in path.parts]
         if not files:
-            raise FileNotFoundError(f"{self.source}: no <video>.txt in it; give the folder of the annotation")
+            raise FileNotFoundError(f"{self.source}: no <video>.txt found; pass the folder of the annotation files")
         names = {}
         for path in files:
             if path.stem in names:
-                raise ValueError(f"{path}: video {path.stem!r} is annotated in two places")
+                raise ValueError(f"{path}: video {path.stem!r} has a second annotation file; remove one")
             names[path.stem] = ["background" if name == "garbage" else name for name in read_range_names(path)]
         found = {name for video in names.values() for name in video}
         classes = [*sorted(found - {"background"}), *sorted(found & {"background"})]

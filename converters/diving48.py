@@ -1,6 +1,6 @@
-"""Diving-48: Diving48_V2_train.json, Diving48_V2_test.json and Diving48_vocab.json to CSV and catalog.
+"""Diving-48: convert Diving48_V2_train.json, Diving48_V2_test.json and Diving48_vocab.json to CSV and catalog.
 
-The videos lie in one flat folder, so their databases lie under jpg/unlabeled; the catalog gives them their classes.
+The videos are in one flat folder, so their databases are in jpg/unlabeled; the catalog stores their classes.
 """
 
 import sys
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Diving48(LabelConverter):
-    """Diving-48's JSON files (V2, or V1) to the published CSV files: diving48_{train,val}.csv."""
+    """Convert Diving-48's JSON files (V2 or V1) to the published CSV files: diving48_{train,val}.csv."""
 
     def read(self) -> "PublishedLabels":
         from vidseg.labels.official_json import read_diving48_json, read_diving48_vocabulary

@@ -1,12 +1,12 @@
-"""EGTEA Gaze+: 86 videos of cooking, 24 labels a second, 3 splits.
+"""EGTEA Gaze+: 86 videos of cooking; 24 labels per second, 3 splits.
 
     python converters/egtea.py action_annotation --dataset data/egtea --out data/egtea
 
 Reads `train_split1.txt` to `test_split3.txt` (`OP01-R01-PastaSalad-1002316-1004005-F024051-F024101 action verb noun`:
 session, times, first and last frame, numbers from 1) and `verb_idx.txt` or `action_idx.txt` (`<name> <number>`). Frames
-outside all clips are `None`, the last class. The official splits divide clips, not sessions: a session can have clips
-in both parts. Frame labels need whole sessions, so all of a session's clips are taken, and it goes to the part that
-most of them are in (of two equal ones to test).
+outside all clips are `None`, the last class. The official splits divide clips, not sessions, so a session can have
+clips in both parts. Frame labels need whole sessions: all clips of a session are used, and the session is assigned to
+the part with most of its clips (test for ties).
 """
 
 import re
@@ -27,14 +27,14 @@ CLIP = re.compile(r"(?P<session>[^-]+-[^-]+-[^-]+)-\d+-\d+-F(?P<first>\d+)-F(?P<
 
 @dataclass
 class Egtea(SegmentationConverter):
-    """EGTEA Gaze+'s clip lists, or its frame labels, to the catalog."""
+    """Write EGTEA Gaze+'s clip lists, or its frame labels, to the catalog."""
 
     rate: float = 24.0
-    """Labels a second; the frame rate of the annotation is 24."""
+    """Labels per second; the frame rate of the annotation is 24."""
     background: tuple[str, ...] = ("None",)
-    """Classes that are no action."""
+    """Background classes."""
     level: Literal["verb", "action"] = "verb"
-    """What a class is: the verb, or verb and nouns together."""
+    """Class definition: the verb, or the action (verb with nouns)."""
 
     def read(self) -> "SegmentationLabels":
         if (self.source / "groundTruth").is_dir():
@@ -63,7 +63,7 @@ class Egtea(SegmentationConverter):
 
     @staticmethod
     def _classes(path: Path) -> list[str]:
-        """Names by number from 0, of a file that numbers them from 1 and writes the number last."""
+        """Read class names by number from a file whose lines end with numbers from 1."""
         from vidseg.labels.official_lists import read_lines
 
         names: list[str] = []
@@ -75,7 +75,7 @@ class Egtea(SegmentationConverter):
         return names
 
     def _clips(self, path: Path, classes: list[str]) -> list:
-        """(session, timed label) of each line."""
+        """Return (session, timed label) of each line."""
         from vidseg.labels.localization import TimedLabel
         from vidseg.labels.official_lists import read_lines
 
@@ -87,10 +87,10 @@ class Egtea(SegmentationConverter):
             if not match or len(words) <= column or not words[column].isdecimal():
                 raise ValueError(f"{path}:{line}: {text!r} is not of the form SESSION-MS-MS-FFIRST-FLAST ACTION VERB")
             if not 1 <= int(words[column]) <= len(classes):
-                raise ValueError(f"{path}:{line}: {self.level} {words[column]}, but there are {len(classes)}")
+                raise ValueError(f"{path}:{line}: {self.level} {words[column]} must be 1 to {len(classes)}")
             first, last = int(match["first"]), int(match["last"])
             if last < first:
-                raise ValueError(f"{path}:{line}: frames {first} to {last}: the last one comes before the first")
+                raise ValueError(f"{path}:{line}: frames {first} to {last}: the last frame is before the first")
             label = classes[int(words[column]) - 1]
             found.append((match["session"], TimedLabel(label, first / 24, (last + 1) / 24)))
         return found

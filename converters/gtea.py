@@ -1,9 +1,9 @@
-"""GTEA: 28 videos of 7 activities by 4 subjects, 11 classes with `background`, 15 labels a second, 4 splits.
+"""GTEA: 28 videos of 7 activities by 4 subjects; 11 classes including `background`, 15 labels per second, 4 splits.
 
     python converters/gtea.py data/gtea
 
-The folder of the MS-TCN data set (mapping.txt, groundTruth/, splits/, features/) becomes a data set by itself; with
---dataset the labels go to a data set of converted videos.
+The folder of the MS-TCN data set (mapping.txt, groundTruth/, splits/, features/) itself becomes a data set; with
+--dataset the labels are written to a data set of converted videos.
 """
 
 import sys
@@ -15,12 +15,12 @@ from vidseg.cli.main import run_program
 
 @dataclass
 class Gtea(SegmentationConverter):
-    """GTEA's frame labels to the catalog."""
+    """Write GTEA's frame labels to the catalog."""
 
     rate: float = 15.0
-    """Labels a second."""
+    """Labels per second."""
     background: tuple[str, ...] = ("background",)
-    """Classes that are no action."""
+    """Background classes."""
 
 
 if __name__ == "__main__":

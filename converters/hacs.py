@@ -1,7 +1,7 @@
-"""HACS clips: HACS_clips_v1.1.csv (or v1.1.1) to CSV and catalog.
+"""HACS clips: convert HACS_clips_v1.1.csv (or v1.1.1) to CSV and catalog.
 
-The official file holds negative samples too (label -1: the action is not seen in the clip); they belong to no class and
-are left out. The official download names videos v_<youtube_id>.mp4.
+Negative samples of the official file (label -1: the clip does not show the action) are skipped. The official download
+tool names videos v_<youtube_id>.mp4.
 """
 
 import logging
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Hacs(LabelConverter):
-    """HACS' clip annotation to the published CSV files: HACS_clips_v1.1_{train,val,test}.csv."""
+    """Convert HACS' clip annotation to the published CSV files: HACS_clips_v1.1_{train,val,test}.csv."""
 
     def read(self) -> "PublishedLabels":
         from vidseg.labels.official_csv import read_hacs_csv
         from vidseg.labels.published import PublishedLabels, official_file
 
         rows, negatives = read_hacs_csv(official_file(self.source, "HACS_clips_v1.1.csv", "HACS_clips_v1.1.1.csv"))
-        logging.getLogger("vidseg.converters").warning("%d negative samples left out", negatives)
+        logging.getLogger("vidseg.converters").warning("negative samples skipped: %d", negatives)
         files = {
             f"HACS_clips_v1.1_{split}": found
             for split in ("train", "val", "test")

@@ -1,8 +1,8 @@
-"""HMDB-51: the folder testTrainMulti_7030_splits (<class>_test_split1.txt ... split3.txt) to CSV and catalog.
+"""HMDB-51: convert the folder testTrainMulti_7030_splits (<class>_test_split1.txt ... split3.txt) to CSV and catalog.
 
-A file has one line a video, with its code: 1 train, 2 test, 0 not used in this division. Official parts are train and
-test; the published file names call the second one val. In the catalog the splits are split1/train, split1/test, and
-so on; a video of code 0 keeps its label and is in neither.
+Each line has a video and its code: 1 train, 2 test, 0 not used in this division. The official parts are train and test;
+the published file names call the second one val. The catalog has the splits split1/train, split1/test and so on; a
+video with code 0 has a label but no split.
 """
 
 import sys
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Hmdb51(LabelConverter):
-    """HMDB-51's testTrainMulti_7030_splits to the published CSV files: hmdb_split{1,2,3}_{train,val}.csv."""
+    """Convert HMDB-51's testTrainMulti_7030_splits to the published CSV files: hmdb_split{1,2,3}_{train,val}.csv."""
 
     def read(self) -> "PublishedLabels":
         from vidseg.labels.official_lists import read_hmdb_list

@@ -1,8 +1,8 @@
-"""Kinetics-200, 400, 600 and 700: the official CSV or JSON files to CSV and catalog.
+"""Kinetics-200, 400, 600 and 700: convert the official CSV or JSON files to CSV and catalog.
 
-All releases name the columns label, youtube_id, time_start, time_end, split (some is_cc); test sets may lack the label.
-The validation file is called validate, val or kinetics_val. Kinetics-200 (Mini-Kinetics) is a choice of Kinetics-400's
-videos: train_ytid_list.txt and val_ytid_list.txt beside the files of Kinetics-400.
+All releases have the columns label, youtube_id, time_start, time_end, split (some also is_cc); test sets may have no
+label. The validation file is called validate, val or kinetics_val. Kinetics-200 (Mini-Kinetics) is a subset of
+Kinetics-400 and needs train_ytid_list.txt and val_ytid_list.txt beside the files of Kinetics-400.
 """
 
 import logging
@@ -24,7 +24,7 @@ SPELLINGS = {"train": ("train",), "val": ("validate", "val", "validation"), "tes
 
 @dataclass
 class Kinetics(LabelConverter):
-    """Kinetics' annotation to the published CSV files: kinetics-{200,400,600,700}_{train,val,test}.csv."""
+    """Convert Kinetics' annotation to the published CSV files: kinetics-{200,400,600,700}_{train,val,test}.csv."""
 
     variant: Literal["200", "400", "600", "700"] = "700"
     """Number of classes of the release."""
@@ -37,7 +37,7 @@ class Kinetics(LabelConverter):
             try:
                 files[f"kinetics-{self.variant}_{split}"] = self.read_split(split)
             except FileNotFoundError:
-                if split != "test":  # not in every release, and not in Kinetics-200
+                if split != "test":  # missing in some releases and in Kinetics-200
                     raise
         return PublishedLabels(files, expected_classes=int(self.variant))
 
@@ -57,7 +57,7 @@ class Kinetics(LabelConverter):
             chosen = read_id_list(official_file(self.source, f"{split}_ytid_list.txt"))
             rows = [row for row in rows if row.name in chosen]
             if len(rows) != len(chosen):
-                logger.warning("%s: %d ids are listed, but %s has %d of them", split, len(chosen), path, len(rows))
+                logger.warning("%s: the list has %d ids, of which %s has %d", split, len(chosen), path, len(rows))
         return rows
 
 

@@ -1,4 +1,4 @@
-"""Moments in Time: trainingSet.csv, validationSet.csv and moments_categories.txt to CSV and catalog."""
+"""Moments in Time: convert trainingSet.csv, validationSet.csv and moments_categories.txt to CSV and catalog."""
 
 import sys
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Moments(LabelConverter):
-    """Moments in Time's annotation to the published CSV files: Moments_in_Time_{train,val}.csv.
+    """Convert Moments in Time's annotation to the published CSV files: Moments_in_Time_{train,val}.csv.
 
     The first release has 339 classes, the second 305.
     """

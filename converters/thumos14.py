@@ -1,12 +1,12 @@
-"""THUMOS-14 as segmentation: 20 sports classes and `None`, 30 labels a second.
+"""THUMOS-14 as segmentation: 20 sports classes and `None`; 30 labels per second.
 
     python converters/thumos14.py annotation --dataset data/thumos14 --out data/thumos14
 
 Reads the official temporal annotation: `<Class>_val.txt` and `<Class>_test.txt` with lines such as
-`video_validation_0000053  67.5 75.9`; Ambiguous_* is left out. The validation videos are the split train (they are
-what is trained on), the test videos test. Every dive from a cliff is annotated as CliffDiving and as Diving; a frame
-has one label, and it is CliffDiving then. A folder of the MS-TCN form (mapping.txt, groundTruth/, splits/) and an
-ActivityNet-like JSON file are read too.
+`video_validation_0000053  67.5 75.9`; Ambiguous_* is ignored. As usual for THUMOS-14, the validation videos form the
+split train and the test videos the split test. Every cliff dive is annotated as CliffDiving and as Diving; its frames
+are labeled CliffDiving. A folder in MS-TCN's format (mapping.txt, groundTruth/, splits/) or a JSON file in
+ActivityNet's format is read too.
 """
 
 import sys
@@ -27,12 +27,12 @@ SUBSETS = {"validation": "train", "val": "train", "training": "train"}
 
 @dataclass
 class Thumos14(SegmentationConverter):
-    """THUMOS-14's temporal annotation to frame labels in the catalog."""
+    """Write THUMOS-14's temporal annotation as frame labels to the catalog."""
 
     rate: float = 30.0
-    """Labels a second."""
+    """Labels per second."""
     background: tuple[str, ...] = ("None",)
-    """Classes that are no action."""
+    """Background classes."""
 
     def read(self) -> "SegmentationLabels":
         from vidseg.labels.localization import frame_labels_of, read_localization_json
@@ -45,7 +45,7 @@ class Thumos14(SegmentationConverter):
                 video.split = SUBSETS.get(video.split or "", video.split)
         else:
             videos = self._official()
-        for video in videos.values():  # of two that begin and end together the later one has the frames
+        for video in videos.values():  # of two equal segments the later one in the list has priority
             video.segments.sort(key=lambda segment: segment.label == "CliffDiving")
         return frame_labels_of(videos, rate=self.rate, background="None", seconds=known_seconds(self.dataset))
 
@@ -57,7 +57,7 @@ class Thumos14(SegmentationConverter):
         for ending, split in PARTS.items():
             files = sorted(path for path in self.source.rglob(f"*_{ending}.txt") if "Ambiguous" not in path.name)
             if not files:
-                raise FileNotFoundError(f"{self.source}: no <Class>_{ending}.txt in it; give the annotation's folder")
+                raise FileNotFoundError(f"{self.source}: no <Class>_{ending}.txt found; pass the annotation folder")
             for path in files:
                 label = path.name.removesuffix(f"_{ending}.txt")
                 for line, text in read_lines(path):

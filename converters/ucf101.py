@@ -1,7 +1,8 @@
-"""UCF-101: the folder ucfTrainTestlist (classInd.txt, trainlist01.txt, testlist01.txt ... 03) to CSV and catalog.
+"""UCF-101: convert the folder ucfTrainTestlist (classInd.txt, trainlist01.txt, testlist01.txt ... 03) to CSV and
+catalog.
 
-Official parts are train and test; the published file names call the second one val. In the catalog the splits are
-split1/train, split1/test, and so on. The first division must be there; the second and third are taken if they are.
+The official parts are train and test; the published file names call the second one val. The catalog has the splits
+split1/train, split1/test and so on. The first division is required; the second and third are optional.
 """
 
 import sys
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Ucf101(LabelConverter):
-    """UCF-101's ucfTrainTestlist to the published CSV files: ucf101_split{1,2,3}_{train,val}.csv."""
+    """Convert UCF-101's ucfTrainTestlist to the published CSV files: ucf101_split{1,2,3}_{train,val}.csv."""
 
     def read(self) -> "PublishedLabels":
         from vidseg.labels.official_lists import read_class_list, read_ucf_list

@@ -148,4 +148,4 @@ def test_check_upgrades_published_databases(tmp_path, dataset):
 def test_a_file_that_is_no_database_is_a_fault_not_a_crash(dataset, capsys):
     (dataset / "jpg/run/a/frames.db").write_bytes(b"rubbish" * 500)
     assert main(["check", str(dataset)]) == 1
-    assert "convert its video again" in capsys.readouterr().out
+    assert "convert the video again" in capsys.readouterr().out

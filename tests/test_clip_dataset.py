@@ -76,7 +76,7 @@ def test_samples_count_the_views_of_each_video(data):
     for number in (len(clips), -len(clips) - 1):
         with pytest.raises(IndexError, match=f"of a data set of {len(clips)} clips"):
             clips[number]
-    with pytest.raises(IndexError, match="samples 0 to 999"):
+    with pytest.raises(IndexError, match="sample numbers are 0 to 999"):
         clips.planner.plan_samples(0, np.array([0, 999]))
 
 
@@ -113,7 +113,7 @@ def test_a_pickled_copy_is_small_and_holds_no_file(data):
     assert copy.epoch == 2 and torch.equal(copy[4]["frames"], clips[4]["frames"])
 
 
-def test_files_do_not_add_up(data):
+def test_open_files_do_not_accumulate(data):
     clips = make(data)
     gc.collect()
     counts = []

@@ -173,7 +173,7 @@ def test_crops_are_inside_the_frame(geometry, sizes, output, view, seed):
         (ResizeExact((120, 161)), FiveCrop(mirrored=True)),
     ],
 )
-def test_no_resampling_is_an_integral_shift(steps):
+def test_crops_without_resampling_are_integer_shifts(steps):
     """A frame of 161x120 that no step resizes: unit scale, whole shift, exactly."""
     geometry = Geometry(steps)
     count = 200
@@ -206,7 +206,7 @@ def test_five_and_ten_crops():
     assert of(FiveCrop(mirrored=True)).tolist() == corners + mirrored
 
 
-def test_draws_are_spread_as_they_should():
+def test_draws_are_uniform():
     many = np.full(4000, 120), np.full(4000, 160)
     mirrored = matrices_of(Geometry((Mirror(0.3),)), *many)[:, 0, 0] < 0
     assert mirrored.mean() == pytest.approx(0.3, abs=0.03)
@@ -223,7 +223,7 @@ def test_draws_are_spread_as_they_should():
     assert (degrees.min(), degrees.max(), degrees.mean()) == pytest.approx((-20, 5, -7.5), abs=0.5)
 
 
-def test_steps_of_one_kind_draw_apart():
+def test_equal_steps_draw_independently():
     twice = Geometry((RandomCrop(100), RandomCrop()))
     once = Geometry((RandomCrop(100), CenterCrop()))
     many = np.full(300, 136), np.full(300, 136)

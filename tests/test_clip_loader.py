@@ -163,7 +163,7 @@ def test_leaving_early_ends_the_thread_at_once(data):
     assert same(frames_of(loader), frames_of(make(data)))
 
 
-def test_what_is_ahead_keeps_its_bytes(data):
+def test_prefetched_batches_are_not_overwritten(data):
     one = 4 * 3 * 3 * 24 * 24
     loader = make(data, ahead_bytes=2 * one)
     made = []

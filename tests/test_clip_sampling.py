@@ -102,7 +102,7 @@ SAMPLINGS = [
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=repr)
 @settings(deadline=None, max_examples=50)
 @given(count=st.integers(1, 200), length=st.sampled_from([4, 8, 16]), seed=st.integers(0, 5))
-def test_frames_are_of_the_video_and_never_one_alone(sampling, count, length, seed):
+def test_frames_are_inside_the_video_and_vary(sampling, count, length, seed):
     views = np.arange(sampling.views(np.array([count]), length)[0])
     frames = frames_of(sampling, np.full(len(views), count), length=length, views=views, seed=seed, samples=views)
     assert frames.shape == (len(views), length) and frames.dtype == np.int64
@@ -122,7 +122,7 @@ def test_a_clip_depends_on_its_sample_number_alone(sampling):
 
 
 @pytest.mark.parametrize("sampling", [RandomStart((1, 4)), SegmentSampling(train=True), DenseFrames(1, train=True)])
-def test_epochs_and_seeds_draw_anew(sampling):
+def test_epochs_and_seeds_change_the_draws(sampling):
     first, other_epoch, other_seed = (
         frames_of(sampling, np.full(50, 400), length=8, seed=seed, epoch=epoch)
         for seed, epoch in [(0, 0), (0, 1), (1, 0)]
@@ -181,7 +181,7 @@ def test_names():
     assert named("dense", False) == DenseFrames(10) and named("dense", True) == DenseFrames(1, train=True)
     assert named("clips", False) == DenseClips(10, 2, short="clamp")
     assert named("sequential", False, (1,)) == SequentialClips(1)
-    with pytest.raises(ValueError, match="'center'"):
+    with pytest.raises(ValueError, match="unknown sampling 'middle'; expected random, center"):
         named("middle", True)
 
 

@@ -135,7 +135,7 @@ def test_variable_rate_keeps_every_frame_and_its_time(tmp_path, make_video):
     assert np.abs(even.decode(range(11)).numpy().astype(int) - expected.numpy()).mean() < 0.01
 
 
-def test_at_rate_shows_what_is_on_screen():
+def test_at_rate_repeats_the_displayed_frame():
     frames = [TimedFrame(name, time) for name, time in zip("abcd", (1.0, 1.04, 1.5, 1.6), strict=True)]
     shown = list(at_rate(iter(frames), 10.0))
     assert "".join(item.frame for item in shown) == "abbbbcd"
@@ -190,9 +190,9 @@ def test_target_size(size, source, expected):
     [
         ({"size": "big"}, "size is 'big'"),
         ({"size": "0"}, "size is '0'"),
-        ({"quality": 0}, "quality is 0, must be 1 to 100"),
+        ({"quality": 0}, "quality is 0, must be between 1 and 100"),
         ({"chroma": 422}, "chroma is 422, must be one of 420, 444"),
-        ({"fps": -1.0}, "fps is -1.0, must be above 0"),
+        ({"fps": -1.0}, "fps is -1.0, must be greater than 0"),
         ({"workers": 0}, "workers is 0"),
         ({"shard": "3/2"}, "shard is '3/2'"),
         ({"on_error": "explode"}, "on_error is 'explode'"),
@@ -293,11 +293,11 @@ def test_gaps_and_damage_in_jpeg_folders_are_named(tmp_path):
     report = convert_videos(tmp_path / "frames", tmp_path / "data", workers=1)
     (outcome,) = report.outcomes
     assert (outcome.state, outcome.frames) == ("recovered", 8)
-    assert "1 frames are missing, the first is number 4" in outcome.problem
+    assert "1 frame missing, first missing number 4" in outcome.problem
     assert "img_00007.jpg: damaged JPEG" in outcome.problem
 
 
-def test_published_databases_are_brought_up(tmp_path):
+def test_published_databases_are_upgraded(tmp_path):
     jpegs = jpeg_folder(tmp_path / "frames", range(8))
     write_published_database(tmp_path / "old/jpg/run/clip.one", jpegs, width=64, order=[3, 1, 0, 2, 7, 6, 5, 4])
     report = convert_videos(tmp_path / "old", tmp_path / "new", workers=1)
@@ -336,7 +336,7 @@ def test_dry_run_touches_nothing(tmp_path, make_video):
     assert not (tmp_path / "data").exists()
 
 
-def test_shards_share_the_work_and_are_merged(tmp_path, make_video):
+def test_shards_divide_the_videos_and_are_merged(tmp_path, make_video):
     from vidseg.labels import scan_catalog
 
     for index in range(12):
@@ -375,13 +375,13 @@ def test_ray_gives_the_same_databases(tmp_path, make_video, monkeypatch):
 # --- the way back ------------------------------------------------------------------------------------------------
 
 
-def test_databases_become_jpegs_and_videos_again(tmp_path, make_video):
+def test_export_to_jpegs_and_videos(tmp_path, make_video):
     from vidseg.convert.export import export_frames
 
     make_video(tmp_path / "v/run/a.mkv", frames=6, times=[0, 1, 2, 8, 9, 20], size=(49, 65), pixel_format="yuv444p")
     convert_videos(tmp_path / "v", tmp_path / "data", workers=1)
     database = converted(tmp_path / "data", "run/a")
-    assert export_frames(tmp_path / "data", tmp_path / "jpegs", form="jpeg").startswith("1 videos, 6 frames")
+    assert export_frames(tmp_path / "data", tmp_path / "jpegs", form="jpeg").startswith("1 video, 6 frames")
     for index in range(6):
         assert (tmp_path / f"jpegs/run/a/frame_{index + 1:05d}.jpg").read_bytes() == database.read([index])[0]
     export_frames(database.path, tmp_path / "films", form="video")
@@ -396,7 +396,7 @@ def test_databases_become_jpegs_and_videos_again(tmp_path, make_video):
         export_frames(tmp_path / "v", tmp_path / "films", form="jpeg")
 
 
-def test_the_catalog_holds_what_the_databases_hold(tmp_path, make_video):
+def test_catalog_equals_the_databases(tmp_path, make_video):
     make_video(tmp_path / "v/run/a.mp4", frames=7, fps=10)
     convert_videos(tmp_path / "v", tmp_path / "data", workers=1)
     (row,) = sqlite3.connect(tmp_path / "data/catalog.db").execute("SELECT frames, height, width, fps FROM videos")

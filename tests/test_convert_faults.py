@@ -76,10 +76,10 @@ def test_every_kind_of_bad_file_is_named(tmp_path, make_video):
     problems = {Path(outcome.source).name: (outcome.state, outcome.problem) for outcome in report.problems()}
     expected = {
         "empty.mp4": ("failed", "the file is empty"),
-        "text.mp4": ("failed", "not a video"),
-        "notes.unknown": ("failed", "not a video"),
-        "headless.mp4": ("failed", "not a video"),
-        "noise.avi": ("failed", "not a video"),
+        "text.mp4": ("failed", "cannot open this file as a video"),
+        "notes.unknown": ("failed", "cannot open this file as a video"),
+        "headless.mp4": ("failed", "cannot open this file as a video"),
+        "noise.avi": ("failed", "cannot open this file as a video"),
         "link.mp4": ("failed", "broken link"),
         "sound.mp4": ("failed", "no video stream (streams: audio)"),
         "cut.mkv": ("recovered", "header says 8.00 s"),
@@ -145,7 +145,7 @@ NAMES = [
 ]
 
 
-def test_hostile_names(tmp_path, make_video):
+def test_special_characters_in_names(tmp_path, make_video):
     for index, name in enumerate(NAMES):
         make_video(tmp_path / "v" / NAMES[-1 - index] / f"{name}.mp4", frames=2)
     report = convert_videos(tmp_path / "v", tmp_path / "data", workers=2)
@@ -158,7 +158,7 @@ def test_hostile_names(tmp_path, make_video):
     assert convert_videos(tmp_path / "v", tmp_path / "data", workers=2).count("kept") == len(NAMES)
 
 
-def test_names_that_are_no_text_are_refused_by_name(tmp_path, make_video):
+def test_names_that_are_not_utf8_are_refused(tmp_path, make_video):
     video = make_video(tmp_path / "v/run/a.mp4", frames=2)
     video.rename(video.with_name(os.fsdecode(b"\xff\xfe.mp4")))
     make_video(video, frames=2)
@@ -171,7 +171,7 @@ def test_names_that_are_no_text_are_refused_by_name(tmp_path, make_video):
 
 
 @pytest.mark.parametrize("label, name", [("..", "x"), ("run", ".."), ("run", "a/b"), ("a/b", "x")])
-def test_targets_outside_their_place_are_refused(tmp_path, make_video, label, name):
+def test_targets_outside_the_data_set_are_refused(tmp_path, make_video, label, name):
     make_video(tmp_path / "v.mp4", frames=2)
     (tmp_path / "list.csv").write_text(f"path,label,id\nv.mp4,{label},{name}\nv.mp4,run,fine\n")
     report = convert_videos(tmp_path / "list.csv", tmp_path / "data", workers=1)
@@ -183,17 +183,17 @@ def test_targets_outside_their_place_are_refused(tmp_path, make_video, label, na
     assert [path.name for path in (tmp_path / "data/jpg").iterdir()] == ["run"]
 
 
-def test_two_sources_for_one_target(tmp_path, make_video):
+def test_two_sources_with_one_target_are_refused(tmp_path, make_video):
     make_video(tmp_path / "v/run/a.mp4", frames=2)
     make_video(tmp_path / "v/run/a.avi", frames=2, codec="mpeg4")
     make_video(tmp_path / "v/run/b.mp4", frames=2)
     report = convert_videos(tmp_path / "v", tmp_path / "data", workers=1)
     assert report.count("converted") == 1
     assert [Path(outcome.source).name for outcome in report.problems()] == ["a.avi", "a.mp4"]
-    assert "2 sources for one target" in report.problems()[0].problem
+    assert "2 sources have the same target" in report.problems()[0].problem
 
 
-def test_a_decoder_that_crashes_or_hangs_takes_one_worker(tmp_path, make_video, sabotage):
+def test_a_decoder_that_crashes_or_hangs_affects_one_worker(tmp_path, make_video, sabotage):
     for name in ("a", "crash_1", "b", "hang", "c", "crash_2", "d"):
         make_video(tmp_path / f"v/run/{name}.mp4", frames=3)
     report = convert_videos(tmp_path / "v", tmp_path / "data", workers=2, stall_limit=8.0)
@@ -202,7 +202,7 @@ def test_a_decoder_that_crashes_or_hangs_takes_one_worker(tmp_path, make_video, 
         **dict.fromkeys(("crash_1", "crash_2", "hang"), "failed"),
     }
     problems = {Path(outcome.source).stem: outcome.problem for outcome in report.problems()}
-    assert "crashed its worker (SIGSEGV)" in problems["crash_1"]
+    assert "the worker process crashed while decoding (SIGSEGV)" in problems["crash_1"]
     assert "no new frame for 8 s" in problems["hang"]
     limited = convert_videos(tmp_path / "v/run/hang.mp4", tmp_path / "limited", workers=1, time_limit=2.0)
     assert "time limit of 2 s" in limited.problems()[0].problem
@@ -221,7 +221,7 @@ def test_targets_that_cannot_be_written(tmp_path, make_video):
     make_video(tmp_path / "v/run/a.mp4", frames=2)
     (tmp_path / "file").write_text("")
     for target in (tmp_path / "file/data", Path("/proc/vidseg")):
-        with pytest.raises(TargetError, match="cannot be written to"):
+        with pytest.raises(TargetError, match="cannot write to this folder"):
             convert_videos(tmp_path / "v", target)
 
 
@@ -242,12 +242,12 @@ def test_a_full_disk_stops_the_run_cleanly(tmp_path, make_video):
     assert convert_videos(tmp_path / "v", tmp_path / "data", workers=2).ok  # room again: the rest is done
 
 
-def test_a_second_conversion_is_kept_out(tmp_path, make_video, sabotage):
+def test_a_second_conversion_is_refused(tmp_path, make_video, sabotage):
     make_video(tmp_path / "v/run/hang.mp4", frames=2)
     first = subprocess.Popen([*COMMAND, str(tmp_path / "v"), str(tmp_path / "data")], stderr=subprocess.DEVNULL)
     try:
         wait_for(lambda: (tmp_path / "data/conversion.lock").exists())
-        with pytest.raises(TargetError, match="another conversion is running"):
+        with pytest.raises(TargetError, match="another conversion is writing to this folder"):
             convert_videos(tmp_path / "v", tmp_path / "data")
     finally:
         first.kill()
@@ -282,7 +282,7 @@ def undisturbed(tmp_path_factory, make_video) -> Path:
 
 
 @pytest.mark.parametrize("victim, finished", [("parent", 0), ("parent", 3), ("parent", 7), ("worker", 2)])
-def test_killed_at_any_moment_and_started_again(tmp_path, undisturbed, victim, finished):
+def test_conversion_resumes_after_a_kill(tmp_path, undisturbed, victim, finished):
     data = tmp_path / "data"
     command = [*COMMAND, str(undisturbed / "v"), str(data), "--workers", "2"]
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -49,14 +49,14 @@ def test_rows_find_videos_by_class_folder_then_by_name(tmp_path):
     assert json.loads((tmp_path / "labels_report.json").read_text())["matched"] == 5
 
 
-def test_a_row_never_takes_a_video_of_another_class(tmp_path):
+def test_a_row_never_matches_a_video_of_another_class(tmp_path):
     put(tmp_path, "run/1", "jump/2")
     report = apply_labels(tmp_path, [LabelRow("jump", "1", split="val"), LabelRow("run", "2", 0, 1, split="val")])
     assert report.missing_videos == ["jump/1", "run/2_000000_000001"] and report.matched == 0
     assert labels_of(tmp_path) == {"run/1": "run", "jump/2": "jump"}
 
 
-def test_what_does_not_fit_is_listed(tmp_path):
+def test_unmatched_rows_and_videos_are_listed(tmp_path):
     put(tmp_path, "run/1", "run/2", "SIT/2", "Sit/2", "unlabeled/4", "run/5")
     rows = [
         LabelRow("run", "1", split="train"),
@@ -72,11 +72,11 @@ def test_what_does_not_fit_is_listed(tmp_path):
     assert report.missing_videos == ["jump/1", "run/9_000003_000005"]
     assert report.unlabeled_videos == ["jpg/SIT/2", "jpg/Sit/2", "jpg/run/2", "jpg/run/5"]
     assert report.conflicts == [
-        "2: label 'sit' fits 2 videos: jpg/SIT/2, jpg/Sit/2",
-        "jpg/unlabeled/4: label 'jump', but an earlier row says 'sit'",
+        "2: label 'sit' matches 2 videos: jpg/SIT/2, jpg/Sit/2",
+        "jpg/unlabeled/4: label 'jump', but an earlier row has 'sit'",
     ]
     text = str(report)
-    assert "2 videos have labels" in text and "2 labels without a video:\n    jump/1\n" in text
+    assert "2 videos labeled" in text and "2 labels without a video:\n    jump/1\n" in text
     assert json.loads((tmp_path / "labels_report.json").read_text())["conflicts"] == report.conflicts
     with pytest.raises(ValueError, match="split 'val' is known, but none of its videos is here"):
         open_dataset(tmp_path, "val")
@@ -137,16 +137,16 @@ def test_official_list_numbers_the_classes(tmp_path, caplog):
     data = open_dataset(tmp_path)
     assert data.classes == [*official, "Own"]
     assert labels_of(tmp_path) == {"HammerThrow/1": "HammerThrow", "Hammering/1": "Hammering", "Own/1": "Own"}
-    assert "2 of 4 classes have a new number ('HammerThrow' now 2)" in caplog.text
+    assert "2 of 4 class numbers have changed ('HammerThrow' is now 2)" in caplog.text
 
 
 def test_an_official_order_never_changes(tmp_path, caplog):
     put(tmp_path, "b/1", "a/1")
     apply_labels(tmp_path, [LabelRow("a", "1")], classes=["b", "a"])
     caplog.clear()
-    with pytest.raises(ValueError, match=r"class 'b' has number 0 in the catalog.*and 1 in the one given"):
+    with pytest.raises(ValueError, match=r"class 'b' has number 0 in the catalog.*but number 1 in the new list"):
         apply_labels(tmp_path, [LabelRow("a", "1", split="new")], classes=["a", "b"])
-    with pytest.raises(ValueError, match="no split 'new'"):
+    with pytest.raises(ValueError, match="unknown split 'new'"):
         open_dataset(tmp_path, "new")
     apply_labels(tmp_path, [LabelRow("a", "1")], classes=["b", "a"])
     apply_labels(tmp_path, [LabelRow("a", "1")], classes=["b", "a", "c"])
@@ -163,14 +163,14 @@ def test_without_a_list_known_classes_keep_their_numbers(tmp_path, caplog):
     assert open_dataset(tmp_path).classes == ["m", "z", "b"] and not caplog.records
 
 
-def test_folder_names_written_otherwise_leave_no_empty_class(tmp_path, caplog):
+def test_other_spellings_of_folder_names_leave_no_empty_class(tmp_path, caplog):
     put(tmp_path, "Long_Jump/1", "Archery/2")
     apply_labels(tmp_path, [LabelRow("Long Jump", "1"), LabelRow("Archery", "2")])
     assert open_dataset(tmp_path).classes == ["Archery", "Long Jump"]
     assert "'Long_Jump'" in caplog.text and "new number" not in caplog.text
 
 
-@pytest.mark.parametrize(("official", "message"), [(["a", "a"], "'a' is in it 2 times"), ([], "it is empty")])
+@pytest.mark.parametrize(("official", "message"), [(["a", "a"], "'a' occurs 2 times"), ([], "no classes")])
 def test_faulty_official_lists(tmp_path, official, message):
     put(tmp_path, "a/1")
     with pytest.raises(ValueError, match=message):
@@ -192,10 +192,10 @@ def test_apply_and_show(tmp_path, capsys):
     (tmp_path / "classes.txt").write_text("b\na\n")
     words = ["apply", tmp_path, tmp_path / "train.csv", tmp_path / "val.csv", "--classes", tmp_path / "classes.txt"]
     status, out = run(capsys, *words)
-    assert status == 0 and "4 videos have labels" in out
+    assert status == 0 and "4 videos labeled" in out
     status, out = run(capsys, "show", tmp_path)
     assert status == 0
-    assert out.splitlines()[0] == "4 videos, 40 frames, 0.00 GB, 2 classes, 1 segments"
+    assert out.splitlines()[0] == "4 videos, 40 frames, 0.00 GB, 2 classes, 1 segment"
     assert [line.split() for line in out.splitlines()[1:]] == [
         ["class", "videos", "segments", "train", "val"],
         ["0", "b", "1", "0", "1", "0"],
@@ -218,4 +218,4 @@ def test_conflicts_set_exit_status_1_and_wrong_use_2(tmp_path, capsys):
     assert main(["labels", "apply", str(tmp_path)]) == 2
     assert main(["labels", "show", str(tmp_path / "nowhere")]) == 2
     assert main(["labels", "scan", str(tmp_path)]) == 2
-    assert "jpg: no such folder" in capsys.readouterr().err
+    assert "jpg: folder not found" in capsys.readouterr().err

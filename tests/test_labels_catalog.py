@@ -19,6 +19,7 @@ import vidseg
 from vidseg.frames import FrameWriter, encode_rgb
 from vidseg.labels import VideoRecord, open_dataset, scan_catalog, update_catalog
 from vidseg.labels.catalog import FORMAT_VERSION, read_catalog
+from vidseg.labels.counting import counted
 
 
 def record(path, label=None, *, frames=40, split=None):
@@ -51,7 +52,7 @@ def write_published_database(folder, frames=3):
 # Data sets
 
 
-def test_videos_come_by_path_with_all_they_have(tmp_path):
+def test_videos_are_ordered_by_path_and_have_all_columns(tmp_path):
     update_catalog(tmp_path, [record("walk/b", "walk", frames=7), record("run/z", "run"), record("run/a é", "run")])
     data = open_dataset(tmp_path)
     assert data.classes == ["run", "walk"] and data.num_classes == 2 and len(data) == 3
@@ -63,7 +64,7 @@ def test_videos_come_by_path_with_all_they_have(tmp_path):
     assert (video.label, video.frames, video.fps, video.height, video.width) == (1, 7, 25.0, 256, 340)
     assert video.path == tmp_path / "jpg/walk/b/frames.db"
     assert type(video.label) is int and type(video.fps) is float
-    with pytest.raises(IndexError, match="video 3 of a data set of 3"):
+    with pytest.raises(IndexError, match="video 3 is out of range; the data set has 3 videos"):
         data[3]
 
 
@@ -103,9 +104,9 @@ def test_subset_keeps_the_order_asked(tmp_path):
     assert data.subset(data.labels == 1).video_path(0) == "jpg/b/1"
     assert len(data.subset([])) == 0
     for wrong in ([4], [-5]):
-        with pytest.raises(IndexError, match="of a data set of 4"):
+        with pytest.raises(IndexError, match="but the data set has 4 videos"):
             data.subset(wrong)
-    with pytest.raises(IndexError, match="mask of 2"):
+    with pytest.raises(IndexError, match="mask of length 2"):
         data.subset(np.array([True, False]))
 
 
@@ -140,7 +141,7 @@ def test_videos_without_a_class(tmp_path, caplog):
         _ = data.num_classes
     update_catalog(tmp_path, labeled("a/1"))
     assert open_dataset(tmp_path).labels.tolist() == [0, -1]
-    assert "1 videos have no class" in caplog.text
+    assert "videos without a class: 1; their label is -1" in caplog.text
 
 
 def test_more_videos_than_are_read_at_a_time(tmp_path):
@@ -160,8 +161,8 @@ def test_opening_touches_no_database(tmp_path):
 # Errors of opening
 
 
-def test_what_cannot_be_opened_says_what_to_do(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+def test_errors_of_opening_name_the_remedy(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere: folder not found"):
         open_dataset(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=f"run `vidseg labels scan {tmp_path}`"):
         open_dataset(tmp_path)
@@ -180,10 +181,10 @@ def test_what_cannot_be_opened_says_what_to_do(tmp_path):
 
 def test_unknown_and_empty_splits(tmp_path):
     update_catalog(tmp_path, labeled("a/1"))
-    with pytest.raises(ValueError, match=r"no split 'val', and no other one; .*labels apply"):
+    with pytest.raises(ValueError, match=r"unknown split 'val'; the data set has no splits; .*labels apply"):
         open_dataset(tmp_path, "val")
     update_catalog(tmp_path, [*labeled("a/1", split="train"), *labeled("a/2", split="test")])
-    with pytest.raises(ValueError, match="no split 'val'; it has test, train"):
+    with pytest.raises(ValueError, match="unknown split 'val'; expected test, train"):
         open_dataset(tmp_path, "val")
     update_catalog(tmp_path, labeled("a/2", split="train"))
     with pytest.raises(ValueError, match="split 'test' is known, but none of its videos is here"):
@@ -241,7 +242,7 @@ def test_paths_of_another_form_are_refused(tmp_path, path):
 def test_names_that_cannot_be_stored_are_refused(tmp_path):
     with pytest.raises(ValueError, match="not valid UTF-8"):
         update_catalog(tmp_path, [record("a/\udcff", "a")])
-    with pytest.raises(ValueError, match="empty label"):
+    with pytest.raises(ValueError, match="the label or split is empty"):
         update_catalog(tmp_path, [record("a/1", "")])
 
 
@@ -255,7 +256,7 @@ def test_every_column_is_described_in_the_file(tmp_path):
         assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
 
 
-def test_writers_at_the_same_time_all_get_in(tmp_path):
+def test_concurrent_writers_all_succeed(tmp_path):
     def write(number):
         update_catalog(tmp_path, labeled(*(f"c{number}/{video}" for video in range(50))))
 
@@ -268,7 +269,7 @@ def test_writers_at_the_same_time_all_get_in(tmp_path):
     assert len(data) == 300 and sorted(data.classes) == [f"c{number}" for number in range(6)]
 
 
-def test_killed_writer_leaves_the_catalog_as_it_was(tmp_path):
+def test_killed_writer_leaves_the_catalog_unchanged(tmp_path):
     update_catalog(tmp_path, labeled("a/1", "b/1"))
     before = (tmp_path / "catalog.db").read_bytes()
     # Enough videos that SQLite has written pages of the unfinished transaction into the file when the end comes.
@@ -340,12 +341,17 @@ def test_scan_names_unreadable_databases_and_leaves_them_out(tmp_path, caplog):
 
 
 def test_scan_does_not_empty_a_catalog(tmp_path):
-    with pytest.raises(FileNotFoundError, match="jpg: no such folder"):
+    with pytest.raises(FileNotFoundError, match="jpg: folder not found"):
         scan_catalog(tmp_path)
     (tmp_path / "jpg").mkdir()
     with pytest.raises(FileNotFoundError, match="no readable"):
         scan_catalog(tmp_path)
     update_catalog(tmp_path, labeled("a/1"))
-    with pytest.raises(ValueError, match="is the disk mounted"):
+    with pytest.raises(ValueError, match="mount the disk"):
         scan_catalog(tmp_path)
     assert len(open_dataset(tmp_path)) == 1
+
+
+def test_counts_in_messages_agree_with_their_nouns():
+    assert [counted(number, "video") for number in (0, 1, 2)] == ["0 videos", "1 video", "2 videos"]
+    assert [counted(number, "class", "classes") for number in (1, 3)] == ["1 class", "3 classes"]

@@ -59,18 +59,21 @@ def test_columns_in_any_order_and_unknown_ones_ignored(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "labels.csv: empty"),
-        ("a,b\nx,y\n", r"labels.csv:1: none of the columns youtube_id, id, path"),
-        ("id,label,id\nx,y,z\n", r"labels.csv:1: column 'id' is in the header twice"),
-        ("id,time_start\nx,1\n", r"labels.csv:1: time_start and time_end belong together"),
-        ("id,label\nx,y\nx,jump, high\n", r"labels.csv:3: 3 cells, but the header has 2 columns; a comma"),
+        ("", "labels.csv: the file is empty"),
+        ("a,b\nx,y\n", r"labels.csv:1: the header 'a,b' has none of the columns youtube_id, id, path"),
+        ("id,label,id\nx,y,z\n", r"labels.csv:1: the header has column 'id' twice"),
+        ("id,time_start\nx,1\n", r"labels.csv:1: only one of time_start and time_end is present"),
+        (
+            "id,label\nx,y\nx,jump, high\n",
+            r"labels.csv:3: 3 cells, but the header has 2 columns; put names with commas in quotes",
+        ),
         ("id,label\n\n ,y\n", r"labels.csv:3: column 'id' is empty"),
         ("id,time_start,time_end\nx,one,2\n", r"labels.csv:2: column 'time_start': 'one' is not a time"),
         ("id,time_start,time_end\nx,1,nan\n", r"labels.csv:2: column 'time_end': 'nan' is not a time"),
         ("id,time_start,time_end\nx,-1,2\n", r"labels.csv:2: column 'time_start': '-1' is not a time"),
         ("id,time_start,time_end\nx,5,5\n", r"labels.csv:2: column 'time_end': 5.0 is not after time_start 5.0"),
         ("id,time_start,time_end\nx,5,\n", r"labels.csv:2: one of time_start and time_end is empty"),
-        ('id,label\n"x\ny",z\n', r"labels.csv:3: name 'x\\ny' has a line break"),
+        ('id,label\n"x\ny",z\n', r"labels.csv:3: name 'x\\ny' contains a line break"),
         ('id,label\n"x"y,z\n', r"labels.csv:2: not valid CSV"),
         (b"id,label\n\xff,x\n", r"labels.csv: not UTF-8"),
     ],
@@ -103,7 +106,7 @@ times = st.tuples(st.floats(0, 1e6), st.floats(0.5, 1e6)).map(lambda pair: (pair
         max_size=8,
     )
 )
-def test_reading_gives_back_what_was_written(tmp_path_factory, rows):
+def test_reading_returns_the_written_rows(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("csv") / "labels.csv"
     write_label_csv(path, rows)
     assert read_label_csv(path) == rows
@@ -140,7 +143,7 @@ def test_class_lists_of_all_forms(tmp_path, name, text):
         ("1 a\n3 b\n", "class 'b' has number 3, expected 2"),
         ("1 a\n1 b\n", "class 'b' has number 1, expected 2"),
         ("7 a\n8 b\n", "class 'a' has number 7"),
-        ("a\nb\na\n", "class 'a' is in it twice"),
+        ("a\nb\na\n", "class 'a' occurs twice"),
         ("\n", "empty"),
     ],
 )

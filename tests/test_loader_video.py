@@ -91,7 +91,9 @@ def test_every_frame_has_the_number_that_a_conversion_gives_it(videos):
             for number in numbers:
                 frame = reader.read(number)
                 assert frame is not None and np.array_equal(pixels_of(frame), expected[number]), (path, number)
-            with pytest.raises(IndexError, match=f"frame {len(expected)} of a video of {len(expected)}"):
+            with pytest.raises(
+                IndexError, match=f"frame {len(expected)} is out of range; the number of frames is {len(expected)}"
+            ):
                 reader.read(len(expected))
 
 
@@ -164,7 +166,7 @@ def test_splits_are_folders(videos, tmp_path):
         (tmp_path / part / "run" / name).symlink_to(videos / "run" / name)
     assert open_videos(tmp_path).splits == ["train", "val"]
     assert [video.name for video in open_videos(tmp_path, "val")] == ["refresh"]
-    with pytest.raises(ValueError, match="no split 'test'; it has train, val"):
+    with pytest.raises(ValueError, match="unknown split 'test'; the folder has train, val"):
         open_videos(tmp_path, "test")
 
 
@@ -181,14 +183,14 @@ def test_frames_are_counted_once(videos, tmp_path, monkeypatch, caplog):
     )
     first = open_videos(tmp_path)
     assert [video.name for video in first] == ["b_frames", "odd"]
-    assert "broken.mp4: left out: not a video that FFmpeg can open" in caplog.text
+    assert "broken.mp4: skipped: FFmpeg cannot open this file as a video" in caplog.text
     assert open_videos(tmp_path).frames.tolist() == first.frames.tolist() == [24, 5]
     assert sorted(counted) == ["b_frames.mp4", "broken.mp4", "broken.mp4", "odd.mp4"]
     (tmp_path / "a/b_frames.mp4").write_bytes((videos / "jump/odd.mp4").read_bytes())
     assert open_videos(tmp_path).frames.tolist() == [5, 5] and counted.count("b_frames.mp4") == 2
     index = tmp_path / ".vidseg_videos.json"
     index.write_text("{")
-    assert open_videos(tmp_path).frames.tolist() == [5, 5] and "not an index of videos" in caplog.text
+    assert open_videos(tmp_path).frames.tolist() == [5, 5] and "not a valid video index" in caplog.text
     assert len(json.loads(index.read_text())["videos"]) == 2
     index.unlink()
     index.mkdir()  # as good as a folder that cannot be written to
@@ -285,10 +287,10 @@ def test_converted_videos_lead_to_their_files(videos, converted, tmp_path):
     assert batch.plan == expected.plan and (batch.frames.float() - expected.frames.float()).abs().mean() < 0.8
     with open(path, "ab") as file:
         file.write(b"more")
-    with pytest.raises(VideoError, match=r"has changed since it was converted; use backend=\"native\""):
+    with pytest.raises(VideoError, match=r"has changed since the conversion; use backend=\"native\""):
         list(ClipLoader(data, backend="video", **options))
     path.unlink()
-    with pytest.raises(VideoError, match="is not there any more"):
+    with pytest.raises(VideoError, match="does not exist; use backend"):
         list(ClipLoader(data, backend="video", **options))
     report.unlink()
     with pytest.raises(VideoError, match="does not say where its video lies"):

@@ -29,9 +29,9 @@ def test_confusions_are_counts(pairs):
 
 
 def test_wrong_use():
-    with pytest.raises(ValueError, match="do not go together"):
+    with pytest.raises(ValueError, match=r"logits \(2, 3\), labels \(3,\) and k=1; expected"):
         top_k_hits(torch.zeros(2, 3), torch.zeros(3, dtype=torch.int64), 1)
     with pytest.raises(ValueError, match=r"0\.\.2"):
         confusion_matrix(torch.tensor([0]), torch.tensor([3]), 3)
-    with pytest.raises(ValueError, match=r"\(1,\) labels and \(2,\) predictions"):
+    with pytest.raises(ValueError, match=r"labels \(1,\) and predictions \(2,\) differ in shape"):
         confusion_matrix(torch.tensor([0]), torch.tensor([0, 1]), 3)

@@ -93,7 +93,7 @@ def test_the_phases_share_the_epoch():
 
 def test_no_such_batch():
     schedule = Multigrid(1000, batch_size=8, frames=16, size=112)
-    with pytest.raises(IndexError, match=f"has {len(schedule.phases)}"):
+    with pytest.raises(IndexError, match=f"the number of batches of epoch 0 is {len(schedule.phases)}"):
         schedule.lr_factor(0, len(schedule.phases))
     with pytest.raises(ValueError, match="at least 1"):
         Multigrid(1000, batch_size=0, frames=16, size=112)

@@ -26,7 +26,7 @@ def test_bars_have_the_length_of_their_rates(tmp_path):
     assert ours[1] == pytest.approx(theirs[1] / 2, rel=0.05)
 
 
-def test_nothing_to_draw(tmp_path):
-    with pytest.raises(ValueError, match="nothing to draw"):
+def test_settings_without_rows_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="a setting without rows"):
         plot_rates({"small": {}}, tmp_path / "rates.png")
     assert not list(tmp_path.iterdir())

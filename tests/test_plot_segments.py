@@ -104,7 +104,7 @@ def test_the_published_palette():
 
 
 @pytest.mark.parametrize("palette, count, apart", [("bright", 48, 25), ("voc", 200, 8)])
-def test_no_two_classes_look_alike(palette, count, apart):
+def test_colors_of_classes_differ(palette, count, apart):
     colors = class_colors(count, palette) * 255
     distance = np.linalg.norm(colors[:, None] - colors[None], axis=-1) + 1000 * np.eye(count)
     assert distance.min() > apart
@@ -120,8 +120,8 @@ def test_palette_picture(tmp_path):
     "videos, options, message",
     [
         ([], {}, "0 videos"),
-        ([SegmentedVideo("v", TRUTH, PREDICTION[:-1])], {}, "'v': 100 true labels and 99"),
-        ([SegmentedVideo("v", TRUTH + 3)], {}, "'v': labels 3 to 5, but there are 4 classes"),
+        ([SegmentedVideo("v", TRUTH, PREDICTION[:-1])], {}, "'v': 100 true labels, but 99"),
+        ([SegmentedVideo("v", TRUTH + 3)], {}, "'v': labels 3 to 5, expected 0 to 3"),
         ([SegmentedVideo("v", TRUTH)], {"window": 0}, "window=0"),
     ],
 )
@@ -152,7 +152,7 @@ def test_errors(tmp_path):
     left = picture[:, : picture.shape[1] // 3]
     strict = [int(near(left[(top + bottom) // 2], BLUE).sum()) for top, bottom in bands(left, BLUE)]
     assert strict[0] / strict[1] == pytest.approx(4, abs=0.1)
-    with pytest.raises(ValueError, match="2 classes"):
+    with pytest.raises(ValueError, match=r"numbers of classes differ: names 2, F1 \[3, 3\]"):
         plot_segment_errors(["a", "b"], f1, confusion, [], tmp_path / "x.png")
     assert plot_segment_errors(["a"], {0.5: [100.0]}, [[5]], [], tmp_path / "right.png").is_file()
 
@@ -182,7 +182,7 @@ def test_commands(tmp_path, capsys):
     (folder / "d-gt.txt").write_text("take\n")
     capsys.readouterr()
     assert main([*words, "--out", str(tmp_path / "page.png")]) == 1
-    assert "d: only one of truth and prediction is there" in capsys.readouterr().err
+    assert "d: only one of truth and prediction exists" in capsys.readouterr().err
     assert main([*words, "--videos", "z"]) == 2
     labels = {"v": TRUTH, "w": PREDICTION}
     (tmp_path / "data").mkdir()

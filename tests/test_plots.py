@@ -113,7 +113,7 @@ def test_curves_of_nothing(tmp_path):
     with pytest.raises(FileNotFoundError, match="train_results"):
         plot_curves(tmp_path, tmp_path / "curves.png")
     (tmp_path / "train_results_s0000.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="first line is 'a,b'"):
+    with pytest.raises(ValueError, match="csv:1: header 'a,b', expected Epoch"):
         plot_curves(tmp_path, tmp_path / "curves.png")
     write_scores(tmp_path / "train_results_s0000.csv", [(0, 0.1, 0.2, "much")])
     with pytest.raises(ValueError, match="much"):
@@ -127,7 +127,7 @@ def test_confusions_are_shares_of_their_row(tmp_path):
     assert all(count(picture, color, within=3) > 5_000 for color in (whole, BLUE, third))
     many = np.eye(70, dtype=int)
     assert pixels(plot_confusion(many, [f"class {index}" for index in range(70)], tmp_path / "many.png")).size
-    with pytest.raises(ValueError, match="2 classes"):
+    with pytest.raises(ValueError, match="2 class names"):
         plot_confusion([[1]], ["a", "b"], tmp_path / "x.png")
 
 

@@ -88,7 +88,7 @@ def pictures(page):
     return [ElementTree.fromstring(text) for text in re.findall(r"<svg.*?</svg>", page, re.DOTALL)]
 
 
-def test_the_page_is_whole_and_loads_nothing(tmp_path):
+def test_the_page_is_complete_and_self_contained(tmp_path):
     split_folder(tmp_path / "run/split1", "split1")
     page = write_report(tmp_path / "run", tmp_path / "page.html").read_text()
     parser = Checked()
@@ -99,7 +99,7 @@ def test_the_page_is_whole_and_loads_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["page.html"]
 
 
-def test_bars_are_the_labels_and_the_worst_video_comes_first(tmp_path):
+def test_bars_show_the_labels_with_the_lowest_accuracy_first(tmp_path):
     page = write_report(split_folder(tmp_path / "split1", "split1"), tmp_path / "page.html").read_text()
     assert page.index("S2_bad") < page.index("S1_good")
     bad, good = pictures(page)[-2:]
@@ -122,7 +122,7 @@ def test_bars_are_the_labels_and_the_worst_video_comes_first(tmp_path):
     assert not [rect for rect in good.iter("rect") if rect.find("title") is None]
     # Frames of "take" are taken for "open" in one of two videos.
     titles = [title.text for picture in pictures(page) for title in picture.iter("title")]
-    assert "take <tea> taken for open: 50.0%, 10 frames" in titles
+    assert "take <tea> predicted as open: 50.0%, 10 frames" in titles
 
 
 def test_curves_take_the_later_table_and_mark_the_tested_epoch(tmp_path):
@@ -131,7 +131,7 @@ def test_curves_take_the_later_table_and_mark_the_tested_epoch(tmp_path):
     texts = [text.text for text in loss.iter("text")]
     assert "loss 2.5" in texts and "1" in texts and "3" in texts
     assert [text.text for text in scores.iter("text")][-3:] == ["Acc 70", "Edit 60", "F1@50 50"]
-    assert "epoch 2 was tested" in [title.text for title in scores.iter("title")]
+    assert "tested epoch: 2" in [title.text for title in scores.iter("title")]
     (line,) = loss.iter("polyline")
     heights = [float(point.split(",")[1]) for point in line.get("points").split()]
     assert heights == sorted(heights)  # falling losses: further down
@@ -172,11 +172,11 @@ def test_the_command_and_its_errors(tmp_path, capsys):
     split_folder(tmp_path / "run/split1", "split1")
     assert main(["plot", "report", str(tmp_path / "run")]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'run/report.html'}\n"
-    with pytest.raises(FileNotFoundError, match="train and test first"):
+    with pytest.raises(FileNotFoundError, match="train and test the model first"):
         write_report(tmp_path, tmp_path / "page.html")
     (tmp_path / "other").mkdir()
     (tmp_path / "other/test.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"test\.json: not of a segmentation"):
+    with pytest.raises(ValueError, match=r"test\.json: not from a segmentation run"):
         write_report(tmp_path / "other", tmp_path / "page.html")
     (tmp_path / "other/test.json").write_text("{")
     with pytest.raises(ValueError, match=r"test\.json: not JSON"):

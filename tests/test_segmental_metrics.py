@@ -60,7 +60,7 @@ def test_published_values_of_a_data_set(name):
 
 
 @pytest.mark.parametrize("case", GOLDEN["undefined_in_the_reference"], ids=lambda case: case["what"])
-def test_what_the_published_evaluation_leaves_undefined(case):
+def test_cases_that_the_published_evaluation_leaves_undefined(case):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         scores = segmental_scores([frames(case["gt"])], [frames(case["pred"])], background=[10])
@@ -99,10 +99,10 @@ def test_boundaries_of_predicted_labels():
 @pytest.mark.parametrize(
     "probabilities, message",
     [
-        ([[0.1, 2.5, 0.0]], "2.5 at frame 1 is not a probability; logits need a sigmoid"),
+        ([[0.1, 2.5, 0.0]], "2.5 at frame 1 is not a probability; apply a sigmoid"),
         ([[0.1, float("nan"), 0.0]], "nan at frame 1"),
-        ([[0.1, 0.2]], r"3 true labels and probabilities of shape \(2,\)"),
-        ([], "1 videos in the truth and 0"),
+        ([[0.1, 0.2]], r"probabilities have shape \(2,\), expected \(3,\)"),
+        ([], "numbers of videos differ: truth 1, probabilities 0"),
     ],
 )
 def test_wrong_probabilities(probabilities, message):
@@ -189,21 +189,21 @@ def test_streaming_is_the_same_in_one_process_or_several():
     with pytest.raises(ValueError, match=r"background \[\]"):
         whole.merge(SegmentalMeter())
     whole.reset()
-    with pytest.raises(ValueError, match="no video has been scored"):
+    with pytest.raises(ValueError, match="no video has been added"):
         whole.scores()
 
 
 @pytest.mark.parametrize(
     "truth, prediction, message",
     [
-        ([[0, 1]], [[0, 1, 1]], "video '0': 2 true labels and 3 predicted ones"),
-        ([[0, 1]], [], "1 videos in the truth and 0"),
+        ([[0, 1]], [[0, 1, 1]], "video '0': 2 true, but 3 predicted labels"),
+        ([[0, 1]], [], "numbers of videos differ: truth 1, prediction 0"),
         ([], [], "no video"),
         ([[]], [[]], "video '0': truth has no frames"),
-        ([[0, 1], [0, -100]], [[0, 1], [0, 0]], "video '1': truth has the label -100 at frame 1"),
-        ([[0, 1]], [[0, 1 << 40]], "prediction has the label 1099511627776 at frame 1"),
-        ([[0.0, 1.0]], [[0, 1]], "truth holds float64, not class numbers"),
-        ([0, 1], [0, 1], r"truth of shape \(\)"),
+        ([[0, 1], [0, -100]], [[0, 1], [0, 0]], "video '1': truth has label -100 at frame 1"),
+        ([[0, 1]], [[0, 1 << 40]], "prediction has label 1099511627776 at frame 1"),
+        ([[0.0, 1.0]], [[0, 1]], "truth has type float64, expected integer class numbers"),
+        ([0, 1], [0, 1], r"truth has shape \(\)"),
     ],
 )
 def test_wrong_labels(truth, prediction, message):
@@ -227,7 +227,7 @@ def test_a_refused_video_is_not_counted():
     assert meter.scores() == before
 
 
-def test_numba_waits_for_its_first_use():
+def test_numba_is_imported_on_first_use():
     code = "import sys, vidseg.metrics; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
@@ -255,11 +255,11 @@ def test_confusions_and_offsets():
     assert boundary_offsets([truth[0]], [np.array([0, 0, 0, 0, 0, 0, 1, 1])]).tolist() == [3, 1]
     assert boundary_offsets([truth[0]], [np.zeros(8, int)]).tolist() == []
     for function in (frame_confusion, segment_confusion):
-        with pytest.raises(ValueError, match="video 0: labels 0 to 2, but there are 2 classes"):
+        with pytest.raises(ValueError, match="video 0: labels 0 to 2, expected 0 to 1"):
             function(truth, prediction, 2)
-    with pytest.raises(ValueError, match="video 1: 2 true labels and 1"):
+    with pytest.raises(ValueError, match="video 1: 2 true labels, but 1"):
         boundary_offsets(truth, [prediction[0], np.array([1])])
-    with pytest.raises(ValueError, match="2 videos in the truth and 1"):
+    with pytest.raises(ValueError, match="numbers of videos differ: truth 2, prediction 1"):
         boundary_offsets(truth, prediction[:1])
 
 
@@ -291,7 +291,7 @@ def test_scores_from_files(tmp_path, capsys):
     assert [line.split()[0] for line in lines[-2:]] == ["a", "b"]  # worst first
 
 
-def test_scores_name_what_is_not_in_them(tmp_path, capsys):
+def test_videos_that_are_not_scored_are_listed(tmp_path, capsys):
     truth = label_files(tmp_path / "gt", {"a": "take open", "b": "take open", "c": "take", "d": "take"})
     ours = label_files(tmp_path / "ours", {"a": "take open", "b": "take open open", "d": "tkae"})
     (tmp_path / "mapping.txt").write_text("0 take\n1 open\n")
@@ -299,12 +299,12 @@ def test_scores_name_what_is_not_in_them(tmp_path, capsys):
     words = ["score", truth, ours, "--mapping", str(tmp_path / "mapping.txt")]
     assert main(words) == 1
     error = capsys.readouterr().err
-    assert "b.txt: 3 labels, but" in error and "c: only one of truth" in error and "3 videos are not in" in error
+    assert "b.txt: 3 labels, but" in error and "c: only one of truth" in error and "3 videos not scored" in error
     assert "d.txt:1: class 'tkae' is not in the mapping; did you mean 'take'?" in error
     assert main([*words, "--bundle", str(tmp_path / "test.bundle"), "--truncate"]) == 1
     output = capsys.readouterr()
-    assert " c: " in output.err and "test.bundle:3 names it" in output.err and " d: " not in output.err
-    assert output.out.startswith("2 videos, 4 frames, 2 classes\n1 videos were cut to the shorter side, such as b\n")
+    assert " c: " in output.err and "test.bundle:3 lists it" in output.err and " d: " not in output.err
+    assert output.out.startswith("2 videos, 4 frames, 2 classes\n1 video truncated to the shorter side, such as b\n")
     assert main(["score", truth]) == 2
     assert "no prediction has its truth beside it" in capsys.readouterr().err
 

@@ -292,7 +292,7 @@ def test_soft_cross_entropy_of_hard_targets():
     )
 
 
-def test_transitions_are_learnt_at_boundaries():
+def test_transition_loss_has_gradients_at_boundaries():
     labels = torch.tensor([[0, 0, 1, 1]])
     valid = torch.ones_like(labels, dtype=torch.bool)
     right = 20.0 * torch.nn.functional.one_hot(labels, 2).transpose(1, 2)[None]
@@ -362,7 +362,7 @@ def test_weights_from_labels():
     assert hard.class_weights.tolist() == pytest.approx([11 / 52, 11 / 48, 11 / 64, 11 / 40])
     assert create_loss("diffact", num_classes=4, label_sequences=sequences).class_weights is None
     assert create_loss("mstcn", num_classes=4, label_sequences=sequences).class_weights is None
-    with pytest.raises(ValueError, match="sequence 2: label 2; there are 2 classes"):
+    with pytest.raises(ValueError, match="sequence 2: label 2 is out of range; expected 0 to 1"):
         create_loss("mstcn", num_classes=2, label_sequences=sequences)
     with pytest.raises(ValueError, match="no label sequence"):
         create_loss("mstcn", num_classes=2, label_sequences=[])
@@ -377,7 +377,7 @@ def test_wrong_labels():
     with pytest.raises(ValueError, match=r"labels have shape \(3, 39\).*\(3, 40\)"):
         loss(output, labels[:, 1:], mask)
     labels[1, 1] = 5
-    with pytest.raises(ValueError, match="label 5 at frame 1 of video 1 of the batch: classes are 0 to 4"):
+    with pytest.raises(ValueError, match="label 5 at frame 1 of video 1 of the batch; expected 0 to 4"):
         loss(output, labels, mask)
     labels[1, 1] = -1
     with pytest.raises(ValueError, match="label -1 at frame 1"):
@@ -396,11 +396,11 @@ def test_asrf_needs_features_and_boundaries():
 @pytest.mark.parametrize(
     "name, options, message",
     [
-        ("mstcn", {"smoothing_mean": "all"}, "smoothing_mean='all'"),
+        ("mstcn", {"smoothing_mean": "all"}, "smoothing_mean is 'all'"),
         ("mstcn", {"class_weights": [1.0, 2.0]}, "5 finite numbers"),
         ("asrf", {"class_weights": [1.0, 1.0, 1.0, 1.0, math.inf]}, "finite"),
-        ("asrf", {"smoothing_over": "frames"}, "smoothing_over='frames'"),
-        ("diffact", {"class_weights": [1.0] * 5}, "do nothing to soft labels"),
+        ("asrf", {"smoothing_over": "frames"}, "smoothing_over is 'frames'"),
+        ("diffact", {"class_weights": [1.0] * 5}, "class_weights require hard labels"),
     ],
 )
 def test_wrong_options(name, options, message):
@@ -410,9 +410,9 @@ def test_wrong_options(name, options, message):
 
 def test_names():
     assert set(NAMES) <= set(list_losses())
-    with pytest.raises(ValueError, match=r"'astrf'; close: asrf"):
+    with pytest.raises(ValueError, match=r"unknown loss 'astrf'; closest: asrf"):
         create_loss("astrf", num_classes=2)
-    with pytest.raises(TypeError, match="asrf has no option 'padding'; its options are class_weights"):
+    with pytest.raises(TypeError, match="'asrf' has no option 'padding'; available: class_weights"):
         create_loss("asrf", num_classes=2, padding=1)
-    with pytest.raises(ValueError, match="'mstcn' is registered already"):
+    with pytest.raises(ValueError, match="'mstcn' is already registered"):
         register_loss("mstcn", StagedLoss)

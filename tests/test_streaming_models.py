@@ -522,9 +522,9 @@ def test_logits_at_a_lower_rate_count_for_all_their_frames():
     assert torch.equal(stream_reward(logits, labels), stream_reward(spread, labels))
     assert torch.equal(frame_loss(logits[0], labels), frame_loss(logits[0], labels[:, ::3]))
     for loss in (frame_loss, window_loss):
-        with pytest.raises(ValueError, match="17 labels are not a whole number for each of the 6 columns"):
+        with pytest.raises(ValueError, match="the number of labels, 17, is not a multiple of the 6 columns"):
             loss(logits[0], labels[:, :17])
-    with pytest.raises(ValueError, match="17 labels"):
+    with pytest.raises(ValueError, match="the number of labels, 17"):
         stage_loss(logits, labels[:, :17])
 
 

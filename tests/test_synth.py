@@ -45,7 +45,7 @@ def test_same_seed_same_frames(made, tmp_path):
     assert not any(np.array_equal(decoded(made / name), decoded(tmp_path / "other" / name)) for name in trimmed)
 
 
-def test_tables_say_what_is_there(made):
+def test_tables_list_all_videos(made):
     rows = table(made / "labels.csv")
     assert sorted(f"videos/{row['label']}/{row['id']}.mp4" for row in rows) == sorted(
         path.relative_to(made).as_posix() for path in (made / "videos").rglob("*.mp4")
@@ -94,9 +94,9 @@ def test_second_call_adds_what_is_missing(made):
     assert synthesize_videos(made, SMALL, workers=1).made == 0
 
 
-def test_other_peoples_files_are_safe(tmp_path):
+def test_foreign_files_are_not_deleted(tmp_path):
     (tmp_path / "holiday.mp4").write_bytes(b"mine")
-    with pytest.raises(FileExistsError, match="did not make"):
+    with pytest.raises(FileExistsError, match="files not written by vidseg synth"):
         synthesize_videos(tmp_path, SMALL, workers=1, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.mp4"]
 
@@ -166,7 +166,7 @@ def test_still_states_have_one_distribution(frame):
             assert np.abs(values - uniform).max() < 2.5 / np.sqrt(count), action
 
 
-def test_a_single_frame_does_not_tell_the_class():
+def test_single_frames_carry_no_class_information():
     """A linear classifier of single frames, first or last, stays at chance on videos it has not seen; pairs of frames
     would not. 1/8 is chance and 0.2 five deviations above it."""
     frames, labels, early = [], [], []
@@ -209,4 +209,4 @@ def test_command(tmp_path, capsys):
     assert main([*arguments, "--workers", "1", "--json"]) == 0
     assert '"videos": 8' in capsys.readouterr().out
     assert main(["synth", str(tmp_path / "bad"), "--videos", "0"]) == 2
-    assert "nothing to make" in capsys.readouterr().err
+    assert "videos=0 and untrimmed=0" in capsys.readouterr().err

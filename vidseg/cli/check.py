@@ -1,4 +1,4 @@
-"""`vidseg check`: verify frame databases, upgrade or repair them."""
+"""Verification, upgrade and repair of frame databases (`vidseg check`)."""
 
 import json as json_format
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ __all__ = ["Command"]
 
 @dataclass(frozen=True)
 class Command:
-    """Verify every frame database below PATH by decoding all of its frames; exit status 1 if any has a fault."""
+    """Verify every frame database below PATH by decoding all frames; exit status 1 if any has a fault."""
 
     path: Annotated[Positional[str], arg(metavar="PATH")]
-    """A frames.db, or a folder with databases anywhere below."""
+    """A frames.db, or a folder with databases at any depth."""
     index: bool = False
-    """Bring databases of dataset2database 1.2 to the present form, in place: key, frame order, metadata."""
+    """Upgrade databases of dataset2database 1.2 in place: integer key, frames in order, metadata."""
     repair: bool = False
-    """Rewrite faulty databases with the frames that can be decoded, write missing n_frames files, and remove what
-    killed conversions left behind."""
+    """Rewrite faulty databases with the frames that can be decoded, write missing n_frames files, and delete temporary
+    files of interrupted conversions."""
     json: bool = False
     """Print one JSON object instead of text."""
 
     def run(self) -> int:
-        """Check, and do what was asked."""
+        """Verify the databases, apply the requested changes and print the report."""
         from vidseg.convert.checking import check_databases
 
         report = check_databases(self.path, index=self.index, repair=self.repair)

@@ -1,4 +1,4 @@
-"""`vidseg convert` and `dataset2database`: video files to frame databases, and back."""
+"""Conversion between video files and frame databases (`vidseg convert`, `dataset2database`)."""
 
 import dataclasses
 import json as json_format
@@ -16,24 +16,24 @@ __all__ = ["Command"]
 class Command(ConvertOptions):
     """Convert videos to frame databases: DST/jpg/<class>/<video>/frames.db, listed in DST/catalog.db.
 
-    SRC is a folder of videos (<class>/<video> or flat), of folders with numbered JPEG frames, or of frame databases;
-    a single one of these; or a CSV with a column "path", or with label, id, time_start and time_end. Run it again to
-    go on after an interruption: what is finished is kept.
+    SRC is a folder of videos (<class>/<video> or flat), of folders with numbered JPEG frames, or of frame databases; a
+    single one of these; or a CSV with a column "path", or with label, id, time_start and time_end. Run the same command
+    again to resume an interrupted conversion; finished videos are kept.
 
-    With --to jpeg or --to video the other way round: SRC is a frame database, or a data set of them.
+    With --to jpeg or --to video, SRC is a frame database or a data set of frame databases, which is exported to DST.
     """
 
     src: Annotated[Positional[str], arg(metavar="SRC")] = dataclasses.field(kw_only=True)
-    """What to convert."""
+    """Source of the conversion."""
     dst: Annotated[Positional[str], arg(metavar="DST")] = dataclasses.field(kw_only=True)
-    """The data set to make or complete."""
+    """Output folder: the data set to create or extend."""
     to: Literal["database", "jpeg", "video"] = "database"
-    """What to make."""
+    """Output format."""
     json: bool = False
-    """Print the whole report as JSON instead of a summary."""
+    """Print the full report as JSON instead of a summary."""
 
     def run(self) -> int:
-        """Convert; exit status 1 if any video failed or is damaged."""
+        """Convert; return exit status 1 if any video failed or is damaged."""
         from vidseg.convert import convert_videos
         from vidseg.convert.export import export_frames
 

@@ -1,4 +1,4 @@
-"""What the converters of frame-labeled data sets share: from label files to the catalog, and to other forms."""
+"""Base class of converters of frame-labeled data sets: import into the catalog, and export to other formats."""
 
 from __future__ import annotations
 
@@ -18,45 +18,46 @@ __all__ = ["SegmentationConverter", "known_seconds"]
 
 @dataclass
 class SegmentationConverter:
-    """What all converters ask for; each says in `read` how its official files are read."""
+    """Base class of converters; subclasses implement `read` for their official files."""
 
     source: tyro.conf.Positional[Path]
-    """Folder of the data set, with mapping.txt, groundTruth/ and splits/, or of the official annotation."""
+    """Folder of the data set with mapping.txt, groundTruth/ and splits/, or of the official annotation files."""
     dataset: Path | None = None
-    """Data set whose catalog gets the labels; default: OUT, or SOURCE itself where it has groundTruth/."""
+    """Data set whose catalog the labels are written to; default: OUT, or SOURCE if it has groundTruth/."""
     out: Path | None = None
-    """Folder to write mapping.txt, groundTruth/ and splits/ to."""
+    """Output folder of mapping.txt, groundTruth/ and splits/."""
     rate: float = 15.0
-    """Labels a second."""
+    """Labels per second."""
     background: tuple[str, ...] = ()
-    """Classes that are no action."""
+    """Background classes."""
     localization: Path | None = None
-    """JSON file to write the actions with their times to."""
+    """Output JSON file of the actions with their times (ActivityNet's format)."""
     clips: Path | None = None
-    """Folder to write CSV files of trimmed clips to, one for each split, for recognition."""
+    """Output folder of CSV files of trimmed clips for recognition, one per split."""
     negatives: int = 0
-    """Background clips (negative samples) to put among them."""
+    """Number of background clips (negative samples) to add to the clips."""
     seed: int = 0
-    """Seed of the choice of negative samples."""
+    """Random seed of the negative samples."""
     partial: bool = False
-    """Leave out the videos of splits that have no labels, instead of refusing them."""
+    """Skip videos of splits that have no labels, instead of stopping."""
     json: bool = False
     """Print the result as JSON."""
 
     def read(self) -> SegmentationLabels:
-        """Reads the labels; here from the form that most data sets are distributed in."""
+        """Read the labels; the default implementation reads MS-TCN's format."""
         from vidseg.labels.segmentation import read_segmentation
 
         return read_segmentation(self.source, rate=self.rate, allow_missing=self.partial)
 
     def run(self) -> int:
-        """Writes what is asked for, and the catalog."""
+        """Write the requested outputs and the catalog."""
+        from vidseg.labels.counting import counted
         from vidseg.labels.localization import write_localization_json
         from vidseg.labels.segmentation import apply_segmentation
 
         root = self.dataset or self.out or (self.source if (self.source / "groundTruth").is_dir() else None)
         if root is None:
-            raise ValueError(f"{self.source}: has no groundTruth/; say with --dataset or --out where labels shall go")
+            raise ValueError(f"{self.source}: no groundTruth/ in this folder; set the output with --dataset or --out")
         labels = self.read()
         background = tuple(name for name in self.background if name in labels.classes)
         if self.out is not None:
@@ -71,7 +72,8 @@ class SegmentationConverter:
             print(json.dumps({"catalog": str(root / "catalog.db"), "clips": rows, **asdict(report)}))
         else:
             print(report)
-            print("\n".join([*(f"{path}: {count} rows" for path, count in rows.items()), str(root / "catalog.db")]))
+            lines = [f"{path}: {counted(count, 'row')}" for path, count in rows.items()]
+            print("\n".join([*lines, str(root / "catalog.db")]))
         return 0
 
     def _write(self, labels: SegmentationLabels, out: Path) -> None:
@@ -103,7 +105,7 @@ class SegmentationConverter:
 
 
 def known_seconds(root: Path | None) -> dict[str, float]:
-    """Duration of each video that the catalog of `root` has frames of; empty where there is none."""
+    """Return the duration of each video with frames in the catalog of `root`; empty if there is no catalog."""
     from vidseg.labels.catalog import catalog_path, read_catalog
 
     if root is None or not catalog_path(root).is_file():

@@ -1,4 +1,4 @@
-"""`vidseg env`: versions of everything that matters, and which native parts loaded."""
+"""Versions of all dependencies and status of the native libraries (`vidseg env`)."""
 
 import json as json_format
 from dataclasses import dataclass
@@ -26,13 +26,14 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class Command:
-    """Print versions of everything that matters and which native parts loaded; exit status 1 if one did not."""
+    """Print the versions of all dependencies and the status of the native libraries; exit status 1 if one cannot be
+    loaded."""
 
     json: bool = False
     """Print one JSON object instead of lines."""
 
     def run(self) -> int:
-        """Collect and print."""
+        """Collect and print the versions."""
         facts, sound = _collect()
         if self.json:
             print(json_format.dumps(facts, indent=1))
@@ -79,5 +80,5 @@ def _collect() -> tuple[dict[str, Any], bool]:
     facts["FFmpeg in av"] = ", ".join(
         f"{name} {'.'.join(map(str, number))}" for name, number in av.library_versions.items()
     )
-    facts["CUDA"] = f"{torch.version.cuda}, {torch.cuda.device_count()} devices" if torch.version.cuda else "CPU build"
+    facts["CUDA"] = f"{torch.version.cuda}, devices: {torch.cuda.device_count()}" if torch.version.cuda else "CPU build"
     return facts, sound

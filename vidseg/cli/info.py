@@ -1,4 +1,4 @@
-"""`vidseg info`: describe a database, a data set or a checkpoint, in words."""
+"""Description of a database, a data set or a checkpoint (`vidseg info`)."""
 
 import json as json_format
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ __all__ = ["Command"]
 
 @dataclass(frozen=True)
 class Command:
-    """Describe what lies at PATH: a frame database, a data set, or a checkpoint (.pth, .safetensors)."""
+    """Describe a frame database, a data set or a checkpoint (.pth, .safetensors)."""
 
     path: Annotated[Positional[str], arg(metavar="PATH")]
-    """A frames.db or its folder, a data set's folder, or a checkpoint."""
+    """A frames.db or its folder, the folder of a data set, or a checkpoint."""
     json: bool = False
-    """Print one JSON object instead of words."""
+    """Print one JSON object instead of text."""
 
     def run(self) -> int:
-        """Look and tell."""
+        """Read the file or folder and print its description."""
         path = Path(self.path)
         if not path.exists():
-            raise FileNotFoundError(f"{path}: no such file or folder")
+            raise FileNotFoundError(f"{path}: file or folder not found")
         if path.suffix in {".pth", ".pt", ".safetensors"}:
             facts = _checkpoint(path)
         elif path.is_dir() and not (path / "frames.db").is_file():

@@ -1,4 +1,4 @@
-"""`vidseg labels`: the catalog from disk, from label files, and on the screen; and what all converters share."""
+"""Catalog commands (`vidseg labels`), and the base class of converters of recognition data sets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Command", "LabelConverter"]
 
 @dataclass
 class Scan:
-    """Make the catalog agree with the databases on disk, after shards were merged or videos copied or deleted."""
+    """Update the catalog to the databases on disk, after shards were merged or videos copied or deleted."""
 
     root: tyro.conf.Positional[Path]
     """Folder of the data set."""
@@ -34,20 +34,20 @@ class Scan:
 
 @dataclass
 class Apply:
-    """Put label files into the catalog: classes, splits, and segments of untrimmed videos.
+    """Write label files to the catalog: classes, splits, and segments of untrimmed videos.
 
-    A split holds exactly the videos that these files name, so give all files of a split at once. Labels without a
-    video and videos without a label are listed in ROOT/labels_report.json.
+    Each split contains exactly the videos listed in the files, so pass all files of a split in one call. Labels without
+    a video and videos without a label are listed in ROOT/labels_report.json.
     """
 
     root: tyro.conf.Positional[Path]
     """Folder of the data set."""
     csv: tyro.conf.Positional[tuple[Path, ...]]
-    """Label files: label, youtube_id or id or path, time_start, time_end, split."""
+    """Label files (CSV) with the columns label, youtube_id or id or path, time_start, time_end, split."""
     split: str | None = None
-    """Split of all rows, instead of the column split."""
+    """Split of all rows, replacing the column split."""
     classes: Path | None = None
-    """Official class list that numbers the classes: classInd.txt, one name a line, or a dictionary.json."""
+    """Official class list that sets the class numbers: classInd.txt, one name per line, or a dictionary.json."""
     json: bool = False
     """Print the report as JSON."""
 
@@ -57,7 +57,7 @@ class Apply:
         from vidseg.labels.official_lists import read_class_list
 
         if not self.csv:
-            raise ValueError("give at least one label file")
+            raise ValueError("no label file; pass at least one CSV file")
         rows = [row for path in self.csv for row in read_label_csv(path)]
         classes = None if self.classes is None else read_class_list(self.classes)
         report = apply_labels(self.root, rows, split=self.split, classes=classes)
@@ -94,24 +94,25 @@ def _print(report: Any, as_json: bool) -> None:
 
 @dataclass
 class LabelConverter:
-    """What all converters ask for; each says in `read` where its official files lie and how they are read."""
+    """Base class of converters; subclasses implement `read` for their official files."""
 
     source: tyro.conf.Positional[Path]
-    """Folder of the official annotation."""
+    """Folder of the official annotation files."""
     out: Path = Path("labels")
-    """Folder for the CSV files."""
+    """Output folder of the CSV files."""
     dataset: Path | None = None
-    """Data set whose catalog gets the labels as well."""
+    """Data set whose catalog the labels are written to."""
     json: bool = False
     """Print the result as JSON."""
 
     def read(self) -> PublishedLabels:
-        """Reads the official files."""
-        raise TypeError(f"{type(self).__name__} must define read()")
+        """Read the official files."""
+        raise TypeError(f"{type(self).__name__} must implement read()")
 
     def run(self) -> int:
-        """Writes the CSV files and, if asked, the catalog."""
+        """Write the CSV files and, with `dataset`, the catalog."""
         from vidseg.labels.apply import apply_labels
+        from vidseg.labels.counting import counted
 
         labels = self.read()
         paths = labels.write(self.out)
@@ -123,8 +124,8 @@ class LabelConverter:
             content = {"files": rows, "classes": len(labels.classes), "report": report and asdict(report)}
             print(json.dumps(content, ensure_ascii=False))
         else:
-            print("\n".join(f"{path}: {count} rows" for path, count in rows.items()))
-            print(f"{len(labels.classes)} classes")
+            print("\n".join(f"{path}: {counted(count, 'row')}" for path, count in rows.items()))
+            print(counted(len(labels.classes), "class", "classes"))
             if report is not None:
                 print(report)
         return 1 if report is not None and report.conflicts else 0

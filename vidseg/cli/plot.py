@@ -1,4 +1,4 @@
-"""`vidseg plot`: pictures of videos and of runs."""
+"""Plots of data sets, predictions and runs (`vidseg plot`)."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ __all__ = ["Command"]
 
 @dataclass(frozen=True)
 class Contact:
-    """Draw a contact sheet with time codes: of one video, or of a data set with one row for each class."""
+    """Plot a contact sheet with timestamps of one video, or of a data set with one row per class."""
 
     path: Annotated[Positional[str], arg(metavar="PATH")]
     """A frames.db or its folder, or the folder of a data set."""
     out: str | None = None
-    """Picture to write; default: contact.png in the present folder."""
+    """Output file; default: contact.png in the current folder."""
     columns: int = 6
-    """Frames in a row."""
+    """Frames per row."""
     rows: int | None = None
-    """Rows of the sheet (of a data set: videos); default: a frame a second, 2 to 6 rows (of a data set: 8)."""
+    """Number of rows; default: 2 to 6 for about one frame per second, or 8 videos of a data set."""
 
     def run(self) -> int:
-        """Draw, and print the picture's path."""
+        """Plot, and print the path of the file."""
         from vidseg.plots import contact_sheet
 
         videos = self._videos()
@@ -59,15 +59,15 @@ class Contact:
 
 @dataclass(frozen=True)
 class Curves:
-    """Draw loss and accuracy of a run over its epochs."""
+    """Plot loss and accuracy of a run over its epochs."""
 
     run_folder: Annotated[Positional[str], arg(metavar="RUN")]
-    """Folder that `vidseg train` left."""
+    """Folder of a run of `vidseg train`."""
     out: str | None = None
-    """Picture to write; default: RUN/curves.png."""
+    """Output file; default: RUN/curves.png."""
 
     def run(self) -> int:
-        """Draw, and print the picture's path."""
+        """Plot, and print the path of the file."""
         from vidseg.plots import plot_curves
 
         run = Path(self.run_folder)
@@ -77,15 +77,15 @@ class Curves:
 
 @dataclass(frozen=True)
 class Speed:
-    """Draw how fast loader, forward and backward pass of a run were, and how long it waited."""
+    """Plot the speed of loader, forward and backward pass of a run, and the time spent waiting."""
 
     run_folder: Annotated[Positional[str], arg(metavar="RUN")]
-    """Folder that `vidseg train` left."""
+    """Folder of a run of `vidseg train`."""
     out: str | None = None
-    """Picture to write; default: RUN/speed.png."""
+    """Output file; default: RUN/speed.png."""
 
     def run(self) -> int:
-        """Draw, and print the picture's path."""
+        """Plot, and print the path of the file."""
         from vidseg.plots import plot_speeds
 
         run = Path(self.run_folder)
@@ -95,15 +95,15 @@ class Speed:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Draw which class is taken for which, from the last `vidseg test RUN`."""
+    """Plot the confusion matrix of the last `vidseg test RUN`."""
 
     run_folder: Annotated[Positional[str], arg(metavar="RUN")]
-    """Folder that `vidseg train` left and `vidseg test` has been through."""
+    """Folder of a run that `vidseg test` has evaluated."""
     out: str | None = None
-    """Picture to write; default: RUN/confusion.png."""
+    """Output file; default: RUN/confusion.png."""
 
     def run(self) -> int:
-        """Draw, and print the picture's path."""
+        """Plot, and print the path of the file."""
         import json
 
         from vidseg.plots import plot_confusion
@@ -111,7 +111,7 @@ class Confusion:
         run = Path(self.run_folder)
         result = run / "test.json"
         if not result.is_file():
-            raise FileNotFoundError(f"{result}: not there; run `vidseg test {run}` first")
+            raise FileNotFoundError(f"{result}: not found; run `vidseg test {run}` first")
         report = json.loads(result.read_text())
         out = self.out or run / "confusion.png"
         print(plot_confusion(report["confusion"], report["classes"], out, title=_title(run)))
@@ -120,35 +120,35 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Segments:
-    """Draw bars of true and predicted frame labels, with the classes' colors.
+    """Plot true and predicted frame labels as colored bars.
 
-    FOLDER has `<video>-gt.txt` and `<video>-pred.txt` files with a class name a line, as evaluation leaves them; or it
-    has `<video>.txt` files, and PREDICTIONS those of the predictions.
+    FOLDER has `<video>-gt.txt` and `<video>-pred.txt` files with one class name per line, as written by evaluation; or
+    it has `<video>.txt` files, and PREDICTIONS has those of the predictions.
     """
 
     folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Folder of the label files."""
     mapping: Annotated[Positional[Path], arg(metavar="MAPPING")]
-    """mapping.txt with the classes' numbers."""
+    """mapping.txt with the class numbers."""
     predictions: Path | None = None
-    """Folder of the predictions, where they are not in FOLDER."""
+    """Folder of the predictions if they are not in FOLDER."""
     out: Path = Path("segments.png")
-    """Picture with all videos on a page; or, without a suffix, a folder for one picture a video and the palette."""
+    """Output file with all videos; without extension, output folder of one file per video and the palette."""
     bundle: Path | None = None
-    """Draw the videos of this split only."""
+    """Split file whose videos are plotted."""
     videos: tuple[str, ...] = ()
-    """Draw these videos only."""
+    """Names of the videos to plot; default: all."""
     rows: int = 25
-    """Videos on a page; the worst ones are drawn."""
+    """Maximum number of videos per page; those with the lowest accuracy are plotted."""
     sliding_windows: int | None = None
-    """Frames of the model's window: ticks are at its borders."""
+    """Window length of the model in frames; ticks are at its multiples."""
     palette: Literal["bright", "voc"] = "bright"
-    """Colors of the classes; voc are those of PASCAL VOC."""
+    """Class colors; voc: those of PASCAL VOC."""
     truncate: bool = False
-    """Cut two sides of unequal lengths to the shorter one."""
+    """Truncate videos of unequal lengths to the shorter side."""
 
     def run(self) -> int:
-        """Draw, and print the pictures' paths."""
+        """Plot, and print the paths of the files."""
         import sys
 
         from vidseg.labels.predictions import read_predictions
@@ -164,11 +164,11 @@ class Segments:
         ]
         missing = sorted(set(self.videos) - set(labels.names))
         if missing:
-            raise ValueError(f"{self.folder}: no video {missing[0]!r}; there are {', '.join(labels.names)}")
+            raise ValueError(f"{self.folder}: unknown video {missing[0]!r}; expected one of {', '.join(labels.names)}")
         if self.out.suffix:
             videos.sort(key=lambda video: (video.truth == video.prediction).mean())
             left_out = max(0, len(videos) - self.rows)
-            title = f"the worst {self.rows} of {len(videos)} videos" if left_out else ""
+            title = f"{self.rows} of {len(videos)} videos, lowest accuracy" if left_out else ""
             pages = [(videos[: self.rows], self.out, title)]
         else:
             pages = [([video], self.out / f"{video.name}.png", "") for video in videos]
@@ -183,7 +183,7 @@ class Segments:
 
 @dataclass(frozen=True)
 class Errors:
-    """Draw what is wrong in predicted frame labels: F1 by class, mistakes, boundaries, and two confusion matrices.
+    """Plot errors of predicted frame labels: F1 by class, confusions, boundary offsets, and two confusion matrices.
 
     FOLDER, MAPPING and PREDICTIONS are those of `vidseg plot segments`.
     """
@@ -191,20 +191,20 @@ class Errors:
     folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Folder of the label files."""
     mapping: Annotated[Positional[Path], arg(metavar="MAPPING")]
-    """mapping.txt with the classes' numbers."""
+    """mapping.txt with the class numbers."""
     predictions: Path | None = None
-    """Folder of the predictions, where they are not in FOLDER."""
+    """Folder of the predictions if they are not in FOLDER."""
     out: Path = Path()
-    """Folder for errors.png, confusion_frames.png and confusion_segments.png."""
+    """Output folder of errors.png, confusion_frames.png and confusion_segments.png."""
     bundle: Path | None = None
-    """Take the videos of this split only."""
+    """Split file whose videos are used."""
     background: tuple[str, ...] = ("background",)
-    """Classes whose frames are no segments."""
+    """Background classes, whose runs are not segments."""
     truncate: bool = False
-    """Cut two sides of unequal lengths to the shorter one."""
+    """Truncate videos of unequal lengths to the shorter side."""
 
     def run(self) -> int:
-        """Draw, and print the pictures' paths."""
+        """Plot, and print the paths of the files."""
         import sys
 
         import numpy as np
@@ -234,17 +234,17 @@ class Errors:
 
 @dataclass(frozen=True)
 class Labels:
-    """Draw how many frames and segments each class of a data set has, and how long its segments are."""
+    """Plot frames, segments and durations of each class of a data set."""
 
     data: Annotated[Positional[str], arg(metavar="DATA")]
     """Folder of a data set with frame labels."""
     split: str | None = None
-    """Split to take, such as split1/train; default: all videos."""
+    """Split to plot, such as split1/train; default: all videos."""
     out: str = "labels.png"
-    """Picture to write."""
+    """Output file."""
 
     def run(self) -> int:
-        """Draw, and print the picture's path."""
+        """Plot, and print the path of the file."""
         from vidseg.labels import open_dataset
         from vidseg.labels.statistics import label_statistics
         from vidseg.plots import plot_label_counts
@@ -257,15 +257,16 @@ class Labels:
 
 @dataclass(frozen=True)
 class Report:
-    """Write a run of a segmentation program as one HTML page: scores, curves, bars of every video, worst first."""
+    """Write an HTML report of a segmentation run: scores, curves, and label bars of every video, lowest accuracy
+    first."""
 
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
-    """Folder of a cross-validation that a program of train/ left, or of one of its splits."""
+    """Folder of a cross-validation run, or of one of its splits."""
     out: Path | None = None
-    """Page to write; default: RUN/report.html."""
+    """Output file; default: RUN/report.html."""
 
     def run(self) -> int:
-        """Write, and print the page's path."""
+        """Write the report, and print its path."""
         from vidseg.plots.report import write_report
 
         print(write_report(self.run_folder, self.out or self.run_folder / "report.html"))
@@ -273,7 +274,7 @@ class Report:
 
 
 def _title(run: Path) -> str:
-    """What the run trained on what, or the name of its folder where its options are not recorded."""
+    """Return the network and data set of the run, or the name of its folder if its options are not stored."""
     import json
 
     if not (run / "options.json").is_file():

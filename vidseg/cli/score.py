@@ -1,4 +1,4 @@
-"""`vidseg score`: segmental scores of predicted frame labels, from files."""
+"""Segmental scores of predicted frame labels in files (`vidseg score`)."""
 
 from __future__ import annotations
 
@@ -19,37 +19,38 @@ __all__ = ["Command"]
 
 @dataclass(frozen=True)
 class Command:
-    """Score predicted frame labels: accuracy, edit, F1 and boundaries, all in per cent.
+    """Compute accuracy, edit score, F1 and boundary scores of predicted frame labels, in percent.
 
-    Files are `<video>.txt` with a class name a line (predictions also in MS-TCN's form, without extension), or
+    Files are `<video>.txt` with one class name per line (predictions also in MS-TCN's format, without extension), or
     `<video>-gt.txt` and `<video>-pred.txt` in one folder.
     """
 
     truth: Annotated[Positional[Path], arg(metavar="TRUTH")]
-    """Folder of the true labels, such as groundTruth/, or of both."""
+    """Folder of the true labels, such as groundTruth/, or of true and predicted labels."""
     predictions: Annotated[Positional[Path | None], arg(metavar="PREDICTIONS")] = None
     """Folder of the predicted labels."""
     mapping: Path | None = None
-    """mapping.txt that says which classes there are; default: those found."""
+    """mapping.txt with the classes; default: classes found in the files."""
     bundle: Path | None = None
-    """Split whose videos are wanted, such as splits/test.split1.bundle; each missing one is named."""
+    """Split file whose videos are scored, such as splits/test.split1.bundle; missing videos are listed."""
     background: tuple[str, ...] = ("background",)
-    """Classes whose frames are no segments. The default, which only some data sets have, is that of most tables."""
+    """Background classes, whose runs are not segments; names that a data set does not have are ignored."""
     overlaps: tuple[float, ...] = (0.1, 0.25, 0.5)
-    """Thresholds of IoU for F1."""
+    """IoU thresholds of F1."""
     tolerance: int = 5
-    """Frames that a boundary may be off."""
+    """Maximum distance of a correct boundary in frames."""
     truncate: bool = False
-    """Cut two sides of unequal lengths to the shorter one, as the published evaluation does."""
+    """Truncate videos of unequal lengths to the shorter side, as the published evaluation does."""
     classes: bool = False
-    """Print a table by class."""
+    """Print a table of classes."""
     videos: bool = False
-    """Print a table by video, worst first."""
+    """Print a table of videos, lowest accuracy first."""
     json: bool = False
-    """Print one JSON object with everything."""
+    """Print all results as one JSON object."""
 
     def run(self) -> int:
-        """Read, score and print."""
+        """Read the labels and print the scores."""
+        from vidseg.labels.counting import counted
         from vidseg.labels.predictions import read_predictions
         from vidseg.metrics import SegmentalMeter, boundary_scores, label_boundaries
 
@@ -74,18 +75,25 @@ class Command:
         for failed in labels.failed:
             print(f"vidseg score: {failed}", file=sys.stderr)
         if labels.failed:
-            print(f"vidseg score: {len(labels.failed)} videos are not in the scores", file=sys.stderr)
+            print(f"vidseg score: {counted(len(labels.failed), 'video')} not scored", file=sys.stderr)
         return 1 if labels.failed else 0
 
     def _lines(self, labels: PairedLabels, scores: SegmentalScores, boundaries: BoundaryScores) -> list[str]:
         head = ["acc", "edit", *(f"F1@{100 * overlap:g}" for overlap in self.overlaps)]
         row = [scores["acc"], scores["edit"], *scores["f1"].values()]
-        lines = [f"{len(labels.names)} videos, {scores['frames']} frames, {len(labels.classes)} classes"]
+        from vidseg.labels.counting import counted
+
+        counts = (
+            counted(len(labels.names), "video"),
+            counted(scores["frames"], "frame"),
+            counted(len(labels.classes), "class", "classes"),
+        )
+        lines = [", ".join(counts)]
         if labels.cut:
-            lines.append(f"{len(labels.cut)} videos were cut to the shorter side, such as {labels.cut[0]}")
+            lines.append(f"{counted(len(labels.cut), 'video')} truncated to the shorter side, such as {labels.cut[0]}")
         lines += ["".join(f"{name:>8}" for name in head), "".join(f"{value:8.2f}" for value in row)]
         lines.append(
-            f"boundaries within {self.tolerance} frames: precision {boundaries['precision']:.2f},"
+            f"boundaries within {counted(self.tolerance, 'frame')}: precision {boundaries['precision']:.2f},"
             f" recall {boundaries['recall']:.2f}, F1 {boundaries['f1']:.2f}"
         )
         if self.classes:

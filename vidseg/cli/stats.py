@@ -1,4 +1,4 @@
-"""`vidseg stats`: mean and deviation of a data set's frames, and weights of its classes."""
+"""Pixel statistics and class weights of a data set (`vidseg stats`)."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ __all__ = ["Command"]
 
 @dataclass(frozen=True)
 class Command:
-    """Mean and deviation of the frames of DATA in RGB (0 to 1); of a data set with frame labels also their weights."""
+    """Compute mean and deviation of the frames of DATA in RGB (0 to 1), and class weights for frame labels."""
 
     data: Annotated[Positional[str], arg(metavar="DATA")]
     """Folder of a data set."""
     split: str | None = None
-    """Split to take, such as split1/train; default: all videos."""
+    """Split to read, such as split1/train; default: all videos."""
     frames: int = 10
-    """Frames to read of each video, chosen at random."""
+    """Number of random frames read per video."""
     seed: int = 0
-    """Seed of that choice."""
+    """Random seed of the choice of frames."""
     threads: int | None = None
-    """Decoding threads; default: one for each core."""
+    """Number of decoding threads; default: one per core."""
     json: bool = False
     """Print one JSON object."""
 
     def run(self) -> int:
-        """Read and print."""
+        """Compute and print the statistics."""
         from vidseg.labels import open_dataset
+        from vidseg.labels.counting import counted
         from vidseg.labels.segmentation import has_frame_labels
         from vidseg.labels.statistics import label_statistics
 
@@ -43,7 +44,7 @@ class Command:
         labeled = has_frame_labels(data.root)
         with_frames = any(video.height > 0 for video in data)
         if not with_frames and not labeled:
-            raise ValueError(f"{data}: neither frames nor frame labels; convert its videos with `vidseg convert`")
+            raise ValueError(f"{data}: no frames and no frame labels; convert the videos with `vidseg convert`")
         pixels = self._pixels(data) if with_frames else None
         labels = label_statistics(data) if labeled else None
         if self.json:
@@ -57,7 +58,7 @@ class Command:
         for item in failed:
             print(f"vidseg stats: {item}", file=sys.stderr)
         if failed:
-            print(f"vidseg stats: {len(failed)} videos cannot be read", file=sys.stderr)
+            print(f"vidseg stats: {counted(len(failed), 'unreadable video')}", file=sys.stderr)
         return 1 if failed else 0
 
     def _pixels(self, data: VideoDataset) -> PixelStatistics:
@@ -74,8 +75,10 @@ class Command:
 def _pixel_lines(pixels: PixelStatistics | None) -> list[str]:
     if pixels is None:
         return []
-    rows = {"mean": pixels.mean, "std": pixels.std, "std within a video": pixels.std_within}
-    lines = [f"{pixels.frames} frames of {pixels.videos} videos         red   green    blue"]
+    from vidseg.labels.counting import counted
+
+    rows = {"mean": pixels.mean, "std": pixels.std, "std within video": pixels.std_within}
+    lines = [f"{counted(pixels.frames, 'frame')} of {counted(pixels.videos, 'video')}         red   green    blue"]
     width = lines[0].index("red") - 5
     return lines + [f"{name:{width}}" + "".join(f"{value:8.4f}" for value in values) for name, values in rows.items()]
 
@@ -88,4 +91,4 @@ def _label_lines(labels: LabelStatistics | None) -> list[str]:
     for row in zip(labels.classes, labels.frames, labels.segments, labels.class_weights, strict=True):
         name, frames, segments, weight = row
         lines.append(f"{name:{width}}{frames:10}{segments:10}{weight:10.4f}")
-    return [*lines, f"weight of a boundary frame: {labels.boundary_weight:.4f}"]
+    return [*lines, f"boundary weight: {labels.boundary_weight:.4f}"]

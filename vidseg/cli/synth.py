@@ -1,4 +1,4 @@
-"""`vidseg synth`: videos with known answers."""
+"""Synthetic labeled videos (`vidseg synth`)."""
 
 import dataclasses
 import json as json_format
@@ -14,23 +14,24 @@ __all__ = ["Command"]
 
 @dataclass(frozen=True)
 class Command(SynthOptions):
-    """Make videos of moving shapes: DST/videos/<class>/<video>.mp4 with DST/labels.csv (label, id, split).
+    """Write synthetic videos of moving shapes: DST/videos/<class>/<video>.mp4 with DST/labels.csv (label, id, split).
 
-    The classes differ by motion alone; no single frame gives a class away. With --untrimmed also DST/untrimmed/ and
-    DST/segments.csv (label, id, time_start, time_end, split). Run again, it adds only what is missing.
+    The classes differ in motion only; single frames carry no information about the class. With --untrimmed, also write
+    DST/untrimmed/ and DST/segments.csv (label, id, time_start, time_end, split). A second run writes only missing
+    videos.
     """
 
     dst: Annotated[Positional[str], arg(metavar="DST")] = dataclasses.field(kw_only=True)
-    """Folder to fill: new, empty, or made by this command."""
+    """Output folder: new, empty, or written by this command."""
     workers: int | None = None
-    """Processes; default: one for each core."""
+    """Number of processes; default: one per core."""
     overwrite: bool = False
-    """Replace what this command made there with other options."""
+    """Replace videos written with other options."""
     json: bool = False
     """Print the result as JSON."""
 
     def run(self) -> int:
-        """Make the videos and say how many."""
+        """Write the videos and print their number."""
         from vidseg.convert.synth import synthesize_videos
 
         options = SynthOptions(**{field.name: getattr(self, field.name) for field in dataclasses.fields(SynthOptions)})

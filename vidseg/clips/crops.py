@@ -1,4 +1,4 @@
-"""Crops, as steps of a `vidseg.clips.geometry.Geometry`."""
+"""Crop steps of a `vidseg.clips.geometry.Geometry`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class CenterCrop(OneView):
-    """The middle of the frame; half a pixel of doubt goes to the top left.
+    """Crop the center of the frame; odd margins are rounded towards the top left.
 
     Attributes:
-        size: one number for a square, (height, width), or None for the output's own size.
+        size: side of a square, (height, width), or None for the output size; in pixels.
     """
 
     size: Size = None
@@ -31,17 +31,17 @@ class CenterCrop(OneView):
         check_size(self, self.size)
 
     def apply(self, canvas: Canvas) -> Stepped:
-        """See `Step.apply`."""
+        """Return the matrix and the size of the cropped frames, see `Step.apply`."""
         height, width = canvas.crop_size(self.size)
         return _crop((canvas.heights - height) // 2, (canvas.widths - width) // 2, height, width)
 
 
 @dataclass(frozen=True)
 class RandomCrop(OneView):
-    """A crop anywhere in the frame.
+    """Crop a random position of the frame.
 
     Attributes:
-        size: one number for a square, (height, width), or None for the output's own size.
+        size: side of a square, (height, width), or None for the output size; in pixels.
     """
 
     size: Size = None
@@ -50,7 +50,7 @@ class RandomCrop(OneView):
         check_size(self, self.size)
 
     def apply(self, canvas: Canvas) -> Stepped:
-        """See `Step.apply`."""
+        """Return the matrix and the size of the cropped frames, see `Step.apply`."""
         height, width = canvas.crop_size(self.size)
         draws = canvas.draw(2)
         top = below(draws[:, 0], canvas.heights - height + 1)
@@ -59,14 +59,14 @@ class RandomCrop(OneView):
 
 @dataclass(frozen=True)
 class RandomResizedCrop(OneView):
-    """A crop of random area and aspect anywhere in the frame, resized to the output (torchvision's meaning).
+    """Crop a random area and aspect ratio at a random position and resize it to the output, as in torchvision.
 
-    Ten pairs of area and aspect are drawn; the first that fits is taken. If none does, the largest crop in the middle
-    whose aspect is allowed.
+    Ten pairs of area and aspect ratio are drawn, and the first that fits is used. If none fits, the largest center crop
+    with an allowed aspect ratio is used.
 
     Attributes:
-        scale: least and largest area, as a fraction of the frame's.
-        ratio: least and largest width / height; drawn uniformly in its logarithm.
+        scale: minimum and maximum area as a fraction of the frame's area, in (0, 1].
+        ratio: minimum and maximum width / height, drawn log-uniformly.
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
@@ -76,20 +76,21 @@ class RandomResizedCrop(OneView):
 
     def __post_init__(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1] <= 1 or not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"{self}: areas must rise within (0, 1], aspects must rise above 0")
+            raise ValueError(f"{self}: scale must be increasing in (0, 1], ratio increasing and greater than 0")
 
     def apply(self, canvas: Canvas) -> Stepped:
-        """See `Step.apply`."""
+        """Return the matrix and the size of the cropped frames, see `Step.apply`."""
         draws = canvas.draw(2 * self.TRIES + 2)
         return _crop(*self.boxes(canvas.heights, canvas.widths, draws))
 
     def boxes(self, heights: Integers, widths: Integers, draws: Reals) -> tuple[Integers, Integers, Integers, Integers]:
-        """Top, left, height and width of the crops, int64 (B,) each.
+        """Return top, left, height and width of the crops, int64 (B,) each.
 
         Args:
-            heights: int64 (B,) of the frames.
-            widths: int64 (B,) of the frames.
-            draws: (B, 22) numbers in [0, 1): ten for the area, ten for the aspect, for the top, for the left.
+            heights: int64 (B,) frame heights.
+            widths: int64 (B,) frame widths.
+            draws: (B, 22) numbers in [0, 1): ten for the area, ten for the aspect ratio, one for the top, one for the
+                left.
         """
         area, aspect = draws[:, : self.TRIES], draws[:, self.TRIES : 2 * self.TRIES]
         low, high = (math.log(bound) for bound in self.ratio)
@@ -100,7 +101,7 @@ class RandomResizedCrop(OneView):
         fits = (height > 0) & (height <= heights[:, None]) & (width > 0) & (width <= widths[:, None])
         rows, first = np.arange(len(heights)), fits.argmax(axis=1)
         found = fits[rows, first]
-        # The middle, as large as the aspect allows.
+        # Largest center crop with an allowed aspect ratio.
         middle_height = np.where(widths < self.ratio[0] * heights, np.rint(widths / self.ratio[0]), heights)
         middle_width = np.where(widths > self.ratio[1] * heights, np.rint(heights * self.ratio[1]), widths)
         height = np.where(found, height[rows, first], np.clip(middle_height, 1, heights).astype(np.int64))
@@ -112,12 +113,12 @@ class RandomResizedCrop(OneView):
 
 @dataclass(frozen=True)
 class MultiScaleCrop(OneView):
-    """One of some sizes at one of 13 fixed places (TSN: Wang et al., ECCV 2016).
+    """Crop one of several sizes at one of 13 fixed positions (TSN: Wang et al., ECCV 2016).
 
     Attributes:
-        size: as in `CenterCrop`; a side of a crop that differs from it by less than 3 pixels becomes equal to it.
-        scales: of the frame's shorter side.
-        distortion: how many places in `scales` height and width may be apart.
+        size: as in `CenterCrop`; a crop side that differs from it by less than 3 pixels is set to it.
+        scales: crop sides as fractions of the frame's shorter side, in (0, 1].
+        distortion: maximum distance between the indices in `scales` of height and width.
     """
 
     size: Size = None
@@ -129,15 +130,15 @@ class MultiScaleCrop(OneView):
         *((2, 0), (2, 4), (4, 2), (0, 2)),
         *((1, 1), (1, 3), (3, 1), (3, 3)),
     )
-    """Down and to the right, in quarters of what the crop leaves free."""
+    """Offsets (down, right) in quarters of the free margin."""
 
     def __post_init__(self) -> None:
         check_size(self, self.size)
         if not self.scales or not all(0 < scale <= 1 for scale in self.scales) or self.distortion < 0:
-            raise ValueError(f"{self}: scales must be in (0, 1], and distortion at least 0")
+            raise ValueError(f"{self}: scales must be in (0, 1] and distortion at least 0")
 
     def apply(self, canvas: Canvas) -> Stepped:
-        """See `Step.apply`."""
+        """Return the matrix and the size of the cropped frames, see `Step.apply`."""
         draws, rows = canvas.draw(2), np.arange(len(canvas.heights))
         heights, widths = self.sizes(canvas)
         chosen = below(draws[:, 0], heights.shape[1])
@@ -146,7 +147,7 @@ class MultiScaleCrop(OneView):
         return _crop(down * ((canvas.heights - height) // 4), across * ((canvas.widths - width) // 4), height, width)
 
     def sizes(self, canvas: Canvas) -> tuple[Integers, Integers]:
-        """Heights and widths (B, number of pairs) that may be drawn."""
+        """Return the heights and widths (B, number of pairs) of the possible crops."""
         base = np.minimum(canvas.heights, canvas.widths)[:, None]
         sides = np.maximum((base * np.array(self.scales)).astype(np.int64), 1)
         height, width = canvas.output if self.size is None else pair(self.size)
@@ -164,11 +165,11 @@ class MultiScaleCrop(OneView):
 
 @dataclass(frozen=True)
 class ThreeCrop:
-    """Three crops of the frame, to average their scores.
+    """Crop three positions of the frame, for testing with averaged scores.
 
     Attributes:
-        size: one number for a square, (height, width), or None for the output's own size.
-        rule: "pyslowfast": left or top, center, right or bottom, along the longer side; "tsm": left, right, center.
+        size: side of a square, (height, width), or None for the output size; in pixels.
+        rule: "pyslowfast": left or top, center, right or bottom along the longer side; "tsm": left, right, center.
     """
 
     size: Size = None
@@ -177,7 +178,7 @@ class ThreeCrop:
     def __post_init__(self) -> None:
         check_size(self, self.size)
         if self.rule not in ("pyslowfast", "tsm"):
-            raise ValueError(f'rule={self.rule!r} of three crops is neither "pyslowfast" nor "tsm"')
+            raise ValueError(f'rule is {self.rule!r}, must be "pyslowfast" or "tsm"')
 
     @property
     def views(self) -> int:
@@ -185,7 +186,7 @@ class ThreeCrop:
         return 3
 
     def apply(self, canvas: Canvas) -> Stepped:
-        """See `Step.apply`."""
+        """Return the matrix and the size of the cropped frames, see `Step.apply`."""
         height, width = canvas.crop_size(self.size)
         free_down, free_across = canvas.heights - height, canvas.widths - width
         if self.rule == "tsm":
@@ -193,7 +194,7 @@ class ThreeCrop:
             return _crop(2 * (free_down // 4), across * (free_across // 4), height, width)
         tall = canvas.heights > canvas.widths
         top, left = (free_down + 1) // 2, (free_across + 1) // 2
-        ends = np.array([[0, 0, 1], [0, 1, 0]])[:, canvas.views]  # at which views a crop is at the far end, the center
+        ends = np.array([[0, 0, 1], [0, 1, 0]])[:, canvas.views]  # views at the far end, views at the center
         top = np.where(tall, ends[0] * free_down + ends[1] * top, top)
         left = np.where(tall, left, ends[0] * free_across + ends[1] * left)
         return _crop(top, left, height, width)
@@ -201,11 +202,11 @@ class ThreeCrop:
 
 @dataclass(frozen=True)
 class FiveCrop:
-    """The four corners (top left, top right, bottom left, bottom right) and the center.
+    """Crop the four corners (top left, top right, bottom left, bottom right) and the center.
 
     Attributes:
-        size: one number for a square, (height, width), or None for the output's own size.
-        mirrored: then the same five mirrored, which makes ten (TSN).
+        size: side of a square, (height, width), or None for the output size; in pixels.
+        mirrored: add the five mirrored crops, which gives ten views (TSN).
     """
 
     size: Size = None
@@ -216,11 +217,11 @@ class FiveCrop:
 
     @property
     def views(self) -> int:
-        """Five or ten."""
+        """Number of views, 5 or 10."""
         return 10 if self.mirrored else 5
 
     def apply(self, canvas: Canvas) -> Stepped:
-        """See `Step.apply`."""
+        """Return the matrix and the size of the cropped frames, see `Step.apply`."""
         height, width = canvas.crop_size(self.size)
         free_down, free_across = canvas.heights - height, canvas.widths - width
         place = canvas.views % 5

@@ -1,12 +1,12 @@
-"""Geometry of clips: one matrix for each clip, from a point of the output to a point of the stored frame.
+"""Geometric transforms of clips: one matrix per clip that maps points of the output to points of the stored frame.
 
-A `Geometry` is a row of steps: resize, mirror, rotate ... here, and those of `vidseg.clips.crops`. Each says, for the B
-clips of a batch at once, how large its result is and which matrix leads from it back to what the step was given; their
-product leads from the output to the stored frame, so that pixels are resampled once. Frames may differ in size from
-clip to clip.
+A `Geometry` is a sequence of steps: resize, mirror, rotate and others in this module, crops in `vidseg.clips.crops`.
+For the B clips of a batch, each step returns the size of its result and the matrix from its result to its input. The
+product of the matrices maps the output to the stored frame, so pixels are resampled once. Frame sizes may differ
+between clips.
 
-Coordinates are continuous: pixel i covers [i, i + 1). Sizes and places of crops are whole pixels of the (virtually)
-resized frame, so a crop as large as the output of an unresized frame is a plain copy: its matrix is an integral shift.
+Coordinates are continuous: pixel i covers [i, i + 1). Sizes and positions of crops are whole pixels of the (virtually)
+resized frame, so a crop of the output size from a frame that is not resized is a plain copy with an integer shift.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ResizeShort(OneView):
-    """Resize to a length of the shorter side; the other side keeps the aspect, rounded.
+    """Resize the shorter side to a given length; the other side keeps the aspect ratio, rounded.
 
     Attributes:
-        size: in pixels, or None for `ratio` times the output's shorter side.
-        ratio: see `size`.
+        size: length in pixels, or None for `ratio` times the output's shorter side.
+        ratio: factor of the output's shorter side if `size` is None.
     """
 
     size: int | None = None
@@ -42,14 +42,14 @@ class ResizeShort(OneView):
         _check_positive(self, self.size, self.ratio)
 
     def apply(self, canvas: Canvas) -> Stepped:
-        """See `Step.apply`."""
+        """Return the matrix and the size of the resized frames, see `Step.apply`."""
         size = self.size if self.size is not None else round(self.ratio * min(canvas.output))
         return _resize_short(canvas, np.full_like(canvas.heights, size))
 
 
 @dataclass(frozen=True)
 class RandomShortSide(OneView):
-    """Resize to a length of the shorter side that is drawn for each clip (Simonyan and Zisserman, 2014).
+    """Resize the shorter side to a random length per clip (Simonyan and Zisserman, 2014).
 
     Attributes:
         smallest: in pixels, or None for 8/7 of the output's shorter side (256 for 224).
@@ -62,10 +62,10 @@ class RandomShortSide(OneView):
     def __post_init__(self) -> None:
         _check_positive(self, self.smallest, self.largest)
         if self.smallest is not None and self.largest is not None and self.smallest > self.largest:
-            raise ValueError(f"{self}: the smallest size is above the largest")
+            raise ValueError(f"{self}: smallest must not exceed largest")
 
     def apply(self, canvas: Canvas) -> Stepped:
-        """See `Step.apply`."""
+        """Return the matrix and the size of the resized frames, see `Step.apply`."""
         smallest = self.smallest or round(8 / 7 * min(canvas.output))
         largest = max(self.largest or round(10 / 7 * min(canvas.output)), smallest)
         return _resize_short(canvas, smallest + below(canvas.draw(1)[:, 0], largest - smallest + 1))
@@ -73,10 +73,10 @@ class RandomShortSide(OneView):
 
 @dataclass(frozen=True)
 class ResizeExact(OneView):
-    """Resize to a size without regard to the aspect.
+    """Resize to an exact size, ignoring the aspect ratio.
 
     Attributes:
-        size: one number for a square, (height, width), or None for the output's own size.
+        size: side of a square, (height, width), or None for the output size; in pixels.
     """
 
     size: Size = None
@@ -85,46 +85,46 @@ class ResizeExact(OneView):
         check_size(self, self.size)
 
     def apply(self, canvas: Canvas) -> Stepped:
-        """See `Step.apply`."""
+        """Return the matrix and the size of the resized frames, see `Step.apply`."""
         height, width = canvas.output if self.size is None else pair(self.size)
         return _resize(canvas, np.full_like(canvas.heights, height), np.full_like(canvas.widths, width))
 
 
 @dataclass(frozen=True)
 class Mirror(OneView):
-    """Left and right change places.
+    """Mirror the frame horizontally.
 
     Attributes:
-        probability: of a clip to be mirrored.
+        probability: probability of mirroring a clip, 0 to 1.
     """
 
     probability: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 <= self.probability <= 1:
-            raise ValueError(f"{self}: a probability is between 0 and 1")
+            raise ValueError(f"{self}: probability must be between 0 and 1")
 
     def apply(self, canvas: Canvas) -> Stepped:
-        """See `Step.apply`."""
+        """Return the matrix and the unchanged size of the frames, see `Step.apply`."""
         return mirrors(canvas.draw(1)[:, 0] < self.probability, canvas.widths), canvas.heights, canvas.widths
 
 
 @dataclass(frozen=True)
 class Rotation(OneView):
-    """Turn about the center; corners that lie outside of the frame are black.
+    """Rotate about the center; areas outside the frame are black.
 
     Attributes:
-        degrees: least and largest, clockwise as seen when positive.
+        degrees: minimum and maximum angle in degrees, positive for clockwise.
     """
 
     degrees: tuple[float, float] = (-10, 10)
 
     def __post_init__(self) -> None:
         if not self.degrees[0] <= self.degrees[1]:
-            raise ValueError(f"{self}: the least angle is above the largest")
+            raise ValueError(f"{self}: the minimum angle must not exceed the maximum")
 
     def apply(self, canvas: Canvas) -> Stepped:
-        """See `Step.apply`."""
+        """Return the matrix and the unchanged size of the frames, see `Step.apply`."""
         low, high = self.degrees
         angles = low + (high - low) * canvas.draw(1)[:, 0]
         return rotation_matrices(angles, canvas.heights, canvas.widths), canvas.heights, canvas.widths
@@ -132,23 +132,23 @@ class Rotation(OneView):
 
 @dataclass(frozen=True)
 class Perspective(OneView):
-    """Each corner moves into the frame by |N(0, scale)| of its sides, scale being drawn for each clip (imgaug's).
+    """Move each corner inwards by |N(0, scale)| of the sides, with a random scale per clip (as in imgaug).
 
     Attributes:
-        scale: least and largest.
+        scale: minimum and maximum scale, 0 to 0.1.
     """
 
     scale: tuple[float, float] = (0.02, 0.05)
 
     def __post_init__(self) -> None:
         if not 0 <= self.scale[0] <= self.scale[1] <= 0.1:
-            raise ValueError(f"{self}: scales must rise within 0 and 0.1")
+            raise ValueError(f"{self}: scale must be increasing between 0 and 0.1")
 
     def apply(self, canvas: Canvas) -> Stepped:
-        """See `Step.apply`."""
+        """Return the matrix and the unchanged size of the frames, see `Step.apply`."""
         draws = canvas.draw(17)
         scale = self.scale[0] + (self.scale[1] - self.scale[0]) * draws[:, :1]
-        # Box and Muller's transform.
+        # Box-Muller transform.
         normal = np.sqrt(-2 * np.log1p(-draws[:, 1:9])) * np.cos(2 * np.pi * draws[:, 9:])
         corners = np.minimum(np.abs(normal) * scale, 0.49).reshape(-1, 4, 2)
         return perspective_matrices(corners, canvas.heights, canvas.widths), canvas.heights, canvas.widths
@@ -156,10 +156,10 @@ class Perspective(OneView):
 
 @dataclass(frozen=True)
 class Geometry:
-    """Steps that are applied in order to the stored frame; what they leave is resized to the output.
+    """Sequence of steps applied to the stored frame; their result is resized to the output.
 
     Attributes:
-        steps: at most one of them makes several views.
+        steps: steps in order; at most one of them may have several views.
     """
 
     steps: tuple[Step, ...] = ()
@@ -168,7 +168,7 @@ class Geometry:
     def __post_init__(self) -> None:
         several = [step for step in self.steps if step.views > 1]
         if len(several) > 1:
-            raise ValueError(f"{self}: only one step of a geometry can make several views")
+            raise ValueError(f"{self}: at most one step may have several views")
         object.__setattr__(self, "views", several[0].views if several else 1)
 
     def matrices(
@@ -183,17 +183,17 @@ class Geometry:
         samples: Integers,
         warps: Warps | None = None,
     ) -> Reals:
-        """Homogeneous matrices, output to source.
+        """Return homogeneous matrices from output to source points.
 
         Args:
-            heights: int64 (B,) of the stored frames.
-            widths: int64 (B,) of the stored frames.
-            output: height and width.
-            views: int64 (B,) which crop each clip is, from 0 to `self.views` - 1.
-            seed: of the run.
-            epoch: from 0.
+            heights: int64 (B,) heights of the stored frames.
+            widths: int64 (B,) widths of the stored frames.
+            output: height and width of the output in pixels.
+            views: int64 (B,) view (crop) number of each clip, 0 to `self.views` - 1.
+            seed: random seed of the run.
+            epoch: epoch number from 0.
             samples: int64 (B,) sample numbers.
-            warps: applied to what the steps leave.
+            warps: warps applied to the result of the steps, or None.
 
         Returns:
             float64 (B, 3, 3).
@@ -230,4 +230,4 @@ def _scales(across: Reals, down: Reals) -> Reals:
 
 def _check_positive(step: object, *numbers: float | None) -> None:
     if any(number is not None and number <= 0 for number in numbers):
-        raise ValueError(f"{step}: a size must be above 0")
+        raise ValueError(f"{step}: sizes must be greater than 0")

@@ -1,6 +1,6 @@
 """Mixup of a batch (Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018), and soft targets.
 
-Who is mixed with whom, and how much, is drawn from (seed, epoch, batch) like everything else of a plan.
+Partners and weights are drawn from (seed, epoch, batch), like all random numbers of a plan.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from vidseg.clips.draws import uniform
 
 __all__ = ["Mixup", "draw_mixup", "mix_clips", "mix_targets", "soft_targets"]
 
-_ATTEMPTS = 64  # each of them fails with a probability below 0.05
+_ATTEMPTS = 64  # each attempt fails with a probability below 0.05
 
 
 @dataclass(frozen=True, eq=False)
 class Mixup:
-    """How a batch of B clips is mixed.
+    """Partners and weight of the mixup of B clips.
 
     Attributes:
-        share: of each clip itself, 0 to 1; the rest is its partner's.
+        share: weight of each clip, 0 to 1; its partner has weight 1 - share.
         partners: int64 (B,), a permutation of the batch.
     """
 
@@ -33,18 +33,18 @@ class Mixup:
 
 
 def draw_mixup(seed: int, epoch: int, batch: int, *, clips: int, alpha: float, rank: int = 0) -> Mixup:
-    """The mixup of one batch.
+    """Draw the mixup of one batch.
 
     Args:
-        seed: of the run.
-        epoch: from 0.
-        batch: number of the batch in the epoch, from 0.
-        clips: of the batch, on this rank.
-        alpha: the share follows Beta(alpha, alpha); 0 mixes nothing.
-        rank: ranks mix within their own slice of the batch, with the same share.
+        seed: random seed of the run.
+        epoch: epoch number from 0.
+        batch: batch number in the epoch, from 0.
+        clips: number of clips of the batch on this rank.
+        alpha: parameter of the Beta(alpha, alpha) distribution of the weight; 0: no mixup.
+        rank: number of this process; ranks mix clips within their own part of the batch, with the same weight.
 
     Raises:
-        ValueError: alpha is negative.
+        ValueError: `alpha` is negative.
     """
     if not alpha >= 0.0:
         raise ValueError(f"alpha is {alpha}, must be at least 0")
@@ -56,10 +56,11 @@ def draw_mixup(seed: int, epoch: int, batch: int, *, clips: int, alpha: float, r
 
 
 def _log_gamma_variate(seed: int, epoch: int, batch: int, alpha: float, which: str) -> float:
-    """Logarithm of a draw from Gamma(alpha) (Marsaglia and Tsang, "A simple method for generating gamma variables")."""
+    """Return the logarithm of a Gamma(alpha) variate (Marsaglia and Tsang, "A simple method for generating gamma
+    variables")."""
     numbers = uniform(seed, epoch, [batch], purpose=f"mixup share {which}", count=1 + 3 * _ATTEMPTS)[0]
     power, tries = numbers[0], numbers[1:].reshape(_ATTEMPTS, 3)
-    shape = alpha + 1.0 - 1.0 / 3.0  # of Gamma(alpha + 1), which the power of a uniform number takes to Gamma(alpha)
+    shape = alpha + 1.0 - 1.0 / 3.0  # Gamma(alpha + 1), converted to Gamma(alpha) by a power of a uniform variate
     normal = np.sqrt(-2.0 * np.log1p(-tries[:, 0])) * np.cos(2.0 * np.pi * tries[:, 1])
     root = 1.0 + normal / np.sqrt(9.0 * shape)
     cube = np.where(root > 0.0, root, 1.0) ** 3
@@ -68,21 +69,21 @@ def _log_gamma_variate(seed: int, epoch: int, batch: int, alpha: float, which: s
 
 
 def soft_targets(labels: Tensor, num_classes: int, *, smoothing: float = 0.0) -> Tensor:
-    """One-hot targets of which a part is spread over all classes, the true one included.
+    """Return one-hot targets with label smoothing.
 
     Args:
         labels: int64 (B,), 0 to K - 1.
-        num_classes: K.
-        smoothing: the part, 0 to 1.
+        num_classes: number of classes K.
+        smoothing: fraction distributed over all classes, including the true one; 0 to 1.
 
     Returns:
-        float32 (B, K): (1 - smoothing) of the class and smoothing / K of every class.
+        float32 (B, K): smoothing / K for every class, plus 1 - smoothing for the true class.
 
     Raises:
-        ValueError: a label or `smoothing` is out of its range.
+        ValueError: a label or `smoothing` is out of range.
     """
     if not 0.0 <= smoothing <= 1.0:
-        raise ValueError(f"smoothing is {smoothing}, must be 0 to 1")
+        raise ValueError(f"smoothing is {smoothing}, must be between 0 and 1")
     if labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) < num_classes):
         raise ValueError(f"labels are {int(labels.min())} to {int(labels.max())}, must be 0 to {num_classes - 1}")
     targets = torch.nn.functional.one_hot(labels, num_classes).float()
@@ -90,31 +91,31 @@ def soft_targets(labels: Tensor, num_classes: int, *, smoothing: float = 0.0) ->
 
 
 def mix_clips(frames: Tensor, mixup: Mixup) -> Tensor:
-    """Each clip mixed with its partner: share * clip + (1 - share) * partner.
+    """Mix each clip with its partner: share * clip + (1 - share) * partner.
 
     Args:
         frames: floating point (B, ...).
-        mixup: of B clips.
+        mixup: mixup of B clips.
 
     Raises:
-        TypeError: the frames are whole numbers.
-        ValueError: the batch has another size.
+        TypeError: the frames have an integer type.
+        ValueError: the batch size differs.
     """
     if not frames.is_floating_point():
-        raise TypeError(f"mixup needs floating-point frames, not {frames.dtype}: choose dtype= of the loader")
+        raise TypeError(f"mixup requires floating-point frames, not {frames.dtype}; set dtype= of the loader")
     if len(frames) != len(mixup.partners):
-        raise ValueError(f"a batch of {len(frames)} clips with the mixup of {len(mixup.partners)}")
+        raise ValueError(f"batch size is {len(frames)}, but the mixup is for {len(mixup.partners)}")
     partners = torch.from_numpy(mixup.partners).to(frames.device)
     return torch.lerp(frames[partners], frames, mixup.share)
 
 
 def mix_targets(labels: Tensor, mixup: Mixup, num_classes: int, *, smoothing: float = 0.0) -> Tensor:
-    """Soft targets of a mixed batch, float32 (B, K); the labels are smoothed before they are mixed.
+    """Return the soft targets of a mixed batch, float32 (B, K); labels are smoothed before mixing.
 
     Args:
         labels: int64 (B,), 0 to K - 1.
-        mixup: of B clips.
-        num_classes: K.
+        mixup: mixup of B clips.
+        num_classes: number of classes K.
         smoothing: as for `soft_targets`.
     """
     return mix_clips(soft_targets(labels, num_classes, smoothing=smoothing), mixup)

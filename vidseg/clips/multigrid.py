@@ -1,9 +1,9 @@
-"""Multigrid training: batches of many small clips first, of few large ones later, at about the same cost each.
+"""Multigrid training: batches change from many small clips to few large clips, at about constant cost per batch.
 
-Wu, Girshick, He, Feichtenhofer, Krähenbühl: "A Multigrid Method for Efficiently Training Video Models", CVPR 2020.
-Both cycles run within each epoch, as in the training of Stergiou and Poppe (arXiv 2006.08247). Their program schedules
-less than half of a data set for an epoch and changes the rate one batch early; here a pass covers the data set, and a
-rate belongs to its batch.
+Wu, Girshick, He, Feichtenhofer, Krähenbühl: "A Multigrid Method for Efficiently Training Video Models", CVPR 2020. Both
+cycles run within each epoch, as in the training of Stergiou and Poppe (arXiv 2006.08247). Their program schedules less
+than half of a data set per epoch and changes the learning rate one batch early; here an epoch covers the data set, and
+each batch has the learning rate of its own phase.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from vidseg.clips.plan import BatchShape
 
 __all__ = ["Multigrid", "phase_shape"]
 
-# Clips are multiplied, frames divided by these; the sides are divided by the square root of the last.
+# Factor of the number of clips, divisor of the frames (long cycle only) and divisor of the area of each phase.
 _LONG = ((8, 4, 2), (4, 2, 2), (2, 2, 1), (1, 1, 1))
 _SHORT = ((1, 1), (2, 2), (4, 4))
 
 
 def phase_shape(base: BatchShape, *, long: int = 3, short: int = 0) -> BatchShape:
-    """Shape of a batch in one phase of each cycle.
+    """Return the batch shape of one phase of each cycle.
 
     Args:
-        base: of the last long phase and the first short one, the largest clips.
+        base: shape of the last long phase and the first short phase, with the largest clips.
         long: phase of the long cycle, 0 to 3.
         short: phase of the short cycle, 0 to 2.
 
     Returns:
-        Sides that the phases make smaller are even.
+        The shape; sides reduced by a phase are even.
     """
     more, fewer_frames, area = _LONG[long]
     still_more, smaller = _SHORT[short]
@@ -41,28 +41,30 @@ def phase_shape(base: BatchShape, *, long: int = 3, short: int = 0) -> BatchShap
 
 
 def _shrink(side: int, area: int) -> int:
-    """A side of a picture of 1 / area of the area, area being 1, 2 or 4."""
+    """Return the side of a square of 1 / area of the area, with area 1, 2 or 4."""
     return int(side / math.sqrt(area)) if area == 2 else side // math.isqrt(area)
 
 
 @dataclass(frozen=True)
 class Multigrid:
-    """Shapes and rates of the batches of each epoch; `shapes` is what a `ClipPlanner` takes.
+    """Batch shapes and learning rate factors of each epoch; `shapes` is the argument of `ClipPlanner`.
 
-    Each of the four long phases has a quarter of the batches of an epoch, one more or less so that all clips find a
-    place; what remains goes into batches of the last phase. Fewer than `batch_size` clips are left out of a pass.
+    Each of the four long phases has a quarter of the batches of an epoch, one more or less to use as many clips as
+    possible; the remaining clips form batches of the last phase. Fewer than `batch_size` clips are skipped in each
+    epoch.
 
     Attributes:
-        clips: number of clips of a pass, over all ranks.
-        batch_size: B, clips of the smallest batch, over all ranks.
+        clips: number of clips of an epoch, over all ranks.
+        batch_size: B, number of clips of the smallest batch, over all ranks.
         frames: T of the longest clip.
-        size: of the largest clip in pixels, one number or (H, W).
-        long_cycles: phases of 8B clips of T/4 frames at size/sqrt(2), of 4B, T/2 and size/sqrt(2), of 2B, T/2 and size,
-            and of B, T and size.
-        short_cycles: on top, from batch to batch: as it is, twice the clips at size/sqrt(2), four times at size/2.
+        size: side of the largest clip in pixels, or (H, W).
+        long_cycles: use phases of 8B clips of T/4 frames at size/sqrt(2), of 4B, T/2 and size/sqrt(2), of 2B, T/2 and
+            size, and of B, T and size.
+        short_cycles: in addition alternate between batches of full size, twice the clips at size/sqrt(2), and four
+            times the clips at size/2.
 
     Raises:
-        ValueError: too few clips for a batch of each long phase.
+        ValueError: there are too few clips for a batch of each long phase.
     """
 
     clips: int
@@ -75,10 +77,10 @@ class Multigrid:
     """Long phase (3 without long cycles) and short phase (0 without short cycles) of each batch of an epoch."""
 
     def __post_init__(self) -> None:
-        base = self.base  # refuses sides below 1
+        base = self.base  # raises for sides less than 1
         if self.clips < 1:
-            raise ValueError(f"{self}: there must be at least 1 clip")
-        # Multiples of B in the first i batches, if the long phase is the last throughout.
+            raise ValueError(f"{self}: clips must be at least 1")
+        # Multiples of B in the first i batches if all have the last long phase.
         sums = [0, *accumulate(2**short for short in map(self._short, range(self.clips // self.batch_size + 6)))]
         counts = self._long_counts(sums) if self.long_cycles else (0, 0, 0, self._most(sums))
         longs = [long for long, count in enumerate(counts) for _ in range(count)]
@@ -89,37 +91,39 @@ class Multigrid:
 
     @property
     def base(self) -> BatchShape:
-        """Shape of the largest clips."""
+        """Shape of the batches with the largest clips."""
         height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
         return BatchShape(self.batch_size, self.frames, height, width)
 
     def shapes(self, epoch: int) -> tuple[BatchShape, ...]:
-        """Shapes of the batches of an epoch, in order; the same for each epoch."""
+        """Return the shapes of the batches of an epoch in order; equal for all epochs."""
         made = {phase: phase_shape(self.base, long=phase[0], short=phase[1]) for phase in set(self.phases)}
         return tuple(made[phase] for phase in self.phases)
 
     def lr_factor(self, epoch: int, index: int) -> float:
-        """What the learning rate is multiplied by for batch `index` of an epoch.
+        """Return the factor of the learning rate for batch `index` of an epoch.
 
-        It follows the long cycle alone, from 1 in its first phase (8B clips) to 1/8 in its last (B clips); without long
-        cycles it is 1.
+        The factor depends on the long cycle only, from 1 in its first phase (8B clips) to 1/8 in its last (B clips);
+        without long cycles it is 1.
 
         Raises:
-            IndexError: there is no such batch.
+            IndexError: the epoch has no such batch.
         """
         if not 0 <= index < len(self.phases):
-            raise IndexError(f"batch {index} of epoch {epoch}, which has {len(self.phases)}")
+            raise IndexError(
+                f"batch {index} is out of range; the number of batches of epoch {epoch} is {len(self.phases)}"
+            )
         return 0.5 ** self.phases[index][0] if self.long_cycles else 1.0
 
     def _short(self, index: int) -> int:
         return index % len(_SHORT) if self.short_cycles else 0
 
     def _most(self, sums: list[int]) -> int:
-        """How many batches of the last long phase the clips suffice for."""
+        """Return the number of batches of the last long phase that the clips are enough for."""
         return sum(total * self.batch_size <= self.clips for total in sums[1:])
 
     def _long_counts(self, sums: list[int]) -> tuple[int, ...]:
-        """Numbers of batches of the four long phases: nearly equal, and using as many clips as possible."""
+        """Return the numbers of batches of the four long phases: nearly equal, using as many clips as possible."""
         least = sum(more for more, *_ in _LONG)
         each = round(self.clips / self.batch_size / (least * (sums[3] / 3)))
         choices = (range(max(1, each - 1), max(1, each + 1) + 1),) * len(_LONG)
@@ -134,7 +138,7 @@ class Multigrid:
                 best, best_used = counts, (used, evenness)
         if not best_used[0]:
             raise ValueError(
-                f"{self.clips} clips are too few for long cycles with batch_size={self.batch_size}: a batch of each of"
-                " the four phases takes more; choose a smaller batch_size or long_cycles=False"
+                f"{self.clips} clips are too few for one batch of each of the four long phases with"
+                f" batch_size={self.batch_size}; use a smaller batch_size or long_cycles=False"
             )
         return best

@@ -1,4 +1,4 @@
-"""Geometries by name: those of common practice, and those of published training programs."""
+"""Named geometries: common ones, and those of published training programs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vidseg.clips.steps import Step
 __all__ = ["GEOMETRIES", "named_geometry"]
 
 _MARGIN = 8 / 7
-"""Shorter side over crop: 256 for 224."""
+"""Shorter side divided by crop side: 256 for 224."""
 
 _TRAIN: dict[str, tuple[Step, ...]] = {
     "random_resized_crop": (RandomResizedCrop(scale=(0.25, 1)), Mirror()),
@@ -27,35 +27,35 @@ _LARGE = ("hacs", "kinetics", "moments")
 _SMALL = ("ucf101", "hmdb51", "diving48")
 
 GEOMETRIES = (*_TRAIN, *_BOTH, *_LARGE, *_SMALL)
-"""All names."""
+"""Names of all geometries."""
 
 
 def named_geometry(name: str | None, *, size: tuple[int, int], train: bool) -> Geometry:
-    """The geometry of a name.
+    """Create the geometry of a name.
 
-    For training alone: "random_resized_crop" (25 to 100 % of the area, mirrored), "short_side" (shorter side of 8/7 to
-    10/7 of the output's, random crop, mirrored; 256 to 320 for 224), "multi_scale" (TSN, mirrored).
+    Training only: "random_resized_crop" (25 to 100 % of the area, mirrored), "short_side" (shorter side of 8/7 to 10/7
+    of the output's, random crop, mirrored; 256 to 320 for 224), "multi_scale" (TSN, mirrored).
 
-    For training and testing: "center" (shorter side of 8/7 of the output's, center crop), "stretch" (the whole frame),
+    Training and testing: "center" (shorter side of 8/7 of the output's, center crop), "stretch" (the whole frame),
     "three_crops" (PySlowFast), "five_crops", "ten_crops".
 
-    For training and testing each in its own way, as Stergiou and Poppe (arXiv 2006.08247) did: "hacs", "kinetics",
-    "moments", "ucf101", "hmdb51", "diving48".
+    Different in training and testing, as used by Stergiou and Poppe (arXiv 2006.08247): "hacs", "kinetics", "moments",
+    "ucf101", "hmdb51", "diving48".
 
     Args:
-        name: one of these; None is "random_resized_crop" in training and else "center".
-        size: height and width of the output, of the largest where it changes from batch to batch.
-        train: draw what can be drawn.
+        name: one of these; None: "random_resized_crop" for training, else "center".
+        size: height and width of the output in pixels; the largest if they change between batches.
+        train: use random parameters.
 
     Raises:
-        ValueError: an unknown name, or one for training alone in testing.
+        ValueError: the name is unknown, or for training only and `train` is False.
     """
     name = name or ("random_resized_crop" if train else "center")
     if name in _BOTH:
         return Geometry(_BOTH[name])
     if name in _TRAIN:
         if not train:
-            raise ValueError(f"geometry={name!r} is random, for training; testing takes one of {', '.join(_BOTH)}")
+            raise ValueError(f"geometry {name!r} is for training only; for testing use one of {', '.join(_BOTH)}")
         return Geometry(_TRAIN[name])
     if name in _LARGE:
         if train:
@@ -66,4 +66,4 @@ def named_geometry(name: str | None, *, size: tuple[int, int], train: bool) -> G
         return Geometry(
             (ResizeShort(294), RandomCrop(224), Mirror()) if train else (ResizeShort(294), CenterCrop(size))
         )
-    raise ValueError(f"geometry={name!r} is not one of {', '.join(GEOMETRIES)}; vidseg.clips.geometry has the parts")
+    raise ValueError(f"unknown geometry {name!r}; expected {', '.join(GEOMETRIES)}, or a Geometry object")

@@ -1,9 +1,10 @@
-"""Which frames a clip shows.
+"""Frame sampling: selection of the frames of a clip.
 
-A sampling is a small frozen object with two methods: `views`, how many clips it makes of each video, and `frames`, the
-numbers of their frames. Both are vectorized over videos and depend on (seed, epoch, sample number) alone.
+A sampling is a frozen object with two methods: `views` returns the number of clips of each video, `frames` the frame
+numbers of each clip. Both are vectorized over videos and depend on (seed, epoch, sample number) only.
 
-A video that is too short for its clip either starts again ("loop") or stays at its last frame ("clamp").
+A video that is too short for its clip is repeated from its first frame ("loop") or extended with its last frame
+("clamp").
 
 Shapes: N videos, B clips, T frames of a clip.
 """
@@ -39,10 +40,10 @@ Reals = npt.NDArray[np.float64]
 
 
 class FrameSampling(Protocol):
-    """Chooses frames."""
+    """Protocol of objects that select the frames of clips."""
 
     def views(self, counts: Integers, length: int) -> Integers:
-        """Number of clips of each video.
+        """Return the number of clips of each video.
 
         Args:
             counts: int64 (N,) numbers of frames of the videos.
@@ -56,15 +57,15 @@ class FrameSampling(Protocol):
     def frames(
         self, counts: Integers, views: Integers, *, length: int, seed: int, epoch: int, samples: Integers
     ) -> Integers:
-        """Frame numbers, from 0, of B clips.
+        """Return the frame numbers, counted from 0, of B clips.
 
         Args:
             counts: int64 (B,) numbers of frames of the clips' videos, at least 1.
-            views: int64 (B,) which of its video's views each clip is.
+            views: int64 (B,) view number of each clip in its video.
             length: T.
-            seed: of the run.
-            epoch: from 0.
-            samples: int64 (B,) sample numbers; with seed and epoch they decide what is drawn.
+            seed: random seed of the run.
+            epoch: epoch number from 0.
+            samples: int64 (B,) sample numbers; random numbers depend on seed, epoch and sample number.
 
         Returns:
             int64 (B, T), each in 0 to counts - 1.
@@ -74,22 +75,23 @@ class FrameSampling(Protocol):
 
 class _OneView:
     def views(self, counts: Integers, length: int) -> Integers:
-        """One clip of each video."""
+        """Return 1 for each video."""
         return np.ones(len(counts), np.int64)
 
 
 @dataclass(frozen=True)
 class RandomStart(_OneView):
-    """Frames at an interval that each clip draws from a list, from a start that is drawn uniformly.
+    """Sample frames at a random interval of a list, from a uniformly drawn start.
 
-    The first and the last frame of a video are as likely as the clip allows (Stergiou and Poppe, arXiv 2006.08247, as
-    trained; their code never shows the last frame).
+    The first and last frames of a video have the highest probability that the clip length allows (as trained by
+    Stergiou and Poppe, arXiv 2006.08247; their code never selects the last frame).
 
     Attributes:
-        intervals: from one frame of a clip to the next.
-        short: what a video does that is too short.
-        full_length: T of the longest clips. Shorter ones, as multigrid makes, stretch their interval at random by up to
-            full_length / T, so that they can cover as long a time (as PySlowFast's multigrid). None: they do not.
+        intervals: distances between the frames of a clip, of which each clip draws one.
+        short: how short videos are extended.
+        full_length: T of the longest clips. Shorter clips, as in multigrid training, increase their interval by a
+            random factor of up to full_length / T to cover up to the same duration (as in PySlowFast's multigrid).
+            None: no increase.
     """
 
     intervals: tuple[int, ...] = (1, 2)
@@ -99,7 +101,7 @@ class RandomStart(_OneView):
     def __post_init__(self) -> None:
         _check(self.intervals, self.short)
         if self.full_length is not None and self.full_length < 1:
-            raise ValueError(f"full_length={self.full_length} must be at least 1")
+            raise ValueError(f"full_length is {self.full_length}, must be at least 1")
 
     def frames(
         self, counts: Integers, views: Integers, *, length: int, seed: int, epoch: int, samples: Integers
@@ -117,11 +119,11 @@ class RandomStart(_OneView):
 
 @dataclass(frozen=True)
 class CenterClip(_OneView):
-    """Frames at a fixed interval from the middle of the video.
+    """Sample frames at a fixed interval from the middle of the video.
 
     Attributes:
-        interval: from one frame to the next.
-        short: what a video does that is too short.
+        interval: distance between the frames.
+        short: how short videos are extended.
     """
 
     interval: int = 1
@@ -140,18 +142,18 @@ class CenterClip(_OneView):
 
 @dataclass(frozen=True)
 class SegmentSampling:
-    """One snippet from each of equal segments of the video (TSN: Wang et al., ECCV 2016).
+    """Sample one snippet from each of several equal segments of the video (TSN: Wang et al., ECCV 2016).
 
-    A clip of T frames has T / consecutive segments. In training the place in each segment is drawn; otherwise it is its
-    middle. A video with fewer frames than segments shows frames again, in order ("clamp"), or starts again ("loop").
+    A clip of T frames has T / consecutive segments. The position within a segment is random in training and the middle
+    otherwise. A video with fewer frames than segments repeats frames in order ("clamp") or starts again ("loop").
 
     Attributes:
-        train: draw the places.
+        train: draw the positions.
         consecutive: frames of a snippet.
-        twice: two views, the second with the segments' first frames (the TSM repository's test of two clips).
-        clips: views in testing; view v takes the frame at (v + 1/2) / clips of each segment, so one view takes the
-            middles.
-        short: what a video does that is too short.
+        twice: two views, the second with the segments' first frames (test of the TSM repository with two clips).
+        clips: number of views in testing; view v uses the frame at (v + 1/2) / clips of each segment, so a single view
+            uses the middle.
+        short: how short videos are extended.
     """
 
     train: bool = False
@@ -163,10 +165,12 @@ class SegmentSampling:
     def __post_init__(self) -> None:
         _check((self.consecutive, self.clips), self.short)
         if (self.train and (self.twice or self.clips > 1)) or (self.twice and self.clips > 1):
-            raise ValueError(f"train={self.train}, twice={self.twice} and clips={self.clips}: choose one of them")
+            raise ValueError(
+                f"train={self.train}, twice={self.twice} and clips={self.clips} exclude each other; set only one"
+            )
 
     def views(self, counts: Integers, length: int) -> Integers:
-        """The same number of clips for each video."""
+        """Return the number of clips, equal for all videos."""
         return np.full(len(counts), 2 if self.twice else self.clips, np.int64)
 
     def frames(
@@ -179,7 +183,7 @@ class SegmentSampling:
         """
         segments = length // self.consecutive
         if segments * self.consecutive != length:
-            raise ValueError(f"clips of {length} frames are not made of snippets of {self.consecutive}")
+            raise ValueError(f"a clip of {length} frames cannot be divided into snippets of {self.consecutive} frames")
         starts = segment_starts(counts, segments, consecutive=self.consecutive, kind="test")
         if self.clips > 1:
             tick = np.maximum(counts - self.consecutive + 1, 1)[:, None] / segments
@@ -200,12 +204,12 @@ class SegmentSampling:
 
 @dataclass(frozen=True)
 class DenseFrames:
-    """Frames spread over windows of 64 frames, for networks of single frames (TSM: Lin et al., ICCV 2019).
+    """Sample frames evenly from windows of 64 frames, for networks on single frames (TSM: Lin et al., ICCV 2019).
 
     Attributes:
-        clips: views of each video, from its first window to its last; one is the middle window.
-        train: draw the window instead; for one view.
-        window: frames that a clip covers.
+        clips: views of each video, from its first to its last window; a single view uses the middle window.
+        train: draw the window at random; requires one view.
+        window: number of frames that a clip spans.
     """
 
     clips: int = 10
@@ -215,10 +219,10 @@ class DenseFrames:
     def __post_init__(self) -> None:
         _check((self.clips, self.window), "loop")
         if self.train and self.clips != 1:
-            raise ValueError(f"dense frames draw one window of a video in training, not {self.clips}: set clips=1")
+            raise ValueError(f"clips is {self.clips}, must be 1 for dense frames in training")
 
     def views(self, counts: Integers, length: int) -> Integers:
-        """The same number of clips for each video."""
+        """Return the number of clips, equal for all videos."""
         return np.full(len(counts), self.clips, np.int64)
 
     def frames(
@@ -235,14 +239,14 @@ class DenseFrames:
 
 @dataclass(frozen=True)
 class DenseClips:
-    """Clips at equal distances over the whole video, to average their scores (10 for 3-D networks).
+    """Sample evenly spaced clips over the whole video, for averaged scores (10 clips for 3-D networks).
 
     Attributes:
         clips: views of each video.
-        interval: from one frame of a clip to the next.
-        rule: "mmaction2" puts the last clip at the end of the video, "pyslowfast" one distance before it; they also
-            round in their own ways.
-        short: what a video does that is too short; None is the rule's own way ("loop" and "clamp").
+        interval: distance between the frames of a clip.
+        rule: "mmaction2" puts the last clip at the end of the video, "pyslowfast" one step before it; the rounding
+            differs too.
+        short: how short videos are extended; None: as the rule does ("loop" and "clamp").
     """
 
     clips: int = 10
@@ -253,10 +257,10 @@ class DenseClips:
     def __post_init__(self) -> None:
         _check((self.clips, self.interval), self.short or "loop")
         if self.rule not in ("mmaction2", "pyslowfast"):
-            raise ValueError(f'rule={self.rule!r} of dense clips is neither "mmaction2" nor "pyslowfast"')
+            raise ValueError(f'rule is {self.rule!r}, must be "mmaction2" or "pyslowfast"')
 
     def views(self, counts: Integers, length: int) -> Integers:
-        """The same number of clips for each video."""
+        """Return the number of clips, equal for all videos."""
         return np.full(len(counts), self.clips, np.int64)
 
     def frames(
@@ -270,12 +274,12 @@ class DenseClips:
 
 @dataclass(frozen=True)
 class SequentialClips:
-    """The whole video, clip after clip without a gap; its number of views depends on its length.
+    """Cover the whole video with consecutive clips; the number of views depends on its length.
 
     Attributes:
-        interval: from one frame of a clip to the next.
-        short: the last clip of a video goes on with its first frames ("loop"), or begins earlier, so that it ends with
-            the last frame ("clamp"); a video shorter than a clip stays at its last frame then.
+        interval: distance between the frames of a clip.
+        short: "loop": the last clip continues with the first frames of the video. "clamp": the last clip starts earlier
+            and ends with the last frame; a video shorter than a clip is extended with its last frame.
     """
 
     interval: int = 1
@@ -285,7 +289,7 @@ class SequentialClips:
         _check((self.interval,), self.short)
 
     def views(self, counts: Integers, length: int) -> Integers:
-        """As many clips as reach the last frame."""
+        """Return the number of clips needed to reach the last frame."""
         return np.maximum(-(-counts // (length * self.interval)), 1)
 
     def frames(
@@ -306,30 +310,31 @@ def segment_starts(
     kind: Literal["train", "val", "test", "first"] = "test",
     draws: Reals | None = None,
 ) -> Integers:
-    """First frames of the snippets of TSN, as published for all its four ways.
+    """Return the first frames of TSN's snippets in the four published variants.
 
-    "train" draws a place in each segment; it gives frame 0 throughout for a video with too few frames, and so does
-    "val", which is otherwise equal to "test", the segments' middles. "first" are the segments' first frames.
+    "train" draws a position in each segment, and returns frame 0 for videos with too few frames. "val" returns the
+    middles of the segments, and frame 0 for videos with too few frames. "test" returns the middles, "first" the first
+    frames of the segments.
 
     Args:
         counts: int64 (B,) numbers of frames.
-        segments: S, number of segments.
+        segments: number of segments S.
         consecutive: frames of a snippet.
-        kind: see above.
+        kind: variant.
         draws: (B, S) numbers in [0, 1), for "train".
 
     Returns:
-        int64 (B, S), from 0.
+        int64 (B, S), counted from 0.
 
     Raises:
-        ValueError: "train" without draws.
+        ValueError: `kind` is "train" and `draws` is None.
     """
     counts = np.asarray(counts, np.int64)
     places = counts - consecutive + 1
     order = np.arange(segments)
     if kind == "train":
         if draws is None:
-            raise ValueError('segment_starts(kind="train") needs draws, numbers in [0, 1) of shape (B, S)')
+            raise ValueError('kind="train" requires draws, numbers in [0, 1) of shape (B, S)')
         width = places // segments
         inside = order * width[:, None] + np.floor(draws * width[:, None])
         anywhere = np.sort(np.floor(draws * places[:, None]), axis=1)
@@ -343,16 +348,16 @@ def segment_starts(
 
 
 def dense_frames(counts: Integers, starts: Reals, *, length: int, window: int = 64) -> Integers:
-    """Frames spread over one window of each video, which starts again where it is too short.
+    """Return evenly spaced frames of one window of each video; a shorter video starts again.
 
     Args:
         counts: int64 (B,) numbers of frames.
-        starts: (B,) of the windows in frames, cut to whole ones; between 0 and max(0, counts - window).
+        starts: (B,) starts of the windows in frames, truncated to integers; between 0 and max(0, counts - window).
         length: T.
-        window: frames that a clip covers.
+        window: number of frames that a clip spans.
 
     Returns:
-        int64 (B, T), from 0.
+        int64 (B, T), counted from 0.
     """
     counts = np.asarray(counts, np.int64)
     step = np.full_like(counts, max(1, window // length))
@@ -369,19 +374,19 @@ def uniform_clips(
     rule: Literal["mmaction2", "pyslowfast"] = "mmaction2",
     short: Short | None = None,
 ) -> Integers:
-    """Frames of clips at equal distances over each video; the arguments are those of `DenseClips`.
+    """Return the frames of evenly spaced clips over each video, see `DenseClips`.
 
     Args:
         counts: int64 (B,) numbers of frames.
-        views: int64 (B,) which of the video's clips, from 0.
+        views: int64 (B,) clip number in the video, from 0.
         length: T.
-        interval: from one frame of a clip to the next.
+        interval: distance between the frames of a clip.
         clips: number of clips of a video.
-        rule: whose rounding.
-        short: None is the rule's own way.
+        rule: positions and rounding, see `DenseClips`.
+        short: how short videos are extended; None: as the rule does.
 
     Returns:
-        int64 (B, T), from 0.
+        int64 (B, T), counted from 0.
     """
     counts, views = np.asarray(counts, np.int64), np.asarray(views, np.int64)
     if rule == "pyslowfast":
@@ -395,17 +400,17 @@ def uniform_clips(
 
 
 def named_sampling(name: str | None, *, intervals: tuple[int, ...], train: bool, short: Short) -> FrameSampling:
-    """The sampling of a name.
+    """Create the sampling of a name.
 
     Args:
-        name: "random", "center", "segments", "dense" (frames of a window), "clips" (10 views of a video when testing),
-            "sequential"; None is "random" in training and else "center".
-        intervals: "random" draws from them; the others take the middle one.
-        train: draw what can be drawn.
-        short: what a video does that is too short.
+        name: "random", "center", "segments", "dense" (frames of a window), "clips" (10 views of a video in testing),
+            "sequential"; None: "random" for training, else "center".
+        intervals: distances between frames; "random" draws from them, the others use the middle one.
+        train: use random parameters.
+        short: how short videos are extended.
 
     Raises:
-        ValueError: an unknown name, an interval below 1, or a way of testing in training.
+        ValueError: the name is unknown, an interval is less than 1, or the sampling is for testing only.
     """
     _check(intervals, short)
     middle = sorted(intervals)[len(intervals) // 2]
@@ -423,26 +428,26 @@ def named_sampling(name: str | None, *, intervals: tuple[int, ...], train: bool,
     if name == "sequential":
         return SequentialClips(middle, short)
     raise ValueError(
-        f"sampling={name!r} is not one of 'random', 'center', 'segments', 'dense', 'clips', 'sequential';"
-        " vidseg.clips.sampling has them as objects, with all their options"
+        f"unknown sampling {name!r}; expected random, center, segments, dense, clips or sequential, or an object of"
+        " vidseg.clips.sampling"
     )
 
 
 def _check(numbers: tuple[int, ...], short: str) -> None:
     if not numbers or min(numbers) < 1:
-        raise ValueError(f"{numbers}: intervals and numbers of frames or clips must be at least 1")
+        raise ValueError(f"{numbers}: intervals and numbers of frames and clips must be at least 1")
     if short not in ("loop", "clamp"):
-        raise ValueError(f'short={short!r} is neither "loop" nor "clamp"')
+        raise ValueError(f'short is {short!r}, must be "loop" or "clamp"')
 
 
 def _fills(counts: Integers, segments: int, consecutive: int) -> npt.NDArray[np.bool_]:
-    """Which videos have a place for a snippet of their own in each segment."""
+    """Return which videos have enough frames for a separate snippet in each segment."""
     return counts - consecutive + 1 >= segments
 
 
 def _spaced(starts: Integers, intervals: Integers, length: int, counts: Integers, short: Short) -> Integers:
-    """Frames (B, T) from the starts (B,) at the intervals (B,)."""
-    # Looping over a video in steps of its own length would show a single frame.
+    """Return frames (B, T) from the starts (B,) at the intervals (B,)."""
+    # An interval equal to the video's length would repeat a single frame.
     intervals = np.where(intervals % counts == 0, 1, intervals) if short == "loop" else intervals
     return _stay_inside(starts[:, None] + intervals[:, None] * np.arange(length), counts, short)
 
@@ -452,17 +457,17 @@ def _stay_inside(frames: Integers, counts: Integers, short: Short) -> Integers:
 
 
 def _evenly(views: Integers, last: Integers, count: int) -> Reals:
-    """Place (B,) of each view, of `count` that reach from 0 to `last`."""
+    """Return the position (B,) of each of `count` views spread from 0 to `last`."""
     return np.where(views == count - 1, last, views * (last / (count - 1)))
 
 
 def _linspace_single(first: Reals, last: Reals, count: int) -> npt.NDArray[np.float32]:
-    """(B, count) evenly spaced numbers in single precision, from both ends to the middle, as torch.linspace does."""
+    """Return (B, count) evenly spaced float32 numbers, computed from both ends to the middle as in torch.linspace."""
     begin, end = first.astype(np.float32)[:, None], last.astype(np.float32)[:, None]
     if count == 1:
         return begin
     step = ((end - begin) / np.float32(count - 1)).astype(np.float64)
     order = np.arange(count)
-    # Rounded once, as processors with a fused multiplication and addition do: the product is exact in double precision.
+    # Rounded once, as with fused multiply-add: the product is exact in double precision.
     upward, downward = begin + step * order, end - step * (count - 1 - order)
     return np.where(order < count // 2, upward, downward).astype(np.float32)

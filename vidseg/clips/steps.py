@@ -1,4 +1,4 @@
-"""What the steps of a geometry have in common; `vidseg.clips.geometry` says how they work together."""
+"""Common parts of the steps of a geometry; see `vidseg.clips.geometry`."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ __all__ = ["Canvas", "OneView", "Size", "Step", "Stepped", "below", "check_size"
 Reals = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Size = int | tuple[int, int] | None
-"""Of a crop in pixels: one number for a square, (height, width), or None for the output's own size."""
+"""Crop size in pixels: side of a square, (height, width), or None for the output size."""
 
 
 @dataclass(frozen=True, eq=False)
 class Canvas:
-    """What a step works on: B frames as the steps before it left them, and where the random numbers come from.
+    """Input of a step: B frames as left by the previous steps, and the keys of the random numbers.
 
     Attributes:
-        heights: int64 (B,).
-        widths: int64 (B,).
-        output: height and width of the batch.
-        views: int64 (B,), which crop of its clip each of them is.
-        seed: of the run.
-        epoch: from 0.
-        samples: int64 (B,).
-        position: of the step in its geometry.
+        heights: int64 (B,) frame heights.
+        widths: int64 (B,) frame widths.
+        output: height and width of the output.
+        views: int64 (B,), view (crop) number of each clip.
+        seed: random seed of the run.
+        epoch: epoch number from 0.
+        samples: int64 (B,) sample numbers.
+        position: position of the step in its geometry.
     """
 
     heights: Integers
@@ -43,30 +43,30 @@ class Canvas:
     position: int = 0
 
     def draw(self, count: int) -> Reals:
-        """Numbers in [0, 1), (B, count); a step draws once."""
+        """Return (B, count) numbers in [0, 1); call it once per step."""
         purpose = f"geometry {self.position}"
         return uniform(self.seed, self.epoch, self.samples, purpose=purpose, count=count)
 
     def crop_size(self, size: Size) -> tuple[Integers, Integers]:
-        """Height and width of a crop, which are never larger than the frame; int64 (B,) each."""
+        """Return height and width of a crop, limited to the frame size; int64 (B,) each."""
         height, width = self.output if size is None else (size, size) if isinstance(size, int) else size
         return np.minimum(height, self.heights), np.minimum(width, self.widths)
 
 
 Stepped = tuple[Reals, Integers, Integers]
-"""Matrix (B, 3, 3) from the step's result to what it was given; heights and widths (B,) of its result."""
+"""Matrix (B, 3, 3) from the result of a step to its input; heights and widths (B,) of the result."""
 
 
 class Step(Protocol):
-    """One part of a geometry."""
+    """Protocol of the steps of a geometry."""
 
     @property
     def views(self) -> int:
-        """How many crops it makes of each frame."""
+        """Number of views (crops) per frame."""
         ...
 
     def apply(self, canvas: Canvas) -> Stepped:
-        """What it does to B frames."""
+        """Return the matrix from the result to the input, and the size of the result, for B frames."""
         ...
 
 
@@ -85,7 +85,7 @@ def mirrors(mirrored: npt.NDArray[np.bool_], widths: Integers) -> Reals:
 
 
 def below(draws: Reals, limits: Integers | int) -> Integers:
-    """Whole numbers from 0 to limits - 1."""
+    """Return integers from 0 to limits - 1."""
     return (draws * limits).astype(np.int64)
 
 
@@ -95,4 +95,4 @@ def pair(size: int | tuple[int, int]) -> tuple[int, int]:
 
 def check_size(step: object, size: Size) -> None:
     if size is not None and min(pair(size)) < 1:
-        raise ValueError(f"{step}: a size must be at least 1 pixel")
+        raise ValueError(f"{step}: size must be at least 1 pixel")

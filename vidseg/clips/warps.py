@@ -1,6 +1,6 @@
-"""Perspective and rotation of frames as matrices, from a point of the result to a point of the frame; the size stays.
+"""Perspective and rotation as matrices from points of the result to points of the frame; the frame size is unchanged.
 
-Vectorized over B frames that may differ in size. Both do what imgaug 0.4.0 does with the same numbers.
+Vectorized over B frames of different sizes. Both equal imgaug 0.4.0 for the same parameters.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Integers = npt.NDArray[np.int64]
 
 
 def warp_matrices(warps: Warps, heights: Integers, widths: Integers) -> Reals:
-    """Output to source (B, 3, 3) of drawn warps, for frames of these sizes, int64 (B,)."""
+    """Return the matrices (B, 3, 3) from output to source of drawn warps, for frames of the given sizes, int64 (B,)."""
     matrices = np.tile(np.eye(3), (len(warps.kinds), 1, 1))
     bent, turned = (np.flatnonzero(warps.kinds == kind) for kind in (Warps.PERSPECTIVE, Warps.ROTATION))
     matrices[bent] = perspective_matrices(warps.corners[bent], heights[bent], widths[bent])
@@ -26,42 +26,43 @@ def warp_matrices(warps: Warps, heights: Integers, widths: Integers) -> Reals:
 
 
 def perspective_matrices(corners: Reals, heights: Integers, widths: Integers) -> Reals:
-    """What imgaug 0.4.0 does to frames whose corners move inwards, its size kept.
+    """Return the perspective transform of imgaug 0.4.0 for frames whose corners move inwards, with unchanged frame
+    size.
 
-    The four-sided figure between the corners becomes a rectangle as large as its longer sides, cut to whole pixels,
-    which is then resized to the frame's size.
+    The quadrilateral between the corners is mapped to a rectangle with the lengths of its longer sides, truncated to
+    whole pixels, and then resized to the frame size.
 
     Args:
         corners: (B, 4, 2) in [0, 0.5), fractions of the frame's width (x) and height (y); top left, top right, bottom
             right, bottom left.
-        heights: (B,) of the frames.
-        widths: (B,) of the frames.
+        heights: (B,) frame heights.
+        widths: (B,) frame widths.
 
     Returns:
         float64 (B, 3, 3), output to source.
     """
     far = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
     sides = np.stack([widths, heights], axis=1)[:, None].astype(np.float64)
-    # imgaug keeps the corners in single precision.
+    # imgaug stores the corners in single precision.
     points = (np.where(far, 1 - corners, corners) * sides).astype(np.float32).astype(np.float64)
     edges = np.hypot(*np.moveaxis(np.roll(points, -1, axis=1) - points, 2, 0))  # top, right, bottom, left
     across = np.floor(np.maximum(edges[:, 0], edges[:, 2]))
     down = np.floor(np.maximum(edges[:, 1], edges[:, 3]))
     across, down = np.maximum(across, 2), np.maximum(down, 2)
     figure = _unit_square_to(points)
-    # OpenCV's matrices are of pixel centers, ours of pixel edges: half a pixel before and after.
+    # OpenCV's matrices refer to pixel centers, these to pixel edges, hence the shifts by half a pixel.
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     to_unit = _scaling(1 / across, 1 / down) @ np.linalg.inv(half)
     return half @ figure @ to_unit @ _scaling(across / widths, down / heights)
 
 
 def rotation_matrices(degrees: Reals, heights: Integers, widths: Integers) -> Reals:
-    """Frames turned about their centers, clockwise as seen.
+    """Return rotations about the frame center, positive for clockwise.
 
     Args:
-        degrees: (B,).
-        heights: (B,) of the frames.
-        widths: (B,) of the frames.
+        degrees: (B,) angles in degrees.
+        heights: (B,) frame heights.
+        widths: (B,) frame widths.
 
     Returns:
         float64 (B, 3, 3), output to source.
@@ -77,9 +78,9 @@ def rotation_matrices(degrees: Reals, heights: Integers, widths: Integers) -> Re
 
 
 def _unit_square_to(points: Reals) -> Reals:
-    """Projective maps (B, 3, 3) of (0, 0), (1, 0), (1, 1), (0, 1) to the four points (B, 4, 2).
+    """Return the projective maps (B, 3, 3) of (0, 0), (1, 0), (1, 1), (0, 1) to four points (B, 4, 2).
 
-    In closed form: Heckbert, "Fundamentals of texture mapping and image warping", 1989, section 2.2.3.
+    Closed form of Heckbert, "Fundamentals of texture mapping and image warping", 1989, section 2.2.3.
     """
     first, second, third, fourth = np.moveaxis(points, 1, 0)
     a, b, total = second - third, fourth - third, first - second + third - fourth

@@ -1,6 +1,6 @@
-"""Conversion: video files, folders of JPEG frames and older databases become frame databases.
+"""Convert video files, folders of JPEG frames and older databases to frame databases.
 
-`ConvertOptions` is importable without torch, for the commands' help; the rest is loaded on first use.
+`ConvertOptions` can be imported without torch, which keeps `--help` fast; other names are loaded on first use.
 """
 
 from typing import TYPE_CHECKING, Any

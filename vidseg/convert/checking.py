@@ -1,4 +1,4 @@
-"""`vidseg check`: every database of a data set verified, on request upgraded or repaired in place."""
+"""Verification of all frame databases of a data set, with optional upgrade or repair in place (`vidseg check`)."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -9,13 +9,22 @@ from typing import Any
 from vidseg.frames import FrameDatabase, FrameDatabaseError, FrameWriter, decode_jpeg
 from vidseg.frames.schema import COUNT_NAME, DATABASE_NAME
 from vidseg.frames.writer import TEMPORARY_SUFFIX
+from vidseg.labels.counting import counted
 
 __all__ = ["CheckReport", "DatabaseCheck", "check_databases"]
 
 
 @dataclass
 class DatabaseCheck:
-    """One database: its frames, what was wrong, and what was done about it."""
+    """Result of the check of one database.
+
+    Attributes:
+        path: path of the frames.db.
+        frames: number of frames after the check.
+        problems: faults found, one sentence each.
+        actions: changes made to the database.
+        repaired: whether the faults were repaired.
+    """
 
     path: str
     frames: int = 0
@@ -26,7 +35,14 @@ class DatabaseCheck:
 
 @dataclass
 class CheckReport:
-    """All databases below a folder."""
+    """Results of the check of all databases below a folder.
+
+    Attributes:
+        root: the folder, or the single database.
+        databases: one result for each database.
+        leftovers: temporary files of interrupted conversions.
+        leftovers_removed: whether these files were deleted.
+    """
 
     root: str
     databases: list[DatabaseCheck]
@@ -35,12 +51,12 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """No database has a fault that was not repaired."""
+        """Whether every fault found was repaired."""
         sound = all(not check.problems or check.repaired for check in self.databases)
         return sound and (self.leftovers_removed or not self.leftovers)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return the report as plain data for JSON."""
         return {**asdict(self), "ok": self.ok}
 
     def __str__(self) -> str:
@@ -48,11 +64,13 @@ class CheckReport:
         for check in self.databases:
             lines += [f"{check.path}: {problem}" for problem in check.problems]
             lines += [f"{check.path}: {action}" for action in check.actions]
-        done = "removed" if self.leftovers_removed else "left by a killed conversion; --repair removes it"
+        done = (
+            "removed" if self.leftovers_removed else "temporary file of an interrupted conversion; --repair removes it"
+        )
         lines += [f"{path}: {done}" for path in self.leftovers]
         faulty = sum(bool(check.problems) and not check.repaired for check in self.databases)
         frames = sum(check.frames for check in self.databases)
-        lines.append(f"{len(self.databases)} databases, {frames} frames, {faulty} with faults")
+        lines.append(f"{counted(len(self.databases), 'database')}, {counted(frames, 'frame')}, {faulty} with faults")
         return "\n".join(lines)
 
 
@@ -61,18 +79,23 @@ def check_databases(path: str | Path, *, index: bool = False, repair: bool = Fal
 
     Args:
         path: a frames.db or a folder.
-        index: rewrite databases of the published form (dataset2database 1.2) with key, frame order and metadata.
-        repair: rewrite faulty databases with the frames that decode, write missing n_frames, remove leftovers.
+        index: rewrite databases in the format of dataset2database 1.2 with an integer key, frames in order and
+            metadata.
+        repair: rewrite faulty databases with the frames that can be decoded, write missing n_frames files and delete
+            temporary files.
+
+    Returns:
+        A report with the faults of each database.
 
     Raises:
-        FileNotFoundError: there is no database.
+        FileNotFoundError: `path` holds no database.
     """
     root = Path(path)
     paths = [root] if root.is_file() else sorted(root.rglob(DATABASE_NAME))
     if not paths:
-        raise FileNotFoundError(f"{root}: no {DATABASE_NAME} there or below")
+        raise FileNotFoundError(f"{root}: no {DATABASE_NAME} at or below this path; run `vidseg convert` first")
     leftovers = [] if root.is_file() else sorted(map(str, root.rglob(f"*{TEMPORARY_SUFFIX}")))
-    # The compiled decoder runs without the interpreter's lock, so threads suffice.
+    # The compiled decoder releases the GIL, so threads are enough.
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
         checks = list(threads.map(lambda file: _check_one(file, index, repair), paths))
     if repair:
@@ -86,7 +109,7 @@ def _check_one(path: Path, index: bool, repair: bool) -> DatabaseCheck:
     try:
         database = FrameDatabase(path)
     except FrameDatabaseError as error:
-        check.problems.append(f"{str(error).removeprefix(f'{path}: ')}; convert its video again")
+        check.problems.append(f"{str(error).removeprefix(f'{path}: ')}; convert the video again")
         return check
     check.frames = len(database)
     check.problems = database.verify()
@@ -98,21 +121,21 @@ def _check_one(path: Path, index: bool, repair: bool) -> DatabaseCheck:
             check.repaired = True
         elif repair and check.problems:
             check.frames = _rewrite(database, skip_damaged=True)
-            check.actions.append(f"rewritten with the {check.frames} frames that decode")
+            check.actions.append(f"rewritten with {counted(check.frames, 'decodable frame')}")
             check.repaired = True
         elif index and "format" not in database.meta and not check.problems:
             check.frames = _rewrite(database, skip_damaged=False)
-            check.actions.append("upgraded: key, frame order and metadata")
+            check.actions.append("upgraded with an integer key, frames in order and metadata")
     except (FrameDatabaseError, OSError) as error:
         check.problems.append(f"cannot be rewritten: {error}")
     return check
 
 
 def _rewrite(database: FrameDatabase, *, skip_damaged: bool) -> int:
-    """Write the database anew in its own place, blobs byte for byte; returns the number of frames kept."""
+    """Rewrite a database in place, copying the JPEG data unchanged; return the number of frames kept."""
     times = database.timestamps
     kept = [index for index in range(len(database)) if not skip_damaged or _decodes(database, index)]
-    own = {"format", "frames", "levels", "crc32"}  # the writer's business
+    own = {"format", "frames", "levels", "crc32"}  # set by the writer
     meta = {key: value for key, value in database.meta.items() if key not in own}
     if len(kept) < len(database):
         meta["dropped_frames"] = len(database) - len(kept)

@@ -1,4 +1,4 @@
-"""One job, start to end: a video, a folder of JPEGs or a database becomes one frames.db."""
+"""Conversion of one video, folder of JPEGs or database to a frames.db."""
 
 import contextlib
 import errno
@@ -20,6 +20,7 @@ from vidseg.frames import FrameDatabase, FrameDatabaseError, FrameWriter, decode
 from vidseg.frames.jpeg import resize_frame
 from vidseg.frames.schema import COUNT_NAME, DATABASE_NAME
 from vidseg.frames.writer import TEMPORARY_SUFFIX
+from vidseg.labels.counting import counted
 from vidseg.videos.decoding import DamagedVideoError, TimedFrame, VideoError, VideoSource, at_rate
 from vidseg.videos.frame_size import target_size
 from vidseg.videos.listing import Job, numbered_jpegs
@@ -28,25 +29,31 @@ __all__ = ["Outcome", "convert_one", "finished_outcome"]
 
 Heartbeat = Callable[[int], None]
 
-# Errors that the next video would meet as well.
+# Errors that affect every following video too.
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EFBIG}
 
 
 @dataclass
 class Outcome:
-    """What became of one job.
+    """Result of one conversion job.
 
     Attributes:
-        state: "converted", "kept" (was there already), "recovered" (converted, with damage in the source), "failed",
-            or "not started".
-        target: folder below the data set's jpg/.
-        frames, height, width, fps: of the database.
-        duration: seconds of video.
+        source: path of the video, folder of JPEGs or database.
+        target: folder of the new database below the data set's jpg/.
+        state: "converted", "kept" (finished by an earlier run), "recovered" (converted, but the source is damaged),
+            "failed" or "not started".
+        label: class name, or None.
+        split: split name, or None.
+        frames: number of frames in the database.
+        height: frame height in pixels.
+        width: frame width in pixels.
+        fps: mean frame rate, or None if unknown.
+        duration: duration of the video in seconds.
         bytes: size of frames.db.
-        seconds: time that the conversion took.
-        problem: what went wrong, or None.
-        fatal: the target cannot be written to, so going on makes no sense.
-        other_options: a kept database was made with other options than asked now.
+        seconds: time of the conversion.
+        problem: error message, or None.
+        fatal: whether the target cannot be written, so that the run has to stop.
+        other_options: whether a kept database was made with other options than those of this run.
     """
 
     source: str
@@ -66,13 +73,13 @@ class Outcome:
     other_options: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, for reports and for the way between processes."""
+        """Return the outcome as plain data for reports and for the pipe between processes."""
         return asdict(self)
 
 
 @dataclass
 class _Frames:
-    """Encoded frames of one source as they come, and what is known about it."""
+    """Stream of encoded frames of one source, with the source's properties and damage."""
 
     stream: Iterator[tuple[list[bytes], int, float | None]]  # JPEGs, width, time
     properties: dict[str, str | int | float | None]
@@ -80,13 +87,16 @@ class _Frames:
 
 
 def convert_one(job: Job, jpg_folder: Path, options: ConvertOptions, heartbeat: Heartbeat) -> Outcome:
-    """Convert one job and say what became of it; an error of the source or the disk is told, not raised.
+    """Convert one job; errors of the source or the disk are reported in the outcome, not raised.
 
     Args:
-        job: what to do.
-        jpg_folder: the data set's jpg/.
-        options: the user's choices.
+        job: source and target of the conversion.
+        jpg_folder: the data set's jpg/ folder.
+        options: options of the conversion.
         heartbeat: called with the number of frames so far, at least once for each frame.
+
+    Returns:
+        The outcome of the job.
     """
     began = time.perf_counter()
     outcome = Outcome(job.source, job.target, "failed", job.label, job.split)
@@ -107,17 +117,17 @@ def convert_one(job: Job, jpg_folder: Path, options: ConvertOptions, heartbeat: 
     else:
         outcome = _describe(job, database)
     if outcome.state == "failed":
-        with contextlib.suppress(OSError):  # not empty: it holds an earlier conversion's database
+        with contextlib.suppress(OSError):  # not empty: it holds the database of an earlier conversion
             (jpg_folder / job.target).rmdir()
     outcome.seconds = round(time.perf_counter() - began, 3)
     return outcome
 
 
 def finished_outcome(job: Job, jpg_folder: Path, options: ConvertOptions) -> Outcome | None:
-    """The outcome of a job that an earlier run finished; None where it has to be done (again).
+    """Return the outcome of a job that an earlier run finished, or None if the job has to run.
 
-    A database counts when it is whole, has its n_frames, and was made from the same source: same name and size, same
-    times of a clip.
+    A job is finished if its database is complete, has its n_frames file, and was made from a source of the same name,
+    size and clip times.
     """
     path = jpg_folder / job.target / DATABASE_NAME
     if not path.is_file() or not path.with_name(COUNT_NAME).is_file():
@@ -139,7 +149,7 @@ def finished_outcome(job: Job, jpg_folder: Path, options: ConvertOptions) -> Out
 def _convert(job: Job, path: Path, options: ConvertOptions, heartbeat: Heartbeat) -> FrameDatabase:
     frames = {"video": _video_frames, "jpegs": _jpeg_frames, "database": _database_frames}[job.kind](job, options)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(f"*{TEMPORARY_SUFFIX}"):  # of a run that was killed
+    for leftover in path.parent.glob(f"*{TEMPORARY_SUFFIX}"):  # of an interrupted run
         leftover.unlink(missing_ok=True)
     writer = FrameWriter(path, levels=options.levels)
     with writer:
@@ -222,7 +232,7 @@ def _jpeg_frames(job: Job, options: ConvertOptions) -> _Frames:
     first, last = numbered[0][0], numbered[-1][0]
     missing = sorted(set(range(first, last + 1)) - {number for number, _ in numbered})
     if missing:
-        frames.damage.append(f"{len(missing)} frames are missing, the first is number {missing[0]}")
+        frames.damage.append(f"{counted(len(missing), 'frame')} missing, first missing number {missing[0]}")
     blobs = ((path.read_bytes, path.name) for _, path in numbered)
     times = (index / options.fps for index in range(len(numbered))) if options.fps else None
     frames.properties["fps"] = options.fps
@@ -236,7 +246,7 @@ def _database_frames(job: Job, options: ConvertOptions) -> _Frames:
     except (FrameDatabaseError, OSError) as error:
         raise VideoError(str(error)) from error
     if options.fps is not None:
-        raise VideoError("--fps picks frames from videos by time; convert the video itself to another rate")
+        raise VideoError("--fps cannot resample a frame database; convert the original video with --fps")
     kept = ("fps", "codec", "container", "pixel_format", "source_width", "source_height", "source_sha256", "rotation")
     frames = _Frames(iter(()), {key: database.meta[key] for key in kept if key in database.meta})
     frames.damage += json.loads(database.meta["damage"]) if "damage" in database.meta else []
@@ -252,9 +262,9 @@ def _restored(
     options: ConvertOptions,
     frames: _Frames,
 ) -> Iterator[tuple[list[bytes], int, float | None]]:
-    """JPEGs of any making, brought to the options' size, restart interval and levels.
+    """Convert JPEGs of any encoder to the size, restart interval and levels of the options.
 
-    Where neither size nor quality has to change, the pixels stay bit for bit what they were.
+    If neither size nor quality changes, the pixels stay bit-equal.
     """
     size, count, first, moment = None, 0, None, None
     for read, name in blobs:
@@ -299,7 +309,7 @@ def _source_bytes(job: Job) -> int:
     return path.stat().st_size
 
 
-@functools.lru_cache(maxsize=16)  # clips of one long video come one after the other
+@functools.lru_cache(maxsize=16)  # clips of one long video are converted consecutively
 def _sha256(path: str, _modified: int) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as file:

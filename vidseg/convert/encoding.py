@@ -1,4 +1,4 @@
-"""Decoded video frames to JPEGs."""
+"""JPEG encoding of decoded video frames."""
 
 from typing import Any
 
@@ -10,10 +10,13 @@ __all__ = ["FrameEncoder"]
 
 
 class FrameEncoder:
-    """Turns the frames of one video into JPEGs of one size.
+    """Encode the frames of one video as JPEGs of one size.
 
-    swscale resizes and changes the sample layout; the native library then converts range and matrix to JPEG's while it
-    copies.
+    swscale resizes the frame and converts its pixel format; the native library then converts range and matrix to JPEG's
+    during the copy.
+
+    Args:
+        options: size, quality, chroma, restart interval and levels.
     """
 
     def __init__(self, options: ConvertOptions) -> None:
@@ -21,7 +24,7 @@ class FrameEncoder:
         self.frames = UprightFrames(size=options.size, chroma=options.chroma)
 
     def encode(self, frame: Any) -> list[bytes]:
-        """Return the JPEG of an `av.VideoFrame` and those of its smaller copies."""
+        """Return the JPEG of an `av.VideoFrame`, followed by the JPEGs of its levels."""
         planes = self.frames.planes(frame)
         return encode_planes(
             planes.planes,

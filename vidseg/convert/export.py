@@ -1,4 +1,4 @@
-"""The way back: frame databases to JPEG files or to video files."""
+"""Export of frame databases to JPEG files or video files."""
 
 import contextlib
 import os
@@ -11,32 +11,33 @@ import numpy as np
 
 from vidseg.frames import FrameDatabase, FrameDatabaseError
 from vidseg.frames.schema import DATABASE_NAME
+from vidseg.labels.counting import counted
 
 __all__ = ["export_frames"]
 
 _TIME_BASE = Fraction(1, 90_000)
-_DEFAULT_FPS = 25.0  # for databases without times and without a rate
+_DEFAULT_FPS = 25.0  # for databases without timestamps and frame rate
 _BATCH = 32
 
 
 def export_frames(source: str | Path, target: str | Path, *, form: str, overwrite: bool = False) -> str:
     """Write the frames of one database, or of all databases below a folder, as JPEG files or as videos.
 
-    JPEGs are the stored ones byte for byte, named frame_%05d.jpg from 1; the folder structure is kept. Videos are
-    H.264 in MP4 (one `<video>.mp4` for each database) with the frames' own times.
+    JPEG files contain the stored bytes unchanged and are named frame_%05d.jpg, counted from 1; the folder structure is
+    kept. Videos are H.264 in MP4, one `<video>.mp4` per database, with the stored timestamps.
 
     Args:
-        source: a frames.db, its folder, or a folder with databases anywhere below.
-        target: the folder to fill.
+        source: a frames.db, its folder, or a folder with databases at any depth.
+        target: output folder.
         form: "jpeg" or "video".
-        overwrite: replace what is there.
+        overwrite: replace existing files.
 
     Returns:
-        A sentence that says what was written.
+        A summary of the files written.
 
     Raises:
-        FileNotFoundError: there is no database at `source`.
-        FileExistsError: a file to write exists, and `overwrite` is off.
+        FileNotFoundError: `source` holds no database.
+        FileExistsError: an output file exists and `overwrite` is off.
         FrameDatabaseError: a database cannot be read.
     """
     source, target = Path(source), Path(target)
@@ -48,7 +49,8 @@ def export_frames(source: str | Path, target: str | Path, *, form: str, overwrit
         else:
             _export_video(database, place.with_name(f"{place.name}.mp4"), overwrite)
         videos, frames = videos + 1, frames + len(database)
-    return f"{videos} videos, {frames} frames written to {target} as {'JPEG files' if form == 'jpeg' else 'H.264'}"
+    kind = "JPEG files" if form == "jpeg" else "H.264"
+    return f"{counted(videos, 'video')}, {counted(frames, 'frame')} written to {target} as {kind}"
 
 
 def _databases(source: Path) -> Iterator[tuple[FrameDatabase, Path]]:
@@ -59,7 +61,7 @@ def _databases(source: Path) -> Iterator[tuple[FrameDatabase, Path]]:
     root = source / "jpg" if (source / "jpg").is_dir() else source
     paths = sorted(root.rglob(DATABASE_NAME))
     if not paths:
-        raise FileNotFoundError(f"{source}: no {DATABASE_NAME} there or below")
+        raise FileNotFoundError(f"{source}: no {DATABASE_NAME} at or below this path")
     for path in paths:
         yield FrameDatabase(path), path.parent.relative_to(root)
 
@@ -69,13 +71,13 @@ def _export_jpegs(database: FrameDatabase, folder: Path, overwrite: bool) -> Non
     for index in range(len(database)):
         path = folder / f"frame_{index + 1:05d}.jpg"
         if path.exists() and not overwrite:
-            raise FileExistsError(f"{path} exists; --overwrite replaces it")
+            raise FileExistsError(f"{path}: the file exists; --overwrite replaces it")
         path.write_bytes(database.read([index])[0])
 
 
 def _export_video(database: FrameDatabase, path: Path, overwrite: bool) -> None:
     if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; --overwrite replaces it")
+        raise FileExistsError(f"{path}: the file exists; --overwrite replaces it")
     path.parent.mkdir(parents=True, exist_ok=True)
     times = _times(database)
     height, width = database.frame_size
@@ -85,7 +87,7 @@ def _export_video(database: FrameDatabase, path: Path, overwrite: bool) -> None:
             stream = container.add_stream(
                 "libx264", rate=Fraction(database.meta.get("fps") or _DEFAULT_FPS).limit_denominator(1001)
             )
-            # H.264 in 4:2:0 wants even sides; an odd last row or column is left out
+            # 4:2:0 video needs even sides; an odd last row or column is dropped
             stream.width, stream.height, stream.pix_fmt = width // 2 * 2, height // 2 * 2, "yuv420p"
             stream.codec_context.time_base = stream.time_base = _TIME_BASE
             stream.options = {"crf": "18"}
@@ -100,14 +102,14 @@ def _export_video(database: FrameDatabase, path: Path, overwrite: bool) -> None:
             container.mux(stream.encode(None))
         temporary.replace(path)
     except av.error.FFmpegError as error:
-        raise FrameDatabaseError(f"{database.path}: cannot be written as video: {error}") from error
+        raise FrameDatabaseError(f"{database.path}: cannot be exported as video: {error}") from error
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
 
 
 def _times(database: FrameDatabase) -> list[float]:
-    """Seconds from the first frame."""
+    """Return the time of each frame in seconds since the first frame."""
     stored = database.timestamps
     if stored is None:
         fps = database.meta.get("fps") or _DEFAULT_FPS

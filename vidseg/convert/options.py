@@ -1,4 +1,4 @@
-"""What a user can choose about a conversion, and the checks of it."""
+"""Options of a conversion and their checks."""
 
 import json
 import os
@@ -9,51 +9,52 @@ from vidseg.videos.frame_size import target_size
 
 __all__ = ["ConvertOptions"]
 
-# What decides the bytes of a database; recorded in its meta table and compared when a conversion is run again.
+# Options that change the stored bytes; recorded in the meta table and compared when the conversion runs again.
 _RECORDED = ("size", "fps", "quality", "chroma", "restart_interval", "optimize", "levels", "reencode")
 
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """Options of a conversion; the defaults serve without a flag."""
+    """Options of a conversion."""
 
     size: str = "256"
-    """Frame size: a number for the longest short side (smaller videos stay as they are), WIDTHxHEIGHT for exactly
-    that, or "none" to keep every size."""
+    """Frame size: maximum length of the short side in pixels (smaller videos are not enlarged), an exact WIDTHxHEIGHT,
+    or "none" to keep the source size."""
     fps: float | None = None
-    """Frames per second, picked by time stamp; default: every frame of the file exactly once."""
+    """Frames per second, resampled by timestamp; default: every frame of the file once."""
     quality: int = 90
     """JPEG quality, 1 to 100."""
     chroma: int = 420
-    """Color resolution of the JPEGs: 420 (half) or 444 (full)."""
+    """Chroma resolution of the JPEGs: 420 (half) or 444 (full)."""
     restart_interval: int = -1
-    """MCUs between JPEG restart markers, which let a reader decode a crop alone; -1 chooses, 0 leaves them out."""
+    """Number of MCUs between JPEG restart markers, which allow a crop to be decoded alone; -1: automatic, 0: no
+    markers."""
     optimize: bool = False
-    """Make Huffman tables for each frame: files some per cent smaller, conversion slower."""
+    """Compute Huffman tables for each frame; files are a few percent smaller and conversion is slower."""
     levels: int = 2
-    """How many smaller copies of each frame to store (1/2, 1/4, ... of the side) for small training sizes."""
+    """Number of smaller copies stored for each frame (1/2, 1/4, ... of the side), used for small training sizes."""
     reencode: bool = False
-    """Encode JPEG sources (folders, databases) again at --quality, instead of keeping their pixels bit for bit."""
+    """Re-encode JPEG sources (folders, databases) with --quality instead of keeping their pixels bit-equal."""
     workers: int | None = None
-    """Worker processes; default: one for each processor this process may use."""
+    """Number of worker processes; default: one per available processor."""
     on_error: str = "skip"
-    """After a failed video: "skip" to the next one, or "stop" the run."""
+    """What to do after a failed video: "skip" it or "stop" the run."""
     damaged: str = "keep"
-    """Videos with damage inside: "keep" what can be decoded and mark it, or "refuse" them."""
+    """What to do with damaged videos: "keep" the frames that can be decoded and mark the video, or "refuse" it."""
     overwrite: bool = False
-    """Convert again what is already there."""
+    """Convert videos again that are already converted."""
     dry_run: bool = False
-    """List what would be done, and do nothing."""
+    """List the videos to convert without converting them."""
     time_limit: float | None = None
-    """Seconds that one video may take before its worker is ended; default: no limit."""
+    """Maximum conversion time per video in seconds; a worker that exceeds it is stopped; default: no limit."""
     stall_limit: float = 120.0
-    """Seconds without a new frame after which a decoder counts as hung and its worker is ended."""
+    """Maximum time without a new frame in seconds; a worker that exceeds it is stopped."""
     videos: str | None = None
-    """Folder of the videos that a CSV source names; default: the CSV's own folder."""
+    """Folder of the videos listed in a CSV source; default: folder of the CSV."""
     shard: str | None = None
-    """Do the i-th of n parts, as "i/n" counted from 1, for batch schedulers."""
+    """Convert only part i of n, as "i/n" with i counted from 1; for batch schedulers."""
     executor: str = "local"
-    """Where the workers run: "local" processes, or a "ray" cluster."""
+    """Where workers run: "local" processes or a "ray" cluster."""
 
     def __post_init__(self) -> None:
         target_size(self.size, 16, 16)
@@ -67,11 +68,11 @@ class ConvertOptions:
         for name in ("fps", "time_limit", "stall_limit", "workers"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise ValueError(f"{name} is {value}, must be above 0")
+                raise ValueError(f"{name} is {value}, must be greater than 0")
         self.shard_numbers()
 
     def shard_numbers(self) -> tuple[int, int]:
-        """(i, n) of `shard`; (1, 1) without one."""
+        """Return (i, n) of `shard`, or (1, 1) if it is not set."""
         if self.shard is None:
             return 1, 1
         match = re.fullmatch(r"(\d+)/(\d+)", self.shard)
@@ -80,17 +81,17 @@ class ConvertOptions:
         return int(match[1]), int(match[2])
 
     def worker_count(self) -> int:
-        """How many workers to start."""
+        """Return the number of workers to start."""
         return self.workers or len(os.sched_getaffinity(0))
 
     def recorded(self) -> str:
-        """The options that decide a database's content, as stored in it."""
+        """Return, as JSON, the options that change the stored bytes."""
         return json.dumps({name: getattr(self, name) for name in _RECORDED}, sort_keys=True)
 
 
 def _within(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
-        raise ValueError(f"{name} is {value}, must be {low} to {high}")
+        raise ValueError(f"{name} is {value}, must be between {low} and {high}")
 
 
 def _one_of(name: str, value: object, choices: tuple[object, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Worker processes on this machine: start, feed, watch, end."""
+"""Local worker processes: start, job assignment, supervision and shutdown."""
 
 import contextlib
 import json
@@ -16,6 +16,7 @@ from typing import Any
 from vidseg.convert.conversion import Outcome
 from vidseg.convert.options import ConvertOptions
 from vidseg.frames.writer import TEMPORARY_SUFFIX
+from vidseg.labels.counting import counted
 from vidseg.videos.listing import Job
 
 __all__ = ["Worker", "run_local"]
@@ -24,15 +25,15 @@ _POLL_SECONDS = 0.5
 
 
 class WorkerStartError(RuntimeError):
-    """A worker process ended before it took a job."""
+    """Raised when a worker process exits before it accepts a job."""
 
 
 class Worker:
-    """One worker process and the job it has.
+    """One worker process and its current job.
 
     Args:
-        jpg_folder: the data set's jpg/.
-        options: the user's choices.
+        jpg_folder: the data set's jpg/ folder.
+        options: options of the conversion.
     """
 
     def __init__(self, jpg_folder: Path, options: ConvertOptions) -> None:
@@ -41,7 +42,7 @@ class Worker:
         self.job: Job | None = None
         self.frames = 0
         self._began = self._heard = 0.0
-        self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - lives as long as the worker
+        self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - closed with the worker
         self.process = subprocess.Popen(
             [sys.executable, "-m", "vidseg.convert.worker"],
             stdin=subprocess.PIPE,
@@ -50,21 +51,21 @@ class Worker:
         )
 
     def start(self, job: Job) -> None:
-        """Hand over a job."""
+        """Send a job to the worker."""
         self.job, self.frames = job, 0
         self._began = self._heard = time.monotonic()
         request = {"job": asdict(job), "options": asdict(self.options), "jpg_folder": str(self.jpg_folder)}
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # a dead worker is noticed when its answer is read
+        with contextlib.suppress(BrokenPipeError):  # a dead worker is detected on the next read
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
 
     def read(self) -> Outcome | None:
-        """Take in one line of the worker; the outcome of its job once there is one."""
+        """Read one message of the worker; return the outcome once the job is done, else None."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line.endswith(b"\n"):
-            return self._lost(self._cause_of_death())
+            return self._lost(self._exit_reason())
         self._heard = time.monotonic()
         message: dict[str, Any] = json.loads(line)
         self.frames = message.get("frames", self.frames)
@@ -74,21 +75,21 @@ class Worker:
         return Outcome(**message["done"])
 
     def overdue(self) -> Outcome | None:
-        """End a worker that hangs or takes too long; the outcome of its job then."""
+        """Stop a worker that exceeds a time limit and return the outcome of its job, else None."""
         now = time.monotonic()
         limit = self.options.time_limit
         if self.job is None:
             return None
         if limit is not None and now - self._began > limit:
-            return self._lost(f"took more than the time limit of {limit:g} s ({self.frames} frames done)")
+            return self._lost(f"exceeded the time limit of {limit:g} s after {counted(self.frames, 'frame')}")
         if now - self._heard > self.options.stall_limit:
             return self._lost(
-                f"no new frame for {self.options.stall_limit:g} s after frame {self.frames}: decoder hangs"
+                f"no new frame for {self.options.stall_limit:g} s after frame {self.frames}: the decoder hangs"
             )
         return None
 
     def stop(self) -> None:
-        """End the process, at once if it is in the middle of a job, and remove what it had begun to write."""
+        """Stop the process, also in the middle of a job, and delete its temporary files."""
         if self.job is not None:
             self.process.kill()
         for pipe in (self.process.stdin, self.process.stdout):
@@ -101,36 +102,44 @@ class Worker:
             folder = self.jpg_folder / self.job.target
             for leftover in folder.glob(f"*{TEMPORARY_SUFFIX}"):
                 leftover.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # absent, or with an earlier conversion's database in it
+            with contextlib.suppress(OSError):  # missing, or holds the database of an earlier conversion
                 folder.rmdir()
 
     def _lost(self, reason: str) -> Outcome:
         job = self.job
         if job is None:
             self.stop()
-            raise WorkerStartError(f"a conversion worker ended before it took a job: {reason}")
+            raise WorkerStartError(f"a conversion worker exited before it accepted a job: {reason}")
         self.stop()
         return Outcome(job.source, job.target, "failed", job.label, job.split, problem=reason)
 
-    def _cause_of_death(self) -> str:
+    def _exit_reason(self) -> str:
         code = self.process.wait()
         self._errors.seek(0)
-        said = [line.strip() for line in self._errors.read().splitlines() if line.strip()]
+        output = [line.strip() for line in self._errors.read().splitlines() if line.strip()]
         cause = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        return f"the decoder crashed its worker ({cause})" + (f": {said[-1]}" if said else "")
+        return f"the worker process crashed while decoding ({cause})" + (f": {output[-1]}" if output else "")
 
 
 def run_local(jobs: Iterable[Job], jpg_folder: Path, options: ConvertOptions) -> Generator[Outcome | int, None, None]:
-    """Convert jobs with `options.workers` processes; yields each outcome as it comes.
+    """Convert jobs in `options.workers` processes on this machine.
 
-    In between, about twice a second, yields the number of frames that the running jobs have so far, so that a caller
-    can show progress. Closing the generator ends all workers and leaves nothing half-written.
+    Closing the generator stops all workers and deletes their temporary files.
+
+    Args:
+        jobs: jobs to convert.
+        jpg_folder: the data set's jpg/ folder.
+        options: options of the conversion.
+
+    Yields:
+        The outcome of each job as it finishes and, about twice a second, the number of frames that the running jobs
+        have converted so far.
     """
     waiting = iter(jobs)
     selector = selectors.DefaultSelector()
     workers: list[Worker] = []
 
-    def employ(worker: Worker | None) -> None:
+    def assign(worker: Worker | None) -> None:
         job = next(waiting, None)
         if job is None:
             return
@@ -140,25 +149,25 @@ def run_local(jobs: Iterable[Job], jpg_folder: Path, options: ConvertOptions) ->
             selector.register(worker.process.stdout, selectors.EVENT_READ, worker)  # type: ignore[arg-type]
         worker.start(job)
 
-    def dismiss(worker: Worker) -> None:
+    def release(worker: Worker) -> None:
         workers.remove(worker)
         selector.unregister(worker.process.stdout)  # type: ignore[arg-type]
 
     try:
         for _ in range(options.worker_count()):
-            employ(None)
+            assign(None)
         while any(worker.job for worker in workers):
             ready = {key.data for key, _ in selector.select(_POLL_SECONDS)}
             for worker in list(workers):
-                # a dead worker's pipe is closed by `_lost`, so it leaves the selector first
+                # `_lost` closes the pipe of a dead worker, so the selector has to drop it first
                 outcome = worker.read() if worker in ready else worker.overdue()
                 if outcome is None:
                     continue
                 alive = worker.process.returncode is None
                 yield outcome
                 if not alive:
-                    dismiss(worker)
-                employ(worker if alive else None)
+                    release(worker)
+                assign(worker if alive else None)
             yield sum(worker.frames for worker in workers if worker.job)
     finally:
         for worker in workers:

@@ -1,4 +1,4 @@
-"""The same workers, spread over a Ray cluster. Every node must see the sources and the target under the same paths."""
+"""Conversion on a Ray cluster. Every node must see the sources and the target under the same paths."""
 
 from collections.abc import Generator
 from pathlib import Path
@@ -15,11 +15,19 @@ _POLL_SECONDS = 0.5
 
 
 def run_ray(jobs: list[Job], jpg_folder: Path, options: ConvertOptions) -> Generator[Outcome | int, None, None]:
-    """Convert jobs as Ray tasks of one processor each; yields each outcome as it comes.
+    """Convert jobs as Ray tasks of one processor each.
 
-    Uses the cluster that RAY_ADDRESS names or that is running here, else starts a local one. Inside a task the job
-    runs in a worker process as everywhere, so a crash or a hang costs one video there as well. A task whose node is
-    lost is done again elsewhere.
+    Uses the cluster named by RAY_ADDRESS or one running on this machine, else starts a local cluster. Each task runs
+    its job in a worker process, so a crash or hang affects one video. Ray repeats the task of a lost node on another
+    node.
+
+    Args:
+        jobs: jobs to convert.
+        jpg_folder: the data set's jpg/ folder.
+        options: options of the conversion.
+
+    Yields:
+        The outcome of each job as it finishes, and the number of frames converted so far.
 
     Raises:
         ImportError: Ray is not installed.

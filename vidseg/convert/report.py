@@ -1,4 +1,4 @@
-"""What a conversion says about itself: counts, a table, conversion_report.json."""
+"""Report of a conversion: counts, console summary and conversion_report.json."""
 
 import json
 import os
@@ -8,23 +8,24 @@ from pathlib import Path
 
 import vidseg
 from vidseg.convert.conversion import Outcome
+from vidseg.labels.counting import counted
 
 __all__ = ["ConversionReport"]
 
-_SHOWN = 20  # problems listed on the console; the report has them all
+_SHOWN = 20  # problems printed on the console; conversion_report.json lists all
 
 
 @dataclass
 class ConversionReport:
-    """The outcome of every video, in the order of their targets.
+    """Outcome of every video of a conversion, ordered by target.
 
     Attributes:
-        source: what was converted.
-        root: the data set.
+        source: source of the conversion.
+        root: folder of the data set.
         outcomes: one for each video found.
-        ignored: files beside the videos that are no videos (labels, pictures, hidden files).
-        seconds: the whole run.
-        stopped: why the run ended early, or None.
+        ignored: files in the source that are not videos (labels, pictures, hidden files).
+        seconds: duration of the run.
+        stopped: reason for an early stop, or None.
     """
 
     source: str
@@ -36,19 +37,19 @@ class ConversionReport:
 
     @property
     def ok(self) -> bool:
-        """Every video is there, and none is damaged."""
+        """Whether every video is converted and undamaged."""
         return self.stopped is None and all(outcome.problem is None for outcome in self.outcomes)
 
     def count(self, state: str) -> int:
-        """How many videos ended in `state`."""
+        """Return the number of videos in the given state."""
         return sum(outcome.state == state for outcome in self.outcomes)
 
     def problems(self) -> list[Outcome]:
-        """The videos that failed or are damaged."""
+        """Return the outcomes of videos that failed or are damaged."""
         return [outcome for outcome in self.outcomes if outcome.problem is not None]
 
     def as_dict(self) -> dict[str, object]:
-        """Plain data, as in conversion_report.json."""
+        """Return the content of conversion_report.json."""
         counts = Counter(outcome.state for outcome in self.outcomes)
         return {
             "tool": f"vidseg {vidseg.__version__}",
@@ -65,39 +66,42 @@ class ConversionReport:
         }
 
     def write(self, path: Path) -> None:
-        """Write the report, replacing an older one in one step."""
+        """Write the report as JSON, replacing an existing file atomically."""
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         temporary.write_text(json.dumps(self.as_dict(), indent=1) + "\n")
         temporary.replace(path)
 
     def __str__(self) -> str:
-        """The summary that the command prints."""
+        """Return the console summary."""
         converted = [outcome for outcome in self.outcomes if outcome.state in {"converted", "recovered"}]
         frames = sum(outcome.frames for outcome in converted)
         size = sum(outcome.bytes for outcome in self.outcomes)
         total = sum(outcome.frames for outcome in self.outcomes)
         rows = [
-            ("planned", f"{self.count('planned')} videos to convert"),
-            ("converted", f"{self.count('converted')} videos, {frames} frames in {self.seconds:.1f} s"),
-            ("kept", f"{self.count('kept')} videos that were there already"),
-            ("recovered", f"{self.count('recovered')} damaged videos, as far as they go"),
-            ("failed", f"{self.count('failed')} videos"),
-            ("not started", f"{self.count('not started')} videos"),
-            ("ignored", f"{len(self.ignored)} files that are no videos"),
+            ("planned", f"{counted(self.count('planned'), 'video')} to convert"),
+            (
+                "converted",
+                f"{counted(self.count('converted'), 'video')}, {counted(frames, 'frame')} in {self.seconds:.1f} s",
+            ),
+            ("kept", f"{counted(self.count('kept'), 'video')} converted earlier"),
+            ("recovered", f"{counted(self.count('recovered'), 'damaged video')}, decodable frames kept"),
+            ("failed", counted(self.count("failed"), "video")),
+            ("not started", counted(self.count("not started"), "video")),
+            ("ignored", counted(len(self.ignored), "non-video file")),
         ]
         lines = [f"{name:12}{text}" for name, text in rows if not text.startswith("0 ")]
         if converted and self.seconds:
             lines.append(f"{'speed':12}{frames / self.seconds:.0f} frames/s")
-        lines.append(f"{'data set':12}{self.root}: {total} frames, {size / 1e6:.1f} MB")
+        lines.append(f"{'data set':12}{self.root}: {counted(total, 'frame')}, {size / 1e6:.1f} MB")
         lines += [f"planned: {plan.source} -> jpg/{plan.target}" for plan in self.outcomes if plan.state == "planned"]
         if other := sum(outcome.other_options for outcome in self.outcomes):
             lines.append(
-                f"{'note':12}{other} kept databases were made with other options; --overwrite makes them again"
+                f"{'note':12}{counted(other, 'kept database')} made with other options; --overwrite converts again"
             )
         for outcome in self.problems()[:_SHOWN]:
             lines.append(f"{outcome.state}: {outcome.source}: {outcome.problem}")
         if len(self.problems()) > _SHOWN:
-            lines.append(f"... and {len(self.problems()) - _SHOWN} more, see conversion_report.json")
+            lines.append(f"... and {len(self.problems()) - _SHOWN} more in conversion_report.json")
         if self.stopped:
             lines.append(f"stopped: {self.stopped}")
         return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`convert_videos`: a whole data set, in parallel, resumable."""
+"""Parallel, resumable conversion of a whole data set (`convert_videos`)."""
 
 import contextlib
 import dataclasses
@@ -22,36 +22,36 @@ from vidseg.videos.listing import Job, Listing, find_jobs, in_shard
 __all__ = ["TargetError", "convert_videos"]
 
 _log = logging.getLogger("vidseg.convert")
-_LOG_EVERY = 10.0  # seconds between progress lines where there is no terminal
+_LOG_EVERY = 10.0  # seconds between progress lines without a terminal
 
 
 class TargetError(RuntimeError):
-    """The data set's folder cannot be written to, or another conversion is writing to it."""
+    """Raised when the data set's folder cannot be written, or another conversion is writing to it."""
 
 
 def convert_videos(
     source: str | Path, root: str | Path, *, options: ConvertOptions | None = None, **changes: Any
 ) -> ConversionReport:
-    """Convert videos to frame databases: `<root>/jpg/<class>/<video>/frames.db`, and list them in catalog.db.
+    """Convert videos to frame databases `<root>/jpg/<class>/<video>/frames.db` and list them in catalog.db.
 
-    Run again it keeps what is finished and does the rest. Whatever goes wrong with a video is told in the report,
-    which also stands in `<root>/conversion_report.json`; it stops nobody else's conversion.
+    A second call keeps finished videos and converts the rest. Errors of single videos are recorded in the report and in
+    `<root>/conversion_report.json`; the other videos are still converted.
 
     Args:
         source: a folder of videos (`<class>/<video>` or flat), of folders with JPEG frames, or of frame databases; a
-            single one of these; or a CSV with a column `path`, or with label, id, time_start and time_end.
-        root: the data set to make or to complete.
-        options: all options at once.
-        **changes: single fields of `ConvertOptions`, such as `workers=8, quality=95`.
+            single one of these; or a CSV with a column `path`, or with the columns label, id, time_start and time_end.
+        root: folder of the data set to create or extend.
+        options: options of the conversion; default: `ConvertOptions()`.
+        **changes: single fields of `ConvertOptions` that replace those of `options`, such as `workers=8, quality=95`.
 
     Returns:
         The report; `report.ok` is False if any video failed or is damaged.
 
     Raises:
         FileNotFoundError: the source does not exist.
-        ValueError: an option is out of its range, or a CSV is malformed.
-        TypeError: there is no option of that name.
-        TargetError: root cannot be written to, or another conversion runs there.
+        ValueError: an option is out of range, or a CSV is malformed.
+        TypeError: `changes` has an unknown option.
+        TargetError: `root` cannot be written, or another conversion is running in it.
     """
     options = dataclasses.replace(options or ConvertOptions(), **changes)
     root = Path(root)
@@ -77,7 +77,7 @@ def convert_videos(
 
 
 def _convert_all(listing: Listing, root: Path, options: ConvertOptions, report: ConversionReport) -> None:
-    """Fill in the outcomes of the listed jobs, also when the run is cut short."""
+    """Convert the listed jobs and record their outcomes in the report, also when the run is interrupted."""
     jpg_folder = root / "jpg"
     pending = []
     for job in listing.jobs:
@@ -101,9 +101,11 @@ def _convert_all(listing: Listing, root: Path, options: ConvertOptions, report: 
                     report.stopped = f"{result.source}: {result.problem}"
                     break
     except KeyboardInterrupt:
-        report.stopped = "interrupted; run the same command again to go on"
+        report.stopped = "interrupted; run the same command again to resume"
     for job in pending:
-        idle = Outcome(job.source, job.target, "not started", job.label, job.split, problem="the run stopped before")
+        idle = Outcome(
+            job.source, job.target, "not started", job.label, job.split, problem="the run stopped before this video"
+        )
         report.outcomes.append(done.get(job.target, idle))
 
 
@@ -143,7 +145,7 @@ def _record(outcome: Outcome) -> VideoRecord:
 
 @contextlib.contextmanager
 def _locked(root: Path, options: ConvertOptions) -> Iterator[None]:
-    """Keep a second conversion of the same part out; the lock ends with the process, however that ends."""
+    """Hold an exclusive lock on this part of the data set; the lock ends with the process."""
     name = (
         "conversion.lock"
         if options.shard is None
@@ -155,17 +157,19 @@ def _locked(root: Path, options: ConvertOptions) -> Iterator[None]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise TargetError(f"{root}: another conversion is running there") from None
+                raise TargetError(
+                    f"{root}: another conversion is writing to this folder; wait for it to finish"
+                ) from None
             try:
                 yield
             finally:
                 (root / name).unlink(missing_ok=True)
     except OSError as error:
-        raise TargetError(f"{root}: cannot be written to: {error.strerror or error}") from error
+        raise TargetError(f"{root}: cannot write to this folder: {error.strerror or error}") from error
 
 
 class _Progress:
-    """A bar with videos, frames/s and time left on a terminal; a log line now and then elsewhere."""
+    """Progress display: a bar with videos, frames/s and remaining time on a terminal, log lines elsewhere."""
 
     def __init__(self, total: int, finished: int) -> None:
         self._bar = tqdm(total=total, initial=finished, unit=" video", disable=not sys.stderr.isatty())
@@ -179,7 +183,7 @@ class _Progress:
         self._bar.close()
 
     def update(self, result: Outcome | int) -> None:
-        """Take in an outcome, or the number of frames of the jobs under way."""
+        """Record an outcome, or the number of frames of the running jobs."""
         running = result if isinstance(result, int) else 0
         if isinstance(result, Outcome):
             self._videos += 1

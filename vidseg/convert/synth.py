@@ -1,11 +1,11 @@
-"""Synthetic videos with known answers: one textured shape moving over a textured, slowly drifting background.
+"""Synthetic labeled videos: a textured shape moves over a textured, slowly drifting background.
 
-The classes differ by motion alone. Positions live on a torus (what leaves on the left comes back on the right), sizes
-swing between two limits, and every video starts anywhere on these at random, so that at each frame number all classes
-have the same distribution of still frames: a single frame says nothing about its class, and a network that scores
-above chance has learned motion.
+The classes differ in motion only. Positions wrap around at the frame borders, sizes oscillate between two limits, and
+every video starts at a random position and size. At each frame number all classes therefore have the same distribution
+of still frames: a single frame carries no information about the class, and a network that scores above chance uses
+motion.
 
-Textures have the 1/f amplitude spectrum of natural images, so JPEG and H.264 behave as they do on real video.
+Textures have the 1/f amplitude spectrum of natural images, so JPEG and H.264 sizes are realistic.
 """
 
 import csv
@@ -25,12 +25,13 @@ import numpy as np
 from tqdm import tqdm
 
 from vidseg.convert.synth_options import SynthOptions
+from vidseg.labels.counting import counted
 
 __all__ = ["ACTIONS", "SynthOptions", "SynthReport", "frame_planes", "synthesize_videos", "trajectory"]
 
 logger = logging.getLogger(__name__)
 
-# What each action is: travel to the right and downwards, clockwise turns about a center, growing and shrinking in turn,
+# Motion of each action: speed to the right, speed downwards, clockwise rotation about a center, periodic scaling,
 # shaking along a line.
 ACTIONS: dict[str, tuple[int, int, int, int, int]] = {
     "move_left": (-1, 0, 0, 0, 0),
@@ -44,37 +45,45 @@ ACTIONS: dict[str, tuple[int, int, int, int, int]] = {
 }
 _SHAPES = ("disc", "square", "triangle", "ring", "star")
 
-# Ranges of what differs from video to video; lengths in units of the frame height.
+# Ranges of the random parameters of a video; lengths in units of the frame height.
 _RADIUS = (0.1, 0.3)
 _SPEED = (0.4, 0.6)  # per second
 _ORBIT_RADIUS = (0.2, 0.28)
-_PERIOD = (0.9, 1.2)  # of a turn and of a pulse, seconds
+_PERIOD = (0.9, 1.2)  # seconds per rotation and per scaling cycle
 _SHAKE_RATE = (2.0, 3.0)  # per second
 _SHAKE_REACH = 0.12
-_DRIFT = 0.04  # of the background, per second, at most
+_DRIFT = 0.04  # maximum drift of the background per second
 
 
 @dataclass(frozen=True)
 class SynthReport:
-    """What is in the folder after `synthesize_videos`."""
+    """Content of the folder after `synthesize_videos`.
+
+    Attributes:
+        videos: number of trimmed videos.
+        untrimmed: number of untrimmed videos.
+        frames: number of frames of all videos.
+        size_bytes: size of all videos.
+        made: number of videos written by this call.
+    """
 
     videos: int
     untrimmed: int
     frames: int
     size_bytes: int
     made: int
-    """Videos written by this call; the others were there already."""
+    """Number of videos written by this call; the others existed."""
 
     def __str__(self) -> str:
         return (
-            f"{self.videos} trimmed and {self.untrimmed} untrimmed videos, {self.frames} frames, "
-            f"{self.size_bytes / 1e6:.1f} MB; {self.made} made now"
+            f"{counted(self.videos, 'trimmed video')}, {counted(self.untrimmed, 'untrimmed video')}, "
+            f"{counted(self.frames, 'frame')}, {self.size_bytes / 1e6:.1f} MB; {self.made} written by this call"
         )
 
 
 @dataclass(frozen=True)
 class _Segment:
-    """Frames [start, stop) of a video show `action`."""
+    """Frames [start, stop) of a video that show `action`."""
 
     action: str
     start: int
@@ -86,7 +95,7 @@ class _Video:
     path: str
     split: str
     number: tuple[int, int]
-    """(kind, index): with the seed, the source of everything random in this video."""
+    """(kind, index); together with the seed, the random seed of this video."""
     frames: int
     segments: tuple[_Segment, ...]
 
@@ -94,37 +103,40 @@ class _Video:
 def synthesize_videos(
     dst: str | Path, options: SynthOptions | None = None, *, workers: int | None = None, overwrite: bool = False
 ) -> SynthReport:
-    """Write a data set of moving shapes: H.264 files and the tables that say what they show.
+    """Write a synthetic data set of moving shapes: H.264 files and label tables.
 
-    The folder gets `videos/<class>/<video>.mp4` with `labels.csv` (label, id, split) and, if asked for,
-    `untrimmed/<video>.mp4` with `segments.csv` (label, id, time_start, time_end, split; seconds). `synth.json` holds
-    the options. A second call with equal options adds only what is missing.
+    The folder contains `videos/<class>/<video>.mp4` with `labels.csv` (label, id, split) and, with `options.untrimmed`,
+    `untrimmed/<video>.mp4` with `segments.csv` (label, id, time_start, time_end, split; times in seconds). `synth.json`
+    stores the options. A second call with equal options writes only missing videos.
 
     Args:
-        dst: folder to fill; made if needed.
-        options: what to make.
-        workers: processes; None takes one for each core, 1 stays in this process.
-        overwrite: replace what an earlier call with other options made.
+        dst: output folder, created if needed.
+        options: number, size and split of the videos.
+        workers: number of processes; None: one per core, 1: the calling process.
+        overwrite: replace the videos of an earlier call with other options.
+
+    Returns:
+        The number and size of the videos.
 
     Raises:
-        FileExistsError: the folder holds something else, or the result of other options and `overwrite` is not set.
+        FileExistsError: the folder holds other files, or videos of other options and `overwrite` is off.
     """
     dst, options = Path(dst), options or SynthOptions()
     _claim(dst, options, overwrite)
     videos = _plan(options)
     _write_tables(dst, options, videos)
     for leftover in (path for name in ("videos", "untrimmed") for path in (dst / name).rglob("*.part")):
-        leftover.unlink()  # of a run that was killed
+        leftover.unlink()  # of an interrupted run
     missing = [video for video in videos if not (dst / video.path).exists()]
     for folder in {(dst / video.path).parent for video in missing}:
         folder.mkdir(parents=True, exist_ok=True)
-    logger.info("%d videos to make in %s, %d there already", len(missing), dst, len(videos) - len(missing))
+    logger.info("videos to write to %s: %d (existing: %d)", dst, len(missing), len(videos) - len(missing))
     workers = min(workers or os.cpu_count() or 1, max(1, len(missing)))
     if workers == 1:
         for video in tqdm(missing, unit="video", disable=None):
             _write_video(dst, options, video)
     else:
-        # spawn: a fork would copy whatever threads the caller (torch, say) has in whatever state they are
+        # spawn: fork would copy the state of the caller's threads, such as torch's
         pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
         try:
             jobs = [pool.submit(_write_video, dst, options, video) for video in missing]
@@ -142,25 +154,25 @@ def synthesize_videos(
 
 
 def _claim(dst: Path, options: SynthOptions, overwrite: bool) -> None:
-    """Make sure that `dst` is ours: new, empty, or an earlier result whose options are on record."""
+    """Check that `dst` is new, empty, or the result of an earlier call, and store the options in it."""
     record = dst / "synth.json"
     dst.mkdir(parents=True, exist_ok=True)
     if record.exists():
         if json.loads(record.read_text()) == asdict(options):
             return
         if not overwrite:
-            raise FileExistsError(f"{dst} was made with other options (see {record}); overwrite replaces it")
+            raise FileExistsError(f"{dst} holds videos of other options (see {record}); --overwrite replaces them")
         for name in ("videos", "untrimmed"):
             shutil.rmtree(dst / name, ignore_errors=True)
         for name in ("labels.csv", "segments.csv", "synth.json"):
             (dst / name).unlink(missing_ok=True)
     elif any(dst.iterdir()):
-        raise FileExistsError(f"{dst} holds files that vidseg synth did not make; choose an empty folder")
+        raise FileExistsError(f"{dst} holds files not written by vidseg synth; choose an empty folder")
     record.write_text(json.dumps(asdict(options), indent=2) + "\n")
 
 
 def _plan(options: SynthOptions) -> list[_Video]:
-    """Every video with its split and segments; pixels come later."""
+    """Return the name, split and segments of every video."""
     videos = []
     actions = list(ACTIONS)
     for index in range(options.videos):
@@ -204,12 +216,12 @@ def _write_tables(dst: Path, options: SynthOptions, videos: Sequence[_Video]) ->
 def trajectory(
     rng: np.random.Generator, motion: np.ndarray, *, aspect: float, fps: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where the shape is and how large, in every frame.
+    """Compute position and size of the shape in every frame.
 
     Args:
-        rng: source of start, speed, orbit and sizes.
-        motion: int (T, 5), the row of `ACTIONS` (or zeros: still) that leads to each frame from the one before it.
-        aspect: frame width over frame height.
+        rng: random generator for start, speed, orbit and sizes.
+        motion: int (T, 5), the row of `ACTIONS` (zeros: no motion) between each frame and the one before it.
+        aspect: frame width divided by frame height.
         fps: frames per second.
 
     Returns:
@@ -222,12 +234,13 @@ def trajectory(
     shake = _SHAKE_REACH * np.sin(2 * np.pi * (swing + shakes * rate))
     x = start_x * aspect + speed * right + orbit * np.cos(angle) + shake * np.cos(2 * np.pi * axis)
     y = start_y + speed * down + orbit * np.sin(angle) + shake * np.sin(2 * np.pi * axis)
-    size = np.abs(2 * ((beat + pulses / period) % 1.0) - 1)  # evenly spread over 0..1 whatever the motion
+    size = np.abs(2 * ((beat + pulses / period) % 1.0) - 1)  # uniform over 0..1 for every motion
     return x % aspect, y % 1.0, _RADIUS[0] * (_RADIUS[1] / _RADIUS[0]) ** size
 
 
 def _noise(rng: np.random.Generator, height: int, width: int, *, exponent: float = 1.0) -> np.ndarray:
-    """Float32 (height, width) noise with amplitude 1/f**exponent, mean 0 and deviation 1, periodic in both axes."""
+    """Return float32 noise (height, width) with amplitude 1/f**exponent, mean 0 and deviation 1, periodic in both
+    axes."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width)[None, :] * height)
     frequency[0, 0] = np.inf
     spectrum = np.fft.rfft2(rng.standard_normal((height, width))) / frequency**exponent
@@ -236,10 +249,10 @@ def _noise(rng: np.random.Generator, height: int, width: int, *, exponent: float
 
 
 class _Texture:
-    """A periodic YUV 4:2:0 picture that can be looked at from any position, in fractions of a pixel."""
+    """Periodic YUV 4:2:0 picture, sampled with bilinear interpolation."""
 
     def __init__(self, rng: np.random.Generator, height: int, width: int, *, luma: float, grain: float):
-        # Soft-edged patches under fine noise: the large contrasts of a scene and the grain of its surfaces.
+        # Patches with soft edges plus fine noise, as in natural images.
         patches = np.tanh(2 * _noise(rng, height, width, exponent=1.6))
         self._planes = [luma + 12 * patches + grain * _noise(rng, height, width, exponent=1.0)]
         for center in rng.uniform(112, 144, size=2):
@@ -250,20 +263,21 @@ class _Texture:
         self._doubled = [np.tile(plane, (2, 2)) for plane in self._planes]
 
     def view(self, dx: float, dy: float) -> list[np.ndarray]:
-        """The planes moved by (dx, dy) luma pixels."""
+        """Return the planes shifted by (dx, dy) luma pixels."""
         result = []
         for plane, doubled, scale in zip(self._planes, self._doubled, (1, 2, 2), strict=True):
             height, width = plane.shape
             top, left = (-dy / scale) % height, (-dx / scale) % width
             a, b = np.float32(top % 1), np.float32(left % 1)
-            i, j = int(top) % height, int(left) % width  # the remainder of a tiny negative number is the divisor
+            i, j = int(top) % height, int(left) % width  # the remainder of a tiny negative number equals the divisor
             rows = doubled[i : i + height + 1]
             columns = rows[:, j : j + width] * (1 - b) + rows[:, j + 1 : j + 1 + width] * b
             result.append(columns[:-1] * (1 - a) + columns[1:] * a)
         return result
 
     def sample(self, plane: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """Plane `plane` at float positions v (rows) and u (columns), bilinear, of the positions' shape."""
+        """Return the values of `plane` at float positions v (rows) and u (columns), bilinear, in the shape of the
+        positions."""
         picture = self._planes[plane]
         height, width = picture.shape
         i, j = np.floor(v).astype(np.intp), np.floor(u).astype(np.intp)
@@ -275,7 +289,7 @@ class _Texture:
 
 
 def _distance(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Distance from the edge of a shape of radius 1 (negative inside), near the edge in units of that radius."""
+    """Return the signed distance from the edge of a shape of radius 1, negative inside."""
     if shape == "disc":
         return np.hypot(x, y) - 1
     if shape == "ring":
@@ -284,7 +298,7 @@ def _distance(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.maximum(np.abs(x), np.abs(y)) - 0.85
     if shape == "triangle":
         return np.maximum(np.abs(x) * 0.866 + y * 0.5, -y) - 0.55
-    # star: five petals
+    # star with five petals
     return np.hypot(x, y) - (0.72 + 0.28 * np.cos(5 * np.arctan2(y, x)))
 
 
@@ -294,16 +308,19 @@ def frame_planes(
     """Yield the Y, U and V planes (4:2:0, limited range, uint8) of each frame of one video.
 
     Args:
-        rng: source of everything random in the video.
+        rng: random generator of the video.
         motion: int (T, 5), see `trajectory`.
         width: frame width in pixels, even.
         height: frame height in pixels, even.
         fps: frames per second.
+
+    Yields:
+        [Y (height, width), U (height / 2, width / 2), V (height / 2, width / 2)].
     """
     x, y, radius = trajectory(rng, motion, aspect=width / height, fps=fps)
     luma = rng.uniform(95, 140)
     contrast = rng.uniform(60, 80) * (1 if luma < 117 else -1)
-    grain = rng.uniform(3, 7)  # makes JPEGs of 12 to 25 KB at 340x256 and quality 90, as natural video does
+    grain = rng.uniform(3, 7)  # gives JPEGs of 12 to 25 KB at 340x256 and quality 90, like natural video
     ground = _Texture(rng, height, width, luma=luma, grain=grain)
     skin = _Texture(rng, 128, 128, luma=luma + contrast, grain=grain)
     shape, turn = str(rng.choice(_SHAPES)), rng.uniform(0, 2 * np.pi)
@@ -323,7 +340,7 @@ def frame_planes(
             dx, dy = ((j - center_x) / r)[None, :], ((i - center_y) / r)[:, None]
             u, v = dx * cos + dy * sin, dy * cos - dx * sin
             cover = np.clip(0.5 - _distance(shape, u, v) * r, 0, 1).astype(np.float32)
-            # The texture is fixed to the shape: it turns and grows with it.
+            # The texture rotates and scales with the shape.
             paint = skin.sample(index, u * (45 / scale), v * (45 / scale))
             place = np.ix_(i % rows, j % columns)
             plane[place] += cover * (paint - plane[place])
@@ -331,7 +348,7 @@ def frame_planes(
 
 
 def _write_video(dst: Path, options: SynthOptions, video: _Video) -> None:
-    """Render and encode one video; the file appears under its name only when it is whole."""
+    """Render and encode one video; a temporary file is renamed when it is complete."""
     motion = np.zeros((video.frames, 5), dtype=np.int64)
     for part in video.segments:
         motion[part.start : part.stop] = ACTIONS[part.action]
@@ -344,7 +361,7 @@ def _write_video(dst: Path, options: SynthOptions, video: _Video) -> None:
             stream.width, stream.height, stream.pix_fmt = options.width, options.height, "yuv420p"
             stream.time_base = Fraction(1, options.fps)
             stream.codec_context.thread_count = 1
-            # Without mbtree: x264's, as of its build 165, gives other bytes now and then for the same frames.
+            # mbtree of x264 build 165 is not deterministic, so it is disabled.
             stream.options = {"preset": "veryfast", "crf": "20", "x264-params": "mbtree=0"}
             planes = frame_planes(rng, motion, width=options.width, height=options.height, fps=options.fps)
             for number, (luma, blue, red) in enumerate(planes):

@@ -1,4 +1,4 @@
-"""What a user can choose about synthetic videos, and the checks of it; imports nothing heavy."""
+"""Options of synthetic videos and their checks; imports nothing slow."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ __all__ = ["SynthOptions"]
 
 @dataclass(frozen=True)
 class SynthOptions:
-    """What `synthesize_videos` makes; equal options give equal frames."""
+    """Options of `synthesize_videos`; equal options give equal frames."""
 
     videos: int = 480
-    """Number of trimmed videos, one action each, spread evenly over the classes."""
+    """Number of trimmed videos, one action each, distributed evenly over the classes."""
     untrimmed: int = 0
-    """Number of longer videos that hold several actions with still pauses between them."""
+    """Number of untrimmed videos with several actions separated by pauses without motion."""
     frames: int = 56
-    """Frames of a trimmed video; each action of an untrimmed one lasts about as long."""
+    """Number of frames of a trimmed video, and approximate number of frames of each action of an untrimmed one."""
     width: int = 340
     """Frame width in pixels, even."""
     height: int = 256
@@ -22,18 +22,20 @@ class SynthOptions:
     fps: int = 25
     """Frames per second."""
     test_share: float = 0.25
-    """Share of the videos of each class that the split calls "test"."""
+    """Fraction of the videos of each class in the test split."""
     seed: int = 0
-    """Seed of everything random."""
+    """Random seed of all videos."""
 
     def __post_init__(self) -> None:
         if self.videos < 0 or self.untrimmed < 0 or self.videos + self.untrimmed == 0:
-            raise ValueError(f"videos={self.videos} and untrimmed={self.untrimmed}: nothing to make")
+            raise ValueError(
+                f"videos={self.videos} and untrimmed={self.untrimmed}: must be at least 0, and one of them at least 1"
+            )
         if self.frames < 2 or self.fps < 1 or self.seed < 0:
-            raise ValueError(f"frames={self.frames}, fps={self.fps}, seed={self.seed}: at least 2, 1 and 0 are needed")
+            raise ValueError(f"frames={self.frames}, fps={self.fps}, seed={self.seed}: must be at least 2, 1 and 0")
         if min(self.width, self.height) < 32 or self.width % 2 or self.height % 2:
             raise ValueError(f"frame size {self.width}x{self.height}: both sides must be even and at least 32")
         if self.width < 0.7 * self.height:
-            raise ValueError(f"frame size {self.width}x{self.height}: too narrow for the shapes")
+            raise ValueError(f"frame size {self.width}x{self.height}: the width must be at least 0.7 times the height")
         if not 0 <= self.test_share < 1:
-            raise ValueError(f"test_share={self.test_share} is not in [0, 1)")
+            raise ValueError(f"test_share={self.test_share} must be in [0, 1)")

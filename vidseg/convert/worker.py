@@ -1,7 +1,7 @@
-"""The worker process: reads jobs as JSON lines on stdin, answers on stdout. Run as `python -m vidseg.convert.worker`.
+"""Worker process of the conversion: reads jobs as JSON lines on stdin and writes results to stdout.
 
-A process of its own, started by name and not by fork, keeps a decoder that crashes or hangs away from everything
-else, and needs no `if __name__ == "__main__"` in a user's script.
+Run as `python -m vidseg.convert.worker`. A separate process isolates the run from decoders that crash or hang. It is
+started by module name, not by fork, so user scripts need no `if __name__ == "__main__"`.
 """
 
 import ctypes
@@ -23,32 +23,32 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Serve jobs until stdin closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers itself
+    """Process jobs until stdin closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent stops its workers
     _die_with_parent()
-    answers = os.fdopen(os.dup(1), "w")  # what a codec prints to stdout must not mix with the answers
+    results = os.fdopen(os.dup(1), "w")  # keep output of codecs out of the results
     os.dup2(2, 1)
 
-    def answer(kind: str, value: object) -> None:
-        print(json.dumps({kind: value}), file=answers, flush=True)
+    def send(kind: str, value: object) -> None:
+        print(json.dumps({kind: value}), file=results, flush=True)
 
-    answer("ready", os.getpid())
+    send("ready", os.getpid())
     for line in sys.stdin:
         request = json.loads(line)
-        said = time.monotonic()
+        last_sent = time.monotonic()
 
         def heartbeat(frames: int) -> None:
-            nonlocal said
-            if time.monotonic() - said > _HEARTBEAT_SECONDS:
-                said = time.monotonic()
-                answer("frames", frames)
+            nonlocal last_sent
+            if time.monotonic() - last_sent > _HEARTBEAT_SECONDS:
+                last_sent = time.monotonic()
+                send("frames", frames)
 
         job, options = Job(**request["job"]), ConvertOptions(**request["options"])
-        answer("done", convert_one(job, Path(request["jpg_folder"]), options, heartbeat).as_dict())
+        send("done", convert_one(job, Path(request["jpg_folder"]), options, heartbeat).as_dict())
 
 
 def _die_with_parent() -> None:
-    """Have the kernel end this process when the parent is killed, also in the middle of a video (Linux)."""
+    """Have the kernel kill this process when the parent is killed, also in the middle of a video (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

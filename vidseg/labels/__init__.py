@@ -1,4 +1,4 @@
-"""The catalog of a data set, and the label files of the field."""
+"""Catalog of a data set, and readers and writers of published label formats."""
 
 from vidseg.labels.apply import LabelReport, apply_labels
 from vidseg.labels.catalog import VideoRecord, update_catalog

@@ -1,4 +1,4 @@
-"""Puts label files into the catalog, and says what did not fit: nothing is dropped without a word."""
+"""Import of label files into the catalog, with a report of all rows that do not match a video."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from vidseg.labels.classes import (
     order_classes,
     warn_of_moves,
 )
+from vidseg.labels.counting import counted
 from vidseg.labels.csv_labels import LabelRow
 
 if TYPE_CHECKING:
@@ -33,13 +34,13 @@ _SPELLINGS = {"training": "train", "validate": "val", "validation": "val", "vali
 
 @dataclass
 class LabelReport:
-    """What became of the rows of a label file and of the videos of a data set.
+    """Result of an import of labels.
 
     Attributes:
-        matched: number of videos that a row names.
+        matched: number of videos with a row.
         missing_videos: `<label>/<folder>` of each row without a video.
-        unlabeled_videos: path of each video that no row names and that is in no split.
-        conflicts: rows left out because they contradict another or fit several videos, in words.
+        unlabeled_videos: path of each video without a row and without a split.
+        conflicts: description of each row skipped because it contradicts another row or matches several videos.
     """
 
     matched: int
@@ -48,20 +49,20 @@ class LabelReport:
     conflicts: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        lines = [f"{self.matched} videos have labels"]
-        for title, items in (
-            ("labels without a video", self.missing_videos),
-            ("videos without a label", self.unlabeled_videos),
-            ("rows left out", self.conflicts),
+        lines = [f"{counted(self.matched, 'video')} labeled"]
+        for noun, fault, items in (
+            ("label", "without a video", self.missing_videos),
+            ("video", "without a label", self.unlabeled_videos),
+            ("row", "skipped", self.conflicts),
         ):
-            lines.append(f"{len(items)} {title}{':' if items else ''}")
+            lines.append(f"{counted(len(items), noun)} {fault}{':' if items else ''}")
             lines += [f"    {item}" for item in items[:5]]
             if len(items) > 5:
                 lines.append(f"    ... and {len(items) - 5} more")
         return "\n".join(lines)
 
     def write(self, path: Path) -> None:
-        """Writes the whole report as JSON; the file is there whole or as it was."""
+        """Write the whole report as JSON, replacing an existing file atomically."""
         temporary = Path(f"{path}.tmp{os.getpid()}")
         try:
             temporary.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -71,30 +72,33 @@ class LabelReport:
 
 
 def split_name(written: str) -> str:
-    """The split's usual name: train, val and test for the spellings of the official files, others as written."""
+    """Return the usual name of a split: train, val or test for the spellings of official files, others unchanged."""
     return _SPELLINGS.get(written.lower(), written)
 
 
 def apply_labels(
     root: str | Path, rows: Iterable[LabelRow], *, split: str | None = None, classes: Sequence[str] | None = None
 ) -> LabelReport:
-    """Puts label rows into the catalog of `root` and writes `<root>/labels_report.json`.
+    """Write label rows to the catalog of `root` and a report to `<root>/labels_report.json`.
 
-    A row belongs to the video `jpg/<label>/<folder name>`; where there is none, to the video of that folder name among
-    the unlabeled or in a class folder that writes the label otherwise (`Long_Jump`), whose class becomes the row's. A
-    timed row without such a clip, but with the whole video, becomes a segment of it. Each split that the rows name
-    holds exactly their videos afterwards, so give all files of a split in one call.
+    A row applies to the video `jpg/<label>/<folder name>`. If there is none, it applies to the video of that folder
+    name without a class, or in a class folder with another spelling of the label (`Long_Jump`); the video then gets the
+    class of the row. A timed row without a clip, but with the whole video, becomes a segment of that video. Each split
+    named by the rows contains exactly their videos afterwards, so pass all files of a split in one call.
 
     Args:
         root: folder of the data set.
         rows: rows of one or several label files.
-        split: split of all rows, instead of what they say.
-        classes: official list that numbers the classes (see `vidseg.labels.classes`); None: sorted names.
+        split: split of all rows, replacing the splits in the rows.
+        classes: official class list that sets the class numbers (see `vidseg.labels.classes`); None: sorted names.
+
+    Returns:
+        A report of matched and unmatched rows and videos.
 
     Raises:
-        FileNotFoundError: no such folder.
-        ValueError: the class list contradicts an earlier one.
-        OSError: the catalog cannot be written; it is as it was before.
+        FileNotFoundError: the folder does not exist.
+        ValueError: the class list contradicts the list used before.
+        OSError: the catalog cannot be written; it is unchanged.
     """
     rows = list(rows)
     with write_catalog(root) as db:
@@ -123,10 +127,10 @@ def apply_labels(
 
 @dataclass
 class _Matches:
-    """Which videos (by path) the rows are about, before any of it is written."""
+    """Videos (by path) that the rows apply to, before anything is written."""
 
     labels: dict[str, str] = field(default_factory=dict)
-    splits: dict[str, dict[str, None]] = field(default_factory=dict)  # split -> its paths, in order
+    splits: dict[str, dict[str, None]] = field(default_factory=dict)  # split -> paths, in order
     segments: dict[str, dict[tuple[float, float, str], None]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
@@ -151,12 +155,12 @@ def _match(paths: Iterable[str], rows: Sequence[LabelRow], split: str | None) ->
         if row.label is not None:
             first = matches.labels.setdefault(path, row.label)
             if first != row.label:
-                matches.conflicts.append(f"{path}: label {row.label!r}, but an earlier row says {first!r}")
+                matches.conflicts.append(f"{path}: label {row.label!r}, but an earlier row has {first!r}")
                 return
         if name := place(row):
             matches.splits[name][path] = None
 
-    # Rows that name a video with its class folder come first, so that the others can only take what is left.
+    # Rows that match a video and its class folder come first; the other rows can match the remaining videos.
     inexact = []
     for row in rows:
         exact = f"jpg/{row.label}/{row.folder_name}"
@@ -174,7 +178,7 @@ def _match(paths: Iterable[str], rows: Sequence[LabelRow], split: str | None) ->
         ]
         videos = []
         if not clips and row.start is not None:
-            # A folder named after another label holds clips of that label, not whole videos.
+            # A folder named after another label contains clips of that label, not whole videos.
             others = all_labels - {row.label}
             videos = [path for path in by_name.get(row.name, ()) if path.split("/")[1] not in others]
         if len(clips or videos) == 1 and (clips or row.label is None):
@@ -186,7 +190,7 @@ def _match(paths: Iterable[str], rows: Sequence[LabelRow], split: str | None) ->
         elif clips or videos:
             found = ", ".join(clips or videos)
             matches.conflicts.append(
-                f"{row.folder_name}: label {row.label!r} fits {len(clips or videos)} videos: {found}"
+                f"{row.folder_name}: label {row.label!r} matches {len(clips or videos)} videos: {found}"
             )
         else:
             matches.missing.append(f"{row.label}/{row.folder_name}" if row.label is not None else row.folder_name)
@@ -194,9 +198,9 @@ def _match(paths: Iterable[str], rows: Sequence[LabelRow], split: str | None) ->
 
 
 def _may_be_clip(row: LabelRow, path: str) -> bool:
-    """Whether the video's class folder does not contradict the row: no class, or its label written otherwise.
+    """Return whether the video's class folder agrees with the row: no class, or another spelling of its label.
 
-    `Long_Jump` is `Long Jump`; but `run/1` is never what a row means that says `jump`, whose own video may be missing.
+    `Long_Jump` agrees with `Long Jump`; `run/1` never agrees with a row of class `jump`, whose video may be missing.
     """
     folder = path.split("/")[1]
     return row.label is None or folder == UNLABELED or _letters(folder) == _letters(row.label)

@@ -1,9 +1,8 @@
-"""catalog.db: which videos a data set has, their classes, splits and segments, in one SQLite file beside the frames.
+"""Catalog of a data set (catalog.db): videos, classes, splits and segments in one SQLite file.
 
-A data set is a folder; `<root>/catalog.db` answers everything a training run asks before the first frame is read (how
-many frames has a video, how large are they, which class, which split), so that opening Kinetics-700 takes seconds and
-touches none of its 650 000 databases. The schema below is the format; every writer works in one transaction, so a
-catalog is whole or unchanged whenever a process is killed.
+`<root>/catalog.db` stores what training needs before the first frame is read: frame count, frame size, class and split
+of each video. Opening Kinetics-700 therefore takes seconds and opens none of its 650 000 databases. The schema below is
+the format. Every writer uses one transaction, so an interrupted process leaves the catalog unchanged.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ __all__ = ["FORMAT_VERSION", "UNLABELED", "VideoRecord", "catalog_path", "read_c
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
-"""Kept in the file as `PRAGMA user_version`; a reader refuses a larger one."""
+"""Stored in the file as `PRAGMA user_version`; readers refuse larger versions."""
 
 UNLABELED = "unlabeled"
 """Folder under jpg/ that holds the videos without a class."""
 
-_BUSY_SECONDS = 60.0  # how long a writer waits for another one (two shards that end together)
+_BUSY_SECONDS = 60.0  # time that a writer waits for another writer, such as another shard
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS classes (
-    id       INTEGER PRIMARY KEY,      -- for references only: a model's output number is `number`
-    number   INTEGER NOT NULL UNIQUE,  -- the label that training sees, 0 to K - 1
-    name     TEXT NOT NULL UNIQUE,     -- as written in the label file, or the class folder's name
-    official INTEGER NOT NULL          -- 1: placed by an official class list and never moved, 0: by sorted names
+    id       INTEGER PRIMARY KEY,      -- for references only; the model's class number is `number`
+    number   INTEGER NOT NULL UNIQUE,  -- class number in training, 0 to K - 1
+    name     TEXT NOT NULL UNIQUE,     -- as in the label file, or the name of the class folder
+    official INTEGER NOT NULL          -- 1: number fixed by an official class list, 0: numbered by sorted names
 )
 
 CREATE TABLE IF NOT EXISTS videos (
@@ -46,16 +45,16 @@ CREATE TABLE IF NOT EXISTS videos (
     path       TEXT NOT NULL UNIQUE,   -- folder of frames.db relative to the data set: jpg/<class>/<video>
     class_id   INTEGER REFERENCES classes (id),  -- NULL: no class (unlabeled, or untrimmed with segments)
     frames     INTEGER NOT NULL,       -- number of frames
-    height     INTEGER NOT NULL,       -- of a frame, pixels
-    width      INTEGER NOT NULL,       -- of a frame, pixels
-    fps        REAL NOT NULL,          -- mean frame rate, 0: not known (database of dataset2database 1.2)
-    seconds    REAL NOT NULL,          -- duration, 0: not known
+    height     INTEGER NOT NULL,       -- frame height in pixels
+    width      INTEGER NOT NULL,       -- frame width in pixels
+    fps        REAL NOT NULL,          -- mean frame rate, 0: unknown (database of dataset2database 1.2)
+    seconds    REAL NOT NULL,          -- duration, 0: unknown
     size_bytes INTEGER NOT NULL        -- size of frames.db
 )
 
 CREATE TABLE IF NOT EXISTS splits (
     id   INTEGER PRIMARY KEY,          -- for references only
-    name TEXT NOT NULL UNIQUE          -- train, val, test, or split1/train where the data set has several divisions
+    name TEXT NOT NULL UNIQUE          -- train, val, test, or split1/train if the data set has several divisions
 )
 
 CREATE TABLE IF NOT EXISTS split_videos (
@@ -71,7 +70,7 @@ CREATE TABLE IF NOT EXISTS segments (
     video_id INTEGER NOT NULL REFERENCES videos (id) ON DELETE CASCADE,  -- an untrimmed video
     start    REAL NOT NULL,            -- seconds from the first frame, inclusive
     stop     REAL NOT NULL,            -- seconds from the first frame, exclusive
-    class_id INTEGER NOT NULL REFERENCES classes (id)  -- what is to be seen between start and stop
+    class_id INTEGER NOT NULL REFERENCES classes (id)  -- class shown between start and stop
 )
 
 CREATE INDEX IF NOT EXISTS segments_by_video ON segments (video_id, start)
@@ -80,18 +79,18 @@ CREATE INDEX IF NOT EXISTS segments_by_video ON segments (video_id, start)
 
 @dataclass(frozen=True)
 class VideoRecord:
-    """One converted video, as a row of the catalog.
+    """Row of the catalog for one converted video.
 
     Attributes:
         path: folder of its frames.db relative to the data set, with forward slashes: `jpg/run/clip_1`.
         label: class name, or None.
         frames: number of frames.
-        height: of a frame, pixels.
-        width: of a frame, pixels.
-        fps: mean frame rate, 0 where it is not known.
-        seconds: duration, 0 where it is not known.
+        height: frame height in pixels.
+        width: frame width in pixels.
+        fps: mean frame rate, 0 if unknown.
+        seconds: duration in seconds, 0 if unknown.
         size_bytes: size of frames.db.
-        split: split that the video belongs to, or None to leave its splits as they are.
+        split: split of the video, or None to keep its splits.
     """
 
     path: str
@@ -106,12 +105,12 @@ class VideoRecord:
 
 
 def catalog_path(root: str | Path) -> Path:
-    """Path of the data set's catalog."""
+    """Return the path of the data set's catalog."""
     return Path(root) / "catalog.db"
 
 
 def check_format(connection: sqlite3.Connection, path: Path) -> None:
-    """Raises ValueError where `path` is not a catalog that this version reads."""
+    """Raise ValueError if `path` is not a catalog of a supported format."""
     try:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -121,28 +120,26 @@ def check_format(connection: sqlite3.Connection, path: Path) -> None:
         ) from error
     if version > FORMAT_VERSION:
         raise ValueError(
-            f"{path}: written in format {version} by a newer vidseg; this one reads format {FORMAT_VERSION}, update it"
+            f"{path}: written in format {version} by a newer vidseg; update vidseg, which reads format {FORMAT_VERSION}"
         )
     if version == 0 or "videos" not in tables:
-        raise ValueError(
-            f"{path}: an SQLite file, but not a vidseg catalog; remove it and run `vidseg labels scan {path.parent}`"
-        )
+        raise ValueError(f"{path}: not a vidseg catalog; remove it and run `vidseg labels scan {path.parent}`")
 
 
 def read_catalog(root: str | Path) -> sqlite3.Connection:
-    """Opens the catalog for reading; close it with `contextlib.closing`.
+    """Open the catalog for reading; close it with `contextlib.closing`.
 
     Raises:
-        FileNotFoundError: there is no catalog.
-        ValueError: the file is not a catalog, or of a newer format.
+        FileNotFoundError: the data set or its catalog does not exist.
+        ValueError: the file is not a catalog, or has a newer format.
     """
     path = catalog_path(root)
     if not Path(root).is_dir():
-        raise FileNotFoundError(f"{root}: no such folder")
+        raise FileNotFoundError(f"{root}: folder not found")
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: the data set has no catalog; run `vidseg labels scan {root}` to make it")
-    # mode=rw, not ro: where a writer was killed, SQLite has to roll its journal back before anyone can read. On a
-    # read-only disk SQLite opens for reading by itself.
+        raise FileNotFoundError(f"{path}: the data set has no catalog; run `vidseg labels scan {root}` to create it")
+    # mode=rw, not ro: after a writer was killed, SQLite has to roll back its journal before the file can be read. On
+    # a read-only disk SQLite falls back to read-only access.
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_SECONDS)
     try:
         check_format(connection, path)
@@ -154,12 +151,12 @@ def read_catalog(root: str | Path) -> sqlite3.Connection:
 
 @contextmanager
 def write_catalog(root: str | Path) -> Iterator[Database]:
-    """The catalog of `root` (made where there is none) inside one transaction: committed at the end or not at all."""
+    """Open the catalog of `root` (created if missing) in one transaction, committed at the end of the context."""
     from sqlite_utils import Database
 
     path = catalog_path(root)
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder")
+        raise FileNotFoundError(f"{root}: folder not found")
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
     try:
         try:
@@ -176,7 +173,7 @@ def write_catalog(root: str | Path) -> Iterator[Database]:
             yield Database(connection)
             connection.execute("COMMIT")
         except BaseException as error:
-            # Disk full may have rolled back already.
+            # A full disk may already have caused a rollback.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             if isinstance(error, sqlite3.OperationalError):
@@ -188,20 +185,24 @@ def write_catalog(root: str | Path) -> Iterator[Database]:
 
 def _write_error(path: Path, error: sqlite3.DatabaseError) -> Exception:
     if isinstance(error, sqlite3.OperationalError):
-        return OSError(f"{path}: cannot write the catalog ({error}); it is as it was before")
+        return OSError(f"{path}: cannot write the catalog ({error}); it is unchanged")
     return ValueError(f"{path}: not a catalog ({error}); remove it and run `vidseg labels scan {path.parent}`")
 
 
 def update_catalog(root: str | Path, records: Iterable[VideoRecord]) -> None:
-    """Adds videos to the catalog of `root`, or replaces what it says of them; all in one transaction.
+    """Add videos to the catalog of `root`, or replace their rows, in one transaction.
 
-    A label that only repeats the class folder's name never replaces a label already there, which came from a label
-    file; nor does None. A split takes the place of the video's other splits of the same division (`split1/train` that
-    of `split1/test`, `train` that of `val`). New classes come after those already known, in sorted order.
+    A label equal to the name of the class folder, or None, does not replace an existing label, which came from a label
+    file. A split replaces the video's other splits of the same division (`split1/train` replaces `split1/test`, `train`
+    replaces `val`). New classes are numbered after existing ones, in sorted order.
+
+    Args:
+        root: folder of the data set.
+        records: rows of the videos.
 
     Raises:
-        ValueError: a path that is not of the form `jpg/<class>/<video>`, or names that cannot be stored.
-        OSError: the catalog cannot be written; it is as it was before.
+        ValueError: a path is not of the form `jpg/<class>/<video>`, or a name cannot be stored.
+        OSError: the catalog cannot be written; it is unchanged.
     """
     with write_catalog(root) as db:
         stage_records(db, records)
@@ -209,7 +210,7 @@ def update_catalog(root: str | Path, records: Iterable[VideoRecord]) -> None:
 
 
 def stage_records(db: Database, records: Iterable[VideoRecord]) -> None:
-    """Puts records into the temporary table `staged`; of two with one path the later stays."""
+    """Insert records into the temporary table `staged`; a later record replaces an earlier one of the same path."""
     db.conn.execute(
         "CREATE TEMP TABLE staged (path TEXT PRIMARY KEY, label TEXT, from_folder INTEGER, frames INTEGER,"
         " height INTEGER, width INTEGER, fps REAL, seconds REAL, size_bytes INTEGER, split TEXT) WITHOUT ROWID"
@@ -220,9 +221,9 @@ def stage_records(db: Database, records: Iterable[VideoRecord]) -> None:
 def _row(record: VideoRecord) -> tuple[str, str | None, bool, int, int, int, float, float, int, str | None]:
     parts = record.path.split("/")
     if len(parts) != 3 or parts[0] != "jpg" or not all(parts) or {".", ".."} & set(parts):
-        raise ValueError(f"video path {record.path!r}: expected jpg/<class>/<video>, relative to the data set")
+        raise ValueError(f"video path {record.path!r}: expected jpg/<class>/<video> relative to the data set")
     if record.label == "" or record.split == "":
-        raise ValueError(f"{record.path}: an empty label or split; use None")
+        raise ValueError(f"{record.path}: the label or split is empty; use None")
     try:
         "".join((record.path, record.label or "", record.split or "")).encode()
     except UnicodeEncodeError as error:
@@ -242,7 +243,7 @@ def _row(record: VideoRecord) -> tuple[str, str | None, bool, int, int, int, flo
 
 
 def merge_staged(db: Database) -> None:
-    """Inserts or replaces the videos, classes and splits of the table `staged`."""
+    """Insert or replace the videos, classes and splits of the table `staged`."""
     conn = db.conn
     add_classes(
         conn,
@@ -254,8 +255,8 @@ def merge_staged(db: Database) -> None:
             )
         ],
     )
-    # Rows go in by path (staged is sorted by it), so that reading a data set in the order of its paths reads the file
-    # from front to back.
+    # Rows are inserted in path order (the order of `staged`), so that reading videos by path reads the file
+    # sequentially.
     conn.execute(
         "INSERT INTO videos (path, class_id, frames, height, width, fps, seconds, size_bytes)"
         " SELECT s.path,"
@@ -284,12 +285,12 @@ def merge_staged(db: Database) -> None:
 
 
 def _same(split: str, other: str) -> bool:
-    """Whether two splits belong to one division of the data set, which has a video once."""
+    """Return whether two splits belong to one division, in which a video has only one split."""
     return split.rpartition("/")[0] == other.rpartition("/")[0]
 
 
 def split_ids(db: Database, names: Iterable[str]) -> list[int]:
-    """Row ids of the named splits, which are made where they do not exist."""
+    """Return the row ids of the named splits, which are created if missing."""
     ids = []
     for name in names:
         db.conn.execute("INSERT OR IGNORE INTO splits (name) VALUES (?)", (name,))

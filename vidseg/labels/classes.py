@@ -1,8 +1,8 @@
-"""The order of the classes: the number of a class is what a trained model answers, so it must not move.
+"""Class order of the catalog.
 
-Without an official list, classes are numbered by sorted name when the catalog is first written, and classes that
-turn up later come after them. An official list (classInd.txt and the like) places the classes once; from then on the
-order is fixed.
+The class number is the index of a model's output, so it must not change. Without an official list, classes are numbered
+by sorted name when the catalog is first written, and later classes are appended. An official list (classInd.txt) sets
+the numbers once; after that they are fixed.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from vidseg.labels.counting import counted
+
 __all__ = ["add_classes", "class_names", "classes_in_use", "drop_unused_classes", "order_classes", "warn_of_moves"]
 
 logger = logging.getLogger(__name__)
 
 
 def class_names(connection: sqlite3.Connection) -> list[str]:
-    """Names of all classes; the position of a name is its number."""
+    """Return the names of all classes; the position is the class number."""
     return [name for (name,) in connection.execute("SELECT name FROM classes ORDER BY number")]
 
 
 def add_classes(connection: sqlite3.Connection, names: Iterable[str]) -> dict[str, int]:
-    """Appends the names not yet known, in sorted order; returns the row id (not the number) of every class."""
+    """Append unknown names in sorted order; return the row id (not the class number) of every class."""
     known = class_names(connection)
     for name in sorted(set(names) - set(known)):
         connection.execute("INSERT INTO classes (number, name, official) VALUES (?, ?, 0)", (len(known), name))
@@ -32,25 +34,29 @@ def add_classes(connection: sqlite3.Connection, names: Iterable[str]) -> dict[st
 
 
 def order_classes(connection: sqlite3.Connection, official: Sequence[str]) -> None:
-    """Numbers the classes as the official list does; classes in use that it does not name come after it.
+    """Number the classes in the order of an official list; other classes in use follow.
+
+    Args:
+        connection: open catalog.
+        official: class names in official order.
 
     Raises:
-        ValueError: a name twice in the list, or the catalog follows another official list already.
+        ValueError: a name occurs twice in the list, or the catalog follows another official list.
     """
     name, count = Counter(official).most_common(1)[0] if official else ("", 0)
     if count != 1:
-        raise ValueError(f"class list: {name!r} is in it {count} times" if count else "class list: it is empty")
+        raise ValueError(f"class list: {name!r} occurs {count} times" if count else "class list: no classes")
     fixed = [
         (number, name)
         for number, name in connection.execute("SELECT number, name FROM classes WHERE official ORDER BY number")
     ]
     for number, name in fixed:
         if number >= len(official) or official[number] != name:
-            found = official.index(name) if name in official else "not in the list"
+            found = f"number {official.index(name)}" if name in official else "no number"
             raise ValueError(
-                f"class {name!r} has number {number} in the catalog, which follows an official list already, and"
-                f" {found} in the one given. Numbers never change once a list has set them: give the list used first,"
-                " or remove catalog.db, run `vidseg labels scan` and apply the labels again"
+                f"class {name!r} has number {number} in the catalog, which follows an official list, but {found} in"
+                " the new list; use the first list, or remove catalog.db, run `vidseg labels scan` and apply the labels"
+                " again"
             )
     drop_unused_classes(connection)
     _renumber(connection, [*official, *(name for name in class_names(connection) if name not in set(official))])
@@ -58,7 +64,7 @@ def order_classes(connection: sqlite3.Connection, official: Sequence[str]) -> No
 
 
 def classes_in_use(connection: sqlite3.Connection) -> set[str]:
-    """Names of the classes that a video or a segment has."""
+    """Return the names of the classes of all videos and segments."""
     return {
         name
         for (name,) in connection.execute(
@@ -69,10 +75,10 @@ def classes_in_use(connection: sqlite3.Connection) -> set[str]:
 
 
 def drop_unused_classes(connection: sqlite3.Connection, candidates: Iterable[str] | None = None) -> None:
-    """Removes the classes (of `candidates`, default all) that no official list and no video or segment has.
+    """Remove classes (of `candidates`, default all) without official number, video and segment.
 
-    They are left over where the labels of a file took the place of folder names written otherwise. Where one goes, the
-    classes after the official ones are numbered as in a new catalog; where none goes, nothing moves.
+    Such classes remain after labels of a file replace folder names with another spelling. If a class is removed, the
+    classes after the official ones are renumbered by sorted name; otherwise no number changes.
     """
     rows = connection.execute("SELECT name, official FROM classes ORDER BY number").fetchall()
     kept = classes_in_use(connection) | {name for name, is_official in rows if is_official}
@@ -85,8 +91,10 @@ def drop_unused_classes(connection: sqlite3.Connection, candidates: Iterable[str
 
 
 def _renumber(connection: sqlite3.Connection, names: Sequence[str]) -> None:
-    """Gives every class its position in `names`, which holds all of them; unknown ones are added."""
-    connection.execute("UPDATE classes SET number = -1 - number")  # out of the way: numbers are unique
+    """Set the number of every class to its position in `names`, which contains all classes; unknown ones are added."""
+    connection.execute(
+        "UPDATE classes SET number = -1 - number"
+    )  # numbers are unique, so the old ones are moved away first
     connection.executemany(
         "INSERT INTO classes (number, name, official) VALUES (?, ?, 0)"
         " ON CONFLICT (name) DO UPDATE SET number = excluded.number",
@@ -95,14 +103,16 @@ def _renumber(connection: sqlite3.Connection, names: Sequence[str]) -> None:
 
 
 def warn_of_moves(before: Sequence[str], after: Sequence[str]) -> None:
-    """Logs a warning where a class does not have the number any more that it had."""
+    """Log a warning if the number of a class has changed."""
     numbers = {name: number for number, name in enumerate(after)}
     moved = [name for number, name in enumerate(before) if numbers.get(name, number) != number]
     gone = [name for name in before if name not in numbers]
     if moved:
         logger.warning(
-            "%d of %d classes have a new number (%r now %d): networks trained with the old numbers do not fit any more",
+            "%d of %d class numbers have changed (%r is now %d); models trained with the old numbers are invalid",
             len(moved), len(after), moved[0], numbers[moved[0]],
         )  # fmt: skip
     if gone:
-        logger.warning("%d classes without a video left the catalog, such as %r", len(gone), gone[0])
+        logger.warning(
+            "removed %s without videos from the catalog, such as %r", counted(len(gone), "class", "classes"), gone[0]
+        )

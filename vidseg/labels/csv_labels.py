@@ -1,11 +1,11 @@
-"""The published label file: a CSV with a header, columns found by name.
+"""Published label format: a CSV with a header, columns identified by name.
 
     label,youtube_id,time_start,time_end,split
     Archery,abcdEFGH123,12.0,14.0,train
 
-`youtube_id` or `id` names the video (where both exist, youtube_id); the times are there for data sets whose clips are
-cut from longer videos. A list of one's own videos has a column `path` instead. Label, times and split may be missing;
-further columns are left alone. Source: the training repository's loaders (reference: SRTG and MTNet, data and labels).
+`youtube_id` or `id` names the video (`youtube_id` if both exist); the times are given for clips cut from longer videos.
+A list of local videos has a column `path` instead. Label, times and split are optional; other columns are ignored.
+Source: loaders of the SRTG and MTNet training repositories.
 """
 
 from __future__ import annotations
@@ -17,21 +17,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from vidseg.labels.counting import counted
+
 __all__ = ["LabelRow", "read_label_csv", "read_rows", "video_name", "write_label_csv"]
 
-_NAME_COLUMNS = ("youtube_id", "id", "path")  # the first that exists names the video
+_NAME_COLUMNS = ("youtube_id", "id", "path")  # the first column present names the video
 
 
 @dataclass(frozen=True)
 class LabelRow:
-    """One line of a label file.
+    """One row of a label file.
 
     Attributes:
         label: class name as written, or None.
-        name: the video: its id, or the file's name without extension where the file lists paths.
-        start: seconds into the source video, or None where the row is about a whole video.
-        stop: seconds into the source video, or None.
-        split: train, val, test or any other name, as written; or None.
+        name: video id, or file name without extension if the file lists paths.
+        start: start in seconds in the source video, or None if the row describes a whole video.
+        stop: end in seconds in the source video, or None.
+        split: split name as written, such as train, val or test, or None.
         path: path of the source video, or None.
     """
 
@@ -44,25 +46,26 @@ class LabelRow:
 
     @property
     def folder_name(self) -> str:
-        """Folder of the video's frames: the name, with both times in whole seconds where there are times."""
+        """Name of the video's frame folder: the video name, followed by both times in whole seconds if the row has
+        times."""
         if self.start is None or self.stop is None:
             return self.name
         return f"{self.name}_{int(self.start):06d}_{int(self.stop):06d}"
 
 
 def video_name(path: str) -> str:
-    """Name of a video file: without its folders and its last extension."""
+    """Return the file name of a video without its last extension."""
     return PurePosixPath(path.replace("\\", "/")).stem
 
 
 def read_rows(path: str | Path) -> list[tuple[int, list[str]]]:
-    """Lines of a CSV file that are not blank, each with its line number from 1.
+    """Return the rows of a CSV file that are not blank, each with its line number counted from 1.
 
     Raises:
-        ValueError: not UTF-8, or not CSV.
+        ValueError: the file is not UTF-8 or not valid CSV.
     """
     try:
-        # utf-8-sig drops the mark that spreadsheets put first; newline="" leaves line ends to the csv module.
+        # utf-8-sig removes the byte order mark of spreadsheets; newline="" leaves line ends to the csv module.
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             return [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
@@ -73,36 +76,38 @@ def read_rows(path: str | Path) -> list[tuple[int, list[str]]]:
 
 
 def read_label_csv(path: str | Path) -> list[LabelRow]:
-    """Reads a label file in the published form, in the order of its lines.
+    """Read a label file in the published format, in the order of its lines.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a missing column, a line that does not fit the header, or a cell that cannot be read.
+        FileNotFoundError: the file does not exist.
+        ValueError: a column is missing, a line does not match the header, or a cell cannot be parsed.
     """
     lines = read_rows(path)
     if not lines:
-        raise ValueError(f"{path}: empty; expected a header such as label,youtube_id,time_start,time_end,split")
+        raise ValueError(
+            f"{path}: the file is empty; expected a header such as label,youtube_id,time_start,time_end,split"
+        )
     header_line, header = lines[0]
     names = [cell.strip().lower() for cell in header]
     columns = {name: position for position, name in enumerate(names)}
     if len(columns) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{path}:{header_line}: column {twice!r} is in the header twice; remove one")
+        raise ValueError(f"{path}:{header_line}: the header has column {twice!r} twice; remove one")
     name_column = next((name for name in _NAME_COLUMNS if name in columns), None)
     if name_column is None:
         raise ValueError(
-            f"{path}:{header_line}: none of the columns youtube_id, id, path in the header {','.join(names)!r};"
-            " the first line must name the columns"
+            f"{path}:{header_line}: the header {','.join(names)!r} has none of the columns youtube_id, id, path;"
+            " write the column names in the first line"
         )
     if ("time_start" in columns) != ("time_end" in columns):
-        raise ValueError(f"{path}:{header_line}: time_start and time_end belong together; one of them is missing")
+        raise ValueError(f"{path}:{header_line}: only one of time_start and time_end is present; add the other column")
 
     rows = []
     for line, cells in lines[1:]:
         if len(cells) != len(names):
             raise ValueError(
-                f"{path}:{line}: {len(cells)} cells, but the header has {len(names)} columns;"
-                " a comma inside a name needs quotes around the name"
+                f"{path}:{line}: {counted(len(cells), 'cell')}, but the header has {counted(len(names), 'column')};"
+                " put names with commas in quotes"
             )
         cell = dict(zip(names, cells, strict=True))
         place = f"{path}:{line}"
@@ -110,10 +115,10 @@ def read_label_csv(path: str | Path) -> list[LabelRow]:
         if name_column == "path":
             name = video_name(name)
         if not name:
-            raise ValueError(f"{place}: column {name_column!r} is empty; every row must name its video")
+            raise ValueError(f"{place}: column {name_column!r} is empty; write the name of the video")
         start, stop = (_seconds(cell.get(column, ""), column, place) for column in ("time_start", "time_end"))
         if (start is None) != (stop is None):
-            raise ValueError(f"{place}: one of time_start and time_end is empty; give both or none")
+            raise ValueError(f"{place}: one of time_start and time_end is empty; set both or neither")
         if start is not None and stop is not None and stop <= start:
             raise ValueError(f"{place}: column 'time_end': {stop} is not after time_start {start}")
         row = LabelRow(
@@ -137,24 +142,32 @@ def _seconds(text: str, column: str, place: str) -> float | None:
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"{place}: column {column!r}: {text!r} is not a time in seconds, such as 12 or 12.5")
+        raise ValueError(
+            f"{place}: column {column!r}: {text!r} is not a time in seconds; expected a number such as 12.5"
+        )
     return value
 
 
 def _check(row: LabelRow, place: str) -> None:
     for column, value in (("label", row.label), ("name", row.name), ("split", row.split), ("path", row.path)):
         if value is not None and any(character in value for character in "\n\r\0"):
-            raise ValueError(f"{place}: {column} {value!r} has a line break or NUL in it; it could not be a folder")
+            raise ValueError(
+                f"{place}: {column} {value!r} contains a line break or NUL, which folder names must not contain"
+            )
 
 
 def write_label_csv(path: str | Path, rows: Iterable[LabelRow]) -> None:
-    """Writes rows in the published form; the file is there whole or not at all.
+    """Write rows in the published format, replacing an existing file atomically.
 
-    Columns: label, youtube_id (timed rows) or id, time_start, time_end, split; and path where a row has one. What no
-    row has is left out, but for label and split.
+    The columns are label, youtube_id (timed rows) or id, time_start, time_end, split, and path if a row has one.
+    Columns without values are omitted, except label and split.
+
+    Args:
+        path: file to write.
+        rows: rows in the order of the file.
 
     Raises:
-        ValueError: a row that could not be read back.
+        ValueError: a row cannot be represented in the format.
     """
     rows = list(rows)
     timed = any(row.start is not None for row in rows)

@@ -1,4 +1,4 @@
-"""A data set opened for training: the catalog's columns in arrays, videos made when asked for."""
+"""Data set opened for training: catalog columns as arrays, videos created on access."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from vidseg.labels.catalog import read_catalog
 from vidseg.labels.classes import class_names
+from vidseg.labels.counting import counted
 
 __all__ = ["Segment", "Video", "VideoDataset", "VideoFile", "open_dataset"]
 
@@ -30,12 +31,12 @@ class Video:
 
     Attributes:
         name: folder of the video, without its class.
-        path: its frames.db, or the video file where the data set is not converted.
+        path: path of its frames.db, or of the video file if the data set is not converted.
         label: class number, -1 without a class.
         frames: number of frames.
-        fps: mean frame rate, 0 where it is not known.
-        height: of a frame, pixels.
-        width: of a frame, pixels.
+        fps: mean frame rate, 0 if unknown.
+        height: frame height in pixels.
+        width: frame width in pixels.
     """
 
     name: str
@@ -49,7 +50,7 @@ class Video:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A labeled stretch of an untrimmed video: start and stop in seconds, and its class number."""
+    """Labeled segment of an untrimmed video: start and stop in seconds, and its class number."""
 
     start: float
     stop: float
@@ -58,13 +59,13 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class VideoFile:
-    """What of a video file makes up one video of a data set that is not converted.
+    """Video file, or part of one, that forms one video of a data set without conversion.
 
     Attributes:
-        path: the file.
-        start: first moment, seconds from its start; None from its first frame.
-        stop: moment to stop before; None to its end.
-        fps: constant rate that frames are chosen at; None for every frame once.
+        path: the video file.
+        start: start time in seconds from the start of the file; None: the first frame.
+        stop: end time, exclusive; None: the end of the file.
+        fps: constant rate that the frames are resampled to; None: every frame once.
     """
 
     path: Path
@@ -76,17 +77,17 @@ class VideoFile:
 class VideoDataset:
     """The videos of a data set or of one of its splits, ordered by path.
 
-    Holds a few arrays (about 120 bytes a video), so it is cheap to copy to worker processes.
+    Holds a few arrays (about 120 bytes per video), so copies in worker processes are small.
 
     Attributes:
         root: folder of the data set, or of the videos of one that is not converted.
         split_name: name of the split, or None.
         splits: names of all splits of the data set.
-        classes: names of all classes of the data set, whatever the split; the position is the class number.
+        classes: names of all classes of the data set, independent of the split; the position is the class number.
         labels: (N,) int64 class numbers, -1 for a video without a class.
         frames: (N,) int64 numbers of frames.
-        heights: (N,) int32 heights of the frames in pixels, 0 where the catalog does not know them.
-        widths: (N,) int32 widths of the frames in pixels, 0 where the catalog does not know them.
+        heights: (N,) int32 heights of the frames in pixels, 0 if unknown.
+        widths: (N,) int32 widths of the frames in pixels, 0 if unknown.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class VideoDataset:
         self.splits = splits
         self.classes = classes
         self._columns = columns
-        # Paths as one run of bytes: a list of strings would be most of the memory and of the pickling time.
+        # Paths are stored in one byte array: a list of strings would dominate memory and pickling time.
         self._path_bytes = path_bytes
 
     @property
@@ -128,7 +129,7 @@ class VideoDataset:
         """Number of classes of the data set.
 
         Raises:
-            ValueError: the data set has none yet.
+            ValueError: the data set has no classes.
         """
         if not self.classes:
             raise ValueError(f"{self.root}: no video has a class; run `vidseg labels apply {self.root} LABELS.csv`")
@@ -172,25 +173,29 @@ class VideoDataset:
 
     def __repr__(self) -> str:
         split = "" if self.split_name is None else f", split={self.split_name!r}"
-        return f"VideoDataset({str(self.root)!r}{split}: {len(self)} videos, {len(self.classes)} classes)"
+        counts = f"{counted(len(self), 'video')}, {counted(len(self.classes), 'class', 'classes')}"
+        return f"VideoDataset({str(self.root)!r}{split}: {counts})"
 
     def _row(self, index: int) -> int:
         if not -len(self) <= index < len(self):
-            raise IndexError(f"video {index} of a data set of {len(self)}")
+            raise IndexError(
+                f"{self.root}: video {index} is out of range; the data set has {counted(len(self), 'video')}"
+            )
         return index % len(self)
 
     def video_path(self, index: int) -> str:
-        """Folder of a video's database relative to the root: `jpg/<class>/<video>`; its name if not converted."""
+        """Return the folder of a video's database relative to the root, `jpg/<class>/<video>`; its name if not
+        converted."""
         row = self._row(index)
         return self._text("path", row)
 
     @property
     def converted(self) -> bool:
-        """Whether the videos are frame databases; video files otherwise, see `vidseg.open_videos`."""
+        """Whether the videos are frame databases; False for video files, see `vidseg.open_videos`."""
         return "file_start" not in self._columns
 
     def video_file(self, index: int) -> VideoFile | None:
-        """The video file that a video is read from; None where it is a frame database."""
+        """Return the source file of a video, or None if it is a frame database."""
         row = self._row(index)
         if self.converted:
             return None
@@ -207,7 +212,7 @@ class VideoDataset:
         return self._path_bytes[start:stop].tobytes().decode()
 
     def segments(self, index: int) -> list[Segment]:
-        """Labeled segments of an untrimmed video, by start; empty where it has none. Reads the catalog."""
+        """Return the labeled segments of an untrimmed video ordered by start, read from the catalog."""
         if not self.converted:
             return []
         with closing(read_catalog(self.root)) as connection:
@@ -227,11 +232,15 @@ class VideoDataset:
         rows = np.asarray(indices if isinstance(indices, np.ndarray) else list(indices))
         if rows.dtype == bool:
             if len(rows) != len(self):
-                raise IndexError(f"a mask of {len(rows)} for a data set of {len(self)} videos")
+                raise IndexError(
+                    f"{self.root}: mask of length {len(rows)} for a data set of {counted(len(self), 'video')}"
+                )
             rows = np.flatnonzero(rows)
         rows = rows.astype(np.int64, casting="same_kind") if rows.size else np.zeros(0, np.int64)
         if rows.size and not (-len(self) <= rows.min() and rows.max() < len(self)):
-            raise IndexError(f"indices {rows.min()} to {rows.max()} of a data set of {len(self)} videos")
+            raise IndexError(
+                f"{self.root}: indices {rows.min()} to {rows.max()}, but the data set has {counted(len(self), 'video')}"
+            )
         return VideoDataset(
             self.root,
             split_name=self.split_name,
@@ -242,17 +251,17 @@ class VideoDataset:
         )
 
     def split(self, fraction: float, *, seed: int) -> tuple[VideoDataset, VideoDataset]:
-        """Divides the videos at random, class by class, for data sets without official splits.
+        """Divide the videos at random, class by class, for data sets without official splits.
 
-        Which videos go where follows from the seed and their paths alone. A class of two videos or more has at least
-        one on each side; a single video goes to the first part.
+        The division depends only on the seed and the paths of the videos. A class of two or more videos has at least
+        one in each part; a single video goes to the first part.
 
         Args:
-            fraction: share of each class that the first part gets, between 0 and 1.
-            seed: another seed, another division.
+            fraction: fraction of each class in the first part, between 0 and 1.
+            seed: random seed of the division.
 
         Raises:
-            ValueError: a fraction that is not between 0 and 1.
+            ValueError: `fraction` is not between 0 and 1.
         """
         if not 0 < fraction < 1:
             raise ValueError(f"fraction {fraction} is not between 0 and 1")
@@ -267,7 +276,7 @@ class VideoDataset:
             len(self),
         )
         first = np.zeros(len(self), bool)
-        by_class = np.lexsort((keys, self.labels))  # rows class after class, at random inside each
+        by_class = np.lexsort((keys, self.labels))  # rows ordered by class, shuffled within each class
         for rows in np.split(by_class, np.flatnonzero(np.diff(self.labels[by_class])) + 1):
             count = round(len(rows) * fraction)
             first[rows[: min(max(count, 1), max(len(rows) - 1, 1))]] = True
@@ -275,15 +284,15 @@ class VideoDataset:
 
 
 def open_dataset(root: str | Path, split: str | None = None) -> VideoDataset:
-    """Opens a data set from its catalog; no video database is touched.
+    """Open a data set from its catalog without opening any frame database.
 
     Args:
         root: folder of the data set, with catalog.db and jpg/.
-        split: name of a split, such as "train" or "split1/test"; None for all videos.
+        split: name of a split, such as "train" or "split1/test"; None: all videos.
 
     Raises:
-        FileNotFoundError: no such folder, or it has no catalog.
-        ValueError: an unknown split, a split or data set without videos, or a file that is not a catalog.
+        FileNotFoundError: the folder or its catalog does not exist.
+        ValueError: the split is unknown, the split or data set has no videos, or the file is not a catalog.
     """
     root = Path(root)
     with closing(read_catalog(root)) as connection:
@@ -295,7 +304,7 @@ def open_dataset(root: str | Path, split: str | None = None) -> VideoDataset:
                 raise ValueError(_unknown_split(root, split, list(split_ids)))
             where = "WHERE v.id IN (SELECT video_id FROM split_videos WHERE split_id = ?)"
             parameters = [split_ids[split]]
-        # CAST: bytes, which need no decoding. Class 0 does not exist: no class.
+        # CAST returns bytes, which need no decoding. Row id 0 stands for no class.
         cursor = connection.execute(
             "SELECT CAST(v.path AS BLOB), ifnull(v.class_id, 0), v.frames, v.height, v.width, v.fps"
             f" FROM videos v {where} ORDER BY v.path",
@@ -312,30 +321,29 @@ def open_dataset(root: str | Path, split: str | None = None) -> VideoDataset:
         )
     if not len(data):
         if split is None:
-            raise ValueError(f"{root}: the catalog has no videos; convert some, or run `vidseg labels scan {root}`")
+            raise ValueError(f"{root}: the catalog has no videos; convert videos, or run `vidseg labels scan {root}`")
         raise ValueError(
-            f"{root}: split {split!r} is known, but none of its videos is here;"
-            f" {root / 'labels_report.json'} lists the missing ones"
+            f"{root}: split {split!r} has no converted video; {root / 'labels_report.json'} lists the missing ones"
         )
     without = int((data.labels == _NO_CLASS).sum())
     if 0 < without < len(data):
-        logger.warning("%r: %d videos have no class; their label is -1", data, without)
+        logger.warning("%r: videos without a class: %d; their label is -1", data, without)
     return data
 
 
 def _unknown_split(root: Path, split: str, known: list[str]) -> str:
     if known:
-        return f"{root}: no split {split!r}; it has {', '.join(known)}"
+        return f"{root}: unknown split {split!r}; expected {', '.join(known)}"
     return (
-        f"{root}: no split {split!r}, and no other one; put them in with `vidseg labels apply {root} LABELS.csv`,"
-        " or divide the videos with open_dataset(root).split(0.8, seed=0)"
+        f"{root}: unknown split {split!r}; the data set has no splits; add them with `vidseg labels apply {root}"
+        " LABELS.csv`, or divide the videos with open_dataset(root).split(0.8, seed=0)"
     )
 
 
 def _read_columns(
     cursor: sqlite3.Cursor, numbers: dict[int, int]
 ) -> tuple[dict[str, npt.NDArray], npt.NDArray[np.uint8]]:
-    """Columns as arrays, read in portions: a list of 650 000 rows would need three times the memory."""
+    """Read the columns as arrays in portions: a list of 650 000 rows would need three times the memory."""
     types = {"label": np.int64, "frames": np.int64, "height": np.int32, "width": np.int32, "fps": np.float64}
     portions: dict[str, list[npt.NDArray]] = {name: [np.zeros(0, dtype)] for name, dtype in types.items()}
     lengths = [np.zeros(0, np.int64)]

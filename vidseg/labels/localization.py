@@ -1,9 +1,9 @@
-"""Localization labels (classes with times) to frame labels and back, and trimmed clips with negative samples.
+"""Conversion between localization labels (classes with times) and frame labels, and trimmed clips with negatives.
 
-The JSON form is ActivityNet's: `{"database": {video: {"subset", "duration", "annotations": [{"label", "segment":
-[start, stop]}]}}}` with times in seconds, stop exclusive. What is written also has what the published conversion of
-segmentation labels writes: `fps`, `frames`, and `start_frame` and `end_frame` (inclusive) for each segment; where a
-file has them, they are taken instead of the times, so that nothing is rounded twice.
+The JSON format is that of ActivityNet: `{"database": {video: {"subset", "duration", "annotations": [{"label",
+"segment": [start, stop]}]}}}` with times in seconds and stop exclusive. Written files also contain the entries of the
+published conversion of segmentation labels: `fps`, `frames`, and `start_frame` and `end_frame` (inclusive) of each
+segment. If a file has these entries, they are used instead of the times, which avoids rounding twice.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TimedLabel:
-    """A class between two times in seconds, the second one exclusive."""
+    """Class between two times in seconds, stop exclusive."""
 
     label: str
     start: float
@@ -46,12 +46,12 @@ class TimedLabel:
 
 @dataclass
 class LocalizedVideo:
-    """The segments of one video.
+    """Segments of one video.
 
     Attributes:
         segments: in the order of the file; they may overlap.
-        seconds: duration, or None where it is not known.
-        split: such as `train`, or None.
+        seconds: duration in seconds, or None if unknown.
+        split: split name such as `train`, or None.
     """
 
     segments: list[TimedLabel]
@@ -60,10 +60,10 @@ class LocalizedVideo:
 
 
 def read_localization_json(path: str | Path) -> dict[str, LocalizedVideo]:
-    """Videos of an ActivityNet-like file, names without `.mp4`.
+    """Return the videos of a file in ActivityNet's format by name, without `.mp4`.
 
     Raises:
-        ValueError: not JSON, not of this form, or times that make no sense; names the video.
+        ValueError: the file is not JSON, has another structure, or has invalid times; the message names the video.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
@@ -71,7 +71,7 @@ def read_localization_json(path: str | Path) -> dict[str, LocalizedVideo]:
         raise ValueError(f"{path}: not valid JSON ({error})") from error
     database = content.get("database") if isinstance(content, dict) else None
     if not isinstance(database, dict):
-        raise ValueError(f"{path}: expected an object with the entry 'database', as in ActivityNet's annotation")
+        raise ValueError(f"{path}: expected an object with the entry 'database', as in ActivityNet's annotation file")
     rate = content.get("fps")
     videos = {}
     for name, entry in database.items():
@@ -92,17 +92,19 @@ def _timed_label(annotation: Mapping[str, Any], rate: float | None) -> TimedLabe
     else:
         start, stop = map(float, annotation["segment"])
     if not (math.isfinite(start) and 0 <= start < stop < math.inf):
-        raise ValueError(f"{annotation['label']!r} from {start} to {stop} seconds")
+        raise ValueError(
+            f"segment of {annotation['label']!r} from {start} to {stop} seconds; expected 0 <= start < stop"
+        )
     return TimedLabel(annotation["label"], start, stop)
 
 
 def write_localization_json(path: str | Path, labels: SegmentationLabels, *, background: Iterable[str] = ()) -> None:
-    """Writes the segments of all videos; the file is there whole or not at all.
+    """Write the segments of all videos, replacing an existing file atomically.
 
     Args:
         path: file to write.
-        labels: frame labels; of several divisions into splits the first one a video is in gives its `subset`.
-        background: classes that are no action and left out.
+        labels: frame labels; `subset` is the first split that contains the video.
+        background: names of classes whose segments are omitted.
     """
     left_out = _numbers(labels.classes, background)
     subsets: dict[str, str] = {}
@@ -138,7 +140,7 @@ def write_localization_json(path: str | Path, labels: SegmentationLabels, *, bac
 def _numbers(classes: Sequence[str], names: Iterable[str]) -> set[int]:
     unknown = sorted(set(names) - set(classes))
     if unknown:
-        raise ValueError(f"background {unknown[0]!r} is not a class; there are {', '.join(classes)}")
+        raise ValueError(f"background {unknown[0]!r} is not a class; expected one of {', '.join(classes)}")
     return {classes.index(name) for name in names}
 
 
@@ -150,18 +152,22 @@ def frame_labels_of(
     classes: Sequence[str] = (),
     seconds: Mapping[str, float] | None = None,
 ) -> SegmentationLabels:
-    """Frame labels of localized videos (see `labels_from_segments` for overlaps and rounding).
+    """Convert localized videos to frame labels (see `labels_from_segments` for overlaps and rounding).
 
     Args:
-        videos: by name.
-        rate: labels a second to make.
-        background: class of the frames outside all segments; it is the last class where `classes` does not name it.
-        classes: names by number; empty: sorted names.
-        seconds: durations, where they are known better than `videos` has them. A video without any ends with its last
-            segment, and a warning says so.
+        videos: videos by name.
+        rate: labels per second of the result.
+        background: class of the frames outside all segments; appended to `classes` if missing.
+        classes: class names by number; empty: sorted names.
+        seconds: durations in seconds by video name, replacing those of `videos`. A video without any duration ends with
+            its last segment, with a warning.
+
+    Returns:
+        The frame labels.
 
     Raises:
-        ValueError: a label that is not in `classes`, or a video without segments and duration; names the video.
+        ValueError: a label is not in `classes`, or a video has neither segments nor duration; the message names the
+            video.
     """
     known = list(classes) or sorted({segment.label for video in videos.values() for segment in video.segments})
     if background not in known:
@@ -174,12 +180,12 @@ def frame_labels_of(
         duration = (seconds or {}).get(name, video.seconds)
         if duration is None:
             if not video.segments:
-                raise ValueError(f"video {name!r}: neither a segment nor a duration; how long is it?")
+                raise ValueError(f"video {name!r}: neither a segment nor a duration; add its duration to the file")
             duration = max(segment.stop for segment in video.segments)
             guessed.append(name)
         unknown = [segment.label for segment in video.segments if segment.label not in numbers]
         if unknown:
-            raise ValueError(f"video {name!r}: class {unknown[0]!r} is not in the list of classes")
+            raise ValueError(f"video {name!r}: class {unknown[0]!r} is not in the class list")
         segments = [Segment(segment.start, segment.stop, numbers[segment.label]) for segment in video.segments]
         count = max(1, round(duration * rate))
         labels[name] = labels_from_segments(segments, count, rate, background=numbers[background])
@@ -187,8 +193,8 @@ def frame_labels_of(
             splits.setdefault(video.split, []).append(name)
     if guessed:
         logger.warning(
-            "%d videos of unknown duration, such as %r, end with their last segment; convert the videos first and give"
-            " the data set, so that what follows is labeled too",
+            "videos of unknown duration, which end with their last segment: %d, such as %r; to label the frames after"
+            " it, convert the videos and pass the data set",
             len(guessed),
             guessed[0],
         )
@@ -198,28 +204,28 @@ def frame_labels_of(
 def clip_rows(
     labels: SegmentationLabels, *, background: Iterable[str], negatives: int = 0, seed: int = 0
 ) -> list[LabelRow]:
-    """Rows of trimmed clips for recognition: every segment of an action, and some of none (negative samples).
+    """Return rows of trimmed clips for recognition: every action segment, and negative samples of background.
 
-    Negative samples are background segments, drawn evenly over the videos: one of each video that has any in random
-    order, then a second one, and so on. Which ones follows from the seed and the names of the videos alone.
+    Negative samples are background segments, distributed evenly over the videos: one of each video that has any, in
+    random order, then a second one, and so on. The choice depends only on the seed and the video names.
 
-    A clip's folder has its times in whole seconds, so two short segments of a class within one second would share it;
-    the first one stays, and a warning counts the others.
+    The folder name of a clip contains its times in whole seconds, so two segments of a class within the same second
+    would share it; only the first is kept, and a warning gives the number of others.
 
     Args:
         labels: frame labels.
-        background: names of the classes that are no action.
-        negatives: how many negative samples; fewer where there are not so many.
-        seed: another seed, other negative samples.
+        background: names of the background classes.
+        negatives: number of negative samples; fewer if the videos have fewer background segments.
+        seed: random seed of the negative samples.
 
     Returns:
-        Rows without splits, by video and start.
+        Rows without splits, ordered by video and start.
 
     Raises:
-        ValueError: a background that is no class, or a negative number of samples.
+        ValueError: a background name is not a class, or `negatives` is negative.
     """
     if negatives < 0:
-        raise ValueError(f"negatives={negatives}: at least 0")
+        raise ValueError(f"negatives is {negatives}, must be at least 0")
     left_out = _numbers(labels.classes, background)
     rows, gaps = [], []
     for name, values in sorted(labels.labels.items()):
@@ -234,7 +240,7 @@ def clip_rows(
     unique = {(row.label, row.folder_name): row for row in reversed(rows)}
     if len(unique) < len(rows):
         logger.warning(
-            "%d of %d clips share their second with another clip of their class and are left out",
+            "skipped %d of %d clips that start in the same second as another clip of their class",
             len(rows) - len(unique),
             len(rows),
         )

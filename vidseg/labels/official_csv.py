@@ -1,10 +1,11 @@
-"""Official annotation files that are CSV, but not of the published form: HACS and Moments in Time."""
+"""Readers of official annotation files in other CSV formats: HACS and Moments in Time."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from vidseg.labels.apply import split_name
+from vidseg.labels.counting import counted
 from vidseg.labels.csv_labels import LabelRow, read_rows, video_name
 
 __all__ = ["read_hacs_csv", "read_moments_csv"]
@@ -13,13 +14,16 @@ _HACS_COLUMNS = ["classname", "youtube_id", "subset", "start", "end", "label"]
 
 
 def read_hacs_csv(path: str | Path) -> tuple[list[LabelRow], int]:
-    """HACS clips (`HACS_clips_v1.1.csv`): the clips of each class, and the number of negative samples left out.
+    """Read HACS clips (`HACS_clips_v1.1.csv`).
 
-    Lines are `Archery,a2X2hz1G6i8,training,15.5,17.5,1`; label -1 marks a clip where the action is not seen, which is
-    no class. Clips of the test set may have no class.
+    Lines have the form `Archery,a2X2hz1G6i8,training,15.5,17.5,1`; label -1 marks a clip without the action, which is
+    skipped. Clips of the test set may have no class.
+
+    Returns:
+        The rows, and the number of negative samples skipped.
 
     Raises:
-        ValueError: another header, or a line that cannot be read.
+        ValueError: the header differs, or a line cannot be parsed.
     """
     lines = read_rows(path)
     header = [cell.strip() for cell in lines[0][1]] if lines else []
@@ -28,7 +32,7 @@ def read_hacs_csv(path: str | Path) -> tuple[list[LabelRow], int]:
     rows, negatives = [], 0
     for number, cells in lines[1:]:
         if len(cells) != len(_HACS_COLUMNS):
-            raise ValueError(f"{path}:{number}: {len(cells)} cells, expected {len(_HACS_COLUMNS)}")
+            raise ValueError(f"{path}:{number}: {counted(len(cells), 'cell')}, expected {len(_HACS_COLUMNS)}")
         name, video, subset, start, end, sign = (cell.strip() for cell in cells)
         if sign == "-1":
             negatives += 1
@@ -38,24 +42,28 @@ def read_hacs_csv(path: str | Path) -> tuple[list[LabelRow], int]:
         try:
             times = float(start), float(end)
         except ValueError:
-            raise ValueError(f"{path}:{number}: times {start!r} and {end!r} are not seconds") from None
+            raise ValueError(f"{path}:{number}: times {start!r} and {end!r} are not numbers of seconds") from None
         rows.append(LabelRow(name or None, video, *times, split=split_name(subset)))
     return rows, negatives
 
 
 def read_moments_csv(path: str | Path, *, split: str) -> list[LabelRow]:
-    """Moments in Time (`trainingSet.csv`): lines `clapping/yt-x_12.mp4,clapping,3,0`, without a header.
+    """Read Moments in Time (`trainingSet.csv`): lines `clapping/yt-x_12.mp4,clapping,3,0`, without a header.
 
-    The two numbers are the workers for and against the label.
+    The two numbers are the counts of annotators for and against the label.
+
+    Args:
+        path: the file.
+        split: split of all rows.
 
     Raises:
-        ValueError: a line of less than two cells.
+        ValueError: a line has fewer than two cells.
     """
     rows = []
     for position, (number, cells) in enumerate(read_rows(path)):
         if len(cells) < 2 or not cells[0].strip() or not cells[1].strip():
             raise ValueError(f"{path}:{number}: expected a file and a label, such as clapping/yt-x_12.mp4,clapping,3,0")
         if position == 0 and "." not in cells[0]:
-            continue  # copies with a header line exist
+            continue  # some copies have a header line
         rows.append(LabelRow(cells[1], video_name(cells[0].strip()), split=split))
     return rows

@@ -1,4 +1,4 @@
-"""Official annotation files that are JSON: Kinetics (2017 and later releases) and Diving-48."""
+"""Readers of official JSON annotation files: Kinetics (2017 and later releases) and Diving-48."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def _load(path: str | Path, kind: type, form: str) -> Any:
 
 
 def read_kinetics_json(path: str | Path) -> list[LabelRow]:
-    """Kinetics: `{"<id>": {"annotations": {"label": .., "segment": [start, stop]}, "subset": ..}}`.
+    """Read Kinetics: `{"<id>": {"annotations": {"label": .., "segment": [start, stop]}, "subset": ..}}`.
 
-    Entries of a test set have no label, in some releases no annotations at all: such a row names the whole video.
+    Test set entries have no label, and in some releases no annotations; their rows describe the whole video.
 
     Raises:
-        ValueError: an entry of another form; names its id.
+        ValueError: an entry has another structure; the message names its id.
     """
     rows = []
     for video, entry in _load(path, dict, "an object of video ids").items():
@@ -36,13 +36,16 @@ def read_kinetics_json(path: str | Path) -> list[LabelRow]:
             start, stop = map(float, annotations["segment"]) if "segment" in annotations else (None, None)
             label, subset = annotations.get("label") or None, entry.get("subset") or None
         except (AttributeError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: video {video!r}: not of the form of Kinetics ({error})") from error
+            raise ValueError(
+                f"{path}: video {video!r}: not a Kinetics entry ({error}); expected annotations and subset"
+            ) from error
         rows.append(LabelRow(label, video.strip(), start, stop, subset))
     return rows
 
 
 def read_diving48_vocabulary(path: str | Path) -> list[str]:
-    """Class names from `Diving48_vocab.json`: `["Back", "15som", "05Twis", "FREE"]` becomes Back_15som_05Twis_FREE."""
+    """Read class names from `Diving48_vocab.json`: `["Back", "15som", "05Twis", "FREE"]` becomes
+    Back_15som_05Twis_FREE."""
     names = []
     for position, parts in enumerate(_load(path, list, "a list of classes")):
         if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
@@ -52,12 +55,17 @@ def read_diving48_vocabulary(path: str | Path) -> list[str]:
 
 
 def read_diving48_json(path: str | Path, *, classes: list[str], split: str) -> list[LabelRow]:
-    """Diving-48 (`Diving48_V2_train.json`): entries `{"vid_name": .., "label": 12, ..}`.
+    """Read Diving-48 (`Diving48_V2_train.json`): entries `{"vid_name": .., "label": 12, ..}`.
 
-    The videos are cut already; the further keys start_frame and end_frame repeat their length.
+    The videos are trimmed; the entries start_frame and end_frame are ignored.
+
+    Args:
+        path: the file.
+        classes: class names of the vocabulary.
+        split: split of all rows.
 
     Raises:
-        ValueError: an entry of another form, or a label that the vocabulary does not have.
+        ValueError: an entry has another structure, or a label outside the vocabulary.
     """
     rows = []
     for position, entry in enumerate(_load(path, list, "a list of videos")):

@@ -1,4 +1,4 @@
-"""Official annotation files that are plain text: class lists, UCF-101's and HMDB-51's split lists, lists of ids."""
+"""Readers of official annotation text files: class lists, split lists of UCF-101 and HMDB-51, id lists."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _HMDB_CODES = {"0": None, "1": "train", "2": "test"}
 
 
 def read_lines(path: str | Path) -> list[tuple[int, str]]:
-    """Lines that are not blank, without surrounding blanks, each with its number from 1.
+    """Return the lines that are not blank, stripped, each with its number counted from 1.
 
     Raises:
-        ValueError: not UTF-8 text, or nothing in it.
+        ValueError: the file is not UTF-8 text, or is empty.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
@@ -25,18 +25,18 @@ def read_lines(path: str | Path) -> list[tuple[int, str]]:
         raise ValueError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from error
     found = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
     if not found:
-        raise ValueError(f"{path}: empty")
+        raise ValueError(f"{path}: the file is empty")
     return found
 
 
 def read_class_list(path: str | Path) -> list[str]:
-    """Class names in their official order.
+    """Read class names in their official order.
 
-    Forms: `1 ApplyEyeMakeup` (UCF-101's classInd.txt), `clapping,0` (Moments in Time), one name a line, a JSON list of
-    names, or a JSON object `{name: number}` (the dictionary that the published training code saves).
+    Formats: `1 ApplyEyeMakeup` (UCF-101's classInd.txt), `clapping,0` (Moments in Time), one name per line, a JSON list
+    of names, or a JSON object `{name: number}` (as saved by the published training code).
 
     Raises:
-        ValueError: a name or number twice, or numbers with a gap.
+        ValueError: a name or number occurs twice, or a number is missing.
     """
     if Path(path).suffix.lower() == ".json":
         try:
@@ -48,7 +48,7 @@ def read_class_list(path: str | Path) -> list[str]:
         elif isinstance(content, list) and all(isinstance(name, str) for name in content):
             numbered = list(enumerate(content))
         else:
-            raise ValueError(f"{path}: expected a list of class names, or an object of names with their numbers")
+            raise ValueError(f"{path}: expected a list of class names, or an object {{name: number}}")
     else:
         lines = [line for _, line in read_lines(path)]
         first = [re.fullmatch(r"(?P<number>\d+)\s+(?P<name>.+)", line) for line in lines]
@@ -64,15 +64,15 @@ def read_class_list(path: str | Path) -> list[str]:
     for position, (number, name) in enumerate(numbered, start=first_number):
         if number != position:
             raise ValueError(
-                f"{path}: class {name!r} has number {number}, expected {position}: one number a class, no gaps"
+                f"{path}: class {name!r} has number {number}, expected {position}; numbers must be consecutive"
             )
     if len(set(names)) < len(names):
-        raise ValueError(f"{path}: class {next(name for name in names if names.count(name) > 1)!r} is in it twice")
+        raise ValueError(f"{path}: class {next(name for name in names if names.count(name) > 1)!r} occurs twice")
     return names
 
 
 def read_ucf_list(path: str | Path, *, split: str) -> list[LabelRow]:
-    """UCF-101's `trainlist01.txt` (`Archery/v_Archery_g08_c01.avi 3`) or `testlist01.txt` (no number)."""
+    """Read UCF-101's `trainlist01.txt` (`Archery/v_Archery_g08_c01.avi 3`) or `testlist01.txt` (without number)."""
     rows = []
     for number, line in read_lines(path):
         match = re.fullmatch(r"([^/]+)/(.+?\.\w+)(?:\s+\d+)?", line)
@@ -83,20 +83,20 @@ def read_ucf_list(path: str | Path, *, split: str) -> list[LabelRow]:
 
 
 def read_hmdb_list(path: str | Path, *, label: str, division: str) -> list[LabelRow]:
-    """One class of one division of HMDB-51 (`<class>_test_split1.txt`): `video.avi 1`.
+    """Read one class of one division of HMDB-51 (`<class>_test_split1.txt`): lines `video.avi 1`.
 
-    The codes are 1 train, 2 test and 0 neither: the video is not used in this division.
+    Code 1 means train, 2 test, and 0 that the division does not use the video.
     """
     rows = []
     for number, line in read_lines(path):
         file, _, code = line.rpartition(" ")
         if not file.strip() or code not in _HMDB_CODES:
-            raise ValueError(f"{path}:{number}: {line!r} is not of the form video.avi CODE, the code being 0, 1 or 2")
+            raise ValueError(f"{path}:{number}: {line!r} is not of the form video.avi CODE with a code of 0, 1 or 2")
         part = _HMDB_CODES[code]
         rows.append(LabelRow(label, video_name(file.strip()), split=f"{division}/{part}" if part else None))
     return rows
 
 
 def read_id_list(path: str | Path) -> set[str]:
-    """Video ids, one a line (Mini-Kinetics-200's `train_ytid_list.txt`)."""
+    """Read video ids, one per line (Mini-Kinetics-200's `train_ytid_list.txt`)."""
     return {line for _, line in read_lines(path)}

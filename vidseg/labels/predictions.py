@@ -1,4 +1,4 @@
-"""Frame labels of truth and prediction side by side, from the files that evaluation leaves."""
+"""Pairs of true and predicted frame labels, read from the files that evaluation writes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from vidseg.labels.counting import counted
 from vidseg.labels.segmentation_files import (
     paired_files,
     read_bundle,
@@ -22,15 +23,15 @@ __all__ = ["PairedLabels", "read_predictions"]
 
 @dataclass
 class PairedLabels:
-    """Truth and prediction of some videos.
+    """True and predicted frame labels of several videos.
 
     Attributes:
-        classes: names by number.
-        names: of the videos, sorted.
+        classes: class names by number.
+        names: video names, sorted.
         truth: (L,) class numbers of each video.
         prediction: (L,) class numbers of each video.
-        cut: videos of unequal lengths that were cut to the shorter side.
-        failed: `<video>: <reason>` of each video that is not among them.
+        cut: videos of unequal lengths, truncated to the shorter one.
+        failed: `<video>: <reason>` of each skipped video.
     """
 
     classes: list[str]
@@ -49,29 +50,34 @@ def read_predictions(
     bundle: str | Path | None = None,
     truncate: bool = False,
 ) -> PairedLabels:
-    """Reads label files that belong together (see `paired_files` for their names).
+    """Read pairs of label files (see `paired_files` for their names).
 
-    A video with only a prediction is left out and named, as is one whose labels are wrong or whose two sides differ in
-    length. Truth without a prediction is named too, unless a bundle says which videos there are to be.
+    Videos with only one file, with invalid labels, or of unequal lengths are skipped and listed in `failed`. With
+    `bundle`, only the videos of the bundle are read, and those without a pair are listed.
 
     Args:
-        truth: folder of `<video>.txt`, or of `<video>-gt.txt` and `<video>-pred.txt` alone.
+        truth: folder of `<video>.txt`, or of `<video>-gt.txt` and `<video>-pred.txt`.
         predictions: folder of `<video>.txt` or `<video>`.
-        mapping: mapping.txt; None: the classes are the names found, sorted.
-        bundle: split whose videos are wanted; those of its videos that have no pair are named.
-        truncate: cut two sides of unequal lengths to the shorter one.
+        mapping: mapping.txt; None: the class names found, sorted.
+        bundle: split file whose videos are read.
+        truncate: truncate files of unequal lengths to the shorter one.
+
+    Returns:
+        The pairs, ordered by name.
 
     Raises:
-        FileNotFoundError: no such folder, or no pair.
-        ValueError: no pair that can be read, or a wrong mapping or bundle.
+        FileNotFoundError: a folder does not exist, or there is no pair.
+        ValueError: no pair can be read, or the mapping or bundle is invalid.
     """
     pairs, alone = paired_files(truth, predictions)
-    failed = [f"{name}: only one of truth and prediction is there" for name in alone]
+    failed = [f"{name}: only one of truth and prediction exists" for name in alone]
     if bundle is not None:
-        wanted = read_bundle(bundle)
-        missing = [name for name in wanted if name not in pairs]
-        failed = [f"{name}: {bundle}:{wanted[name]} names it, but truth or prediction is not there" for name in missing]
-        pairs = {name: files for name, files in pairs.items() if name in wanted}
+        listed = read_bundle(bundle)
+        missing = [name for name in listed if name not in pairs]
+        failed = [
+            f"{name}: {bundle}:{listed[name]} lists it, but its truth or prediction is missing" for name in missing
+        ]
+        pairs = {name: files for name, files in pairs.items() if name in listed}
     classes: Sequence[str]
     if mapping is not None:
         classes = read_mapping(mapping)
@@ -87,7 +93,9 @@ def read_predictions(
             continue
         if len(true) != len(ours):
             if not truncate:
-                result.failed.append(f"{name}: {our_path}: {len(ours)} labels, but {true_path} has {len(true)}")
+                result.failed.append(
+                    f"{name}: {our_path}: {counted(len(ours), 'label')}, but {true_path} has {len(true)}"
+                )
                 continue
             result.cut.append(name)
             true, ours = true[: len(ours)], ours[: len(true)]
@@ -95,5 +103,5 @@ def read_predictions(
         result.truth.append(true)
         result.prediction.append(ours)
     if not result.names:
-        raise ValueError(f"{predictions or truth}: no video can be scored; the first: {result.failed[0]}")
+        raise ValueError(f"{predictions or truth}: no video can be scored; first error: {result.failed[0]}")
     return result

@@ -1,4 +1,4 @@
-"""From an official annotation to the published CSV files: what every converter hands over, and how it is written."""
+"""Conversion of official annotations to the published CSV files, shared by all converters."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vidseg.labels.counting import counted
 from vidseg.labels.csv_labels import LabelRow, write_label_csv
 
 __all__ = ["PublishedLabels", "official_file", "official_files"]
@@ -17,13 +18,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class PublishedLabels:
-    """The labels of one data set.
+    """Labels of one data set.
 
     Attributes:
-        files: rows of each CSV file, by its published name without extension: `ucf101_split1_train`.
+        files: rows of each CSV file, by its published name without extension, such as `ucf101_split1_train`.
         expected_classes: number of classes of the whole data set.
-        classes: official order of the classes; empty: sorted names of all rows.
-        unassigned: further rows that are in no split, and so in no file, but whose videos have a label.
+        classes: class names in official order; empty: sorted names of all rows.
+        unassigned: rows of labeled videos without a split, which are in no file.
     """
 
     files: dict[str, list[LabelRow]]
@@ -36,20 +37,22 @@ class PublishedLabels:
         self.classes = self.classes or sorted(named)
         unknown = sorted(named - set(self.classes))
         if unknown:
-            raise ValueError(f"{len(unknown)} labels are not in the official class list, such as {unknown[0]!r}")
+            raise ValueError(
+                f"{counted(len(unknown), 'label')} not in the class list, such as {unknown[0]!r}; check the class list"
+            )
         if len(self.classes) != self.expected_classes:
             logger.warning(
-                "%d classes, but the whole data set has %d; right for a subset of it",
+                "classes found: %d; the whole data set has %d; ignore this warning for a subset",
                 len(self.classes),
                 self.expected_classes,
             )
 
     def rows(self) -> list[LabelRow]:
-        """All rows, of all files and of none."""
+        """Return the rows of all files, followed by the unassigned rows."""
         return [row for rows in (*self.files.values(), self.unassigned) for row in rows]
 
     def write(self, folder: str | Path) -> list[Path]:
-        """Writes the CSV files, and beside them the published training code's `<..>dictionary.json` of class numbers.
+        """Write the CSV files and the `<..>dictionary.json` of class numbers of the published training code.
 
         Returns:
             The paths of the CSV files.
@@ -69,23 +72,23 @@ class PublishedLabels:
 
 
 def official_files(folder: Path, pattern: str) -> list[Path]:
-    """Files of that name in the folder, else in its folders (archives unpack into one), sorted.
+    """Return the sorted files that match `pattern` in the folder, else in its subfolders.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: no file matches.
     """
     found = sorted(folder.glob(pattern)) or sorted(folder.glob(f"*/{pattern}"))
     if not found:
-        raise FileNotFoundError(f"{folder}: {pattern} is not in it; give the folder of the official annotation")
+        raise FileNotFoundError(f"{folder}: {pattern} not found; pass the folder of the official annotation files")
     return found
 
 
 def official_file(folder: Path, *names: str) -> Path:
-    """The first of these official files that exists.
+    """Return the first of the named official files that exists.
 
     Raises:
-        FileNotFoundError: none does.
-        ValueError: there are several of one name.
+        FileNotFoundError: none of them exists.
+        ValueError: the folder has several files of one name.
     """
     for name in names:
         try:
@@ -93,6 +96,8 @@ def official_file(folder: Path, *names: str) -> Path:
         except FileNotFoundError:
             continue
         if len(found) > 1:
-            raise ValueError(f"{folder}: both {found[0]} and {found[1]}; give the folder that holds one of them")
+            raise ValueError(f"{folder}: found both {found[0]} and {found[1]}; pass the folder that contains only one")
         return found[0]
-    raise FileNotFoundError(f"{folder}: {' or '.join(names)} is not in it; give the folder of the official annotation")
+    raise FileNotFoundError(
+        f"{folder}: {' or '.join(names)} not found; pass the folder of the official annotation files"
+    )

@@ -1,4 +1,4 @@
-"""Builds the catalog again from the frame databases on disk: after shards were merged, copied or deleted by hand."""
+"""Rebuild of the catalog from the frame databases on disk, after shards were merged, copied or deleted."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from vidseg.labels.catalog import (
     stage_records,
     write_catalog,
 )
+from vidseg.labels.counting import counted
 
 __all__ = ["ScanReport", "scan_catalog"]
 
@@ -25,12 +26,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class ScanReport:
-    """What a scan found.
+    """Result of a scan.
 
     Attributes:
-        videos: number of videos in the catalog now.
-        added: paths that the catalog did not have.
-        removed: paths that it had and that are no longer on disk, or no longer readable.
+        videos: number of videos in the catalog after the scan.
+        added: paths added to the catalog.
+        removed: paths removed from the catalog, because the database is missing or unreadable.
         unreadable: `<path>: <reason>` of every database that cannot be opened; these are not in the catalog.
     """
 
@@ -40,30 +41,35 @@ class ScanReport:
     unreadable: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        lines = [f"{self.videos} videos in the catalog: {len(self.added)} added, {len(self.removed)} removed"]
+        lines = [
+            f"{counted(self.videos, 'video')} in the catalog: {len(self.added)} added, {len(self.removed)} removed"
+        ]
         lines += [f"    removed {path}" for path in self.removed[:5]]
         lines += [f"    unreadable {what}" for what in self.unreadable]
         return "\n".join(lines)
 
 
 def scan_catalog(root: str | Path) -> ScanReport:
-    """Makes the catalog of `root` agree with the databases under `<root>/jpg`.
+    """Update the catalog of `root` to the databases under `<root>/jpg`.
 
-    Classes (with their order), labels, splits and segments of videos already known stay; a new video takes the class of
-    its folder. Videos that are gone leave the catalog; those that never had frames (features only) stay.
+    Classes (with their order), labels, splits and segments of known videos are kept; a new video gets the class of its
+    folder. Videos without a database are removed; videos without frames (features only) are kept.
+
+    Returns:
+        The added, removed and unreadable databases.
 
     Raises:
-        FileNotFoundError: no such folder, or nothing was converted into it.
-        ValueError: the catalog has videos, the disk none (a disk that is not mounted must not empty the catalog).
-        OSError: the catalog cannot be written; it is as it was before.
+        FileNotFoundError: the folder does not exist or has no databases.
+        ValueError: the catalog has videos, but the disk has none, as with an unmounted disk.
+        OSError: the catalog cannot be written; it is unchanged.
     """
     root = Path(root)
     if not (root / "jpg").is_dir():
-        raise FileNotFoundError(f"{root / 'jpg'}: no such folder; give the folder that `vidseg convert` wrote into")
+        raise FileNotFoundError(f"{root / 'jpg'}: folder not found; pass the output folder of `vidseg convert`")
     known = set()
     if catalog_path(root).is_file():
         with closing(read_catalog(root)) as connection:
-            # size_bytes 0: a video that has frame labels and features, and no frames to be found
+            # size_bytes 0: a video with frame labels and features, but without frames
             known = {path for (path,) in connection.execute("SELECT path FROM videos WHERE size_bytes > 0")}
     report = ScanReport(0)
     found: set[str] = set()
@@ -75,19 +81,19 @@ def scan_catalog(root: str | Path) -> ScanReport:
                 found.add(path)
                 yield record
             if len(found) % 10000 == 0 and found:
-                logger.info("%d videos read", len(found))
+                logger.info("videos read: %d", len(found))
 
     with write_catalog(root) as db:
-        # Reading the databases may take minutes; the catalog is locked meanwhile, so a second scan waits or fails
+        # Reading the databases may take minutes; the catalog stays locked, so that a second scan waits or fails
         # instead of overwriting this one.
         stage_records(db, records())
         if known and not found:
             raise ValueError(
-                f"{root}: the catalog has {len(known)} videos, but none of them is under {root / 'jpg'};"
-                " is the disk mounted? If the data set is to be empty, remove catalog.db"
+                f"{root}: the catalog has {counted(len(known), 'video')}, but {root / 'jpg'} has none; mount the"
+                " disk, or remove catalog.db if the data set is empty"
             )
         if not found:
-            raise FileNotFoundError(f"{root / 'jpg'}: no readable <class>/<video>/frames.db in it")
+            raise FileNotFoundError(f"{root / 'jpg'}: no readable <class>/<video>/frames.db in this folder")
         merge_staged(db)
         report.added, report.removed = sorted(found - known), sorted(known - found)
         db.conn.executemany("DELETE FROM videos WHERE path = ?", [(path,) for path in report.removed])
@@ -113,10 +119,10 @@ def _record(root: Path, path: str, report: ScanReport) -> VideoRecord | None:
         report.unreadable.append(f"{path}: {error}")
         return None
     if frames == 0:
-        report.unreadable.append(f"{path}: no frames in it")
+        report.unreadable.append(f"{path}: the database has no frames")
         return None
     folder = path.split("/")[1]
-    # The last frame is shown for as long as a mean frame. Databases of dataset2database 1.2 know neither time nor rate.
+    # The last frame has the mean frame duration. Databases of dataset2database 1.2 have no timestamps and no rate.
     seconds = float(timestamps[-1] - timestamps[0]) + 1 / fps if fps and timestamps is not None else 0.0
     label = None if folder == UNLABELED else folder
     return VideoRecord(path, label, frames, height, width, fps, seconds, file.stat().st_size)

@@ -1,9 +1,9 @@
-"""Frame labels in the catalog: what temporal action segmentation trains on.
+"""Frame labels in the catalog, for temporal action segmentation.
 
 A video labeled frame by frame is stored as segments (times in seconds, see `catalog`) and one row of the table
-`timelines`, which says how many labels it has and at which rate; from both the labels come back exactly. The videos
-need no frame databases: a data set may have features only, and its videos then stand in the catalog with the number
-of labels as their number of frames, height and width 0, until they are converted.
+`timelines` with the number and rate of its labels; the labels are restored exactly from both. The videos need no frame
+databases: a data set may have features only. Its videos are then listed in the catalog with their number of labels as
+number of frames and with height and width 0, until they are converted.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from vidseg.labels.catalog import UNLABELED, read_catalog, split_ids, write_catalog
 from vidseg.labels.classes import class_names, order_classes, warn_of_moves
+from vidseg.labels.counting import counted
 from vidseg.labels.dataset import Segment, VideoDataset
 from vidseg.labels.segmentation_files import check_mapping, read_bundle, read_frame_labels, read_mapping
 
@@ -39,20 +40,23 @@ Labels = npt.NDArray[np.int64]
 
 _TIMELINES = """
 CREATE TABLE IF NOT EXISTS timelines (
-    video_id INTEGER PRIMARY KEY REFERENCES videos (id) ON DELETE CASCADE,  -- a video labeled frame by frame
-    labels   INTEGER NOT NULL,         -- number of labels; frame i has the segment that i / rate lies in
-    rate     REAL NOT NULL             -- labels a second
+    video_id INTEGER PRIMARY KEY REFERENCES videos (id) ON DELETE CASCADE,  -- video labeled frame by frame
+    labels   INTEGER NOT NULL,         -- number of labels; label i is the segment at time i / rate
+    rate     REAL NOT NULL             -- labels per second
 )
 """
 
 
 def segments_from_labels(labels: npt.ArrayLike, rate: float, *, background: Iterable[int] = ()) -> list[Segment]:
-    """Runs of equal labels as segments in seconds: frames [a, b) become [a / rate, b / rate).
+    """Convert runs of equal labels to segments in seconds: frames [a, b) become [a / rate, b / rate).
 
     Args:
         labels: (L,) class numbers.
-        rate: labels a second.
-        background: classes whose runs are left out.
+        rate: labels per second.
+        background: class numbers whose runs are omitted.
+
+    Returns:
+        Segments ordered by start.
     """
     values, left_out = np.asarray(labels), set(background)
     if not len(values):
@@ -68,26 +72,29 @@ def segments_from_labels(labels: npt.ArrayLike, rate: float, *, background: Iter
 def labels_from_segments(
     segments: Iterable[Segment], count: int, rate: float, *, background: int | None = None
 ) -> Labels:
-    """The label of each frame, (count,): the inverse of `segments_from_labels`.
+    """Convert segments to frame labels; the inverse of `segments_from_labels`.
 
-    Times are rounded to the nearest frame border. Where segments overlap, the one that starts later has the frames
-    (of two that start together the shorter one); what lies outside the video is cut off.
+    Times are rounded to the nearest frame boundary. Where segments overlap, the later start has priority (for equal
+    starts the shorter segment). Parts outside the video are ignored.
 
     Args:
-        segments: in any order.
+        segments: segments in any order.
         count: number of frames L.
-        rate: labels a second.
-        background: class of the frames that no segment covers; None: there must be none.
+        rate: labels per second.
+        background: class of the frames without a segment; None: every frame must have one.
+
+    Returns:
+        (L,) class numbers.
 
     Raises:
-        ValueError: a frame without a label, and no background; names it.
+        ValueError: a frame has no label and `background` is None; the message names the frame.
     """
     labels = np.full(count, -1 if background is None else background, np.int64)
     for segment in sorted(segments, key=lambda segment: (segment.start, -segment.stop)):
         labels[max(0, round(segment.start * rate)) : max(0, round(segment.stop * rate))] = segment.label
     if (labels < 0).any():
         frame = int(np.flatnonzero(labels < 0)[0])
-        raise ValueError(f"frame {frame} ({frame / rate:.2f} s) has no label; name a background class for such frames")
+        raise ValueError(f"frame {frame} ({frame / rate:.2f} s) has no label; set a background class for such frames")
     return labels
 
 
@@ -96,10 +103,10 @@ class SegmentationLabels:
     """Frame labels of one data set, as read from its files.
 
     Attributes:
-        classes: names by number.
-        labels: (L,) class numbers of each video.
-        splits: videos of each split, such as `split1/train`.
-        rate: labels a second.
+        classes: class names by number.
+        labels: (L,) class numbers of each video, by video name.
+        splits: video names of each split, such as `split1/train`.
+        rate: labels per second.
     """
 
     classes: list[str]
@@ -110,17 +117,17 @@ class SegmentationLabels:
 
 @dataclass
 class SegmentationReport:
-    """What became of frame labels.
+    """Result of an import of frame labels.
 
     Attributes:
         videos: number of videos with frame labels.
-        labels: number of their labels.
-        segments: number of their segments.
+        labels: number of frame labels.
+        segments: number of segments.
         classes: number of classes.
-        splits: videos of each split.
-        without_frames: videos that have no frame database (features alone will do for feature models).
-        without_split: videos that are in no split.
-        without_labels: videos that a split names and that have no labels, and so are in none.
+        splits: number of videos of each split.
+        without_frames: number of videos without a frame database; feature models need none.
+        without_split: names of videos without a split.
+        without_labels: names of videos that a split lists but that have no labels; they are skipped.
     """
 
     videos: int
@@ -134,61 +141,63 @@ class SegmentationReport:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.videos} videos, {self.labels} frame labels, {self.segments} segments, {self.classes} classes",
-            f"{self.without_frames} videos without a frame database",
+            f"{counted(self.videos, 'video')}, {counted(self.labels, 'frame label')},"
+            f" {counted(self.segments, 'segment')}, {counted(self.classes, 'class', 'classes')}",
+            f"{counted(self.without_frames, 'video')} without a frame database",
         ]
-        lines += [f"    {name:16} {count:5} videos" for name, count in self.splits.items()]
+        lines += [f"    {name:16} {counted(count, 'video')}" for name, count in self.splits.items()]
         for title, names in (
-            ("videos in no split", self.without_split),
-            ("videos of splits without labels", self.without_labels),
+            ("without a split", self.without_split),
+            ("without labels in splits", self.without_labels),
         ):
             if names:
                 more = f", ... and {len(names) - 5} more" if len(names) > 5 else ""
-                lines.append(f"{len(names)} {title}: {', '.join(names[:5])}{more}")
+                lines.append(f"{counted(len(names), 'video')} {title}: {', '.join(names[:5])}{more}")
         return "\n".join(lines)
 
 
 def read_segmentation(source: str | Path, *, rate: float, allow_missing: bool = False) -> SegmentationLabels:
-    """Reads a folder with mapping.txt, groundTruth/ and splits/.
+    """Read a folder with mapping.txt, groundTruth/ and splits/.
 
-    `splits/train.split1.bundle` becomes the split `split1/train`; `train.bundle` becomes `train`. A folder without
-    splits/ has none.
+    `splits/train.split1.bundle` becomes the split `split1/train`; `train.bundle` becomes `train`. The folder splits/ is
+    optional.
 
     Args:
         source: folder of the data set.
-        rate: labels a second.
-        allow_missing: leave out the videos of splits that have no labels here, as in a part of a data set, instead of
-            refusing them; they are in `splits` all the same.
+        rate: labels per second.
+        allow_missing: accept split entries without labels, as in a part of a data set; they are kept in `splits`.
 
     Raises:
-        FileNotFoundError: a file or folder that is not there.
-        ValueError: wrong content, or a split entry without labels; names file and line.
+        FileNotFoundError: a file or folder is missing.
+        ValueError: a file has invalid content, or a split entry has no labels; the message names file and line.
     """
     source = Path(source)
     if not rate > 0:
-        raise ValueError(f"rate={rate}: labels a second must be above 0")
+        raise ValueError(f"rate is {rate} labels per second, must be greater than 0")
     for needed in (source, source / "mapping.txt", source / "groundTruth"):
         if not needed.exists():
-            raise FileNotFoundError(f"{needed}: not there; a data set has mapping.txt, groundTruth/ and splits/")
+            raise FileNotFoundError(
+                f"{needed}: not found; expected mapping.txt, groundTruth/ and splits/ in the folder"
+            )
     classes = read_mapping(source / "mapping.txt")
     numbers = {name: number for number, name in enumerate(classes)}
     files = sorted((source / "groundTruth").glob("*.txt"))
     if not files:
-        raise FileNotFoundError(f"{source / 'groundTruth'}: no <video>.txt in it")
+        raise FileNotFoundError(f"{source / 'groundTruth'}: no <video>.txt in this folder")
     labels = {path.stem: read_frame_labels(path, numbers) for path in files}
     splits = read_splits(source / "splits", labels, allow_missing=allow_missing)
     return SegmentationLabels(classes, labels, splits, rate)
 
 
 def read_splits(folder: Path, labeled: Container[str], *, allow_missing: bool = False) -> dict[str, list[str]]:
-    """Videos of each split of a folder of bundles; none where there is no folder (see `read_segmentation`)."""
+    """Read the videos of each split from a folder of bundles; empty if the folder does not exist."""
     splits = {}
     for path in sorted(folder.glob("*.bundle")):
         part, _, division = path.name.removesuffix(".bundle").partition(".")
         videos = read_bundle(path)
         for name, line in videos.items():
             if name not in labeled and not allow_missing:
-                raise ValueError(f"{path}:{line}: video {name!r} has no labels; leave the line out, or add its labels")
+                raise ValueError(f"{path}:{line}: video {name!r} has no labels; remove the line, or add the labels")
         splits[f"{division}/{part}" if division else part] = list(videos)
     return splits
 
@@ -196,21 +205,23 @@ def read_splits(folder: Path, labeled: Container[str], *, allow_missing: bool = 
 def apply_segmentation(
     root: str | Path, labels: SegmentationLabels, *, mapping: str | Path | None = None
 ) -> SegmentationReport:
-    """Puts frame labels into the catalog of `root`, which is made where there is none; all in one transaction.
+    """Write frame labels to the catalog of `root` (created if missing) in one transaction.
 
-    Labels go to the video of that folder name, whatever its class folder; a video that is not there is added without
-    frames. Segments and splits of these videos take the place of those they had; each split holds exactly the videos
-    named. The classes get the numbers of the mapping.
+    Labels are assigned to the video with that folder name, in any class folder; a missing video is added without
+    frames. Segments and splits of these videos are replaced; each split contains exactly the videos listed. The class
+    numbers are those of the mapping.
 
     Args:
         root: folder of the data set.
-        labels: what was read.
-        mapping: file that the class numbers come from, to be named in an error.
+        labels: frame labels to write.
+        mapping: file that the class numbers were read from, for error messages.
+
+    Returns:
+        The number of videos, labels and segments, and the incomplete videos.
 
     Raises:
-        ValueError: the classes contradict an official list that the catalog follows, or a video's name is there
-            twice.
-        OSError: the catalog cannot be written; it is as it was before.
+        ValueError: the classes contradict the official list of the catalog, or two videos have the same name.
+        OSError: the catalog cannot be written; it is unchanged.
     """
     _check(labels)
     with write_catalog(root) as db:
@@ -262,13 +273,15 @@ def _check(labels: SegmentationLabels) -> None:
         outside = np.flatnonzero((values < 0) | (values >= len(labels.classes)))
         if len(outside) or not len(values):
             what = f"label {values[outside[0]]} at frame {outside[0]}" if len(outside) else "no label"
-            raise ValueError(f"video {name!r}: {what}; every frame needs one of {len(labels.classes)} classes")
+            raise ValueError(
+                f"video {name!r}: {what}; every frame needs a class number from 0 to {len(labels.classes) - 1}"
+            )
         if "/" in name or name in {"", ".", ".."}:
-            raise ValueError(f"video {name!r}: not a name that a folder can have")
+            raise ValueError(f"video {name!r}: not a valid folder name")
 
 
 def _video_ids(connection: sqlite3.Connection, labels: SegmentationLabels, root: Path) -> dict[str, int]:
-    """Row id of each video, which is added where it is missing."""
+    """Return the row id of each video; missing videos are added."""
     found: dict[str, list[tuple[str, int]]] = {}
     for path, row in connection.execute("SELECT path, id FROM videos ORDER BY path"):
         found.setdefault(path.rpartition("/")[2], []).append((path, row))
@@ -277,8 +290,8 @@ def _video_ids(connection: sqlite3.Connection, labels: SegmentationLabels, root:
         places = found.get(name, [])
         if len(places) > 1:
             raise ValueError(
-                f"{root}: the name {name!r} is there twice, as {' and '.join(path for path, _ in places)};"
-                " frame labels need a name for each video"
+                f"{root}: several videos have the name {name!r}: {', '.join(path for path, _ in places)};"
+                " frame labels need unique names; rename all but one"
             )
         if not places:
             connection.execute(
@@ -293,7 +306,7 @@ def _video_ids(connection: sqlite3.Connection, labels: SegmentationLabels, root:
 
 
 def has_frame_labels(root: str | Path) -> bool:
-    """Whether any video of the data set is labeled frame by frame."""
+    """Return whether any video of the data set is labeled frame by frame."""
     with closing(read_catalog(root)) as connection:
         return _has_timelines(connection) and bool(connection.execute("SELECT 1 FROM timelines LIMIT 1").fetchone())
 
@@ -303,17 +316,17 @@ def _has_timelines(connection: sqlite3.Connection) -> bool:
 
 
 class FrameLabels:
-    """The frame labels of a data set's videos, read at once: 2 to 8 bytes a frame.
+    """Frame labels of the videos of a data set, read in one pass; 2 to 8 bytes per frame.
 
     Args:
         data: videos, each labeled frame by frame.
 
     Attributes:
         lengths: (N,) number of labels of each video.
-        rates: (N,) labels a second.
+        rates: (N,) labels per second of each video.
 
     Raises:
-        ValueError: a video without frame labels; names the first.
+        ValueError: a video has no frame labels; the message names the first.
     """
 
     def __init__(self, data: VideoDataset) -> None:
@@ -342,17 +355,15 @@ class FrameLabels:
                         self._labels[row][round(start * rate) : round(stop * rate)] = number
         for row, labels in enumerate(self._labels):
             if not len(labels) or (labels < 0).any():
-                what = (
-                    f"frame {np.flatnonzero(labels < 0)[0]} has no label" if len(labels) else "it has no frame labels"
-                )
+                what = f"frame {np.flatnonzero(labels < 0)[0]} has no label" if len(labels) else "no frame labels"
                 raise ValueError(
-                    f"{data.root}: video {data.video_path(row)}: {what}; put them in with the data set's converter, or"
-                    " make them of segments with vidseg.labels.labels_from_segments"
+                    f"{data.root}: video {data.video_path(row)}: {what}; import them with the data set's converter, or"
+                    " convert segments with vidseg.labels.labels_from_segments"
                 )
 
     def __len__(self) -> int:
         return len(self._labels)
 
     def __getitem__(self, index: int) -> Labels:
-        """Class numbers of a video, int64 (L,)."""
+        """Return the class numbers of a video, int64 (L,)."""
         return self._labels[index].astype(np.int64)

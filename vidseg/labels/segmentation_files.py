@@ -1,12 +1,12 @@
-"""Label files of temporal action segmentation, in the form of the MS-TCN data set.
+"""Label files of temporal action segmentation in the format of MS-TCN.
 
     mapping.txt                  `<number> <class>` lines, numbers from 0
-    groundTruth/<video>.txt      a class name for each frame, one a line
+    groundTruth/<video>.txt      class name of each frame, one per line
     splits/train.split1.bundle   `<video>.txt` lines
 
-Predictions are read in both published forms: a class a line, or a title line and then all classes in one line (the
-recognition files of MS-TCN, which have no extension). Whatever is wrong is named with its file and line. Source: the
-data set of Farha and Gall (MS-TCN, CVPR 2019) and the evaluation of its followers.
+Predictions are read in both published formats: one class per line, or a title line followed by one line with all
+classes (recognition files of MS-TCN, without extension). Errors name file and line. Source: data set of Farha and Gall
+(MS-TCN, CVPR 2019) and the evaluation code of later work.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from vidseg.labels.counting import counted
 from vidseg.labels.official_lists import read_lines
 
 __all__ = [
@@ -37,10 +38,11 @@ Labels = npt.NDArray[np.int64]
 
 
 def read_mapping(path: str | Path) -> list[str]:
-    """Class names of a mapping.txt; the position is the class number. Lines may be in any order.
+    """Return the class names of a mapping.txt; the position is the class number. Lines may be in any order.
 
     Raises:
-        ValueError: a line of another form, a number or name twice, or a number left out; names the line.
+        ValueError: a line has another form, a number or name occurs twice, or a number is missing; the message names
+            the line.
     """
     names: dict[int, str] = {}
     for line, text in read_lines(path):
@@ -50,41 +52,45 @@ def read_mapping(path: str | Path) -> list[str]:
             raise ValueError(f"{path}:{line}: {text!r} is not of the form NUMBER CLASS, such as '0 take'")
         number = int(digits)
         if number in names:
-            raise ValueError(f"{path}:{line}: number {number} is given to {names[number]!r} already")
+            raise ValueError(f"{path}:{line}: number {number} is already assigned to {names[number]!r}")
         if name in names.values():
-            raise ValueError(f"{path}:{line}: class {name!r} has a number already")
+            raise ValueError(f"{path}:{line}: class {name!r} already has a number")
         names[number] = name
     for number in range(len(names)):
         if number not in names:
-            raise ValueError(f"{path}: no class has number {number}; {len(names)} classes need 0 to {len(names) - 1}")
+            raise ValueError(f"{path}: no class has number {number}; expected the numbers 0 to {len(names) - 1}")
     return [names[number] for number in range(len(names))]
 
 
 def check_mapping(path: str | Path, classes: Sequence[str]) -> None:
-    """Raises ValueError where a mapping.txt numbers classes otherwise than `classes`, such as those of a checkpoint."""
+    """Raise ValueError if the class numbers of a mapping.txt differ from the order of `classes`, such as those of a
+    checkpoint."""
     lines = {text.partition(" ")[2].strip(): line for line, text in read_lines(path)}
     found = read_mapping(path)
     for number, name in enumerate(found):
         if number >= len(classes) or classes[number] != name:
-            wanted = f"{classes[number]!r} has it" if number < len(classes) else f"there are {len(classes)} classes"
+            expected = (
+                f"{number} is {classes[number]!r}" if number < len(classes) else f"the last is {len(classes) - 1}"
+            )
             raise ValueError(
-                f"{path}:{lines[name]}: class {name!r} has number {number}, but in the list to be followed {wanted};"
-                " a network's outputs keep the order it was trained with, use that mapping"
+                f"{path}:{lines[name]}: class {name!r} has number {number}, but in the expected class list {expected};"
+                " use the mapping that the model was trained with"
             )
     if len(found) < len(classes):
-        raise ValueError(f"{path}: {len(found)} classes, but the list to be followed has {len(classes)}")
+        raise ValueError(f"{path}: {counted(len(found), 'class', 'classes')}, expected {len(classes)}")
 
 
 def write_mapping(path: str | Path, classes: Sequence[str]) -> None:
-    """Writes a mapping.txt."""
+    """Write a mapping.txt."""
     Path(path).write_text("".join(f"{number} {name}\n" for number, name in enumerate(classes)), encoding="utf-8")
 
 
 def read_frame_names(path: str | Path) -> list[str]:
-    """Class name of each frame: one a line, or a title line and a line with all of them.
+    """Read the class name of each frame: one per line, or a title line followed by one line with all names.
 
     Raises:
-        ValueError: not UTF-8 text, empty, or an empty line between the labels; names the line.
+        ValueError: the file is not UTF-8 text, is empty, or has an empty line between labels; the message names the
+            line.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
@@ -96,21 +102,21 @@ def read_frame_names(path: str | Path) -> list[str]:
         return lines[1].split()
     names = list(map(str.strip, lines))
     if not all(names):
-        raise ValueError(f"{path}:{names.index('') + 1}: an empty line; every frame has a label")
+        raise ValueError(f"{path}:{names.index('') + 1}: the line is empty; every frame needs a label")
     if not names:
-        raise ValueError(f"{path}: empty; a video has a label for each frame")
+        raise ValueError(f"{path}: the file is empty; every frame needs a label")
     return names
 
 
 def read_frame_labels(path: str | Path, classes: Sequence[str] | Mapping[str, int]) -> Labels:
-    """Class number of each frame, (L,).
+    """Read the class number of each frame, (L,).
 
     Args:
-        path: a file as `read_frame_names` reads it.
+        path: file in a format of `read_frame_names`.
         classes: class names by number, or the number of each name.
 
     Raises:
-        ValueError: a class that is not in the list; names file, line and the nearest class.
+        ValueError: a class is not in `classes`; the message names file, line and the closest class.
     """
     numbers = classes if isinstance(classes, Mapping) else {name: number for number, name in enumerate(classes)}
     names = read_frame_names(path)
@@ -123,23 +129,24 @@ def read_frame_labels(path: str | Path, classes: Sequence[str] | Mapping[str, in
 
 def _unknown(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(known), n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else "; add it to the mapping, or correct the label"
+    hint = f"; did you mean {close[0]!r}?" if close else "; add the class to the mapping, or correct the label"
     return f"class {name!r} is not in the mapping{hint}"
 
 
 def write_frame_labels(path: str | Path, labels: Labels, classes: Sequence[str]) -> None:
-    """Writes the class name of each frame (L,), one a line."""
+    """Write the class name of each frame (L,), one per line."""
     Path(path).write_text("".join(f"{classes[number]}\n" for number in labels.tolist()), encoding="utf-8")
 
 
 def read_range_names(path: str | Path) -> list[str]:
-    """Class name of each frame of a file with `<first>-<last> <class>` lines, frames from 1 (Breakfast's own form).
+    """Read the class name of each frame from `<first>-<last> <class>` lines, frames counted from 1 (format of
+    Breakfast).
 
-    Published files go from one range to the next without a gap; a range may begin at the frame where the one before
-    it ended, and then the later one has that frame.
+    Ranges follow each other without a gap. If a range starts at the last frame of the one before, the later range has
+    that frame.
 
     Raises:
-        ValueError: a line of another form, or a gap; names the line.
+        ValueError: a line has another form, or there is a gap; the message names the line.
     """
     names: list[str] = []
     for line, text in read_lines(path):
@@ -149,51 +156,53 @@ def read_range_names(path: str | Path) -> list[str]:
         if not (first.isdecimal() and last.isdecimal() and name) or int(last) < int(first):
             raise ValueError(f"{path}:{line}: {text!r} is not of the form FIRST-LAST CLASS, such as '1-30 SIL'")
         if int(first) - 1 not in {len(names), len(names) - 1}:
-            raise ValueError(f"{path}:{line}: begins at frame {first}, but the range before it ends at {len(names)}")
+            raise ValueError(
+                f"{path}:{line}: the range starts at frame {first}, but the previous range ends at {len(names)}"
+            )
         names[int(first) - 1 :] = [name] * (int(last) - int(first) + 1)
     return names
 
 
 def read_bundle(path: str | Path) -> dict[str, int]:
-    """Videos of a split, each with the line that names it; `.txt` is left out.
+    """Return the videos of a split without `.txt`, each with its line number.
 
     Raises:
-        ValueError: a video twice; names both lines.
+        ValueError: a video occurs twice; the message names both lines.
     """
     videos: dict[str, int] = {}
     for line, text in read_lines(path):
         name = text.replace("\\", "/").rpartition("/")[2].removesuffix(".txt")
         if not name:
-            raise ValueError(f"{path}:{line}: {text!r} names no video")
+            raise ValueError(f"{path}:{line}: {text!r} is not a video name")
         if name in videos:
-            raise ValueError(f"{path}:{line}: video {name!r} is in line {videos[name]} already")
+            raise ValueError(f"{path}:{line}: video {name!r} is already in line {videos[name]}")
         videos[name] = line
     return videos
 
 
 def write_bundle(path: str | Path, videos: Iterable[str]) -> None:
-    """Writes a split's videos."""
+    """Write the videos of a split, one per line."""
     Path(path).write_text("".join(f"{video}.txt\n" for video in videos), encoding="utf-8")
 
 
 def paired_files(
     truth: str | Path, predictions: str | Path | None = None
 ) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
-    """Label files that belong together, by video.
+    """Match the label files of truth and prediction by video.
 
     Args:
-        truth: folder of `<video>.txt`; or, without `predictions`, of `<video>-gt.txt` and `<video>-pred.txt`.
+        truth: folder of `<video>.txt`; without `predictions`, folder of `<video>-gt.txt` and `<video>-pred.txt`.
         predictions: folder of `<video>.txt`, or of `<video>` without extension.
 
     Returns:
-        (truth, prediction) of each video, sorted by name; and the names that only one side has.
+        (truth, prediction) of each video, sorted by name; and the names found on one side only.
 
     Raises:
-        FileNotFoundError: no such folder, or no pair.
+        FileNotFoundError: a folder does not exist, or there is no pair.
     """
     for folder in (truth, predictions):
         if folder is not None and not Path(folder).is_dir():
-            raise FileNotFoundError(f"{folder}: no such folder")
+            raise FileNotFoundError(f"{folder}: folder not found")
     if predictions is None:
         files = list(Path(truth).iterdir())
         ours = {path.name.removesuffix("-pred.txt"): path for path in files if path.name.endswith("-pred.txt")}
@@ -203,8 +212,8 @@ def paired_files(
         true = {path.stem: path for path in Path(truth).glob("*.txt")}
         found = [path for path in Path(predictions).iterdir() if path.is_file() and not path.name.startswith(".")]
         ours = {path.stem: path for path in found if path.suffix in {"", ".txt"}}
-        form = "<video>.txt on both sides"
+        form = "<video>.txt in both folders"
     pairs = {name: (true[name], ours[name]) for name in sorted(true.keys() & ours.keys())}
     if not pairs:
-        raise FileNotFoundError(f"{predictions or truth}: no prediction has its truth beside it; expected {form}")
+        raise FileNotFoundError(f"{predictions or truth}: no pair of truth and prediction; expected {form}")
     return pairs, sorted(true.keys() ^ ours.keys())

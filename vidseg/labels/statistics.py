@@ -1,4 +1,4 @@
-"""Statistics of a data set: how often and how long each class is, and the mean and deviation of its pixels."""
+"""Statistics of a data set: frequency and duration of each class, mean and deviation of the pixels."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from vidseg.labels.counting import counted
 from vidseg.labels.dataset import VideoDataset
 from vidseg.labels.segmentation import FrameLabels, segments_from_labels
 
@@ -18,16 +19,17 @@ __all__ = ["LabelStatistics", "PixelStatistics", "label_statistics", "pixel_stat
 
 @dataclass
 class LabelStatistics:
-    """Counts of frame labels.
+    """Statistics of frame labels.
 
     Attributes:
-        classes: names by number.
-        frames: labeled frames of each class.
-        seconds: duration of each segment of each class, in the order of the videos.
-        class_weights: for cross-entropy, median frequency balancing (Eigen and Fergus, ICCV 2015): the median of the
-            frequencies of the classes that occur, over that of the class; 0 for a class that does not occur.
-        boundary_weight: for the positive class of a boundary loss (ASRF): all frames over the frames where a segment
-            begins.
+        classes: class names by number.
+        frames: number of labeled frames of each class.
+        seconds: duration in seconds of each segment of each class, in the order of the videos.
+        class_weights: cross-entropy weights by median frequency balancing (Eigen and Fergus, ICCV 2015): the median
+            frequency of the classes that occur, divided by the frequency of the class; 0 for a class that does not
+            occur.
+        boundary_weight: weight of the positive class of a boundary loss (ASRF): number of frames divided by the number
+            of frames at which a segment starts.
     """
 
     classes: list[str]
@@ -38,7 +40,7 @@ class LabelStatistics:
 
     @property
     def segments(self) -> list[int]:
-        """Number of segments of each class."""
+        """Return the number of segments of each class."""
         return list(map(len, self.seconds))
 
 
@@ -47,13 +49,13 @@ class PixelStatistics:
     """Mean and deviation of RGB values in 0..1 over sampled frames.
 
     Attributes:
-        mean: of all pixels.
-        std: of all pixels; what normalization divides by.
-        std_within: mean over the videos of the deviation inside each; published tables of the segmentation data sets
-            have this one (SVTAS).
+        mean: mean of all pixels of each channel.
+        std: deviation of all pixels of each channel, used for normalization.
+        std_within: mean over videos of the deviation within each video; published tables of segmentation data sets use
+            this value (SVTAS).
         videos: number of videos read.
         frames: number of frames read.
-        failed: `<path>: <reason>` of each video that cannot be read.
+        failed: `<path>: <reason>` of each unreadable video.
     """
 
     mean: list[float]
@@ -65,10 +67,10 @@ class PixelStatistics:
 
 
 def label_statistics(data: VideoDataset) -> LabelStatistics:
-    """Counts the frame labels of the videos.
+    """Compute statistics of the frame labels of a data set.
 
     Raises:
-        ValueError: a video without frame labels.
+        ValueError: a video has no frame labels.
     """
     labels = FrameLabels(data)
     frames = np.zeros(len(data.classes), np.int64)
@@ -93,26 +95,26 @@ def pixel_statistics(
     threads: int | None = None,
     progress: Callable[[], object] = lambda: None,
 ) -> PixelStatistics:
-    """Mean and deviation of the pixels of randomly chosen frames.
+    """Compute mean and deviation of the pixels of randomly sampled frames.
 
-    Which frames are read follows from the seed and the path of each video alone. Every pixel of the sample counts
-    alike, so a video of larger frames weighs more. Videos that cannot be read are left out and named.
+    The choice of frames depends only on the seed and the path of each video. Every pixel has the same weight, so videos
+    with larger frames have more weight. Unreadable videos are skipped and listed in `failed`.
 
     Args:
-        data: videos with frame databases; those without any (features only) are left out.
-        frames_per_video: frames to read of each; a shorter video is read whole.
-        seed: another seed, other frames.
-        threads: decoding threads; None takes one for each core.
+        data: videos with frame databases; videos without frames (features only) are skipped.
+        frames_per_video: number of frames read of each video; shorter videos are read completely.
+        seed: random seed of the choice of frames.
+        threads: number of decoding threads; None: one per core.
         progress: called after each video.
 
     Raises:
-        ValueError: no video with frames, or none that can be read.
+        ValueError: no video has frames, or none can be read.
     """
     if frames_per_video < 1:
-        raise ValueError(f"frames_per_video={frames_per_video}: at least 1")
+        raise ValueError(f"frames_per_video is {frames_per_video}, must be at least 1")
     paths = [data.video_path(index) for index in range(len(data)) if data[index].height > 0]
     if not paths:
-        raise ValueError(f"{data}: none of its videos has frames; convert them with `vidseg convert`")
+        raise ValueError(f"{data}: no video has frames; convert the videos with `vidseg convert`")
     total, squares = np.zeros(3), np.zeros(3)
     within, pixels, frames, failed = np.zeros(3), 0, 0, []
     with ThreadPoolExecutor(threads) as pool:
@@ -127,7 +129,7 @@ def pixel_statistics(
             within += np.sqrt(np.maximum(0, square_sums / count - (sums / count) ** 2))
     videos = len(paths) - len(failed)
     if not videos:
-        raise ValueError(f"{data}: none of {len(paths)} videos can be read; the first: {failed[0]}")
+        raise ValueError(f"{data}: none of {counted(len(paths), 'video')} can be read; first error: {failed[0]}")
     mean = total / pixels
     return PixelStatistics(
         mean=mean.tolist(),
@@ -142,7 +144,8 @@ def pixel_statistics(
 def _moments(
     root: Path, path: str, count: int, seed: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], int, int] | str:
-    """Sums of the values in 0..1 and of their squares by channel, number of pixels and of frames; or what is wrong."""
+    """Return the sums of values in 0..1 and of their squares per channel, and the numbers of pixels and frames; or an
+    error."""
     from vidseg.frames import FrameDatabase
 
     try:

@@ -1,4 +1,4 @@
-"""Counts of a catalog: videos, frames and segments of each class and split."""
+"""Counts of a catalog: videos, frames and segments per class and split."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vidseg.labels.catalog import read_catalog
 from vidseg.labels.classes import class_names
+from vidseg.labels.counting import counted
 
 __all__ = ["CatalogSummary", "summarize_catalog"]
 
@@ -17,16 +18,16 @@ _NONE = "(no class)"
 
 @dataclass
 class CatalogSummary:
-    """Numbers of videos of a data set.
+    """Counts of a data set.
 
     Attributes:
-        videos: of the whole data set.
-        frames: of the whole data set.
-        size_bytes: of all databases.
-        segments: labeled segments of untrimmed videos.
-        splits: videos of each split.
-        classes: for each class, in the order of its number: `videos` in all, `segments`, and the videos of each split;
-            "(no class)" last, where there are such videos.
+        videos: number of videos.
+        frames: number of frames.
+        size_bytes: size of all databases in bytes.
+        segments: number of labeled segments of untrimmed videos.
+        splits: number of videos of each split.
+        classes: counts of each class in the order of its number: `videos` in all, `segments`, and the videos of each
+            split; "(no class)" is last, if there are such videos.
     """
 
     videos: int
@@ -38,8 +39,8 @@ class CatalogSummary:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.videos} videos, {self.frames} frames, {self.size_bytes / 1e9:.2f} GB,"
-            f" {len(self.classes.keys() - {_NONE})} classes, {self.segments} segments"
+            f"{counted(self.videos, 'video')}, {counted(self.frames, 'frame')}, {self.size_bytes / 1e9:.2f} GB,"
+            f" {counted(len(self.classes.keys() - {_NONE}), 'class', 'classes')}, {counted(self.segments, 'segment')}"
         ]
         columns = ["videos", *(["segments"] if self.segments else []), *self.splits]
         totals = {"videos": self.videos, "segments": self.segments, **self.splits}
@@ -57,11 +58,11 @@ class CatalogSummary:
 
 
 def summarize_catalog(root: str | Path) -> CatalogSummary:
-    """Counts what the catalog of `root` holds.
+    """Count videos, frames and segments in the catalog of `root`.
 
     Raises:
-        FileNotFoundError: no catalog.
-        ValueError: the file is not one.
+        FileNotFoundError: the catalog does not exist.
+        ValueError: the file is not a catalog.
     """
     with closing(read_catalog(root)) as connection:
         rows = connection.execute

@@ -1,4 +1,4 @@
-"""A data set made of video files that are not converted: the rows of a catalog, without one."""
+"""Data sets of video files without conversion, with the same columns as a catalog."""
 
 from __future__ import annotations
 
@@ -19,25 +19,27 @@ Integers = npt.NDArray[np.int64]
 def dataset_of_files(
     root: Path, videos: Sequence[tuple[VideoRecord, VideoFile]], *, split: str | None = None
 ) -> VideoDataset:
-    """The data set that `open_dataset` would give once the files are converted, with the files in place of databases.
+    """Create the data set that `open_dataset` would return after conversion, with video files instead of databases.
 
     Args:
         root: folder of the files.
-        videos: what the catalog would say of each, and its file.
-        split: take the videos of this split only.
+        videos: catalog row and source file of each video.
+        split: name of the split to select; None: all videos.
 
     Raises:
-        ValueError: no such split, or no videos.
+        ValueError: the split is unknown, or there are no videos.
     """
     splits = sorted({record.split for record, _ in videos if record.split is not None})
     if split is not None and split not in splits:
-        raise ValueError(f"{root}: no split {split!r}; it has {', '.join(splits) or 'none: divide it with data.split'}")
+        raise ValueError(
+            f"{root}: unknown split {split!r}; the folder has {', '.join(splits) or 'none; use data.split'}"
+        )
     classes = sorted({record.label for record, _ in videos if record.label is not None})
     chosen = sorted(
         ((record, file) for record, file in videos if split in (None, record.split)), key=lambda pair: pair[0].path
     )
     if not chosen:
-        raise ValueError(f"{root}: no video in it can be read")
+        raise ValueError(f"{root}: no video in this folder can be read")
     numbers = {name: number for number, name in enumerate(classes)}
     columns: dict[str, npt.NDArray] = {
         "label": np.array([-1 if one.label is None else numbers[one.label] for one, _ in chosen], np.int64),
@@ -65,5 +67,5 @@ def dataset_of_files(
 
 
 def _optional(values: Sequence[float | None]) -> npt.NDArray[np.float64]:
-    """NaN for None."""
+    """Convert None to NaN."""
     return np.array([np.nan if value is None else value for value in values], np.float64)

@@ -1,4 +1,4 @@
-"""What training minimizes: one loss for each family of networks, by the network's name."""
+"""Training losses, one for each family of networks, selected by network name."""
 
 from vidseg.losses._registry import create_loss, list_losses, register_loss
 from vidseg.losses.staged import AsrfLoss, C2fLoss, DiffActLoss, SegmentationLoss, StagedLoss

@@ -1,4 +1,4 @@
-"""The names of the losses: a dictionary from name to class, filled by the files that define them."""
+"""Registry of losses by name."""
 
 import difflib
 import inspect
@@ -16,45 +16,51 @@ _LOSSES: dict[str, type[SegmentationLoss]] = {}
 
 
 def register_loss(name: str, loss: type[SegmentationLoss]) -> None:
-    """Give a loss the name of the network that it trains.
+    """Register a loss under the name of its network.
+
+    Args:
+        name: name of the network.
+        loss: loss class.
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: the name is already registered.
     """
     if name in _LOSSES:
-        raise ValueError(f"a loss called {name!r} is registered already")
+        raise ValueError(f"loss {name!r} is already registered")
     _LOSSES[name] = loss
 
 
 def list_losses() -> list[str]:
-    """Names of the losses, sorted: those of the networks that they train."""
+    """Return the sorted names of all losses, which are the names of their networks."""
     return sorted(_LOSSES)
 
 
 def create_loss(
     name: str, *, num_classes: int, label_sequences: Iterable[Tensor] | None = None, **options: Any
 ) -> SegmentationLoss:
-    """Build the loss that the network called `name` was published with.
+    """Build the published loss of the network `name`.
 
     Args:
-        name: exactly one of `list_losses()`.
-        num_classes: K.
-        label_sequences: int64 (L,), the labels of each training video: the loss takes from them the weights that its
-            recipe takes from them, but for those given as options. None: no weights but those given.
-        **options: options of that loss; an unknown one is an error.
+        name: one of `list_losses()`.
+        num_classes: number of classes K.
+        label_sequences: int64 (L,), labels of each training video, from which the loss computes the weights that its
+            published recipe computes; explicit options have priority. None: only explicit options.
+        **options: options of the loss.
 
     Raises:
-        ValueError: no loss has this name, or an option's value is wrong.
+        ValueError: the name is unknown, or an option has an invalid value.
         TypeError: the loss has no such option.
     """
     if name not in _LOSSES:
         close = difflib.get_close_matches(name, _LOSSES, n=3, cutoff=0.5)
-        raise ValueError(f"no loss is called {name!r}; close: {', '.join(close) or 'none'}; all: {list_losses()}")
+        raise ValueError(
+            f"unknown loss {name!r}; closest: {', '.join(close) or 'none'}; available: {', '.join(list_losses())}"
+        )
     loss = _LOSSES[name]
     allowed = [option for option in inspect.signature(loss).parameters if option != "num_classes"]
     for option in options:
         if option not in allowed:
-            raise TypeError(f"the loss {name} has no option {option!r}; its options are {', '.join(allowed)}")
+            raise TypeError(f"loss {name!r} has no option {option!r}; available: {', '.join(allowed)}")
     if label_sequences is not None:
         counts, boundaries = class_counts(label_sequences, num_classes=num_classes)
         options = loss.options_from_labels(counts, boundaries, options) | options

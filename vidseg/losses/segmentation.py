@@ -1,7 +1,7 @@
-"""The terms that losses of temporal segmentation are made of.
+"""Terms of the losses of temporal segmentation.
 
-Each takes the class scores of all stages at once and gives one value for each stage. Padded frames never count: not in
-a sum, and, but where an option says so, not in a mean's denominator. A mean over no frame at all is 0.
+Each function takes the class scores of all stages and returns one value per stage. Padded frames are excluded from sums
+and, unless an option says otherwise, from the denominators of means. The mean over no frame is 0.
 
 Shapes: B videos, K classes, L frames, S stages.
 """
@@ -26,19 +26,19 @@ __all__ = [
 
 
 def video_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """The mean over each video's valid frames, then over videos: (S, B, L) and bool (B, L) -> (S,)."""
+    """Average over each video's valid frames, then over videos: (S, B, L) and bool (B, L) -> (S,)."""
     weights = valid.to(values.dtype)
     each = (values * weights).sum(dim=2) / weights.sum(dim=1).clamp(min=1)
     return each.sum(dim=1) / divisor(weights.new_tensor(len(valid)))
 
 
 def _pairs(valid: Tensor) -> Tensor:
-    """Whether a frame and the one before it are both valid: bool (B, L - 1)."""
+    """Return whether a frame and the one before it are both valid: bool (B, L - 1)."""
     return valid[:, 1:] & valid[:, :-1]
 
 
 def _frame_cross_entropy(logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-    """-log p of each frame's label: (S, B, L), 0 where not valid."""
+    """Return -log p of each frame's label: (S, B, L), 0 for frames that are not valid."""
     safe = labels.where(valid, 0)[None, :, None].expand(len(logits), -1, -1, -1)
     chosen = logits.log_softmax(dim=2).gather(2, safe)[:, :, 0]
     return -chosen.masked_fill(~valid, 0)
@@ -52,15 +52,15 @@ def cross_entropy(
     class_weights: Tensor | None = None,
     mean: Literal["frames", "videos"] = "frames",
 ) -> Tensor:
-    """Cross entropy of each stage.
+    """Compute the cross-entropy of each stage.
 
     Args:
         logits: (S, B, K, L).
         labels: int64 (B, L).
-        valid: bool (B, L), the frames that count.
+        valid: bool (B, L), frames to include.
         class_weights: (K,), or None: all 1.
-        mean: "frames": over all valid frames of the batch, a frame of a heavy class counting as several (MS-TCN, ASRF).
-            "videos": over each video's frames, then over videos, not divided by the weights (DiffAct).
+        mean: "frames": mean over all valid frames of the batch, weighted by class weight (MS-TCN, ASRF). "videos": mean
+            over each video's frames, then over videos, not divided by the weights (DiffAct).
 
     Returns:
         (S,).
@@ -75,12 +75,12 @@ def cross_entropy(
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
-    """-sum over classes of target * log p, mean over each video's frames, then over videos (DiffAct).
+    """Compute -sum over classes of target * log p, averaged over each video's frames, then over videos (DiffAct).
 
     Args:
         logits: (S, B, K, L).
         targets: (B, K, L), from 0 to 1.
-        valid: bool (B, L), the frames that count.
+        valid: bool (B, L), frames to include.
 
     Returns:
         (S,).
@@ -97,16 +97,16 @@ def focal_loss(
     gamma: float = 2.0,
     per_frame: bool = True,
 ) -> Tensor:
-    """alpha * (1 - p)^gamma * cross entropy: easy frames count less (arXiv 1708.02002).
+    """Compute alpha * (1 - p)^gamma * cross-entropy, which reduces the weight of easy frames (arXiv 1708.02002).
 
     Args:
         logits: (S, B, K, L).
         labels: int64 (B, L).
-        valid: bool (B, L), the frames that count.
+        valid: bool (B, L), frames to include.
         alpha: factor.
-        gamma: how much less.
-        per_frame: False: of the mean cross entropy instead of each frame's, divided by the number of videos, as ASRF's
-            published code computes.
+        gamma: exponent; larger values reduce the weight of easy frames more.
+        per_frame: True: per frame. False: applied to the mean cross-entropy and divided by the number of videos, as in
+            the published code of ASRF.
 
     Returns:
         (S,), mean over all valid frames of the batch.
@@ -129,18 +129,18 @@ def truncated_mse(
     detach: bool = True,
     similarity: Tensor | None = None,
 ) -> Tensor:
-    """The squared change of log p from frame to frame, at most tau^2: the smoothing loss of MS-TCN and its kin.
+    """Compute the squared change of log p between consecutive frames, truncated at tau^2: the smoothing loss of MS-TCN.
 
     Args:
         logits: (S, B, K, L).
-        valid: bool (B, L); a change counts if both of its frames do.
-        tau: largest change of log p that still has a gradient.
-        mean: "frames": over all counted changes of the batch. "videos": over each video's, then over videos. "padded":
-            over all frames from the second on, padding counted as zeros, as MS-TCN's published code computes: the more
-            padding, the less smoothing.
-        over: "classes": p is a softmax over classes. "time": over a video's frames, those from the second on for the
-            later frame and those up to the last but one for the earlier, as ASRF's published code computes.
-        detach: no gradient to the earlier frame of a change (all but ASRF).
+        valid: bool (B, L); a change is included if both of its frames are valid.
+        tau: largest change of log p with a gradient.
+        mean: "frames": mean over all included changes of the batch. "videos": mean over each video's changes, then over
+            videos. "padded": mean over all frames except the first, with zeros for padding, as in the published code of
+            MS-TCN; more padding gives less smoothing.
+        over: "classes": softmax over classes. "time": softmax over a video's frames, excluding the first frame for the
+            later frame of a change and the last frame for the earlier one, as in the published code of ASRF.
+        detach: stop the gradient to the earlier frame of a change (all networks except ASRF).
         similarity: (B, L - 1), factors of the changes (`gaussian_similarity` in vidseg.losses.targets), or None.
 
     Returns:
@@ -151,14 +151,14 @@ def truncated_mse(
         logs = logits.log_softmax(dim=2)
         before, after = logs[..., :-1], logs[..., 1:]
     else:
-        # A video of one frame has no pair: any finite sum will do, since nothing of it is counted.
+        # A video of one frame has no pair; its sum is excluded and only has to be finite.
         left_out = ~(pairs | ~pairs.any(dim=1, keepdim=True))[:, None]
         before, after = (
             part - part.masked_fill(left_out, -torch.inf).logsumexp(dim=3, keepdim=True)
             for part in (logits[..., :-1], logits[..., 1:])
         )
     change = after - (before.detach() if detach else before)
-    # Over classes first: all of a frame's changes are counted or none is.
+    # Sum over classes first: the changes of a frame are all included or all excluded.
     changes = change.square().clamp(max=tau**2).mean(dim=2)
     if similarity is not None:
         changes = changes * similarity
@@ -171,13 +171,14 @@ def truncated_mse(
 def boundary_cross_entropy(
     boundaries: Tensor, targets: Tensor, valid: Tensor, *, boundary_weight: float | Tensor | None = None
 ) -> Tensor:
-    """Binary cross entropy of each stage's boundaries, mean over each video's frames, then over videos (ASRF).
+    """Compute the binary cross-entropy of each stage's boundaries, averaged over each video's frames, then over videos
+    (ASRF).
 
     Args:
-        boundaries: (S, B, 1, L), before the sigmoid.
+        boundaries: (S, B, 1, L), logits before the sigmoid.
         targets: (B, 1, L), from 0 to 1.
-        valid: bool (B, L), the frames that count.
-        boundary_weight: factor of the boundary frames, since they are few: frames / boundaries; None: 1.
+        valid: bool (B, L), frames to include.
+        boundary_weight: factor of the boundary frames, which are rare: frames / boundaries; None: 1.
 
     Returns:
         (S,).
@@ -193,19 +194,19 @@ def boundary_cross_entropy(
 
 
 def transition_cross_entropy(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
-    """Binary cross entropy of the probability that a frame has another class than the one before (DiffAct).
+    """Compute the binary cross-entropy of the probability that the class changes from the frame before (DiffAct).
 
     Args:
-        logits: (S, B, K, L); no gradient flows to the earlier frame.
-        targets: (B, 1, L), boundaries from 0 to 1; the first frame's is not used.
-        valid: bool (B, L), the frames that count.
+        logits: (S, B, K, L); the earlier frame gets no gradient.
+        targets: (B, 1, L), boundaries from 0 to 1; the first frame is ignored.
+        valid: bool (B, L), frames to include.
 
     Returns:
         (S,), mean over each video's changes, then over videos.
     """
     probabilities = logits.softmax(dim=2)
     same = (probabilities[..., 1:] * probabilities[..., :-1].detach()).sum(dim=2)
-    wanted = targets[None, :, 0, 1:].to(same.dtype).expand_as(same)
+    changes = targets[None, :, 0, 1:].to(same.dtype).expand_as(same)
     with torch.autocast(logits.device.type, enabled=False):
-        losses = F.binary_cross_entropy((1 - same).clamp(0, 1).float(), wanted.float(), reduction="none")
+        losses = F.binary_cross_entropy((1 - same).clamp(0, 1).float(), changes.float(), reduction="none")
     return video_mean(losses, _pairs(valid))

@@ -1,8 +1,7 @@
-"""Means over a batch that several processes share.
+"""Means over a batch that is split between processes.
 
-A mean is a sum over a count. Where each process has a part of a batch, it divides its sum by the mean of the processes'
-counts: the mean of the processes' losses, and of their gradients, is then the loss of the whole batch, however unequal
-the parts are.
+A mean is a sum divided by a count. Each process divides its sum by the mean of the processes' counts. The mean of the
+processes' losses, and of their gradients, then equals that of the whole batch for parts of any size.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,10 +17,12 @@ _over_processes: ContextVar[Callable[[Tensor], Tensor] | None] = ContextVar("_ov
 
 @contextmanager
 def shared_batch(mean: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Losses within are of a process's part of a batch; all processes must compute the same ones in the same order.
+    """Compute losses within the context for this process's part of a batch.
+
+    All processes must compute the same losses in the same order.
 
     Args:
-        mean: from a process's tensor to the mean over all processes, without gradient.
+        mean: maps a tensor of this process to the mean over all processes, without gradient.
     """
     token = _over_processes.set(mean)
     try:
@@ -31,16 +32,17 @@ def shared_batch(mean: Callable[[Tensor], Tensor]) -> Iterator[None]:
 
 
 def batch_mean(value: Tensor) -> Tensor:
-    """The mean over the processes that share a batch, without gradient; the value itself where none do."""
+    """Return the mean over the processes that share a batch, without gradient; the value itself outside
+    `shared_batch`."""
     mean = _over_processes.get()
     return value if mean is None else mean(value.detach())
 
 
 def divisor(count: Tensor) -> Tensor:
-    """What a sum is divided by to be a mean over `count` things of this process's part; 1 where there are none.
+    """Return the divisor that turns a sum over this process's part into a mean; 1 if the count is 0.
 
     Args:
-        count: (), how many, or the sum of their weights.
+        count: (), number of elements, or sum of their weights.
     """
     shared = batch_mean(count.float() if not count.is_floating_point() else count)
     return shared.where(shared > 0, 1)

@@ -1,13 +1,13 @@
-"""The losses that segmentation networks were published with, behind one interface.
+"""Published losses of segmentation networks with one interface.
 
-Whoever trains need not know the network:
+Training code is the same for every network:
 
     loss = create_loss(name, num_classes=K, label_sequences=training_labels)
     output = model(features, mask, **loss.model_inputs(labels, mask, seeds=seeds))
     loss(output, labels, mask, features=features).backward()
 
-A batch's loss is a mean over its valid frames (MS-TCN, MS-TCN++, ASFormer, C2F-TCN, ASRF's cross entropy) or over its
-videos' means (ASRF's other terms, DiffAct), never over padding: the same however far the batch is padded.
+The loss of a batch is a mean over its valid frames (MS-TCN, MS-TCN++, ASFormer, C2F-TCN, cross-entropy of ASRF) or over
+the means of its videos (other terms of ASRF, DiffAct). Padding does not change it.
 
 Shapes: B videos, D feature width, K classes, L frames, S stages.
 """
@@ -38,27 +38,27 @@ from vidseg.losses.targets import (
 __all__ = ["AsrfLoss", "C2fLoss", "DiffActLoss", "SegmentationLoss", "StagedLoss", "StagedOutput"]
 
 IGNORED = -100
-"""The label of frames that do not count: padding, and frames without a label."""
+"""Label of excluded frames: padding, and frames without a label."""
 
 
 class StagedOutput(Protocol):
-    """What losses read of a network's output (`vidseg.models._segmentation.SegmentationOutput`)."""
+    """Fields of a network's output that losses read (`vidseg.models._segmentation.SegmentationOutput`)."""
 
     logits: Tensor
     boundaries: Tensor | None
 
 
 def _valid_frames(output: StagedOutput, labels: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """bool (B, L) twice: the frames of the videos, and those of them that have a label.
+    """Return two bool masks (B, L): frames inside the videos, and those of them with a label.
 
     Raises:
-        ValueError: the shapes do not fit, or a label is no class.
+        ValueError: shapes do not match, or a label is not a class number.
     """
     stages, videos, classes, frames = output.logits.shape
     if labels.shape != (videos, frames):
         raise ValueError(
-            f"labels have shape {tuple(labels.shape)}, but logits (S, B, K, L) = {(stages, videos, classes, frames)} "
-            f"want {(videos, frames)}"
+            f"labels have shape {tuple(labels.shape)}, expected {(videos, frames)} for logits (S, B, K, L) = "
+            f"{(stages, videos, classes, frames)}"
         )
     inside = labels != IGNORED if mask is None else mask
     labeled = inside & (labels != IGNORED)
@@ -66,33 +66,33 @@ def _valid_frames(output: StagedOutput, labels: Tensor, mask: Tensor | None) -> 
     if wrong.any():
         video, frame = wrong.nonzero()[0].tolist()
         raise ValueError(
-            f"label {int(labels[video, frame])} at frame {frame} of video {video} of the batch: classes are 0 to "
-            f"{classes - 1}, and {IGNORED} is no label"
+            f"label {int(labels[video, frame])} at frame {frame} of video {video} of the batch; expected 0 to "
+            f"{classes - 1}, or {IGNORED} for no label"
         )
     return inside, labeled
 
 
 class SegmentationLoss(nn.Module, ABC):
-    """A loss of segmentation networks: the sum of its terms."""
+    """Base class of segmentation losses; the loss is the sum of its terms."""
 
     @staticmethod
     def options_from_labels(counts: Tensor, boundaries: int, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options that the published recipe takes from the training labels.
+        """Return the options that the published recipe computes from the training labels.
 
         Args:
-            counts: int64 (K,), frames of each class.
-            boundaries: the starts of actions in all videos.
-            options: those that are given.
+            counts: int64 (K,), number of frames of each class.
+            boundaries: number of action starts in all videos.
+            options: explicit options.
         """
         return {}
 
     def model_inputs(self, labels: Tensor, mask: Tensor | None, *, seeds: Sequence[int]) -> dict[str, Any]:
-        """What the network takes in training besides features and mask: for most, nothing.
+        """Return additional inputs of the network in training; most networks have none.
 
         Args:
-            labels: int64 (B, L), -100 where there is none.
+            labels: int64 (B, L), -100 without a label.
             mask: bool (B, L), or None.
-            seeds: of each video's draws in this step, made of (seed, epoch, sample number).
+            seeds: random seed of each video for this step, derived from (seed, epoch, sample number).
         """
         return {}
 
@@ -100,36 +100,36 @@ class SegmentationLoss(nn.Module, ABC):
     def terms(
         self, output: StagedOutput, labels: Tensor, mask: Tensor | None = None, *, features: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """The terms by name, each a scalar with its weight in it; arguments as for `forward`."""
+        """Return the weighted terms by name, each a scalar; arguments as for `forward`."""
 
     def forward(
         self, output: StagedOutput, labels: Tensor, mask: Tensor | None = None, *, features: Tensor | None = None
     ) -> Tensor:
-        """The loss of a batch: a scalar.
+        """Compute the loss of a batch, a scalar.
 
         Args:
-            output: of the network.
-            labels: int64 (B, L); frames labeled -100 have no class to learn.
-            mask: bool (B, L), True on the frames of a video; None: those whose label is not -100, if none of these
-                stands between others.
-            features: (B, D, L), the network's input, for losses that look at it (ASRF's).
+            output: output of the network.
+            labels: int64 (B, L); frames labeled -100 are ignored.
+            mask: bool (B, L), True for the frames of a video; None: frames with a label other than -100, which must be
+                contiguous.
+            features: (B, D, L), input of the network, required by the loss of ASRF.
 
         Raises:
-            ValueError: shapes do not fit, a label is no class, or the output or features lack what the loss reads.
+            ValueError: shapes do not match, a label is not a class number, or an input of the loss is missing.
         """
         return torch.stack(list(self.terms(output, labels, mask, features=features).values())).sum()
 
 
 class StagedLoss(SegmentationLoss):
-    """Cross entropy and truncated smoothing of every stage, summed (MS-TCN, equations 4 to 7; MS-TCN++, ASFormer).
+    """Cross-entropy and truncated smoothing of every stage, summed (MS-TCN, equations 4 to 7; MS-TCN++, ASFormer).
 
     Args:
-        num_classes: K.
+        num_classes: number of classes K.
         smoothing: weight of the smoothing.
-        tau: its truncation, see `truncated_mse`.
-        smoothing_mean: "frames": over valid frames. "padded": over padded ones too, as published; the two agree on
-            batches of one video, as all published training has.
-        class_weights: (K,), weights of the cross entropy; None: all 1.
+        tau: truncation of the smoothing, see `truncated_mse`.
+        smoothing_mean: "frames": over valid frames. "padded": over padded frames too, as published; both are equal for
+            batches of one video, which all published training uses.
+        class_weights: (K,), class weights of the cross-entropy; None: all 1.
     """
 
     class_weights: Tensor | None
@@ -145,7 +145,7 @@ class StagedLoss(SegmentationLoss):
     ):
         super().__init__()
         if smoothing_mean not in ("frames", "padded"):
-            raise ValueError(f"smoothing_mean={smoothing_mean!r} is neither 'frames' nor 'padded'")
+            raise ValueError(f"smoothing_mean is {smoothing_mean!r}, must be 'frames' or 'padded'")
         self.smoothing = smoothing
         self.tau = tau
         self.smoothing_mean: Literal["frames", "padded"] = smoothing_mean
@@ -164,17 +164,17 @@ class StagedLoss(SegmentationLoss):
 
 
 class C2fLoss(StagedLoss):
-    """The same two terms on the ensemble alone: on the last stage, the logarithm of its probabilities (C2F-TCN).
+    """Cross-entropy and smoothing of the last stage only, the log-probabilities of the ensemble (C2F-TCN).
 
     Args:
-        num_classes: K.
+        num_classes: number of classes K.
         smoothing: weight of the smoothing.
-        tau: its truncation.
+        tau: truncation of the smoothing, see `truncated_mse`.
         smoothing_mean: "frames" or "padded", see `StagedLoss`.
-        class_weights: (K,), weights of the cross entropy; None: all 1.
-        presence: weight of the video-level term of the paper's first version: binary cross entropy between each
-            class's highest probability in a video and whether the video has the class. 0, as in the published code,
-            leaves it out.
+        class_weights: (K,), class weights of the cross-entropy; None: all 1.
+        presence: weight of the video-level term of the first version of the paper: binary cross-entropy between the
+            highest probability of each class in a video and whether the class occurs in it. 0, as in the published
+            code: no such term.
     """
 
     def __init__(
@@ -202,7 +202,7 @@ class C2fLoss(StagedLoss):
             classes = torch.arange(logits.shape[2], device=labels.device)[:, None]
             there = ((labels[:, None] == classes) & labeled[:, None]).any(dim=2).float()
             highest = logits[-1].log_softmax(dim=1).masked_fill(~inside[:, None], -torch.inf).amax(dim=2)
-            # log(1 - p) of a class that fills a frame: kept finite, as binary cross entropy does.
+            # Keep log(1 - p) finite for p = 1, as torch's binary cross-entropy does.
             absent = (-highest.expm1()).clamp(min=1e-12).log()
             each = (there * highest + (1 - there) * absent).mean(dim=1)
             terms["presence"] = -self.presence * each.sum() / divisor(each.new_tensor(len(each)))
@@ -210,17 +210,18 @@ class C2fLoss(StagedLoss):
 
 
 class AsrfLoss(SegmentationLoss):
-    """Classes and boundaries, each the mean over its stages (ASRF, section 3.5).
+    """Class and boundary losses, each averaged over its stages (ASRF, section 3.5).
 
     Args:
-        num_classes: K.
-        class_weights: (K,), of the cross entropy; the recipe's are `median_frequency_weights`. None: all 1.
-        boundary_weight: factor of boundary frames; the recipe's is frames / boundaries. None: 1.
-        smoothing: weight of the smoothing between similar frames; 1, as the published code uses whatever it is told.
-        tau: its truncation, see `truncated_mse`.
-        sigma: of the similarity of two frames' features, see `gaussian_similarity`.
-        boundary: weight of the boundaries' term.
-        smoothing_over: what the smoothing's softmax runs over: "classes", or "time", as the published code computes.
+        num_classes: number of classes K.
+        class_weights: (K,), class weights of the cross-entropy; the published recipe uses `median_frequency_weights`.
+            None: all 1.
+        boundary_weight: factor of boundary frames; the published recipe uses frames / boundaries. None: 1.
+        smoothing: weight of the smoothing between similar frames; the published code ignores its option and uses 1.
+        tau: truncation of the smoothing, see `truncated_mse`.
+        sigma: deviation of the similarity of two frames' features, see `gaussian_similarity`.
+        boundary: weight of the boundary term.
+        smoothing_over: dimension of the softmax of the smoothing: "classes", or "time" as in the published code.
     """
 
     class_weights: Tensor | None
@@ -239,7 +240,7 @@ class AsrfLoss(SegmentationLoss):
     ):
         super().__init__()
         if smoothing_over not in ("classes", "time"):
-            raise ValueError(f"smoothing_over={smoothing_over!r} is neither 'classes' nor 'time'")
+            raise ValueError(f"smoothing_over is {smoothing_over!r}, must be 'classes' or 'time'")
         self.register_buffer("class_weights", _class_weights(class_weights, num_classes), persistent=False)
         self.boundary_weight = boundary_weight
         self.smoothing = smoothing
@@ -258,8 +259,8 @@ class AsrfLoss(SegmentationLoss):
     ) -> dict[str, Tensor]:
         inside, labeled = _valid_frames(output, labels, mask)
         if features is None or output.boundaries is None:
-            missing = "the network's input, features=(B, D, L)" if features is None else "an output with boundaries"
-            raise ValueError(f"the loss of ASRF needs {missing}")
+            missing = "the input features=(B, D, L)" if features is None else "a network output with boundaries"
+            raise ValueError(f"the ASRF loss requires {missing}")
         logits = output.logits.float()
         similarity = gaussian_similarity(features.float(), sigma=self.sigma)
         entropy = cross_entropy(logits, labels, labeled, class_weights=self.class_weights)
@@ -283,21 +284,23 @@ class AsrfLoss(SegmentationLoss):
 
 
 class DiffActLoss(SegmentationLoss):
-    """Cross entropy and smoothing of encoder and decoder, boundaries of the decoder (DiffAct, section 3.4).
+    """Cross-entropy and smoothing of encoder and decoder, and boundaries of the decoder (DiffAct, section 3.4).
 
-    A batch's loss is the mean of its videos' losses, as if their gradients were accumulated. Defaults are GTEA's.
+    The loss of a batch is the mean of its videos' losses, which equals gradient accumulation over videos. Defaults are
+    those of GTEA.
 
     Args:
-        num_classes: K.
-        cross_entropy: weight of the cross entropies.
+        num_classes: number of classes K.
+        cross_entropy: weight of the cross-entropy terms.
         smoothing: weight of the smoothing.
-        boundary: weight of the decoder's boundaries.
-        soft_label: sigma, in frames, by which labels blend into each other; None: hard labels.
-        boundary_smooth: sigma, in frames, of the boundaries; None: not blurred.
-        class_weights: (K,), of hard labels; the recipe's are frames / ((frames of the class + 10) * K). None: all 1.
+        boundary: weight of the decoder's boundary term.
+        soft_label: deviation in frames of the Gaussian that blurs labels; None: hard labels.
+        boundary_smooth: deviation in frames of the Gaussian that blurs boundaries; None: not blurred.
+        class_weights: (K,), class weights of hard labels; the published recipe uses frames / ((frames of the class +
+            10) * K). None: all 1.
 
     Raises:
-        ValueError: weights of classes together with soft labels, which the published loss does not have.
+        ValueError: class weights are combined with soft labels, which the published loss does not support.
     """
 
     class_weights: Tensor | None
@@ -315,7 +318,7 @@ class DiffActLoss(SegmentationLoss):
     ):
         super().__init__()
         if soft_label is not None and class_weights is not None:
-            raise ValueError(f"class_weights do nothing to soft labels (soft_label={soft_label}): give one of the two")
+            raise ValueError(f"class_weights require hard labels, but soft_label is {soft_label}; set soft_label=None")
         self.num_classes = num_classes
         self.cross_entropy = cross_entropy
         self.smoothing = smoothing
@@ -331,7 +334,7 @@ class DiffActLoss(SegmentationLoss):
         return {"class_weights": counts.sum() / ((counts + 10.0) * len(counts))}
 
     def model_inputs(self, labels: Tensor, mask: Tensor | None, *, seeds: Sequence[int]) -> dict[str, Any]:
-        """Labels and boundaries, which the decoder sees noisy and partly hidden, and the seeds of both."""
+        """Return labels and boundaries, which the decoder sees with noise and masking, and the seeds of both."""
         inside = labels != IGNORED if mask is None else mask
         boundaries = smoothed_boundaries(labels, inside, sigma=self.boundary_smooth)
         return {"labels": labels, "boundaries": boundaries, "seeds": list(seeds)}
@@ -363,7 +366,5 @@ def _class_weights(weights: Tensor | Sequence[float] | None, num_classes: int) -
         return None
     weights = torch.as_tensor(weights, dtype=torch.float32)
     if weights.shape != (num_classes,) or not (weights >= 0).all() or not weights.isfinite().all():
-        raise ValueError(
-            f"class_weights must be {num_classes} finite numbers, none negative, but are {weights.tolist()}"
-        )
+        raise ValueError(f"class_weights is {weights.tolist()}, must be {num_classes} finite numbers of at least 0")
     return weights

@@ -1,12 +1,12 @@
-"""Losses of streaming models: what one window of a group of videos adds to the gradient of a step.
+"""Losses of streaming models for one window of a group of videos.
 
-Labels are at full frame rate, -100 where a frame has none; logits may have one column for every R frames, which then
-count for all of them. A step of training adds up the losses of all windows, running the backward pass after each. The
-loss of a window may be divided by the number of windows of its video: long and short videos then weigh the same. Where
-processes share a group of videos, each has equally many of them.
+Labels have the full frame rate, -100 for frames without label. Logits may have one column for every R frames, which is
+repeated for them. A training step sums the losses of all windows and runs the backward pass after each. The loss of a
+window can be divided by the number of windows of its video, which gives long and short videos the same weight. If
+processes share a group of videos, each has the same number of them.
 
 Sources: ETESVS code base, April 2022; "Streaming Video Temporal Action Segmentation In Real Time", arXiv 2209.13808;
-SVTAS-RL, arXiv 2309.15683; the smoothing term is MS-TCN's, arXiv 1903.01945, equation 4.
+SVTAS-RL, arXiv 2309.15683; the smoothing term is that of MS-TCN, arXiv 1903.01945, equation 4.
 
 Shapes: B videos, K classes, L labels of a window, T = L / R columns, S stages.
 """
@@ -38,17 +38,17 @@ __all__ = [
 
 _IGNORED = -100
 
-_LARGEST_STEP = 16.0  # of squared differences of log-probabilities
+_LARGEST_STEP = 16.0  # upper limit of squared differences of log-probabilities
 _EPSILON = 1e-5
 
 
 @dataclass
 class StreamLoss:
-    """A loss and what it is made of, for the log.
+    """Loss of a window and its parts.
 
     Attributes:
-        total: what to minimize.
-        parts: its parts by name, and what is reported beside it; without gradient.
+        total: scalar to minimize.
+        parts: parts by name and further values for the log, without gradient.
     """
 
     total: Tensor
@@ -59,23 +59,23 @@ def _spread(logits: Tensor, length: int) -> Tensor:
     """Repeat the columns (..., T) to `length`."""
     columns = logits.shape[-1]
     if columns == 0 or length % columns:
-        raise ValueError(f"{length} labels are not a whole number for each of the {columns} columns of the logits")
+        raise ValueError(f"the number of labels, {length}, is not a multiple of the {columns} columns of the logits")
     return logits if columns == length else logits.repeat_interleave(length // columns, dim=-1)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, windows: Tensor | None) -> Tensor:
-    """Sum over the frames of each video, divided by its number of windows; mean over all labeled frames."""
+    """Sum over the frames of each video divided by its number of windows; mean over all labeled frames."""
     each = F.cross_entropy(logits, labels, ignore_index=_IGNORED, reduction="none").sum(dim=1)
     if windows is not None:
         each = each / windows.to(each)
-    # A window without any label has the loss 0, not 0 / 0.
+    # A window without labels has loss 0, not 0 / 0.
     return each.sum() / divisor((labels != _IGNORED).sum())
 
 
 def _roughness(logits: Tensor, labels: Tensor, windows: Tensor | None) -> Tensor:
-    """Mean over all classes and pairs of frames, those without label as zeros; no gradient to the earlier frame.
+    """Mean over all classes and pairs of frames, 0 for frames without label; the earlier frame gets no gradient.
 
-    Each video's part is divided by its number of windows.
+    The part of each video is divided by its number of windows.
     """
     if logits.shape[2] < 2:
         return logits.new_zeros(())
@@ -88,12 +88,12 @@ def _roughness(logits: Tensor, labels: Tensor, windows: Tensor | None) -> Tensor
 
 
 def stage_loss(logits: Tensor, labels: Tensor, *, windows: Tensor | None = None, smoothing: float = 0.15) -> Tensor:
-    """Cross-entropy of every stage and a penalty on jumps between neighboring frames.
+    """Compute the cross-entropy of every stage and a penalty on jumps between neighboring frames.
 
     Args:
         logits: (S, B, K, T).
-        labels: (B, L) int64, -100 where there is none.
-        windows: (B,) number of windows of each video, by which its part of the loss is divided; None: 1.
+        labels: (B, L) int64, -100 without a label.
+        windows: (B,) number of windows of each video, the divisor of its part of the loss; None: 1.
         smoothing: weight of the penalty; 0.15 in MS-TCN and ETESVS, 0.5 in Transeger, 0 in SVTAS-RL.
 
     Returns:
@@ -108,27 +108,30 @@ def stage_loss(logits: Tensor, labels: Tensor, *, windows: Tensor | None = None,
 
 
 def frame_loss(logits: Tensor, labels: Tensor, *, windows: Tensor | None = None) -> Tensor:
-    """Cross-entropy of one label for each column: every R-th.
+    """Compute the cross-entropy of every column with one label, that of every R-th frame.
 
     Args:
         logits: (B, K, T).
         labels: (B, L) int64.
         windows: see `stage_loss`.
+
+    Returns:
+        Scalar.
     """
     _spread(logits[..., :0, :], labels.shape[1])
     return _cross_entropy(logits, labels[:, :: labels.shape[1] // logits.shape[2]], windows)
 
 
 def window_loss(logits: Tensor, labels: Tensor, *, windows: Tensor | None = None) -> Tensor:
-    """Cross-entropy of the window's mean logits to the share of each class in it.
+    """Compute the cross-entropy between the window's mean logits and its class frequencies.
 
     Args:
         logits: (B, K, T).
-        labels: (B, L) int64; every R-th is counted.
+        labels: (B, L) int64; every R-th label is used.
         windows: see `stage_loss`.
 
     Returns:
-        Scalar, the mean over the videos; a window without labels counts as 0.
+        Scalar, mean over the videos; 0 for a window without labels.
     """
     _spread(logits[..., :0, :], labels.shape[1])
     columns = logits.shape[2]
@@ -141,16 +144,17 @@ def window_loss(logits: Tensor, labels: Tensor, *, windows: Tensor | None = None
 
 
 def stream_reward(logits: Tensor, labels: Tensor, *, base: float = 4.0, offset: float = -1.0) -> Tensor:
-    """Reward of SVTAS-RL for a window: `base` to the power of the soft dice score of the last stage, plus `offset`.
+    """Compute the reward of SVTAS-RL for a window: `base` to the power of the soft dice score of the last stage, plus
+    `offset`.
 
-    The dice score is the mean over videos and classes of 2 |p y| / (|p|^2 + |y|^2). Frames without label count as
-    class 0 in the denominator, as published.
+    The dice score is the mean over videos and classes of 2 |p y| / (|p|^2 + |y|^2). As published, frames without label
+    count as class 0 in the denominator.
 
     Args:
         logits: (S, B, K, T).
         labels: (B, L) int64.
         base: beta 1, greater than 0.
-        offset: beta 2; -1 with an update after each window and -0.5 with one for each video.
+        offset: beta 2; -1 for an update after each window, -0.5 for an update after each video.
 
     Returns:
         Scalar without gradient.
@@ -174,7 +178,19 @@ def reward_loss(
     base: float = 4.0,
     offset: float = -1.0,
 ) -> Tensor:
-    """`stage_loss` times `stream_reward`: windows that are labeled well already pull harder (SVTAS-RL)."""
+    """Compute `stage_loss` times `stream_reward`, which increases the weight of well-labeled windows (SVTAS-RL).
+
+    Args:
+        logits: (S, B, K, T).
+        labels: (B, L) int64, -100 without a label.
+        windows: see `stage_loss`.
+        smoothing: see `stage_loss`.
+        base: see `stream_reward`.
+        offset: see `stream_reward`.
+
+    Returns:
+        Scalar.
+    """
     reward = stream_reward(logits, labels, base=base, offset=offset)
     return stage_loss(logits, labels, windows=windows, smoothing=smoothing) * reward
 
@@ -189,13 +205,13 @@ def svtas_rl_loss(
     base: float = 4.0,
     offset: float = -1.0,
 ) -> StreamLoss:
-    """`reward_loss` of the head plus `frame_loss` of the backbone.
+    """Compute `reward_loss` of the head plus `frame_loss` of the backbone.
 
     Args:
         logits: (S, B, K, T).
         backbone_logits: (B, K, T').
         labels: (B, L) int64.
-        windows: see `stage_loss`; None with an update after each window.
+        windows: see `stage_loss`; None for an update after each window.
         smoothing: see `stage_loss`.
         base: see `stream_reward`.
         offset: see `stream_reward`.
@@ -215,16 +231,16 @@ def etesvs_loss(
     smoothing: float = 0.15,
     neck_weight: float = 0.0,
 ) -> StreamLoss:
-    """`stage_loss` of the head plus `window_loss` of the backbone.
+    """Compute `stage_loss` of the head plus `window_loss` of the backbone.
 
     Args:
         logits: (S, B, K, T).
         backbone_logits: (B, K, T').
         neck_logits: (B, K, T').
         labels: (B, L) int64.
-        windows: see `stage_loss`; the published code has none and divides by the windows of the group.
+        windows: see `stage_loss`; the published code divides by the number of windows of the group instead.
         smoothing: see `stage_loss`.
-        neck_weight: of the neck's `frame_loss`; it was logged but not trained in the published code.
+        neck_weight: weight of the neck's `frame_loss`; the published code logs this term without training it.
     """
     head = stage_loss(logits, labels, windows=windows, smoothing=smoothing)
     backbone = window_loss(backbone_logits, labels, windows=windows)
@@ -235,7 +251,7 @@ def etesvs_loss(
 
 
 class StreamOutputs(Protocol):
-    """What losses read of a streaming network's output (`vidseg.models._streaming.StreamOutput`)."""
+    """Fields of a streaming network's output that losses read (`vidseg.models._streaming.StreamOutput`)."""
 
     logits: Tensor
     backbone_logits: Tensor | None
@@ -243,58 +259,58 @@ class StreamOutputs(Protocol):
 
 
 Objective = Callable[[StreamOutputs, Tensor, Tensor | None], StreamLoss]
-"""Loss of one window: output, labels (B, L), number of windows of each video (B,) or None -> loss."""
+"""Loss of one window: (output, labels (B, L), number of windows of each video (B,) or None) -> loss."""
 
 _OBJECTIVES: dict[str, Callable[..., Objective]] = {}
 
 
 def register_stream_loss(name: str, factory: Callable[..., Objective]) -> None:
-    """Give a loss the name of the streaming network that it trains.
+    """Register a loss under the name of its streaming network.
 
     Args:
-        name: of the network.
-        factory: called with `update` ("video" or "window": when the optimizer steps) and the options of
+        name: name of the network.
+        factory: called with `update` (when the optimizer steps, "video" or "window") and the options of
             `create_stream_loss`; returns the loss.
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: the name is already registered.
     """
     if name in _OBJECTIVES:
-        raise ValueError(f"a loss called {name!r} is registered already")
+        raise ValueError(f"loss {name!r} is already registered")
     _OBJECTIVES[name] = factory
 
 
 def create_stream_loss(name: str, *, update: str = "video", **options: Any) -> Objective:
-    """Return the loss that the streaming network called `name` was published with.
+    """Create the published loss of the streaming network `name`.
 
     Args:
-        name: of the network.
-        update: when the optimizer steps: "video" or "window".
-        **options: options of that loss, such as smoothing=0.3.
+        name: name of the network.
+        update: when the optimizer steps, "video" or "window".
+        **options: options of the loss, such as smoothing=0.3.
 
     Raises:
-        ValueError: no loss is known for the network.
+        ValueError: the network has no registered loss.
         TypeError: the loss has no such option.
     """
     if name not in _OBJECTIVES:
-        raise ValueError(f"no published loss is known for {name!r}; there are losses for {', '.join(_OBJECTIVES)}")
+        raise ValueError(f"unknown stream loss {name!r}; available: {', '.join(_OBJECTIVES)}")
     factory = _OBJECTIVES[name]
     allowed = [option for option in inspect.signature(factory).parameters if option != "update"]
     for option in options:
         if option not in allowed:
-            raise TypeError(f"the loss of {name} has no option {option!r}; its options are {', '.join(allowed)}")
+            raise TypeError(f"stream loss {name!r} has no option {option!r}; available: {', '.join(allowed)}")
     return factory(update=update, **options)
 
 
 def _needed(values: Tensor | None, what: str) -> Tensor:
     if values is None:
-        raise ValueError(f"this loss needs a network with logits of its {what}")
+        raise ValueError(f"this loss requires a network with {what} logits")
     return values
 
 
 def _staged_objective(smoothing: float) -> Callable[..., Objective]:
     def make(*, update: str, smoothing: float = smoothing) -> Objective:
-        del update  # both updates have the same loss
+        del update  # the loss is the same for both updates
         return lambda output, labels, windows: StreamLoss(
             stage_loss(output.logits, labels, windows=windows, smoothing=smoothing), {}
         )
@@ -303,7 +319,7 @@ def _staged_objective(smoothing: float) -> Callable[..., Objective]:
 
 
 def _etesvs_objective(*, update: str, smoothing: float = 0.15, neck_weight: float = 0.0) -> Objective:
-    del update  # both updates have the same loss
+    del update  # the loss is the same for both updates
     return lambda output, labels, windows: etesvs_loss(
         output.logits,
         _needed(output.backbone_logits, "backbone"),

@@ -1,4 +1,4 @@
-"""What losses of temporal segmentation compare with: boundaries, softened labels, weights of classes, similarity.
+"""Targets and weights of segmentation losses: boundaries, smoothed labels, class weights, feature similarity.
 
 Shapes: B videos, D feature width, K classes, L frames.
 """
@@ -21,18 +21,18 @@ __all__ = [
 
 
 def _changes(labels: Tensor, valid: Tensor) -> Tensor:
-    """Whether a frame's label differs from the one before: bool (B, L - 1), False where either frame is padding."""
+    """Return whether a frame's label differs from the one before: bool (B, L - 1), False if either frame is padding."""
     return (labels[:, 1:] != labels[:, :-1]) & valid[:, 1:] & valid[:, :-1]
 
 
 def boundary_frames(labels: Tensor, valid: Tensor, *, ratio: int = 1) -> Tensor:
-    """1 where an action starts, at a video's first frame too, and 0 elsewhere (ASRF).
+    """Return 1 at the start of each action, including a video's first frame, and 0 elsewhere (ASRF).
 
     Args:
         labels: int64 (B, L).
-        valid: bool (B, L), True on the frames of a video.
-        ratio: keep one in `ratio` frames; a start on a frame that is left out moves to the kept one before it, so that
-            none is lost. The labels that belong to the result are labels[:, ::ratio].
+        valid: bool (B, L), True for the frames of a video.
+        ratio: keep every `ratio`-th frame; a start on a dropped frame moves to the kept frame before it. The matching
+            labels are labels[:, ::ratio].
 
     Returns:
         float32 (B, 1, N), N = L / ratio rounded up.
@@ -42,37 +42,37 @@ def boundary_frames(labels: Tensor, valid: Tensor, *, ratio: int = 1) -> Tensor:
 
 
 def filter_gaussian(x: Tensor, lengths: Tensor, sigma: float) -> Tensor:
-    """Filter each video over time by a Gaussian that ends at four sigma, the video repeated backwards at its ends.
+    """Filter each video over time with a Gaussian truncated at four sigma, with reflection at the ends of the video.
 
     Args:
         x: (B, C, L).
-        lengths: int64 (B,), valid frames of each video, at least 1.
-        sigma: in frames, more than 0.
+        lengths: int64 (B,), number of valid frames of each video, at least 1.
+        sigma: deviation in frames, greater than 0.
 
     Returns:
-        (B, C, L); what it holds beyond a video's length means nothing.
+        (B, C, L); values beyond a video's length are undefined.
     """
     radius = int(4 * sigma + 0.5)
     weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype) / sigma) ** 2)
     around = torch.arange(-radius, x.shape[2] + radius, device=x.device)
     period = 2 * lengths[:, None]
-    wanted = around % period
-    wanted = torch.minimum(wanted, period - 1 - wanted)
-    mirrored = x.gather(2, wanted[:, None].expand(-1, x.shape[1], -1))
+    source = around % period
+    source = torch.minimum(source, period - 1 - source)
+    mirrored = x.gather(2, source[:, None].expand(-1, x.shape[1], -1))
     filtered = F.conv1d(mirrored.flatten(0, 1)[:, None], (weights / weights.sum())[None, None])
     return filtered[:, 0].unflatten(0, x.shape[:2])
 
 
 def smoothed_boundaries(labels: Tensor, valid: Tensor, *, sigma: float | None = 1.0) -> Tensor:
-    """The boundaries of DiffAct: the two frames at a change, blurred, 1 at the highest.
+    """Return the boundary target of DiffAct: the two frames at a change, blurred, with maximum 1.
 
-    A blurred boundary is never higher than that of a video with one change in its middle; then all are divided by the
-    highest. A video without a change has no boundary (there the published code fails).
+    Blurred boundaries are limited to the height of a single boundary in the middle of a video, then divided by the
+    maximum. A video without a change has no boundary (the published code fails in this case).
 
     Args:
         labels: int64 (B, L).
-        valid: bool (B, L), True on the frames of a video, at its beginning.
-        sigma: of the Gaussian, in frames; None: not blurred.
+        valid: bool (B, L), True for the frames of a video, which come first.
+        sigma: deviation of the Gaussian in frames; None: not blurred.
 
     Returns:
         float32 (B, 1, L), from 0 to 1, 0 on padding.
@@ -93,13 +93,13 @@ def smoothed_boundaries(labels: Tensor, valid: Tensor, *, sigma: float | None = 
 
 
 def smoothed_labels(labels: Tensor, valid: Tensor, *, num_classes: int, sigma: float) -> Tensor:
-    """Labels as targets that blend into each other at changes (DiffAct).
+    """Return one-hot labels blurred over time, so that they change gradually at boundaries (DiffAct).
 
     Args:
-        labels: int64 (B, L); negative ones are of no class.
-        valid: bool (B, L), True on the frames of a video, at its beginning.
-        num_classes: K.
-        sigma: of the Gaussian, in frames.
+        labels: int64 (B, L); negative labels have no class.
+        valid: bool (B, L), True for the frames of a video, which come first.
+        num_classes: number of classes K.
+        sigma: deviation of the Gaussian in frames.
 
     Returns:
         float32 (B, K, L), from 0 to 1, 0 on padding.
@@ -110,23 +110,23 @@ def smoothed_labels(labels: Tensor, valid: Tensor, *, num_classes: int, sigma: f
 
 
 def gaussian_similarity(features: Tensor, *, sigma: float = 1.0) -> Tensor:
-    """exp(-distance / (2 sigma^2)) of each frame's features to those before it: (B, D, L) -> (B, L - 1).
+    """Return exp(-distance / (2 sigma^2)) between the features of consecutive frames: (B, D, L) -> (B, L - 1).
 
-    ASRF weighs its smoothing with it. The distance is not squared, as published.
+    ASRF weights its smoothing with this value. As published, the distance is not squared.
     """
     distance = torch.linalg.vector_norm(features[..., 1:] - features[..., :-1], dim=1)
     return torch.exp(-distance / (2 * sigma**2))
 
 
 def class_counts(sequences: Iterable[Tensor], *, num_classes: int) -> tuple[Tensor, int]:
-    """How many frames each class has, and how many boundaries there are (`boundary_frames`).
+    """Count the frames of each class and the boundaries (`boundary_frames`) of label sequences.
 
     Args:
-        sequences: int64 (L,), the labels of each video; negative ones are of no class.
-        num_classes: K.
+        sequences: int64 (L,), labels of each video; negative labels have no class.
+        num_classes: number of classes K.
 
     Returns:
-        int64 (K,), and the number of boundaries.
+        int64 (K,) frame counts, and the number of boundaries.
 
     Raises:
         ValueError: there is no sequence, or a label is too large.
@@ -135,18 +135,21 @@ def class_counts(sequences: Iterable[Tensor], *, num_classes: int) -> tuple[Tens
     boundaries, number = 0, 0
     for number, labels in enumerate(sequences, start=1):
         if len(labels) and int(labels.max()) >= num_classes:
-            raise ValueError(f"sequence {number}: label {int(labels.max())}; there are {num_classes} classes, from 0")
+            raise ValueError(
+                f"sequence {number}: label {int(labels.max())} is out of range; expected 0 to {num_classes - 1}"
+            )
         counts += torch.bincount(labels[labels >= 0].cpu(), minlength=num_classes)
         boundaries += int(boundary_frames(labels[None], labels[None] >= 0).sum())
     if not number:
-        raise ValueError("no label sequence: weights of classes come from the labels of the training videos")
+        raise ValueError("no label sequences; pass the labels of the training videos to compute class weights")
     return counts, boundaries
 
 
 def median_frequency_weights(counts: Tensor) -> Tensor:
-    """The median class's frames over each class's (ASRF): int64 (K,) -> float32 (K,).
+    """Return the median class frequency divided by each class's frequency (ASRF): int64 (K,) -> float32 (K,).
 
-    The lower of two middle classes is the median. A class without frames weighs 1 (infinity in the published code).
+    The median of an even number of classes is the lower middle value. A class without frames has weight 1 (infinity in
+    the published code).
     """
     weights = counts.median() / counts.double().clamp(min=1)
     return weights.where(counts > 0, 1).float()

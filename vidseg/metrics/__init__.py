@@ -1,4 +1,4 @@
-"""What evaluation reports."""
+"""Evaluation metrics of classification and temporal segmentation."""
 
 from vidseg.metrics.classification import (
     class_accuracies,

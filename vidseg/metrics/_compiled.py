@@ -1,6 +1,7 @@
-"""numba's compiler, set up once for the kernels of this package.
+"""Configuration of numba's compiler for the kernels of this package.
 
-Only the modules of kernels import this one, and they are imported on first use: numba takes a third of a second.
+Only kernel modules import this module, and they are imported on first use, because importing numba takes a third of a
+second.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def compiled(function: Function) -> Function:
-    """Compile on the first call, without the GIL; what was compiled is kept on disk for the next process.
+    """Compile a function on its first call, without the GIL, and cache the result on disk.
 
-    numba looks for a place beside the source, then in the user's cache folder. Where it may write to neither (a
-    read-only container), the kernel is compiled in every process, which takes a few seconds.
+    numba caches beside the source, or else in the user's cache folder. If neither is writable (a read-only container),
+    every process compiles the kernel again, which takes a few seconds.
     """
     try:
         return cast(Function, njit(cache=True, nogil=True)(function))

@@ -1,4 +1,4 @@
-"""Kernels of the segmental scores; `vidseg.metrics.segmental` says what they compute."""
+"""Kernels of the segmental scores, which `vidseg.metrics.segmental` defines."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _BLOCK = 32  # frames
 
 @compiled
 def _runs(labels: Integers) -> tuple[Integers, Integers]:
-    """Label of each run of equal labels (N,), and where it starts (N + 1,), the length of the video last."""
+    """Return the label of each run of equal labels (N,), and the starts (N + 1,) with the video's length last."""
     names, starts = np.empty(64, np.int64), np.empty(65, np.int64)
-    # Unsigned, so that an index cannot count from the end; only then does the compiler make vector instructions of the
-    # blocks below, which have constant length and no branch on every frame.
+    # Unsigned indices cannot be negative; only then does the compiler vectorize the blocks below, which have constant
+    # length and no branch per frame.
     frame, one, block, stop = np.uintp(0), np.uintp(1), np.uintp(_BLOCK), np.uintp(len(labels))
     count = 0
     while frame < stop:
@@ -44,7 +44,7 @@ def _runs(labels: Integers) -> tuple[Integers, Integers]:
 def _segments(
     names: Integers, starts: Integers, is_background: npt.NDArray[np.bool_]
 ) -> tuple[Integers, Integers, Integers]:
-    """Label, start and stop (exclusive) of the runs that are not background."""
+    """Return label, start and stop (exclusive) of the runs that are not background."""
     kept = 0
     labels, firsts, stops = np.empty_like(names), np.empty_like(names), np.empty_like(names)
     for run in range(len(names)):
@@ -56,7 +56,7 @@ def _segments(
 
 @compiled
 def _distance(first: Integers, second: Integers) -> int:
-    """Levenshtein distance with unit costs, one row at a time."""
+    """Return the Levenshtein distance with unit costs, computed one row at a time."""
     row = np.arange(len(second) + 1)
     for i in range(len(first)):
         diagonal, row[0] = row[0], i + 1
@@ -77,20 +77,20 @@ def score_video(
     class_counts: Integers,
     video_counts: Integers,
 ) -> tuple[int, float]:
-    """Scores one video and adds it to the tables.
+    """Score one video and add its counts to the tables.
 
     Args:
         truth: (T,) labels, T at least 1.
         prediction: (T,) labels.
-        is_background: (K,).
-        overlaps: (O,) thresholds of IoU.
-        class_frames: (K, 3) frames of the class in the truth, in the prediction, in both; added to.
-        class_counts: (K, O, 3) true positives, false positives, false negatives among its segments; added to.
-        video_counts: (O, 3) the same of this video; zeros on entry.
+        is_background: (K,) bool.
+        overlaps: (O,) IoU thresholds.
+        class_frames: (K, 3) frames of the class in the truth, in the prediction, and in both; updated in place.
+        class_counts: (K, O, 3) true positives, false positives and false negatives of its segments; updated in place.
+        video_counts: (O, 3) the same counts of this video; zeros on entry.
 
     Returns:
-        Number of correct frames, edit score in per cent; -1 and 0 where a label is not in 0..K - 1, and no table is
-        changed then.
+        Number of correct frames and edit score in percent; (-1, 0) if a label is outside 0..K - 1, with unchanged
+        tables.
     """
     true_names, true_frames = _runs(truth)
     names, frames = _runs(prediction)
@@ -123,7 +123,7 @@ def score_video(
     hit = np.zeros((len(overlaps), len(true_labels)), np.bool_)
     first = 0
     for p in range(len(labels)):
-        # Segments of one video are in order and do not overlap each other: what ends before this one begins is done.
+        # Segments of a video are ordered and disjoint, so segments that end before this one starts can be skipped.
         while first < len(true_labels) and true_stops[first] <= starts[p]:
             first += 1
         best, best_iou = -1, 0.0
@@ -132,7 +132,7 @@ def score_video(
             if true_labels[g] == labels[p]:
                 shared = min(stops[p], true_stops[g]) - max(starts[p], true_starts[g])
                 hull = max(stops[p], true_stops[g]) - min(starts[p], true_starts[g])
-                if shared / hull > best_iou:  # of equal ones the first
+                if shared / hull > best_iou:  # the first of equal ones
                     best, best_iou = g, shared / hull
             g += 1
         for o in range(len(overlaps)):
@@ -152,7 +152,8 @@ def score_video(
 
 @compiled
 def peaks(scores: npt.NDArray[np.float64], threshold: float) -> Integers:
-    """Frames where a curve of scores (T,), cut below the threshold, has a strict maximum; frame 0 always."""
+    """Return the frames of strict maxima of the scores (T,) set to 0 below the threshold; frame 0 is always
+    included."""
     found = np.empty(len(scores), np.int64)
     found[0], count = 0, 1
     for frame in range(1, len(scores) - 1):
@@ -167,7 +168,8 @@ def peaks(scores: npt.NDArray[np.float64], threshold: float) -> Integers:
 
 @compiled
 def match_peaks(truth: Integers, prediction: Integers, tolerance: int) -> tuple[int, int, int]:
-    """True positives, false positives and false negatives of predicted peaks, each against the nearest true one."""
+    """Return true positives, false positives and false negatives of predicted peaks, matched to the nearest true
+    peak."""
     hit = np.zeros(len(truth), np.bool_)
     right = 0
     for peak in prediction:

@@ -1,12 +1,14 @@
-"""Scores of temporal action segmentation: frame accuracy, edit, F1 at overlaps; boundary precision and recall.
+"""Metrics of temporal action segmentation: frame accuracy, edit score, F1 at IoU thresholds, boundary precision and
+recall.
 
-Definitions are those of the MS-TCN evaluation (Farha and Gall, CVPR 2019; after Lea et al., CVPR 2017), which most
-tables of the field use. A segment is a run of equal labels, its end exclusive; runs of background classes are dropped
-and not bridged. Boundary scores are ASRF's (Ishikawa et al., WACV 2021). All scores are in per cent.
+The definitions are those of the MS-TCN evaluation (Farha and Gall, CVPR 2019; after Lea et al., CVPR 2017), which most
+published tables use. A segment is a run of equal labels with exclusive end. Runs of background classes are dropped and
+their neighbors are not joined. Boundary scores are those of ASRF (Ishikawa et al., WACV 2021). All scores are in
+percent.
 
-What the published evaluation leaves undefined has an answer here: two videos without segments have an edit score of
-100 and no counts; where only one side has segments, edit is 0 and they count as false positives or negatives; a ratio
-with nothing below the line is 0.
+Cases that the published evaluation leaves undefined: if neither side has segments, the edit score is 100 and there are
+no counts; if only one side has segments, the edit score is 0 and they count as false positives or false negatives; a
+ratio with denominator 0 is 0.
 """
 
 from __future__ import annotations
@@ -29,11 +31,11 @@ __all__ = [
 ]
 
 _LARGEST = 65_535
-"""Tables have a row for each class number up to the largest one seen; a larger number is a mistake."""
+"""Largest class number accepted; tables have a row for each class number up to the largest one seen."""
 
 
 class VideoTable(TypedDict):
-    """Scores of each video alone, by columns; the position is the order in which the videos came."""
+    """Scores of each video by column, in the order of `update`."""
 
     name: list[str]
     frames: list[int]
@@ -41,40 +43,40 @@ class VideoTable(TypedDict):
     acc: list[float]
     edit: list[float]
     f1: dict[float, list[float]]
-    """A column for each overlap."""
+    """One column per IoU threshold."""
     counts: dict[float, list[list[int]]]
-    """A column for each overlap: true positives, false positives, false negatives."""
+    """One column per IoU threshold: true positives, false positives, false negatives."""
 
 
 class ClassTable(TypedDict):
-    """Scores of each class over all videos, by columns; for the classes that the truth or the prediction has."""
+    """Scores of each class over all videos by column, for the classes in truth or prediction."""
 
     number: list[int]
     background: list[bool]
-    """A background class has no segments: its counts and F1 are 0."""
+    """F1 of each class; 0 for background classes, which have no segments."""
     frames: list[int]
-    """Frames of the class in the truth."""
+    """Number of frames of the class in the truth."""
     predicted: list[int]
-    """Frames that were taken for it."""
+    """Number of frames predicted as the class."""
     correct: list[int]
     acc: list[float]
-    """Share of its frames that are right: the class's recall."""
+    """Recall: percentage of the frames of the class predicted as the class."""
     precision: list[float]
-    """Share of right ones among the frames that were taken for it."""
+    """Precision: percentage of correct frames among those predicted as the class."""
     iou: list[float]
-    """Right frames over the frames that either side gives it."""
+    """Intersection over union of the frames of the class in truth and prediction."""
     f1: dict[float, list[float]]
     counts: dict[float, list[list[int]]]
 
 
 class SegmentalScores(TypedDict):
-    """Scores of all videos together, and the two tables behind them."""
+    """Scores over all videos, with the tables of classes and videos."""
 
     acc: float
     edit: float
     f1: dict[float, float]
     counts: dict[float, list[int]]
-    """True positives, false positives and false negatives at each overlap."""
+    """True positives, false positives and false negatives at each IoU threshold."""
     frames: int
     correct: int
     classes: ClassTable
@@ -82,7 +84,7 @@ class SegmentalScores(TypedDict):
 
 
 class BoundaryScores(TypedDict):
-    """Boundary scores of all videos together."""
+    """Boundary scores over all videos."""
 
     accuracy: float
     precision: float
@@ -94,31 +96,31 @@ class BoundaryScores(TypedDict):
 
 
 class SegmentalMeter:
-    """Takes videos one after the other and keeps counts; `scores` may be asked for at any time.
+    """Accumulate segmental scores video by video; `scores` can be called at any time.
 
-    Accuracy is of all frames together and F1 of the summed counts, so long videos weigh more; edit is the mean over
-    the videos.
+    Accuracy is computed over all frames and F1 from summed counts, so longer videos have more weight; the edit score is
+    the mean over videos.
 
     Args:
-        background: class numbers whose frames are no segments. They still count in `acc`.
-        overlaps: thresholds of IoU for F1, inclusive, in (0, 1].
+        background: class numbers whose runs are not segments; their frames still count in `acc`.
+        overlaps: IoU thresholds of F1, inclusive, in (0, 1].
 
     Raises:
-        ValueError: an overlap outside (0, 1], twice, or none.
+        ValueError: `overlaps` is empty, has a value twice, or has a value outside (0, 1].
     """
 
     def __init__(self, background: Iterable[int] = (), overlaps: Sequence[float] = (0.1, 0.25, 0.5)) -> None:
         self.background = frozenset(int(number) for number in background)
         self.overlaps = tuple(float(overlap) for overlap in overlaps)
         if not self.overlaps or len(set(self.overlaps)) < len(self.overlaps):
-            raise ValueError(f"overlaps {overlaps}: at least one is needed, each once")
+            raise ValueError(f"overlaps is {overlaps}, must have at least one value and no value twice")
         if not all(0 < overlap <= 1 for overlap in self.overlaps):
-            raise ValueError(f"overlaps {overlaps}: an overlap is a share above 0 and at most 1, such as 0.25")
+            raise ValueError(f"overlaps is {overlaps}, every value must be in (0, 1], such as 0.25")
         self._thresholds = np.array(self.overlaps)
         self.reset()
 
     def reset(self) -> None:
-        """Forget all videos."""
+        """Remove all videos."""
         self._class_frames = np.zeros((0, 3), np.int64)
         self._class_counts = np.zeros((0, len(self.overlaps), 3), np.int64)
         self._is_background = np.zeros(0, bool)
@@ -126,23 +128,25 @@ class SegmentalMeter:
         self._frames: list[int] = []
         self._correct: list[int] = []
         self._edit: list[float] = []
-        self._counts = np.zeros((64, len(self.overlaps), 3), np.int64)  # of each video; twice as many when full
+        self._counts = np.zeros(
+            (64, len(self.overlaps), 3), np.int64
+        )  # counts of each video; capacity doubles when full
 
     def __len__(self) -> int:
-        """Number of videos so far."""
+        """Return the number of videos."""
         return len(self._names)
 
     def update(self, truth: Any, prediction: Any, *, name: str | None = None) -> None:
         """Add one video.
 
         Args:
-            truth: (T,) class numbers from 0; a list, an array or a CPU tensor.
+            truth: (T,) class numbers from 0; a list, array or CPU tensor.
             prediction: (T,) class numbers.
-            name: the video's name in the table and in errors; default: its position.
+            name: name of the video in tables and error messages; default: its position.
 
         Raises:
-            ValueError: lengths that differ, no frames, labels that are not class numbers; names the video. Nothing of
-                it is counted then.
+            ValueError: lengths differ, there are no frames, or a label is not a class number; the message names the
+                video, which is not counted.
         """
         from vidseg.metrics import _segmental_kernels as kernels
 
@@ -151,7 +155,7 @@ class SegmentalMeter:
         true, predicted = _labels(truth, "truth", name), _labels(prediction, "prediction", name)
         if len(true) != len(predicted):
             raise ValueError(
-                f"video {name!r}: {len(true)} true labels and {len(predicted)} predicted ones; cut or resample one side"
+                f"video {name!r}: {len(true)} true, but {len(predicted)} predicted labels; truncate or resample one"
             )
         if number == len(self._counts):
             self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
@@ -167,7 +171,7 @@ class SegmentalMeter:
                 self._class_counts,
                 self._counts[number],
             )
-            if correct < 0:  # a label that the tables have no row for
+            if correct < 0:  # a label without a row in the tables
                 self._grow(max(_largest(true, "truth", name), _largest(predicted, "prediction", name)) + 1)
         self._names.append(name)
         self._frames.append(len(true))
@@ -175,15 +179,15 @@ class SegmentalMeter:
         self._edit.append(edit)
 
     def merge(self, other: SegmentalMeter) -> None:
-        """Add the videos of another meter, such as that of another process; it pickles.
+        """Add the videos of another meter, for example of another process; meters can be pickled.
 
         Raises:
-            ValueError: its background or overlaps differ.
+            ValueError: background or overlaps differ.
         """
         if (self.background, self.overlaps) != (other.background, other.overlaps):
             raise ValueError(
-                f"background {sorted(other.background)} at {other.overlaps} cannot be added to"
-                f" {sorted(self.background)} at {self.overlaps}"
+                f"cannot merge a meter of background {sorted(other.background)} and overlaps {other.overlaps} into one"
+                f" of background {sorted(self.background)} and overlaps {self.overlaps}"
             )
         self._grow(len(other._class_frames))
         self._class_frames[: len(other._class_frames)] += other._class_frames
@@ -195,15 +199,15 @@ class SegmentalMeter:
         self._edit += other._edit
 
     def scores(self) -> SegmentalScores:
-        """Scores of all videos so far.
+        """Return the scores of all videos so far.
 
         Raises:
-            ValueError: there is none.
+            ValueError: no video has been added.
         """
         if not self._names:
-            raise ValueError("no video has been scored; scores of nothing are not defined")
+            raise ValueError("no video has been added; call update first")
         edit = 0.0
-        for value in self._edit:  # in order, as the published evaluation adds them up
+        for value in self._edit:  # sequential sum, as in the published evaluation
             edit += value
         frames, correct = np.array(self._frames), np.array(self._correct)
         counts = self._class_counts.sum(axis=0)
@@ -245,11 +249,11 @@ class SegmentalMeter:
         )
 
     def _columns(self, values: npt.NDArray) -> dict[float, list]:
-        """Columns (N, O, ...) by overlap."""
+        """Return the columns of an array (N, O, ...) by IoU threshold."""
         return {overlap: values[:, column].tolist() for column, overlap in enumerate(self.overlaps)}
 
     def _grow(self, classes: int) -> None:
-        """Let the tables have a row for each of `classes` classes."""
+        """Extend the tables to `classes` rows."""
         more = classes - len(self._class_frames)
         if more > 0:
             self._class_frames = np.pad(self._class_frames, ((0, more), (0, 0)))
@@ -264,24 +268,24 @@ def segmental_scores(
     background: Iterable[int] = (),
     overlaps: Sequence[float] = (0.1, 0.25, 0.5),
 ) -> SegmentalScores:
-    """Frame accuracy, edit score and F1 of predicted frame labels, in per cent, with tables by class and by video.
+    """Compute frame accuracy, edit score and F1 of predicted frame labels in percent, with tables by class and by
+    video.
 
     Args:
-        truth: for each video (T,) class numbers; lists, arrays or CPU tensors.
-        prediction: for each video (T,) class numbers, in the same order.
-        background: class numbers whose frames are no segments; they still count in `acc`.
-        overlaps: thresholds of IoU for F1, inclusive, in (0, 1].
+        truth: (T,) class numbers of each video; lists, arrays or CPU tensors.
+        prediction: (T,) class numbers of each video, in the same order.
+        background: class numbers whose runs are not segments; their frames still count in `acc`.
+        overlaps: IoU thresholds of F1, inclusive, in (0, 1].
 
     Returns:
-        A mapping: `acc`, `edit`, `f1` (overlap to score), and behind them `counts`, `frames`, `correct`, `classes`
-        and `videos`.
+        A mapping with `acc`, `edit`, `f1` (threshold to score), `counts`, `frames`, `correct`, `classes` and `videos`.
 
     Raises:
-        ValueError: other numbers of videos or frames on the two sides, no video, a video without frames, or a label
-            that is not a class number; names video and frame.
+        ValueError: numbers of videos or frames differ, there is no video or a video without frames, or a label is not a
+            class number; the message names video and frame.
     """
     if len(truth) != len(prediction):
-        raise ValueError(f"{len(truth)} videos in the truth and {len(prediction)} in the prediction")
+        raise ValueError(f"numbers of videos differ: truth {len(truth)}, prediction {len(prediction)}")
     meter = SegmentalMeter(background, overlaps)
     for true, predicted in zip(truth, prediction, strict=True):
         meter.update(true, predicted)
@@ -289,7 +293,7 @@ def segmental_scores(
 
 
 def label_boundaries(labels: Any) -> npt.NDArray[np.float64]:
-    """(T,) with 1 at frame 0 and where the label differs from the one before, else 0 (ASRF's boundary target)."""
+    """Return float64 (T,) with 1 at frame 0 and at every label change, else 0 (boundary target of ASRF)."""
     values = _labels(labels, "labels", "given")
     return np.concatenate([[1.0], np.diff(values) != 0])
 
@@ -297,45 +301,48 @@ def label_boundaries(labels: Any) -> npt.NDArray[np.float64]:
 def boundary_scores(
     truth: Sequence[Any], probabilities: Sequence[Any], *, threshold: float = 0.5, tolerance: int = 5
 ) -> BoundaryScores:
-    """Precision and recall of predicted boundaries between segments, counts summed over the videos, in per cent.
+    """Compute precision and recall of predicted segment boundaries in percent, from counts summed over the videos.
 
-    A boundary is a strict peak of the probabilities at or above the threshold; frame 0 always is one, the last frame
-    never. Each predicted boundary goes to the nearest true one (the first of two) and is right where that is at most
-    `tolerance` frames away and not taken. True boundaries are peaks of `label_boundaries` by the same rule, as
-    published: the two ends of a segment of one frame cancel each other. `accuracy` counts frames without a boundary
-    on either side as right.
+    A boundary is a strict peak of the probabilities at or above the threshold; frame 0 is always a boundary, the last
+    frame never. Each predicted boundary is matched to the nearest true boundary (the first of two) and is correct if
+    that is at most `tolerance` frames away and not yet matched. True boundaries are peaks of `label_boundaries` by the
+    same rule; as in the published code, the two boundaries of a one-frame segment cancel. `accuracy` counts frames
+    without a boundary on either side as correct.
 
     Args:
-        truth: for each video (T,) class numbers.
-        probabilities: for each video (T,) probabilities of a boundary (after the sigmoid), or `label_boundaries` of
-            predicted labels.
-        threshold: probabilities below it are no boundary.
-        tolerance: frames.
+        truth: (T,) class numbers of each video.
+        probabilities: (T,) boundary probabilities of each video (after the sigmoid), or `label_boundaries` of predicted
+            labels.
+        threshold: minimum probability of a boundary, in (0, 1].
+        tolerance: maximum distance in frames, at least 0.
 
     Raises:
-        ValueError: other numbers of videos or frames on the two sides, no video or frame, values outside [0, 1].
+        ValueError: numbers of videos or frames differ, there is no video or frame, or a value is outside [0, 1].
     """
     from vidseg.metrics import _segmental_kernels as kernels
 
     if len(truth) != len(probabilities) or not len(truth):
-        raise ValueError(f"{len(truth)} videos in the truth and {len(probabilities)} in the prediction")
+        raise ValueError(f"numbers of videos differ: truth {len(truth)}, probabilities {len(probabilities)}")
     if tolerance < 0 or not 0 < threshold <= 1:
-        raise ValueError(f"tolerance={tolerance} must not be negative, threshold={threshold} in (0, 1]")
+        raise ValueError(f"tolerance is {tolerance}, must be at least 0; threshold is {threshold}, must be in (0, 1]")
     tp = fp = fn = frames = 0
     for index, (true, predicted) in enumerate(zip(truth, probabilities, strict=True)):
         target = np.concatenate([[1.0], np.diff(_labels(true, "truth", str(index))) != 0])
         curve = np.ascontiguousarray(predicted, dtype=np.float64)
         if curve.shape != target.shape:
-            raise ValueError(f"video {index}: {len(target)} true labels and probabilities of shape {curve.shape}")
+            raise ValueError(f"video {index}: probabilities have shape {curve.shape}, expected ({len(target)},)")
         inside = (curve >= 0) & (curve <= 1)
         if not inside.all():
             frame = int(np.flatnonzero(~inside)[0])
             raise ValueError(
-                f"video {index}: {curve[frame]} at frame {frame} is not a probability; logits need a sigmoid first"
+                f"video {index}: {curve[frame]} at frame {frame} is not a probability; apply a sigmoid to logits"
             )
         found = kernels.match_peaks(kernels.peaks(target, threshold), kernels.peaks(curve, threshold), tolerance)
         tp, fp, fn, frames = tp + found[0], fp + found[1], fn + found[2], frames + len(target)
-    precision, recall = tp / (tp + fp), tp / (tp + fn)  # frame 0 is a boundary on both sides: never 0 / 0
+    precision, recall = (
+        tp / (tp + fp),
+        tp / (tp + fn),
+    )  # frame 0 is a boundary on both sides, so the denominators are positive
     return BoundaryScores(
         accuracy=100 * (frames - fp - fn) / frames,
         precision=100 * precision,
@@ -350,11 +357,11 @@ def boundary_scores(
 def _labels(values: Any, side: str, name: str) -> npt.NDArray[np.int64]:
     labels = np.asarray(values)
     if labels.ndim != 1:
-        raise ValueError(f"video {name!r}: {side} of shape {labels.shape}; a video has one label a frame, (T,)")
+        raise ValueError(f"video {name!r}: {side} has shape {labels.shape}, expected (T,)")
     if not len(labels):
         raise ValueError(f"video {name!r}: {side} has no frames")
     if labels.dtype.kind not in "iu":
-        raise ValueError(f"video {name!r}: {side} holds {labels.dtype}, not class numbers")
+        raise ValueError(f"video {name!r}: {side} has type {labels.dtype}, expected integer class numbers")
     return np.ascontiguousarray(labels, np.int64)
 
 
@@ -362,8 +369,8 @@ def _largest(labels: npt.NDArray[np.int64], side: str, name: str) -> int:
     wrong = np.flatnonzero((labels < 0) | (labels > _LARGEST))
     if len(wrong):
         raise ValueError(
-            f"video {name!r}: {side} has the label {labels[wrong[0]]} at frame {wrong[0]}; labels are class numbers"
-            f" from 0 to {_LARGEST}: cut padding off before scoring"
+            f"video {name!r}: {side} has label {labels[wrong[0]]} at frame {wrong[0]}; expected class numbers"
+            f" from 0 to {_LARGEST}; remove padding before scoring"
         )
     return int(labels.max())
 
@@ -373,7 +380,7 @@ def _percent(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> list[
 
 
 def _f1(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """F1 (...,) of counts (..., 3), 0 where nothing is right."""
+    """Return F1 (...,) of counts (..., 3), 0 without true positives."""
     right, wrong, missed = np.moveaxis(counts, -1, 0)
     some = right > 0
     precision, recall = right / np.where(some, right + wrong, 1), right / np.where(some, right + missed, 1)

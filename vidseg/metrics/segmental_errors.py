@@ -1,4 +1,4 @@
-"""Where predicted frame labels go wrong: which class is taken for which, and how far boundaries are off."""
+"""Error analysis of predicted frame labels: confusion matrices and boundary offsets."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ Labels = npt.NDArray[np.int64]
 
 
 def frame_confusion(truth: Sequence[Labels], prediction: Sequence[Labels], num_classes: int) -> Labels:
-    """How many frames of each class were taken for each, (K, K); rows are true classes.
+    """Count the frames of each true class predicted as each class, (K, K); rows are true classes.
 
     Args:
-        truth: for each video (T,) class numbers.
-        prediction: for each video (T,) class numbers.
+        truth: (T,) class numbers of each video.
+        prediction: (T,) class numbers of each video.
         num_classes: K.
 
     Raises:
-        ValueError: other numbers of videos or frames, or a label outside 0..K - 1.
+        ValueError: numbers of videos or frames differ, or a label is outside 0..K - 1.
     """
     _check(truth, prediction, num_classes)
     counts = np.zeros(num_classes**2, np.int64)
@@ -31,12 +31,17 @@ def frame_confusion(truth: Sequence[Labels], prediction: Sequence[Labels], num_c
 
 
 def segment_confusion(truth: Sequence[Labels], prediction: Sequence[Labels], num_classes: int) -> Labels:
-    """How many true segments of each class were taken for each, (K, K); rows are true classes.
+    """Count the true segments of each class predicted as each class, (K, K); rows are true classes.
 
-    A segment is taken for the class that most of its frames have in the prediction, of equal ones the lowest.
+    The predicted class of a segment is the most frequent one among its frames, and the lowest number for ties.
+
+    Args:
+        truth: (T,) class numbers of each video.
+        prediction: (T,) class numbers of each video.
+        num_classes: K.
 
     Raises:
-        ValueError: as `frame_confusion`.
+        ValueError: numbers of videos or frames differ, or a label is outside 0..K - 1.
     """
     _check(truth, prediction, num_classes)
     counts = np.zeros((num_classes, num_classes), np.int64)
@@ -51,29 +56,37 @@ def segment_confusion(truth: Sequence[Labels], prediction: Sequence[Labels], num
 
 
 def boundary_offsets(truth: Sequence[Labels], prediction: Sequence[Labels]) -> Labels:
-    """Frames from each true boundary between two segments to the nearest predicted one, of all videos; late is above 0.
+    """Return the signed distance in frames from each true segment boundary to the nearest predicted one, positive for
+    late.
 
-    Of two that are equally near the earlier one counts. A video whose prediction has no boundary adds nothing.
+    For ties the earlier boundary is used. A video without predicted boundaries is skipped.
+
+    Args:
+        truth: (T,) class numbers of each video.
+        prediction: (T,) class numbers of each video.
+
+    Returns:
+        (N,) offsets of all boundaries of all videos.
 
     Raises:
-        ValueError: other numbers of videos or frames.
+        ValueError: numbers of videos or frames differ.
     """
     _check(truth, prediction, None)
     offsets = [np.zeros(0, np.int64)]
     for true, predicted in zip(truth, prediction, strict=True):
-        wanted, found = (np.flatnonzero(np.diff(labels)) + 1 for labels in (true, predicted))
+        expected, found = (np.flatnonzero(np.diff(labels)) + 1 for labels in (true, predicted))
         if len(found):
-            nearest = np.abs(found[None] - wanted[:, None]).argmin(axis=1)
-            offsets.append(found[nearest] - wanted)
+            nearest = np.abs(found[None] - expected[:, None]).argmin(axis=1)
+            offsets.append(found[nearest] - expected)
     return np.concatenate(offsets)
 
 
 def _check(truth: Sequence[Labels], prediction: Sequence[Labels], num_classes: int | None) -> None:
     if len(truth) != len(prediction):
-        raise ValueError(f"{len(truth)} videos in the truth and {len(prediction)} in the prediction")
+        raise ValueError(f"numbers of videos differ: truth {len(truth)}, prediction {len(prediction)}")
     for video, (true, predicted) in enumerate(zip(truth, prediction, strict=True)):
         if len(true) != len(predicted) or not len(true):
-            raise ValueError(f"video {video}: {len(true)} true labels and {len(predicted)} predicted ones")
+            raise ValueError(f"video {video}: {len(true)} true labels, but {len(predicted)} predicted labels")
         low, high = min(true.min(), predicted.min()), max(true.max(), predicted.max())
         if num_classes is not None and (low < 0 or high >= num_classes):
-            raise ValueError(f"video {video}: labels {low} to {high}, but there are {num_classes} classes")
+            raise ValueError(f"video {video}: labels {low} to {high}, expected 0 to {num_classes - 1}")

@@ -1,6 +1,6 @@
-"""Pictures: what was converted, how training went, what is taken for what.
+"""Plots of data sets, training runs and predictions.
 
-Everything is drawn on matplotlib's Agg canvas through objects, without pyplot: no window, no global state.
+All figures use matplotlib's Agg canvas without pyplot, so no window is opened and no global state changes.
 """
 
 from vidseg.plots.confusion import plot_confusion

@@ -1,4 +1,4 @@
-"""What all pictures share: one figure, one look, saved whole or not at all."""
+"""Figure creation, common style and atomic saving for all plots."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,14 @@ ORANGE = "#d9622b"
 
 
 def new_figure(width: float, height: float, *, gap: float = 0.06, top: float = 0.0) -> Figure:
-    """An empty figure; its size, the gap around its axes, and the room kept free above them are in inches."""
+    """Create an empty figure.
+
+    Args:
+        width: width in inches.
+        height: height in inches.
+        gap: padding around the axes in inches.
+        top: free space above the axes in inches.
+    """
     layout = ConstrainedLayoutEngine(w_pad=gap, h_pad=gap, wspace=0, hspace=0, rect=(0, 0, 1, 1 - top / height))
     figure = Figure(figsize=(width, height), facecolor=SURFACE, layout=layout)
     FigureCanvasAgg(figure)
@@ -27,7 +34,7 @@ def new_figure(width: float, height: float, *, gap: float = 0.06, top: float = 0
 
 
 def quiet(axes: Axes) -> None:
-    """Recessive axes: no box, fine horizontal lines behind the data, muted labels."""
+    """Style axes with no frame, thin horizontal grid lines behind the data and muted labels."""
     axes.set_facecolor(SURFACE)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
@@ -38,11 +45,20 @@ def quiet(axes: Axes) -> None:
 
 
 def save_figure(figure: Figure, path: str | Path, *, dpi: int = 150) -> Path:
-    """Write the figure in the format of the path's suffix; it is there whole or not at all."""
+    """Save the figure in the format of the file extension, replacing an existing file atomically.
+
+    Args:
+        figure: figure to save.
+        path: output file, .png, .pdf or .svg.
+        dpi: resolution of .png files.
+
+    Raises:
+        ValueError: the extension is not supported.
+    """
     path = Path(path)
     kind = path.suffix.removeprefix(".").lower()
     if kind not in figure.canvas.get_supported_filetypes():
-        raise ValueError(f"{path}: pictures are written as .png, .pdf or .svg")
+        raise ValueError(f"{path}: unsupported file extension; use .png, .pdf or .svg")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -1,4 +1,4 @@
-"""Confusion matrices: which class is taken for which."""
+"""Plot of a confusion matrix."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +12,8 @@ from vidseg.plots.canvas import INK, MUTED, SURFACE, new_figure, save_figure
 __all__ = ["plot_confusion"]
 
 _BLUES = LinearSegmentedColormap.from_list("blues", [SURFACE, "#a9cbf2", "#2a78d6", "#12386b"])
-_NAMED = 60  # with more classes their names would not be legible
-_COUNTED = 25  # nor the numbers in the cells
+_NAMED = 60  # maximum number of classes with legible names
+_COUNTED = 25  # maximum number of classes with legible counts
 
 
 def plot_confusion(
@@ -24,22 +24,25 @@ def plot_confusion(
     title: str = "",
     unit: str = "videos",
 ) -> Path:
-    """Draw a confusion matrix, each row in per cent of its class, and save the picture.
+    """Plot a confusion matrix with rows in percent of the true class, and save it.
 
     Args:
-        confusion: K rows (true classes) of K counts (predicted classes).
-        classes: K names.
-        out: picture file.
-        title: what was tested.
-        unit: what was counted.
+        confusion: (K, K) counts; rows are true classes, columns predicted classes.
+        classes: K class names.
+        out: output file.
+        title: heading, such as the name of the run.
+        unit: unit of the counts, such as "videos" or "frames".
+
+    Returns:
+        The path of the file.
 
     Raises:
-        ValueError: the matrix is not square, or has another size than there are names.
+        ValueError: the matrix is not square, or its size differs from the number of names.
     """
     counts = np.asarray(confusion, dtype=np.int64)
     number = len(classes)
     if counts.shape != (number, number) or number == 0:
-        raise ValueError(f"a confusion matrix of shape {counts.shape} for {number} classes")
+        raise ValueError(f"confusion has shape {counts.shape}, expected ({number}, {number}) for {number} class names")
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     side = min(14.0, max(4.2, 2.4 + 0.48 * number))
     figure = new_figure(side + 1.0, side)

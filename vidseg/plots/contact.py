@@ -1,4 +1,4 @@
-"""Contact sheets: evenly spaced frames of one or several videos with their time codes."""
+"""Contact sheets: evenly spaced frames of one or several videos with their timestamps."""
 
 import math
 from collections.abc import Sequence
@@ -9,16 +9,17 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
 from vidseg.frames import FrameDatabase
+from vidseg.labels.counting import counted
 from vidseg.plots.canvas import INK, MUTED, new_figure, save_figure
 
 __all__ = ["contact_sheet", "time_code"]
 
-_CELL = 2.0  # inches, width of one picture
-_PIXELS = 320  # width at which frames are decoded at most
+_CELL = 2.0  # width of one frame in inches
+_PIXELS = 320  # maximum width of decoded frames
 
 
 def time_code(seconds: float) -> str:
-    """Minutes, seconds and milliseconds, with hours where there are any: 0:03.120, 1:02:03.004."""
+    """Format seconds as minutes, seconds and milliseconds, with hours if needed: 0:03.120, 1:02:03.004."""
     milliseconds = round(seconds * 1000)
     hours, rest = divmod(milliseconds, 3_600_000)
     minutes, rest = divmod(rest, 60_000)
@@ -29,21 +30,24 @@ def time_code(seconds: float) -> str:
 def contact_sheet(
     videos: Sequence[tuple[str, FrameDatabase]], out: str | Path, *, columns: int = 6, rows: int | None = None
 ) -> Path:
-    """Draw frames with their numbers and time codes and save the picture.
+    """Plot frames with their numbers and timestamps, and save the sheet.
 
-    A single video fills a grid; of several, each gets one row.
+    A single video fills a grid; several videos have one row each.
 
     Args:
         videos: (title, database) pairs.
-        out: picture file.
-        columns: pictures in a row.
-        rows: rows for a single video; None takes as many as show a frame a second, 2 to 6.
+        out: output file.
+        columns: frames per row, at least 1.
+        rows: rows of a single video; None: 2 to 6 rows with about one frame per second.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        ValueError: no video, or columns or rows below 1.
+        ValueError: there is no video, or `columns` or `rows` is less than 1.
     """
     if not videos or columns < 1 or (rows is not None and rows < 1):
-        raise ValueError(f"{len(videos)} videos, columns={columns}, rows={rows}: at least 1 of each is needed")
+        raise ValueError(f"{counted(len(videos), 'video')}, columns={columns}, rows={rows}: each must be at least 1")
     if len(videos) == 1:
         title, database = videos[0]
         lines = rows or min(6, max(2, math.ceil(_seconds(database) / columns)))
@@ -56,13 +60,13 @@ def contact_sheet(
         strips = [(database, _spread(database, min(columns, len(database)))) for _, database in videos]
         labels = [name for name, _ in videos]
     height = max(database.frame_size[0] / database.frame_size[1] for database, _ in strips) * _CELL
-    margin = 0.3 if title else 0.0  # for the title, inches
+    margin = 0.3 if title else 0.0  # height of the title in inches
     total = len(strips) * (height + 0.04) + margin
     figure = new_figure(columns * _CELL + (1.4 if any(labels) else 0), total, gap=0.02, top=margin)
     if title:
         database = strips[0][0]
         frame_height, frame_width = database.frame_size
-        facts = f"{len(database)} frames   {frame_width} x {frame_height}   {time_code(_seconds(database))}"
+        facts = f"{counted(len(database), 'frame')}   {frame_width} x {frame_height}   {time_code(_seconds(database))}"
         middle = 1 - margin / total / 2
         figure.text(0.006, middle, title, va="center_baseline", fontsize=11, color=INK, fontweight="bold")
         figure.text(0.994, middle, facts, ha="right", va="center_baseline", fontsize=9, color=MUTED)
@@ -99,7 +103,7 @@ def _caption(axes: Axes, text: str) -> None:
 
 
 def _spread(database: FrameDatabase, count: int) -> np.ndarray:
-    """Frame numbers from the first to the last, evenly spaced."""
+    """Return evenly spaced frame numbers from the first to the last frame."""
     return np.linspace(0, len(database) - 1, count).round().astype(np.int64)
 
 

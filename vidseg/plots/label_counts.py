@@ -1,10 +1,11 @@
-"""Label statistics: how many frames and segments each class has, and how long the segments are."""
+"""Plot of label statistics: frames, segments and durations of each class."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from vidseg.labels.counting import counted
 from vidseg.plots.canvas import BLUE, INK, MUTED, ORANGE, new_figure, quiet, save_figure
 
 __all__ = ["plot_label_counts"]
@@ -18,22 +19,26 @@ def plot_label_counts(
     *,
     title: str = "",
 ) -> Path:
-    """Draw frames by class, durations by class and the histogram of all durations, and save the picture.
+    """Plot frames by class, durations by class and the histogram of all durations, and save the figure.
 
     Args:
-        classes: K names.
-        frames: (K,) labeled frames of each class.
-        seconds: for each class the durations of its segments.
-        out: picture file.
-        title: name of the data set.
+        classes: K class names.
+        frames: (K,) number of labeled frames of each class.
+        seconds: durations in seconds of the segments of each class.
+        out: output file.
+        title: heading, such as the name of the data set.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        ValueError: other numbers of classes, or no segment.
+        ValueError: numbers of classes differ, or there is no segment.
     """
     durations = np.concatenate([np.asarray(found, np.float64) for found in seconds]) if seconds else np.zeros(0)
     if not len(classes) == len(frames) == len(seconds) or not len(durations):
         raise ValueError(
-            f"{len(classes)} classes, counts of {len(frames)}, durations of {len(seconds)} ({len(durations)} segments)"
+            f"numbers of class names ({len(classes)}), frame counts ({len(frames)}) and lists of durations"
+            f" ({len(seconds)}) must be equal, and the number of segments ({len(durations)}) at least 1"
         )
     height = max(3.4, 1.3 + 0.2 * len(classes))
     heading = f"{title}   " if title else ""
@@ -42,7 +47,8 @@ def plot_label_counts(
     figure.text(
         0.008,
         1 - top / 2 / height,
-        f"{heading}{sum(frames)} frames in {len(durations)} segments of {len(classes)} classes",
+        f"{heading}{counted(sum(frames), 'frame')} in {counted(len(durations), 'segment')} of"
+        f" {counted(len(classes), 'class', 'classes')}",
         va="center",
         fontsize=12,
         color=INK,
@@ -50,7 +56,7 @@ def plot_label_counts(
     )
     share, length, histogram = figure.subplots(1, 3, width_ratios=(1.2, 1, 1.1))
     places = np.arange(len(classes))
-    for axes, name in ((share, "share of the frames, %"), (length, "seconds: median, 5 % to 95 %")):
+    for axes, name in ((share, "frames, %"), (length, "seconds: median, 5 % to 95 %")):
         quiet(axes)
         axes.grid(visible=False)
         axes.grid(axis="x", linewidth=0.8, color="#e4e3df")

@@ -1,4 +1,4 @@
-"""Bars of a benchmark: how fast several things do the same, in several settings."""
+"""Bar chart of a benchmark: rates of several implementations in several settings."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,23 +17,26 @@ def plot_rates(
     ours: Sequence[str] = (),
     limits: Sequence[str] = (),
 ) -> Path:
-    """Draw a panel of horizontal bars for each setting, rows in the same order in all, and save the picture.
+    """Plot one panel of horizontal bars per setting, with rows in the same order in all panels, and save the figure.
 
-    Bars of a panel share its scale, which begins at 0; the number stands at the end of each bar.
+    Each panel has its own scale from 0; the rate is written at the end of each bar.
 
     Args:
-        rates: setting -> name of a row -> rate; a row that a setting lacks is left empty there.
-        out: picture file.
-        title: of the picture.
-        unit: of the rates.
-        ours: rows that are drawn in the accent color.
-        limits: rows that are drawn in gray.
+        rates: setting -> row name -> rate; rows missing in a setting stay empty.
+        out: output file.
+        title: heading.
+        unit: unit of the rates.
+        ours: rows drawn in the accent color.
+        limits: rows drawn in gray.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        ValueError: no setting, or one without rows.
+        ValueError: there is no setting, or a setting has no rows.
     """
     if not rates or not all(rates.values()):
-        raise ValueError("nothing to draw: every setting needs at least one row")
+        raise ValueError("rates is empty or has a setting without rows; pass at least one row per setting")
     names = list(dict.fromkeys(name for rows in rates.values() for name in rows))
     places = {name: len(names) - 1 - position for position, name in enumerate(names)}
     figure = new_figure(3.4 + 2.1 * len(rates), 0.9 + 0.27 * len(names))
@@ -60,6 +63,6 @@ def plot_rates(
 
 
 def _short(rate: float) -> str:
-    """Three significant digits, without an exponent."""
+    """Format a rate with three significant digits, without exponent."""
     digits = max(0, 2 - len(str(int(rate))) + 1) if rate >= 1 else 2
     return f"{rate:,.{digits}f}".replace(",", " ")

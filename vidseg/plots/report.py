@@ -1,7 +1,7 @@
-"""A run of temporal segmentation as one HTML page: scores, curves, classes, confusions, the bars of every video.
+"""HTML report of a segmentation run: scores, curves, class scores, confusion matrix and label bars of every video.
 
-The page is one file without scripts that loads nothing: styles and pictures (SVG) are in it. It reads what the
-programs in train/ leave: `results.json` of a cross-validation, `test.json` and score tables of a split.
+The page is a single file without scripts and external resources; styles and figures (SVG) are embedded. It is built
+from `results.json` of a cross-validation, or from `test.json` and the score tables of a split.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.colors import to_hex
 
+from vidseg.labels.counting import counted
 from vidseg.plots.canvas import BLUE, GRID, INK, MUTED, ORANGE, SURFACE
 from vidseg.plots.segments import class_colors
 
@@ -46,20 +47,23 @@ table {{ border-collapse: collapse; }} td, th {{ padding: .15rem .7rem; text-ali
 
 
 def write_report(run: str | Path, out: str | Path) -> Path:
-    """Write the page of a run.
+    """Write the HTML report of a run.
 
     Args:
         run: folder of a cross-validation with `results.json`, or of one split with `test.json`.
-        out: the HTML file; it is there whole or not at all.
+        out: HTML file; an existing file is replaced atomically.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        FileNotFoundError: the folder has no test yet.
-        ValueError: a file of it is not of a segmentation run; names it.
+        FileNotFoundError: the run has not been tested.
+        ValueError: a file is not from a segmentation run; the message names it.
     """
     run, out = Path(run), Path(out)
     folders = [run] if (run / "test.json").is_file() else sorted(path.parent for path in run.glob("*/test.json"))
     if not folders:
-        raise FileNotFoundError(f"{run}: neither test.json nor <split>/test.json in it; train and test first")
+        raise FileNotFoundError(f"{run}: neither test.json nor <split>/test.json found; train and test the model first")
     tests = [_read(folder / "test.json") for folder in folders]
     first = tests[0]
     title = f"{first['model']} on {first['dataset']}"
@@ -88,11 +92,11 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         test = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from error
+        raise ValueError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(test, dict) or test.get("task") != "segmentation":
         raise ValueError(
-            f"{path}: not of a segmentation of features; of a recognition run `vidseg plot curves` and"
-            " `vidseg plot confusion` draw pictures"
+            f"{path}: not from a segmentation run on features; for recognition runs use `vidseg plot curves` and"
+            " `vidseg plot confusion`"
         )
     return test
 
@@ -140,16 +144,18 @@ def _splits(tests: Sequence[Mapping[str, Any]], mean: Mapping[str, Any]) -> str:
 
 
 def _section(folder: Path, test: Mapping[str, Any]) -> list[str]:
-    """One split: curves, classes, confusions, videos."""
+    """Return the HTML of one split: curves, classes, confusion matrix and videos."""
     classes, colors = test["classes"], [to_hex(color) for color in class_colors(len(test["classes"]))]
     boundaries = test["boundaries"]
     held_out = test["validation_videos"]
     counts = _confusion(test["videos"], len(classes))
     videos = sorted(test["videos"], key=lambda video: video["acc"])
-    facts = f"epoch {test['epoch']}; {len(videos)} videos, {test['scores']['frames']} frames"
+    facts = f"epoch {test['epoch']}; {counted(len(videos), 'video')}, {counted(test['scores']['frames'], 'frame')}"
     if held_out:
         more = ", ..." if len(held_out) > 8 else ""
-        facts += f"; epoch chosen on {', '.join(held_out[:8])}{more} ({len(held_out)} of the training videos)"
+        facts += (
+            f"; epoch selected on {counted(len(held_out), 'held-out training video')}: {', '.join(held_out[:8])}{more}"
+        )
     return [
         f"<h2>{escape(test['split'])}</h2>",
         f'<p class="muted">{escape(facts)}</p>',
@@ -159,14 +165,14 @@ def _section(folder: Path, test: Mapping[str, Any]) -> list[str]:
         _curves(folder, int(test["epoch"])),
         "<h3>Classes</h3>",
         '<div class="row">' + _classes(test) + _heat_map(counts, classes) + "</div>",
-        "<h3>Videos, the worst first: truth above, prediction below, wrong frames dark between them</h3>",
+        "<h3>Videos from lowest to highest accuracy: truth (top), errors (dark line), prediction (bottom)</h3>",
         _legend(videos, classes, colors),
         *(_video(video, classes, colors) for video in videos),
     ]
 
 
 def _columns(paths: Sequence[Path]) -> dict[str, dict[int, float]]:
-    """Columns of score tables: epoch to value; of an epoch that is there twice the later table counts."""
+    """Read the columns of score tables as epoch to value; for epochs in several tables, the last table is used."""
     columns: dict[str, dict[int, float]] = {}
     for path in paths:
         with path.open(newline="") as file:
@@ -190,7 +196,7 @@ def _curves(folder: Path, chosen: int) -> str:
 
 
 def _levels(largest: float) -> list[float]:
-    """Three to six round numbers from 0 up to the largest value or the next one above it."""
+    """Return three to six round numbers from 0 to the largest value or slightly above."""
     if largest <= 0:
         return [0.0, 1.0]
     power = 10.0 ** math.floor(math.log10(largest / 4))
@@ -201,7 +207,7 @@ def _levels(largest: float) -> list[float]:
 def _chart(
     title: str, series: Sequence[tuple[str, str, Mapping[int, float]]], *, chosen: int, top: float | None = None
 ) -> str:
-    """Lines over the epochs; a dashed line at the chosen one."""
+    """Draw lines over the epochs, with a dashed line at the chosen epoch."""
     width, height, left, right, upper, lower = 520, 230, 44, 86, 26, 30
     epochs = sorted({epoch for _, _, values in series for epoch in values})
     first, last = epochs[0], max(epochs[-1], chosen)
@@ -223,7 +229,7 @@ def _chart(
         parts.append(f'<text x="{x(epoch):.1f}" y="{height - 10}" text-anchor="middle" fill="{MUTED}">{epoch}</text>')
     parts.append(
         f'<line x1="{x(chosen):.1f}" x2="{x(chosen):.1f}" y1="{upper}" y2="{height - lower}" stroke="{MUTED}"'
-        f' stroke-dasharray="3 3"><title>epoch {chosen} was tested</title></line>'
+        f' stroke-dasharray="3 3"><title>tested epoch: {chosen}</title></line>'
     )
     ends = []
     for name, color, values in series:
@@ -233,7 +239,7 @@ def _chart(
         parts.append(f'<circle cx="{x(epoch):.1f}" cy="{y(values[epoch]):.1f}" r="3" fill="{color}"/>')
         ends.append((y(values[epoch]), name, color, values[epoch]))
     place = -np.inf
-    for level, name, color, value in sorted(ends):  # labels at the lines' ends, one below the other
+    for level, name, color, value in sorted(ends):  # labels at the ends of the lines, without overlap
         place = max(level + 4, place + 14)
         parts.append(f'<text x="{width - right + 8}" y="{place:.1f}" fill="{color}">{escape(name)} {value:.3g}</text>')
     return (
@@ -260,7 +266,7 @@ def _frames(runs: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
 
 
 def _confusion(videos: Sequence[Mapping[str, Any]], classes: int) -> npt.NDArray[np.int64]:
-    """Frames (K, K): rows are true classes."""
+    """Return the frame confusion matrix (K, K); rows are true classes."""
     counts = np.zeros(classes * classes, np.int64)
     for video in videos:
         pairs = _frames(video["truth"]) * classes + _frames(video["prediction"])
@@ -269,7 +275,7 @@ def _confusion(videos: Sequence[Mapping[str, Any]], classes: int) -> npt.NDArray
 
 
 def _heat_map(counts: npt.NDArray[np.int64], classes: Sequence[str]) -> str:
-    """Frames of each true class (row) by the class that they were taken for, in shares of the row."""
+    """Draw the confusion matrix, normalized by row."""
     used: list[int] = np.flatnonzero(counts.any(axis=0) | counts.any(axis=1)).tolist()
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     cell = 22 if len(used) <= 20 else 11
@@ -290,8 +296,8 @@ def _heat_map(counts: npt.NDArray[np.int64], classes: Sequence[str]) -> str:
             color = BLUE if true == predicted else ORANGE
             parts.append(
                 f'<rect x="{margin + column * cell}" y="{margin + row * cell}" width="{cell - 1}" height="{cell - 1}"'
-                f' fill="{color}" fill-opacity="{share:.3f}"><title>{name} taken for {escape(classes[predicted])}:'
-                f" {share:.1%}, {counts[true, predicted]} frames</title></rect>"
+                f' fill="{color}" fill-opacity="{share:.3f}"><title>{name} predicted as {escape(classes[predicted])}:'
+                f" {share:.1%}, {counted(int(counts[true, predicted]), 'frame')}</title></rect>"
             )
     return (
         f'<svg viewBox="0 0 {side} {side}" width="{side}" height="{side}" font-size="{min(11, cell)}"'
@@ -328,7 +334,8 @@ def _video(video: Mapping[str, Any], classes: Sequence[str], colors: Sequence[st
     ]
     scores = ", ".join(f"{name} {value:.1f}" for name, value in _named(video))
     return (
-        f'<div class="video"><b>{escape(video["name"])}</b> <span class="muted">{length} frames; {scores}</span>'
+        f'<div class="video"><b>{escape(video["name"])}</b> <span class="muted">'
+        f"{counted(length, 'frame')}; {scores}</span>"
         f'<svg viewBox="0 0 {length} 44" preserveAspectRatio="none" shape-rendering="crispEdges" role="img">'
         f"{''.join(parts)}</svg></div>"
     )

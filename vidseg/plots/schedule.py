@@ -1,4 +1,4 @@
-"""The schedule of a run as a picture: shapes of an epoch's batches, learning rate of the whole run."""
+"""Plot of the schedule of a run: batch shapes of one epoch, and learning rate of the whole run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,26 +13,29 @@ __all__ = ["plot_schedule"]
 def plot_schedule(
     shapes: Sequence[tuple[int, int, int, int]], rates: Sequence[float], out: str | Path, *, title: str = ""
 ) -> Path:
-    """Draw a schedule and save the picture.
+    """Plot a schedule and save the figure.
 
     Args:
         shapes: (B, T, H, W) of the batches of one epoch.
         rates: learning rate of every batch of the run.
-        out: picture file.
-        title: of the run.
+        out: output file.
+        title: heading, such as the name of the run.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        ValueError: nothing is planned.
+        ValueError: `shapes` or `rates` is empty.
     """
     if not len(shapes) or not len(rates):
-        raise ValueError("an empty schedule cannot be drawn")
+        raise ValueError("the schedule is empty; shapes and rates must have at least one entry")
     figure = new_figure(10, 6.4)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK, fontweight="bold")
     columns = np.array(shapes, dtype=np.float64)
     places = np.arange(len(columns))
     rows = figure.subplots(4, 1, height_ratios=(1, 1, 1, 1.6))
-    names = ("clips of a batch", "frames of a clip", "height, pixels")
+    names = ("clips per batch", "frames per clip", "height, pixels")
     for axes, values, name in zip(rows[:3], columns.T[:3], names, strict=True):
         quiet(axes)
         axes.set_title(f"{name}, first epoch", loc="left", fontsize=9, color=MUTED)

@@ -1,4 +1,4 @@
-"""What goes wrong in a segmentation: F1 by class, the commonest confusions, and how far boundaries are off."""
+"""Plot of segmentation errors: F1 by class, most frequent confusions, and boundary offsets."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,12 +7,13 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
+from vidseg.labels.counting import counted
 from vidseg.plots.canvas import BLUE, INK, MUTED, ORANGE, new_figure, quiet, save_figure
 
 __all__ = ["plot_segment_errors"]
 
 _PAIRS = 15
-_TINTS = (BLUE, "#7fb0ea", "#c4dbf6")  # from the strictest overlap to the mildest
+_TINTS = (BLUE, "#7fb0ea", "#c4dbf6")  # from the highest IoU threshold to the lowest
 
 
 def plot_segment_errors(
@@ -24,28 +25,31 @@ def plot_segment_errors(
     *,
     title: str = "",
 ) -> Path:
-    """Draw three panels and save the picture.
+    """Plot F1 by class, most frequent confusions and boundary offsets, and save the figure.
 
     Args:
-        classes: names of the K classes that are drawn.
-        f1: for each overlap F1 of each class in per cent, (K,), as in the table `classes` of `segmental_scores`.
-        confusion: (K, K) frames, rows are true classes.
-        offsets: (N,) frames that a boundary is late, negative where it is early.
-        out: picture file.
-        title: what was tested.
+        classes: names of the K classes to show.
+        f1: IoU threshold -> F1 of each class in percent, (K,), as in the table `classes` of `segmental_scores`.
+        confusion: (K, K) frame counts; rows are true classes.
+        offsets: (N,) boundary offsets in frames, positive for late.
+        out: output file.
+        title: heading, such as the name of the run.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        ValueError: other numbers of classes.
+        ValueError: numbers of classes differ.
     """
     counts, late = np.asarray(confusion, np.int64), np.asarray(offsets, np.int64)
     if not classes or counts.shape != (len(classes),) * 2 or any(len(row) != len(classes) for row in f1.values()):
         lengths = [len(row) for row in f1.values()]
-        raise ValueError(f"{len(classes)} classes, F1 of {lengths}, a confusion matrix of shape {counts.shape}")
+        raise ValueError(f"numbers of classes differ: names {len(classes)}, F1 {lengths}, confusion {counts.shape}")
     height, top = max(3.6, 1.5 + 0.2 * len(classes)), 0.36
     figure = new_figure(13, height, top=top)
     accuracy = np.trace(counts) / max(1, counts.sum())
     heading = f"{title}   " if title else ""
-    text = f"{heading}{accuracy:.1%} of {counts.sum()} frames are right"
+    text = f"{heading}accuracy {accuracy:.1%} over {counted(int(counts.sum()), 'frame')}"
     figure.text(0.008, 1 - top / 2 / height, text, va="center", fontsize=12, color=INK, fontweight="bold")
     scores, pairs, boundaries = figure.subplots(1, 3, width_ratios=(1.2, 1.2, 1))
     _scores(scores, classes, f1)
@@ -64,9 +68,9 @@ def _rows(axes: Axes, names: Sequence[str], title: str) -> None:
 
 
 def _scores(axes: Axes, classes: Sequence[str], f1: Mapping[float, Sequence[float]]) -> None:
-    """The bar of a stricter overlap lies on that of a milder one, which it never surpasses."""
+    """Draw overlapping bars; F1 at a higher IoU threshold never exceeds that at a lower one."""
     strict_first = sorted(f1, reverse=True)
-    _rows(axes, classes, f"F1 by class at overlap {', '.join(f'{overlap:g}' for overlap in strict_first)}")
+    _rows(axes, classes, f"F1 by class at IoU {', '.join(f'{overlap:g}' for overlap in strict_first)}")
     for rank, overlap in reversed(list(enumerate(strict_first))):
         color = _TINTS[min(rank, len(_TINTS) - 1)]
         axes.barh(range(len(classes)), f1[overlap], height=0.7, color=color, label=f"{overlap:g}")
@@ -80,14 +84,14 @@ def _pairs(axes: Axes, classes: Sequence[str], counts: npt.NDArray[np.int64]) ->
     found = [(int(row), int(column)) for row, column in zip(*np.unravel_index(order, wrong.shape), strict=True)]
     found = [(row, column) for row, column in found if wrong[row, column]]
     names = [f"{classes[row]} as {classes[column]}" for row, column in found]
-    _rows(axes, names or ["none"], "commonest mistakes, % of the wrong frames")
+    _rows(axes, names or ["none"], "most frequent confusions, % of the wrong frames")
     shares = [100 * wrong[row, column] / wrong.sum() for row, column in found]
     axes.barh(range(len(shares)), shares, height=0.7, color=ORANGE)
 
 
 def _boundaries(axes: Axes, late: npt.NDArray[np.int64]) -> None:
     quiet(axes)
-    axes.set_title("boundaries: frames early (-) or late (+)", loc="left", fontsize=10, color=MUTED)
+    axes.set_title("boundary offset in frames: early (-), late (+)", loc="left", fontsize=10, color=MUTED)
     reach = int(max(5, np.quantile(np.abs(late), 0.95))) if len(late) else 5
     width = -(-(2 * reach + 1) // 61)  # at most 61 bars, one of them centered on 0
     edges = (np.arange(-(reach // width) - 1, reach // width + 2) + 0.5) * width

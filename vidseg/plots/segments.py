@@ -1,7 +1,7 @@
-"""Bars of frame labels: truth above prediction, one video or a page of many, with the classes' colors.
+"""Bar plots of frame labels: truth above prediction, for one or several videos.
 
-The published tool draws one picture a video with the colors of PASCAL VOC and ticks at the borders of the windows that
-the model read (SVTAS, convert_pred2img); both are here too.
+The published tool draws one figure per video with the colors of PASCAL VOC and ticks at the window boundaries of the
+model (SVTAS, convert_pred2img); both are available as options.
 """
 
 import colorsys
@@ -17,6 +17,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from vidseg.labels.counting import counted
 from vidseg.plots.canvas import INK, MUTED, SURFACE, new_figure, save_figure
 
 __all__ = ["Palette", "SegmentedVideo", "class_colors", "plot_palette", "plot_segments"]
@@ -24,21 +25,21 @@ __all__ = ["Palette", "SegmentedVideo", "class_colors", "plot_palette", "plot_se
 Palette = Literal["bright", "voc"]
 
 _WIDTH = 11.0  # inches
-_ROW = 0.62  # inches, a video on a page of many
-_TICKS = 24  # labeled ticks at most
-_WRONG = (25 / 255, 25 / 255, 64 / 255)  # nearly black, and no class
-_GAP = 0.14  # height of the line of errors between the bars, as a share of a bar
-_PAGE = 200  # videos
+_ROW = 0.62  # height of one video on a page of several, in inches
+_TICKS = 24  # maximum number of labeled ticks
+_WRONG = (25 / 255, 25 / 255, 64 / 255)  # nearly black, different from all class colors
+_GAP = 0.14  # height of the error line between the bars, as a fraction of a bar
+_PAGE = 200  # maximum number of videos per page
 
 
 @dataclass(frozen=True)
 class SegmentedVideo:
-    """The labels of one video.
+    """Frame labels of one video.
 
     Attributes:
-        name: to be written beside it.
+        name: name shown beside the bars.
         truth: (L,) class numbers.
-        prediction: (L,) class numbers, or None to draw the truth alone.
+        prediction: (L,) class numbers, or None to draw the truth only.
     """
 
     name: str
@@ -47,12 +48,13 @@ class SegmentedVideo:
 
 
 def class_colors(count: int, palette: Palette = "bright") -> npt.NDArray[np.float64]:
-    """Colors of the classes, (K, 3) in 0..1.
+    """Return the RGB colors of the classes, (K, 3) in 0..1.
 
     Args:
-        count: K.
-        palette: "bright" has neighbors in the list far apart in hue and lightness; "voc" is PASCAL VOC's, whose class
-            0 is black: the bits of the number, three at a time from the low end, are the high bits of red, green, blue.
+        count: number of classes K.
+        palette: "bright": consecutive classes differ strongly in hue and lightness. "voc": colors of PASCAL VOC, with
+            black for class 0; the bits of the class number, three at a time from the lowest, are the high bits of red,
+            green and blue.
     """
     if palette == "voc":
         colors = np.zeros((count, 3), np.uint8)
@@ -63,7 +65,7 @@ def class_colors(count: int, palette: Palette = "bright") -> npt.NDArray[np.floa
                     colors[number, channel] |= (rest >> channel & 1) << bit
                 rest >>= 3
         return colors / 255
-    # Found by search: of 48 classes no two are nearer than 25 of 255 in RGB, neighbors never nearer than 160.
+    # Found by search: any two of 48 classes differ by at least 25 of 255 in RGB, consecutive ones by at least 160.
     hues = (0.58 + 0.5698403 * np.arange(count)) % 1
     lightness, saturation = (0.56, 0.72, 0.42), (0.75, 0.5)
     bright = [colorsys.hls_to_rgb(hue, lightness[k % 3], saturation[k % 2]) for k, hue in enumerate(hues.tolist())]
@@ -79,25 +81,28 @@ def plot_segments(
     palette: Palette = "bright",
     title: str = "",
 ) -> Path:
-    """Draw the bars of the videos below each other, with a legend of the classes that occur, and save the picture.
+    """Plot the label bars of the videos with a legend of the classes that occur, and save the figure.
 
-    Each video fills the width, whatever its length. Between truth and prediction a dark line marks the frames that are
-    wrong.
+    Every video has the full width. A dark line between truth and prediction marks wrong frames.
 
     Args:
-        videos: at most 200 for one page.
-        classes: names by number.
-        out: picture file.
-        window: frames of the model's window: ticks are at its multiples. None: ticks at round numbers.
+        videos: 1 to 200 videos.
+        classes: class names by number.
+        out: output file.
+        window: window length of the model in frames; ticks are drawn at its multiples. None: ticks at round numbers.
         palette: see `class_colors`.
-        title: of the page; default: the video's name where there is one.
+        title: heading; default: the name of a single video.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        ValueError: no or too many videos, lengths that differ, labels that no class has; names the video.
+        ValueError: the number of videos is out of range, lengths differ, or a label is not a class number; the message
+            names the video.
     """
     if not 1 <= len(videos) <= _PAGE or (window is not None and window < 1):
         raise ValueError(
-            f"{len(videos)} videos with window={window}: a page has 1 to {_PAGE}, a window a frame or more"
+            f"{counted(len(videos), 'video')} with window={window}: expected 1 to {_PAGE} and a window of at least 1"
         )
     for video in videos:
         _check(video, len(classes))
@@ -124,7 +129,7 @@ def plot_segments(
 
 
 def plot_palette(classes: Sequence[str], out: str | Path, *, palette: Palette = "bright") -> Path:
-    """Draw the color of every class with its number and name, and save the picture."""
+    """Plot the color of every class with its number and name, and save the figure."""
     columns = max(1, min(4, int(_WIDTH / (0.9 + 0.085 * max(map(len, classes))))))
     rows = -(-len(classes) // columns)
     figure = new_figure(_WIDTH, 0.2 + 0.17 * rows)
@@ -138,9 +143,9 @@ def _check(video: SegmentedVideo, classes: int) -> None:
     both = _both(video)
     if not len(video.truth) or (video.prediction is not None and len(video.prediction) != len(video.truth)):
         predicted = 0 if video.prediction is None else len(video.prediction)
-        raise ValueError(f"video {video.name!r}: {len(video.truth)} true labels and {predicted} predicted ones")
+        raise ValueError(f"video {video.name!r}: {len(video.truth)} true labels, but {predicted} predicted labels")
     if both.min() < 0 or both.max() >= classes:
-        raise ValueError(f"video {video.name!r}: labels {both.min()} to {both.max()}, but there are {classes} classes")
+        raise ValueError(f"video {video.name!r}: labels {both.min()} to {both.max()}, expected 0 to {classes - 1}")
 
 
 def _both(video: SegmentedVideo) -> npt.NDArray[np.int64]:
@@ -149,8 +154,10 @@ def _both(video: SegmentedVideo) -> npt.NDArray[np.int64]:
 
 def _heading(video: SegmentedVideo) -> str:
     if video.prediction is None:
-        return f"{video.name}   {len(video.truth)} frames"
-    return f"{video.name}   {len(video.truth)} frames, {(video.truth == video.prediction).mean():.1%} right"
+        return f"{video.name}   {counted(len(video.truth), 'frame')}"
+    return (
+        f"{video.name}   {counted(len(video.truth), 'frame')}, accuracy {(video.truth == video.prediction).mean():.1%}"
+    )
 
 
 def _bars(axes: Axes, video: SegmentedVideo, colors: npt.NDArray[np.float64], window: int | None) -> None:

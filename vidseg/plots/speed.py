@@ -1,4 +1,4 @@
-"""Speeds of a run: what loader, forward and backward pass could do, iteration by iteration, from its log."""
+"""Plot of the speed of a run: loader, forward and backward pass by iteration, from its log."""
 
 import re
 from pathlib import Path
@@ -16,33 +16,37 @@ _PARTS = (("r", "loader", BLUE), ("f", "forward", _GREEN), ("b", "backward", ORA
 
 
 def read_speeds(log: Path) -> np.ndarray:
-    """Speeds in a run's log as float64 (N, 4): clips/s of loader, forward, backward; share of time waited.
+    """Read the speeds in a run's log as float64 (N, 4): clips/s of loader, forward and backward pass, fraction of time
+    waited.
 
-    A speed that a line does not have is NaN.
+    Speeds missing in a line are NaN.
 
     Raises:
-        FileNotFoundError: there is no log.
-        ValueError: it has no line of an iteration.
+        FileNotFoundError: the log does not exist.
+        ValueError: the log has no line of an iteration.
     """
     if not log.is_file():
-        raise FileNotFoundError(f"{log}: not there; the log of a run is wanted")
+        raise FileNotFoundError(f"{log}: log not found; pass the folder of a run")
     rows = []
     for line in log.read_text(encoding="utf-8").splitlines():
         if match := _LINE.search(line):
             speeds = dict(part.split("=") for part in match["speeds"].split())
             rows.append([float(speeds.get(part, "nan")) for part, *_ in _PARTS] + [int(match["waited"]) / 100])
     if not rows:
-        raise ValueError(f"{log}: no line of an iteration in it")
+        raise ValueError(f"{log}: no iteration line found; pass the log of a run with at least one iteration")
     return np.array(rows)
 
 
 def plot_speeds(run: str | Path, out: str | Path, *, title: str = "") -> Path:
-    """Draw the speeds of a run's iterations and save the picture.
+    """Plot the speeds of a run's iterations, and save the figure.
 
     Args:
         run: folder with `train.log`.
-        out: picture file.
-        title: name of the run.
+        out: output file.
+        title: heading, such as the name of the run.
+
+    Returns:
+        The path of the file.
     """
     rows = read_speeds(Path(run) / "train.log")
     places = np.arange(len(rows))
@@ -57,7 +61,7 @@ def plot_speeds(run: str | Path, out: str | Path, *, title: str = "") -> Path:
     speeds.set_yscale("log")
     speeds.legend(frameon=False, fontsize=9, labelcolor=INK, loc="upper right", ncols=3)
     quiet(waited)
-    waited.set_title("share of the time that the loop waited for the loader", loc="left", fontsize=10, color=MUTED)
+    waited.set_title("fraction of time waiting for the loader", loc="left", fontsize=10, color=MUTED)
     waited.fill_between(places, rows[:, 3], step="mid", color=BLUE, alpha=0.5, linewidth=0)
     waited.set_ylim(0, 1)
     waited.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

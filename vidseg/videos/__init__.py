@@ -1,6 +1,6 @@
-"""Video files: probing, decoding, frames by number, upright display, and writing videos with labels drawn in.
+"""Video files: probing, decoding, frames by number, upright display, and writing labeled videos.
 
-Names are loaded on first use: nothing here is imported before it is needed.
+Names are loaded on first use.
 """
 
 import importlib

@@ -1,7 +1,7 @@
-"""Video files to frames, with PyAV: every frame once, in presentation order, with its time.
+"""Decoding of video files with PyAV: every frame once, in presentation order, with its time.
 
-FFmpeg's decoders return frames in presentation order. Their time stamps may still be missing (raw streams) or out of
-order (AVI carries decoding order): the order of the frames is kept and the times are repaired.
+FFmpeg's decoders return frames in presentation order. Their timestamps may be missing (raw streams) or unordered (AVI
+stores decoding order). The order of the frames is kept and the timestamps are repaired.
 """
 
 import contextlib
@@ -22,16 +22,16 @@ _SHORTFALL_FRACTION = 0.05
 
 
 class VideoError(RuntimeError):
-    """A video that gives no frames at all; the message says why."""
+    """Raised for a video without any decodable frame; the message names the cause."""
 
 
 class DamagedVideoError(VideoError):
-    """A video with damage inside, where the options refuse such videos."""
+    """Raised for a damaged video if the options refuse damaged videos."""
 
 
 @dataclass
 class TimedFrame:
-    """One decoded frame and its presentation time in seconds."""
+    """Decoded frame (`av.VideoFrame`) with its presentation time in seconds."""
 
     frame: Any  # av.VideoFrame
     time: float
@@ -39,15 +39,16 @@ class TimedFrame:
 
 @dataclass
 class VideoSource:
-    """A video file opened for one pass over its frames.
+    """Video file opened for one pass over its frames.
 
     Args:
-        path: the file.
-        start: first moment to take, in seconds from the start of the video; None: from its first frame.
-        stop: moment to stop before; None: to the end.
+        path: the video file.
+        start: time of the first frame, in seconds from the start of the video; None: the first frame.
+        stop: end time, exclusive; None: the end of the video.
 
     Attributes:
-        damage: what was found wrong while decoding, one sentence each; complete after the pass.
+        damage: faults found while decoding, one sentence each; complete after the pass.
+        properties: properties of the stream, such as codec, fps and container.
     """
 
     path: Path
@@ -57,10 +58,10 @@ class VideoSource:
     properties: dict[str, str | int | float | None] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[TimedFrame]:
-        """Yield the frames.
+        """Yield the frames in presentation order.
 
         Raises:
-            VideoError: empty, not a video, no video stream, or no frame could be decoded.
+            VideoError: the file is empty or not a video, has no video stream, or no frame can be decoded.
         """
         with open_video(self.path) as (container, stream):
             self._describe(container, stream)
@@ -99,7 +100,7 @@ class VideoSource:
             raise VideoError(self._nothing_decoded())
 
     def _decode_from(self, container: Any, stream: VideoStream, start: float | None) -> Iterator[Any]:
-        """All frames, or those from the last key frame before a moment on."""
+        """Yield all frames, or those from the last key frame before `start`."""
         if start is not None:
             found = self._after_search(container, stream, start)
             if found is not None:
@@ -110,8 +111,10 @@ class VideoSource:
         yield from self._decode(container, stream)
 
     def _after_search(self, container: Any, stream: VideoStream, start: float) -> Iterator[Any] | None:
-        """Frames from a key frame before `start` on; None for files without an index, and where the search ends
-        behind `start` (MPEG transport streams)."""
+        """Return the frames from a key frame before `start`.
+
+        Returns None for files without an index, and where the seek ends after `start` (MPEG transport streams).
+        """
         try:
             container.seek(int(start * av.time_base), backward=True)
         except av.error.FFmpegError:
@@ -134,7 +137,7 @@ class VideoSource:
                 self.damage.append(f"reading stops after frame {number}: {_reason(error)}")
                 break
             if packet.is_corrupt:
-                self.damage.append(f"the packet after frame {number} is cut off")
+                self.damage.append(f"the packet after frame {number} is truncated")
             try:
                 frames = packet.decode()
             except av.error.FFmpegError as error:
@@ -148,25 +151,32 @@ class VideoSource:
                 number += 1
                 yield frame
         if errors > 3:
-            self.damage.append(f"{errors} packets in all cannot be decoded")
+            self.damage.append(f"number of packets that cannot be decoded: {errors}")
 
     def _check_end(self, container: Any, stream: VideoStream, end: float) -> None:
-        """Notice files that were cut off and whose container does not say so."""
+        """Record damage for truncated files whose container reports no error."""
         expected = _duration(container, stream)
         if expected is not None and expected - end > max(_SHORTFALL_SECONDS, _SHORTFALL_FRACTION * expected):
-            self.damage.append(f"ends at {end:.2f} s, but its header says {expected:.2f} s: cut off?")
+            self.damage.append(f"ends at {end:.2f} s, but the header says {expected:.2f} s; the file may be truncated")
 
     def _nothing_decoded(self) -> str:
         if self.damage:
             return f"no frame could be decoded: {self.damage[0]}"
         if self.start is not None or self.stop is not None:
-            return f"has no frame between {self.start or 0:g} s and {self.stop or float('inf'):g} s"
-        return "has a video stream without any frame"
+            return f"no frame between {self.start or 0:g} s and {self.stop or float('inf'):g} s"
+        return "the video stream has no frames"
 
 
 def at_rate(frames: Iterator[TimedFrame], fps: float) -> Iterator[TimedFrame]:
-    """Resample to a constant rate by time stamp: moment k / fps after the first frame shows the frame that is on
-    screen then, so frames are repeated or left out as needed."""
+    """Resample frames to a constant rate by timestamp.
+
+    Output frame k is the frame displayed k / fps seconds after the first frame; frames are repeated or dropped as
+    needed.
+
+    Args:
+        frames: frames in presentation order.
+        fps: frames per second, greater than 0.
+    """
     first = shown = None
     count, gap = 0, 0.0
     for current in frames:
@@ -182,17 +192,17 @@ def at_rate(frames: Iterator[TimedFrame], fps: float) -> Iterator[TimedFrame]:
         return
     while (
         count == 0 or first.time + count / fps < shown.time + gap - 1e-6
-    ):  # the last frame lasts as long as the one before
+    ):  # the last frame has the duration of the one before
         yield TimedFrame(shown.frame, first.time + count / fps)
         count += 1
 
 
 @contextlib.contextmanager
 def open_video(path: Path) -> Iterator[tuple[Any, VideoStream]]:
-    """Open a file as a PyAV container, and choose its video stream; closes both.
+    """Open a file as a PyAV container and select its video stream; both are closed at the end of the context.
 
     Raises:
-        VideoError: empty, not a video, or without a video stream.
+        VideoError: the file is empty, not a video, or has no video stream.
     """
     try:
         if path.stat().st_size == 0:
@@ -202,10 +212,10 @@ def open_video(path: Path) -> Iterator[tuple[Any, VideoStream]]:
     try:
         container = av.open(str(path), metadata_errors="ignore")
     except (av.error.FFmpegError, ValueError) as error:
-        raise VideoError(f"not a video that FFmpeg can open ({_reason(error)})") from error
+        raise VideoError(f"FFmpeg cannot open this file as a video ({_reason(error)})") from error
     with container:
         stream = _video_stream(container)
-        stream.thread_count = 1  # videos are decoded side by side; threads inside one only add memory
+        stream.thread_count = 1  # videos are decoded in parallel; threads within one video only add memory
         yield container, stream
 
 
@@ -214,16 +224,16 @@ def _video_stream(container: Any) -> VideoStream:
     streams = [stream for stream in container.streams.video if not stream.disposition & attached]
     if not streams:
         kinds = sorted({stream.type for stream in container.streams})
-        raise VideoError(f"has no video stream (streams: {', '.join(kinds) or 'none'})")
+        raise VideoError(f"no video stream (streams: {', '.join(kinds) or 'none'})")
     best = container.streams.best("video")
     stream = next((candidate for candidate in streams if candidate is best), streams[0])
     if stream.codec_context is None:
-        raise VideoError("its codec is not supported by this FFmpeg")
+        raise VideoError("this FFmpeg build does not support the codec")
     return stream
 
 
 def _duration(container: Any, stream: VideoStream) -> float | None:
-    """Seconds of video that the header promises."""
+    """Return the duration of the video in seconds according to the header."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     tag = stream.metadata.get("DURATION", "")  # Matroska: 00:00:10.333000000

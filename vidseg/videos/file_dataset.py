@@ -1,4 +1,4 @@
-"""`open_videos`: a data set of video files as they are, for those who have not converted yet."""
+"""Data sets of video files without conversion (`open_videos`)."""
 
 from __future__ import annotations
 
@@ -39,39 +39,41 @@ def open_videos(
     videos: str | Path | None = None,
     threads: int | None = None,
 ) -> VideoDataset:
-    """Opens video files as a data set without converting them, for `ClipLoader(data, backend="video")`.
+    """Open video files as a data set without converting them, for `ClipLoader(data, backend="video")`.
 
-    Videos, names, classes, order and numbers of frames are those that `convert_videos` and `open_dataset` would give.
-    Each file is read once to count its frames; the counts are kept in `.vidseg_videos.json` in the folder, where it can
-    be written to, and files that change are counted again. Videos that cannot be read are named in a warning and left
-    out.
+    Videos, names, classes, order and frame counts equal those of `convert_videos` followed by `open_dataset`. Each file
+    is read once to count its frames. The counts are cached in `.vidseg_videos.json` in the folder if it is writable;
+    changed files are counted again. Unreadable videos are skipped with a warning that names them.
 
     Args:
-        folder: of videos, `<class>/<video>`, `<split>/<class>/<video>` or flat; a single video; or a CSV, as for
+        folder: folder of videos (`<class>/<video>`, `<split>/<class>/<video>` or flat), a single video, or a CSV as for
             `convert_videos`.
-        split: "train", "val" or "test", where the folder has them; None for all videos.
-        size: of the frames, as for a conversion: the longest short side in pixels, WIDTHxHEIGHT, or "none".
-        fps: choose frames at a constant rate by their times; None for every frame once.
-        videos: where the videos of a CSV lie; default: beside it.
-        threads: that count frames; None takes one for each core.
+        split: "train", "val" or "test" if the folder has splits; None: all videos.
+        size: frame size as for a conversion: maximum short side in pixels, WIDTHxHEIGHT, or "none".
+        fps: resample frames to this constant rate; None: every frame once.
+        videos: folder of the videos listed in a CSV; default: folder of the CSV.
+        threads: number of threads that count frames; None: one per core.
+
+    Returns:
+        The data set, ordered by path.
 
     Raises:
-        FileNotFoundError: no such folder.
+        FileNotFoundError: the folder does not exist.
         ValueError: no videos, an unknown split, or a size or rate out of range.
     """
     folder = Path(folder)
-    target_size(size, 16, 16)  # a wrong size is an error before the files are read
+    target_size(size, 16, 16)  # report an invalid size before reading the files
     if fps is not None and not fps > 0:
-        raise ValueError(f"fps is {fps}, must be above 0")
+        raise ValueError(f"fps is {fps}, must be greater than 0")
     listing = find_jobs(folder, videos=None if videos is None else Path(videos))
     for problem in listing.problems:
-        logger.warning("%s: left out: %s", problem.source, problem.reason)
+        logger.warning("%s: skipped: %s", problem.source, problem.reason)
     home = folder if folder.is_dir() else folder.parent
     index = _Index(home)
     records = []
     for job, facts in _count(listing.jobs, index, fps, threads or len(os.sched_getaffinity(0))):
         if isinstance(facts, str):
-            logger.warning("%s: left out: %s", job.source, facts)
+            logger.warning("%s: skipped: %s", job.source, facts)
             continue
         width, height = target_size(size, facts["width"], facts["height"])
         file = VideoFile(Path(job.source), start=job.start, stop=job.stop, fps=fps)
@@ -95,7 +97,7 @@ def open_videos(
 def _count(
     jobs: Iterable[Job], index: _Index, fps: float | None, threads: int
 ) -> Iterable[tuple[Job, dict[str, Any] | str]]:
-    """What is known of each job's video, or why it is left out."""
+    """Yield each job with the properties of its video, or with the reason why it is skipped."""
     jobs = list(jobs)
     with ThreadPoolExecutor(threads) as pool:
         results = pool.map(lambda job: index.facts(job, fps), jobs)
@@ -104,7 +106,8 @@ def _count(
 
 
 class _Index:
-    """Facts of the videos below a folder, by path, part and rate; valid while size and time of the file stay."""
+    """Cached properties of the videos below a folder, by path, clip and rate; valid while size and modification time
+    match."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / INDEX_NAME
@@ -116,14 +119,14 @@ class _Index:
                 content = json.loads(self.path.read_text())
                 self._known = content["videos"] if content["format"] == 1 else {}
             except (OSError, ValueError, KeyError, TypeError) as error:
-                logger.warning("%s: not an index of videos (%s); all frames are counted again", self.path, error)
+                logger.warning("%s: not a valid video index (%s); counting all frames again", self.path, error)
 
     def facts(self, job: Job, fps: float | None) -> dict[str, Any] | str:
-        """Frames, size and rate of a job's video, or why it has none."""
+        """Return frame count, size and rate of a job's video, or the reason why it is skipped."""
         if job.kind != "video":
-            return f"it holds {job.kind}, not a video; convert it with vidseg.convert_videos"
+            return f"contains {job.kind}, not a video; convert it with vidseg.convert_videos"
         path = Path(job.source)
-        with contextlib.suppress(ValueError):  # outside of the folder, where a CSV says so
+        with contextlib.suppress(ValueError):  # a CSV may list files outside the folder
             path = path.relative_to(self._folder)
         key = json.dumps([str(path), job.start, job.stop, fps])
         try:
@@ -144,7 +147,7 @@ class _Index:
         return facts
 
     def write(self) -> None:
-        """Keep what was counted, where the folder can be written to."""
+        """Write the cache if the folder is writable."""
         if not self._changed:
             return
         temporary = self.path.with_name(f"{INDEX_NAME}.{os.getpid()}.tmp")
@@ -153,6 +156,6 @@ class _Index:
             temporary.write_text(json.dumps(content))
             temporary.replace(self.path)
         except OSError as error:
-            logger.info("%s: not written (%s); frames are counted again next time", self.path, error.strerror)
+            logger.info("%s: cannot write the index (%s); the next call counts frames again", self.path, error.strerror)
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""Which frames a video file has, and where decoding can begin: what random access needs.
+"""Index of the frames and seek points of a video file, for random access.
 
-The frames are those that a conversion stores, with the same numbers. A container's packets tell them at the price of
-reading the file, where every packet is one shown frame with its time; else the file is decoded once.
+The frames and their numbers equal those that a conversion stores. If every packet holds one displayed frame with a
+timestamp, the index is read from the packets; otherwise the file is decoded once.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ __all__ = ["FrameIndex", "chosen_frames", "read_frame_index"]
 
 Integers = npt.NDArray[np.int64]
 
-# One packet is one shown frame. Others may have hidden frames, frames that are not coded, or fields as packets.
+# Codecs with one displayed frame per packet. Others may have hidden frames, uncoded frames or fields as packets.
 _ONE_PACKET_A_FRAME = frozenset({"av1", "ffv1", "h264", "hevc", "mjpeg", "prores", "vp9"})
-_PROBED = 8  # frames that are decoded to see that the packets tell the truth
+_PROBED = 8  # frames decoded to verify the timestamps of the packets
 
 
 @dataclass(frozen=True, eq=False)
 class FrameIndex:
-    """The frames of a video file in presentation order.
+    """Frames of a video file in presentation order.
 
     Attributes:
-        stamps: int64 (N,) rising presentation times in the stream's time base; None where the file has none that
-            identify its frames, so that it can only be decoded from its beginning.
-        times: float64 (N,) seconds from the video's start.
-        keys: int64, numbers of the frames that decoding can begin with, and ...
-        key_stamps: int64, ... the times to seek to for them.
-        height: of the first frame as it is shown, pixels.
-        width: of the first frame as it is shown.
-        fps: mean rate, 0 where the file does not tell.
+        stamps: int64 (N,) increasing presentation times in the stream's time base; None if the file has no unique
+            timestamps, so that it can only be decoded from its start.
+        times: float64 (N,) seconds from the start of the video.
+        keys: int64, numbers of the frames at which decoding can start.
+        key_stamps: int64, seek time of each frame of `keys`.
+        height: height of the first frame as displayed, in pixels.
+        width: width of the first frame as displayed, in pixels.
+        fps: mean frame rate, 0 if unknown.
     """
 
     stamps: Integers | None
@@ -56,20 +56,20 @@ class FrameIndex:
 
     @property
     def bytes(self) -> int:
-        """Memory that it takes."""
+        """Memory use in bytes."""
         arrays = (self.stamps, self.times, self.keys, self.key_stamps)
         return sum(array.nbytes for array in arrays if array is not None)
 
     def key_before(self, number: int) -> int:
-        """Position in `keys` of the last key frame up to `number`."""
+        """Return the position in `keys` of the last key frame at or before frame `number`."""
         return max(0, int(np.searchsorted(self.keys, number, side="right")) - 1)
 
 
 def read_frame_index(path: Path) -> FrameIndex:
-    """Find out which frames a video file has.
+    """Read the frame index of a video file.
 
     Raises:
-        VideoError: not a video, or no frame of it can be decoded.
+        VideoError: the file is not a video, or no frame can be decoded.
     """
     source = VideoSource(path)
     first: list[Any] = [item.frame for item in itertools.islice(iter(source), _PROBED)]
@@ -96,12 +96,12 @@ _Packet = tuple[int | None, int | None, bool]
 
 
 def _packets(container: Any, stream: Any) -> list[_Packet] | None:
-    """Presentation time, decoding time and whether it is a key frame, of each packet that is shown; None where one is
+    """Return (presentation time, decoding time, is key frame) of each displayed packet, or None if a packet is
     damaged."""
     rows = []
     try:
         for packet in container.demux(stream):
-            if not packet.size or packet.is_discard:  # the end, and what an edit list leaves out
+            if not packet.size or packet.is_discard:  # the end, and packets that an edit list discards
                 continue
             if packet.is_corrupt:
                 return None
@@ -112,26 +112,28 @@ def _packets(container: Any, stream: Any) -> list[_Packet] | None:
 
 
 def _shown(packets: list[_Packet]) -> tuple[Integers, Integers, npt.NDArray[np.bool_]] | None:
-    """Presentation times, times to seek to, and which are key frames, in presentation order; None where there may be
-    packets without a frame."""
+    """Return presentation times, seek times and key frame flags in presentation order.
+
+    Returns None if there may be packets without a frame.
+    """
     table = np.array([(pts, pts if dts is None else dts, key) for pts, dts, key in packets], np.int64).reshape(-1, 3)
     if not len(table) or not table[0, 2]:
         return None
     table = table[np.argsort(table[:, 0], kind="stable")]
-    # A frame that is shown before the first key frame cannot be decoded.
+    # A frame displayed before the first key frame cannot be decoded.
     if not table[0, 2] or (np.diff(table[:, 0]) <= 0).any():
         return None
-    # Some containers are searched by decoding time, some by presentation time: the earlier one serves both.
+    # Some containers seek by decoding time, some by presentation time; the earlier of the two works for both.
     return table[:, 0], np.minimum(table[:, 0], table[:, 1]), table[:, 2].astype(bool)
 
 
 def _decoded_index(path: Path, origin: float, height: int, width: int, fps: float, *, timed: bool) -> FrameIndex:
-    """By decoding the whole file. `timed`: its packets have presentation times of their own."""
+    """Build the index by decoding the whole file. `timed`: whether its packets have presentation times."""
     stamps, times, keys = [], [], []
     for number, item in enumerate(VideoSource(path)):
         stamps.append(item.frame.pts)
         times.append(item.time - origin)
-        if item.frame.key_frame or number == 0:  # the first frame is reached from the beginning of the file
+        if item.frame.key_frame or number == 0:  # the first frame is decoded from the start of the file
             keys.append(number)
     unique = timed and None not in stamps and all(one < other for one, other in itertools.pairwise(stamps))
     seconds = np.array(times, np.float64)
@@ -143,16 +145,19 @@ def _decoded_index(path: Path, origin: float, height: int, width: int, fps: floa
 
 
 def chosen_frames(index: FrameIndex, *, start: float | None, stop: float | None, fps: float | None) -> Integers:
-    """Numbers of the frames that a conversion of a part of a video, or at another rate, stores, in their order.
+    """Return the numbers of the frames that a conversion of a clip, or at another rate, stores.
 
     Args:
-        index: of the whole file.
-        start: first moment, seconds from the video's start; None for its first frame.
-        stop: moment to stop before; None for the end.
-        fps: constant rate to choose frames at; None for every frame once.
+        index: index of the whole file.
+        start: start time in seconds from the start of the video; None: the first frame.
+        stop: end time, exclusive; None: the end.
+        fps: constant rate to resample to; None: every frame once.
+
+    Returns:
+        int64 frame numbers in presentation order; resampling may repeat numbers.
 
     Raises:
-        VideoError: there is none.
+        VideoError: there is no frame in the interval.
     """
     times = index.times
     last = len(times)
@@ -163,7 +168,7 @@ def chosen_frames(index: FrameIndex, *, start: float | None, stop: float | None,
     if start is not None:
         numbers = numbers[times[:last] >= start - 1e-6]
     if not len(numbers):
-        raise VideoError(f"has no frame between {start or 0:g} s and {stop or float('inf'):g} s")
+        raise VideoError(f"no frame between {start or 0:g} s and {stop or float('inf'):g} s")
     if fps is None:
         return numbers
 

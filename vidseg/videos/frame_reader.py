@@ -1,4 +1,4 @@
-"""Frames of a video file by their numbers, decoding no more than lies between them and the key frames before."""
+"""Random access to the frames of a video file, decoding from the nearest key frame."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["FrameReader"]
 
 
 class FrameReader:
-    """A video file opened for reading frames by number; rising numbers cost least.
+    """Video file opened for reading frames by number; increasing numbers are fastest.
 
-    Frames are told by their presentation times, so that a number means the same frame wherever decoding began. What
-    does not come out of the decoder after a key frame (a gradual refresh, a container that seeks badly) is looked for
-    from the beginning of the file.
+    Frames are identified by their presentation timestamps, so a number denotes the same frame wherever decoding starts.
+    Frames that the decoder does not return after a key frame (gradual refresh, containers with inexact seeking) are
+    decoded from the start of the file.
 
     Args:
-        path: the file.
-        index: its frames.
-        canceled: asked after each decoded frame; once it is True, nothing more is decoded.
+        path: the video file.
+        index: frame index of the file.
+        canceled: called after each decoded frame; decoding stops once it returns True.
 
     Raises:
         VideoError: the file cannot be opened.
@@ -36,7 +36,7 @@ class FrameReader:
     def __init__(self, path: Path, index: FrameIndex, *, canceled: Callable[[], bool] = lambda: False) -> None:
         self._path, self._index, self._canceled = path, index, canceled
         self._open = contextlib.ExitStack()
-        self._before: tuple[int, Any] | None = None  # numbers and frames, decoded last and before that
+        self._before: tuple[int, Any] | None = None  # numbers and frames decoded last and before that
         self._last: tuple[int, Any] | None = None
         self._frames: Iterator[tuple[int, Any]] = iter(())
         self._position, self._from_start = -1, True
@@ -57,16 +57,18 @@ class FrameReader:
         self._open.close()
 
     def read(self, number: int) -> Any | None:
-        """The frame, an `av.VideoFrame`; None where it cannot be decoded without errors, or when canceled.
+        """Return frame `number` as `av.VideoFrame`; None if it cannot be decoded without errors, or if canceled.
 
         Raises:
-            IndexError: the file has no such frame.
+            IndexError: `number` is out of range.
         """
         if not 0 <= number < len(self._index):
-            raise IndexError(f"frame {number} of a video of {len(self._index)} frames")
+            raise IndexError(
+                f"{self._path}: frame {number} is out of range; the number of frames is {len(self._index)}"
+            )
         before = -1 if self._before is None else self._before[0]
         if self._from_start and before < number < self._position:
-            return None  # passed by already
+            return None  # the decoder has passed this frame
         key = self._index.key_before(number)
         if self._position > number or self._index.keys[key] > self._position + 1:
             self._seek(key)
@@ -77,12 +79,13 @@ class FrameReader:
         return frame
 
     def nearest(self, number: int) -> tuple[int, Any] | None:
-        """After `read(number)` gave None: the nearest frame that can be decoded, and its number."""
+        """Return (number, frame) of the decodable frame nearest to `number`; call it after `read(number)` returned
+        None."""
         found = [item for item in (self._before, self._last) if item is not None and item[0] != number]
         return min(found, key=lambda item: abs(item[0] - number), default=None)
 
     def _advance(self, number: int) -> Any | None:
-        """Decode up to a frame; None where the decoder passes it by."""
+        """Decode up to frame `number`; return None if the decoder skips it."""
         while self._position < number:
             item = next(self._frames, None)
             self._before, self._last = self._last or self._before, item
@@ -104,7 +107,7 @@ class FrameReader:
             return
         try:
             self._container.seek(int(self._index.key_stamps[key]), stream=self._stream, backward=True)
-        except av.error.FFmpegError:  # a container that cannot be searched
+        except av.error.FFmpegError:  # a container without seeking
             self._rewind()
             return
         self._before = self._last = None
@@ -112,13 +115,13 @@ class FrameReader:
         self._frames = self._decoded()
 
     def _decoded(self) -> Iterator[tuple[int, Any]]:
-        """Numbers and frames from here on, without those that are damaged."""
+        """Yield number and frame from the current position on, without damaged frames."""
         count = -1
         packets = self._container.demux(self._stream)
         while True:
             try:
                 packet = next(packets)
-            except (StopIteration, av.error.FFmpegError):  # a frame that lies behind damage is missed by who wants it
+            except (StopIteration, av.error.FFmpegError):  # frames after the damage are reported missing by `read`
                 return
             try:
                 frames = packet.decode()

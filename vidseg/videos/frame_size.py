@@ -1,4 +1,4 @@
-"""The size that a frame of a video is brought to."""
+"""Target size of the frames of a video."""
 
 import re
 
@@ -6,9 +6,14 @@ __all__ = ["target_size"]
 
 
 def target_size(size: str, width: int, height: int) -> tuple[int, int]:
-    """(width, height) that a frame of `width` x `height` pixels is brought to.
+    """Return (width, height) of the resized frame for a source of `width` x `height` pixels.
 
-    A short side is never enlarged; the long side follows, rounded to an even number as 4:2:0 video wants.
+    The short side is never enlarged; the long side is rounded to an even number, as 4:2:0 video requires.
+
+    Args:
+        size: maximum short side in pixels, WIDTHxHEIGHT, or "none".
+        width: source width in pixels.
+        height: source height in pixels.
 
     Raises:
         ValueError: `size` is neither a number, WIDTHxHEIGHT nor "none".
@@ -26,4 +31,4 @@ def target_size(size: str, width: int, height: int) -> tuple[int, int]:
         scale = short / min(width, height)
         long = max(2, 2 * round(max(width, height) * scale / 2))
         return (long, short) if width >= height else (short, long)
-    raise ValueError(f'size is {size!r}, must be a short side such as 256, an exact size such as 340x256, or "none"')
+    raise ValueError(f'size is {size!r}, expected a short side such as 256, an exact size such as 340x256, or "none"')

@@ -1,4 +1,4 @@
-"""What a conversion has to do: the sources below a folder or in a CSV, and each one's place in the data set."""
+"""Listing of the sources of a conversion, from a folder or a CSV, with the target of each."""
 
 import itertools
 import re
@@ -16,7 +16,7 @@ __all__ = ["Job", "Listing", "Problem", "find_jobs", "in_shard", "numbered_jpegs
 
 _SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "valid": "val"}
 _SPLITS |= {"test": "test", "testing": "test"}
-# Files that are found beside videos and are none. Whatever else lies there is tried, and named when it is no video.
+# Extensions of files that are not videos. All other files are opened, and reported if they are not videos.
 _BESIDE_VIDEOS = frozenset(
     "txt csv tsv json jsonl xml yaml yml md rst html pdf log srt vtt ass sub lrc nfo ini cfg toml py sh "
     "jpg jpeg png bmp tif tiff webp npy npz pt pth pkl pickle h5 hdf5 mat db sqlite bundle lst list idx "
@@ -28,16 +28,16 @@ _FRAME_PREFIXES = ("frame_", "img_", "image_", "frame", "img", "image", "")
 
 @dataclass(frozen=True)
 class Job:
-    """One database to make.
+    """Conversion of one source to one database.
 
     Attributes:
-        source: the video file, the folder of JPEG frames, or the frames.db to convert.
+        source: the video file, folder of JPEG frames, or frames.db.
         kind: "video", "jpegs" or "database".
         target: folder of the new database below the data set's jpg/, as `<class>/<video>`.
         label: class name, or None.
-        split: "train", "val", "test" where the source says so, or None.
-        start: first second to take of a video, or None.
-        stop: second to stop at, or None.
+        split: "train", "val" or "test" if the source defines splits, else None.
+        start: start of the clip in seconds, or None.
+        stop: end of the clip in seconds, or None.
     """
 
     source: str
@@ -51,7 +51,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Problem:
-    """A source that cannot become a job, and why."""
+    """Source that cannot be converted, with the reason."""
 
     source: str
     target: str | None
@@ -60,7 +60,7 @@ class Problem:
 
 @dataclass
 class Listing:
-    """Everything found at a source."""
+    """Jobs, problems and ignored files found at a source."""
 
     jobs: list[Job]
     problems: list[Problem]
@@ -68,12 +68,15 @@ class Listing:
 
 
 def find_jobs(source: Path, *, videos: Path | None = None) -> Listing:
-    """List what can be converted at `source`.
+    """List the conversion jobs of `source`.
 
     Args:
-        source: a folder (`<class>/<video>`, `<split>/<class>/<video>` or flat; videos, folders of numbered JPEGs,
-            frame databases), a single video or database, or a CSV in the published form or with a column `path`.
-        videos: where the videos named in a CSV lie; default: the CSV's own folder.
+        source: a folder (`<class>/<video>`, `<split>/<class>/<video>` or flat; videos, folders of numbered JPEGs, frame
+            databases), a single video or database, or a CSV in the published format or with a column `path`.
+        videos: folder of the videos listed in a CSV; default: folder of the CSV.
+
+    Returns:
+        The jobs, the sources that cannot be converted, and the ignored files.
 
     Raises:
         FileNotFoundError: `source` or `videos` does not exist.
@@ -90,18 +93,18 @@ def find_jobs(source: Path, *, videos: Path | None = None) -> Listing:
 
 
 def in_shard(job: Job, shard: tuple[int, int]) -> bool:
-    """Whether `job` belongs to part i of n; depends on its target alone, so all machines agree."""
+    """Return whether `job` belongs to part i of n; depends on the target only, so all machines agree."""
     part, parts = shard
     return crc32(job.target.encode()) % parts == part - 1
 
 
 def numbered_jpegs(folder: Path) -> list[tuple[int, Path]]:
-    """The frames of a folder of dumped JPEGs, by number.
+    """Return number and path of each frame of a folder of JPEGs, ordered by number.
 
-    Of several series (img_00001.jpg beside flow_x_00001.jpg) the one with a frame's usual name counts.
+    If a folder has several series (img_00001.jpg and flow_x_00001.jpg), the series with a common frame prefix is used.
 
     Raises:
-        ValueError: several series, none of them with such a name, or two files of one number.
+        ValueError: several series without a common frame prefix, or two files with one number.
     """
     series: dict[str, list[tuple[int, Path]]] = defaultdict(list)
     for path in folder.iterdir():
@@ -112,7 +115,7 @@ def numbered_jpegs(folder: Path) -> list[tuple[int, Path]]:
     prefix = next((name for name in _FRAME_PREFIXES if name in series), None)
     if prefix is None:
         if len(series) > 1:
-            raise ValueError(f"several series of JPEGs: {', '.join(sorted(series))}; keep one of them in the folder")
+            raise ValueError(f"several series of JPEGs: {', '.join(sorted(series))}; keep only one in the folder")
         (prefix,) = series
     frames = sorted(series[prefix])
     for (number, first), (other, second) in itertools.pairwise(frames):
@@ -127,7 +130,7 @@ def _from_tree(root: Path) -> Listing:
         if kind == "problem":
             continue
         parts = path.relative_to(root).parts if path != root else (path.name,)
-        if kind == "database":  # <...>/<class>/<video>/frames.db: the folder is the video
+        if kind == "database":  # <...>/<class>/<video>/frames.db: the folder names the video
             parts = parts[:-1] or (path.resolve().parent.name,)
         if parts[:1] == ("jpg",) and kind == "database":
             parts = parts[1:]
@@ -143,11 +146,11 @@ def _from_tree(root: Path) -> Listing:
 
 
 def _walk(path: Path, listing: Listing) -> Iterator[tuple[Path, str]]:
-    """Yield (path, kind) of each source; fills in what is ignored or wrong."""
+    """Yield (path, kind) of each source; record ignored files and problems in `listing`."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        listing.problems.append(Problem(ascii(str(path)), None, "its name is not valid UTF-8; rename it"))
+        listing.problems.append(Problem(ascii(str(path)), None, "the name is not valid UTF-8; rename the file"))
         return
     if path.is_file():
         if path.name == DATABASE_NAME:
@@ -158,7 +161,7 @@ def _walk(path: Path, listing: Listing) -> Iterator[tuple[Path, str]]:
             yield path, "video"
         return
     if not path.is_dir():
-        listing.problems.append(Problem(str(path), None, "neither a file nor a folder (a broken link?)"))
+        listing.problems.append(Problem(str(path), None, "neither a file nor a folder; it may be a broken link"))
         return
     if (path / DATABASE_NAME).is_file():
         yield path / DATABASE_NAME, "database"
@@ -181,7 +184,7 @@ def _from_csv(csv: Path, videos: Path) -> Listing:
     listing = Listing([], [], [])
     rows = read_label_csv(csv)
     if not videos.is_dir():
-        raise FileNotFoundError(f"{videos}: no such folder of videos")
+        raise FileNotFoundError(f"{videos}: folder of videos not found; set it with --videos")
     by_name: dict[str, list[Path]] = defaultdict(list)
     if any(row.path is None for row in rows):
         for path, kind in _walk(videos, Listing([], [], [])):
@@ -201,17 +204,17 @@ def _from_csv(csv: Path, videos: Path) -> Listing:
 
 
 def _find_video(row: LabelRow, videos: Path, by_name: dict[str, list[Path]]) -> tuple[Path, bool]:
-    """(source, whether it is already cut to the row's times)."""
+    """Return (source, whether it is already cut to the times of the row)."""
     if row.path is not None:
         path = videos / row.path
         if not path.exists():
             raise ValueError(f"{path} does not exist")
         return path, False
-    # as it is called once cut, as it is called in the list, and as downloaders of ActivityNet and HACS call it
+    # names of cut clips, names in the list, and names used by downloaders of ActivityNet and HACS
     for name, whole in ((row.folder_name, True), (row.name, False), (f"v_{row.name}", False)):
         found = by_name.get(name, [])
         if len(found) > 1:
-            raise ValueError(f"several videos of that name: {', '.join(map(str, sorted(found)))}")
+            raise ValueError(f"several videos with this name: {', '.join(map(str, sorted(found)))}; keep one")
         if found:
             return found[0], whole
     raise ValueError(f"no video {row.name}.* below {videos}")
@@ -220,7 +223,7 @@ def _find_video(row: LabelRow, videos: Path, by_name: dict[str, list[Path]]) -> 
 def _check_target(target: str) -> None:
     parts = target.split("/")
     if len(parts) != 2 or any(part in {"", ".", ".."} or "\0" in part for part in parts):
-        raise ValueError(f"{target!r} is no place of the form <class>/<video>: rename the class or the video")
+        raise ValueError(f"target {target!r} is not of the form <class>/<video>; rename the class or the video")
 
 
 def _without_collisions(listing: Listing) -> Listing:
@@ -233,6 +236,6 @@ def _without_collisions(listing: Listing) -> Listing:
             jobs.append(claims[0])
         else:
             sources = ", ".join(dict.fromkeys(job.source for job in claims))
-            reason = f"{len(claims)} sources for one target: {sources}; rename all but one"
+            reason = f"{len(claims)} sources have the same target: {sources}; rename all but one"
             problems += [Problem(job.source, target, reason) for job in claims]
     return Listing(jobs, problems, listing.ignored)

@@ -1,4 +1,4 @@
-"""The video files that a data set was converted from, as far as the conversion's report leads to them."""
+"""Lookup of the video files that a data set was converted from."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["SourceFiles"]
 
 
 class SourceFiles:
-    """Finds the file behind each database of a data set.
+    """Source video file of each database of a data set, read from conversion_report.json.
 
     Args:
-        root: folder of the data set; conversion_report.json in it says where the videos were.
+        root: folder of the data set.
     """
 
     def __init__(self, root: Path) -> None:
@@ -24,23 +24,24 @@ class SourceFiles:
         self._sources: dict[str, str] | None = None
 
     def find(self, folder: str) -> VideoFile:
-        """The file of the video in `folder`, jpg/<class>/<video>, and what of it was converted.
+        """Return the source file of the video in `folder`, with the clip times and rate of its conversion.
+
+        Args:
+            folder: folder of the database relative to the root, jpg/<class>/<video>.
 
         Raises:
-            VideoError: the file is not known, not there any more, or another one now.
+            VideoError: the source file is unknown, missing, or changed since the conversion.
             FrameDatabaseError: the database cannot be read.
         """
         meta = FrameDatabase(self.root / folder / "frames.db").meta
         source = self._known().get(folder.removeprefix("jpg/"))
         path = None if source is None else Path(source)
         if path is None or path.name != meta.get("source"):
-            raise VideoError(
-                f"{self.root / folder}: conversion_report.json does not say where its video lies; {_REMEDY}"
-            )
+            raise VideoError(f"{self.root / folder}: conversion_report.json does not list its source video; {_REMEDY}")
         if not path.is_file():
-            raise VideoError(f"{self.root / folder}: its video {path} is not there any more; {_REMEDY}")
+            raise VideoError(f"{self.root / folder}: its source {path} does not exist; {_REMEDY}")
         if path.stat().st_size != meta.get("source_bytes"):
-            raise VideoError(f"{self.root / folder}: {path} has changed since it was converted; {_REMEDY}")
+            raise VideoError(f"{self.root / folder}: its source {path} has changed since the conversion; {_REMEDY}")
         options = json.loads(str(meta.get("options", "{}")))
         return VideoFile(path, start=meta.get("clip_start"), stop=meta.get("clip_stop"), fps=options.get("fps"))
 
@@ -53,8 +54,8 @@ class SourceFiles:
             except FileNotFoundError:
                 self._sources = {}
             except (OSError, ValueError, KeyError, TypeError) as error:
-                raise VideoError(f"{report}: not the report of a conversion ({error}); {_REMEDY}") from error
+                raise VideoError(f"{report}: not a valid conversion report ({error}); {_REMEDY}") from error
         return self._sources
 
 
-_REMEDY = 'use backend="native", or open the videos themselves with vidseg.open_videos(folder)'
+_REMEDY = 'use backend="native", or open the video files with vidseg.open_videos(folder)'

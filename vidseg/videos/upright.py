@@ -1,4 +1,4 @@
-"""Decoded video frames, upright and in one size, without going through RGB where the source is YCbCr."""
+"""Upright frames of one size from decoded video, kept as YCbCr planes if the source is YCbCr."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from vidseg.videos.frame_size import target_size
 __all__ = ["FramePlanes", "UprightFrames"]
 
 # Luma weights of red and blue by FFmpeg's color space number (ITU-T H.273, matrix coefficients). Unmarked video is
-# taken as BT.601, which is FFmpeg's own rule.
+# treated as BT.601, as in FFmpeg.
 _BT601 = (0.299, 0.114)
 _LUMA_WEIGHTS = {
     1: (0.2126, 0.0722),  # BT.709
@@ -27,14 +27,14 @@ _NOT_YCBCR = ("gray", "mono", "pal", "ya", "xyz")
 
 @dataclass(frozen=True)
 class FramePlanes:
-    """An upright frame in its target size.
+    """Upright frame in its target size.
 
     Attributes:
         planes: Y, Cb, Cr as flat uint8 tensors.
-        strides: bytes from row to row of each.
-        width: pixels of a luma row.
-        height: luma rows.
-        luma_weights: of red and blue.
+        strides: bytes per row of each plane.
+        width: width of the luma plane in pixels.
+        height: height of the luma plane in pixels.
+        luma_weights: luma weights of red and blue.
         full_range: black is 0 and white 255, instead of 16 and 235.
     """
 
@@ -47,13 +47,13 @@ class FramePlanes:
 
 
 class UprightFrames:
-    """Brings the frames of one video to one size and upright, as planes of Y, Cb and Cr.
+    """Rotate the frames of one video upright and scale them to one size, as Y, Cb and Cr planes.
 
-    The first frame decides the size; a stream that changes its size midway is scaled to it.
+    The first frame determines the size; later frames of another size are scaled to it.
 
     Args:
-        size: as `target_size` takes it.
-        chroma: 420 (half color resolution) or 444 (full).
+        size: frame size in the form that `target_size` accepts.
+        chroma: 420 (half chroma resolution) or 444 (full).
     """
 
     def __init__(self, *, size: str = "256", chroma: int = 420) -> None:
@@ -90,7 +90,7 @@ class UprightFrames:
         self, frame: Any, width: int, height: int, colorspace: Colorspace | None, color_range: ColorRange | None
     ) -> Any:
         rotation = frame.rotation
-        # Without a wish for another one, source and target are given the same encoding: swscale converts nothing.
+        # Without a requested color space, source and target have the same one, so swscale does not convert colors.
         space = colorspace if colorspace is not None else Colorspace.ITU601
         source_space = None if colorspace is not None else space
         levels = color_range if color_range is not None else ColorRange.JPEG
@@ -111,7 +111,7 @@ class UprightFrames:
 
 
 class _Turned:
-    """A reformatted frame with the rotation of the frame it came from, which swscale does not carry over."""
+    """Reformatted frame with the rotation of its source frame, which swscale does not copy."""
 
     def __init__(self, frame: Any, rotation: int) -> None:
         self.planes = frame.planes
@@ -126,7 +126,7 @@ def _planes(frame: Any) -> tuple[list[torch.Tensor], list[int]]:
 def _rotate(
     planes: list[torch.Tensor], strides: list[int], width: int, height: int, chroma: int, rotation: int
 ) -> tuple[list[torch.Tensor], list[int]]:
-    """Turn a frame as its display matrix asks: `rotation` degrees counter-clockwise, in steps of 90."""
+    """Rotate planes by `rotation` degrees counterclockwise, a multiple of 90 (display matrix of the frame)."""
     turned = []
     for index, (plane, stride) in enumerate(zip(planes, strides, strict=True)):
         halved = index > 0 and chroma == 420

@@ -1,4 +1,4 @@
-"""Writing the frames of a video again with text and color drawn into them."""
+"""Writing of videos with text and a color strip drawn into each frame."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import numpy as np
 __all__ = ["LabeledVideoWriter"]
 
 _CLOCK = Fraction(1, 90000)
-_STRIP = 20  # the strip of color is a 20th of the height
+_STRIP = 20  # height of the color strip as a fraction of the frame height: 1 / 20
 
 
 class LabeledVideoWriter:
-    """Writes H.264 without sound: frames with text in their upper left corner, over a strip of color.
+    """Write H.264 without audio; each frame has text in the upper left corner and a color strip at the bottom.
 
-    MP4 files are written in fragments: what has been written can be played, even if the program is killed.
+    MP4 files are fragmented, so they can be played while they are written and after an interruption.
 
     Args:
-        out: file to write; its suffix selects the container. An existing file is replaced.
-        fps: frames a second.
+        out: output file; the extension selects the container. An existing file is replaced.
+        fps: frames per second.
     """
 
     def __init__(self, out: str | Path, *, fps: float = 25.0) -> None:
@@ -40,10 +40,10 @@ class LabeledVideoWriter:
         """Write one frame.
 
         Args:
-            frame: `av.VideoFrame`.
-            moment: its time in seconds.
+            frame: frame to write, `av.VideoFrame`.
+            moment: time of the frame in seconds.
             text: one or more lines.
-            color: (3,) red, green and blue in 0..1 of the strip; None: no strip.
+            color: (3,) RGB color of the strip in 0..1; None: no strip.
         """
         from PIL import Image, ImageDraw
 
@@ -72,13 +72,13 @@ class LabeledVideoWriter:
     def _open(self, height: int, width: int, moment: float) -> None:
         rate = Fraction(self.fps).limit_denominator(1001)
         self._stream = self._container.add_stream("libx264", rate=rate)
-        # Both sides even, as the pixel format wants.
+        # The pixel format requires even sides.
         self._stream.height, self._stream.width = height - height % 2, width - width % 2
         self._stream.pix_fmt, self._stream.codec_context.time_base = "yuv420p", _CLOCK
         self._first = moment
 
     def close(self) -> None:
-        """Finish the file; without any frame there is none."""
+        """Finish the file; no file is written if there was no frame."""
         if self._container is None:
             return
         if self._stream is not None:
