@@ -273,7 +273,10 @@ def test_videos_that_cannot_be_planned(columns, message):
         ({"sampling": "middle"}, "middle"),
         ({"geometry": "middle"}, "middle"),
         ({"short": "repeat"}, "repeat"),
-        ({"sampling": SequentialClips(), "shapes": lambda epoch: [BatchShape(4, 4, 32, 32)]}, "constant number of frames"),
+        (
+            {"sampling": SequentialClips(), "shapes": lambda epoch: [BatchShape(4, 4, 32, 32)]},
+            "constant number of frames",
+        ),
     ],
 )
 def test_wrong_options_are_refused(options, message):

@@ -86,7 +86,7 @@ def test_a_video_is_in_one_split_of_each_division(tmp_path):
 
 
 def test_slices_are_data_sets(tmp_path):
-    update_catalog(tmp_path, [record(f"{'ab'[index % 2]}/{index}", 'ab'[index % 2]) for index in range(5)])
+    update_catalog(tmp_path, [record(f"{'ab'[index % 2]}/{index}", "ab"[index % 2]) for index in range(5)])
     data = open_dataset(tmp_path)
     names = [video.name for video in data]
     for part in (slice(3), slice(1, 4), slice(None, None, -2), slice(-2, None), slice(9, None)):
