@@ -78,7 +78,7 @@ def test_unmatched_rows_and_videos_are_listed(tmp_path):
     text = str(report)
     assert "2 videos labeled" in text and "2 labels without a video:\n    jump/1\n" in text
     assert json.loads((tmp_path / "labels_report.json").read_text())["conflicts"] == report.conflicts
-    with pytest.raises(ValueError, match="split 'val' is known, but none of its videos is here"):
+    with pytest.raises(ValueError, match="split 'val' has no converted video"):
         open_dataset(tmp_path, "val")
 
 

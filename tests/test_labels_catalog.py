@@ -187,7 +187,7 @@ def test_unknown_and_empty_splits(tmp_path):
     with pytest.raises(ValueError, match="unknown split 'val'; expected test, train"):
         open_dataset(tmp_path, "val")
     update_catalog(tmp_path, labeled("a/2", split="train"))
-    with pytest.raises(ValueError, match="split 'test' is known, but none of its videos is here"):
+    with pytest.raises(ValueError, match="split 'test' has no converted video"):
         open_dataset(tmp_path, "test")
 
 

@@ -293,7 +293,7 @@ def test_converted_videos_lead_to_their_files(videos, converted, tmp_path):
     with pytest.raises(VideoError, match="does not exist; use backend"):
         list(ClipLoader(data, backend="video", **options))
     report.unlink()
-    with pytest.raises(VideoError, match="does not say where its video lies"):
+    with pytest.raises(VideoError, match="does not list its source video"):
         list(ClipLoader(data, backend="video", **options))
 
 

@@ -179,6 +179,6 @@ def test_the_command_and_its_errors(tmp_path, capsys):
     with pytest.raises(ValueError, match=r"test\.json: not from a segmentation run"):
         write_report(tmp_path / "other", tmp_path / "page.html")
     (tmp_path / "other/test.json").write_text("{")
-    with pytest.raises(ValueError, match=r"test\.json: not JSON"):
+    with pytest.raises(ValueError, match=r"test\.json: not valid JSON"):
         write_report(tmp_path / "other", tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()

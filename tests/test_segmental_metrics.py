@@ -306,7 +306,7 @@ def test_videos_that_are_not_scored_are_listed(tmp_path, capsys):
     assert " c: " in output.err and "test.bundle:3 lists it" in output.err and " d: " not in output.err
     assert output.out.startswith("2 videos, 4 frames, 2 classes\n1 video truncated to the shorter side, such as b\n")
     assert main(["score", truth]) == 2
-    assert "no prediction has its truth beside it" in capsys.readouterr().err
+    assert "no pair of truth and prediction" in capsys.readouterr().err
 
 
 def test_scores_of_the_files_that_the_published_evaluation_leaves(tmp_path, capsys):
