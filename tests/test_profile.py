@@ -8,7 +8,7 @@ from torch import nn
 
 from vidseg.cli.main import main
 from vidseg.models import _registry, create_model, list_models, prepare, register_model
-from vidseg.models._profile import count_cost, input_shape, measure
+from vidseg.models._profile import count_cost, input_shape, measure, training_batch
 
 # 10^9 multiply-adds of 16 frames of 224 x 224 and of 264 x 264 pixels (rounded to thousandths, then to hundredths),
 # parameters of recurrent layers.
@@ -166,6 +166,51 @@ def test_wrong_use(capsys, arguments, said):
 
 def test_list_by_task(capsys):
     assert main(["list", "models", "m*", "--task", "recognition", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == list_models("mtnet_*")
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == list_models("mtnet_*")
     assert main(["list", "models", "--task", "cooking"]) == 2
     assert "networks for" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("srtg_r3d_[13]*",), ("models", "srtg_r3d_[13]*")])
+def test_list_has_task_parameters_and_input(capsys, words):
+    assert main(["list", *words]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["network", *list_models("srtg_r3d_[13]*")]
+    assert lines[1].split() == ["srtg_r3d_18", "recognition", "44,543,312", "16", "frames", "112x112", "rgb"]
+    assert main(["list", "tsn_r50"]) == 0
+    assert "3 segments 224x224 rgb" in capsys.readouterr().out
+    assert main(["list", "nothing*"]) == 1
+    assert main(["list", "one", "two"]) == 2
+    assert "one pattern, not 2" in capsys.readouterr().err
+
+
+def test_list_without_arguments_has_all_networks(capsys):
+    assert main(["list", "--task", "segmentation"]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[0] for line in lines] == list_models(task="segmentation")
+    assert all(line.endswith("  features") for line in lines)
+
+
+def test_a_training_step_that_needs_two_samples(capsys):
+    """One clip of 32x32 pixels has a single value per channel in the last stage."""
+    arguments = [
+        "r3d_18",
+        "--size",
+        "32",
+        "--frames",
+        "8",
+        "--option",
+        "width=0.125",
+        "--rounds",
+        "1",
+        "--device",
+        "cpu",
+    ]
+    status, text, _ = run(capsys, *arguments, "--json")
+    (row,) = json.loads(text)
+    assert status == 0 and (row["batch"], row["training_batch"]) == (1, 2) and row["backward_ms"] > 0
+    model = create_model("r3d_18", num_classes=3, width=0.125)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    x = torch.randn(1, 3, 8, 64, 64)
+    assert training_batch(model, x) is x and training_batch(model, x[..., :32, :32]).shape[0] == 2
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

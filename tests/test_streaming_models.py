@@ -343,7 +343,7 @@ def test_etesvs_frame_scores():
         model.neck.frame_scores = "corrected"
         corrected = model(clips)[0]
         pooled = model.backbone(clips, torch.ones(2, 4))[1].mean(dim=(3, 4))
-        recurrent = model.neck.rnn_conv.lstm(pooled)[0]
+        recurrent = model.neck.rnn_conv.lstm(pooled.transpose(0, 1))[0].transpose(0, 1)
         frames = model.neck.rnn_conv.fc_frames_cls(recurrent)
         mixed = model.neck.rnn_conv.fc_frames_cls(recurrent.transpose(1, 2).reshape(recurrent.shape))
     assert torch.equal(published.logits, corrected.logits)

@@ -124,6 +124,7 @@ def _words(cost: "Cost", timing: "Timing | None") -> str:
         facts |= {
             "measured on": f"{timing.device}, batch of {timing.batch}, {timing.threads} threads",
             "inference": f"{timing.inference_ms:.1f} ms, {timing.inference_bytes / 1e6:.1f} MB beyond the weights",
+            "training batch": f"{timing.training_batch}",
             "training forward": f"{timing.forward_ms:.1f} ms",
             "training backward": f"{timing.backward_ms:.1f} ms",
             "training memory": f"{timing.training_bytes / 1e6:.1f} MB beyond the weights",

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vidseg.models._registry import create_model, model_task
 
-__all__ = ["Cost", "Timing", "count_cost", "input_shape", "measure"]
+__all__ = ["Cost", "Timing", "count_cost", "count_parameters", "input_shape", "measure", "training_batch"]
 
 _FRAMES = {"segmentation": 1000, "streaming": 32}
 
@@ -51,6 +51,9 @@ class Timing:
     device: str
     threads: int
     batch: int
+    """Samples of the inference."""
+    training_batch: int
+    """Samples of a training step: 2 where the network cannot be trained with the one of the inference."""
     inference_ms: float
     """Forward pass in evaluation mode, without gradients."""
     forward_ms: float
@@ -90,6 +93,48 @@ def input_shape(
     if task == "segmentation":
         return (batch, in_features, frames)
     return (batch, 2 if task == "flow_recognition" else 3, frames, size, size)
+
+
+def count_parameters(name: str, *, num_classes: int, **options: Any) -> int:
+    """Count the parameters of the network called `name`, without memory for them.
+
+    Args:
+        name: as in the registry.
+        num_classes: K.
+        **options: as for `create_model`.
+
+    Raises:
+        ValueError, TypeError: as from `create_model`.
+    """
+    with torch.device("meta"):
+        return sum(value.numel() for value in create_model(name, num_classes=num_classes, **options).parameters())
+
+
+def training_batch(model: nn.Module, x: Tensor) -> Tensor:
+    """Return the input of a training step: `x`, or `x` twice where the network needs two samples.
+
+    Batch normalization cannot take statistics over a single value, which a channel of a small clip has.
+
+    Args:
+        model: on its device; its mode and its running statistics stay as they are.
+        x: input on the same device.
+    """
+    if x.shape[0] > 1:
+        return x
+    mode, kept = model.training, {name: value.clone() for name, value in model.named_buffers()}
+    try:
+        model.train()
+        with torch.no_grad():
+            model(x)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        return torch.cat([x, x])
+    finally:
+        model.train(mode)
+        for name, value in model.named_buffers():
+            value.copy_(kept[name])
+    return x
 
 
 def count_cost(name: str, shape: tuple[int, ...], *, num_classes: int, **options: Any) -> Cost:
@@ -146,7 +191,8 @@ def _count(model: nn.Module, x: Tensor) -> int:
 def measure(model: nn.Module, x: Tensor, *, rounds: int = 5) -> Timing:
     """Run `model` on `x` in evaluation and in training, and time it; its mode is restored, its gradients are cleared.
 
-    Running statistics of norms take part in the training steps.
+    Running statistics of norms change in the training steps. Where a training step needs two samples and `x` has one,
+    the step runs on `x` twice, and `Timing.training_batch` is 2.
 
     Args:
         model: on its device.
@@ -160,6 +206,7 @@ def measure(model: nn.Module, x: Tensor, *, rounds: int = 5) -> Timing:
         raise ValueError(f"rounds={rounds} must be at least 1")
     device = x.device
     mode = model.training
+    samples = training_batch(model, x)
 
     def inference() -> None:
         with torch.inference_mode():
@@ -168,7 +215,7 @@ def measure(model: nn.Module, x: Tensor, *, rounds: int = 5) -> Timing:
     def step() -> tuple[float, float]:
         model.zero_grad(set_to_none=True)
         began = _now(device)
-        score = _scores(model(x)).float().square().mean()
+        score = _scores(model(samples)).float().square().mean()
         middle = _now(device)
         score.backward()
         ended = _now(device)
@@ -192,6 +239,7 @@ def measure(model: nn.Module, x: Tensor, *, rounds: int = 5) -> Timing:
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         threads=torch.get_num_threads(),
         batch=len(x),
+        training_batch=len(samples),
         inference_ms=statistics.median(inference_seconds) * 1e3,
         forward_ms=forward,
         backward_ms=backward,

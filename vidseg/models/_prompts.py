@@ -12,7 +12,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["BytePairVocabulary", "Vocabulary", "WordVocabulary", "frame_sentences", "in_words"]
+__all__ = ["BytePairVocabulary", "Vocabulary", "WordVocabulary", "frame_sentences", "in_words", "sentence_parts"]
 
 _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -58,13 +58,18 @@ def _ordinal(number: int) -> str:
     return head + hyphen + _IRREGULAR.get(last, regular)
 
 
+def sentence_parts(number: int) -> tuple[str, str, str]:
+    """The three parts of a frame's sentence that depend on one number each: of its run, the run's length, the frame."""
+    return (
+        _PUBLISHED_SLIPS.get(number, f"This is the {_ordinal(number)} action, "),
+        f"This action lasted {in_words(number)} frames in current windows, ",
+        f"This is frame {in_words(number)} of the action, ",
+    )
+
+
 @functools.lru_cache(maxsize=4096)
 def _sentence(run: int, length: int, frame: int) -> str:
-    which = _PUBLISHED_SLIPS.get(run, f"This is the {_ordinal(run)} action, ")
-    return (
-        f"{which}This action lasted {in_words(length)} frames in current windows, "
-        f"This is frame {in_words(frame)} of the action, "
-    )
+    return sentence_parts(run)[0] + sentence_parts(length)[1] + sentence_parts(frame)[2]
 
 
 def frame_sentences(labels: Sequence[int]) -> list[str]:

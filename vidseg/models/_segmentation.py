@@ -26,6 +26,9 @@ class SegmentationOutput:
     """(S, B, 1, L): scores before the sigmoid of an action starting at a frame, for networks that have them."""
 
 
+torch.export.register_dataclass(SegmentationOutput)
+
+
 def find_padding(features: Tensor, mask: Tensor | None, *, in_features: int) -> Tensor | None:
     """Check what a network is given, and say which frames are padding.
 
@@ -53,6 +56,8 @@ def find_padding(features: Tensor, mask: Tensor | None, *, in_features: int) -> 
             f"mask must be bool of shape {(features.shape[0], features.shape[2])}, one entry for each frame of "
             f"features {tuple(features.shape)}, but is {mask.dtype} of shape {tuple(mask.shape)}"
         )
+    if torch.compiler.is_exporting():
+        return ~mask[:, None]  # a graph cannot depend on values: neither check them nor leave out what they allow
     if mask.all():
         return None
     wrong = ~mask[:, 0] | (mask[:, 1:] & ~mask[:, :-1]).any(dim=1)
@@ -67,7 +72,8 @@ def find_padding(features: Tensor, mask: Tensor | None, *, in_features: int) -> 
 def video_lengths(features: Tensor, padding: Tensor | None) -> Tensor:
     """Frames of each video: int64 (B,)."""
     if padding is None:
-        return torch.full((features.shape[0],), features.shape[2], device=features.device)
+        frames = torch.ones(features.shape[0], features.shape[2], dtype=torch.int64, device=features.device)
+        return frames.sum(dim=1)  # a fill with the number itself would fix it in an exported graph
     return (~padding[:, 0]).sum(dim=1)
 
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import MappingKey, register_pytree_node
 
 from vidseg.models._segmentation import SegmentationOutput
 
@@ -33,6 +35,16 @@ class StreamOutput(SegmentationOutput):
     neck_logits: Tensor | None = None
 
 
+torch.export.register_dataclass(StreamOutput)
+
+
+def _stored(values: dict[str, Any]) -> StreamState:
+    """A state of these values as they are: a tree may hold other things than tensors."""
+    state = StreamState({})
+    state._values = values
+    return state
+
+
 class StreamState(Mapping[str, Tensor]):
     """What a model remembers of B videos between windows: named tensors, row b of each belongs to video b.
 
@@ -40,8 +52,8 @@ class StreamState(Mapping[str, Tensor]):
     """
 
     def __init__(self, values: Mapping[str, Tensor]):
-        sizes = {name: len(value) for name, value in values.items()}
-        if len(set(sizes.values())) > 1:
+        sizes = {name: value.shape[0] for name, value in values.items()}
+        if any(size != first for size in sizes.values() for first in list(sizes.values())[:1]):
             raise ValueError(f"the tensors of one state have different numbers of videos: {sizes}")
         self._values = dict(values)
 
@@ -88,6 +100,15 @@ class StreamState(Mapping[str, Tensor]):
     def state_dict(self) -> dict[str, Tensor]:
         """Plain tensors on the CPU, for `torch.save`; `StreamState(state_dict)` restores them."""
         return {name: value.detach().cpu().clone() for name, value in self.items()}
+
+
+register_pytree_node(
+    StreamState,
+    lambda state: (list(state.values()), list(state)),
+    lambda values, names: _stored(dict(zip(names, values, strict=True))),
+    serialized_type_name="vidseg.models.StreamState",
+    flatten_with_keys_fn=lambda state: ([(MappingKey(name), value) for name, value in state.items()], list(state)),
+)
 
 
 class StreamModel(nn.Module):
@@ -142,7 +163,7 @@ def memory(state: StreamState | None, name: str, like: Tensor, shape: Sequence[i
     Raises:
         ValueError: the state is of another number of videos or of another model.
     """
-    expected = (len(like), *shape)
+    expected = (like.shape[0], *shape)
     if state is None:
         return like.new_zeros(expected)
     if name not in state or state[name].shape != expected:

@@ -39,7 +39,8 @@ _TINY = 1e-10  # keeps the logarithm of a probability finite, as published
 
 def _padding(lengths: Tensor, frames: int) -> Tensor | None:
     """bool (B, 1, `frames`), True beyond each video's length; None where there is no such frame."""
-    if bool((lengths >= frames).all()):
+    # A graph cannot depend on values, so that an exported one always clears.
+    if not torch.compiler.is_exporting() and bool((lengths >= frames).all()):
         return None
     return torch.arange(frames, device=lengths.device) >= lengths[:, None, None]
 
@@ -107,12 +108,23 @@ class _Entry(nn.Module):
         return self.conv(x, padding)
 
 
+class _MaxPool(nn.Module):
+    """Maxima of `size` frames; in two dimensions, because `torch.export` fixes the length of a one-dimensional one."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x[:, :, None], (1, self.size)).squeeze(2)
+
+
 class _Down(nn.Module):
     """Maximum of two frames, then convolutions."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
-        self.max_pool_conv = nn.ModuleList([nn.MaxPool1d(2), _DoubleConv(inputs, outputs)])
+        self.max_pool_conv = nn.ModuleList([_MaxPool(2), _DoubleConv(inputs, outputs)])
 
     def forward(self, x: Tensor, padding: Tensor | None) -> Tensor:
         pool, convolutions = self.max_pool_conv
@@ -147,10 +159,12 @@ class _PyramidPooling(nn.Module):
     def __init__(self, inputs: int):
         super().__init__()
         self.conv = nn.Conv1d(inputs, 1, 1)
+        self.pools = nn.ModuleList(_MaxPool(part) for part in _PARTS)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         pooled = [
-            resize_linear(self.conv(F.max_pool1d(x, part)), lengths // part, lengths, x.shape[2]) for part in _PARTS
+            resize_linear(self.conv(pool(x)), lengths // part, lengths, x.shape[2])
+            for part, pool in zip(_PARTS, self.pools, strict=True)
         ]
         return torch.cat([*pooled, x], dim=1)
 
@@ -265,7 +279,9 @@ class C2fTcn(nn.Module):
         """
         padding = find_padding(features, mask, in_features=self.in_features)
         frames = features.shape[2]
-        x = F.pad(clear_padding(features, padding), (0, max(0, MINIMUM_FRAMES - frames)))
+        x = clear_padding(features, padding)
+        if frames < MINIMUM_FRAMES:
+            x = F.pad(x, (0, MINIMUM_FRAMES - frames))
         lengths = video_lengths(features, padding).clamp(min=MINIMUM_FRAMES)
         levels = self.forward_levels(x, lengths)
         stages = [

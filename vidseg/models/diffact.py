@@ -33,11 +33,46 @@ __all__ = ["DiffAct", "cosine_schedule", "neighbor_attention"]
 _TIME_CHANNELS = 512
 
 
+@torch.library.custom_op("vidseg::video_noise", mutates_args=())
+def _video_noise(lengths: Tensor, seeds: Sequence[int], draws: int, channels: int, frames: int) -> Tensor:
+    """Standard normal (draws, B, channels, frames), 0 on padding, as `DiffAct._noise` draws it; for exported graphs.
+
+    A single seed is that of all videos.
+    """
+    each = list(seeds) * (len(lengths) if len(seeds) == 1 else 1)
+    generators = DiffAct._generators(each, len(lengths))
+    noise = _padded_noise(generators, lengths.tolist(), channels, frames)
+    return torch.stack([next(noise) for _ in range(draws)]).to(lengths.device)
+
+
+@_video_noise.register_fake
+def _(lengths: Tensor, seeds: Sequence[int], draws: int, channels: int, frames: int) -> Tensor:
+    return torch.empty(draws, lengths.shape[0], channels, frames, device=lengths.device)
+
+
+def _padded_noise(
+    generators: Sequence[torch.Generator], lengths: Sequence[int], channels: int, frames: int
+) -> Iterator[Tensor]:
+    """Noise (B, channels, frames) for ever, on the CPU: each video's depends on its generator and length alone."""
+    while True:
+        drawn = [
+            F.pad(torch.randn(channels, length, generator=draw, device="cpu"), (0, frames - length))
+            for draw, length in zip(generators, lengths, strict=True)
+        ]
+        yield torch.stack(drawn)
+
+
 def cosine_schedule(steps: int) -> list[float]:
     """The signal's share of the variance after each step, in double precision (arXiv 2102.09672, section 3.2)."""
     signal = [math.cos((step / steps + 0.008) / 1.008 * math.pi / 2) ** 2 for step in range(steps + 1)]
     kept = (max(after / before, 0.001) for before, after in pairwise(signal))  # a step loses at most 0.999
     return list(accumulate(kept, operator.mul))
+
+
+def _sampling_times(steps: int, count: int) -> list[int]:
+    """Steps of the diffusion at which sampling stops, from the last one to -1, the end."""
+    times: list[int] = torch.linspace(-1, steps - 1, count + 1, device="cpu").int().tolist()
+    return times[::-1]
 
 
 def neighbor_attention(
@@ -257,6 +292,7 @@ class DiffAct(nn.Module):
         self.sampling_steps = sampling_steps
         self.eta = eta
         self.signal = cosine_schedule(steps)
+        self._times = _sampling_times(steps, sampling_steps)
         self.encoder = _Encoder(
             in_features,
             encoder_maps,
@@ -302,6 +338,8 @@ class DiffAct(nn.Module):
             ValueError: a shape is wrong, a label is too large, or `boundaries` are needed and not there.
         """
         padding = find_padding(features, mask, in_features=self.in_features)
+        if torch.compiler.is_exporting() and labels is None:
+            return self._traced(features, padding, seeds)
         generators = self._generators(seeds, features.shape[0])
         encoded, condition = self.encoder(clear_padding(features, padding), padding)
         lengths = video_lengths(features, padding).tolist()
@@ -321,6 +359,18 @@ class DiffAct(nn.Module):
         at = torch.tensor(steps, device=features.device)
         decoded = self.decoder(condition * shown.to(condition.dtype), at, event.to(condition.dtype), padding)
         return SegmentationOutput(torch.stack([encoded, decoded]))
+
+    def _traced(self, features: Tensor, padding: Tensor | None, seeds: int | Sequence[int]) -> SegmentationOutput:
+        """Sampling as an exported graph can do it, in which drawing the noise is one operator."""
+        encoded, condition = self.encoder(clear_padding(features, padding), padding)
+        noise = torch.ops.vidseg.video_noise(
+            video_lengths(features, padding),
+            [seeds] if isinstance(seeds, int) else list(seeds),
+            self.sampling_steps,
+            self.num_classes,
+            features.shape[2],
+        )
+        return SegmentationOutput(torch.stack([encoded, self.sample(condition, padding, iter(noise.unbind(0)))]))
 
     def noisy_event(self, labels: Tensor, steps: Sequence[int], noise: Tensor) -> Tensor:
         """Labels as the decoder sees them after some steps of the diffusion.
@@ -355,7 +405,7 @@ class DiffAct(nn.Module):
             The decoder's logits (B, K, L) at the last step; their softmax is the sampled result.
         """
         count = self.sampling_steps if sampling_steps is None else sampling_steps
-        times = torch.linspace(-1, len(self.signal) - 1, count + 1, device="cpu").int().tolist()[::-1]
+        times = self._times if count == self.sampling_steps else _sampling_times(len(self.signal), count)
         x = next(noise).double()
         logits = x
         for now, then in pairwise(times):
@@ -384,13 +434,8 @@ class DiffAct(nn.Module):
 
     def _noise(self, generators: list[torch.Generator], lengths: list[int], like: Tensor) -> Iterator[Tensor]:
         """Noise (B, K, L) for ever: each video's depends on its seed and length alone, and on no device."""
-        frames = like.shape[2]
-        while True:
-            drawn = [
-                F.pad(torch.randn(self.num_classes, length, generator=draw, device="cpu"), (0, frames - length))
-                for draw, length in zip(generators, lengths, strict=True)
-            ]
-            yield torch.stack(drawn).to(like.device)
+        for noise in _padded_noise(generators, lengths, self.num_classes, like.shape[2]):
+            yield noise.to(like.device)
 
     def _check_labels(self, labels: Tensor, boundaries: Tensor | None, features: Tensor) -> None:
         videos, _, frames = features.shape

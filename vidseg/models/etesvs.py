@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vidseg.models._input_spec import GTEA_MEAN, GTEA_STD, InputSpec
+from vidseg.models._recurrent import run_recurrent, scan_steps
 from vidseg.models._registry import register_model
 from vidseg.models._streaming import StreamModel, StreamOutput, StreamState, frame_mask, memory
 from vidseg.models.mobilenet_tsm import MobileNetTsm
@@ -68,9 +69,19 @@ class _TcnHead(nn.Module):
 class _LstmMemory(nn.Module):
     def __init__(self, features: int, num_classes: int, dropout: float):
         super().__init__()
-        self.lstm = nn.LSTM(features, features, batch_first=True)
+        self.lstm = nn.LSTM(features, features)
         self.fc_frames_cls = nn.Linear(features, num_classes)
         self.dropout = nn.Dropout(dropout)
+
+
+def _in_memory_order(x: Tensor) -> Tensor:
+    """(B, T, D) -> (B, T, D): the values of the transposed (D, T), row after row."""
+    if not torch.compiler.is_exporting():
+        return x.transpose(1, 2).reshape(x.shape)
+    # An exported reshape would allow only numbers of frames that divide the number of features, or only others.
+    frames, features = x.shape[1:]
+    steps, columns = torch.arange(frames, device=x.device), torch.arange(features, device=x.device)
+    return x.transpose(1, 2).flatten(1)[:, steps[:, None] * features + columns]
 
 
 class _LstmNeck(nn.Module):
@@ -87,10 +98,11 @@ class _LstmNeck(nn.Module):
         """Maps (B, T, D, H, W), mask (B, T) -> features (B, D, T), logits (B, K, T) of backbone and memory, state."""
         pooled = maps.mean(dim=(3, 4))
         start = tuple(memory(state, name, pooled, pooled.shape[2:])[None] for name in ("hidden", "cell"))
-        recurrent, (hidden, cell) = self.rnn_conv.lstm(pooled, start)
+        recurrent, (hidden, cell) = run_recurrent(self.rnn_conv.lstm, pooled.transpose(0, 1), start)
+        recurrent = recurrent.transpose(0, 1).contiguous()
         scored = recurrent
         if self.frame_scores == "published":
-            scored = recurrent.transpose(1, 2).reshape(recurrent.shape)
+            scored = _in_memory_order(recurrent)
         neck = self.rnn_conv.fc_frames_cls(scored) * mask[..., None]
         features = (recurrent + self.rnn_conv.dropout(recurrent)) * mask[..., None]
         backbone = self.fc(self.dropout(pooled))
@@ -175,11 +187,25 @@ class _ConvLstm(nn.Module):
 
     def forward(self, maps: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Maps (B, T, C, H, W) -> spatial means (B, C, T) of the hidden states, last hidden state, last cell."""
+        if torch.compiler.is_exporting():
+            return self._scan(maps, hidden, cell)
         means = []
         for frame in maps.unbind(dim=1):
             hidden, cell = self.cell_list[0](frame, hidden, cell)
             means.append(hidden.mean(dim=(2, 3)))
         return torch.stack(means, dim=2), hidden, cell
+
+    def _scan(self, maps: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same with a variable number of frames."""
+
+        def step(
+            state: tuple[Tensor, ...], values: tuple[Tensor, ...]
+        ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+            following = self.cell_list[0](values[0], *state)
+            return following, (following[0].mean(dim=(2, 3)),)
+
+        (hidden, cell), (means,) = scan_steps(step, (hidden, cell), (maps.transpose(0, 1),))
+        return means.permute(1, 2, 0), hidden, cell
 
 
 class _ConvLstmMemory(nn.Module):

@@ -62,8 +62,9 @@ def _pad(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], port: Port
     """Zeros around the last three dimensions, the smaller half in front, as TensorFlow's "SAME" has them."""
     pads: list[int] = []
     for length, size, step in zip(reversed(x.shape[2:]), reversed(kernel), reversed(stride), strict=True):
-        left_over = length % step if port == "pytorch_i3d" else 0
-        total = max(size - (left_over or step), 0)
+        # TensorFlow pads up to the end of the last window, the other port as if the step divided the length.
+        covered = ((length + step - 1) // step - 1) * step + size
+        total = covered - length if port == "pytorch_i3d" else size - step
         pads += [total // 2, total - total // 2]
     return F.pad(x, pads)
 

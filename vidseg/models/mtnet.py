@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidseg.models._input_spec import InputSpec
+from vidseg.models._recurrent import run_recurrent
 from vidseg.models._registry import register_model
 from vidseg.models._stage import Stage
 
@@ -63,7 +64,9 @@ def _shorten(x: Tensor) -> Tensor:
 
 
 def _resize(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    return x if tuple(x.shape[2:]) == size else F.interpolate(x, size=size, mode="trilinear", align_corners=False)
+    if not torch.compiler.is_exporting() and tuple(x.shape[2:]) == size:
+        return x  # as interpolation would; an exported graph must not depend on it
+    return F.interpolate(x, size=size, mode="trilinear", align_corners=False)
 
 
 def _share(channels: int) -> int:
@@ -134,7 +137,7 @@ class RecurrentAlignment(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) -> (B, C, T, H, W)."""
-        recurrent = self.op(x.mean(dim=(3, 4)).permute(2, 0, 1))[0].permute(1, 2, 0)
+        recurrent = run_recurrent(self.op, x.mean(dim=(3, 4)).permute(2, 0, 1))[0].permute(1, 2, 0)
         return x * recurrent[..., None, None]
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vidseg.models._input_spec import InputSpec
+from vidseg.models._recurrent import run_recurrent
 from vidseg.models._registry import register_model
 from vidseg.models._stage import Stage
 
@@ -62,7 +63,7 @@ class SqueezeRecursion(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) -> (B, C, T, H, W)."""
         squeezed = x.mean(dim=(3, 4))
-        recurrent = self.lstm(squeezed.permute(2, 0, 1))[0].permute(1, 2, 0)
+        recurrent = run_recurrent(self.lstm, squeezed.permute(2, 0, 1))[0].permute(1, 2, 0)
         fused = x * recurrent[..., None, None]
         if not self.gate:
             return fused

@@ -81,7 +81,7 @@ class _WindowAttention(nn.Module):
         index = self.relative_position_index[:places, :places].flatten()
         bias = self.relative_position_bias_table[index].view(places, places, -1).permute(2, 0, 1)
         if hidden is not None:
-            bias = (bias + hidden[:, None]).repeat(count // len(hidden), 1, 1, 1)
+            bias = (bias + hidden[:, None]).repeat(count // hidden.shape[0], 1, 1, 1)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
         return self.proj(out.transpose(1, 2).reshape(count, places, channels))
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vidseg.models._input_spec import GTEA_MEAN, GTEA_STD, InputSpec
-from vidseg.models._prompts import BytePairVocabulary, Vocabulary, WordVocabulary, frame_sentences
+from vidseg.models._prompts import BytePairVocabulary, Vocabulary, WordVocabulary, sentence_parts
 from vidseg.models._registry import register_model
 from vidseg.models._streaming import StreamModel, StreamOutput, StreamState, frame_mask, memory
 from vidseg.models.memory_tcn import MemoryResidualLayer
@@ -66,41 +67,57 @@ class _Transformer(nn.Module):
 class _PromptLearner(nn.Module):
     """Token embeddings of the sentences, with learned vectors for each class in front of the class name."""
 
-    def __init__(self, class_names: Sequence[str], vocabulary: Vocabulary, *, width: int, tokens: int, contexts: int):
+    parts: Tensor
+    lengths: Tensor
+
+    def __init__(
+        self, class_names: Sequence[str], vocabulary: Vocabulary, *, frames: int, width: int, tokens: int, contexts: int
+    ):
         super().__init__()
-        self.vocabulary = vocabulary
-        self.tokens = tokens
+        self.size, self.tokens = vocabulary.size, tokens
         self.start, self.end = vocabulary.size - 2, vocabulary.size - 1
-        self.names = [vocabulary.encode(f"{name}.") for name in class_names]
         self.ctx = nn.Parameter(torch.empty(len(class_names), contexts, width))
         self.token_embedding = nn.Embedding(vocabulary.size, width)
         nn.init.normal_(self.ctx, std=0.2)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
+        # Rows 1 to `frames` of the first three tables are the parts of the sentences; row k of the last one is what
+        # follows for class k: numbers of its learned vectors, counted from the vocabulary's end, its name, the end.
+        sentences = [[vocabulary.encode(part) for part in sentence_parts(number)] for number in range(1, frames + 1)]
+        tables: list[list[list[int]]] = [[[], *(row[part] for row in sentences)] for part in range(3)]
+        closing = []
+        for number, name in enumerate(class_names):
+            first = vocabulary.size + number * contexts
+            closing.append([*range(first, first + contexts), *vocabulary.encode(f"{name}."), self.end])
+        tables.append(closing)
+        rows, longest = max(map(len, tables)), max(len(row) for table in tables for row in table)
+        tables = [table + [[]] * (rows - len(table)) for table in tables]
+        padded = [[row + [0] * (longest - len(row)) for row in table] for table in tables]
+        sizes = [[len(row) for row in table] for table in tables]
+        self.register_buffer("parts", torch.tensor(padded), persistent=False)
+        self.register_buffer("lengths", torch.tensor(sizes), persistent=False)
 
-    def numbers(self, labels: Sequence[int]) -> list[list[int]]:
-        """The sentence of each frame as U numbers: tokens, then those of class contexts, -1 behind the end."""
-        contexts = self.ctx.shape[1]
-        rows = []
-        for label, sentence in zip(labels, frame_sentences(labels), strict=True):
-            first = self.vocabulary.size + label * contexts
-            row = [self.start, *self.vocabulary.encode(sentence), *range(first, first + contexts), *self.names[label]]
-            row = [*row, self.end][: self.tokens]
-            rows.append(row + [-1] * (self.tokens - len(row)))
-        return rows
+    def numbers(self, labels: Tensor) -> Tensor:
+        """Labels (B, T) -> sentence of each frame (B, T, U): tokens, numbers of class contexts, -1 behind the end."""
+        run = F.pad((labels[:, 1:] != labels[:, :-1]).long(), (1, 0)).cumsum(dim=1) + 1
+        length = (run[:, :, None] == run[:, None, :]).sum(dim=2)
+        frame = torch.arange(1, labels.shape[1] + 1, device=labels.device).expand_as(labels)
+        place = torch.arange(self.tokens, device=labels.device) - 1
+        numbers = torch.where(place < 0, self.start, -1).expand(*labels.shape, -1)
+        place = place.expand(*labels.shape, -1)
+        for part, index in enumerate((run, length, frame, labels)):
+            size = self.lengths[part, index][..., None]
+            values = self.parts[part, index].gather(2, place.clamp(0, self.parts.shape[2] - 1))
+            numbers = torch.where((place >= 0) & (place < size), values, numbers)
+            place = place - size
+        return numbers
 
     def forward(self, previous: Tensor, status: Tensor) -> Tensor:
         """Labels (B, T) of the window before and what they are worth (B,) -> embeddings (B, T, U, width)."""
-        frames, size = previous.shape[1], self.vocabulary.size
-        rows = []
-        for labels, kind in zip(previous.tolist(), status.tolist(), strict=True):
-            if kind == _LABELS:
-                rows.append(self.numbers(labels))
-            else:
-                rows.append([[self.start if kind == _NOTHING else self.end] * self.tokens] * frames)
-        numbers = torch.tensor(rows, device=previous.device)
-        embedded = self.token_embedding(numbers.clamp(0, size - 1))
-        learned = self.ctx.flatten(0, 1)[(numbers - size).clamp(min=0)]
-        embedded = torch.where((numbers >= size)[..., None], learned, embedded)
+        known, begins = (status[:, None, None] == kind for kind in (_LABELS, _NOTHING))
+        numbers = torch.where(known, self.numbers(previous), torch.where(begins, self.start, self.end))
+        embedded = self.token_embedding(numbers.clamp(0, self.size - 1))
+        learned = self.ctx.flatten(0, 1)[(numbers - self.size).clamp(min=0)]
+        embedded = torch.where((numbers >= self.size)[..., None], learned, embedded)
         return embedded * (numbers >= 0)[..., None]
 
 
@@ -232,7 +249,7 @@ class Transeger(StreamModel):
         self.num_classes = num_classes
         self.frames = frames
         self.image_backbone = _ImageBackbone(MobileNetTsm(shift_division=shift_division, width=width), features)
-        prompts = _PromptLearner(names, words, width=text_width, tokens=tokens, contexts=contexts)
+        prompts = _PromptLearner(names, words, frames=frames, width=text_width, tokens=tokens, contexts=contexts)
         self.text_backbone = _TextBackbone(
             _TextEncoder(
                 prompts, frames=frames, width=text_width, layers=text_layers, heads=text_heads, features=features

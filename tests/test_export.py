@@ -1,0 +1,163 @@
+"""`torch.export` of the networks of the registry: variable batch and length, with and without mask, the same values."""
+
+import inspect
+from functools import partial
+
+import pytest
+import torch
+from test_segmentation_models import SMALL as SEGMENTATION
+from test_streaming_models import SMALL as STREAMING
+from torch import nn
+from torch.export import Dim
+from torch.utils import _pytree as pytree
+
+from vidseg.models import _registry, create_model, list_models, model_options, model_task
+from vidseg.models._recurrent import run_recurrent
+from vidseg.models._segmentation import SegmentationOutput
+from vidseg.models._streaming import StreamOutput, StreamState
+
+FEATURES, CLASSES = 6, 5
+# Of the networks that one factory builds, the smallest ones of each kind of block; else the first one is exported.
+CHOSEN = {
+    "r2plus1d_18",
+    "r3d_50",
+    "srtg_r3d_18",
+    "mtnet_xs",
+    "torchvision_mc3_18",
+    "torchvision_r2plus1d_18",
+    "tsm_r50",
+}
+# Frames of the exported clip and of another one. An exported MTNet takes the lengths whose halves are pooled alike.
+FRAMES = {"mtnet_xs": (28, 33), "transeger": (4, 4), "svtas_rl": (8, 12), "c2f_tcn": (400, 451)}
+
+
+def representatives() -> list[str]:
+    """Networks of every factory of the registry: what is added to it is exported, too."""
+    found: dict[object, list[str]] = {}
+    for name in list_models():
+        factory = _registry._ENTRIES[name].factory
+        found.setdefault(factory.func if isinstance(factory, partial) else factory, []).append(name)
+    return [name for names in found.values() for name in ([one for one in names if one in CHOSEN] or names[:1])]
+
+
+def small(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    options = SEGMENTATION.get(name) or STREAMING.get(name) or {}
+    options |= {"width": 0.125} if "width" in model_options(name) and not options else {}
+    options |= {"in_features": FEATURES} if model_task(name) == "segmentation" else {}
+    model = create_model(name, num_classes=CLASSES, **options).eval()
+    for module in model.modules():
+        if isinstance(module, nn.LSTM | nn.GRU):  # else their part is lost in rounding
+            for value in module.parameters():
+                nn.init.normal_(value, std=0.5)
+    return model
+
+
+def inputs(name: str, batch: int, frames: int, *, masked: bool, model: nn.Module):
+    """Arguments of a call; with a mask, streams are in their second window."""
+    if model_task(name) == "segmentation":
+        lengths = torch.tensor([frames] + [frames - 3] * (batch - 1))
+        mask = torch.arange(frames) < lengths[:, None]
+        return (torch.randn(batch, FEATURES, frames), mask) if masked else (torch.randn(batch, FEATURES, frames),)
+    channels = 2 if model_task(name) == "flow_recognition" else 3
+    size = 48 if name.startswith("mtnet") else 32
+    clips = torch.randn(batch, channels, frames, size, size)
+    if not masked:
+        return (clips,)
+    mask = torch.ones(batch, frames)
+    mask[-1, 2:] = 0
+    with torch.no_grad():
+        return clips, model(torch.randn_like(clips))[1], mask
+
+
+def with_variable_sizes(arguments):
+    """Batch, and frames where the tensor has them: those of a state are none of the window's."""
+    shapes = [{0: Dim.AUTO, (2 if value.dim() > 2 else 1): Dim.AUTO} for value in arguments if torch.is_tensor(value)]
+    if len(arguments) == 3:
+        shapes.insert(1, [{0: Dim.AUTO} for _ in arguments[1]])
+    return tuple(shapes)
+
+
+def difference(found, expected) -> float:
+    """Largest one of the values of two outputs of one form, over the norm of the expected tensor."""
+    (found, form), (expected, other) = pytree.tree_flatten(found), pytree.tree_flatten(expected)
+    assert form == other and len(found) > 0
+    return max(
+        float((a - b).double().norm() / (b.double().norm() + 1e-12)) for a, b in zip(found, expected, strict=True)
+    )
+
+
+CASES = [(name, False) for name in representatives() if model_task(name) != "streaming"]
+CASES += [(name, True) for name in representatives() if model_task(name) in ("segmentation", "streaming")]
+CASES += [("mobilenet_v2_tsm_frames", False), ("memory_tcn", False)]  # the first window, without a state
+
+
+@pytest.mark.parametrize("name, masked", CASES)
+def test_exported_with_variable_batch_and_length(name, masked):
+    model = small(name)
+    (first, second) = FRAMES.get(name, (6, 5) if model_task(name) == "streaming" else (12, 9))
+    if model_task(name) == "segmentation":
+        first, second = FRAMES.get(name, (40, 57))
+    arguments = inputs(name, 2, first, masked=masked, model=model)
+    program = torch.export.export(model, arguments, dynamic_shapes=with_variable_sizes(arguments)).module()
+    for batch, frames in ((2, first), (3, second)):
+        arguments = inputs(name, batch, frames, masked=masked, model=model)
+        with torch.no_grad():
+            assert difference(program(*arguments), model(*arguments)) < 1e-5
+
+
+@pytest.mark.parametrize("kind, layers", [(nn.LSTM, 1), (nn.LSTM, 2), (nn.GRU, 2)])
+def test_recurrent_layers_have_the_same_values_in_a_graph(kind, layers):
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = kind(3, 3, num_layers=layers)
+
+        def forward(self, x, start=None):
+            return run_recurrent(self.layer, x, start)
+
+    torch.manual_seed(0)
+    model, shapes = Network(), {0: Dim.AUTO, 1: Dim.AUTO}
+    start = tuple(torch.randn(layers, 2, 3) for _ in range(2 if kind is nn.LSTM else 1))
+    alone = torch.export.export(model, (torch.randn(4, 2, 3),), dynamic_shapes=(shapes,)).module()
+    going_on = torch.export.export(
+        model, (torch.randn(4, 2, 3), start), dynamic_shapes=(shapes, tuple({1: Dim.AUTO} for _ in start))
+    ).module()
+    x = torch.randn(7, 5, 3)
+    assert difference(alone(x), model(x)) < 1e-6
+    start = tuple(torch.randn(layers, 5, 3) for _ in start)
+    assert difference(going_on(x, start), model(x, start)) < 1e-6
+    reference = model.layer(x, start if kind is nn.LSTM else start[0])
+    assert torch.equal(model(x, start)[0], reference[0])
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        SegmentationOutput(torch.ones(1), None),
+        StreamOutput(torch.ones(1), None, torch.zeros(2), None),
+        StreamState({"a": torch.ones(2, 1), "b": torch.zeros(2)}),
+        StreamState({}),
+    ],
+)
+def test_outputs_are_trees(output):
+    twice = pytree.tree_map_only(torch.Tensor, lambda value: value + 1, output)
+    assert type(twice) is type(output)
+    values, form = pytree.tree_flatten(output)
+    again = pytree.tree_unflatten(values, form)
+    if isinstance(output, StreamState):
+        assert list(again) == list(output) and all(torch.equal(again[name], output[name]) for name in output)
+        assert all(torch.equal(twice[name], output[name] + 1) for name in output)
+    else:
+        assert torch.equal(twice.logits, output.logits + 1) and again.boundaries is output.boundaries is None
+
+
+def test_every_output_class_is_a_tree():
+    """Also those of files that are added: none may be left out."""
+    classes = set()
+    for name in representatives():
+        annotation = inspect.signature(type(small(name)).forward).return_annotation
+        classes |= {part for part in (annotation, *getattr(annotation, "__args__", ())) if inspect.isclass(part)}
+    own = {part for part in classes if part.__module__.startswith("vidseg.")}
+    assert own == {SegmentationOutput, StreamOutput, StreamState}
+    assert own <= set(pytree.SUPPORTED_NODES)
