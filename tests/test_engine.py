@@ -21,7 +21,6 @@ from vidseg.clips.multigrid import Multigrid
 from vidseg.engine import (
     CheckpointOptions,
     EvaluationOptions,
-    MonitorOptions,
     OptimizerOptions,
     Schedule,
     ScheduleOptions,

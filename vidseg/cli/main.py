@@ -5,30 +5,29 @@ help text, `run()` does the work and returns the exit status: 0, 1 (some items f
 Only the module asked for is imported, and heavy packages within `run()`: help is instant.
 """
 
-import dataclasses
 import importlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, get_args, get_origin
+from typing import Any
 
 __all__ = ["dataset2database", "main", "run_prepared", "run_program"]
 
 COMMANDS = {
-    "convert": "video files to frame databases, and back",
+    "convert": "convert video files to frame databases, and back",
     "check": "verify frame databases, upgrade or repair them",
-    "info": "describe a database, a data set or a checkpoint",
+    "info": "describe a run, a checkpoint, a data set or a frame database",
     "labels": "put classes, splits and segments into a data set's catalog",
-    "synth": "make videos with known actions, for trying things out",
+    "synth": "make videos with known actions, for tests and demos",
     "train": "train a model",
     "test": "evaluate a trained model",
-    "predict": "name the classes of video files, with a trained model",
-    "extract-features": "features of long videos, from a trained recognition network",
-    "score": "segmental scores of predicted frame labels, from files",
-    "stats": "mean and deviation of a data set's frames, weights of its classes",
-    "plot": "pictures: contact sheet, curves, confusion matrix, segments, labels",
-    "profile": "what a model costs: parameters, multiply-adds, latency, memory",
-    "list": "the models there are",
-    "env": "versions of everything that matters, and what loaded",
+    "predict": "classes of videos, labels of frames or streams, with a trained model",
+    "extract-features": "extract features of long videos with a trained recognition network",
+    "score": "scores of predictions in files; fusion of several networks",
+    "stats": "mean and standard deviation of frames, weights of classes",
+    "plot": "draw contact sheets, curves, confusion matrices, segments, labels",
+    "profile": "parameters, multiply-adds, latency and memory of networks",
+    "list": "networks with their task, parameters and input",
+    "env": "versions of packages and native parts",
 }
 
 
@@ -72,23 +71,28 @@ def run_program(command: Any, arguments: Sequence[str] | None = None) -> int:
 def run_prepared(program: str, words: list[str], prepare: Callable[..., Any], name: str | None = None) -> int:
     """Run a command whose defaults depend on its words, as `vidseg.cli.train.prepare` decides."""
     try:
-        chosen, command, default, left = prepare(words, name)
-    except (ValueError, FileNotFoundError) as error:
+        prepared = prepare(words, name)
+    except (ValueError, TypeError, OSError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 2
-    return _run(program if name or not chosen else f"{program} {chosen}", command, left, default=default)
+    shown = program if name or not prepared.name else f"{program} {prepared.name}"
+    return _run(shown, prepared.command, prepared.words, default=prepared.default, run=prepared.run)
 
 
-def _run(program: str, command: Any, words: list[str], *, default: Any = None) -> int:
-    import tyro
+def _run(
+    program: str,
+    command: Any,
+    words: list[str],
+    *,
+    default: Any = None,
+    run: Callable[[Any], int] | None = None,
+) -> int:
+    from vidseg.cli.parsing import parse
 
-    chosen = {} if default is None else {"default": default}
     try:
-        options = tyro.cli(
-            command, prog=program, args=_spelled_out(command, words), config=(tyro.conf.OmitArgPrefixes,), **chosen
-        )
+        options = parse(program, command, words, default=default)
         _start_logging()
-        return int(options.run())
+        return int(options.run() if run is None else run(options))
     except SystemExit as stop:  # tyro has shown the help (0) or said what is wrong (2)
         return stop.code if isinstance(stop.code, int) else 2
     except KeyboardInterrupt:
@@ -103,44 +107,6 @@ def _run(program: str, command: Any, words: list[str], *, default: Any = None) -
     except (RuntimeError, OSError, ImportError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 1
-
-
-def _spelled_out(command: Any, words: list[str]) -> list[str]:
-    """Let `--fine-tune True` and `--fine-tune=False` mean --fine-tune and --no-fine-tune."""
-    flags = {name.replace("_", "-") for option in _alternatives(command) for name in _flags(option)}
-    result: list[str] = []
-    for word in words:
-        name, equals, value = word.partition("=")
-        key = name.removeprefix("--").replace("_", "-")
-        if equals and name.startswith("--") and key in flags and value.lower() in {"true", "false"}:
-            result.append(f"--{key}" if value.lower() == "true" else f"--no-{key}")
-        elif result and result[-1].startswith("--") and word.lower() in {"true", "false"}:
-            key = result[-1].removeprefix("--").replace("_", "-")
-            if key in flags:
-                result[-1] = f"--{key}" if word.lower() == "true" else f"--no-{key}"
-            else:
-                result.append(word)
-        else:
-            result.append(word)
-    return result
-
-
-def _alternatives(command: Any) -> list[Any]:
-    """The dataclasses of a command: itself, or the members of a union of subcommands."""
-    if get_origin(command) is None:
-        return [command]
-    return [found for part in get_args(command) for found in _alternatives(part) if dataclasses.is_dataclass(found)]
-
-
-def _flags(option: Any) -> list[str]:
-    """Names of the options that are true or false, those of groups of options included."""
-    names = []
-    for field in dataclasses.fields(option):
-        if dataclasses.is_dataclass(field.default_factory):
-            names += _flags(field.default_factory)
-        elif field.type in {bool, "bool"}:
-            names.append(field.name)
-    return names
 
 
 def _start_logging() -> None:

@@ -1,133 +1,145 @@
-"""`vidseg train`, and the programs in train/: train a network on a data set."""
+"""`vidseg train`, and the programs in train/: train a network for any task.
+
+Options come from the defaults of the task, the recipe of NAME for the network, the file of --config, and the flags, in
+this order. With --resume the options of the run in the folder replace the first two.
+"""
 
 from __future__ import annotations
 
-import difflib
+import json as json_format
 import os
-import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from vidseg.engine.options import TrainOptions, flat_options, options_from
-from vidseg.tasks.recognition.recipes import PRESETS
+from tyro.conf import Positional, arg
 
-__all__ = ["Command", "prepare", "train_program"]
+from vidseg.cli.parsing import Prepared
+from vidseg.cli.train_words import given_options, last_value, normalized, option_types, read_config
+from vidseg.engine.options import TrainOptions, flat_options, merged_values, options_from
+from vidseg.tasks.recognition.options import RecognitionOptions
+from vidseg.tasks.segmentation.options import SegmentationOptions
+from vidseg.tasks.streaming.options import StreamingOptions
 
-_SPELLINGS = {"train-frame-inteval": "train-frame-interval", "val-frame-inteval": "val-frame-interval"}
-_LISTS = {"train-frame-interval", "val-frame-interval", "lr-steps"}
-_NAMES = ("hacs", "kinetics", "moments", "ucf101", "hmdb51", "diving48", "synth")
-_SEGMENTATION = ("gtea", "50salads", "breakfast")
+__all__ = ["NAMES", "prepare", "train_program"]
+
+NAMES = {
+    **dict.fromkeys(("hacs", "kinetics", "moments", "ucf101", "hmdb51", "diving48", "synth"), "recognition"),
+    **dict.fromkeys(("gtea", "50salads", "breakfast"), "segmentation"),
+    **dict.fromkeys(("stream", "streaming"), "streaming"),
+}
+"""Names of recipes, and the task of each."""
+_ADDED = ("network_option", "loss_option")
+"""Options that are added to those of the recipe or of the resumed run."""
+
+Folder = Annotated[Positional[str | None], arg(metavar="[FOLDER]")]
 
 
 @dataclass(frozen=True)
-class Command(TrainOptions):
-    """Train a network, evaluating it on held-out videos; leaves checkpoints, score tables and a log.
+class RecognitionCommand(RecognitionOptions):
+    """Train a recognition network on videos that have one class each; prints the folder of the run.
 
-    `vidseg train FOLDER` trains on any data set. `vidseg train NAME --dataset FOLDER` has the published defaults of
-    hacs, kinetics, moments, ucf101, hmdb51 or diving48, as train/train_NAME.py has; `vidseg train NAME --help` shows
-    them. `vidseg train stream FOLDER` trains a streaming network on videos with frame labels,
-    `vidseg train gtea FOLDER` (50salads, breakfast) a segmentation network on features.
+    `vidseg train FOLDER` trains on any data set. `vidseg train NAME FOLDER` has the published settings of NAME as
+    defaults: hacs, kinetics, moments, ucf101, hmdb51, diving48 or synth for recognition; gtea, 50salads or breakfast
+    for segmentation of features; stream for streaming networks. `vidseg train NAME --help` shows them.
     """
 
+    task: ClassVar[str] = "recognition"
+
+    folder: Folder = None
+    """Folder of the data set, with catalog.db and jpg/; the same as --dataset."""
     config: str | None = None
-    """YAML or JSON file of options by name, or the options.json of a run; flags count more than it."""
-
-    def run(self) -> int:
-        """Train, and print the folder of the run; or only say what would be done."""
-        options = self.options()
-        if options.session.dry_run:
-            return _dry_run(options)
-        from vidseg.engine import train_run
-        from vidseg.engine.distributed import leave_group
-        from vidseg.engine.launch import launch_processes
-
-        status = launch_processes(options.devices.gpus)
-        if status is not None:
-            return status
-        try:
-            folder = train_run(options)
-        finally:
-            leave_group()
-        if os.environ.get("RANK", "0") == "0":
-            print(folder)
-        return 0
-
-    def options(self) -> TrainOptions:
-        """The options without those of the command line alone."""
-        return TrainOptions(**{field.name: getattr(self, field.name) for field in fields(TrainOptions)})
+    """YAML or JSON file of options by name, or the options.json of a run; flags take precedence."""
+    json: bool = False
+    """Print the folder of the run and its best validation scores as JSON."""
 
 
 @dataclass(frozen=True)
-class KineticsCommand(Command):
-    """Train a network on Kinetics with its published defaults."""
+class KineticsCommand(RecognitionCommand):
+    """Train a recognition network on Kinetics with the published settings; prints the folder of the run."""
 
     variant: Literal[200, 400, 600, 700] = 700
     """Number of classes of the release."""
 
-    def options(self) -> TrainOptions:
-        """The options, with those that the variant decides."""
-        options, assumed = super().options(), PRESETS["kinetics700"].options
-        chosen: dict[str, Any] = {}
-        if options.data.num_classes == PRESETS["kinetics700"].classes:
-            chosen["num_classes"] = PRESETS[f"kinetics{self.variant}"].classes
-        if options.session.model_dir == assumed["model_dir"]:
-            chosen["model_dir"] = PRESETS[f"kinetics{self.variant}"].options["model_dir"]
-        return options_from(chosen, defaults=options)
+
+@dataclass(frozen=True)
+class SegmentationCommand(SegmentationOptions):
+    """Train a segmentation network on features and test it, split by split; prints the scores and the folder.
+
+    Options that are not given are the published ones of the network for this data set. Each split has a folder of its
+    own with checkpoints, score tables, pictures, predictions and test.json; results.json holds the scores of all.
+    """
+
+    task: ClassVar[str] = "segmentation"
+
+    folder: Folder = None
+    """Folder of the data set: catalog.db or groundTruth/ and splits/, and features/<video>.npy; the same as
+    --dataset."""
+    config: str | None = None
+    """YAML or JSON file of options by name, or the options.json of a run; flags take precedence."""
+    json: bool = False
+    """Print the folder and the scores as JSON."""
 
 
-def _dry_run(options: TrainOptions) -> int:
-    """Print the schedule as a table and draw it."""
-    from vidseg.engine.runs import plan_of
-    from vidseg.plots import plot_schedule
+@dataclass(frozen=True)
+class StreamingCommand(StreamingOptions):
+    """Train a streaming network end to end from pixels, window by window, on videos with frame labels.
 
-    planned = plan_of(options)
-    print(planned)
-    shapes = [(b.shape.clips, b.shape.frames, b.shape.height, b.shape.width) for b in planned.epoch(0)]
-    out = Path(options.session.out or ".") / "schedule.png"
-    title = f"{options.network.network} on {Path(options.data.dataset).resolve().name}"
-    print(plot_schedule(shapes, [batch.rate for batch in planned.batches], out, title=title))
-    return 0
+    Options that are not given are the published ones of the network. The validation videos are labeled after each
+    epoch, the test videos, if the data set has a test split, once at the end. Prints the folder of the run.
+    """
+
+    task: ClassVar[str] = "streaming"
+
+    folder: Folder = None
+    """Folder of the data set: frame databases, and a catalog with frame labels; the same as --dataset."""
+    recipe: Literal["gtea", "50salads"] = "gtea"
+    """Data set whose published settings are the defaults."""
+    config: str | None = None
+    """YAML or JSON file of options by name, or the options.json of a run; flags take precedence."""
+    json: bool = False
+    """Print the folder and the scores of the test as JSON."""
 
 
-def prepare(words: list[str], name: str | None = None) -> tuple[str, type[Any], Any, list[str]]:
-    """What a command line asks for; `vidseg train stream` and `vidseg train gtea` have options of their own.
+_COMMANDS: dict[str, Any] = {
+    "recognition": RecognitionCommand,
+    "segmentation": SegmentationCommand,
+    "streaming": StreamingCommand,
+}
+_DEFAULTS: dict[str, TrainOptions] = {
+    "recognition": RecognitionOptions(),
+    "segmentation": SegmentationOptions(),
+    "streaming": StreamingOptions(),
+}
+
+
+def prepare(words: list[str], name: str | None = None) -> Prepared:
+    """Return what a command line asks for.
 
     Args:
-        words: of the command line, after the program.
-        name: data set of the program; None takes it from the first word, if that is one.
-
-    Returns:
-        The data set's name, "stream" or "", its command, the command's defaults if they are others than its own, and
-        the words that are left to parse.
+        words: of the command line, behind `vidseg train`.
+        name: one of `NAMES`; None takes it from the first word, if that is one.
 
     Raises:
-        ValueError: the file given with --config is none of options.
-        FileNotFoundError: it is not there.
+        ValueError: the file given with --config does not hold options, or there is no recipe for the network.
+        FileNotFoundError: there is no such file.
     """
-    if name is None and words[:1] == ["stream"]:
-        from vidseg.cli.train_stream import Command as StreamCommand
-
-        return "stream", StreamCommand, None, words[1:]
-    if name is None and words and words[0] in _SEGMENTATION:
-        from vidseg.cli.train_segmentation import segmentation_command
-
-        return words[0], segmentation_command(words[0]), None, words[1:]
-    words = [part for word in words for part in _spelled(word)]
-    if words and not words[0].startswith("-"):
-        if name is None and words[0] in _NAMES:
-            name, words = words[0], words[1:]
-        else:
-            words = ["--dataset", *words]
-    preset = PRESETS["kinetics700" if name == "kinetics" else name] if name is not None else None
-    defaults = TrainOptions() if preset is None else preset.defaults()
-    command = KineticsCommand if name == "kinetics" else Command
-    for place, word in enumerate(list(words[:-1])):
-        if word == "--config":
-            words = [*_read_config(Path(words[place + 1]), command), *words]  # of equal options the last one counts
-    values = {field.name: getattr(defaults, field.name) for field in fields(TrainOptions)}
-    return name or "", command, command(**values), _separated(words)
+    if name is None and words and words[0] in NAMES:
+        name, words = words[0], words[1:]
+    task = NAMES[name] if name is not None else _task_of(words)
+    command = KineticsCommand if name == "kinetics" else _COMMANDS[task]
+    types = option_types(_DEFAULTS[task]) | option_types(command())
+    words = normalized(words, types)
+    path = last_value(words, "config")
+    config = {} if path is None else read_config(Path(path), types, task=task)
+    start = _Start(name or "", task, config, given_options(words, types))
+    scanned = {key: last_value(words, key) for key in ("network", "recipe", "variant")}
+    chosen = config | {key: value for key, value in scanned.items() if value is not None and key in types}
+    defaults = start.options(chosen)
+    default = command(**{field.name: getattr(defaults, field.name) for field in fields(defaults)})
+    return Prepared(name or "", command, default, words, start.run)
 
 
 def train_program(name: str) -> int:
@@ -137,55 +149,173 @@ def train_program(name: str) -> int:
     return run_prepared(sys.argv[0], sys.argv[1:], prepare, name)
 
 
-def _spelled(word: str) -> list[str]:
-    """An option under its own name, its value as a word of its own."""
-    if not word.startswith("--"):
-        return [word]
-    name, equals, value = word.removeprefix("--").partition("=")
-    name = name.replace("_", "-")
-    name = _SPELLINGS.get(name, name)
-    if equals and (name in _LISTS or name == "config"):
-        return [f"--{name}", value]
-    return [f"--{name}{equals}{value}"]
+def _task_of(words: list[str]) -> str:
+    """The task of a command line without a NAME: of the run that it resumes or repeats, else recognition."""
+    names = normalized(words, {})
+    paths = [] if (config := last_value(names, "config")) is None else [Path(config)]
+    if "--resume" in names and (out := last_value(names, "out")) is not None:
+        paths += [Path(out) / "options.json", *sorted(Path(out).glob("*/options.json"))]
+    for path in paths:
+        if path.is_file() and path.suffix == ".json":
+            content = json_format.loads(path.read_text(encoding="utf-8"))
+            if isinstance(content, dict) and content.get("task") in _COMMANDS:
+                return str(content["task"])
+    return "recognition"
 
 
-def _separated(words: list[str]) -> list[str]:
-    """`--lr-steps 40,70` and `--lr-steps [40, 70]` as `--lr-steps 40 70`."""
-    result, within = [], False
-    for word in words:
-        if word.startswith("--"):
-            within = word.removeprefix("--") in _LISTS
-        if within and not word.startswith("--"):
-            result += [part for part in re.split(r"[\s,\[\]()]+", word) if part]
-        else:
-            result.append(word)
-    return result
+@dataclass(frozen=True)
+class _Start:
+    """A command line before it is parsed.
+
+    Attributes:
+        name: one of `NAMES`, or "".
+        task: name of the task.
+        config: options of the file of --config.
+        given: names of the options that flags give.
+    """
+
+    name: str
+    task: str
+    config: Mapping[str, Any]
+    given: frozenset[str]
+
+    def options(self, changes: Mapping[str, Any]) -> Any:
+        """Return the options of the recipe, or the defaults of the task, with changes."""
+        chosen = {key: value for key, value in changes.items() if key not in ("recipe", "variant")}
+        if self.task == "streaming":
+            from vidseg.tasks.streaming.recipes import recipe_options as streaming_options
+
+            return streaming_options(changes.get("recipe", "gtea"), **chosen)
+        if self.task == "segmentation" and self.name:
+            from vidseg.tasks.segmentation.recipes import recipe_options as segmentation_options
+
+            return segmentation_options(self.name, **chosen)
+        if self.task == "recognition" and self.name:
+            from vidseg.tasks.recognition.recipes import recipe_options as recognition_options
+
+            return recognition_options(
+                f"kinetics{changes.get('variant', 700)}" if self.name == "kinetics" else self.name, **chosen
+            )
+        return _with_changes(chosen, _DEFAULTS[self.task])
+
+    def run(self, command: Any) -> int:
+        """Train as the parsed command says; returns the exit status."""
+        options = self._resolved(command)
+        if not options.data.dataset:
+            named = f"{self.name} " if self.name else ""
+            raise ValueError(f"dataset: name the folder of the data set, as in `vidseg train {named}FOLDER`")
+        if options.session.dry_run:
+            return _dry_run(self.task, options)
+        from vidseg.engine.distributed import leave_group
+        from vidseg.engine.launch import launch_processes
+
+        if options.devices.device is None:
+            status = launch_processes(options.devices.gpus)
+            if status is not None:
+                return status
+        try:
+            folder, scores, text = _train(self.task, self.name, options)
+        finally:
+            leave_group()
+        if os.environ.get("RANK", "0") == "0":
+            result = {"task": self.task, "network": options.network.network, "folder": str(folder), "scores": scores}
+            print(json_format.dumps(result) if command.json else f"{text}{folder}")
+        return 0
+
+    def _resolved(self, command: Any) -> Any:
+        """The options of the run: of the recipe or of the resumed run, of --config, of the flags."""
+        groups = {field.name: getattr(command, field.name) for field in fields(_DEFAULTS[self.task])}
+        values = {key: value for group in groups.values() for key, value in vars(group).items()}
+        values |= {key: getattr(command, key) for key in ("recipe", "variant") if hasattr(command, key)}
+        flags = {key: values[key] for key in self.given if key in values}
+        if command.folder is not None:
+            if flags.get("dataset", command.folder) != command.folder:
+                raise ValueError(f"FOLDER={command.folder!r} and --dataset {flags['dataset']!r}: give one of them")
+            flags["dataset"] = command.folder
+        changes = {**self.config, **flags}
+        for added in _ADDED:
+            if added in flags and added in self.config:
+                changes[added] = merged_values(self.config[added], flags[added])
+        options = self.options(changes)
+        if options.session.resume or options.session.resume_epoch > 1:
+            record = _stored(self.task, options)
+            if record is not None:
+                return _with_changes(
+                    {key: value for key, value in changes.items() if key not in ("recipe", "variant")},
+                    options_from(record["options"], defaults=_DEFAULTS[self.task]),
+                )
+        return options
 
 
-def _read_config(path: Path, command: type[Command]) -> list[str]:
-    """Options of a YAML or JSON file as words of a command line; sections are allowed, names may have hyphens."""
-    import yaml
+def _with_changes(changes: Mapping[str, Any], defaults: Any) -> Any:
+    """Options with changes; those of networks and losses are added."""
+    known = flat_options(defaults)
+    added = {key: merged_values(known[key], changes[key]) for key in _ADDED if key in changes and key in known}
+    return options_from({**changes, **added}, defaults=defaults)
 
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file, given with --config")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: is not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds no options; lines such as `batch-size: 48` are wanted")
-    flat: dict[str, Any] = {}
-    for key, value in content.get("options", content).items():
-        flat |= value if isinstance(value, dict) else {str(key): value}
-    known = {name.replace("_", "-") for name in (*flat_options(TrainOptions()), *(f.name for f in fields(command)))}
-    words = []
-    for key, value in flat.items():
-        name = _spelled(f"--{key}")[0]
-        if name.removeprefix("--") not in known:
-            close = difflib.get_close_matches(name.removeprefix("--"), known, n=1)
-            raise ValueError(f"{path}: there is no option {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
-        if isinstance(value, bool):
-            words.append(name if value else name.replace("--", "--no-", 1))
-        else:
-            words += [name, *map(str, value if isinstance(value, list) else [value])]
-    return words
+
+def _stored(task: str, options: Any) -> dict[str, Any] | None:
+    """The record of the run that is resumed; of a cross-validation that of its first split. None: there is no run."""
+    from vidseg.engine.runs import RECORD, read_record, run_folder
+
+    folder = run_folder(options, options.data.dataset)
+    found = [folder / RECORD, *(sorted(folder.glob(f"*/{RECORD}")) if task == "segmentation" else ())]
+    path = next((path for path in found if path.is_file()), None)
+    if path is None:
+        return None
+    record = read_record(path.parent)
+    if record["task"] != task:
+        raise ValueError(
+            f"{path}: that run is for {record['task']} with {record['network']}, not for {task}; start "
+            "another run with --out"
+        )
+    return record
+
+
+def _train(task: str, name: str, options: Any) -> tuple[Path, Any, str]:
+    """Train; returns the folder, the scores, and what is printed before the folder."""
+    from vidseg.engine.runs import run_folder
+
+    folder = run_folder(options, options.data.dataset)
+    if task == "segmentation":
+        from vidseg.tasks.segmentation.cross_validation import cross_validate
+        from vidseg.tasks.segmentation.recipes import RATES
+
+        table = cross_validate(options, rate=RATES.get(name, 15.0))
+        return folder, {"mean": table.mean, "splits": table.splits}, f"{table}\n"
+    if task == "streaming":
+        from vidseg.tasks.streaming.runs import train_streaming
+
+        folder = train_streaming(options)
+        tested = folder / "test.json"
+        return folder, json_format.loads(tested.read_text())["scores"] if tested.is_file() else None, ""
+    from vidseg.plots.curves import best_scores
+    from vidseg.tasks.recognition.runs import train_recognition
+
+    folder = train_recognition(options)
+    return folder, best_scores(folder), ""
+
+
+def _dry_run(task: str, options: Any) -> int:
+    """Print the plan of a run; that of a recognition run is drawn as well."""
+    if task == "segmentation":
+        from vidseg.tasks.segmentation.cross_validation import plan_segmentation
+
+        for division, plan in plan_segmentation(options).items():
+            print(f"{division or 'all videos'}:\n{plan}")
+        return 0
+    if task == "streaming":
+        from vidseg.tasks.streaming.runs import plan_streaming
+
+        print(plan_streaming(options))
+        return 0
+    from vidseg.plots import plot_schedule
+    from vidseg.tasks.recognition.runs import plan_recognition
+
+    planned = plan_recognition(options)
+    print(planned)
+    shapes = [(one.shape.clips, one.shape.frames, one.shape.height, one.shape.width) for one in planned.epoch(0)]
+    out = Path(options.session.out or ".") / "schedule.png"
+    title = f"{options.network.network} on {Path(options.data.dataset).resolve().name}"
+    print(plot_schedule(shapes, [batch.rate for batch in planned.batches], out, title=title))
+    return 0

@@ -1,7 +1,8 @@
-"""The schedule of a run before it starts: shapes of batches and learning rates, epoch by epoch."""
+"""The schedule of a run before it starts: shapes of batches, steps and learning rates, epoch by epoch."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from vidseg.clips import BatchShape
 from vidseg.engine.monitors import scientific
 from vidseg.engine.schedules import Schedule
 
-__all__ = ["Planned", "PlannedBatch", "plan_run"]
+__all__ = ["Planned", "PlannedBatch", "PlannedEpoch", "PlannedEpochs", "plan_epochs", "plan_run"]
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,9 @@ class Planned:
         for number in epochs:
             if number + 1 < len(summaries) and _alike(summaries[number + 1], summaries[number]):
                 continue
-            span = f"{first}" if first == number else f"{first}-{number}"
+            span = _span(first, number)
             for shape, count, low, high in _merged(summaries[first : number + 1]):
-                rate = (
-                    scientific(low) if scientific(low) == scientific(high) else f"{scientific(high)}..{scientific(low)}"
-                )
+                rate = _rates(low, high)
                 size = f"{shape.clips:5d}, {shape.frames}, {shape.height}, {shape.width}"
                 lines.append(f"{span:>9}  {count:7d}  {count * shape.clips:6d}  {size:24}  {rate}")
                 span = ""
@@ -57,6 +56,86 @@ class Planned:
             f"({clips / self.videos:.1%})"
         )
         return "\n".join(lines)
+
+
+def _span(first: int, last: int) -> str:
+    """Epochs from 0, as they are counted in the log: from 1."""
+    return f"{first + 1}" if first == last else f"{first + 1}-{last + 1}"
+
+
+def _rates(low: float, high: float) -> str:
+    return scientific(low) if scientific(low) == scientific(high) else f"{scientific(high)}..{scientific(low)}"
+
+
+@dataclass(frozen=True)
+class PlannedEpoch:
+    """Batches and optimizer steps of an epoch, and its lowest and highest learning rate."""
+
+    batches: int
+    steps: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class PlannedEpochs:
+    """All epochs of a run whose batches have one shape; `str()` is a table."""
+
+    epochs: tuple[PlannedEpoch, ...]
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the run."""
+        return sum(epoch.steps for epoch in self.epochs)
+
+    def __str__(self) -> str:
+        lines = [f"{'epochs':>9}  {'batches':>7}  {'steps':>6}  learning rate"]
+        first = 0
+        for number, epoch in enumerate(self.epochs):
+            if number + 1 < len(self.epochs) and _same(self.epochs[number + 1], epoch):
+                continue
+            part = self.epochs[first : number + 1]
+            rate = _rates(min(each.low for each in part), max(each.high for each in part))
+            lines.append(f"{_span(first, number):>9}  {epoch.batches:7d}  {epoch.steps:6d}  {rate}")
+            first = number + 1
+        epochs = f"{len(self.epochs)} epoch{'' if len(self.epochs) == 1 else 's'}"
+        return "\n".join([*lines, f"{self.steps} step{'' if self.steps == 1 else 's'} in {epochs}"])
+
+
+def _same(one: PlannedEpoch, other: PlannedEpoch) -> bool:
+    """Equal batches and steps, and equal rates unless they change within both epochs."""
+    if (one.batches, one.steps) != (other.batches, other.steps):
+        return False
+    changing = [scientific(epoch.low) != scientific(epoch.high) for epoch in (one, other)]
+    return all(changing) or (not any(changing) and scientific(one.high) == scientific(other.high))
+
+
+def plan_epochs(
+    schedule: Schedule, *, epochs: int, counts: Callable[[int], tuple[int, int]], accumulate: int = 1
+) -> PlannedEpochs:
+    """Return the epochs of a run; the schedule "plateau" has its rate before any drop.
+
+    Args:
+        schedule: learning rate; where it counts steps, the run ends after `schedule.total` of them.
+        epochs: of the run.
+        counts: batches and complete gradients of an epoch, counted from 0.
+        accumulate: complete gradients of a step.
+    """
+    planned, steps = [], 0
+    for epoch in range(epochs):
+        batches, complete = counts(epoch)
+        own = -(-complete // accumulate)
+        if schedule.unit == "step":
+            own = min(own, round(schedule.total) - steps)
+            if own <= 0:
+                break
+            places: list[float] = [steps + index for index in range(own)]
+        else:
+            places = [epoch + index / batches for index in range(batches)]
+        rates = [schedule.rate(place) for place in places]
+        planned.append(PlannedEpoch(batches, own, min(rates), max(rates)))
+        steps += own
+    return PlannedEpochs(tuple(planned))
 
 
 Summary = dict[tuple[BatchShape, float], tuple[int, float, float]]

@@ -25,6 +25,7 @@ __all__ = [
     "ScheduleOptions",
     "TrainOptions",
     "flat_options",
+    "merged_values",
     "named_values",
     "options_from",
 ]
@@ -341,3 +342,9 @@ def named_values(words: Iterable[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             values[key.replace("-", "_")] = text
     return values
+
+
+def merged_values(base: Iterable[str], given: Iterable[str]) -> tuple[str, ...]:
+    """Return the NAME=VALUE words of `base` with those of `given`, which replace words of the same name."""
+    found = {word.partition("=")[0].replace("-", "_"): word for word in (*base, *given)}
+    return tuple(found.values())

@@ -32,6 +32,7 @@ from vidseg.engine.checkpoints import CheckpointFolder
 from vidseg.engine.launch import choose_device
 from vidseg.engine.monitors import run_log
 from vidseg.engine.options import ONE_START, NetworkOptions, ScheduleOptions, TrainOptions, flat_options
+from vidseg.engine.schedules import Schedule
 from vidseg.engine.task import Result, Task
 from vidseg.engine.trainer import DEFAULT_LR, Trainer
 from vidseg.labels import VideoDataset
@@ -46,6 +47,7 @@ __all__ = [
     "read_record",
     "run_folder",
     "run_record",
+    "run_schedule",
     "start_run",
     "train_run",
     "write_json",
@@ -307,6 +309,21 @@ def filled_schedule(options: TrainOptions, *, batches: int, batch_size: int) -> 
     if session.max_steps is not None:
         return replace(filled, warmup_steps=min(session.max_steps // 10, _WARMUP_STEPS))
     return replace(filled, warmup_epochs=min(session.epochs / 10, _WARMUP_STEPS / max(1, batches)))
+
+
+def run_schedule(options: TrainOptions, schedule: ScheduleOptions) -> Schedule:
+    """Return the learning rates over the run: counted in epochs, or in steps with `max_steps`.
+
+    Args:
+        options: of the run.
+        schedule: of `filled_schedule`.
+    """
+    session = options.session
+    return (
+        Schedule(schedule, session.epochs)
+        if session.max_steps is None
+        else Schedule(schedule, session.max_steps, "step")
+    )
 
 
 def load_initial(model: nn.Module, network: NetworkOptions, folder: RunFolder) -> LoadReport | None:

@@ -154,7 +154,8 @@ def make_task(task: str | Task) -> Task:
     """
     if isinstance(task, Task):
         return task
-    importlib.import_module("vidseg.tasks")  # the tasks stand below the loop and register themselves
+    if task not in _FACTORIES:
+        importlib.import_module("vidseg.tasks").register()  # this module is imported by the tasks
     if task not in _FACTORIES:
         known = ", ".join(map(repr, sorted(_FACTORIES)))
         raise ValueError(f"task={task!r} is not one of {known}, nor a vidseg.engine.Task")

@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidseg.engine.task import Task, register_task
-
 if TYPE_CHECKING:
+    from vidseg.engine.task import Task
     from vidseg.engine.trained import TrainedModel
 
-__all__ = ["load_trained"]
+__all__ = ["load_trained", "register"]
 
 _TASKS = {"recognition": "RecognitionTask", "segmentation": "SegmentationTask", "streaming": "StreamingTask"}
 _MODELS = {
@@ -68,13 +67,17 @@ def load_trained(
     return model
 
 
+def register() -> None:
+    """Give the tasks of this package their names for `Trainer(task=name)`."""
+    from vidseg.engine.task import register_task
+
+    for name in _TASKS:
+        register_task(name, _factory(name))
+
+
 def _factory(name: str) -> Callable[[], Task]:
     def make() -> Task:
         task: Task = getattr(importlib.import_module(f"vidseg.tasks.{name}.task"), _TASKS[name])()
         return task
 
     return make
-
-
-for _name in _TASKS:
-    register_task(_name, _factory(_name))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vidseg.engine.options import Recipe, options_from
+from vidseg.engine.options import Recipe, merged_values, options_from
 from vidseg.tasks.recognition.options import RecognitionOptions
 
 __all__ = ["RECIPES", "recipe_options"]
@@ -122,8 +122,8 @@ def recipe_options(name: str, **changes: Any) -> RecognitionOptions:
 
     Args:
         name: one of `RECIPES`.
-        **changes: options by their flat names, such as `dataset` and `epochs`. With another network the recipe's
-            options of its own network do not apply.
+        **changes: options by their flat names, such as `dataset` and `epochs`; the options in `network_option` are
+            added to those of the recipe, which do not apply to another network.
 
     Raises:
         ValueError: there is no such recipe or option.
@@ -133,4 +133,5 @@ def recipe_options(name: str, **changes: Any) -> RecognitionOptions:
     options = dict(RECIPES[name].options)
     if changes.get("network", options["network"]) != options["network"]:
         options.pop("network_option", None)
+    changes["network_option"] = merged_values(options.get("network_option", ()), changes.get("network_option", ()))
     return options_from(options | changes, defaults=RecognitionOptions())

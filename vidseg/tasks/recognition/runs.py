@@ -20,10 +20,10 @@ from vidseg.engine.runs import (
     load_initial,
     run_folder,
     run_record,
+    run_schedule,
     start_run,
     train_run,
 )
-from vidseg.engine.schedules import Schedule
 from vidseg.loaders import ClipLoader
 from vidseg.models import InputSpec, create_model, model_input_spec, model_task
 from vidseg.tasks.recognition.data import (
@@ -123,11 +123,7 @@ def plan_recognition(options: RecognitionOptions) -> Planned:
     splits = choose_splits(options.data, seed=options.session.seed)
     data = _data(options, splits, model_input_spec(options.network.network, **options.network.chosen_options()))
     schedule = filled_schedule(options, batches=len(data.loader), batch_size=data.options.data.batch_size or 1)
-    session = options.session
-    if session.max_steps is None:
-        rates = Schedule(schedule, session.epochs)
-    else:
-        rates = Schedule(schedule, session.max_steps, "step")
+    session, rates = options.session, run_schedule(options, schedule)
     return plan_run(
         data.loader, rates, epochs=session.epochs, multigrid=data.multigrid, accumulate=options.optimizer.accumulate
     )

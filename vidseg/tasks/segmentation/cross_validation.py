@@ -21,14 +21,19 @@ import torch
 from torch import nn
 
 from vidseg.engine import distributed
+from vidseg.engine.dry_run import PlannedEpochs, plan_epochs
 from vidseg.engine.frame_label_report import CrossValidation, scores_text, summary_row
 from vidseg.engine.parts import choose_parts, class_numbers, divisions_of, part_name, video_names
 from vidseg.engine.runs import (
+    RECORD,
     RunFolder,
     Training,
+    filled_schedule,
     load_initial,
+    read_record,
     run_folder,
     run_record,
+    run_schedule,
     start_run,
     train_run,
     write_json,
@@ -41,7 +46,7 @@ from vidseg.models import create_model, model_input_spec, model_options
 from vidseg.tasks.segmentation.options import SegmentationOptions
 from vidseg.tasks.segmentation.task import SegmentationTask
 
-__all__ = ["build_network", "cross_validate", "make_loader", "train_split"]
+__all__ = ["build_network", "cross_validate", "make_loader", "plan_segmentation", "train_split"]
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +92,58 @@ def cross_validate(options: SegmentationOptions, *, rate: float = 15.0) -> Cross
 
 
 def _finished(folder: Path, options: SegmentationOptions) -> bool:
-    """Whether a resumed cross-validation has this split already."""
-    return options.session.resume and (folder / "test.json").is_file()
+    """Whether a resumed cross-validation has this split already, of the same network and length.
+
+    Raises:
+        ValueError: the folder holds the split of another network.
+    """
+    if not (options.session.resume and (folder / "test.json").is_file() and (folder / RECORD).is_file()):
+        return False
+    record = read_record(folder)
+    for name, value in (("network", options.network.network), ("network_options", network_options(options))):
+        found = json.loads(json.dumps(value))
+        if record[name] != found:
+            raise ValueError(
+                f"{folder / RECORD}: that run has {name}={record[name]!r}, now it is {found!r}; resume it with what it "
+                "was started with, or start another run with --out"
+            )
+    session = options.session
+    return (record["options"]["epochs"], record["options"]["max_steps"]) == (session.epochs, session.max_steps)
+
+
+def plan_segmentation(options: SegmentationOptions, *, rate: float = 15.0) -> dict[str, PlannedEpochs]:
+    """Return the epochs, steps and learning rates of each split; nothing is trained or written but a missing catalog.
+
+    Args:
+        options: of the run.
+        rate: see `cross_validate`.
+
+    Raises:
+        ValueError: options that do not fit the data set.
+    """
+    root, found = Path(options.data.dataset), {}
+    model_input_spec(options.network.network)  # an unknown name is refused
+    _make_catalog(root, rate)
+    for division in _divisions(root, options.data.splits):
+        parts = choose_parts(
+            root,
+            division,
+            select=options.data.select,
+            validation_share=options.data.validation_share,
+            seed=options.session.seed,
+        )
+        loader = make_loader(parts.train, options, train=True)
+        batches = len(loader)
+        schedule = filled_schedule(
+            options, batches=batches, batch_size=options.data.batch_size * distributed.world_size()
+        )
+        found[division] = plan_epochs(
+            run_schedule(options, schedule),
+            epochs=options.session.epochs,
+            counts=lambda _, batches=batches: (batches, batches),
+            accumulate=options.optimizer.accumulate,
+        )
+    return found
 
 
 def _make_catalog(root: Path, rate: float) -> None:

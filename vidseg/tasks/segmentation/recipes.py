@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from vidseg.engine.options import Recipe, options_from
+from vidseg.engine.options import Recipe, merged_values, options_from
 from vidseg.tasks.segmentation.options import SegmentationOptions
 
 __all__ = ["RATES", "RECIPES", "recipe_options"]
@@ -131,5 +131,5 @@ def recipe_options(name: str, network: str = "mstcn", **changes: Any) -> Segment
         raise ValueError(f"no published settings for a network called {network!r}{hint}")
     options = {"network": network, **recipes[network].options}
     for added in ("network_option", "loss_option"):
-        changes[added] = (*options.get(added, ()), *changes.get(added, ()))
+        changes[added] = merged_values(options.get(added, ()), changes.get(added, ()))
     return options_from(options | changes, defaults=SegmentationOptions())

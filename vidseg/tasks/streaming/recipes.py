@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from vidseg.engine.options import Recipe, options_from
+from vidseg.engine.options import Recipe, merged_values, options_from
 from vidseg.tasks.streaming.options import StreamingOptions
 
 __all__ = ["RECIPES", "recipe_options"]
@@ -82,7 +82,7 @@ def recipe_options(name: str = "gtea", network: str = "etesvs", **changes: Any) 
         raise ValueError(f"no published settings for a streaming network called {network!r}; {hint}")
     options = {"network": network, **recipes[network].options}
     for added in ("network_option", "loss_option"):
-        changes[added] = (*options.get(added, ()), *changes.get(added, ()))
+        changes[added] = merged_values(options.get(added, ()), changes.get(added, ()))
     if "lr_steps" in changes:
         options["schedule"] = "steps"
     if changes.keys() & {"frames", "interval"}:

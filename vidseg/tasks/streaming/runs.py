@@ -17,15 +17,18 @@ import torch
 
 from vidseg.clips.windows import WindowShape
 from vidseg.engine import distributed
+from vidseg.engine.dry_run import PlannedEpochs, plan_epochs
 from vidseg.engine.frame_label_report import scores_text
-from vidseg.engine.parts import choose_parts, class_numbers, divisions_of, video_names
+from vidseg.engine.parts import Parts, choose_parts, class_numbers, divisions_of, video_names
 from vidseg.engine.runs import (
     RunFolder,
     Training,
     base_input,
+    filled_schedule,
     load_initial,
     run_folder,
     run_record,
+    run_schedule,
     start_run,
     train_run,
 )
@@ -37,7 +40,15 @@ from vidseg.models._streaming import StreamModel
 from vidseg.tasks.streaming.options import StreamingOptions, StreamInput
 from vidseg.tasks.streaming.task import StreamingTask
 
-__all__ = ["build_network", "make_loader", "network_options", "resolved_input", "train_streaming", "window_shape"]
+__all__ = [
+    "build_network",
+    "make_loader",
+    "network_options",
+    "plan_streaming",
+    "resolved_input",
+    "train_streaming",
+    "window_shape",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +120,47 @@ def make_loader(
     )
 
 
+def _parts(options: StreamingOptions) -> Parts:
+    data = options.data
+    whole = open_dataset(data.dataset)
+    divisions = divisions_of(whole)
+    if data.split and data.split not in divisions:
+        raise ValueError(f"{data.dataset}: no split {data.split!r} with a part train; there are {', '.join(divisions)}")
+    return choose_parts(
+        data.dataset,
+        data.split or (divisions[0] if divisions else ""),
+        select=data.select,
+        validation_share=data.validation_share,
+        seed=options.session.seed,
+    )
+
+
+def plan_streaming(options: StreamingOptions) -> PlannedEpochs:
+    """Return the epochs, steps and learning rates of a run; nothing is decoded or written.
+
+    Raises:
+        ValueError: options that do not fit the data set.
+    """
+    parts = _parts(options)
+    spec = resolved_input(options.input, model_input_spec(options.network.network))
+    task = StreamingTask(update=options.training.update, weighting=options.training.weighting)
+    with make_loader(parts.train, options, spec, window_shape(spec, options.input.stride), train=True) as loader:
+
+        def counts(epoch: int) -> tuple[int, int]:
+            loader.set_epoch(epoch)
+            return len(loader), task.steps(loader)
+
+        schedule = filled_schedule(
+            options, batches=len(loader), batch_size=options.data.batch_size * distributed.world_size()
+        )
+        return plan_epochs(
+            run_schedule(options, schedule),
+            epochs=options.session.epochs,
+            counts=counts,
+            accumulate=options.optimizer.accumulate,
+        )
+
+
 def train_streaming(options: StreamingOptions) -> Path:
     """Train a streaming network on the training split, and test it on the test split; returns the folder of the run.
 
@@ -121,17 +173,7 @@ def train_streaming(options: StreamingOptions) -> Path:
 
     device = start_run(options)
     data, session, network = options.data, options.session, options.network
-    whole = open_dataset(data.dataset)
-    divisions = divisions_of(whole)
-    if data.split and data.split not in divisions:
-        raise ValueError(f"{data.dataset}: no split {data.split!r} with a part train; there are {', '.join(divisions)}")
-    parts = choose_parts(
-        data.dataset,
-        data.split or (divisions[0] if divisions else ""),
-        select=data.select,
-        validation_share=data.validation_share,
-        seed=session.seed,
-    )
+    parts = _parts(options)
     out, classes = run_folder(options, data.dataset), list(parts.train.classes)
     folder = RunFolder(out, network.network, options)
     spec = resolved_input(options.input, base_input(folder, None, model_input_spec(network.network)))
