@@ -21,6 +21,7 @@ from vidseg.clips.multigrid import Multigrid
 from vidseg.engine import (
     CheckpointOptions,
     EvaluationOptions,
+    MonitorOptions,
     OptimizerOptions,
     Schedule,
     ScheduleOptions,

@@ -14,7 +14,7 @@ CLASSES = ["take <tea>", "open", "background"]
 VOID = {"meta", "br"}
 
 
-def split_folder(folder, split, *, select="validation", videos=None):
+def split_folder(folder, split, *, select="validation", videos=None, task="segmentation"):
     """What a split's run leaves."""
     folder.mkdir(parents=True)
     videos = videos or {"S1_good": [[0, 10], [1, 20]], "S2_bad": [[1, 30]]}
@@ -32,10 +32,11 @@ def split_folder(folder, split, *, select="validation", videos=None):
         for name, prediction in videos.items()
     ]
     test = {
-        "task": "segmentation",
-        "model": "mstcn",
+        "task": task,
+        "network": "mstcn",
         "dataset": "gtea",
-        "split": split,
+        "split": f"{split}/test",
+        "division": split,
         "epoch": 2,
         "select": select,
         "tested": "said so & so",
@@ -55,10 +56,10 @@ def split_folder(folder, split, *, select="validation", videos=None):
         "videos": rows,
     }
     (folder / "test.json").write_text(json.dumps(test))
-    (folder / "train_results_s0000.csv").write_text("Epoch,Acc,Loss\n0,0.2,4.5\n1,0.4,3.5\n2,0.5,9\n")
-    (folder / "train_results_s0002.csv").write_text("Epoch,Acc,Loss\n2,0.5,2.5\n")
+    (folder / "train_results_s0001.csv").write_text("Epoch,Acc,Loss\n1,0.2,4.5\n2,0.4,3.5\n3,0.5,9\n")
+    (folder / "train_results_s0003.csv").write_text("Epoch,Acc,Loss\n3,0.5,2.5\n")
     (folder / "validation.csv").write_text(
-        "Epoch,Acc,Edit,F1@50,CrossEntropy\n0,20,30,10,1\n1,80,70,60,1\n2,70,60,50,1\n"
+        "Epoch,Acc,Edit,F1@50,CrossEntropy\n1,20,30,10,1\n2,80,70,60,1\n3,70,60,50,1\n"
     )
     return folder
 
@@ -168,6 +169,12 @@ def test_a_choice_on_the_test_split_is_a_warning(tmp_path):
     assert '<p class="warning">Tested: said' in chosen and '<p class="warning">' not in honest
 
 
+def test_a_streaming_run_has_a_page_too(tmp_path):
+    split_folder(tmp_path / "run", "split1", task="streaming")
+    assert main(["plot", "report", str(tmp_path / "run")]) == 0
+    assert "<h2>split1</h2>" in (tmp_path / "run/report.html").read_text()
+
+
 def test_the_command_and_its_errors(tmp_path, capsys):
     split_folder(tmp_path / "run/split1", "split1")
     assert main(["plot", "report", str(tmp_path / "run")]) == 0
@@ -176,7 +183,7 @@ def test_the_command_and_its_errors(tmp_path, capsys):
         write_report(tmp_path, tmp_path / "page.html")
     (tmp_path / "other").mkdir()
     (tmp_path / "other/test.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"test\.json: not from a segmentation run"):
+    with pytest.raises(ValueError, match=r"test\.json: not a test of frame labels"):
         write_report(tmp_path / "other", tmp_path / "page.html")
     (tmp_path / "other/test.json").write_text("{")
     with pytest.raises(ValueError, match=r"test\.json: not valid JSON"):

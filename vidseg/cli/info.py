@@ -1,4 +1,6 @@
-"""Description of a database, a data set or a checkpoint (`vidseg info`)."""
+"""`vidseg info`: describe a run, a checkpoint, a data set or a frame database."""
+
+from __future__ import annotations
 
 import json as json_format
 from dataclasses import dataclass
@@ -12,30 +14,86 @@ __all__ = ["Command"]
 
 @dataclass(frozen=True)
 class Command:
-    """Describe a frame database, a data set or a checkpoint (.pth, .safetensors)."""
+    """Describe what PATH holds.
+
+    A run, or one of its checkpoints: task, network, epoch, score, classes, input. A file of weights: the networks that
+    have these entries. The folder of a cross-validation: scores of its splits. A data set: videos, classes, splits. A
+    frame database: frames, size, codec.
+    """
 
     path: Annotated[Positional[str], arg(metavar="PATH")]
-    """A frames.db or its folder, the folder of a data set, or a checkpoint."""
+    """Folder of a run, a cross-validation or a data set; a checkpoint (.pth, .pt, .safetensors); a frames.db or its
+    folder."""
     json: bool = False
-    """Print one JSON object instead of text."""
+    """Print one JSON object instead of lines."""
 
     def run(self) -> int:
-        """Read the file or folder and print its description."""
+        """Describe and print."""
         path = Path(self.path)
         if not path.exists():
-            raise FileNotFoundError(f"{path}: file or folder not found")
-        if path.suffix in {".pth", ".pt", ".safetensors"}:
-            facts = _checkpoint(path)
-        elif path.is_dir() and not (path / "frames.db").is_file():
-            facts = _dataset(path)
-        else:
-            facts = _database(path)
+            raise FileNotFoundError(f"{path}: no such file or folder")
+        facts = _facts(path)
         if self.json:
             print(json_format.dumps(facts, indent=1))
         else:
             width = max(map(len, facts))
-            print("\n".join(f"{name:{width}}  {value}" for name, value in facts.items()))
+            print("\n".join(f"{name:{width}}  {_text(value)}" for name, value in facts.items()))
         return 0
+
+
+def _text(value: Any) -> str:
+    """A value as a line has it."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return ", ".join(map(_text, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    if path.suffix in {".pth", ".pt", ".safetensors"}:
+        return _weights(path)
+    if (path / "options.json").is_file():
+        return _run(path)
+    if (path / "results.json").is_file():
+        return _cross_validation(path)
+    if path.is_dir() and not (path / "frames.db").is_file():
+        if not (path / "catalog.db").is_file() and (runs := sorted(path.glob("*/options.json"))):
+            names = ", ".join(str(found.parent) for found in runs)
+            raise FileNotFoundError(f"{path}: holds runs; describe one of them: {names}")
+        return _dataset(path)
+    return _database(path)
+
+
+def _run(path: Path) -> dict[str, Any]:
+    from vidseg.engine.runs import read_record
+    from vidseg.tasks import load_trained
+
+    record = read_record(path)
+    facts: dict[str, Any] = {"kind": "run"}
+    try:
+        facts |= load_trained(path).facts()
+    except FileNotFoundError as error:  # interrupted in its first epoch
+        facts |= {"task": record["task"], "network": record["network"], "weights": f"none: {error}"}
+    facts |= {"data set": record["dataset"], "division": record["division"], "versions": _pairs(record["versions"])}
+    return {name: value for name, value in facts.items() if value != ""}
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _cross_validation(path: Path) -> dict[str, Any]:
+    found = json_format.loads((path / "results.json").read_text(encoding="utf-8"))
+    facts: dict[str, Any] = {
+        "kind": "cross-validation",
+        "task": found["task"],
+        "network": found["network"],
+        "data set": found["dataset"],
+        "selected epoch": found["select"],
+    }
+    for row in [*found["splits"], {"split": "mean", **found["mean"]}]:
+        f1 = ", ".join(f"F1@{100 * float(overlap):g} {value:.2f}" for overlap, value in row["f1"].items())
+        facts[row["split"]] = f"{f1}, edit {row['edit']:.2f}, acc {row['acc']:.2f}"
+    return facts
 
 
 def _database(path: Path) -> dict[str, Any]:
@@ -81,15 +139,32 @@ def _dataset(path: Path) -> dict[str, Any]:
     }
 
 
-def _checkpoint(path: Path) -> dict[str, Any]:
-    from vidseg.models import read_state
+def _weights(path: Path) -> dict[str, Any]:
+    """A checkpoint of a run, or weights alone: what their entries say."""
+    from vidseg.engine.trained import find_weights
+    from vidseg.models import list_models, read_state
+    from vidseg.models._identify import identify, with_names
+    from vidseg.tasks import load_trained
 
     state = read_state(path)
-    values = sum(tensor.numel() for tensor in state.values())
-    return {
-        "kind": "checkpoint",
+    facts: dict[str, Any] = {
+        "kind": "weights",
         "tensors": len(state),
-        "values": values,
-        "first keys": ", ".join(list(state)[:4]),
-        "last keys": ", ".join(list(state)[-2:]),
+        "values": sum(tensor.numel() for tensor in state.values()),
     }
+    try:
+        find_weights(path)
+    except ValueError:  # does not hold the name of its network
+        found = identify({key: tuple(value.shape) for key, value in state.items()})
+        names = [] if found is None else list(found.names)
+        if found is not None and len(names) == 1:
+            options = {} if found.width == 1 else {"width": found.width}
+            try:
+                return facts | load_trained(path, network=names[0], network_options=options).facts()
+            except (ValueError, TypeError) as error:
+                facts["fits"] = f"{found}, but not completely: {error}"
+        else:
+            names = names or with_names(state)
+            facts["fits"] = " or ".join(names) or f"none of the {len(list_models())} networks"
+        return facts | {"first keys": ", ".join(list(state)[:4]), "last keys": ", ".join(list(state)[-2:])}
+    return facts | {"kind": "checkpoint of a run"} | load_trained(path).facts()

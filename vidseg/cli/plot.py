@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional, arg
 
 if TYPE_CHECKING:
     from vidseg.frames import FrameDatabase
+    from vidseg.plots import SegmentedVideo
 
 __all__ = ["Command"]
 
@@ -95,26 +96,28 @@ class Speed:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Plot the confusion matrix of the last `vidseg test RUN`."""
+    """Plot the confusion matrix of `vidseg test RUN`: of videos, or of frames for segmentation and streaming runs."""
 
-    run_folder: Annotated[Positional[str], arg(metavar="RUN")]
-    """Folder of a run that `vidseg test` has evaluated."""
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Folder of a run that `vidseg test` has evaluated, or the JSON file of one of its tests."""
     out: str | None = None
     """Output file; default: RUN/confusion.png."""
 
     def run(self) -> int:
         """Plot, and print the path of the file."""
-        import json
-
         from vidseg.plots import plot_confusion
 
-        run = Path(self.run_folder)
-        result = run / "test.json"
-        if not result.is_file():
-            raise FileNotFoundError(f"{result}: not found; run `vidseg test {run}` first")
-        report = json.loads(result.read_text())
+        report, run = _test_report(self.run_folder)
         out = self.out or run / "confusion.png"
-        print(plot_confusion(report["confusion"], report["classes"], out, title=_title(run)))
+        if "confusion" in report:
+            print(plot_confusion(report["confusion"], report["classes"], out, title=_title(run)))
+            return 0
+        from vidseg.metrics.segmental_errors import frame_confusion
+
+        videos, classes = _tested_videos(report), report["classes"]
+        predictions = [video.prediction for video in videos if video.prediction is not None]
+        counts = frame_confusion([video.truth for video in videos], predictions, len(classes))
+        print(plot_confusion(counts.tolist(), classes, out, title=_title(run), unit="frames"))
         return 0
 
 
@@ -122,18 +125,20 @@ class Confusion:
 class Segments:
     """Plot true and predicted frame labels as colored bars.
 
-    FOLDER has `<video>-gt.txt` and `<video>-pred.txt` files with one class name per line, as written by evaluation; or
-    it has `<video>.txt` files, and PREDICTIONS has those of the predictions.
+    FOLDER is a segmentation or streaming run that `vidseg test` has evaluated. Or it holds label files `<video>-gt.txt`
+    and `<video>-pred.txt` with one class name per line, or `<video>.txt` with the predictions in --predictions; then
+    MAPPING is needed.
     """
 
     folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
-    """Folder of the label files."""
-    mapping: Annotated[Positional[Path], arg(metavar="MAPPING")]
-    """mapping.txt with the class numbers."""
+    """Folder of a run, or of label files."""
+    mapping: Annotated[Positional[Path | None], arg(metavar="[MAPPING]")] = None
+    """mapping.txt with the class numbers, for label files."""
     predictions: Path | None = None
     """Folder of the predictions if they are not in FOLDER."""
-    out: Path = Path("segments.png")
-    """Output file with all videos; without extension, output folder of one file per video and the palette."""
+    out: Path | None = None
+    """Output file with all videos; without extension, output folder of one file per video and the palette. Default:
+    segments.png, in the folder of the run if FOLDER is one."""
     bundle: Path | None = None
     """Split file whose videos are plotted."""
     videos: tuple[str, ...] = ()
@@ -151,34 +156,94 @@ class Segments:
         """Plot, and print the paths of the files."""
         import sys
 
-        from vidseg.labels.predictions import read_predictions
-        from vidseg.plots import SegmentedVideo, plot_palette, plot_segments
+        from vidseg.plots import plot_palette, plot_segments
 
+        found, classes, failures, folder = self._labels()
+        videos = [video for video in found if not self.videos or video.name in self.videos]
+        missing = sorted(set(self.videos) - {video.name for video in found})
+        if missing:
+            known = ", ".join(video.name for video in found)
+            raise ValueError(f"{self.folder}: unknown video {missing[0]!r}; expected one of {known}")
+        out = self.out or folder / "segments.png"
+        if out.suffix:
+            videos.sort(key=lambda video: (video.truth == video.prediction).mean())
+            left_out = max(0, len(videos) - self.rows)
+            title = f"{self.rows} of {len(videos)} videos, lowest accuracy" if left_out else ""
+            pages = [(videos[: self.rows], out, title)]
+        else:
+            pages = [([video], out / f"{video.name}.png", "") for video in videos]
+            print(plot_palette(classes, out / "palette.png", palette=self.palette))
+        for page, path, title in pages:
+            window = self.sliding_windows
+            print(plot_segments(page, classes, path, window=window, palette=self.palette, title=title))
+        for failed in failures:
+            print(f"vidseg plot segments: {failed}", file=sys.stderr)
+        return 1 if failures else 0
+
+    def _labels(self) -> tuple[list[SegmentedVideo], list[str], list[str], Path]:
+        """Videos, classes, failures, and the folder that the picture is written to by default."""
+        from vidseg.labels.predictions import read_predictions
+        from vidseg.plots import SegmentedVideo
+
+        if self.mapping is None:
+            if not (self.folder / "test.json").is_file() and self.folder.suffix != ".json":
+                raise ValueError(
+                    f"{self.folder}: has no test.json; test the run first with `vidseg test {self.folder}`, or give "
+                    "MAPPING for a folder of label files"
+                )
+            for name in ("predictions", "bundle"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"--{name} is for label files, with MAPPING; {self.folder} is a run")
+            report, run = _test_report(self.folder)
+            return _tested_videos(report), list(report["classes"]), [], run
         labels = read_predictions(
             self.folder, self.predictions, mapping=self.mapping, bundle=self.bundle, truncate=self.truncate
         )
         videos = [
             SegmentedVideo(name, truth, prediction)
             for name, truth, prediction in zip(labels.names, labels.truth, labels.prediction, strict=True)
-            if not self.videos or name in self.videos
         ]
-        missing = sorted(set(self.videos) - set(labels.names))
-        if missing:
-            raise ValueError(f"{self.folder}: unknown video {missing[0]!r}; expected one of {', '.join(labels.names)}")
-        if self.out.suffix:
-            videos.sort(key=lambda video: (video.truth == video.prediction).mean())
-            left_out = max(0, len(videos) - self.rows)
-            title = f"{self.rows} of {len(videos)} videos, lowest accuracy" if left_out else ""
-            pages = [(videos[: self.rows], self.out, title)]
-        else:
-            pages = [([video], self.out / f"{video.name}.png", "") for video in videos]
-            print(plot_palette(labels.classes, self.out / "palette.png", palette=self.palette))
-        for page, path, title in pages:
-            window = self.sliding_windows
-            print(plot_segments(page, labels.classes, path, window=window, palette=self.palette, title=title))
-        for failed in labels.failed:
-            print(f"vidseg plot segments: {failed}", file=sys.stderr)
-        return 1 if labels.failed else 0
+        return videos, list(labels.classes), labels.failed, Path()
+
+
+def _test_report(path: Path) -> tuple[dict[str, Any], Path]:
+    """The report of a test, and the folder of its run.
+
+    Raises:
+        FileNotFoundError: the run has not been tested.
+        ValueError: the file is not the report of a test.
+    """
+    import json
+
+    result = path if path.suffix == ".json" else path / "test.json"
+    if not result.is_file():
+        raise FileNotFoundError(f"{result}: not found; run `vidseg test {path}` first")
+    try:
+        report = json.loads(result.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{result}: not JSON: {error}") from error
+    if not isinstance(report, dict) or "classes" not in report:
+        raise ValueError(f"{result}: not the report of a test; run `vidseg test` again")
+    return report, result.parent
+
+
+def _tested_videos(report: dict[str, Any]) -> list[SegmentedVideo]:
+    """True and predicted labels of the videos of a test of frame labels.
+
+    Raises:
+        ValueError: the test is of a recognition run.
+    """
+    import numpy as np
+
+    from vidseg.plots import SegmentedVideo
+
+    if "videos" not in report or not isinstance(report["videos"], list):
+        raise ValueError("a recognition run has one class per video and no segments; see `vidseg plot confusion`")
+
+    def labels(runs: list[list[int]]) -> Any:
+        return np.repeat([label for label, _ in runs], [count for _, count in runs])
+
+    return [SegmentedVideo(one["name"], labels(one["truth"]), labels(one["prediction"])) for one in report["videos"]]
 
 
 @dataclass(frozen=True)
@@ -257,11 +322,11 @@ class Labels:
 
 @dataclass(frozen=True)
 class Report:
-    """Write an HTML report of a segmentation run: scores, curves, and label bars of every video, lowest accuracy
+    """Write an HTML report of a segmentation or streaming run: scores, curves, labels of every video, lowest accuracy
     first."""
 
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
-    """Folder of a cross-validation run, or of one of its splits."""
+    """Folder of a cross-validation, or of one run that has been tested."""
     out: Path | None = None
     """Output file; default: RUN/report.html."""
 
@@ -274,13 +339,14 @@ class Report:
 
 
 def _title(run: Path) -> str:
-    """Return the network and data set of the run, or the name of its folder if its options are not stored."""
+    """Network and data set of a run, or the name of its folder where there is no record."""
     import json
 
     if not (run / "options.json").is_file():
         return run.resolve().name
-    options = json.loads((run / "options.json").read_text())["options"]
-    return f"{options['network']} on {Path(options['dataset']).resolve().name}"
+    record = json.loads((run / "options.json").read_text(encoding="utf-8"))
+    division = f", {record['division']}" if record["division"] else ""
+    return f"{record['network']} on {Path(record['dataset']).name}{division}"
 
 
 Command = (

@@ -1,80 +1,136 @@
-"""`vidseg predict`: what a trained network says about video files."""
+"""`vidseg predict`: classes of video files, labels of features, with a trained network."""
+
+from __future__ import annotations
 
 import json as json_format
-from dataclasses import asdict, dataclass
+import sys
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
+
+from vidseg.cli.model_options import InputChanges, ModelOptions, accepted, load_model
+from vidseg.cli.parsing import Prepared
+
+if TYPE_CHECKING:
+    from vidseg.tasks.recognition.trained import RecognitionModel
+    from vidseg.tasks.segmentation.trained import SegmentationModel
 
 __all__ = ["Command", "prepare"]
 
 
 @dataclass(frozen=True)
 class Command:
-    """Name the likeliest classes of a video file, or of all in a folder.
+    """Predict the classes of video files, or the frame labels of features.
 
-    `vidseg predict --stream VIDEO|CAMERA|-` labels the frames of one video while they arrive, with a streaming
-    network; `vidseg predict --stream --help` shows its options.
+    A recognition network prints the likeliest classes of a video file, or of each file in a folder. A segmentation
+    network prints the segments of a file of features, or of each file <video>.npy in a folder. `vidseg predict --stream
+    VIDEO|CAMERA|-` labels the frames of one video as they arrive, with a streaming or a recognition network; `vidseg
+    predict --stream --help` shows its options.
     """
 
-    source: Annotated[Positional[str], arg(metavar="VIDEO_OR_FOLDER")]
-    """Video file, or folder of videos."""
+    source: Annotated[Positional[Path], arg(metavar="SOURCE")]
+    """Video file or folder of videos; for segmentation a file of features <video>.npy or a folder of them."""
     weights: str
-    """Folder of a run, one of its checkpoints, or a file of weights with --network and --classes."""
-    network: str | None = None
-    """Name of the network; default: that of the run."""
-    classes: str | None = None
-    """Text file with the name of a class in each line; default: those of the run."""
-    clip_length: int | None = None
-    """Frames of a clip; default: as the run was evaluated, like the next three."""
-    clip_size: int | None = None
-    """Height and width of a clip in pixels."""
-    interval: int | None = None
-    """Step from one frame of a clip to the next."""
-    color: str | None = None
-    """Order of the channels: rgb or bgr."""
-    clips: int = 1
-    """Clips of each video, spread over its length, whose scores are averaged."""
-    crops: int = 1
-    """Crops of each clip: 1, 3, 5 or 10."""
-    top: int = 5
-    """Number of classes."""
-    draw: str | None = None
-    """Folder to write the videos to with their classes drawn in."""
+    """Folder of a run, one of its checkpoints, or a file of weights."""
+    clips: int | None = None
+    """Recognition: clips of each video, spread over its length, whose scores are averaged; default: 1, the middle."""
+    crops: Literal[1, 3, 5, 10] | None = None
+    """Recognition: crops of each clip; default: 1."""
+    fuse: Literal["softmax", "logits"] | None = None
+    """Recognition: mean of the views' probabilities (softmax) or of their logits; default: softmax."""
+    top: int | None = None
+    """Recognition: number of classes to print; default: 5."""
+    dump: str | None = None
+    """Recognition: file for the scores of every video, .npz or .csv; `vidseg score` fuses such files."""
+    draw: Path | None = None
+    """Recognition: folder to write the videos to with their classes drawn in."""
+    out: Path | None = None
+    """Segmentation: folder to write <video>.txt to, with the class name of a frame in each line."""
+    layout: Literal["DL", "LD"] | None = None
+    """Segmentation: DL: a column is a frame; LD: a row is a frame; default: as the run's features."""
+    threads: int | None = None
+    """Recognition: decoding threads; default: one for each core."""
     json: bool = False
     """Print a JSON list instead of a table."""
+    model: ModelOptions = field(default_factory=ModelOptions)
+    input: InputChanges = field(default_factory=InputChanges)
 
     def run(self) -> int:
         """Predict and print; exit status 1 if a file could not be read."""
-        from vidseg.tasks.recognition.predict import draw_prediction, predict_videos
+        if not self.source.exists():
+            raise FileNotFoundError(f"{self.source}: no such file or folder")
+        trained: Any = load_model(self.weights, self.model, self.input)
+        if trained.task == "streaming":
+            words = f"vidseg predict --stream {self.source} --weights {self.weights}"
+            raise ValueError(f"{trained.network} is a streaming network; use {words}")
+        writes = {"recognition": ("dump", "draw"), "segmentation": ("out",)}
+        for task, names in writes.items():
+            for name in names:
+                if task != trained.task and getattr(self, name) is not None:
+                    raise ValueError(f"--{name}: {trained.network} is a network for {trained.task}, not for {task}")
+        names = ("clips", "crops", "fuse", "top", "layout", "threads")
+        given = {name: getattr(self, name) for name in names}
+        chosen = accepted(trained.predict, given, trained, "this prediction")
+        return self._segments(trained, chosen) if trained.task == "segmentation" else self._classes(trained, chosen)
 
-        changes: dict[str, Any] = {"clip_length": self.clip_length, "clip_size": self.clip_size, "color": self.color}
-        changes["val_frame_interval"] = None if self.interval is None else (self.interval,)
-        names = None if self.classes is None else Path(self.classes).read_text().split("\n")
-        found = predict_videos(
-            self.source,
-            self.weights,
-            network=self.network,
-            classes=None if names is None else [name.strip() for name in names if name.strip()],
-            changes={name: value for name, value in changes.items() if value is not None},
-            clips=self.clips,
-            crops=self.crops,
-            top=self.top,
-        )
+    def _classes(self, trained: RecognitionModel, options: dict[str, Any]) -> int:
+        from vidseg.tasks.recognition.scores import check_suffix, write_scores
+        from vidseg.tasks.recognition.trained import draw_prediction
+
+        if self.dump is not None:
+            check_suffix(self.dump)
+        found = trained.predict(self.source, **options)
         print(json_format.dumps([asdict(video) for video in found.videos]) if self.json else found)
+        if self.dump is not None:
+            write_scores(self.dump, found.scores)
         if self.draw is not None:
-            root = Path(self.source) if Path(self.source).is_dir() else Path(self.source).parent
+            root = self.source if self.source.is_dir() else self.source.parent
             for video in found.videos:
-                draw_prediction(video, (Path(self.draw) / Path(video.video).relative_to(root)).with_suffix(".mp4"))
+                draw_prediction(video, (self.draw / Path(video.video).relative_to(root)).with_suffix(".mp4"))
         return 1 if found.failed else 0
 
+    def _segments(self, trained: SegmentationModel, options: dict[str, Any]) -> int:
+        from vidseg.labels.segmentation_files import write_frame_labels
 
-def prepare(words: list[str], name: str | None = None) -> tuple[str, type[Any], None, list[str]]:
-    """What a command line asks for: its name, its command, no defaults but the command's own, and the words left."""
+        files = sorted(self.source.glob("*.npy")) if self.source.is_dir() else [self.source]
+        if not files:
+            raise FileNotFoundError(f"{self.source}: no file of features <video>.npy in it")
+        rows: list[dict[str, Any]] = []
+        failed = 0
+        for path in files:
+            try:
+                found = trained.predict(path, **options)
+            except ValueError as error:
+                if len(files) == 1:
+                    raise
+                print(f"vidseg predict: {error}", file=sys.stderr)
+                failed += 1
+                continue
+            labels = found.frame_labels()
+            segments = [
+                {"label": name, "start": start * found.labels_per_column, "stop": stop * found.labels_per_column}
+                for name, start, stop in found.segments()
+            ]
+            rows.append({"video": path.stem, "frames": len(labels), "segments": segments})
+            if self.out is not None:
+                self.out.mkdir(parents=True, exist_ok=True)
+                write_frame_labels(self.out / f"{path.stem}.txt", labels, list(found.classes))
+        if self.json:
+            print(json_format.dumps(rows, ensure_ascii=False))
+        else:
+            for row in rows:
+                text = ", ".join(f"{each['label']} {each['start']}-{each['stop']}" for each in row["segments"])
+                print(f"{row['video']}  {text}")
+        return 1 if failed else 0
+
+
+def prepare(words: list[str], name: str | None = None) -> Prepared:
+    """Return what a command line asks for: `vidseg predict`, or `vidseg predict --stream`."""
     words = [part for word in words for part in (word.split("=", 1) if word.startswith("--stream=") else [word])]
     if "--stream" not in words:
-        return "", Command, None, words
+        return Prepared("", Command, None, words)
     from vidseg.cli.predict_stream import Command as StreamCommand
 
-    return "--stream", StreamCommand, None, [word for word in words if word != "--stream"]
+    return Prepared("--stream", StreamCommand, None, [word for word in words if word != "--stream"])

@@ -9,12 +9,14 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
+
+from vidseg.cli.model_options import InputChanges, ModelOptions, load_model
 
 if TYPE_CHECKING:
     from vidseg.live.session import LabeledFrame, LiveSession
@@ -22,84 +24,66 @@ if TYPE_CHECKING:
 
 __all__ = ["Command"]
 
-_INTERRUPTED = 130  # as shells say of a program that Ctrl-C ended
+_INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+_UNKNOWN = (0.35, 0.35, 0.35)
+"""Color of frames without a label."""
 
 
 @dataclass(frozen=True)
 class Command:
     """Label a video frame by frame while it arrives: a file, a camera, an address, or standard input.
 
-    A line comes with each window: the labels of its frames, the latency, and the real-time factor: seconds of
-    computing for a second of video, below 1 where the stream can be kept up with. Ctrl-C ends the stream: the frames
-    that are there are labeled, and files are complete.
+    The network is a streaming network, or a recognition network, which labels a sliding window. The command prints one
+    line per window: the labels of its frames, the latency, and the real-time factor: seconds of computation for a
+    second of video; below 1 the network keeps up with the stream. Ctrl-C ends the stream: frames that have arrived are
+    labeled, and files are complete.
     """
 
     source: Annotated[Positional[str], arg(metavar="VIDEO|CAMERA|-")]
     """Video file, camera such as /dev/video0 or its number, address that FFmpeg can open, or - for a container on
     standard input."""
     weights: str
-    """Folder of a run of `vidseg train stream`, one of its checkpoints, or a file of weights with --network and
-    --classes."""
-    network: str | None = None
-    """Name of the network; default: that of the run."""
-    classes: str | None = None
-    """File with a class in each line, or mapping.txt with its number before it; default: those of the run."""
+    """Folder of a streaming or recognition run, one of its checkpoints, or a file of weights."""
     stride: int | None = None
-    """Frames from window to window; default: as trained, like the next three."""
-    frames: int | None = None
-    """Frames that the network sees of a window."""
-    interval: int | None = None
-    """Frames from one of these to the next."""
-    size: int | None = None
-    """Height and width that the network sees, in pixels."""
+    """Frames from the start of a window to the start of the next; default: as trained; of a recognition network half of
+    a window."""
     draw: str | None = None
     """Video to write with the labels drawn in, such as out.mp4."""
     state: str | None = None
-    """File of the stream's state: gone on from if it is there, and saved on Ctrl-C. A file that was stopped in the
-    middle is gone on with there; frames of another source follow those seen. A stream that has ended leaves none."""
+    """File of the stream's state: it is continued from if it exists, and written on Ctrl-C. A file that was interrupted
+    is continued at the same frame; frames of another source follow those already seen. A complete stream removes it."""
     more: bool = False
-    """With --state: the stream does not end with this source. What cannot be labeled yet is saved, for the next."""
+    """With --state: the stream does not end with this source; frames that cannot be labeled yet are saved."""
     format: str | None = None
-    """FFmpeg's name of the source's format or kind of device; default: found out, v4l2 for cameras."""
+    """FFmpeg's name of the source's format or kind of device; default: detected, v4l2 for cameras."""
     source_option: tuple[str, ...] = ()
     """Options of the source for FFmpeg, such as framerate=30 video_size=1280x720."""
-    device: str | None = None
-    """Where to compute, such as cpu or cuda; default: the accelerator if there is one."""
     json: bool = False
     """Print a line of JSON for each window, and one at the end, instead of text."""
+    model: ModelOptions = field(default_factory=ModelOptions)
+    input: InputChanges = field(default_factory=InputChanges)
 
     def run(self) -> int:
-        """Label until the stream ends; exit status 1 where frames were damaged, 130 after Ctrl-C."""
-        import torch
-
-        from vidseg.engine.distributed import join_group
-        from vidseg.live.session import LiveSession, load_stream_network
+        """Label until the stream ends; exit status 1 if frames were damaged, 130 after Ctrl-C."""
+        if self.more and self.state is None:
+            raise ValueError("--more needs --state, the file that the rest is saved in")
+        if self.stride is not None and self.stride < 1:
+            raise ValueError(f"stride={self.stride} must be at least 1")
+        from vidseg.engine.trained import find_weights
+        from vidseg.live.session import LiveSession
         from vidseg.live.source import LiveSource
 
-        if self.more and self.state is None:
-            raise ValueError("--more needs --state, where what is left is saved")
-        chosen = {name: getattr(self, name) for name in ("stride", "frames", "interval", "size")}
-        network = load_stream_network(
-            self.weights,
-            network=self.network,
-            classes=None if self.classes is None else _read_classes(Path(self.classes)),
-            changes={name: value for name, value in chosen.items() if value is not None},
-        )
         options = dict(_pair(word) for word in self.source_option)
         source = LiveSource(self.source, container_format=self.format, options=options)
-        device = torch.device(self.device) if self.device is not None else join_group()
-        session = LiveSession(network, device=device, keep_frames=self.draw is not None)
+        own = None
+        if self.stride is not None:
+            found = find_weights(self.weights, network=self.model.network)
+            own = self.stride if found.task == "streaming" else None
+        trained = load_model(self.weights, self.model, self.input, stride=own)
+        stride = self.stride if own is None else None
+        session = LiveSession(trained, stride=stride, keep_frames=self.draw is not None)
         return _Stream(self, source, session).run()
-
-
-def _read_classes(path: Path) -> list[str]:
-    """Names of classes from mapping.txt, or one a line."""
-    from vidseg.labels.segmentation_files import read_mapping
-
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if lines and all(line.partition(" ")[0].isdigit() for line in lines):
-        return read_mapping(path)
-    return lines
 
 
 def _pair(word: str) -> tuple[str, str]:
@@ -110,7 +94,7 @@ def _pair(word: str) -> tuple[str, str]:
 
 
 class _Interrupt:
-    """Ctrl-C as an end of the stream, when the frame in hand is done; a second one interrupts whatever goes on."""
+    """Ends the stream on Ctrl-C, after the current frame; a second Ctrl-C interrupts the process."""
 
     def __init__(self, source: LiveSource) -> None:
         self.source, self.wanted = source, False
@@ -140,8 +124,9 @@ class _Stream:
     def __init__(self, command: Command, source: LiveSource, session: LiveSession) -> None:
         self.command, self.source, self.session = command, source, session
         self.state = None if command.state is None else Path(command.state)
-        self.names = session.network.classes
+        self.names = session.classes
         self.writer: Any = None
+        self.colors: Any = None
         self.busy = 0.0  # seconds of computing and drawing
         self.streamed = 0  # frames of this pass
         self.labeled = 0
@@ -173,14 +158,14 @@ class _Stream:
         return _INTERRUPTED if interrupt.wanted else 1 if self.source.damage else 0
 
     def _restore(self) -> None:
-        """Take up the saved state, if there is one."""
+        """Load the saved state, if there is one."""
         import torch
 
         if self.state is None or not self.state.is_file():
             return
         saved = torch.load(self.state, map_location="cpu", weights_only=True)
         if "session" not in saved:
-            raise ValueError(f"{self.state}: not the state of a stream")
+            raise ValueError(f"{self.state}: not a file that `vidseg predict --stream --state` writes")
         self.session.load_state_dict(saved["session"])
         self.last = saved["last"]
         if self.source.is_file and saved["source"] == str(Path(self.command.source).resolve()):
@@ -197,7 +182,7 @@ class _Stream:
             self._print()
 
     def _take(self, ready: Sequence[LabeledFrame]) -> None:
-        """Frames whose labels are known: kept for the next line, and drawn."""
+        """Keep frames whose labels are known for the next line, and draw them."""
         self.labeled += len(ready)
         if self.command.draw is not None:
             for each in ready:
@@ -211,13 +196,15 @@ class _Stream:
             from vidseg.videos.writer import LabeledVideoWriter
 
             assert self.command.draw is not None
-            self.writer = LabeledVideoWriter(
-                self.command.draw, self.names, class_colors(len(self.names)), fps=self.source.fps
-            )
-        self.writer.write(frame, moment, label, probability)
+            self.writer = LabeledVideoWriter(self.command.draw, fps=self.source.fps)
+            self.colors = class_colors(len(self.names))
+        if label is None:
+            self.writer.write(frame, moment, "...", _UNKNOWN)
+        else:
+            self.writer.write(frame, moment, f"{self.names[label]}  {probability:.0%}", self.colors[label])
 
     def _end(self, *, stopped: bool) -> None:
-        """The source is at its end: save the state, or label what is left."""
+        """End the source: save the state, or label the remaining frames."""
         if self.state is not None and (stopped or self.command.more):
             self._print()
             self._save()
@@ -247,7 +234,7 @@ class _Stream:
         save_checkpoint(self.state, content)
 
     def _print(self) -> None:
-        """A line for the frames that have got their labels since the last one."""
+        """Print a line for the frames that were labeled since the last one."""
         frames, self.open = self.open, []
         if not frames:
             return

@@ -1,4 +1,4 @@
-"""`vidseg profile`: what networks cost, counted and measured."""
+"""`vidseg profile`: parameters, multiply-adds, latency and memory of networks."""
 
 import json as json_format
 import os
@@ -21,42 +21,43 @@ class Command:
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """Name of a network, or a shell pattern of names."""
+    """Name of a network, or a shell pattern of names; `vidseg list` shows them."""
     num_classes: int = 400
-    """Classes."""
+    """Number of classes."""
     frames: int | None = None
     """Frames of the input; default: 16, for segmentation of features 1000, for streams 32."""
     size: int = 224
     """Height and width in pixels, for networks that see frames."""
     in_features: int = 2048
     """Feature width, for networks that see features."""
-    option: tuple[str, ...] = ()
-    """Options of the network, such as placement=mid width=0.5."""
+    network_option: tuple[str, ...] = ()
+    """Options of the network as NAME=VALUE, such as placement=mid width=0.5; `vidseg list NAME` shows them."""
     count_only: bool = False
-    """Leave out latency and memory."""
+    """Do not measure latency and memory."""
     batch_size: int = 1
     """Samples in a batch, for latency and memory; counts are for one."""
     rounds: int = 5
     """Repetitions, of which the median is printed."""
     device: str | None = None
-    """Where to run; default: the accelerator if there is one, else the CPU."""
+    """Device such as cpu, cuda or cuda:1; default: the accelerator if there is one."""
     channels_last: bool = False
-    """Run with channels innermost in memory."""
+    """Memory format with the channels last."""
     compile: bool = False
-    """Run compiled."""
-    checkpointing: bool = False
-    """Keep only the inputs of residual blocks for the backward pass."""
+    """Compile the network with torch.compile."""
+    recompute: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
     json: bool = False
     """Print one JSON list."""
 
     def run(self) -> int:
         """Count, measure, print."""
         os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # else PyTorch's profiler announces itself on stderr
+        from vidseg.engine.options import named_values
         from vidseg.models import list_models
         from vidseg.models._profile import count_cost, input_shape
 
         names = list_models(self.model) or [self.model]  # an unknown name is an error with close matches, below
-        options = dict(_option(text) for text in self.option)
+        options = named_values(self.network_option)
         found: list[tuple[Cost, Timing | None]] = []
         for name in names:
             shape = input_shape(
@@ -93,20 +94,8 @@ class Command:
         else:
             device = torch.accelerator.current_accelerator() or torch.device("cpu")
         model = create_model(name, num_classes=self.num_classes, **options).to(device)
-        prepare(model, channels_last=self.channels_last, compile=self.compile, checkpointing=self.checkpointing)
+        prepare(model, channels_last=self.channels_last, compile=self.compile, checkpointing=self.recompute)
         return measure(model, torch.randn(shape, device=device), rounds=self.rounds)
-
-
-def _option(text: str) -> tuple[str, Any]:
-    import ast
-
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"--option {text}: write name=value")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):  # not a number, True, False or None: a word
-        return name, value
 
 
 def _words(cost: "Cost", timing: "Timing | None") -> str:
@@ -122,7 +111,8 @@ def _words(cost: "Cost", timing: "Timing | None") -> str:
     }
     if timing is not None:
         facts |= {
-            "measured on": f"{timing.device}, batch of {timing.batch}, {timing.threads} threads",
+            "measured on": f"{timing.device}, batch of {timing.batch}, "
+            f"{timing.threads} thread{'' if timing.threads == 1 else 's'}",
             "inference": f"{timing.inference_ms:.1f} ms, {timing.inference_bytes / 1e6:.1f} MB beyond the weights",
             "training batch": f"{timing.training_batch}",
             "training forward": f"{timing.forward_ms:.1f} ms",

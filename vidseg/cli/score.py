@@ -1,4 +1,4 @@
-"""Segmental scores of predicted frame labels in files (`vidseg score`)."""
+"""Scores of predictions in files: frame labels, or scores of videos, which are fused first (`vidseg score`)."""
 
 from __future__ import annotations
 
@@ -16,46 +16,91 @@ if TYPE_CHECKING:
 
 __all__ = ["Command"]
 
+_SCORES = (".npz", ".csv")
+
 
 @dataclass(frozen=True)
 class Command:
-    """Compute accuracy, edit score, F1 and boundary scores of predicted frame labels, in percent.
+    """Score predictions in files.
 
-    Files are `<video>.txt` with one class name per line (predictions also in MS-TCN's format, without extension), or
+    Frame labels: `vidseg score TRUTH PREDICTIONS` prints accuracy, edit score, F1 and boundaries in percent. Files are
+    `<video>.txt` with one class name per line (predictions also in MS-TCN's format, without extension), or
     `<video>-gt.txt` and `<video>-pred.txt` in one folder.
+
+    Scores of videos: `vidseg score A.npz B.npz --weights 2 1` fuses files of `vidseg test --dump` and `vidseg predict
+    --dump`, and prints top-1, top-5 and mean class accuracy.
     """
 
-    truth: Annotated[Positional[Path], arg(metavar="TRUTH")]
-    """Folder of the true labels, such as groundTruth/, or of true and predicted labels."""
-    predictions: Annotated[Positional[Path | None], arg(metavar="PREDICTIONS")] = None
-    """Folder of the predicted labels."""
+    files: Annotated[Positional[tuple[Path, ...]], arg(metavar="TRUTH [PREDICTIONS] | FILE.npz|csv ...")] = ()
+    """Folder of the true labels, such as groundTruth/, and folder of the predicted ones; or files of scores."""
+    weights: tuple[float, ...] = ()
+    """Scores of videos: weight of each file; default: all equal."""
+    dump: Path | None = None
+    """Scores of videos: file for the fused scores, .npz or .csv."""
     mapping: Path | None = None
-    """mapping.txt with the classes; default: classes found in the files."""
+    """Frame labels: mapping.txt with the classes; default: classes found in the files."""
     bundle: Path | None = None
-    """Split file whose videos are scored, such as splits/test.split1.bundle; missing videos are listed."""
+    """Frame labels: split file whose videos are scored, such as splits/test.split1.bundle; missing videos are listed."""
     background: tuple[str, ...] = ("background",)
-    """Background classes, whose runs are not segments; names that a data set does not have are ignored."""
+    """Frame labels: background classes, whose runs are not segments; names that a data set does not have are ignored."""
     overlaps: tuple[float, ...] = (0.1, 0.25, 0.5)
-    """IoU thresholds of F1."""
+    """Frame labels: IoU thresholds of F1."""
     tolerance: int = 5
-    """Maximum distance of a correct boundary in frames."""
+    """Frame labels: maximum distance of a correct boundary in frames."""
     truncate: bool = False
-    """Truncate videos of unequal lengths to the shorter side, as the published evaluation does."""
+    """Frame labels: truncate videos of unequal lengths to the shorter side, as the published evaluation does."""
     classes: bool = False
-    """Print a table of classes."""
+    """Frame labels: print a table of classes."""
     videos: bool = False
-    """Print a table of videos, lowest accuracy first."""
+    """Frame labels: print a table of videos, lowest accuracy first."""
     json: bool = False
     """Print all results as one JSON object."""
 
     def run(self) -> int:
-        """Read the labels and print the scores."""
+        """Read, score and print."""
+        if not self.files:
+            raise ValueError("give the folders TRUTH and PREDICTIONS, or files of scores")
+        kinds = {path.suffix in _SCORES for path in self.files}
+        if kinds == {True}:
+            return self._fused()
+        if len(kinds) == 2 or len(self.files) > 2:
+            given = " ".join(map(str, self.files))
+            raise ValueError(f"{given}: give the folders TRUTH and PREDICTIONS, or files of scores, .npz or .csv")
+        if self.weights or self.dump is not None:
+            raise ValueError(f"--{'weights' if self.weights else 'dump'} is for files of scores, .npz or .csv")
+        return self._frame_labels()
+
+    def _fused(self) -> int:
+        from vidseg.labels.counting import counted
+        from vidseg.tasks.recognition.scores import check_suffix, fuse_scores, read_scores, write_scores
+
+        if self.dump is not None:
+            check_suffix(self.dump)
+        fused = fuse_scores([read_scores(path) for path in self.files], self.weights)
+        summary = fused.summary()
+        if self.dump is not None:
+            write_scores(self.dump, fused)
+        if self.json:
+            print(json_format.dumps(summary))
+        else:
+            print(
+                f"top-1 {summary['top1']:.4f}   top-5 {summary['top5']:.4f}   mean class accuracy "
+                f"{summary['mean_class_accuracy']:.4f}   {counted(len(self.files), 'file')}, "
+                f"{counted(len(fused.videos), 'video')}"
+            )
+        return 0
+
+    def _frame_labels(self) -> int:
         from vidseg.labels.counting import counted
         from vidseg.labels.predictions import read_predictions
         from vidseg.metrics import SegmentalMeter, boundary_scores, label_boundaries
 
         labels = read_predictions(
-            self.truth, self.predictions, mapping=self.mapping, bundle=self.bundle, truncate=self.truncate
+            self.files[0],
+            self.files[1] if len(self.files) > 1 else None,
+            mapping=self.mapping,
+            bundle=self.bundle,
+            truncate=self.truncate,
         )
         background = [labels.classes.index(name) for name in self.background if name in labels.classes]
         meter = SegmentalMeter(background, self.overlaps)

@@ -174,7 +174,9 @@ class TrainedModel:
         return spec
 
     def _class_count(self) -> int:
-        raise ValueError(f"{self.source.path}: does not hold the classes of {self.network}; give their names")
+        raise ValueError(
+            f"{self.source.path}: does not hold the classes of {self.network}; give their names with --classes"
+        )
 
     def options(self, defaults: Options) -> Options:
         """Return the options of the run, or the defaults for a file of weights alone."""
@@ -199,7 +201,11 @@ class TrainedModel:
             "best score": self.source.score,
             "classes": len(self.classes),
             "class names": shown,
-            **{f"input {name}": value for name, value in self.input_spec.as_dict().items()},
+            **{
+                f"input {name}": value
+                for name, value in self.input_spec.as_dict().items()
+                if name == "modality" or self.input_spec.modality != "features"
+            },
         }
         return {name: value for name, value in facts.items() if value not in (None, "")}
 

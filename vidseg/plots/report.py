@@ -1,7 +1,7 @@
-"""HTML report of a segmentation run: scores, curves, class scores, confusion matrix and label bars of every video.
+"""HTML report of a segmentation or streaming run: scores, curves, class scores, confusion matrix, bars of every video.
 
 The page is a single file without scripts and external resources; styles and figures (SVG) are embedded. It is built
-from `results.json` of a cross-validation, or from `test.json` and the score tables of a split.
+from `test.json` and the score tables of a run, or of each split of a cross-validation.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def write_report(run: str | Path, out: str | Path) -> Path:
     """Write the HTML report of a run.
 
     Args:
-        run: folder of a cross-validation with `results.json`, or of one split with `test.json`.
+        run: folder of a cross-validation, or of a run with `test.json`.
         out: HTML file; an existing file is replaced atomically.
 
     Returns:
@@ -58,7 +58,7 @@ def write_report(run: str | Path, out: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: the run has not been tested.
-        ValueError: a file is not from a segmentation run; the message names it.
+        ValueError: a test is not one of frame labels; the message names the file.
     """
     run, out = Path(run), Path(out)
     folders = [run] if (run / "test.json").is_file() else sorted(path.parent for path in run.glob("*/test.json"))
@@ -66,7 +66,7 @@ def write_report(run: str | Path, out: str | Path) -> Path:
         raise FileNotFoundError(f"{run}: neither test.json nor <split>/test.json found; train and test the model first")
     tests = [_read(folder / "test.json") for folder in folders]
     first = tests[0]
-    title = f"{first['model']} on {first['dataset']}"
+    title = f"{first['network']} on {first['dataset']}"
     parts = [f"<h1>{escape(title)}</h1>", f'<p class="muted">{escape(str(run.resolve()))}</p>', _tested(first)]
     mean = _mean([test["scores"] for test in tests])
     if len(tests) > 1:
@@ -93,9 +93,9 @@ def _read(path: Path) -> dict[str, Any]:
         test = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(test, dict) or test.get("task") != "segmentation":
+    if not isinstance(test, dict) or test.get("task") not in ("segmentation", "streaming"):
         raise ValueError(
-            f"{path}: not from a segmentation run on features; for recognition runs use `vidseg plot curves` and"
+            f"{path}: not a test of frame labels; for recognition runs use `vidseg plot curves` and"
             " `vidseg plot confusion`"
         )
     return test
@@ -134,7 +134,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, last_is_sum: b
 
 def _splits(tests: Sequence[Mapping[str, Any]], mean: Mapping[str, Any]) -> str:
     rows = [
-        [escape(test["split"]), str(test["epoch"]), str(len(test["videos"]))]
+        [escape(test["division"]), str(test["epoch"]), str(len(test["videos"]))]
         + [f"{value:.2f}" for _, value in _named(test["scores"])]
         for test in tests
     ]
@@ -157,7 +157,7 @@ def _section(folder: Path, test: Mapping[str, Any]) -> list[str]:
             f"; epoch selected on {counted(len(held_out), 'held-out training video')}: {', '.join(held_out[:8])}{more}"
         )
     return [
-        f"<h2>{escape(test['split'])}</h2>",
+        f"<h2>{escape(test['division'])}</h2>",
         f'<p class="muted">{escape(facts)}</p>',
         _tiles(test["scores"]),
         f'<p class="muted">boundaries within 5 frames: precision {boundaries["precision"]:.1f}, recall'
@@ -177,7 +177,7 @@ def _columns(paths: Sequence[Path]) -> dict[str, dict[int, float]]:
     for path in paths:
         with path.open(newline="") as file:
             for row in csv.DictReader(file):
-                epoch = int(row.pop("Epoch")) + 1
+                epoch = int(row.pop("Epoch"))
                 for name, value in row.items():
                     columns.setdefault(name, {})[epoch] = float(value)
     return columns

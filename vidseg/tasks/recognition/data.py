@@ -27,6 +27,7 @@ __all__ = [
     "labeled",
     "make_multigrid",
     "resolved_input",
+    "spec_geometry",
     "training_loader",
 ]
 

@@ -33,7 +33,6 @@ from vidseg.labels import VideoDataset
 from vidseg.loaders.native_backend import NativeFiller
 from vidseg.loaders.output import OutputForm
 from vidseg.models import InputSpec
-from vidseg.tasks.recognition.data import spec_geometry
 from vidseg.tasks.recognition.trained import RecognitionModel
 
 __all__ = ["ExtractionReport", "centered_frames", "extract_features"]
@@ -118,7 +117,7 @@ def extract_features(
         out: folder of the files; created if it does not exist.
         stride: video frames from one column to the next.
         output: "features", the input of the network's classifier; or its "logits" or "probabilities".
-        geometry: which part of the frames is used, see `vidseg.clips.named_geometry`; None: as the input spec says.
+        geometry: which part of the frames is used, see `vidseg.clips.named_geometry`; None: as in the run's validation.
         batch_size: windows that the network sees at once.
         threads: decoding threads; None: one for each core.
         overwrite: write all files again.
@@ -136,8 +135,9 @@ def extract_features(
     double = next((name for place, name in enumerate(names) if name in names[:place]), None)
     if double is not None:
         raise ValueError(f"{data}: two videos are called {double!r}, and would have one file")
-    shown = _geometry(geometry, spec)
-    record = {"input": spec.as_dict(), "stride": stride, "output": output, "geometry": geometry, **trained.identity()}
+    shown = trained.geometry() if geometry is None else _geometry(geometry, spec)
+    named = geometry or trained.val_geometry
+    record = {"input": spec.as_dict(), "stride": stride, "output": output, "geometry": named, **trained.identity()}
     _claim(out, record, overwrite=overwrite)
     filler = NativeFiller(
         data,
@@ -173,9 +173,7 @@ def extract_features(
     return report
 
 
-def _geometry(name: str | None, spec: InputSpec) -> Geometry:
-    if name is None:
-        return spec_geometry(spec)
+def _geometry(name: str, spec: InputSpec) -> Geometry:
     geometry = named_geometry(name, size=(spec.size, spec.size), train=False)
     if geometry.views > 1:
         raise ValueError(f"geometry={name!r} has {geometry.views} views; a column is made of one")

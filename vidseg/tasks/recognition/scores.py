@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 
 from vidseg.metrics import confusion_matrix, mean_class_accuracy, top_k_hits
 
-__all__ = ["VideoScores", "fuse_scores", "read_scores", "write_scores"]
+__all__ = ["VideoScores", "check_suffix", "fuse_scores", "read_scores", "write_scores"]
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,25 @@ class VideoScores:
         }
 
 
+def check_suffix(path: str | Path) -> Path:
+    """Return the path of a file of scores.
+
+    Raises:
+        ValueError: its suffix is neither .npz nor .csv.
+    """
+    path = Path(path)
+    if path.suffix not in (".npz", ".csv"):
+        raise ValueError(f"{path}: scores are written as .npz or .csv")
+    return path
+
+
 def write_scores(path: str | Path, found: VideoScores) -> Path:
     """Write scores as .npz, or as .csv with a row for each video.
 
     Raises:
         ValueError: another suffix.
     """
-    path = Path(path)
-    if path.suffix not in (".npz", ".csv"):
-        raise ValueError(f"{path}: scores are written as .npz or .csv")
+    path = check_suffix(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     if path.suffix == ".npz":
@@ -92,7 +103,11 @@ def read_scores(path: str | Path) -> VideoScores:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of scores")
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as content:
+        try:
+            loaded = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path}: not a file of scores: {error}") from error
+        with loaded as content:
             missing = {"videos", "labels", "scores", "classes"} - set(content.files)
             if missing:
                 raise ValueError(f"{path}: has no {', '.join(sorted(missing))}; `vidseg test --dump` writes scores")
@@ -106,16 +121,20 @@ def read_scores(path: str | Path) -> VideoScores:
         lines = list(csv.reader(file))
     if not lines or lines[0][:2] != ["video", "label"]:
         raise ValueError(f"{path}:1: expected the columns video, label and the classes")
-    classes = lines[0][2:]
+    classes, scores = lines[0][2:], []
     for number, line in enumerate(lines[1:], start=2):
         if len(line) != len(lines[0]):
             raise ValueError(f"{path}:{number}: {len(line)} columns, expected {len(lines[0])}")
         if line[1] and line[1] not in classes:
             raise ValueError(f"{path}:{number}: unknown class {line[1]!r}")
+        try:
+            scores.append([float(value) for value in line[2:]])
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: {error}") from error
     return VideoScores(
         tuple(line[0] for line in lines[1:]),
         np.array([classes.index(line[1]) if line[1] else -1 for line in lines[1:]], np.int64),
-        np.array([[float(value) for value in line[2:]] for line in lines[1:]], np.float32).reshape(-1, len(classes)),
+        np.array(scores, np.float32).reshape(-1, len(classes)),
         tuple(classes),
     )
 

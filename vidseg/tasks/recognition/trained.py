@@ -10,15 +10,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from vidseg.clips.geometry import Geometry
+from vidseg.clips.named_geometry import named_geometry
 from vidseg.engine import distributed
 from vidseg.engine.trained import TrainedModel, test_name
 from vidseg.labels import VideoDataset, open_dataset
 from vidseg.models import InputSpec, classifier_name, create_model, named_for, read_state
-from vidseg.tasks.recognition.data import choose_splits, evaluation_loader, labeled, resolved_input
+from vidseg.tasks.recognition.data import choose_splits, evaluation_loader, labeled, resolved_input, spec_geometry
 from vidseg.tasks.recognition.evaluation import Evaluation, evaluate
 from vidseg.tasks.recognition.options import RecognitionOptions
 from vidseg.tasks.recognition.report import TestReport, draw_mistakes, make_report, write_report
-from vidseg.tasks.recognition.scores import VideoScores, write_scores
+from vidseg.tasks.recognition.scores import VideoScores, check_suffix, write_scores
 from vidseg.videos import LabeledVideoWriter, VideoSource, open_videos
 from vidseg.videos.listing import find_jobs
 
@@ -76,10 +78,18 @@ class RecognitionModel(TrainedModel):
 
     def change_input(self, spec: InputSpec, changes: Mapping[str, Any]) -> InputSpec:
         """See `TrainedModel.change_input`."""
+        self.val_geometry = None if "resize" in changes else self.options(RecognitionOptions()).data.val_geometry
         unknown = changes.keys() - {"frames", "interval", "sampling", "size", "resize", "mean", "std", "color"}
         if unknown:
             raise ValueError(f"{self.network}: its input has no {', '.join(sorted(unknown))}")
         return resolved_input(changes, spec)
+
+    def geometry(self) -> Geometry:
+        """Return the crop of an evaluation: that of the run's validation, else the one of the input spec."""
+        spec = self.input_spec
+        if self.val_geometry is None:
+            return spec_geometry(spec)
+        return named_geometry(self.val_geometry, size=(spec.size, spec.size), train=False)
 
     def _class_count(self) -> int:
         with torch.device("meta"):
@@ -144,7 +154,7 @@ class RecognitionModel(TrainedModel):
     ) -> Evaluation:
         loader = evaluation_loader(
             data,
-            options,
+            replace(options, val_geometry=self.val_geometry),
             self.input_spec,
             batch_size=min(batch_size, len(data) * clips * crops),
             clips=clips,
@@ -185,6 +195,8 @@ class RecognitionModel(TrainedModel):
         data, name, selected = self._test_data(options, dataset, split)
         if data.classes != self.classes:
             raise ValueError(f"{data}: its classes {data.classes} are not those of the network, {self.classes}")
+        if dump is not None:
+            check_suffix(dump)
         batch_size = options.data.batch_size or 16
         result = self._evaluate(data, options.data, clips=clips, crops=crops, fuse=fuse, batch_size=batch_size)
         source = self.source
@@ -209,11 +221,21 @@ class RecognitionModel(TrainedModel):
                 split or "",
                 "" if (clips, crops) == (1, 1) else f"{clips}x{crops}",
                 "" if fuse == "softmax" else fuse,
+                *self._changed_input(),
             )
             write_report(report, source.run, title)
             if mistakes:
                 draw_mistakes(report, source.run, title, rows=mistakes)
         return report
+
+    def _changed_input(self) -> list[str]:
+        """What differs from the input of the run, as parts of the name of a test."""
+        known = self.source.record.get("input", {})
+        changed = {name: value for name, value in self.input_spec.as_dict().items() if known.get(name, value) != value}
+        return [
+            f"{name}{'-'.join(map(str, value if isinstance(value, list) else [value]))}"
+            for name, value in changed.items()
+        ]
 
     def _test_data(
         self, options: RecognitionOptions, dataset: str | Path | None, split: str | None

@@ -33,11 +33,17 @@ class FrameLabels:
         labels: int64 (L,) class numbers of the columns.
         probabilities: float32 (K, L).
         classes: class names by number.
+        labels_per_column: frame labels for each column.
     """
 
     labels: npt.NDArray[np.int64]
     probabilities: npt.NDArray[np.float32]
     classes: tuple[str, ...]
+    labels_per_column: int = 1
+
+    def frame_labels(self) -> npt.NDArray[np.int64]:
+        """Return a class number for each frame label."""
+        return self.labels.repeat(self.labels_per_column)
 
     def segments(self) -> list[tuple[str, int, int]]:
         """Return the segments as (class, first column, column behind the last)."""
@@ -54,14 +60,13 @@ class SegmentationModel(TrainedModel):
 
     def build(self) -> nn.Module:
         """See `TrainedModel.build`."""
-        width = self.source.record.get("feature_size")
-        if width is None:
+        options = {"in_features": self.source.record.get("feature_size"), **self.source.network_options}
+        if options["in_features"] is None:
             raise ValueError(
-                f"{self.source.path}: does not hold the width of its features; give network_options with in_features"
+                f"{self.source.path}: does not hold the width of its features; give it with --network-option "
+                "in_features=2048"
             )
-        return create_model(
-            self.network, num_classes=len(self.classes), in_features=width, **self.source.network_options
-        )
+        return create_model(self.network, num_classes=len(self.classes), **options)
 
     def predict(self, source: str | Path | npt.ArrayLike | Tensor, *, layout: str | None = None) -> FrameLabels:
         """Label the columns of a video's features.
@@ -79,7 +84,10 @@ class SegmentationModel(TrainedModel):
             path = Path(source)
             if not path.is_file():
                 raise FileNotFoundError(f"{path}: no such file of features")
-            values = torch.from_numpy(np.load(path, allow_pickle=False))
+            try:
+                values = torch.from_numpy(np.load(path, allow_pickle=False))
+            except (ValueError, TypeError, EOFError) as error:
+                raise ValueError(f"{path}: not a NumPy file of features: {error}") from error
         else:
             path, values = Path("the given array"), torch.as_tensor(np.asarray(source))
         if (layout or options.data.layout) == "LD":
@@ -94,7 +102,7 @@ class SegmentationModel(TrainedModel):
             labels, probabilities = VideoLabeler(options.labeling)(
                 self.model, values.float().contiguous().to(self.device), seed=options.session.seed
             )
-        return FrameLabels(labels.numpy(), probabilities.numpy(), tuple(self.classes))
+        return FrameLabels(labels.numpy(), probabilities.numpy(), tuple(self.classes), options.data.labels_per_column)
 
     def test(
         self, *, dataset: str | Path | None = None, split: str | None = None, picture: bool = True
