@@ -134,14 +134,14 @@ def test_command_measures(capsys):
         "48",
         "--frames",
         "8",
-        "--option",
+        "--network-option",
         "width=0.125",
         "--rounds",
         "1",
         "--device",
         "cpu",
     ]
-    status, text, _ = run(capsys, *arguments, "--batch-size", "2", "--checkpointing", "--channels-last", "--json")
+    status, text, _ = run(capsys, *arguments, "--batch-size", "2", "--recompute", "--channels-last", "--json")
     (row,) = json.loads(text)
     assert status == 0
     assert row["input"] == [1, 3, 8, 48, 48] and row["batch"] == 2
@@ -154,8 +154,8 @@ def test_command_measures(capsys):
     "arguments, said",
     [
         (["srgt_r3d_18"], "close: srtg_r3d_18"),
-        (["r3d_18", "--option", "width"], "write name=value"),
-        (["r3d_18", "--option", "placement=mid"], "no option 'placement'"),
+        (["r3d_18", "--network-option", "width"], "not of the form NAME=VALUE"),
+        (["r3d_18", "--network-option", "placement=mid"], "no option 'placement'"),
         (["mtnet_xs", "--size", "16"], "at least 3 frames of 33x33"),
     ],
 )
@@ -199,7 +199,7 @@ def test_a_training_step_that_needs_two_samples(capsys):
         "32",
         "--frames",
         "8",
-        "--option",
+        "--network-option",
         "width=0.125",
         "--rounds",
         "1",

@@ -40,9 +40,9 @@ class Command:
     mapping: Path | None = None
     """Frame labels: mapping.txt with the classes; default: classes found in the files."""
     bundle: Path | None = None
-    """Frame labels: split file whose videos are scored, such as splits/test.split1.bundle; missing videos are listed."""
+    """Frame labels: split file whose videos are scored, such as splits/test.split1.bundle."""
     background: tuple[str, ...] = ("background",)
-    """Frame labels: background classes, whose runs are not segments; names that a data set does not have are ignored."""
+    """Frame labels: background classes, whose runs are not segments; unknown names are ignored."""
     overlaps: tuple[float, ...] = (0.1, 0.25, 0.5)
     """Frame labels: IoU thresholds of F1."""
     tolerance: int = 5

@@ -200,7 +200,7 @@ class _Start:
 
     def run(self, command: Any) -> int:
         """Train as the parsed command says; returns the exit status."""
-        options = self._resolved(command)
+        options = self.resolved(command)
         if not options.data.dataset:
             named = f"{self.name} " if self.name else ""
             raise ValueError(f"dataset: name the folder of the data set, as in `vidseg train {named}FOLDER`")
@@ -222,7 +222,7 @@ class _Start:
             print(json_format.dumps(result) if command.json else f"{text}{folder}")
         return 0
 
-    def _resolved(self, command: Any) -> Any:
+    def resolved(self, command: Any) -> Any:
         """The options of the run: of the recipe or of the resumed run, of --config, of the flags."""
         groups = {field.name: getattr(command, field.name) for field in fields(_DEFAULTS[self.task])}
         values = {key: value for group in groups.values() for key, value in vars(group).items()}

@@ -30,12 +30,14 @@ class RecognitionData:
     """Clips in a batch over all processes; with cycles the smallest batch. Default: the power of two up to 32 that
     gives an epoch at least ten batches."""
     augment: str | None = None
-    """Colors, noise and warps of training clips: the published preset of a data set (hacs, kinetics, moments, ucf101,
-    hmdb51, diving48), or another of `vidseg.clips.augmentations`; default: none."""
+    """Colors, noise and warps of training clips: the preset of a data set (hacs, kinetics, moments, ucf101, hmdb51,
+    diving48), or published, the list of the published README; default: none."""
     geometry: str | None = None
-    """Crop of training clips: random_resized_crop (default), short_side, multi_scale, stretch, or a data set's."""
+    """Crop of training clips: random_resized_crop (default), short_side, multi_scale, center, stretch, three_crops,
+    five_crops, ten_crops, or a data set's (hacs, kinetics, moments, ucf101, hmdb51, diving48)."""
     val_geometry: str | None = None
-    """Crop in evaluation: center, stretch, or a data set's; default: the network's."""
+    """Crop in evaluation: center, stretch, three_crops, five_crops, ten_crops, or a data set's (hacs, kinetics,
+    moments, ucf101, hmdb51, diving48); default: the network's."""
     mirror: bool = True
     """Mirror half of the training clips; --no-mirror where classes distinguish left and right."""
     backend: Literal["native", "dali", "video"] = "native"
