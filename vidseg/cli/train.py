@@ -240,10 +240,9 @@ class _Start:
         if options.session.resume or options.session.resume_epoch > 1:
             record = _stored(self.task, options)
             if record is not None:
-                return _with_changes(
-                    {key: value for key, value in changes.items() if key not in ("recipe", "variant")},
-                    options_from(record["options"], defaults=_DEFAULTS[self.task]),
-                )
+                chosen = {key: value for key, value in changes.items() if key not in ("recipe", "variant")}
+                chosen |= {key: getattr(options.session, key) for key in ("out", "model_dir", "task_name")}
+                return _with_changes(chosen, options_from(record["options"], defaults=_DEFAULTS[self.task]))
         return options
 
 

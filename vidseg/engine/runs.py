@@ -36,6 +36,7 @@ from vidseg.engine.schedules import Schedule
 from vidseg.engine.task import Result, Task
 from vidseg.engine.trainer import DEFAULT_LR, Trainer
 from vidseg.labels import VideoDataset
+from vidseg.labels.counting import counted
 from vidseg.models import InputSpec, LoadReport, load_weights
 
 __all__ = [
@@ -65,6 +66,8 @@ _LEFT = (
 """What a run, its tests and its plots leave in its folder besides the record and the checkpoints."""
 _IDENTITY = ("task", "network", "network_options", "input", "classes", "division", "validation_videos", "data")
 """Entries of the record that stay the same as long as a run is resumed."""
+_PLACES = ("out", "model_dir", "task_name")
+"""Options that say where the folder of the run is; it may be moved."""
 _WARMUP_STEPS = 500
 """Longest default warm-up."""
 _SMALLEST_SHARE = 0.5
@@ -254,7 +257,7 @@ def _continued(known: dict[str, Any], record: Mapping[str, Any], path: Path) -> 
     changed = {
         name: [known["options"].get(name), value]
         for name, value in record["options"].items()
-        if known["options"].get(name) != value
+        if known["options"].get(name) != value and name not in _PLACES
     }
     if changed:
         text = ", ".join(f"{name}: {_shown(old)} -> {_shown(new)}" for name, (old, new) in changed.items())
@@ -374,6 +377,7 @@ def train_run(training: Training, options: TrainOptions, out: Path, *, device: t
     folder = RunFolder(out, network.network, options)
     resume = folder.resume_from()
     record = folder.check(training.record)
+    distributed.barrier()  # every process has looked at the folder before the first one writes into it
     if distributed.is_first():
         folder.prepare(record)
     distributed.barrier()
@@ -381,7 +385,7 @@ def train_run(training: Training, options: TrainOptions, out: Path, *, device: t
         values = sum(parameter.numel() for parameter in training.model.parameters())
         schedule = filled_schedule(options, batches=len(training.loader), batch_size=training.batch_size)
         if distributed.is_first():
-            logger.info("%s; %d batches per epoch", training.summary, len(training.loader))
+            logger.info("%s; %s per epoch", training.summary, counted(len(training.loader), "batch", "batches"))
             processes = distributed.world_size()
             logger.info("%s: %d parameters, on %d x %s", network.network, values, processes, device)
             logger.info(
