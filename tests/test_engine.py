@@ -486,13 +486,14 @@ def root(tmp_path_factory):
     return shapes_dataset(tmp_path_factory.mktemp("engine"), videos=32)
 
 
-SHORT = "--width 0.125 --clip-length 4 --clip-size 32 --batch-size 6 --end-epoch 2 --lr-base 0.05 --threads 2".split()
+SHORT = "--clip-length 4 --clip-size 32 --batch-size 6 --end-epoch 2 --lr-base 0.05 --threads 2".split()
+SMALL = ["--network-option", "width=0.125"]
 
 
 @pytest.fixture(scope="module")
 def run(root, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "run"
-    assert main(["train", str(root), *SHORT, "--out", str(out), "--placement", "mid"]) == 0
+    assert main(["train", str(root), *SHORT, *SMALL, "placement=mid", "--out", str(out)]) == 0
     return out
 
 
@@ -500,11 +501,12 @@ def test_a_run_through_the_commands(root, run, capsys):
     assert main(["test", str(run), "--checkpoint", str(run / "srtg_r3d_18_last.pth"), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     held_out = open_dataset(root, "test")
-    assert report == json.loads((run / "test.json").read_text())
+    assert report == json.loads((run / "test_srtg_r3d_18_last.json").read_text())
+    assert (report["split"], report["checkpoint"], report["epoch"]) == ("test", "srtg_r3d_18_last.pth", 2)
     assert report["videos"] == len(held_out) == 16 and report["classes"] == held_out.classes
     assert [sum(row) for row in report["confusion"]] == [2] * 8
     assert len(report["mistakes"]) == 16 - round(report["top1"] * 16)
-    with (run / "mistakes.csv").open() as file:
+    with (run / "mistakes_srtg_r3d_18_last.csv").open() as file:
         assert [row["video"] for row in csv.DictReader(file)] == [row["video"] for row in report["mistakes"]]
     sure = [mistake["probability_predicted"] for mistake in report["mistakes"]]
     assert sure == sorted(sure, reverse=True)
@@ -518,45 +520,51 @@ def test_a_run_through_the_commands(root, run, capsys):
     )
     assert "\033" not in log
     options = json.loads((run / "options.json").read_text())
-    assert options["options"]["placement"] == "mid" and options["classes"] == held_out.classes
+    assert options["network_options"] == {"width": 0.125, "placement": "mid"} and options["task"] == "recognition"
+    assert options["classes"] == held_out.classes and options["input"]["frames"] == 4
 
 
 def test_report_as_a_table(run, capsys):
     assert main(["test", str(run)]) == 0
     text = capsys.readouterr().out
     assert text.startswith("class") and "orbit_clockwise" in text
-    assert re.search(r"top-1 0\.\d+   top-5 .* mean class accuracy 0\.\d+ .* 1 view each", text)
+    assert re.search(r"top-1 0\.\d+   top-5 .* mean class accuracy 0\.\d+ .*\n.*16 videos, 1 view each", text)
 
 
 def test_an_earlier_run_is_not_lost(root, run, capsys):
     before = (run / "options.json").read_text()
-    assert main(["train", str(root), *SHORT, "--out", str(run)]) == 2
+    assert main(["train", str(root), *SHORT, *SMALL, "--out", str(run)]) == 2
     assert "holds a run" in capsys.readouterr().err
     assert (run / "options.json").read_text() == before
 
 
-def test_overwriting_leaves_no_old_checkpoint(root, tmp_path):
-    words = ["train", str(root), *SHORT, "--out", str(tmp_path), "--overwrite"]
-    assert main(words) == main(["test", str(tmp_path)]) == 0
-    assert (tmp_path / "test.json").exists() and (tmp_path / "srtg_r3d_18_ep-0002.pth").exists()
-    assert main([*words, "--end-epoch", "1"]) == 0
-    assert not (tmp_path / "test.json").exists() and not (tmp_path / "srtg_r3d_18_ep-0002.pth").exists()
+def test_overwriting_leaves_nothing_of_the_old_run(root, tmp_path):
+    words = ["train", str(root), *SHORT, *SMALL, "--out", str(tmp_path), "--overwrite"]
+    assert main(words) == main(["test", str(tmp_path), "--clips", "2"]) == main(["test", str(tmp_path)]) == 0
+    assert main(["plot", "curves", str(tmp_path)]) == main(["plot", "confusion", str(tmp_path)]) == 0
+    assert (tmp_path / "test.json").exists() and (tmp_path / "mistakes_2x1.csv").exists()
+    assert main([*words, "--network", "r3d_18", "--end-epoch", "1"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("options.json", "train.log", "train_results_s0001.csv", "val_results_s0001.csv"),
+        *("r3d_18_ep-0001.pth", "r3d_18_last.pth", "r3d_18_best.pth"),
+    }
 
 
 def test_without_official_splits_a_part_of_each_class_is_held_out(root, tmp_path):
-    from vidseg.engine import DataOptions
     from vidseg.labels import scan_catalog
     from vidseg.tasks.recognition.data import choose_splits
+    from vidseg.tasks.recognition.options import RecognitionData
 
     shutil.copytree(root, tmp_path / "data")
     root = tmp_path / "data"
     (root / "catalog.db").unlink()
     scan_catalog(root)
-    train, held_out = choose_splits(DataOptions(str(root)), seed=1)
+    splits = choose_splits(RecognitionData(str(root)), seed=1)
+    train, held_out = splits.train, splits.validation
     paths = [{part.video_path(index) for index in range(len(part))} for part in (train, held_out)]
     assert not paths[0] & paths[1] and len(paths[0] | paths[1]) == 32
     assert [int((held_out.labels == label).sum()) for label in range(8)] == [1] * 8
-    again = choose_splits(DataOptions(str(root)), seed=1)[1]
+    again = choose_splits(RecognitionData(str(root)), seed=1).validation
     assert {again.video_path(index) for index in range(len(again))} == paths[1]
 
 
@@ -565,7 +573,7 @@ def test_transfer_takes_what_fits(root, run, tmp_path):
     state = torch.load(run / "srtg_r3d_18_last.pth", weights_only=True)["state_dict"]
     other = {key: value[:5] if key.startswith("fc.") else value for key, value in state.items()}
     torch.save({"state_dict": other}, tmp_path / "five.pth")
-    words = ["train", str(root), *SHORT, "--end-epoch", "1", "--lr-base", "1e-9", "--placement", "mid"]
+    words = ["train", str(root), *SHORT, *SMALL, "placement=mid", "--end-epoch", "1", "--lr-base", "1e-9"]
     for name, weights in (("same", run / "srtg_r3d_18_last.pth"), ("five", tmp_path / "five.pth")):
         extra = ["--fine-tune", "True", "--debug-mode", "True", "--out", str(tmp_path / name)]
         assert main([*words, "--pretrained_3d", str(weights), *extra]) == 0
@@ -584,13 +592,20 @@ def test_transfer_takes_what_fits(root, run, tmp_path):
 def test_wrong_use_is_answered_in_words(root, run, tmp_path, capsys, monkeypatch):
     cases = {
         "no network is called 'srtg_r3d18'": ["train", str(root), "--network", "srtg_r3d18", "--out", "a"],
-        "has no option 'placement'": ["train", str(root), "--network", "r3d_18", "--placement", "mid"],
-        "no split 'dev'": ["train", str(root), "--test-split", "dev", "--out", "b"],
-        "end_epoch=0": ["train", str(root), "--end-epoch", "0"],
+        "has no option 'placement'": ["train", str(root), *"--network r3d_18 --network-option placement=mid".split()],
+        "unknown split 'dev'": ["train", str(root), "--test-split", "dev", "--out", "b"],
+        "epochs=0": ["train", str(root), "--end-epoch", "0"],
         "has 8 classes, 101 are expected": ["train", "ucf101", "--dataset", str(root), "--network", "r3d_18"],
         "not the folder of a run": ["test", str(root)],
         "name the folder of the data set": ["train"],
-        "not there, so no run can go on with epoch 4": ["train", str(root), "--out", str(run), "--resume-epoch", "4"],
+        "not found, so no run can continue with epoch 4": [
+            "train",
+            str(root),
+            "--out",
+            str(run),
+            "--resume-epoch",
+            "4",
+        ],
         "exclude each other": ["train", str(root), "--resume", "--overwrite"],
         "gpus='4': this machine has 0 GPUs": ["train", str(root), "--gpus", "4"],
     }
@@ -599,9 +614,9 @@ def test_wrong_use_is_answered_in_words(root, run, tmp_path, capsys, monkeypatch
         assert main(words) == 2, words
         assert not list(tmp_path.iterdir())
         assert message in " ".join(capsys.readouterr().err.split())
-    assert main(["list", "models", "srtg_r3d_?8"]) == 0
-    assert capsys.readouterr().out == "srtg_r3d_18\n"
-    assert main(["list", "models", "nothing"]) == 1
+    assert main(["list", "srtg_r3d_?8"]) == 0
+    assert "srtg_r3d_18  recognition      44.5 M  16 frames of 112x112" in capsys.readouterr().out
+    assert main(["list", "nothing"]) == 1
 
 
 # Multigrid
@@ -658,9 +673,9 @@ def test_the_plan_of_a_run_is_what_it_does(root, tmp_path, caplog, cycle_epochs)
     clips = [int(re.search(r"batch_size = \(\s*(\d+),", line)[1]) for line in lines]
     assert [batch.shape.clips for batch in planned.batches] == clips
     table = str(planned)
-    assert re.search(r"^ +0-1 +\d+ +\d+ +8, 2, 22, 22 +8\.00e-2$", table, re.M)
+    assert re.search(r"^ +1-2 +\d+ +\d+ +8, 2, 22, 22 +8\.00e-2$", table, re.M)
     last = r"\d+ +\d+ +8, 2, 22, 22 +8\.00e-3" if cycle_epochs is None else r"32 +32 +1, 8, 32, 32 +1\.00e-3"
-    assert re.search(rf"^ +2 +{last}$", table, re.M)
+    assert re.search(rf"^ +3 +{last}$", table, re.M)
     assert table.endswith("an epoch has 32 of 32 clips (100.0%)")
 
 
@@ -672,7 +687,7 @@ def test_the_last_epochs_may_go_without_cycles(long_cycles):
     indices = range(len(cycles.phases))
     assert [schedule.lr_factor(1, index) for index in indices] == [cycles.lr_factor(1, index) for index in indices]
     assert {schedule.lr_factor(2, index) for index in range(125)} == {1 / 8 if long_cycles else 1}
-    with pytest.raises(IndexError, match="batch 125 of epoch 2, which has 125"):
+    with pytest.raises(IndexError, match="batch 125 is out of range; the number of batches of epoch 2 is 125"):
         schedule.lr_factor(2, 125)
 
 
@@ -692,7 +707,7 @@ def test_the_plan_of_a_cosine_run():
 
     planned = plan_run(Loader(), Schedule(ScheduleOptions(lr=1.0, schedule="cosine"), 4), epochs=4)
     lines = str(planned).splitlines()
-    assert len(lines) == 3 and lines[1].split() == "0-3 2 16 8, 8, 32, 32 1.00e+0..3.81e-2".split()
+    assert len(lines) == 3 and lines[1].split() == "1-4 2 16 8, 8, 32, 32 1.00e+0..3.81e-2".split()
     assert lines[2] == "8 batches in 4 epochs; an epoch has 16 of 20 clips (80.0%)"
 
 

@@ -1,5 +1,6 @@
 """Features of long videos: which frames a column sees, what a file holds, going on, and what is refused."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,14 +9,16 @@ import torch
 from clip_data import FRAMES, break_row, clip_dataset
 from torch import nn
 
+import vidseg
 from vidseg.cli.main import main
 from vidseg.frames import FrameDatabase
-from vidseg.loaders import MEAN, STD, FeatureLoader
-from vidseg.models import create_model
-from vidseg.tasks.recognition.feature_extraction import Extraction, centered_frames, extract_features, load_recognition
+from vidseg.loaders import FeatureLoader
+from vidseg.models import InputSpec, create_model
+from vidseg.tasks.recognition.feature_extraction import centered_frames, extract_features
+from vidseg.tasks.recognition.trained import RecognitionModel
 
 KINDS = ("automatic", "levels", "optimized")
-SMALL = {"frames": 3, "size": 16, "stride": 2}
+SMALL = InputSpec(frames=3, interval=1, size=16, crop="stretch")
 NETWORK = "srtg_r3d_18"
 
 
@@ -35,18 +38,28 @@ class Means(nn.Module):
         return self.fc(clips.mean(dim=(3, 4)).flatten(1))
 
 
+class Trained(RecognitionModel):
+    """A model made here in place of one from a file."""
+
+    def __init__(self, model, spec=SMALL, weights="w"):
+        self.model, self.input_spec, self.device = model.eval(), spec, torch.device("cpu")
+        self.network, self.weights, self.val_geometry = "means", weights, None
+
+    def identity(self):
+        return {"network": self.network, "weights": self.weights}
+
+
 def test_a_column_sees_the_frames_around_its_own():
-    chosen = Extraction(frames=4, interval=2, stride=3)
-    assert centered_frames(chosen, range(4), 10).tolist() == [[0, 0, 0, 2], [0, 1, 3, 5], [2, 4, 6, 8], [5, 7, 9, 9]]
-    assert centered_frames(Extraction(frames=1), range(2, 4), 4).tolist() == [[2], [3]]
+    spec = InputSpec(frames=4, interval=2)
+    assert centered_frames(spec, range(4), 3, 10).tolist() == [[0, 0, 0, 2], [0, 1, 3, 5], [2, 4, 6, 8], [5, 7, 9, 9]]
+    assert centered_frames(InputSpec(frames=1), range(2, 4), 1, 4).tolist() == [[2], [3]]
 
 
 def test_files_hold_what_the_classifier_is_given(data, tmp_path):
-    model = Means(3).train()
-    extraction = Extraction(**SMALL, geometry="stretch")
-    report = extract_features(data, model, tmp_path / "f", extraction=extraction, batch_size=2, threads=1)
+    trained = Trained(Means(3))
+    report = extract_features(data, trained, tmp_path / "f", stride=2, batch_size=2, threads=1)
     assert (report.written, report.present, report.columns, report.failed) == (3, 0, 9, [])
-    assert model.training and not model.fc._forward_pre_hooks
+    assert not trained.model.fc._forward_pre_hooks
     for row in range(len(data)):
         features = np.load(tmp_path / f"f/{data[row].name}.npy")
         assert features.shape == (9, 3) and features.dtype == np.float32
@@ -57,9 +70,9 @@ def test_files_hold_what_the_classifier_is_given(data, tmp_path):
             assert np.allclose(features[:, column], expected, atol=0.05), (row, column)
 
 
-def test_the_batch_size_does_not_matter_and_answers_can_be_had(data, tmp_path):
+def test_the_batch_size_does_not_matter_and_logits_can_be_written(data, tmp_path):
     torch.manual_seed(0)
-    model = Means(3)
+    trained = Trained(Means(3))
     found = {}
     for name, size, output in (
         ("a", 1, "features"),
@@ -67,20 +80,18 @@ def test_the_batch_size_does_not_matter_and_answers_can_be_had(data, tmp_path):
         ("c", 2, "logits"),
         ("d", 2, "probabilities"),
     ):
-        extraction = Extraction(**SMALL, output=output)
-        extract_features(data, model, tmp_path / name, extraction=extraction, batch_size=size, threads=1)
+        extract_features(data, trained, tmp_path / name, stride=2, output=output, batch_size=size, threads=1)
         found[name] = torch.from_numpy(np.load(tmp_path / f"{name}/{data[0].name}.npy"))
     assert torch.allclose(found["a"], found["b"], atol=1e-6)
-    logits = model.fc(found["a"].T).T.detach()
+    logits = trained.model.fc(found["a"].T).T.detach()
     assert torch.allclose(found["c"], logits, atol=1e-5) and torch.allclose(found["d"], logits.softmax(0), atol=1e-5)
 
 
-def test_it_goes_on_where_it_stopped_and_refuses_other_settings(data, tmp_path):
-    model, out, extraction = Means(3), tmp_path / "f", Extraction(**SMALL)
+def test_it_continues_where_it_stopped_and_refuses_other_settings(data, tmp_path):
+    model, out = Means(3), tmp_path / "f"
 
-    def extract(**chosen):
-        values = {"extraction": extraction, "record": {"weights": "w"}, "threads": 1} | chosen
-        return extract_features(data, model, out, **values)
+    def extract(*, weights="w", spec=SMALL, stride=2, **chosen):
+        return extract_features(data, Trained(model, spec, weights), out, stride=stride, threads=1, **chosen)
 
     extract()
     first, second, third = sorted(out.glob("*.npy"))
@@ -91,18 +102,16 @@ def test_it_goes_on_where_it_stopped_and_refuses_other_settings(data, tmp_path):
     assert (report.written, report.present) == (2, 1) and first.stat().st_mtime_ns == before
     assert np.load(third).shape[1] == 3 and not list(out.glob(".*npy*"))
     with pytest.raises(ValueError, match=r"extraction\.json: .* have weights='w', now it is 'v'"):
-        extract(record={"weights": "v"})
-    with pytest.raises(ValueError, match=r"have mean=\[0\.48.*now it is \[0\.5"):
-        extract(extraction=Extraction(**SMALL, mean=(0.5, 0.5, 0.5)))
-    older = json.loads((out / "extraction.json").read_text())
-    del older["mean"], older["std"]
-    (out / "extraction.json").write_text(json.dumps(older))
-    assert extract().present == 3
+        extract(weights="v")
+    with pytest.raises(ValueError, match=r"have input=\{.*0\.48.*now it is \{.*0\.5"):
+        extract(spec=dataclasses.replace(SMALL, mean=(0.5, 0.5, 0.5)))
     with pytest.raises(ValueError, match="have stride=2, now it is 1"):
-        extract(extraction=Extraction(frames=3, size=16))
-    assert extract(extraction=Extraction(frames=3, size=16), overwrite=True).written == 3
+        extract(stride=1)
+    with pytest.raises(ValueError, match="have geometry=None, now it is 'center'"):
+        extract(geometry="center")
+    assert extract(stride=1, overwrite=True).written == 3
     (out / "extraction.json").unlink()
-    with pytest.raises(ValueError, match="not extracted here"):
+    with pytest.raises(ValueError, match="features of another origin"):
         extract()
 
 
@@ -125,28 +134,47 @@ def test_what_is_extracted_can_be_loaded(tmp_path):
     data = clip_dataset(tmp_path, KINDS[:2])
     labels = {data[row].name: np.arange(FRAMES) // 3 for row in range(2)}
     apply_segmentation(tmp_path, SegmentationLabels(["x", "y"], labels, {}, 25.0))
-    extract_features(data, Means(3), tmp_path / "features", extraction=Extraction(**SMALL), threads=1)
+    extract_features(data, Trained(Means(3)), tmp_path / "features", stride=2, threads=1)
     (batch,) = FeatureLoader(open_dataset(tmp_path), batch_size=2, labels_per_column=2, train=False)
     assert batch.features.shape == (2, 9, 3) and batch.labels.tolist() == [[0, 0, 1]] * 2
 
 
-def test_weights_that_do_not_fit_are_refused(data, tmp_path):
+def test_weights_that_do_not_fit_are_refused(data, tmp_path, capsys):
     torch.save(create_model(NETWORK, num_classes=5).state_dict(), tmp_path / "w.pth")
-    model, seen, record = load_recognition(tmp_path / "w.pth", network=NETWORK)
-    assert seen == {"mean": MEAN, "std": STD} and record["network"] == NETWORK
-    assert model.eval()(torch.zeros(1, 3, 2, 16, 16)).shape == (1, 5)
-    with pytest.raises(ValueError, match="name the network"):
-        load_recognition(tmp_path / "w.pth")
-    with pytest.raises(FileNotFoundError, match="neither a run's folder"):
-        load_recognition(tmp_path / "none.pth", network=NETWORK)
+    words = ["extract-features", str(data.root), "--out", str(tmp_path / "f"), "--device", "cpu", "--weights"]
+    assert main([*words, str(tmp_path / "w.pth")]) == 2
+    assert "give it with --network" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "none.pth"), "--network", NETWORK]) == 2
+    assert "no weights at" in capsys.readouterr().err
     torch.save({"x": torch.zeros(1)}, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=f"these are not weights of {NETWORK}"):
-        load_recognition(tmp_path / "x.pth", network=NETWORK)
-    with pytest.raises(ValueError, match="3 views; a column is made of one"):
-        chosen = Extraction(**SMALL, geometry="three_crops")
-        extract_features(data, Means(3), tmp_path / "f", extraction=chosen, threads=1)
+    assert main([*words, str(tmp_path / "x.pth"), "--network", NETWORK]) == 2
+    assert f"not weights of {NETWORK}" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "w.pth"), "--network", NETWORK, "--geometry", "three_crops"]) == 2
+    assert "3 views; a column is made of one" in capsys.readouterr().err
     with pytest.raises(ValueError, match="no linear classifier"):
-        extract_features(data, nn.Conv3d(3, 2, 1), tmp_path / "f", extraction=Extraction(**SMALL), threads=1)
-    for wrong in ({"stride": 0}, {"output": "labels"}):
+        extract_features(data, Trained(nn.Conv3d(3, 2, 1)), tmp_path / "g", threads=1)
+    for wrong in ({"stride": 0}, {"batch_size": 0}, {"output": "labels"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
-            Extraction(**wrong)
+            extract_features(data, Trained(Means(3)), tmp_path / "g", threads=1, **wrong)
+
+
+def test_features_are_cut_as_in_the_validation_of_the_run(data, tmp_path):
+    """--val-geometry stretch of a run shows the whole frame in its features too."""
+    trained = Trained(Means(3), dataclasses.replace(SMALL, crop="center"))
+    extract_features(data, trained, tmp_path / "center", threads=1)
+    trained.val_geometry = "stretch"
+    extract_features(data, trained, tmp_path / "stretch", threads=1)
+    extract_features(data, Trained(Means(3)), tmp_path / "whole", threads=1)
+    center, stretch, whole = (
+        np.load(tmp_path / f"{name}/{data[0].name}.npy") for name in ("center", "stretch", "whole")
+    )
+    assert np.array_equal(stretch, whole) and not np.array_equal(stretch, center)
+
+
+def test_a_file_of_weights_brings_the_input_of_its_network(data, tmp_path):
+    torch.save(create_model(NETWORK, num_classes=5).state_dict(), tmp_path / "w.pth")
+    trained = vidseg.load_trained(tmp_path / "w.pth", network=NETWORK, size=16, frames=2)
+    report = extract_features(data, trained, tmp_path / "f", stride=6, threads=1)
+    record = json.loads((tmp_path / "f/extraction.json").read_text())
+    assert report.written == 3 and record["network"] == NETWORK and record["input"]["frames"] == 2
+    assert np.load(tmp_path / f"f/{data[0].name}.npy").shape == (512, 1)
