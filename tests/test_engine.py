@@ -615,7 +615,7 @@ def test_wrong_use_is_answered_in_words(root, run, tmp_path, capsys, monkeypatch
         assert not list(tmp_path.iterdir())
         assert message in " ".join(capsys.readouterr().err.split())
     assert main(["list", "srtg_r3d_?8"]) == 0
-    assert "srtg_r3d_18  recognition      44.5 M  16 frames of 112x112" in capsys.readouterr().out
+    assert "options: placement=final, gate=False, pool=True, width=1.0" in capsys.readouterr().out
     assert main(["list", "nothing"]) == 1
 
 

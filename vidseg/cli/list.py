@@ -2,6 +2,7 @@
 
 import json as json_format
 from dataclasses import dataclass
+from inspect import Parameter
 from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
@@ -11,7 +12,7 @@ __all__ = ["Command"]
 
 @dataclass(frozen=True)
 class Command:
-    """List the networks with task, parameters and input: `vidseg list "srtg_*"`."""
+    """List the networks with task, parameters and input: `vidseg list "srtg_*"`; of a single network also its options."""
 
     words: Annotated[Positional[tuple[str, ...]], arg(metavar="[models] [PATTERN]")] = ()
     """Shell pattern of names; default: all."""
@@ -34,10 +35,13 @@ class Command:
         names = list_models(patterns[0] if patterns else "*", task=self.task)
         rows = [self._row(name) for name in names]
         print(json_format.dumps(rows, indent=1) if self.json else "\n".join(_table(rows)))
+        if len(rows) == 1 and not self.json:
+            options = ", ".join(f"{name}={value}" for name, value in rows[0]["options"].items())
+            print(f"options: {options or 'none'}")
         return 0 if names else 1
 
     def _row(self, name: str) -> dict[str, Any]:
-        from vidseg.models import model_input_spec, model_task
+        from vidseg.models import model_input_spec, model_options, model_task
         from vidseg.models._profile import count_parameters
 
         return {
@@ -45,6 +49,7 @@ class Command:
             "task": model_task(name),
             "parameters": count_parameters(name, num_classes=self.num_classes),
             "input": model_input_spec(name).as_dict(),
+            "options": {key: None if value is Parameter.empty else value for key, value in model_options(name).items()},
         }
 
 

@@ -78,7 +78,8 @@ def without_none(kind: Any) -> Any:
 
 
 def _registry() -> ConstructorRegistry:
-    registry, within = ConstructorRegistry(), []
+    registry = ConstructorRegistry()
+    within: list[StructTypeInfo] = []
 
     @registry.primitive_rule
     def optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | UnsupportedTypeAnnotationError | None:
@@ -132,7 +133,8 @@ def _shown(field: StructFieldSpec) -> StructFieldSpec:
 
         field = dataclasses.replace(field, helptext=joined)
     if any(field.default is unsaid or field.default == unsaid for unsaid in _UNSAID):
-        return dataclasses.replace(field, type=Annotated[field.type, arg(help_behavior_hint="")])
+        quiet: Any = Annotated[field.type, arg(help_behavior_hint="")]
+        return dataclasses.replace(field, type=quiet)
     return field
 
 

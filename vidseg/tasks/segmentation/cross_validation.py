@@ -14,6 +14,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,11 @@ def _finished(folder: Path, options: SegmentationOptions) -> bool:
     return (record["options"]["epochs"], record["options"]["max_steps"]) == (session.epochs, session.max_steps)
 
 
+def _batches_and_steps(batches: int, _: int) -> tuple[int, int]:
+    """Every epoch has the same number of batches, each of which may be a step."""
+    return batches, batches
+
+
 def plan_segmentation(options: SegmentationOptions, *, rate: float = 15.0) -> dict[str, PlannedEpochs]:
     """Return the epochs, steps and learning rates of each split; nothing is trained or written but a missing catalog.
 
@@ -133,14 +139,13 @@ def plan_segmentation(options: SegmentationOptions, *, rate: float = 15.0) -> di
             seed=options.session.seed,
         )
         loader = make_loader(parts.train, options, train=True)
-        batches = len(loader)
         schedule = filled_schedule(
-            options, batches=batches, batch_size=options.data.batch_size * distributed.world_size()
+            options, batches=len(loader), batch_size=options.data.batch_size * distributed.world_size()
         )
         found[division] = plan_epochs(
             run_schedule(options, schedule),
             epochs=options.session.epochs,
-            counts=lambda _, batches=batches: (batches, batches),
+            counts=partial(_batches_and_steps, len(loader)),
             accumulate=options.optimizer.accumulate,
         )
     return found
