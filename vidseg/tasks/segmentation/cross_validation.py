@@ -22,11 +22,12 @@ from torch import nn
 
 from vidseg.engine import distributed
 from vidseg.engine.frame_label_report import CrossValidation, scores_text, summary_row
-from vidseg.engine.parts import choose_parts, class_numbers, divisions_of, part_name, video_names
+from vidseg.engine.parts import Parts, choose_parts, class_numbers, divisions_of, part_name, video_names
 from vidseg.engine.runs import (
     RunFolder,
     Training,
     load_initial,
+    read_record,
     run_folder,
     run_record,
     start_run,
@@ -47,10 +48,10 @@ logger = logging.getLogger(__name__)
 
 
 def cross_validate(options: SegmentationOptions, *, rate: float = 15.0) -> CrossValidation:
-    """Train and test on each split, and leave `results.json` in the folder of the results.
+    """Train and test on each split, and write `results.json` into the folder of the cross-validation.
 
-    Splits that are in the folder already, of this network, stay in the results; with `resume` they are not trained
-    again.
+    The results include all tested splits of this network in the folder. With `resume` a split that has been tested
+    after as many epochs or steps is not trained again.
 
     Args:
         options: such as those of `vidseg.tasks.segmentation.recipes.recipe_options`.
@@ -59,7 +60,8 @@ def cross_validate(options: SegmentationOptions, *, rate: float = 15.0) -> Cross
     Raises:
         FileNotFoundError: no catalog or features.
         FileExistsError: the folder holds a run, and neither resume nor overwrite is given.
-        ValueError: a split, a network or an option that does not exist, or wrong data; names file and line.
+        ValueError: a split, a network or an option that does not exist, wrong data (names file and line), or a run to
+            resume that has another network, other classes or other videos.
     """
     device = start_run(options)
     root = Path(options.data.dataset)
@@ -67,11 +69,12 @@ def cross_validate(options: SegmentationOptions, *, rate: float = 15.0) -> Cross
     divisions = _divisions(root, options.data.splits)
     out = run_folder(options, options.data.dataset)
     folders = {division: out / (division or "all") for division in divisions}
-    waiting = {division: folder for division, folder in folders.items() if not _finished(folder, options)}
-    for folder in waiting.values():  # refused before the first split is trained
-        RunFolder(folder, options.network.network, options).check_free()
-    for division, folder in waiting.items():
-        train_split(options, division, folder, device=device)
+    for division, folder in folders.items():  # refused before the first split is trained
+        run = RunFolder(folder, options.network.network, options)
+        run.check(_record(options, division, _parts(options, division)))
+    for division, folder in folders.items():
+        if not _finished(folder, options):
+            train_split(options, division, folder, device=device)
     network = options.network.network
     tests = {}
     for path in sorted(out.glob("*/test.json")):
@@ -88,7 +91,32 @@ def cross_validate(options: SegmentationOptions, *, rate: float = 15.0) -> Cross
 
 def _finished(folder: Path, options: SegmentationOptions) -> bool:
     """Whether a resumed cross-validation has this split already."""
-    return options.session.resume and (folder / "test.json").is_file()
+    if not options.session.resume or not (folder / "test.json").is_file():
+        return False
+    known = read_record(folder)["options"]
+    return all(known.get(name) == getattr(options.session, name) for name in ("epochs", "max_steps"))
+
+
+def _parts(options: SegmentationOptions, division: str) -> Parts:
+    data = options.data
+    return choose_parts(
+        data.dataset, division, select=data.select, validation_share=data.validation_share, seed=options.session.seed
+    )
+
+
+def _record(options: SegmentationOptions, division: str, parts: Parts, **more: Any) -> dict[str, Any]:
+    """The record of a split's run."""
+    return run_record(
+        "segmentation",
+        options,
+        input_spec=model_input_spec(options.network.network),
+        dataset=str(Path(options.data.dataset).resolve()),
+        train=parts.train,
+        division=division,
+        validation_videos=video_names(parts.validation),
+        network_options=network_options(options),
+        **more,
+    )
 
 
 def _make_catalog(root: Path, rate: float) -> None:
@@ -174,7 +202,7 @@ def train_split(options: SegmentationOptions, division: str, out: Path, *, devic
     from vidseg.tasks import load_trained
 
     data, seed, root = options.data, options.session.seed, Path(options.data.dataset)
-    parts = choose_parts(root, division, select=data.select, validation_share=data.validation_share, seed=seed)
+    parts = _parts(options, division)
     if (root / "mapping.txt").is_file():
         check_mapping(root / "mapping.txt", parts.train.classes)
     assert parts.test is not None
@@ -195,17 +223,7 @@ def train_split(options: SegmentationOptions, division: str, out: Path, *, devic
         label_sequences=sequences,
         **options.labeling.loss_options(),
     )
-    record = run_record(
-        "segmentation",
-        options,
-        input_spec=model_input_spec(options.network.network),
-        dataset=str(root.resolve()),
-        train=parts.train,
-        division=division,
-        validation_videos=video_names(parts.validation),
-        feature_size=loader.feature_size,
-    )
-    record["network_options"] = network_options(options)
+    record = _record(options, division, parts, feature_size=loader.feature_size)
     counts = [len(parts.train), 0 if validation is None else len(validation.data), len(parts.test)]
     training = Training(
         task=SegmentationTask(
@@ -229,7 +247,7 @@ def train_split(options: SegmentationOptions, division: str, out: Path, *, devic
     )
     train_run(training, options, out, device=device)
     with folder.log(append=True):
-        test = load_trained(out, device=device).test()
+        test = load_trained(out, device=device).test(picture=options.monitors.pictures)
         if distributed.is_first():
             logger.info("test of epoch %d: %s", test["epoch"], scores_text(test["scores"]))
     return out

@@ -54,14 +54,12 @@ class SegmentationModel(TrainedModel):
 
     def build(self) -> nn.Module:
         """See `TrainedModel.build`."""
-        width = self.source.record.get("feature_size")
-        if width is None:
+        options = {"in_features": self.source.record.get("feature_size"), **self.source.network_options}
+        if options["in_features"] is None:
             raise ValueError(
                 f"{self.source.path}: does not hold the width of its features; give network_options with in_features"
             )
-        return create_model(
-            self.network, num_classes=len(self.classes), in_features=width, **self.source.network_options
-        )
+        return create_model(self.network, num_classes=len(self.classes), **options)
 
     def predict(self, source: str | Path | npt.ArrayLike | Tensor, *, layout: str | None = None) -> FrameLabels:
         """Label the columns of a video's features.
@@ -110,11 +108,14 @@ class SegmentationModel(TrainedModel):
             The content of test.json.
 
         Raises:
-            ValueError: the mapping or the classes are not those of the run; names file and line.
+            ValueError: the mapping or the classes are not those of the run (names file and line), or the weights do not
+                belong to a run.
         """
-        record, division = self.source.record, self.source.record.get("division", "")
+        if not self.source.record:
+            raise ValueError(f"{self.source.path}: holds weights alone; a test needs a run or one of its checkpoints")
+        record, division = self.source.record, self.source.record["division"]
         options = self.options(SegmentationOptions())
-        root = Path(dataset or record.get("dataset") or options.data.dataset)
+        root = Path(dataset or record["dataset"])
         if (root / "mapping.txt").is_file():
             check_mapping(root / "mapping.txt", self.classes)
         name = split or part_name(division, "test")
