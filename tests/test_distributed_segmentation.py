@@ -9,14 +9,11 @@ import pytest
 import torch
 from segmentation_data import segmentation_dataset
 from segmentation_ranks import CASES, FEATURE_NETWORKS, as_rank, feature_run, stream_case, stream_run
+from stream_data import stream_dataset
 from streams import LENGTHS
 from test_distributed import free_port
-from test_stream_program import CLASSES, FPS, labels_of, write_video
 
-from vidseg.convert import convert_videos
 from vidseg.engine.distributed import SyncBatchNorm, silent_norms, synchronize_norms
-from vidseg.labels import apply_segmentation
-from vidseg.labels.segmentation import SegmentationLabels
 from vidseg.losses.segmentation import truncated_mse, video_mean
 from vidseg.losses.shared import divisor, shared_batch
 
@@ -26,12 +23,7 @@ def folders(tmp_path_factory):
     """Features, videos, and what two processes left."""
     root = tmp_path_factory.mktemp("ranks")
     features = segmentation_dataset(root / "gtea")
-    labels = {f"v{number}": labels_of(number) for number in range(6)}
-    for name, values in labels.items():
-        write_video(root / f"videos/{name}.mkv", values)
-    assert convert_videos(root / "videos", root / "data", workers=1).ok
-    splits = {"train": list(labels)[:5], "test": list(labels)[5:]}
-    apply_segmentation(root / "data", SegmentationLabels(CLASSES, labels, splits, FPS))
+    stream_dataset(root, videos=6, train=5)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["segmentation_ranks"])
     port = free_port()

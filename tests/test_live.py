@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from vidseg.clips.windows import StreamPlan, WindowShape
-from vidseg.live.labeler import LiveLabeler
 from vidseg.loaders.stream_loader import StreamBatch
 from vidseg.models import create_model
-from vidseg.tasks.streaming.task import label_streams
+from vidseg.tasks.streaming.inference import label_streams
+from vidseg.tasks.streaming.labeler import LiveLabeler
 
 BLACK = torch.tensor([-1.0, -2.0, -3.0])
 SHAPES = [WindowShape(8, 4, 2), WindowShape(4, 4, 2), WindowShape(3, 4, 2), WindowShape(5, 5, 1), WindowShape(1, 3, 1)]
