@@ -110,7 +110,9 @@ def test_a_run_of_streams(folders, tmp_path):
         assert ((states[0][name] - states[1][name]).abs() / variances[0].sqrt()).max() < 0.01, name
         assert torch.allclose(*variances, rtol=0.01), name
     # Adam's first step is the rate, whatever the gradient, so that rounding may turn the smallest of them round.
-    changes = torch.cat([(states[0][key] - value).flatten() for key, value in states[1].items() if "running" not in key])
+    changes = torch.cat(
+        [(states[0][key] - value).flatten() for key, value in states[1].items() if "running" not in key]
+    )
     assert changes.abs().max() <= 2.1e-3 and (changes.abs() > 1e-4).double().mean() < 0.2
     (expected,), (got,) = rows(tmp_path / "train_results_s0001.csv"), rows(other / "train_results_s0001.csv")
     assert [float(value) for value in got.values()] == pytest.approx(

@@ -12,6 +12,7 @@ from segmentation_data import SIZE, segmentation_dataset
 from streams import train_features_and_die
 from torch import Tensor, nn
 
+import vidseg
 from vidseg.engine import (
     CheckpointOptions,
     DeviceOptions,
@@ -22,14 +23,16 @@ from vidseg.engine import (
     Trainer,
 )
 from vidseg.engine.checkpoints import read_checkpoint
+from vidseg.engine.options import Recipe
 from vidseg.engine.task import Position
 from vidseg.labels import open_dataset
 from vidseg.loaders import FeatureLoader
-from vidseg.losses import StagedLoss
-from vidseg.models import create_model
+from vidseg.losses import StagedLoss, register_loss
+from vidseg.losses import _registry as losses
+from vidseg.models import _registry, create_model, register_model
 from vidseg.models._segmentation import SegmentationOutput
 from vidseg.tasks.segmentation.cross_validation import cross_validate
-from vidseg.tasks.segmentation.recipes import recipe_options
+from vidseg.tasks.segmentation.recipes import RECIPES, recipe_options
 from vidseg.tasks.segmentation.task import SegmentationTask
 
 
@@ -56,9 +59,7 @@ def options(root, out, **chosen):
     small = ("encoder_layers=3", "condition_layers=(1,2)", "decoder_layers=2", "encoder_maps=16", "sampling_steps=3")
     values = {"epochs": 2, "test_every": 1, "pictures": False, "device": "cpu", "validation_share": 0.25}
     values |= {"splits": ("split1",), "accumulate": 1, "ema": 0.5, "checkpoint_every": 1, "lr": 0.01}
-    return recipe_options(
-        "gtea", "diffact", dataset=str(root), out=str(out), network_option=small, **(values | chosen)
-    )
+    return recipe_options("gtea", "diffact", dataset=str(root), out=str(out), network_option=small, **(values | chosen))
 
 
 @pytest.fixture(scope="module")
@@ -101,10 +102,11 @@ def test_killed_at_a_batch_and_resumed(root, undisturbed, tmp_path, at):
 class Columns(nn.Module):
     """Labels each column by its values, behind a batch norm."""
 
-    def __init__(self):
+    def __init__(self, num_classes: int = 4, in_features: int = SIZE, norm: bool = True):
         super().__init__()
-        self.in_features, self.num_classes = SIZE, 4
-        self.norm, self.classifier = nn.BatchNorm1d(SIZE), nn.Conv1d(SIZE, 4, 1)
+        self.in_features, self.num_classes = in_features, num_classes
+        self.norm = nn.BatchNorm1d(in_features) if norm else nn.Identity()
+        self.classifier = nn.Conv1d(in_features, num_classes, 1)
 
     def forward(self, features, mask=None):
         return SegmentationOutput(self.classifier(self.norm(features))[None])
@@ -189,6 +191,20 @@ def test_precise_norms_are_means_over_videos(root, tmp_path):
     videos = [batch.features[0] for batch in loaders(root)[0]][:3]
     expected = torch.stack([values.mean(dim=1) for values in videos]).mean(dim=0)
     assert torch.allclose(trainer.model.norm.running_mean, expected, atol=1e-6)
+
+
+def test_a_network_is_added_with_a_loss_and_a_recipe(root, tmp_path, monkeypatch):
+    monkeypatch.setattr("vidseg.models._registry._ENTRIES", dict(_registry._ENTRIES))
+    monkeypatch.setattr("vidseg.losses._registry._LOSSES", dict(losses._LOSSES))
+    monkeypatch.setitem(RECIPES["gtea"], "columns", Recipe({"lr": 0.02, "network_option": ("norm=False",)}))
+    register_model("columns", Columns, task="segmentation")
+    register_loss("columns", StagedLoss)
+    chosen = {"validation_share": 0.25, "epochs": 30, "device": "cpu", "splits": ("split1",), "test_every": 10}
+    table = cross_validate(recipe_options("gtea", "columns", dataset=str(root), out=str(tmp_path), **chosen))
+    assert table.network == "columns" and table.splits[0]["acc"] > 70
+    trained = vidseg.load_trained(tmp_path / "split1")
+    assert isinstance(trained.model.norm, nn.Identity)
+    assert trained.predict(root / "features/S1_Tea_0.npy").labels.max() < 4
 
 
 def test_tensorboard(root, tmp_path):

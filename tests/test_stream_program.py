@@ -16,7 +16,6 @@ from vidseg.convert import convert_videos
 from vidseg.labels import apply_segmentation
 from vidseg.labels.segmentation import SegmentationLabels
 from vidseg.plots import class_colors
-from vidseg.tasks.streaming.recipes import recipe_options
 
 COLORS = np.array([(210, 40, 40), (40, 200, 60), (50, 70, 220)], np.uint8)
 CLASSES = ["red", "green", "blue"]

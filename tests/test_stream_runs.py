@@ -8,18 +8,20 @@ import numpy as np
 import pytest
 import torch
 from stream_data import CLASSES, FPS, labels_of, stream_dataset, tiny_options, write_video
+from streams import Tiny, objective
 
 import vidseg
 from vidseg.clips.windows import WindowShape
 from vidseg.engine.checkpoints import CheckpointFolder
-from vidseg.engine.options import flat_options
+from vidseg.engine.options import Recipe, flat_options
 from vidseg.engine.runs import filled_schedule, run_record
 from vidseg.engine.schedules import Schedule
 from vidseg.labels import open_dataset
 from vidseg.live.session import LiveSession
 from vidseg.live.source import LiveSource
 from vidseg.loaders import StreamLoader
-from vidseg.models import create_model, model_input_spec
+from vidseg.losses import streaming
+from vidseg.models import InputSpec, _registry, create_model, model_input_spec, register_model
 from vidseg.tasks.recognition.recipes import recipe_options as recognition_options
 from vidseg.tasks.streaming.inference import label_streams
 from vidseg.tasks.streaming.recipes import RECIPES, recipe_options
@@ -163,6 +165,25 @@ def test_recipes_build_their_networks():
     constant = recipe_options("gtea", "svtas_rl", lr_steps=())
     assert Schedule(filled_schedule(constant, batches=100, batch_size=1), 80).rate(79) == 5e-4
     assert recipe_options("gtea", "etesvs", frames=8).input.stride is None
+
+
+def test_a_network_is_added_with_a_loss_and_a_recipe(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("vidseg.models._registry._ENTRIES", dict(_registry._ENTRIES))
+    monkeypatch.setattr("vidseg.losses.streaming._OBJECTIVES", dict(streaming._OBJECTIVES))
+    recipe = Recipe({"lr": 0.05, "frames": 4, "interval": 2, "stride": 8, "update": "window"})
+    monkeypatch.setitem(RECIPES["gtea"], "tiny", recipe)
+
+    def make(num_classes: int, *, dropout: float = 0.0) -> Tiny:
+        assert num_classes == 3
+        return Tiny(dropout)
+
+    register_model("tiny", make, task="streaming", input_spec=InputSpec(frames=8, interval=1, size=32))
+    streaming.register_stream_loss("tiny", lambda *, update: objective)
+    options = tiny_options(folder / "data", tmp_path, "tiny", network_option=("dropout=0.1",), epochs=12)
+    trained = vidseg.load_trained(train_streaming(options))
+    assert (trained.network, trained.shape) == ("tiny", WindowShape(8, 4, 2))
+    found = trained.predict(folder / "videos/v6.mkv").labels
+    assert np.mean(found == labels_of(6)) > 0.7
 
 
 # Trained networks

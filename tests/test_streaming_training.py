@@ -25,7 +25,7 @@ from streams import (
 )
 from torch import Tensor, nn
 
-from vidseg.clips.windows import StreamPlan, window_labels
+from vidseg.clips.windows import StreamPlan
 from vidseg.engine import CheckpointOptions, DeviceOptions, EvaluationOptions, MonitorOptions, OptimizerOptions
 from vidseg.engine.checkpoints import read_checkpoint
 from vidseg.engine.task import Position
@@ -88,8 +88,10 @@ def test_a_step_is_the_mean_over_the_windows(weighting, tmp_path):
     assert len(steps) == 1 and len(trainer.model.fresh) == 4
     assert torch.allclose(before - 0.1 * gradients(lengths, weighting), flat(trainer.model), atol=1e-6)
     (row,) = rows(tmp_path / "train_results_s0001.csv")
-    assert float(row["Loss"]) > 0 and 0 <= float(row["Acc"]) <= 1 and float(row["Acc"]) * 43 == pytest.approx(
-        round(float(row["Acc"]) * 43), abs=1e-4
+    assert (
+        float(row["Loss"]) > 0
+        and 0 <= float(row["Acc"]) <= 1
+        and float(row["Acc"]) * 43 == pytest.approx(round(float(row["Acc"]) * 43), abs=1e-4)
     )
 
 
@@ -102,7 +104,7 @@ def test_groups_are_accumulated(tmp_path):
     trainer.optimizer.register_step_post_hook(lambda *_: moved.append(flat(trainer.model)))
     trainer.fit(1, tmp_path)
     assert len(moved) == 2
-    videos, model, found = make_videos([30, 13, 9]), make_trainer().model.eval(), []
+    videos, model, found, state = make_videos([30, 13, 9]), make_trainer().model.eval(), [], StreamState({})
     for number in range(2):
         model.zero_grad()
         for batch in load(StreamPlan([30, 13, 9], SHAPE), videos):
@@ -302,15 +304,12 @@ def test_lower_precision(name, tmp_path):
     losses = [float(rows(tmp_path / level / "train_results_s0001.csv")[0]["Loss"]) for level in ("O0", "bf16")]
     assert losses[1] == pytest.approx(losses[0], rel=0.05) and losses[0] != losses[1]
 
-    class Stopped(Exception):
-        pass
-
     def stop(progress, schedule, save=None, **options):
         save(progress, schedule, **options)
-        raise Stopped
+        raise MemoryError("stopped")
 
     torch.manual_seed(0)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(MemoryError):
         from vidseg.engine.trainer import Trainer
 
         save = Trainer._save
@@ -507,9 +506,7 @@ def test_evaluations_between_steps_leave_the_training_as_it_is(tmp_path):
 def test_precise_norms_are_means_over_the_first_windows(tmp_path):
     """With the memory of the windows before, and without videos that have ended."""
     loader = Streams([30, 13], shuffle=False)
-    trainer = make_trainer(
-        loader, validation=Streams([9], train=False), evaluation=EvaluationOptions(precise_bn=4)
-    )
+    trainer = make_trainer(loader, validation=Streams([9], train=False), evaluation=EvaluationOptions(precise_bn=4))
     trainer.fit(1, tmp_path)
     plan = loader.plan(0)
     assert trainer.model.fresh[4:8] == [item.starts for item in plan]

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from torch import nn
 
 from vidseg.clips.windows import WindowShape
-from vidseg.engine.frame_preparer import FramePreparer
 from vidseg.engine.frame_label_report import test_report, write_test
+from vidseg.engine.frame_preparer import FramePreparer
 from vidseg.engine.parts import check_disjoint, class_numbers, part_name
 from vidseg.engine.trained import TrainedModel, test_name
 from vidseg.labels import open_dataset
