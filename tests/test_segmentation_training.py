@@ -152,10 +152,12 @@ def assert_equal_states(first, second):
 
 def test_a_longer_run_resumes_bit_by_bit(root, tmp_path):
     """With ASFormer's plateau schedule, which depends on the losses of the epochs before."""
-    chosen = {"network": "asformer", "splits": ("split1",), "lr": 0.01, "patience": 0}
+    chosen = {"network": "asformer", "splits": ("split1",), "lr": 0.1, "patience": 0}
     cross_validate(options(root, tmp_path / "whole", epochs=4, **chosen))
     cross_validate(options(root, tmp_path / "parts", epochs=2, **chosen))
     cross_validate(options(root, tmp_path / "parts", epochs=4, resume=True, **chosen))
+    losses = [float(row["Loss"]) for row in rows(tmp_path / "whole/split1/train_results_s0001.csv")]
+    assert losses[1] > losses[0] and losses[2] > losses[0]  # each halves the rate
     for name in ("test.json", "validation.csv"):
         assert (tmp_path / "whole/split1" / name).read_text() == (tmp_path / "parts/split1" / name).read_text()
     assert_equal_states(*(tmp_path / run / "split1/asformer_last.pth" for run in ("whole", "parts")))
@@ -352,7 +354,7 @@ def lose_features(root):
         (None, {"splits": ("split7",)}, "no split 'split7' .* split1, split2"),
         (None, {"network_option": ("depth=3",)}, "mstcn has no option 'depth'"),
         (None, {"network_option": ("layers",)}, "'layers' is not of the form NAME=VALUE"),
-        (None, {"loss_option": ("weight=3",)}, "mstcn has no option 'weight'"),
+        (None, {"loss_option": ("weight=3",)}, "loss 'mstcn' has no option 'weight'"),
     ],
 )
 def test_bad_input_is_named_before_anything_is_trained(own_root, tmp_path, spoil, chosen, said):
