@@ -16,10 +16,14 @@ __all__ = ["FramePreparer"]
 
 
 class FramePreparer:
-    """Prepares decoded frames as the network's loaders do in evaluation: short side, central crop, normalization.
+    """Prepares decoded frames like the loaders in evaluation: resize, center crop (or stretch), normalization.
 
     Args:
-        spec: how the network sees pictures.
+        spec: input spec of the network.
+
+    Attributes:
+        spec: as given.
+        form: normalization of the frames.
     """
 
     def __init__(self, spec: InputSpec) -> None:
@@ -31,11 +35,18 @@ class FramePreparer:
 
     @property
     def black(self) -> Tensor:
-        """(3,): a black pixel, in the order of the network's channels."""
+        """Normalized value of a black pixel, float32 (3,), in the network's order of channels."""
         return self._ordered(self._offset).flatten()
 
     def __call__(self, frame: Any) -> Tensor:
-        """Return an `av.VideoFrame` as float32 (3, H, W)."""
+        """Prepare one frame.
+
+        Args:
+            frame: `av.VideoFrame`.
+
+        Returns:
+            float32 (3, H, W).
+        """
         planes, size = self._upright.planes(frame), self.spec.size
         if self.spec.crop == "stretch":
             scales, left, top = (planes.width / size, planes.height / size), 0.0, 0.0
