@@ -457,7 +457,7 @@ def test_a_run_is_tested_elsewhere_but_not_on_other_classes(own_root, tmp_path):
     moved = own_root.rename(tmp_path / "elsewhere/gtea")
     assert vidseg.load_trained(run).test(dataset=moved) == before
     break_mapping(moved)
-    with pytest.raises(ValueError, match=r"mapping\.txt:1: class 'open' has number 0, .*keep the order"):
+    with pytest.raises(ValueError, match=r"mapping\.txt:1: class 'open' has number 0, .*use the mapping"):
         vidseg.load_trained(run).test(dataset=moved)
     with pytest.raises(FileNotFoundError, match=r"the runs in it are .*split1"):
         vidseg.load_trained(tmp_path / "run")

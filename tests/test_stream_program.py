@@ -296,11 +296,11 @@ def test_text_and_wrong_use(folder, run, tmp_path, capsys):
     (tmp_path / "broken.mkv").write_bytes(b"no video")
     named = ["--network", "etesvs", "--classes", tmp_path / "names.txt"]
     for words, status, message in (
-        ([video, "--weights", bare], 2, "name the network and give its classes"),
+        ([video, "--weights", bare], 2, "does not hold the name of its network; give it with --network"),
         ([video, "--weights", bare, *named], 2, "does not fit the Etesvs"),
         ([video, "--weights", run, "--more"], 2, "--more needs --state"),
         ([folder / "absent.mkv", "--weights", run], 2, "no such file"),
-        ([tmp_path / "broken.mkv", "--weights", run], 1, "not a video"),
+        ([tmp_path / "broken.mkv", "--weights", run], 1, "broken.mkv: FFmpeg cannot open this file as a video"),
         ([video, "--weights", folder / "data"], 2, "not the folder of a run"),
         ([video, "--weights", run, "--source-option", "framerate"], 2, "NAME=VALUE"),
     ):

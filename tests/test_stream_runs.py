@@ -26,6 +26,7 @@ from vidseg.tasks.recognition.recipes import recipe_options as recognition_optio
 from vidseg.tasks.streaming.inference import label_streams
 from vidseg.tasks.streaming.recipes import RECIPES, recipe_options
 from vidseg.tasks.streaming.runs import train_streaming
+from vidseg.videos.decoding import VideoError
 
 
 @pytest.fixture(autouse=True)
@@ -225,7 +226,7 @@ def test_a_run_is_tested_again(folder, run):
     assert json.loads((run / "test_train_etesvs_ep-0001.json").read_text()) == tested
 
 
-def test_a_video_file_is_predicted_as_in_the_test_of_its_run(folder, run):
+def test_a_video_file_is_predicted_as_in_the_test_of_its_run(folder, run, tmp_path):
     trained = vidseg.load_trained(run)
     found = trained.predict(folder / "videos/v5.mkv")
     expected = (run / "predictions/v5-pred.txt").read_text().split()
@@ -239,6 +240,9 @@ def test_a_video_file_is_predicted_as_in_the_test_of_its_run(folder, run):
     ]
     with pytest.raises(FileNotFoundError, match="no such file"):
         trained.predict(folder / "videos/v9.mkv")
+    (tmp_path / "broken.mkv").write_bytes(b"no video")
+    with pytest.raises(VideoError, match=r"broken\.mkv: FFmpeg cannot open"):
+        trained.predict(tmp_path / "broken.mkv")
 
 
 # Live sessions

@@ -73,12 +73,7 @@ class LiveSource:
             VideoError: FFmpeg cannot open the source, or it has no frame.
         """
         if self.is_file and self.format is None:
-            video = VideoSource(Path(self.source), damage=self.damage)
-            for timed in video:
-                self.fps = float(video.properties["fps"] or 25)
-                yield timed.frame, timed.time
-                if self._stopped:
-                    break
+            yield from self._file()
             return
         with ExitStack() as stack:
             target: Any = self if self.source == "-" else self.source
@@ -90,6 +85,17 @@ class LiveSource:
                 remedy = _camera_remedy(self.source, error) if self.camera else ""
                 raise VideoError(f"{self.source}: FFmpeg cannot open it: {error}{remedy}") from error
             yield from self._decode(stack.enter_context(container))
+
+    def _file(self) -> Iterator[tuple[Any, float]]:
+        try:
+            video = VideoSource(Path(self.source), damage=self.damage)
+            for timed in video:
+                self.fps = float(video.properties["fps"] or 25)
+                yield timed.frame, timed.time
+                if self._stopped:
+                    break
+        except VideoError as error:
+            raise VideoError(f"{self.source}: {error}") from error
 
     def _decode(self, container: Any) -> Iterator[tuple[Any, float]]:
         stream = container.streams.best("video")

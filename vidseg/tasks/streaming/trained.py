@@ -25,6 +25,7 @@ from vidseg.tasks.streaming.options import StreamingOptions
 from vidseg.tasks.streaming.runs import build_network, make_loader, network_options, resolved_input, window_shape
 from vidseg.tasks.streaming.task import StreamingTask
 from vidseg.videos import VideoSource
+from vidseg.videos.decoding import VideoError
 
 __all__ = ["StreamingModel", "VideoLabels"]
 
@@ -95,13 +96,17 @@ class StreamingModel(TrainedModel):
         path = Path(source)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
-        prepare, video = FramePreparer(self.input_spec), VideoSource(path)
+        prepare = FramePreparer(self.input_spec)
         labeler = LiveLabeler(self.model, self.shape, black=prepare.black, device=self.device)  # type: ignore[arg-type]
         times, found = [], []
-        for timed in video:
-            times.append(timed.time)
-            if (labels := labeler.push(prepare(timed.frame))) is not None:
-                found.append(labels)
+        try:
+            video = VideoSource(path)
+            for timed in video:
+                times.append(timed.time)
+                if (labels := labeler.push(prepare(timed.frame))) is not None:
+                    found.append(labels)
+        except VideoError as error:
+            raise VideoError(f"{path}: {error}") from error
         found += labeler.finish()
         count = len(times)
         return VideoLabels(
