@@ -28,11 +28,10 @@ import torch
 import tyro
 from torch.nn import functional as F
 
+import vidseg
 from vidseg.convert import convert_videos
 from vidseg.convert.synth import synthesize_videos
 from vidseg.convert.synth_options import SynthOptions
-from vidseg.engine import train_run
-from vidseg.engine.options import options_from
 from vidseg.labels import apply_segmentation, open_dataset
 from vidseg.labels.apply import apply_labels
 from vidseg.labels.catalog import read_catalog
@@ -40,10 +39,11 @@ from vidseg.labels.csv_labels import read_label_csv
 from vidseg.labels.localization import LocalizedVideo, TimedLabel, frame_labels_of
 from vidseg.loaders import FeatureLoader
 from vidseg.metrics import segmental_scores
-from vidseg.tasks.recognition.feature_extraction import Extraction, extract_features, load_recognition
-from vidseg.tasks.recognition.recipes import PRESETS
+from vidseg.tasks.recognition.feature_extraction import extract_features
+from vidseg.tasks.recognition.recipes import recipe_options as recognition_options
+from vidseg.tasks.recognition.runs import train_recognition
 from vidseg.tasks.segmentation.cross_validation import cross_validate
-from vidseg.tasks.segmentation.recipes import SegmentationOptions
+from vidseg.tasks.segmentation.recipes import recipe_options as segmentation_options
 
 ACCURACY, F1 = 85.0, 70.0
 STILL = "still"
@@ -120,32 +120,31 @@ def _run(options: Options, folder: Path) -> int:
         chosen = {
             "dataset": str(folder / "trimmed"),
             "out": str(run),
-            "clip_length": 12,
-            "clip_size": 56,
+            "frames": 12,
+            "size": 56,
             "mirror": False,
             "test_every": options.epochs,
-            "end_epoch": options.epochs,
-            "warmup_epochs": min(6, options.epochs - 1),
-            "random_seed": options.seed,
+            "epochs": options.epochs,
+            "warmup_epochs": float(min(6, options.epochs - 1)),
+            "seed": options.seed,
             "save_frequency": options.epochs,
         }
-        train_run(options_from(chosen, defaults=PRESETS["synth"].defaults()))
+        train_recognition(recognition_options("synth", **chosen))
     done("recognition network")
 
-    model, seen, record = load_recognition(run)
     long = open_dataset(folder / "long")
-    extraction = Extraction(stride=options.stride, **seen)
-    extract_features(long, model, folder / "long/features", extraction=extraction, record=record)
+    trained = vidseg.load_trained(run)
+    extract_features(long, trained, folder / "long/features", stride=options.stride, geometry="stretch")
     done("features")
 
     rows = [("frame-wise", _frame_wise(folder, options))]
     done("frame-wise")
     for name in options.models:
         table = cross_validate(
-            "gtea",
-            SegmentationOptions(
+            segmentation_options(
+                "gtea",
+                name,
                 dataset=str(folder / "long"),
-                model=name,
                 epochs=options.segment_epochs,
                 validation_share=0.2,
                 labels_per_column=options.stride,
@@ -153,7 +152,7 @@ def _run(options: Options, folder: Path) -> int:
                 out=str(folder / name),
                 seed=options.seed,
                 resume=True,
-            ),
+            )
         )
         rows.append((name, table.splits[0]))
         done(name)

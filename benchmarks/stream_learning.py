@@ -31,8 +31,9 @@ from vidseg.convert.synth_options import SynthOptions
 from vidseg.labels import apply_segmentation
 from vidseg.labels.catalog import read_catalog
 from vidseg.labels.localization import LocalizedVideo, TimedLabel, frame_labels_of
-from vidseg.tasks.streaming.recipes import StreamOptions
-from vidseg.tasks.streaming.runs import train_stream
+from vidseg.tasks.streaming.options import StreamingOptions
+from vidseg.tasks.streaming.recipes import recipe_options
+from vidseg.tasks.streaming.runs import train_streaming
 
 MARGIN = 15.0
 STILL = "still"
@@ -104,7 +105,7 @@ def _run(options: Options, folder: Path) -> int:
         start = time.perf_counter()
         run = folder / name.replace(" ", "")
         if not (run / "test.json").is_file():
-            train_stream(_training(name, options, data, run))
+            train_streaming(_training(name, options, data, run))
         tested = json.loads((run / "test.json").read_text())
         rows[name] = {**tested["scores"], "videos": len(tested["videos"]), "seconds": time.perf_counter() - start}
         print(f"{name}: {rows[name]['seconds']:.0f} s", file=sys.stderr)
@@ -120,11 +121,12 @@ def _run(options: Options, folder: Path) -> int:
     return 0
 
 
-def _training(name: str, options: Options, data: Path, out: Path) -> StreamOptions:
+def _training(name: str, options: Options, data: Path, out: Path) -> StreamingOptions:
     network, division = NETWORKS[name]
-    return StreamOptions(
+    return recipe_options(
+        "gtea",
+        network,
         dataset=str(data),
-        model=network,
         out=str(out),
         select="last",
         epochs=options.epochs,
@@ -134,13 +136,13 @@ def _training(name: str, options: Options, data: Path, out: Path) -> StreamOptio
         frames=options.frames,
         interval=1,
         size=options.size,
-        group=options.group,
+        batch_size=options.group,
+        weighting="video",
         update="window",
         clip_norm=5.0,
         mean=(0.5, 0.5, 0.5),
         std=(0.2, 0.2, 0.2),
-        width=options.width,
-        network_option=(f"shift_division={division}", "dropout=0.0"),
+        network_option=(f"width={options.width}", f"shift_division={division}", "dropout=0.0"),
         background=(STILL,),
         seed=options.seed,
         resume=out.is_dir(),

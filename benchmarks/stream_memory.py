@@ -12,6 +12,7 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,9 +22,11 @@ import tyro
 
 import vidseg
 from vidseg.clips.windows import StreamPlan, WindowShape
+from vidseg.engine import OptimizerOptions, ScheduleOptions, Trainer
 from vidseg.loaders.stream_loader import StreamBatch
+from vidseg.losses import create_stream_loss
 from vidseg.models import create_model
-from vidseg.tasks.streaming.task import StreamTrainer, published_objective
+from vidseg.tasks.streaming.task import StreamingTask
 
 GROWTH = 1.1
 
@@ -64,14 +67,32 @@ def peak_megabytes(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def batches(plan: StreamPlan, options: Options, device: torch.device):
-    """Yield the windows of the video with random frames and labels."""
-    generator = torch.Generator().manual_seed(0)
-    for item in plan:
-        clips = torch.randn(1, 3, options.frames, options.size, options.size, generator=generator)
-        labels = torch.randint(0, 11, (1, plan.shape.span), generator=generator)
-        labels[torch.from_numpy(~item.label_mask)] = -100
-        yield StreamBatch(clips, labels, torch.from_numpy(item.mask), item).to(device)
+class RandomVideo:
+    """Loader of one video's windows with random frames and labels, made one by one."""
+
+    epoch = 0
+
+    def __init__(self, options: Options, minutes: int):
+        self.options = options
+        self.shape = WindowShape(options.stride, options.frames, options.interval)
+        self.windows = StreamPlan([minutes * 60 * options.fps], self.shape)
+
+    def plan(self, epoch: int) -> StreamPlan:
+        return self.windows
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __iter__(self):
+        options, generator = self.options, torch.Generator().manual_seed(0)
+        for item in self.windows:
+            clips = torch.randn(1, 3, options.frames, options.size, options.size, generator=generator)
+            labels = torch.randint(0, 11, (1, self.shape.span), generator=generator)
+            labels[torch.from_numpy(~item.label_mask)] = -100
+            yield StreamBatch(clips, labels, torch.from_numpy(item.mask), item)
 
 
 def train_one(options: Options, minutes: int, way: str) -> dict[str, float]:
@@ -79,25 +100,33 @@ def train_one(options: Options, minutes: int, way: str) -> dict[str, float]:
     device = torch.device(options.device)
     torch.manual_seed(0)
     model = create_model(options.network, num_classes=11, width=options.width).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-4)
-    objective = published_objective(options.network)
-    shape = WindowShape(options.stride, options.frames, options.interval)
-    plan = StreamPlan([minutes * 60 * options.fps], shape)
-    before = peak_megabytes(device)
-    start = time.perf_counter()
+    objective = create_stream_loss(options.network)
+    loader = RandomVideo(options, minutes)
     if way == "stream":
-        StreamTrainer(model, objective, optimizer, device=device).train(batches(plan, options, device))
+        trainer = Trainer(
+            model,
+            loader,
+            task=StreamingTask(objective),
+            device=device,
+            optimizer=OptimizerOptions(optimizer="adam"),
+            schedule=ScheduleOptions(lr=5e-4),
+        )
+        before, start = peak_megabytes(device), time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            trainer.fit(1, folder)
     else:
+        optimizer = torch.optim.Adam(model.parameters(), lr=5e-4)
+        before, start = peak_megabytes(device), time.perf_counter()
         model.train()
         state, total = None, torch.zeros((), device=device)
-        for batch in batches(plan, options, device):
+        for batch in (batch.to(device) for batch in loader):
             output, state = model(batch.clips, state, batch.mask)
             total = total + objective(output, batch.labels, torch.from_numpy(batch.item.counts).to(device)).total
         total.backward()
         optimizer.step()
     peak = peak_megabytes(device)
     seconds = time.perf_counter() - start
-    return {"windows": len(plan), "peak_mb": peak, "above_mb": peak - before, "seconds": seconds}
+    return {"windows": len(loader), "peak_mb": peak, "above_mb": peak - before, "seconds": seconds}
 
 
 def in_fresh_process(options: Options, minutes: int, way: str) -> dict[str, object]:

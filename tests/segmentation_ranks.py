@@ -4,23 +4,17 @@ import os
 from pathlib import Path
 
 import torch
-from test_streaming_training import SHAPE, StreamPlan, Tiny, load, make_videos, objective
+from streams import LENGTHS, Streams, Tiny, make_trainer, make_videos, objective
 
-from vidseg.engine import distributed
-from vidseg.loaders.stream_loader import StreamBatch
+from vidseg.engine import DeviceOptions, distributed
+from vidseg.losses import create_stream_loss
 from vidseg.tasks.segmentation.cross_validation import cross_validate
-from vidseg.tasks.segmentation.recipes import SegmentationOptions
+from vidseg.tasks.segmentation.recipes import recipe_options as segmentation_options
 from vidseg.tasks.segmentation.task import SegmentationTask
-from vidseg.tasks.streaming.recipes import StreamOptions
-from vidseg.tasks.streaming.runs import train_stream
-from vidseg.tasks.streaming.task import StreamTrainer, published_objective
+from vidseg.tasks.streaming.recipes import recipe_options as streaming_options
+from vidseg.tasks.streaming.runs import train_streaming
 
-LENGTHS = [30, 13, 9, 17, 5]  # of the videos of streams; two make a group
-OBJECTIVES = {
-    "staged": objective,
-    "etesvs": published_objective("etesvs"),
-    "reward": published_objective("svtas_rl"),
-}
+OBJECTIVES = {"staged": objective, "etesvs": create_stream_loss("etesvs"), "reward": create_stream_loss("svtas_rl")}
 CASES = [
     (name, weighting, update)
     for name in OBJECTIVES
@@ -28,62 +22,83 @@ CASES = [
 ]
 
 
-def stream_case(name: str, weighting: str, update: str) -> dict:
-    """Two epochs of streams of unequal lengths; the network's state in the end, and what this process saw."""
-    ranks, rank = distributed.world_size(), distributed.rank()
-    torch.manual_seed(rank)  # the first process's weights count
-    model = Tiny().double()
-    distributed.synchronize_norms(model)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    trainer = StreamTrainer(model, OBJECTIVES[name], optimizer, weighting=weighting, update=update)
-    seen, losses, cleared = [], [], []
-    for epoch in range(2):
-        plan = StreamPlan(LENGTHS, SHAPE, group=2 // ranks, shuffle=True, epoch=epoch, rank=rank, ranks=ranks)
-        batches = [
-            StreamBatch(batch.clips.double(), batch.labels, batch.mask, batch.item)
-            for batch in load(plan, make_videos(LENGTHS))
-        ]
-        # A process whose videos have ended accompanies the others without a memory.
-        cleared += [batch.item.starts or not batch.item.valid.any() for batch in batches]
-        seen += [batch.item.videos.tolist() for batch in batches if batch.item.starts]
-        report = trainer.train(batches)
-        losses.append(report.loss / report.windows)
+class DoubleStreams(Streams):
+    """Windows in float64: this process's share of the groups."""
+
+    def __init__(self, group: int = 2, **plan):
+        ranks = distributed.world_size()
+        videos = [(frames.double(), labels) for frames, labels in make_videos(LENGTHS)]
+        super().__init__(videos=videos, group=group // ranks, rank=distributed.rank(), ranks=ranks, **plan)
+
+
+def stream_case(out: Path, name: str, weighting: str, update: str) -> dict:
+    """Two epochs of streams of unequal lengths: the network's state at the end, and what this process has seen."""
+    torch.manual_seed(distributed.rank())  # the first process's weights count
+    model, loader = Tiny().double(), DoubleStreams()
+    trainer = make_trainer(
+        loader,
+        model=model,
+        loss=OBJECTIVES[name],
+        task={"weighting": weighting, "update": update},
+        devices=DeviceOptions(sync_bn=True),
+    )
+    trainer.fit(2, out)
+    cleared = []
+    for epoch in range(2):  # a process whose videos have ended accompanies the others without a memory
+        cleared += [item.starts or not item.valid.any() for item in loader.plan(epoch)]
     assert model.fresh == cleared
-    return {"state": model.state_dict(), "seen": seen, "losses": losses}
+    return {"state": trainer.model.state_dict(), "seen": loader.seen}
+
+
+def own_norms_case(out: Path) -> dict:
+    """Norms of each process: what is evaluated and saved has the mean of their statistics."""
+    loader, seen = DoubleStreams(), []
+    trainer = make_trainer(loader, model=Tiny().double(), validation=DoubleStreams(train=False))
+    evaluate = trainer.task.evaluate
+
+    def spy(model, *given, **named):
+        seen.append(model.norm.running_mean.clone())
+        return evaluate(model, *given, **named)
+
+    trainer.task.evaluate = spy
+    own = []
+    trainer.model.norm.register_forward_hook(lambda norm, *_: own.append(norm.running_mean.clone()))
+    trainer.fit(1, out)
+    return {"own": own[len(loader) - 1], "evaluated": seen[0], "kept": trainer.model.norm.running_mean}
 
 
 class _Spy(SegmentationTask):
-    """Notes the videos of each batch."""
+    """Records the videos of each batch."""
 
     seen: list[list[int]] = []  # noqa: RUF012
 
-    def step(self, model, batch, position):
+    def train_batch(self, model, batch, position, backward):
         _Spy.seen.append(batch.videos[batch.valid].tolist())
-        return super().step(model, batch, position)
+        return super().train_batch(model, batch, position, backward)
 
 
-def feature_run(root: Path, out: Path, model: str, network: tuple[str, ...], batch: int) -> list[list[int]]:
+def feature_run(root: Path, out: Path, network: str, options: tuple[str, ...], batch: int) -> list[list[int]]:
     """A split of a cross-validation; returns the videos of each batch of this process."""
     from vidseg.tasks.segmentation import cross_validation
 
     cross_validation.SegmentationTask, _Spy.seen = _Spy, []
-    options = SegmentationOptions(
-        dataset=str(root), model=model, out=str(out), network_option=network, epochs=2, batch_size=batch, lr=0.01,
-        validate_every=1, validation_share=0.25, pictures=False, device="cpu", splits=("split1",),
+    chosen = segmentation_options(
+        "gtea", network, dataset=str(root), out=str(out), network_option=options, epochs=2, batch_size=batch, lr=0.01,
+        test_every=1, validation_share=0.25, pictures=False, device="cpu", splits=("split1",),
     )  # fmt: skip
-    cross_validate("gtea", options)
+    cross_validate(chosen)
     cross_validation.SegmentationTask = SegmentationTask
     return _Spy.seen
 
 
 def stream_run(root: Path, out: Path, group: int) -> None:
     """A whole run of a streaming network with memory, on four videos that make one step."""
-    options = StreamOptions(
-        dataset=str(root), model="memory_tcn", out=str(out), epochs=1, lr=1e-3, stride=8, frames=4, interval=2, size=32,
-        width=0.1, network_option=("channels=8",), group=group, sync_bn=True, validation_share=0.2, threads=1,
-        device="cpu", pictures=False, mean=(0.5, 0.5, 0.5), std=(0.3, 0.3, 0.3),
+    options = streaming_options(
+        "gtea", "memory_tcn", dataset=str(root), out=str(out), epochs=1, lr=1e-3, stride=8, frames=4, interval=2,
+        size=32, network_option=("width=0.1", "channels=8"), batch_size=group, sync_bn=True, validation_share=0.2,
+        threads=1, device="cpu", pictures=False, mean=(0.5, 0.5, 0.5), std=(0.3, 0.3, 0.3),
     )  # fmt: skip
-    train_stream(options)
+    train_streaming(options)
 
 
 def as_rank(rank: int, port: int, features: Path, videos: Path, out: Path) -> None:
@@ -92,7 +107,8 @@ def as_rank(rank: int, port: int, features: Path, videos: Path, out: Path) -> No
     os.environ["MASTER_PORT"] = str(port)
     torch.set_num_threads(1)
     distributed.join_group()
-    found = {"streams": [stream_case(*case) for case in CASES], "features": {}}
+    cases = [stream_case(out / f"two_case{number}", *case) for number, case in enumerate(CASES)]
+    found = {"streams": cases, "norms": own_norms_case(out / "two_norms"), "features": {}}
     for model, network in FEATURE_NETWORKS.items():
         found["features"][model] = feature_run(features, out / f"two_{model}", model, network, 1)
     stream_run(videos, out / "two_streams", 2)

@@ -1,14 +1,14 @@
-"""Labeling frames as they arrive, against labeling the same video as a whole."""
+"""Labels of frames that arrive one by one equal those of the whole video."""
 
 import numpy as np
 import pytest
 import torch
 
 from vidseg.clips.windows import StreamPlan, WindowShape
-from vidseg.live.labeler import LiveLabeler
 from vidseg.loaders.stream_loader import StreamBatch
 from vidseg.models import create_model
-from vidseg.tasks.streaming.task import label_streams
+from vidseg.tasks.streaming.inference import label_streams
+from vidseg.tasks.streaming.labeler import LiveLabeler
 
 BLACK = torch.tensor([-1.0, -2.0, -3.0])
 SHAPES = [WindowShape(8, 4, 2), WindowShape(4, 4, 2), WindowShape(3, 4, 2), WindowShape(5, 5, 1), WindowShape(1, 3, 1)]
@@ -32,12 +32,12 @@ def whole(model, video: torch.Tensor, shape: WindowShape) -> np.ndarray:
     return prediction.labels
 
 
-def arriving(labeler: LiveLabeler, video: torch.Tensor) -> np.ndarray:
-    found = [answer for frame in video if (answer := labeler.push(frame)) is not None]
+def labels_of(labeler: LiveLabeler, video: torch.Tensor) -> np.ndarray:
+    found = [window for frame in video if (window := labeler.push(frame)) is not None]
     found += labeler.finish()
-    assert [answer.start for answer in found] == [number * labeler.shape.stride for number in range(len(found))]
-    assert all(0 < answer.probabilities.min() <= answer.probabilities.max() <= 1 for answer in found)
-    return np.concatenate([answer.labels for answer in found])[: len(video)]
+    assert [window.start for window in found] == [number * labeler.shape.stride for number in range(len(found))]
+    assert all(0 < window.probabilities.min() <= window.probabilities.max() <= 1 for window in found)
+    return np.concatenate([window.labels for window in found])[: len(video)]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -47,19 +47,19 @@ def test_a_stream_is_labeled_as_its_video_is(shape, length):
     video = torch.randn(length, 3, 32, 32, generator=torch.Generator().manual_seed(length))
     labeler = LiveLabeler(model, shape, black=BLACK)
     expected = whole(model, video, shape)
-    assert arriving(labeler, video).tolist() == expected.tolist()
+    assert labels_of(labeler, video).tolist() == expected.tolist()
     assert labeler.frames == 0
-    assert arriving(labeler, video).tolist() == expected.tolist()  # a new stream remembers nothing of the old one
+    assert labels_of(labeler, video).tolist() == expected.tolist()  # a new stream starts without memory
 
 
-def test_labels_come_with_the_last_frame_that_is_looked_at():
+def test_a_window_is_labeled_at_its_last_visible_frame():
     labeler = LiveLabeler(make_model(), WindowShape(8, 4, 2), black=BLACK)
-    answered = [number for number in range(24) if labeler.push(torch.randn(3, 32, 32)) is not None]
-    assert answered == [6, 14, 22] and labeler.frames == 24 and labeler.seconds > 0
+    labeled = [number for number in range(24) if labeler.push(torch.randn(3, 32, 32)) is not None]
+    assert labeled == [6, 14, 22] and labeler.frames == 24 and labeler.seconds > 0
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_frames_do_not_pile_up(shape):
+def test_only_frames_of_incomplete_windows_are_kept(shape):
     labeler = LiveLabeler(make_model(), shape, black=BLACK)
     for _ in range(60):
         labeler.push(torch.randn(3, 32, 32))
@@ -67,16 +67,16 @@ def test_frames_do_not_pile_up(shape):
 
 
 @pytest.mark.parametrize("pause", [3, 7, 10])
-def test_another_machine_goes_on(tmp_path, pause):
+def test_another_labeler_resumes(tmp_path, pause):
     shape, video = WindowShape(4, 4, 2), torch.randn(20, 3, 32, 32)
     expected = whole(make_model(), video, shape)
     first = LiveLabeler(make_model(), shape, black=BLACK)
-    labels = [answer.labels for frame in video[:pause] if (answer := first.push(frame)) is not None]
+    labels = [window.labels for frame in video[:pause] if (window := first.push(frame)) is not None]
     torch.save(first.state_dict(), tmp_path / "live.pt")
     second = LiveLabeler(make_model(), shape, black=BLACK)
     second.load_state_dict(torch.load(tmp_path / "live.pt", weights_only=True))
-    labels += [answer.labels for frame in video[pause:] if (answer := second.push(frame)) is not None]
-    labels += [answer.labels for answer in second.finish()]
+    labels += [window.labels for frame in video[pause:] if (window := second.push(frame)) is not None]
+    labels += [window.labels for window in second.finish()]
     assert np.concatenate(labels)[:20].tolist() == expected.tolist()
 
 

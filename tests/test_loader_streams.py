@@ -11,7 +11,7 @@ from vidseg.labels import VideoDataset, open_dataset
 from vidseg.loaders.output import MEAN, STD
 from vidseg.loaders.stream_loader import StreamLoader
 from vidseg.models import create_model
-from vidseg.tasks.streaming.task import label_streams
+from vidseg.tasks.streaming.inference import label_streams
 
 LENGTHS = [20, 9, 13]
 SHAPE = WindowShape(8, 4, 2)

@@ -68,6 +68,8 @@ _IDENTITY = ("task", "network", "network_options", "input", "classes", "division
 """Entries of the record that stay the same as long as a run is resumed."""
 _PLACES = ("out", "model_dir", "task_name")
 """Options that say where the folder of the run is; it may be moved."""
+_OWN_IDENTITY = ("stride",)
+"""Entries of some tasks that stay the same."""
 _WARMUP_STEPS = 500
 """Longest default warm-up."""
 _SMALLEST_SHARE = 0.5
@@ -189,11 +191,12 @@ class RunFolder:
             )
         return path
 
-    def check(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Compare a record with the run in the folder; changes nothing.
+    def check(self, record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+        """Compare a record with the run in the folder; writes nothing.
 
         Returns:
-            The record to store: with the changes of options so far under "changes".
+            The record to store, with the changes of options so far under "changes"; and the options that this start
+            changes: name to [old, new].
 
         Raises:
             FileExistsError: the folder holds a run, and neither resume nor overwrite is given.
@@ -204,7 +207,7 @@ class RunFolder:
         if resumed and path.is_file():
             return _continued(read_record(self.path), record, path)
         self.check_free()
-        return dict(record)
+        return dict(record), {}
 
     def check_free(self) -> None:
         """Refuse a folder with a run that is neither resumed nor overwritten.
@@ -247,11 +250,14 @@ class RunFolder:
             yield
 
 
-def _continued(known: dict[str, Any], record: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    for name in _IDENTITY:
-        if known[name] != record[name]:
+def _continued(
+    known: dict[str, Any], record: Mapping[str, Any], path: Path
+) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    for name in (*_IDENTITY, *_OWN_IDENTITY):
+        old, new = known.get(name), record.get(name)
+        if old != new:
             raise ValueError(
-                f"{path}: that run has {name}={_shown(known[name])}, now it is {_shown(record[name])}; resume it with "
+                f"{path}: that run has {name}={_shown(old)}, now it is {_shown(new)}; resume it with "
                 "what it was started with, or start another run with --out"
             )
     changed = {
@@ -259,10 +265,7 @@ def _continued(known: dict[str, Any], record: Mapping[str, Any], path: Path) -> 
         for name, value in record["options"].items()
         if known["options"].get(name) != value and name not in _PLACES
     }
-    if changed:
-        text = ", ".join(f"{name}: {_shown(old)} -> {_shown(new)}" for name, (old, new) in changed.items())
-        logger.warning("%s: resumed with other options: %s", path.parent, text)
-    return {**record, "changes": [*known.get("changes", []), *([changed] if changed else [])]}
+    return {**record, "changes": [*known.get("changes", []), *([changed] if changed else [])]}, changed
 
 
 def _shown(value: Any) -> str:
@@ -376,12 +379,15 @@ def train_run(training: Training, options: TrainOptions, out: Path, *, device: t
     network, report = options.network, training.report
     folder = RunFolder(out, network.network, options)
     resume = folder.resume_from()
-    record = folder.check(training.record)
-    distributed.barrier()  # every process has looked at the folder before the first one writes into it
+    record, changed = folder.check(training.record)
+    distributed.barrier()  # every process has read the folder before the first one writes into it
     if distributed.is_first():
         folder.prepare(record)
     distributed.barrier()
     with folder.log(append=bool(resume)):
+        if changed:
+            text = ", ".join(f"{name}: {_shown(old)} -> {_shown(new)}" for name, (old, new) in changed.items())
+            logger.warning("%s: resumed with other options: %s", out, text)
         values = sum(parameter.numel() for parameter in training.model.parameters())
         schedule = filled_schedule(options, batches=len(training.loader), batch_size=training.batch_size)
         if distributed.is_first():

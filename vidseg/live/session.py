@@ -1,7 +1,7 @@
-"""A live stream of pictures through a trained network: frames are prepared, labeled, and given back in order.
+"""Live streams through a trained network: frames are prepared and labeled, and returned in order.
 
-Frames are prepared as a conversion with its default options and the loaders do: a video that arrives is labeled as the
-same video is from its frame database, up to the loss of JPEG.
+Frames are prepared like those of a conversion with default options followed by the loaders, so that a stream is labeled
+like the frame database of the same video, up to the loss of JPEG.
 """
 
 from __future__ import annotations
@@ -13,79 +13,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from vidseg.clips.windows import WindowShape
+from vidseg.engine.frame_preparer import FramePreparer
 from vidseg.engine.trained import TrainedModel
-from vidseg.frames.native import operators
-from vidseg.live.labeler import LiveLabeler, LiveLabels
 from vidseg.live.sliding_window import SlidingWindow
-from vidseg.loaders.output import OutputForm
-from vidseg.models import InputSpec
 from vidseg.models._streaming import StreamModel
-from vidseg.videos.upright import UprightFrames
+from vidseg.tasks.streaming.labeler import LiveLabeler, LiveLabels
 
-__all__ = ["FramePreparer", "LabeledFrame", "LiveSession"]
-
-
-class FramePreparer:
-    """Prepares decoded frames as the network's loaders do in evaluation: short side, central crop, normalization.
-
-    Args:
-        spec: how the network sees pictures.
-    """
-
-    def __init__(self, spec: InputSpec) -> None:
-        self.spec = spec
-        self.form = OutputForm(mean=spec.mean, std=spec.std)
-        scale, offset = self.form.normalization.float()
-        self._scale, self._offset = scale.view(3, 1, 1), offset.view(3, 1, 1)
-        self._upright = UprightFrames()
-
-    @property
-    def black(self) -> Tensor:
-        """(3,): a black pixel, in the order of the network's channels."""
-        return self._ordered(self._offset).flatten()
-
-    def __call__(self, frame: Any) -> Tensor:
-        """Return an `av.VideoFrame` as float32 (3, H, W)."""
-        planes, size = self._upright.planes(frame), self.spec.size
-        if self.spec.crop == "stretch":
-            scales, left, top = (planes.width / size, planes.height / size), 0.0, 0.0
-        else:
-            scale = min(planes.height, planes.width) / (self.spec.resize or size)
-            scales = (scale, scale)
-            left, top = (planes.width - size * scale) / 2, (planes.height - size * scale) / 2
-        matrix = torch.tensor([[scales[0], 0, left], [0, scales[1], top], [0, 0, 1]], dtype=torch.float64)
-        pixels = operators.sample_planes(
-            *planes.planes,
-            *planes.strides,
-            planes.width,
-            planes.height,
-            self._upright.chroma,
-            *planes.luma_weights,
-            planes.full_range,
-            matrix,
-            size,
-            size,
-        )
-        return self._ordered(pixels.permute(2, 0, 1).float() * self._scale + self._offset)
-
-    def _ordered(self, pixels: Tensor) -> Tensor:
-        return pixels.flip(0) if self.spec.color == "bgr" else pixels
+__all__ = ["LabeledFrame", "LiveSession"]
 
 
 @dataclass(frozen=True)
 class LabeledFrame:
-    """A frame whose label is known.
+    """A frame with its label.
 
     Attributes:
-        number: of the frame in the stream, from 0.
-        time: in seconds.
+        number: number of the frame in the stream, from 0.
+        time: presentation time in seconds.
         label: class number.
-        probability: of that class.
-        frame: `av.VideoFrame`, None where it was seen before the state was saved or is not kept.
+        probability: probability of that class.
+        frame: `av.VideoFrame`; None if frames are not kept, or if it arrived before the state was saved.
     """
 
     number: int
@@ -104,13 +51,14 @@ class LiveSession:
     Args:
         trained: a trained streaming or recognition network, see `vidseg.load_trained`; its device is used.
         stride: frames from window to window of a recognition network; None: half of a window.
-        keep_frames: keep the frames until they have labels, for drawing.
+        keep_frames: return the frames together with their labels, for drawing.
 
     Attributes:
-        seconds: seconds that preparation and the network have taken.
-        network_seconds: seconds that the network took for the latest window.
-        latency: seconds from the oldest frame of the latest window to its label: until the last frame that the network
-            sees arrived, by the stream's own clock, plus the computation after that.
+        seconds: computation time of preparation and network so far.
+        network_seconds: computation time of the network for the latest window.
+        latency: seconds from the oldest frame of the latest window to its label: the duration of the window by the
+            timestamps of the stream, plus the computation time after its last frame.
+        windows: number of labeled windows.
 
     Raises:
         ValueError: the network labels neither streams nor clips.
@@ -130,7 +78,7 @@ class LiveSession:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a saved state must agree with."""
+        """Network, classes, input and windows, which a saved state must have too."""
         facts = {
             "network": self.trained.network,
             "network options": self.trained.source.network_options,
@@ -143,49 +91,49 @@ class LiveSession:
 
     @property
     def frames(self) -> int:
-        """Frames seen so far."""
+        """Number of frames of the stream so far."""
         return self._count
 
     def unlabeled(self) -> list[tuple[Any, float]]:
-        """The frames that wait for their labels, where they are kept, and their times."""
+        """Return the kept frames that have no label yet, with their times."""
         return [(frame, moment) for _, moment, frame in self._waiting if frame is not None]
 
     def push(self, frame: Any, moment: float) -> list[LabeledFrame]:
-        """Take the next frame.
+        """Process the next frame.
 
         Args:
             frame: `av.VideoFrame`.
-            moment: its time in seconds.
+            moment: presentation time in seconds.
 
         Returns:
-            The frames whose labels have become known.
+            The frames that have their labels now, in order.
         """
         begin = time.perf_counter()
         self._waiting.append((self._count, moment, frame if self.keep_frames else None))
         self._count += 1
         oldest = self._waiting[0][1]
-        answer = self.labeler.push(self.prepare(frame))
+        labels = self.labeler.push(self.prepare(frame))
         spent = time.perf_counter() - begin
         self.seconds += spent
-        if answer is not None:
-            self._take(answer)
+        if labels is not None:
+            self._take(labels)
             self.latency = moment - oldest + spent
         return self._ready()
 
     def finish(self) -> list[LabeledFrame]:
-        """The stream has ended: the frames that are left. The next frame begins a new stream."""
+        """End the stream and return the remaining frames with their labels; the next frame starts a new stream."""
         begin = time.perf_counter()
-        for answer in self.labeler.finish():
-            self._take(answer)
+        for labels in self.labeler.finish():
+            self._take(labels)
         self.seconds += time.perf_counter() - begin
         ready = self._ready()
         self._known.clear()
         self._count = 0
         return ready
 
-    def _take(self, answer: LiveLabels) -> None:
-        self._known.extend(zip(answer.labels.tolist(), answer.probabilities.tolist(), strict=True))
-        self.network_seconds = answer.seconds
+    def _take(self, labels: LiveLabels) -> None:
+        self._known.extend(zip(labels.labels.tolist(), labels.probabilities.tolist(), strict=True))
+        self.network_seconds = labels.seconds
         self.windows += 1
 
     def _ready(self) -> list[LabeledFrame]:
@@ -196,7 +144,7 @@ class LiveSession:
         return ready
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that another process goes on from, in the middle of the stream."""
+        """Return the state of the stream, from which another process can continue."""
         return {
             "identity": self.identity,
             "labeler": self.labeler.state_dict(),
@@ -209,12 +157,12 @@ class LiveSession:
         """Continue from a `state_dict`.
 
         Raises:
-            ValueError: it is of another network, other classes or other windows.
+            ValueError: the state is of another network, other classes or other windows.
         """
         for name, value in self.identity.items():
             if saved["identity"].get(name) != value:
                 raise ValueError(
-                    f"the state is of {name} {saved['identity'].get(name)}, but the weights are of {value}; take those "
+                    f"the state is of {name} {saved['identity'].get(name)}, but the model has {value}; use the model "
                     "that it was saved with, or start without a state"
                 )
         self.labeler.load_state_dict(saved["labeler"])
@@ -224,7 +172,7 @@ class LiveSession:
 
 
 def _stream_model(trained: TrainedModel, stride: int | None) -> tuple[StreamModel, WindowShape]:
-    """The network as one that labels windows, and the shape of its windows."""
+    """Return the network as one that labels windows, and the shape of its windows."""
     spec = trained.input_spec
     shape = getattr(trained, "shape", None)
     if isinstance(trained.model, StreamModel) and shape is not None:

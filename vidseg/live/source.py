@@ -1,4 +1,4 @@
-"""Where the frames of a stream come from: a file, a camera, an address, or standard input."""
+"""Sources of a stream: a file, a camera, an address, or standard input."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from vidseg.videos.decoding import VideoError, VideoSource
 
 __all__ = ["LiveSource"]
 
-_PATIENCE = 0.1  # seconds between two looks at whether a source that is silent has been stopped
+_PATIENCE = 0.1  # seconds between two checks whether a silent source was stopped
 
 
 class LiveSource:
-    """Frames of a video file, a camera, an address or standard input, as they come.
+    """Frames of a video file, a camera, an address or standard input, in the order of arrival.
 
     Args:
-        source: path of a file, a camera as /dev/video0 or its number, an address that FFmpeg knows, or "-" for a
-            container on standard input (one that can be read from its beginning: MPEG-TS, Matroska, fragmented MP4).
-        container_format: FFmpeg's name of the format or of the kind of device; None: v4l2 for cameras, else found out.
-        options: for FFmpeg, such as {"framerate": "30", "video_size": "1280x720"}.
+        source: path of a file, a camera such as /dev/video0 or its number, an address that FFmpeg can open, or "-" for
+            a container on standard input that can be read sequentially: MPEG-TS, Matroska, fragmented MP4.
+        container_format: FFmpeg's name of the format or of the kind of device; None: v4l2 for cameras, else detected.
+        options: options for FFmpeg, such as {"framerate": "30", "video_size": "1280x720"}.
 
     Attributes:
-        fps: frames a second, as the source says, 25 where it does not; known once iteration has begun.
-        damage: what was found wrong, one sentence each.
+        fps: frame rate in frames per second, 25 if the source does not state one; set when the iteration starts.
+        damage: one sentence for each fault found in the stream.
 
     Raises:
         FileNotFoundError: no such file, or no such camera.
@@ -56,29 +56,24 @@ class LiveSource:
         self._stopped = False
 
     def stop(self) -> None:
-        """End the source, as if nothing more came: from a signal's handler, or another thread."""
+        """End the stream; may be called from a signal handler or another thread."""
         self._stopped = True
 
     def read(self, size: int) -> bytes:
-        """What has arrived on standard input, `size` bytes at most; waits for the first. For FFmpeg."""
+        """Return at most `size` bytes of standard input and wait for the first one; FFmpeg calls this."""
         while not self._stopped:
             if select.select([0], [], [], _PATIENCE)[0]:
                 return os.read(0, size)
         return b""
 
     def __iter__(self) -> Iterator[tuple[Any, float]]:
-        """Yield frames, `av.VideoFrame`, and their times in seconds: of a camera from its first frame on.
+        """Yield frames (`av.VideoFrame`) and their times in seconds; times of a camera start at its first frame.
 
         Raises:
-            VideoError: not a video that FFmpeg can open, or one without a frame.
+            VideoError: FFmpeg cannot open the source, or it has no frame.
         """
         if self.is_file and self.format is None:
-            video = VideoSource(Path(self.source), damage=self.damage)
-            for timed in video:
-                self.fps = float(video.properties["fps"] or 25)
-                yield timed.frame, timed.time
-                if self._stopped:
-                    break
+            yield from self._file()
             return
         with ExitStack() as stack:
             target: Any = self if self.source == "-" else self.source
@@ -90,6 +85,17 @@ class LiveSource:
                 remedy = _camera_remedy(self.source, error) if self.camera else ""
                 raise VideoError(f"{self.source}: FFmpeg cannot open it: {error}{remedy}") from error
             yield from self._decode(stack.enter_context(container))
+
+    def _file(self) -> Iterator[tuple[Any, float]]:
+        try:
+            video = VideoSource(Path(self.source), damage=self.damage)
+            for timed in video:
+                self.fps = float(video.properties["fps"] or 25)
+                yield timed.frame, timed.time
+                if self._stopped:
+                    break
+        except VideoError as error:
+            raise VideoError(f"{self.source}: {error}") from error
 
     def _decode(self, container: Any) -> Iterator[tuple[Any, float]]:
         stream = container.streams.best("video")
@@ -104,7 +110,7 @@ class LiveSource:
                 packet = next(packets)
             except StopIteration:
                 break
-            except av.error.FFmpegError as error:  # a camera that is pulled out, a connection that breaks
+            except av.error.FFmpegError as error:  # such as an unplugged camera or a lost connection
                 self.damage.append(f"reading stops after frame {number}: {error}")
                 break
             try:
@@ -114,7 +120,7 @@ class LiveSource:
                 continue
             for frame in frames:
                 moment = number / self.fps if frame.time is None else float(frame.time)
-                if number == 0 and self.camera:  # whose clock began with the machine
+                if number == 0 and self.camera:  # its clock starts with the machine
                     origin = moment
                 yield frame, moment - origin
                 number += 1
@@ -123,18 +129,16 @@ class LiveSource:
 
 
 def _is_camera(source: str) -> bool:
-    """Whether it is the number of a camera, its device, or a link to it such as those in /dev/v4l/by-id."""
+    """Return whether this is the number of a camera, its device, or a link to it such as those in /dev/v4l/by-id."""
     return source.isdigit() or str(Path(source).resolve()).startswith("/dev/video")
 
 
 def _check_camera(device: str) -> None:
-    """Refuse a camera that is not there, or that this FFmpeg could not read."""
+    """Refuse a camera that does not exist or that this FFmpeg cannot read."""
     if not Path(device).exists():
         there = sorted(str(path) for path in Path("/dev").glob("video*"))
-        hint = f"there are {', '.join(there)}" if there else "there is none: plug one in"
-        raise FileNotFoundError(
-            f"{device}: no such camera; {hint} (a container needs it passed on: docker run --device {device})"
-        )
+        hint = f"there are {', '.join(there)}" if there else "there is none: connect one"
+        raise FileNotFoundError(f"{device}: no such camera; {hint} (for a container: docker run --device {device})")
     if not any("v4l2" in name.split(",") for name in av.formats_available):
         raise FileNotFoundError(
             f"{device}: this PyAV's FFmpeg has no v4l2 input; pipe the camera in: ffmpeg -f v4l2 -i {device} "
@@ -143,12 +147,12 @@ def _check_camera(device: str) -> None:
 
 
 def _camera_remedy(device: str, error: Exception) -> str:
-    """What to do about a camera that cannot be opened."""
+    """Return what to do about a camera that cannot be opened."""
     remedies = {
-        errno.EACCES: "you may not read it: sudo usermod -aG video $USER, and log in again",
-        errno.EBUSY: "another program has it open",
-        errno.EINVAL: f"it may not know these options; v4l2-ctl --device {device} --list-formats-ext has its own",
-        errno.ENOTTY: "this device gives no pictures: cameras often have a second one, try the numbers beside it",
+        errno.EACCES: "permission denied: sudo usermod -aG video $USER, then log in again",
+        errno.EBUSY: "another program uses it",
+        errno.EINVAL: f"it may not support these options; v4l2-ctl --device {device} --list-formats-ext lists them",
+        errno.ENOTTY: "this device yields no frames: cameras often have two devices, try the neighboring numbers",
     }
     remedy = remedies.get(getattr(error, "errno", None) or 0)
     return "" if remedy is None else f"; {remedy}"

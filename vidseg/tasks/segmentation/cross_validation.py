@@ -24,9 +24,8 @@ from torch import nn
 from vidseg.engine import distributed
 from vidseg.engine.dry_run import PlannedEpochs, plan_epochs
 from vidseg.engine.frame_label_report import CrossValidation, scores_text, summary_row
-from vidseg.engine.parts import choose_parts, class_numbers, divisions_of, part_name, video_names
+from vidseg.engine.parts import Parts, choose_parts, class_numbers, divisions_of, part_name, video_names
 from vidseg.engine.runs import (
-    RECORD,
     RunFolder,
     Training,
     filled_schedule,
@@ -53,10 +52,10 @@ logger = logging.getLogger(__name__)
 
 
 def cross_validate(options: SegmentationOptions, *, rate: float = 15.0) -> CrossValidation:
-    """Train and test on each split, and leave `results.json` in the folder of the results.
+    """Train and test on each split, and write `results.json` into the folder of the cross-validation.
 
-    Splits that are in the folder already, of this network, stay in the results; with `resume` they are not trained
-    again.
+    The results include all tested splits of this network in the folder. With `resume` a split that has been tested
+    after as many epochs or steps is not trained again.
 
     Args:
         options: such as those of `vidseg.tasks.segmentation.recipes.recipe_options`.
@@ -65,7 +64,8 @@ def cross_validate(options: SegmentationOptions, *, rate: float = 15.0) -> Cross
     Raises:
         FileNotFoundError: no catalog or features.
         FileExistsError: the folder holds a run, and neither resume nor overwrite is given.
-        ValueError: a split, a network or an option that does not exist, or wrong data; names file and line.
+        ValueError: a split, a network or an option that does not exist, wrong data (names file and line), or a run to
+            resume that has another network, other classes or other videos.
     """
     device = start_run(options)
     root = Path(options.data.dataset)
@@ -73,11 +73,12 @@ def cross_validate(options: SegmentationOptions, *, rate: float = 15.0) -> Cross
     divisions = _divisions(root, options.data.splits)
     out = run_folder(options, options.data.dataset)
     folders = {division: out / (division or "all") for division in divisions}
-    waiting = {division: folder for division, folder in folders.items() if not _finished(folder, options)}
-    for folder in waiting.values():  # refused before the first split is trained
-        RunFolder(folder, options.network.network, options).check_free()
-    for division, folder in waiting.items():
-        train_split(options, division, folder, device=device)
+    for division, folder in folders.items():  # refused before the first split is trained
+        run = RunFolder(folder, options.network.network, options)
+        run.check(_record(options, division, _parts(options, division)))
+    for division, folder in folders.items():
+        if not _finished(folder, options):
+            train_split(options, division, folder, device=device)
     network = options.network.network
     tests = {}
     for path in sorted(out.glob("*/test.json")):
@@ -93,23 +94,33 @@ def cross_validate(options: SegmentationOptions, *, rate: float = 15.0) -> Cross
 
 
 def _finished(folder: Path, options: SegmentationOptions) -> bool:
-    """Whether a resumed cross-validation has this split already, of the same network and length.
-
-    Raises:
-        ValueError: the folder holds the split of another network.
-    """
-    if not (options.session.resume and (folder / "test.json").is_file() and (folder / RECORD).is_file()):
+    """Whether a resumed cross-validation has this split already."""
+    if not options.session.resume or not (folder / "test.json").is_file():
         return False
-    record = read_record(folder)
-    for name, value in (("network", options.network.network), ("network_options", network_options(options))):
-        found = json.loads(json.dumps(value))
-        if record[name] != found:
-            raise ValueError(
-                f"{folder / RECORD}: that run has {name}={record[name]!r}, now it is {found!r}; resume it with what it "
-                "was started with, or start another run with --out"
-            )
-    session = options.session
-    return (record["options"]["epochs"], record["options"]["max_steps"]) == (session.epochs, session.max_steps)
+    known = read_record(folder)["options"]
+    return all(known.get(name) == getattr(options.session, name) for name in ("epochs", "max_steps"))
+
+
+def _parts(options: SegmentationOptions, division: str) -> Parts:
+    data = options.data
+    return choose_parts(
+        data.dataset, division, select=data.select, validation_share=data.validation_share, seed=options.session.seed
+    )
+
+
+def _record(options: SegmentationOptions, division: str, parts: Parts, **more: Any) -> dict[str, Any]:
+    """The record of a split's run."""
+    return run_record(
+        "segmentation",
+        options,
+        input_spec=model_input_spec(options.network.network),
+        dataset=str(Path(options.data.dataset).resolve()),
+        train=parts.train,
+        division=division,
+        validation_videos=video_names(parts.validation),
+        network_options=network_options(options),
+        **more,
+    )
 
 
 def _batches_and_steps(batches: int, _: int) -> tuple[int, int]:
@@ -131,14 +142,7 @@ def plan_segmentation(options: SegmentationOptions, *, rate: float = 15.0) -> di
     model_input_spec(options.network.network)  # an unknown name is refused
     _make_catalog(root, rate)
     for division in _divisions(root, options.data.splits):
-        parts = choose_parts(
-            root,
-            division,
-            select=options.data.select,
-            validation_share=options.data.validation_share,
-            seed=options.session.seed,
-        )
-        loader = make_loader(parts.train, options, train=True)
+        loader = make_loader(_parts(options, division).train, options, train=True)
         schedule = filled_schedule(
             options, batches=len(loader), batch_size=options.data.batch_size * distributed.world_size()
         )
@@ -234,7 +238,7 @@ def train_split(options: SegmentationOptions, division: str, out: Path, *, devic
     from vidseg.tasks import load_trained
 
     data, seed, root = options.data, options.session.seed, Path(options.data.dataset)
-    parts = choose_parts(root, division, select=data.select, validation_share=data.validation_share, seed=seed)
+    parts = _parts(options, division)
     if (root / "mapping.txt").is_file():
         check_mapping(root / "mapping.txt", parts.train.classes)
     assert parts.test is not None
@@ -255,17 +259,7 @@ def train_split(options: SegmentationOptions, division: str, out: Path, *, devic
         label_sequences=sequences,
         **options.labeling.loss_options(),
     )
-    record = run_record(
-        "segmentation",
-        options,
-        input_spec=model_input_spec(options.network.network),
-        dataset=str(root.resolve()),
-        train=parts.train,
-        division=division,
-        validation_videos=video_names(parts.validation),
-        feature_size=loader.feature_size,
-    )
-    record["network_options"] = network_options(options)
+    record = _record(options, division, parts, feature_size=loader.feature_size)
     counts = [len(parts.train), 0 if validation is None else len(validation.data), len(parts.test)]
     training = Training(
         task=SegmentationTask(
@@ -289,7 +283,7 @@ def train_split(options: SegmentationOptions, division: str, out: Path, *, devic
     )
     train_run(training, options, out, device=device)
     with folder.log(append=True):
-        test = load_trained(out, device=device).test()
+        test = load_trained(out, device=device).test(picture=options.monitors.pictures)
         if distributed.is_first():
             logger.info("test of epoch %d: %s", test["epoch"], scores_text(test["scores"]))
     return out

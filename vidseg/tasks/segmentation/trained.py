@@ -118,11 +118,14 @@ class SegmentationModel(TrainedModel):
             The content of test.json.
 
         Raises:
-            ValueError: the mapping or the classes are not those of the run; names file and line.
+            ValueError: the mapping or the classes are not those of the run (names file and line), or the weights do not
+                belong to a run.
         """
-        record, division = self.source.record, self.source.record.get("division", "")
+        if not self.source.record:
+            raise ValueError(f"{self.source.path}: holds weights alone; a test needs a run or one of its checkpoints")
+        record, division = self.source.record, self.source.record["division"]
         options = self.options(SegmentationOptions())
-        root = Path(dataset or record.get("dataset") or options.data.dataset)
+        root = Path(dataset or record["dataset"])
         if (root / "mapping.txt").is_file():
             check_mapping(root / "mapping.txt", self.classes)
         name = split or part_name(division, "test")

@@ -1,6 +1,6 @@
-"""Labeling videos window by window with a streaming network, and the memory that it keeps between windows.
+"""Inference of streaming networks window by window, and their memory between windows.
 
-One rule holds in training, validation and inference: the memory is cleared exactly when the videos change.
+Training, validation and inference follow one rule: the memory is cleared exactly when the videos change.
 
 Shapes: B videos, C channels, T frames of a window, K classes, L labels, S stages.
 """
@@ -28,9 +28,9 @@ IGNORED = -100
 
 
 class StreamMemory:
-    """The state of a model from window to window: kept while the videos stay, cleared exactly when they change.
+    """State of a model between windows: kept while the videos stay the same, cleared exactly when they change.
 
-    It can be saved in the middle of a video and restored on another machine.
+    It can be saved in the middle of a video and loaded in another process.
     """
 
     def __init__(self) -> None:
@@ -38,38 +38,38 @@ class StreamMemory:
         self._group, self._window = -1, -1
 
     def recall(self, item: StreamItem) -> StreamState | None:
-        """The state for this window; None at the start of its videos.
+        """Return the state for this window; None at the start of its videos.
 
         Raises:
-            ValueError: the window before this one has not been seen, so that the memory would be another video's.
+            ValueError: the window before this one was not processed, so the state belongs to another window.
         """
         if item.starts:
             return None
         if (item.group, item.window) != (self._group, self._window + 1):
             raise ValueError(
                 f"window {item.window} of group {item.group} came after window {self._window} of group {self._group}: "
-                "windows of a stream must come in order; to go on in the middle, load the memory that was saved there"
+                "windows of a stream must come in order; to resume in the middle, load the memory saved there"
             )
         return self._state
 
     def keep(self, item: StreamItem, state: StreamState) -> None:
-        """What the model returned for this window; at the end of the group it is forgotten."""
+        """Store the state that the model returned for this window; the end of the group clears it."""
         self._state = None if item.last else state.detach()
         self._group, self._window = item.group, item.window
 
     def pass_by(self, item: StreamItem) -> None:
-        """Nothing was to be seen in this window: the state stays as it is."""
+        """Advance over a window in which all videos of this process have ended; the state does not change."""
         state = self.recall(item)
         self._state = None if item.last else state
         self._group, self._window = item.group, item.window
 
     def state_dict(self) -> dict[str, Any]:
-        """Position and state, with tensors on the CPU."""
+        """Return position and state, with tensors on the CPU."""
         state = None if self._state is None else self._state.state_dict()
         return {"group": self._group, "window": self._window, "state": state}
 
     def load_state_dict(self, saved: Mapping[str, Any], *, device: torch.device | str = "cpu") -> None:
-        """Go on where `state_dict` was taken."""
+        """Continue from a `state_dict`."""
         self._group, self._window = saved["group"], saved["window"]
         self._state = None if saved["state"] is None else StreamState(saved["state"]).to(device)
 
@@ -77,10 +77,15 @@ class StreamMemory:
 def forward_window(
     model: StreamModel, batch: StreamBatch, state: StreamState | None
 ) -> tuple[StreamOutput, StreamState]:
-    """Run the network on one window of the videos that have not ended yet.
+    """Run the network on one window of the videos that have not ended.
 
-    The logits of the other videos are 0, as behind a mask; they cost nothing, and batch norm does not see their black
+    The other videos are not computed: their logits and states are 0, and batch norm does not include their black
     frames.
+
+    Args:
+        model: on the device of the batch.
+        batch: window of B videos.
+        state: state after the window before; None at the start of the videos.
     """
     count, rows = len(batch.item.valid), torch.from_numpy(np.flatnonzero(batch.item.valid)).to(batch.clips.device)
     if len(rows) == count:
@@ -142,7 +147,7 @@ def label_streams(
         model: on `device`; put into evaluation mode.
         batches: all windows of all videos, in order.
         shape: how the videos were cut.
-        memory: to go on in the middle of videos; the labels of earlier windows must have been kept by the caller.
+        memory: state to resume from in the middle of videos; the predictions then begin at that window.
         device: device of the model.
         context: made around each forward pass, such as an autocast.
 
@@ -178,6 +183,6 @@ def label_streams(
 
 
 def _frame_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy (B, L) of logits (B, K, T), each column for L / T frames; 0 where there is no label."""
+    """Return the cross entropy (B, L) of logits (B, K, T), each column for L / T frames; 0 without a label."""
     spread = logits.double().repeat_interleave(labels.shape[1] // logits.shape[2], dim=2)
     return nn.functional.cross_entropy(spread, labels, ignore_index=IGNORED, reduction="none")

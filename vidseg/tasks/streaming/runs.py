@@ -191,9 +191,9 @@ def train_streaming(options: StreamingOptions) -> Path:
         train=parts.train,
         division=parts.division,
         validation_videos=video_names(parts.validation),
+        network_options=chosen,
         stride=shape.stride,
     )
-    record["network_options"] = chosen
     with ExitStack() as stack:
         loader = stack.enter_context(make_loader(parts.train, options, spec, shape, train=True))
         validation = parts.validation and stack.enter_context(

@@ -77,6 +77,7 @@ class StreamingTask(Task):
         self.folder, self.pictures = folder, pictures
         self.classes: list[str] = []
         self.memory = StreamMemory()
+        self._norm_memory = StreamMemory()
 
     def check(self, model: nn.Module, loader: Any) -> None:
         """See `Task.check`."""
@@ -110,7 +111,9 @@ class StreamingTask(Task):
             self.memory.pass_by(item)
             return self._result(item, sums_of([0.0, 0.0], [0.0, 1.0], device=device))
         with distributed.shared_losses():
-            output, state = forward_window(model, batch, self.memory.recall(item))  # type: ignore[arg-type]
+            before = self.memory.recall(item)
+            before = None if before is None else before.to(device)  # of a checkpoint
+            output, state = forward_window(model, batch, before)  # type: ignore[arg-type]
             loss = self.objective(output, batch.labels, windows)
         scale = 1 / item.windows if self.update == "video" and self.weighting == "group" else 1.0
         backward(loss.total * scale)
@@ -140,8 +143,15 @@ class StreamingTask(Task):
             backward(loss.total * 0)
 
     def forward(self, model: nn.Module, batch: StreamBatch) -> Any:
-        """See `Task.forward`; windows are seen without a state."""
-        return model(batch.clips, None, batch.mask)
+        """See `Task.forward`; windows come in order, from the beginning of an epoch."""
+        memory, item = self._norm_memory, batch.item
+        if item.valid.any():
+            output, state = forward_window(model, batch, memory.recall(item))  # type: ignore[arg-type]
+            memory.keep(item, state)
+            return output
+        memory.pass_by(item)
+        with distributed.silent_norms(model):  # norms over all processes still exchange their statistics
+            return model(batch.clips, None, torch.ones_like(batch.mask))
 
     def evaluate(
         self,

@@ -2,25 +2,57 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from torch import nn
 
 from vidseg.clips.windows import WindowShape
 from vidseg.engine.frame_label_report import test_report, write_test
+from vidseg.engine.frame_preparer import FramePreparer
 from vidseg.engine.parts import check_disjoint, class_numbers, part_name
 from vidseg.engine.trained import TrainedModel, test_name
 from vidseg.labels import open_dataset
 from vidseg.models import InputSpec
+from vidseg.tasks.streaming.labeler import LiveLabeler
 from vidseg.tasks.streaming.options import StreamingOptions
 from vidseg.tasks.streaming.runs import build_network, make_loader, network_options, resolved_input, window_shape
 from vidseg.tasks.streaming.task import StreamingTask
+from vidseg.videos import VideoSource
+from vidseg.videos.decoding import VideoError
 
-__all__ = ["StreamingModel"]
+__all__ = ["StreamingModel", "VideoLabels"]
+
+
+@dataclass(frozen=True)
+class VideoLabels:
+    """Predicted labels of the frames of one video.
+
+    Attributes:
+        labels: int64 (L,) class numbers.
+        probabilities: float32 (L,), of these classes.
+        times: float64 (L,), presentation time of each frame in seconds.
+        duration: end of the last frame in seconds.
+        classes: class names by number.
+    """
+
+    labels: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float32]
+    times: npt.NDArray[np.float64]
+    duration: float
+    classes: tuple[str, ...]
+
+    def segments(self) -> list[tuple[str, float, float]]:
+        """Return the segments as (class, start, end), in seconds."""
+        cuts = [0, *(np.flatnonzero(np.diff(self.labels)) + 1).tolist(), len(self.labels)]
+        ends = [*self.times.tolist(), self.duration]
+        return [(self.classes[self.labels[start]], ends[start], ends[stop]) for start, stop in itertools.pairwise(cuts)]
 
 
 class StreamingModel(TrainedModel):
@@ -51,6 +83,40 @@ class StreamingModel(TrainedModel):
         self.shape: WindowShape = window_shape(changed, stride)
         return changed
 
+    def predict(self, source: str | Path) -> VideoLabels:
+        """Label the frames of a video file window by window; `vidseg.live` labels other streams.
+
+        Args:
+            source: video file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            VideoError: the file is not a video, or has no frame.
+        """
+        path = Path(source)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file")
+        prepare = FramePreparer(self.input_spec)
+        labeler = LiveLabeler(self.model, self.shape, black=prepare.black, device=self.device)  # type: ignore[arg-type]
+        times, found = [], []
+        try:
+            video = VideoSource(path)
+            for timed in video:
+                times.append(timed.time)
+                if (labels := labeler.push(prepare(timed.frame))) is not None:
+                    found.append(labels)
+        except VideoError as error:
+            raise VideoError(f"{path}: {error}") from error
+        found += labeler.finish()
+        count = len(times)
+        return VideoLabels(
+            np.concatenate([part.labels for part in found])[:count],
+            np.concatenate([part.probabilities for part in found])[:count],
+            np.array(times),
+            times[-1] + 1 / float(video.properties["fps"] or 25),
+            tuple(self.classes),
+        )
+
     def test(
         self, *, dataset: str | Path | None = None, split: str | None = None, picture: bool = True
     ) -> dict[str, Any]:
@@ -65,13 +131,13 @@ class StreamingModel(TrainedModel):
             The content of test.json.
 
         Raises:
-            ValueError: the data set has other classes, or no test split.
+            ValueError: the data set has other classes or no test split, or the weights do not belong to a run.
         """
-        record, division = self.source.record, self.source.record.get("division", "")
+        if not self.source.record:
+            raise ValueError(f"{self.source.path}: holds weights alone; a test needs a run or one of its checkpoints")
+        record, division = self.source.record, self.source.record["division"]
         options = self.options(StreamingOptions())
-        root = dataset or record.get("dataset") or options.data.dataset
-        if not root:
-            raise ValueError(f"{self.source.path}: does not belong to a run; name the data set to test on")
+        root = dataset or record["dataset"]
         name = split or part_name(division, "test")
         data = open_dataset(root, name)
         if list(data.classes) != self.classes:

@@ -1,4 +1,4 @@
-"""Labeling a video while it arrives: frames in, labels out, with what the network needs kept between calls."""
+"""Labels of a stream of frames: frames are pushed one by one, and windows are labeled as soon as they are complete."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["LiveLabeler", "LiveLabels"]
 
 @dataclass(frozen=True)
 class LiveLabels:
-    """The labels of some frames that have just become known.
+    """Labels of the frames of one window.
 
     Attributes:
-        start: number of the first of them in the stream.
+        start: number of the first frame in the stream.
         labels: int64 (n,) class numbers.
-        probabilities: float32 (n,) of these classes.
-        seconds: time that the network took.
+        probabilities: float32 (n,), of these classes.
+        seconds: computation time of the network.
     """
 
     start: int
@@ -36,16 +36,22 @@ class LiveLabels:
 
 
 class LiveLabeler:
-    """Labels one stream of frames; what it says is what `label_streams` says about the same video as a file.
+    """Labels one stream of frames; the labels equal those of `label_streams` for the same video.
 
-    A window is labeled as soon as the last frame that the network sees of it is there: the first of its frames then
-    waited for (T - 1) * R others. Only frames of windows that are not finished are kept.
+    A window is labeled when the last of its frames that the network sees has arrived, (T - 1) * R frames after its
+    first one. Only frames of incomplete windows are kept.
 
     Args:
-        model: on `device`; put into evaluation mode.
-        shape: how the stream is cut.
-        black: (3,) value of R, G and B that a black frame has after normalization, for the last window.
-        device: where the model is.
+        model: on `device`; switched to evaluation mode.
+        shape: size and stride of the windows.
+        black: (3,) normalized value of a black frame, which fills the last window.
+        device: device of the model.
+
+    Attributes:
+        seconds: computation time of the network so far.
+
+    Raises:
+        ValueError: `black` has another shape.
     """
 
     def __init__(
@@ -67,18 +73,21 @@ class LiveLabeler:
 
     @property
     def frames(self) -> int:
-        """Frames seen so far."""
+        """Number of frames of the stream so far."""
         return self._seen
 
     def push(self, frame: Tensor) -> LiveLabels | None:
-        """Take the next frame of the stream.
+        """Process the next frame of the stream.
 
         Args:
-            frame: (3, H, W), normalized; all of one size.
+            frame: (3, H, W), normalized; all frames have one size.
 
         Returns:
-            Labels of the next W frames, when they are known. Some of these may not have arrived yet; should the stream
-            end before them, they are to be dropped (`frames` says where it ends).
+            Labels of the next W frames if this frame completes a window, else None. The last of them may belong to
+            frames that have not arrived; if the stream ends first, ignore the labels past `frames`.
+
+        Raises:
+            ValueError: a frame of another shape.
         """
         if frame.dim() != 3 or frame.shape[0] != 3:
             raise ValueError(f"a frame must be (3, H, W), not {tuple(frame.shape)}")
@@ -87,25 +96,25 @@ class LiveLabeler:
             raise ValueError(f"frame {self._seen} is {tuple(frame.shape)}, the ones before it {tuple(known.shape)}")
         start = self._window * self.shape.stride
         offset = self._seen - start
-        # What this window shows, and the next one where they overlap; with an odd stride that may be any frame.
+        # Frames that the network sees in this window or in overlapping ones, whose frames may be any.
         if offset >= 0 and (offset % self.shape.interval == 0 or self.shape.stride % self.shape.interval):
             self._kept[self._seen] = frame
         self._seen += 1
         if offset < (self.shape.frames - 1) * self.shape.interval:
             return None
-        return self._answer(start + self.shape.span)
+        return self._label(start + self.shape.span)
 
     def finish(self) -> list[LiveLabels]:
-        """The stream has ended: label what is left. The next frame begins a new stream."""
+        """End the stream and return the labels of the remaining windows; the next frame starts a new stream."""
         length, rest = self._seen, []
         while self._window < self.shape.count(length):
-            rest.append(self._answer(length))
+            rest.append(self._label(length))
         self._state, self._window, self._seen = None, 0, 0
         self._kept.clear()
         return rest
 
     @torch.no_grad()
-    def _answer(self, length: int) -> LiveLabels:
+    def _label(self, length: int) -> LiveLabels:
         start = self._window * self.shape.stride
         numbers = window_frames(self.shape, self._window, length)
         some = next(iter(self._kept.values()))
@@ -127,7 +136,7 @@ class LiveLabeler:
         return LiveLabels(start, labels.repeat(every)[:kept], probabilities.repeat(every)[:kept], seconds)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that labeling goes on from, with tensors on the CPU."""
+        """Return position, kept frames and state of the model, with tensors on the CPU."""
         return {
             "window": self._window,
             "seen": self._seen,
@@ -136,7 +145,7 @@ class LiveLabeler:
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Continue from a `state_dict`."""
         self._window, self._seen = saved["window"], saved["seen"]
         self._kept = dict(saved["frames"])
         self._state = None if saved["state"] is None else StreamState(saved["state"]).to(self.device)

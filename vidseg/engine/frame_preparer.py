@@ -1,0 +1,73 @@
+"""Decoded frames as the input of a network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidseg.frames.native import operators
+from vidseg.loaders.output import OutputForm
+from vidseg.models import InputSpec
+from vidseg.videos.upright import UprightFrames
+
+__all__ = ["FramePreparer"]
+
+
+class FramePreparer:
+    """Prepares decoded frames like the loaders in evaluation: resize, center crop (or stretch), normalization.
+
+    Args:
+        spec: input spec of the network.
+
+    Attributes:
+        spec: as given.
+        form: normalization of the frames.
+    """
+
+    def __init__(self, spec: InputSpec) -> None:
+        self.spec = spec
+        self.form = OutputForm(mean=spec.mean, std=spec.std)
+        scale, offset = self.form.normalization.float()
+        self._scale, self._offset = scale.view(3, 1, 1), offset.view(3, 1, 1)
+        self._upright = UprightFrames()
+
+    @property
+    def black(self) -> Tensor:
+        """Normalized value of a black pixel, float32 (3,), in the network's order of channels."""
+        return self._ordered(self._offset).flatten()
+
+    def __call__(self, frame: Any) -> Tensor:
+        """Prepare one frame.
+
+        Args:
+            frame: `av.VideoFrame`.
+
+        Returns:
+            float32 (3, H, W).
+        """
+        planes, size = self._upright.planes(frame), self.spec.size
+        if self.spec.crop == "stretch":
+            scales, left, top = (planes.width / size, planes.height / size), 0.0, 0.0
+        else:
+            scale = min(planes.height, planes.width) / (self.spec.resize or size)
+            scales = (scale, scale)
+            left, top = (planes.width - size * scale) / 2, (planes.height - size * scale) / 2
+        matrix = torch.tensor([[scales[0], 0, left], [0, scales[1], top], [0, 0, 1]], dtype=torch.float64)
+        pixels = operators.sample_planes(
+            *planes.planes,
+            *planes.strides,
+            planes.width,
+            planes.height,
+            self._upright.chroma,
+            *planes.luma_weights,
+            planes.full_range,
+            matrix,
+            size,
+            size,
+        )
+        return self._ordered(pixels.permute(2, 0, 1).float() * self._scale + self._offset)
+
+    def _ordered(self, pixels: Tensor) -> Tensor:
+        return pixels.flip(0) if self.spec.color == "bgr" else pixels
