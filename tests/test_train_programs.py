@@ -614,7 +614,7 @@ def test_options_of_another_task_are_refused(run, tmp_path, capsys):
     # another network over this run
     before = sorted(path.name for path in Path(out).rglob("*"))
     assert main([*words, "--network", "asformer", "--resume", "--out", out]) == 2
-    assert "has network='mstcn', now it is 'asformer'" in capsys.readouterr().err
+    assert 'has network="mstcn", now it is "asformer"' in capsys.readouterr().err
     assert sorted(path.name for path in Path(out).rglob("*")) == before
     # the run's options, one of them changed
     assert main(["train", "--resume", "--out", out, "--epochs", "2"]) == 0

@@ -12,7 +12,7 @@ __all__ = ["Command"]
 
 @dataclass(frozen=True)
 class Command:
-    """List the networks with task, parameters and input: `vidseg list "srtg_*"`; of a single network also its options."""
+    """List networks with task, parameters and input: `vidseg list "srtg_*"`; of a single network also its options."""
 
     words: Annotated[Positional[tuple[str, ...]], arg(metavar="[models] [PATTERN]")] = ()
     """Shell pattern of names; default: all."""
