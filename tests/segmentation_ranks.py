@@ -6,8 +6,11 @@ from pathlib import Path
 import torch
 from streams import LENGTHS, Streams, Tiny, make_trainer, make_videos, objective
 
-from vidseg.engine import DeviceOptions, distributed
+from vidseg.engine import DeviceOptions, ScheduleOptions, Trainer, distributed
+from vidseg.labels import open_dataset
+from vidseg.loaders import FeatureLoader
 from vidseg.losses import create_stream_loss
+from vidseg.models._segmentation import SegmentationOutput
 from vidseg.tasks.segmentation.cross_validation import cross_validate
 from vidseg.tasks.segmentation.recipes import recipe_options as segmentation_options
 from vidseg.tasks.segmentation.task import SegmentationTask
@@ -67,6 +70,43 @@ def own_norms_case(out: Path) -> dict:
     return {"own": own[len(loader) - 1], "evaluated": seen[0], "kept": trainer.model.norm.running_mean}
 
 
+class _Columns(torch.nn.Module):
+    """Labels columns of features behind a batch norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.classifier = torch.nn.BatchNorm1d(8), torch.nn.Conv1d(8, 4, 1)
+
+    def forward(self, features, mask=None):
+        return SegmentationOutput(self.classifier(self.norm(features))[None])
+
+
+def feature_norms_case(root: Path, out: Path) -> dict:
+    """The same where the exchange of gradients overlaps with the backward pass."""
+    ranks, seen, own = distributed.world_size(), [], []
+    loaders = [
+        FeatureLoader(
+            open_dataset(root, f"split1/{part}"), batch_size=ranks, train=part == "train", rank=distributed.rank(),
+            world_size=ranks,
+        )
+        for part in ("train", "test")
+    ]  # fmt: skip
+    model = _Columns()
+    trainer = Trainer(
+        model, loaders[0], task="segmentation", validation=loaders[1], device="cpu", schedule=ScheduleOptions(lr=0.1)
+    )
+    evaluate = trainer.task.evaluate
+
+    def spy(evaluated, *given, **named):
+        seen.append(evaluated.norm.running_mean.clone())
+        return evaluate(evaluated, *given, **named)
+
+    trainer.task.evaluate = spy
+    model.norm.register_forward_hook(lambda norm, *_: own.append(norm.running_mean.clone()) if norm.training else None)
+    trainer.fit(1, out)
+    return {"own": own[-1], "evaluated": seen[0], "kept": model.norm.running_mean}
+
+
 class _Spy(SegmentationTask):
     """Records the videos of each batch."""
 
@@ -109,6 +149,7 @@ def as_rank(rank: int, port: int, features: Path, videos: Path, out: Path) -> No
     distributed.join_group()
     cases = [stream_case(out / f"two_case{number}", *case) for number, case in enumerate(CASES)]
     found = {"streams": cases, "norms": own_norms_case(out / "two_norms"), "features": {}}
+    found["feature norms"] = feature_norms_case(features, out / "two_feature_norms")
     for model, network in FEATURE_NETWORKS.items():
         found["features"][model] = feature_run(features, out / f"two_{model}", model, network, 1)
     stream_run(videos, out / "two_streams", 2)

@@ -185,12 +185,17 @@ def test_options_reach_a_run(root, tmp_path):
     assert len(rows(run / "val_results_s0001.csv")) == 3
 
 
-def test_precise_norms_are_means_over_videos(root, tmp_path):
-    trainer = make_trainer(root, evaluation=EvaluationOptions(precise_bn=3))
-    trainer.fit(1, tmp_path)
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_precise_norms_are_means_over_videos(root, tmp_path, ema):
+    """Evaluated and saved, also with averaged weights."""
+    trainer = make_trainer(root, optimizer={"ema": ema}, evaluation=EvaluationOptions(precise_bn=3))
+    result = trainer.fit(1, tmp_path)
     videos = [batch.features[0] for batch in loaders(root)[0]][:3]
     expected = torch.stack([values.mean(dim=1) for values in videos]).mean(dim=0)
-    assert torch.allclose(trainer.model.norm.running_mean, expected, atol=1e-6)
+    model = Columns()
+    model.load_state_dict(read_checkpoint(tmp_path / "model_best.pth")["state_dict"])
+    assert torch.allclose(model.norm.running_mean, expected, atol=1e-6)
+    assert trainer.task.evaluate(model, loaders(root)[1]).values == result.values
 
 
 def test_a_network_is_added_with_a_loss_and_a_recipe(root, tmp_path, monkeypatch):

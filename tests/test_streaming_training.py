@@ -404,7 +404,7 @@ def test_wrong_options_are_refused():
         OptimizerOptions(clip_norm=0.0)
     with pytest.raises(ValueError, match="opt_level='O2': this task supports O0, O1, bf16"):
         make_trainer(opt_level="O2")
-    with pytest.raises(ValueError, match="no published loss is known for 'srtg'"):
+    with pytest.raises(ValueError, match="unknown stream loss 'srtg'"):
         create_stream_loss("srtg")
     with pytest.raises(ValueError, match="backbone"):
         create_stream_loss("etesvs")(StreamOutput(torch.zeros(1, 1, 2, 3)), torch.zeros(1, 3), None)

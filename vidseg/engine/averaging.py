@@ -46,6 +46,13 @@ class WeightAverage:
         finally:
             self.model.load_state_dict(own)
 
+    @torch.no_grad()
+    def take_buffers(self) -> None:
+        """Copy the model's buffers, such as statistics of batch norm that were computed with the averaged weights."""
+        for name, value in self.model.named_buffers():
+            if name in self._average:
+                self._average[name].copy_(value)
+
     def weights(self) -> dict[str, Tensor]:
         """Return the averaged weights and buffers."""
         return dict(self._average)

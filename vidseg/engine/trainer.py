@@ -483,10 +483,7 @@ class Trainer:
 
     def _evaluate(self, progress: _Progress, epoch: int) -> tuple[Result, bool]:
         """Evaluate the validation split; returns the result and whether it is the best so far."""
-        if self._wrapped is self.model:
-            distributed.share_statistics(self.model)
-        if self.evaluation.precise_bn:
-            self._renew_statistics(epoch, self.evaluation.precise_bn)
+        distributed.share_statistics(self.model)
         total: list[Tensor] = []
 
         def log_part(index: int, part: Any) -> None:
@@ -496,6 +493,10 @@ class Trainer:
                 self._say(self.task.epoch_text("val", epoch + 1, means(total[0]), iteration=index))
 
         with nullcontext() if self.average is None else self.average.applied():
+            if self.evaluation.precise_bn:
+                self._renew_statistics(epoch, self.evaluation.precise_bn)
+                if self.average is not None:
+                    self.average.take_buffers()
             result = self.task.evaluate(
                 self.model, self.validation, device=self.device, context=self.precision.forward, progress=log_part
             )
@@ -553,8 +554,7 @@ class Trainer:
 
     def _save(self, progress: _Progress, schedule: Schedule, *, numbered: bool = False, best: bool = False) -> None:
         """Write the state of the run; the first process does, the others wait for it."""
-        if self._wrapped is self.model:
-            distributed.share_statistics(self.model)
+        distributed.share_statistics(self.model)
         if distributed.is_first():
             weights = self.precision.weights(self.model) if self.average is None else self.average.weights()
             state = {

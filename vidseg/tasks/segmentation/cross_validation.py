@@ -26,6 +26,7 @@ from vidseg.engine.dry_run import PlannedEpochs, plan_epochs
 from vidseg.engine.frame_label_report import CrossValidation, scores_text, summary_row
 from vidseg.engine.parts import Parts, choose_parts, class_numbers, divisions_of, part_name, video_names
 from vidseg.engine.runs import (
+    RECORD,
     RunFolder,
     Training,
     filled_schedule,
@@ -94,8 +95,8 @@ def cross_validate(options: SegmentationOptions, *, rate: float = 15.0) -> Cross
 
 
 def _finished(folder: Path, options: SegmentationOptions) -> bool:
-    """Whether a resumed cross-validation has this split already."""
-    if not options.session.resume or not (folder / "test.json").is_file():
+    """Whether a resumed cross-validation has tested this split after as many epochs or steps."""
+    if not options.session.resume or not all((folder / name).is_file() for name in ("test.json", RECORD)):
         return False
     known = read_record(folder)["options"]
     return all(known.get(name) == getattr(options.session, name) for name in ("epochs", "max_steps"))
