@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from vidseg.cli.main import main
 from vidseg.clips import BatchShape
+from vidseg.clips.cycles import CyclesFirst
 from vidseg.clips.mixing import draw_mixup
 from vidseg.clips.multigrid import Multigrid
 from vidseg.engine import (
@@ -27,7 +28,6 @@ from vidseg.engine import (
     ScheduleOptions,
     Trainer,
 )
-from vidseg.engine.cycles import CyclesFirst
 from vidseg.engine.dry_run import plan_run
 from vidseg.engine.optimizers import classifier_names, parameter_groups
 from vidseg.engine.precise_norm import renew_statistics

@@ -8,8 +8,8 @@ import pytest
 from segmentation_data import segmentation_dataset
 
 from vidseg.engine.options import NetworkOptions, RunOptions, ScheduleOptions
-from vidseg.engine.parts import choose_parts
 from vidseg.labels import apply_segmentation, read_segmentation
+from vidseg.labels.parts import choose_parts
 from vidseg.tasks import load_trained
 from vidseg.tasks.segmentation.cross_validation import cross_validate
 from vidseg.tasks.segmentation.options import SegmentationData, SegmentationOptions

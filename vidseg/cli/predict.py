@@ -76,7 +76,7 @@ class Command:
         return self._segments(trained, chosen) if trained.task == "segmentation" else self._classes(trained, chosen)
 
     def _classes(self, trained: RecognitionModel, options: dict[str, Any]) -> int:
-        from vidseg.tasks.recognition.scores import check_suffix, write_scores
+        from vidseg.metrics.video_scores import check_suffix, write_scores
         from vidseg.tasks.recognition.trained import draw_prediction
 
         if self.dump is not None:

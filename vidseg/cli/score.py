@@ -72,7 +72,7 @@ class Command:
 
     def _fused(self) -> int:
         from vidseg.labels.counting import counted
-        from vidseg.tasks.recognition.scores import check_suffix, fuse_scores, read_scores, write_scores
+        from vidseg.metrics.video_scores import check_suffix, fuse_scores, read_scores, write_scores
 
         if self.dump is not None:
             check_suffix(self.dump)

@@ -15,8 +15,8 @@ import numpy as np
 
 from vidseg.engine import distributed
 from vidseg.engine.frame_labels import FrameLabelResult
-from vidseg.engine.parts import class_numbers
 from vidseg.engine.runs import write_json
+from vidseg.labels.parts import class_numbers
 from vidseg.labels.segmentation_files import write_frame_labels
 from vidseg.metrics import boundary_scores, label_boundaries
 from vidseg.plots import SegmentedVideo, plot_segments

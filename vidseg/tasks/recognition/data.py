@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from vidseg.clips.crops import CenterCrop
+from vidseg.clips.cycles import CyclesFirst
 from vidseg.clips.geometry import Geometry, Mirror, ResizeShort
 from vidseg.clips.multigrid import Multigrid
 from vidseg.clips.named_geometry import named_geometry
 from vidseg.clips.sampling import CenterClip, DenseClips, FrameSampling, RandomStart, SegmentSampling
-from vidseg.engine.cycles import CyclesFirst
 from vidseg.labels import VideoDataset, open_dataset
 from vidseg.loaders import ClipLoader
 from vidseg.models import InputSpec

@@ -24,7 +24,6 @@ from torch import nn
 from vidseg.engine import distributed
 from vidseg.engine.dry_run import PlannedEpochs, plan_epochs
 from vidseg.engine.frame_label_report import CrossValidation, scores_text, summary_row
-from vidseg.engine.parts import Parts, choose_parts, class_numbers, divisions_of, part_name, video_names
 from vidseg.engine.runs import (
     RECORD,
     RunFolder,
@@ -40,6 +39,7 @@ from vidseg.engine.runs import (
     write_json,
 )
 from vidseg.labels import VideoDataset, apply_segmentation, open_dataset, read_segmentation
+from vidseg.labels.parts import Parts, choose_parts, class_numbers, divisions_of, part_name, video_names
 from vidseg.labels.segmentation_files import check_mapping
 from vidseg.loaders import ChunkPooling, FeatureLoader
 from vidseg.losses import create_loss

@@ -6,10 +6,9 @@ ASRF (2007.06866), C2F-TCN (2105.10859) and DiffAct (2303.17959).
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
-from vidseg.engine.options import Recipe, merged_values, options_from
+from vidseg.engine.options import Recipe, options_from, published_options
 from vidseg.tasks.segmentation.options import SegmentationOptions
 
 __all__ = ["RATES", "RECIPES", "recipe_options"]
@@ -122,14 +121,4 @@ def recipe_options(name: str, network: str = "mstcn", **changes: Any) -> Segment
     Raises:
         ValueError: there is no such data set, network or option, or a value is out of its range.
     """
-    if name not in RECIPES:
-        raise ValueError(f"recipe={name!r} is not one of {', '.join(RECIPES)}")
-    recipes = RECIPES[name]
-    if network not in recipes:
-        close = difflib.get_close_matches(network, recipes, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(recipes)}"
-        raise ValueError(f"no published settings for a network called {network!r}{hint}")
-    options = {"network": network, **recipes[network].options}
-    for added in ("network_option", "loss_option"):
-        changes[added] = merged_values(options.get(added, ()), changes.get(added, ()))
-    return options_from(options | changes, defaults=SegmentationOptions())
+    return options_from(published_options(RECIPES, name, network, changes), defaults=SegmentationOptions())

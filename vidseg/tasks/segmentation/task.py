@@ -5,10 +5,9 @@ Shapes: B videos, D feature width, K classes, L columns or frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,9 @@ from torch import Tensor, nn
 
 from vidseg.clips.draws import uniform
 from vidseg.engine import distributed
-from vidseg.engine.frame_label_report import record_validation
-from vidseg.engine.frame_labels import FrameLabelResult, LabeledVideo, score_videos
-from vidseg.engine.task import BatchResult, Position, Task, sums_of
+from vidseg.engine.frame_label_task import FrameLabelTask
+from vidseg.engine.frame_labels import LabeledVideo
+from vidseg.engine.task import BatchResult, Position, sums_of
 from vidseg.losses import SegmentationLoss, StagedLoss
 from vidseg.losses.shared import divisor
 from vidseg.models._refinement import median_filter, predict, purge_short_segments, restore_frames
@@ -104,48 +103,37 @@ def _all_columns(values: Tensor, length: int, rate: int, *, middle: bool) -> Ten
     return values.repeat_interleave(rate)[:length]
 
 
-class SegmentationTask(Task):
+class SegmentationTask(FrameLabelTask):
     """Features (B, D, L) with a mask to logits (S, B, K, L).
 
     Args:
         loss: `vidseg.losses.create_loss` of the network's name; None: cross entropy and smoothing of MS-TCN.
         labeling: how videos are sampled and labeled.
-        background: class numbers whose frames are not segments in the scores.
         seed: for networks that draw random numbers in evaluation.
-        folder: of the run, for validation.csv and pictures; None: none are written.
-        pictures: draw each validation.
+        **common: see `FrameLabelTask`.
     """
-
-    columns: tuple[str, ...] = ("Acc", "Loss")
 
     def __init__(
         self,
         loss: SegmentationLoss | None = None,
         labeling: LabelingOptions | None = None,
         *,
-        background: Sequence[int] = (),
         seed: int = 0,
-        folder: Path | None = None,
-        pictures: bool = False,
+        **common: Any,
     ) -> None:
-        self.loss, self.labeling = loss, labeling or LabelingOptions()
-        self.background, self.seed = tuple(background), seed
-        self.folder, self.pictures = folder, pictures
-        self.classes: list[str] = []
+        super().__init__(**common)
+        self.loss, self.labeling, self.seed = loss, labeling or LabelingOptions(), seed
 
     def check(self, model: nn.Module, loader: Any) -> None:
         """See `Task.check`."""
-        self.classes = list(loader.data.classes)
-        width, classes = getattr(model, "in_features", loader.feature_size), len(self.classes)
+        super().check(model, loader)
+        width = getattr(model, "in_features", loader.feature_size)
         if width != loader.feature_size:
             raise ValueError(
                 f"{loader.folder}: features of {loader.feature_size} values a column, but the network takes {width}"
             )
-        outputs = getattr(model, "num_classes", classes)
-        if outputs != classes:
-            raise ValueError(f"{loader.data}: {classes} classes, but the network has {outputs} outputs")
         if self.loss is None:
-            self.loss = StagedLoss(num_classes=classes)
+            self.loss = StagedLoss(num_classes=len(self.classes))
 
     def train_batch(
         self, model: nn.Module, batch: Any, position: Position, backward: Callable[[Tensor], None]
@@ -174,58 +162,32 @@ class SegmentationTask(Task):
         """See `Task.forward`."""
         return model(batch.features, batch.mask)
 
-    def evaluate(
+    def label_videos(
         self,
         model: nn.Module,
-        loader: Iterable[Any],
+        loader: Any,
         *,
-        device: torch.device | str = "cpu",
-        context: Callable[[], AbstractContextManager[Any]] = nullcontext,
-        progress: Callable[[int, Any], None] | None = None,
+        device: torch.device,
+        context: Callable[[], AbstractContextManager[Any]],
         thorough: bool = False,
-    ) -> FrameLabelResult:
-        """Label every video of a loader with `train=False` and batches of one whole video, and score them.
+    ) -> Iterator[LabeledVideo]:
+        """Label the videos of a loader with batches of one whole video.
 
         Args:
-            model: on `device`; its mode is restored afterwards.
+            model: in evaluation mode, on `device`.
             loader: all columns of each video: sample rate 1, no pooling.
             device: device of the model.
             context: made around each forward pass.
-            progress: not called, since F1 is computed from the counts of all videos.
             thorough: average over all chunks or offsets of the options.
         """
-        data = loader.data  # type: ignore[attr-defined]
-        labeler, found = VideoLabeler(self.labeling, thorough=thorough), []
-        training = model.training
-        model.eval()
-        try:
-            with torch.inference_mode():
-                for batch in loader:
-                    number = int(batch.videos[0])
-                    if not bool(batch.valid[0]):
-                        continue
-                    with context():
-                        labels, probabilities = labeler(model, batch.features[0].to(device), seed=self.seed + number)
-                    found.append(_at_full_rate(batch, loader, number, labels, probabilities))
-        finally:
-            model.train(training)
-        return score_videos(found, data, self.background)
-
-    def evaluated(self, epoch: int, result: FrameLabelResult) -> None:
-        """See `Task.evaluated`: writes validation.csv and a picture."""
-        if self.folder is not None:
-            record_validation(self.folder, epoch + 1, result, self.classes, picture=self.pictures)
-
-    def scores_text(self, values: tuple[float, ...]) -> str:
-        """See `Task.scores_text`."""
-        acc, loss = values
-        return f"loss = {loss:.5f}, acc = {acc:.5f}"
-
-    def epoch_text(self, kind: str, epoch: int, values: tuple[float, ...], *, iteration: int | None = None) -> str:
-        """See `Task.epoch_text`."""
-        acc, loss = values
-        name = "loss" if kind == "train" else "cross entropy"
-        return f"Epoch [{epoch}]  ({kind})  frame accuracy: {acc:.5f}   average {name}: {loss:.5f}"
+        labeler = VideoLabeler(self.labeling, thorough=thorough)
+        for batch in loader:
+            number = int(batch.videos[0])
+            if not bool(batch.valid[0]):
+                continue
+            with context():
+                labels, probabilities = labeler(model, batch.features[0].to(device), seed=self.seed + number)
+            yield _at_full_rate(batch, loader, number, labels, probabilities)
 
 
 def _at_full_rate(batch: Any, loader: Any, number: int, labels: Tensor, probabilities: Tensor) -> LabeledVideo:

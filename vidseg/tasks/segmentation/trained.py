@@ -5,17 +5,16 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from vidseg.engine.frame_label_report import test_report, write_test
-from vidseg.engine.parts import check_disjoint, class_numbers, part_name
-from vidseg.engine.trained import TrainedModel, test_name
-from vidseg.labels import open_dataset
+from vidseg.engine.frame_label_task import FrameLabelModel
+from vidseg.engine.frame_labels import FrameLabelResult
+from vidseg.labels import VideoDataset
+from vidseg.labels.parts import class_numbers
 from vidseg.labels.segmentation_files import check_mapping
 from vidseg.models import create_model
 from vidseg.tasks.segmentation.cross_validation import make_loader
@@ -53,7 +52,7 @@ class FrameLabels:
         ]
 
 
-class SegmentationModel(TrainedModel):
+class SegmentationModel(FrameLabelModel):
     """A network that labels the frames of whole videos, given as features."""
 
     task = "segmentation"
@@ -104,55 +103,18 @@ class SegmentationModel(TrainedModel):
             )
         return FrameLabels(labels.numpy(), probabilities.numpy(), tuple(self.classes), options.data.labels_per_column)
 
-    def test(
-        self, *, dataset: str | Path | None = None, split: str | None = None, picture: bool = True
-    ) -> dict[str, Any]:
-        """Test on the test split of the run's division; leaves test.json and predictions/ in the folder of the run.
-
-        Args:
-            dataset: folder of the data set, where it has been moved, with the same classes in the same order.
-            split: another split than the division's test split.
-            picture: draw the labels of the worst videos.
-
-        Returns:
-            The content of test.json.
+    def evaluate(self, data: VideoDataset, root: Path) -> FrameLabelResult:
+        """See `FrameLabelModel.evaluate`; averages over all chunks or offsets of the options.
 
         Raises:
-            ValueError: the mapping or the classes are not those of the run (names file and line), or the weights do not
-                belong to a run.
+            ValueError: the mapping.txt of the data set has other classes; names file and line.
         """
-        if not self.source.record:
-            raise ValueError(f"{self.source.path}: holds weights alone; a test needs a run or one of its checkpoints")
-        record, division = self.source.record, self.source.record["division"]
-        options = self.options(SegmentationOptions())
-        root = Path(dataset or record["dataset"])
         if (root / "mapping.txt").is_file():
             check_mapping(root / "mapping.txt", self.classes)
-        name = split or part_name(division, "test")
-        data = open_dataset(root, name)
-        if data.classes != self.classes:
-            pairs = zip(data.classes, self.classes, strict=False)
-            wrong = next((pair for pair in pairs if pair[0] != pair[1]), ("", ""))
-            raise ValueError(
-                f"{root / 'catalog.db'}: {len(data.classes)} classes, with {wrong[0]!r} in place of {wrong[1]!r}; the "
-                f"network has {len(self.classes)}: use the data set that it was trained on"
-            )
-        if split is None:
-            check_disjoint(open_dataset(root, part_name(division, "train")), data, division)
-        task = SegmentationTask(
-            None,
-            options.labeling,
-            background=class_numbers(self.classes, options.data.background),
-            seed=options.session.seed,
-        )
+        options = self.options(SegmentationOptions())
         options = replace(options, data=replace(options.data, dataset=str(root)))
+        background = class_numbers(self.classes, options.data.background)
+        task = SegmentationTask(None, options.labeling, seed=options.session.seed, background=background)
         loader = make_loader(data, options, train=False)
         task.check(self.model, loader)
-        result = task.evaluate(self.model, loader, device=self.device, thorough=True)
-        path = self.source.path
-        report = test_report(
-            result, record, dataset=str(root), epoch=self.source.epoch, checkpoint=path.name, split=name
-        )
-        if self.source.run is not None:
-            write_test(self.source.run, report, result, name=test_name(self.source, split or ""), picture=picture)
-        return report
+        return task.evaluate(self.model, loader, device=self.device, thorough=True)

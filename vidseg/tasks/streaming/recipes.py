@@ -6,10 +6,9 @@ Transeger), arXiv 2209.13808; SVTAS-RL, arXiv 2309.15683.
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
-from vidseg.engine.options import Recipe, merged_values, options_from
+from vidseg.engine.options import Recipe, options_from, published_options
 from vidseg.tasks.streaming.options import StreamingOptions
 
 __all__ = ["RECIPES", "recipe_options"]
@@ -73,18 +72,9 @@ def recipe_options(name: str = "gtea", network: str = "etesvs", **changes: Any) 
     Raises:
         ValueError: there is no such data set, network or option, or a value is out of its range.
     """
-    if name not in RECIPES:
-        raise ValueError(f"recipe={name!r} is not one of {', '.join(RECIPES)}")
-    recipes = RECIPES[name]
-    if network not in recipes:
-        close = difflib.get_close_matches(network, recipes, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(recipes)}"
-        raise ValueError(f"no published settings for a streaming network called {network!r}; {hint}")
-    options = {"network": network, **recipes[network].options}
-    for added in ("network_option", "loss_option"):
-        changes[added] = merged_values(options.get(added, ()), changes.get(added, ()))
+    options = published_options(RECIPES, name, network, changes)
     if "lr_steps" in changes:
-        options["schedule"] = "steps"
-    if changes.keys() & {"frames", "interval"}:
+        options["schedule"] = changes.get("schedule", "steps")
+    if changes.keys() & {"frames", "interval"} and "stride" not in changes:
         options.pop("stride")
-    return options_from(options | changes, defaults=StreamingOptions())
+    return options_from(options, defaults=StreamingOptions())

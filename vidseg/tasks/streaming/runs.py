@@ -19,7 +19,6 @@ from vidseg.clips.windows import WindowShape
 from vidseg.engine import distributed
 from vidseg.engine.dry_run import PlannedEpochs, plan_epochs
 from vidseg.engine.frame_label_report import scores_text
-from vidseg.engine.parts import Parts, choose_parts, class_numbers, divisions_of, video_names
 from vidseg.engine.runs import (
     RunFolder,
     Training,
@@ -33,6 +32,7 @@ from vidseg.engine.runs import (
     train_run,
 )
 from vidseg.labels import VideoDataset, open_dataset
+from vidseg.labels.parts import Parts, choose_parts, class_numbers, divisions_of, video_names
 from vidseg.loaders import StreamLoader
 from vidseg.losses import create_stream_loss
 from vidseg.models import InputSpec, create_model, list_models, model_input_spec, model_options, model_task

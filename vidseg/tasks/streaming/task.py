@@ -11,10 +11,9 @@ arXiv 2309.15683, whose update after every window is `update="window"` ("TD") an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -22,9 +21,9 @@ from torch import Tensor, nn
 
 from vidseg.clips.windows import StreamItem
 from vidseg.engine import distributed
-from vidseg.engine.frame_label_report import record_validation
-from vidseg.engine.frame_labels import FrameLabelResult, LabeledVideo, score_videos
-from vidseg.engine.task import BatchResult, Position, Task, sums_of
+from vidseg.engine.frame_label_task import FrameLabelTask
+from vidseg.engine.frame_labels import LabeledVideo
+from vidseg.engine.task import BatchResult, Position, sums_of
 from vidseg.loaders.stream_loader import StreamBatch
 from vidseg.losses.streaming import Objective, StreamLoss, stage_loss
 from vidseg.models._streaming import StreamOutput
@@ -34,7 +33,7 @@ from vidseg.tasks.streaming.options import Update, Weighting
 __all__ = ["StreamingTask"]
 
 
-class StreamingTask(Task):
+class StreamingTask(FrameLabelTask):
     """Windows of clips (B, C, T, H, W), a state and a mask to logits (S, B, K, T) and the next state.
 
     Several processes (torchrun) each have their rank's `StreamPlan`. They step as one process does with all their
@@ -46,15 +45,12 @@ class StreamingTask(Task):
         update: step when the videos of a group end ("video"), or after every window ("window").
         weighting: with update="video", divide each video's loss by its own number of windows ("video"), or the whole
             loss by the group's ("group", as in ETESVS).
-        background: class numbers whose frames are not segments in the scores.
-        folder: of the run, for validation.csv and pictures; None: none are written.
-        pictures: draw each validation.
+        **common: see `FrameLabelTask`.
 
     Raises:
         ValueError: an option is not one of those above.
     """
 
-    columns: tuple[str, ...] = ("Acc", "Loss")
     opt_levels = ("O0", "O1", "bf16")  # the state between windows is float32
     one_backward = False
 
@@ -64,30 +60,17 @@ class StreamingTask(Task):
         *,
         update: Update = "video",
         weighting: Weighting = "video",
-        background: Sequence[int] = (),
-        folder: Path | None = None,
-        pictures: bool = False,
+        **common: Any,
     ) -> None:
+        super().__init__(**common)
         if update not in get_args(Update):
             raise ValueError(f"update={update!r} is not one of {', '.join(get_args(Update))}")
         if weighting not in get_args(Weighting):
             raise ValueError(f"weighting={weighting!r} is not one of {', '.join(get_args(Weighting))}")
         self.objective = objective or _default_objective
-        self.update, self.weighting, self.background = update, weighting, tuple(background)
-        self.folder, self.pictures = folder, pictures
-        self.classes: list[str] = []
+        self.update, self.weighting = update, weighting
         self.memory = StreamMemory()
         self._norm_memory = StreamMemory()
-
-    def check(self, model: nn.Module, loader: Any) -> None:
-        """See `Task.check`."""
-        data = getattr(loader, "data", None)
-        if data is None:
-            return
-        self.classes = list(data.classes)
-        outputs = getattr(model, "num_classes", len(self.classes))
-        if outputs != len(self.classes):
-            raise ValueError(f"{data}: {len(self.classes)} classes, but the network has {outputs} outputs")
 
     def steps(self, loader: Any) -> int:
         """See `Task.steps`."""
@@ -153,42 +136,17 @@ class StreamingTask(Task):
         with distributed.silent_norms(model):  # norms over all processes still exchange their statistics
             return model(batch.clips, None, torch.ones_like(batch.mask))
 
-    def evaluate(
+    def label_videos(
         self,
         model: nn.Module,
-        loader: Iterable[Any],
+        loader: Any,
         *,
-        device: torch.device | str = "cpu",
-        context: Callable[[], AbstractContextManager[Any]] = nullcontext,
-        progress: Callable[[int, Any], None] | None = None,
-    ) -> FrameLabelResult:
-        """Label every video of a loader with `train=False` window by window, and score them.
-
-        Args:
-            model: on `device`; its mode is restored afterwards.
-            loader: of the videos.
-            device: device of the model.
-            context: made around each forward pass.
-            progress: not called, since F1 is computed from the counts of all videos.
-        """
-        training = model.training
-        try:
-            predictions = label_streams(
-                model,  # type: ignore[arg-type]
-                loader,
-                loader.shape,  # type: ignore[attr-defined]
-                device=device,
-                context=context,
-            )
-            found = [LabeledVideo(each.video, each.truth, each.labels, each.cross_entropy) for each in predictions]
-        finally:
-            model.train(training)
-        return score_videos(found, loader.data, self.background)  # type: ignore[attr-defined]
-
-    def evaluated(self, epoch: int, result: FrameLabelResult) -> None:
-        """See `Task.evaluated`: writes validation.csv and a picture."""
-        if self.folder is not None:
-            record_validation(self.folder, epoch + 1, result, self.classes, picture=self.pictures)
+        device: torch.device,
+        context: Callable[[], AbstractContextManager[Any]],
+    ) -> Iterator[LabeledVideo]:
+        """Label the videos of a loader window by window."""
+        for each in label_streams(model, loader, loader.shape, device=device, context=context):  # type: ignore[arg-type]
+            yield LabeledVideo(each.video, each.truth, each.labels, each.cross_entropy)
 
     def state_dict(self) -> dict[str, Any]:
         """See `Task.state_dict`."""
@@ -198,17 +156,6 @@ class StreamingTask(Task):
         """See `Task.load_state_dict`."""
         if "memory" in state:
             self.memory.load_state_dict(state["memory"])
-
-    def scores_text(self, values: tuple[float, ...]) -> str:
-        """See `Task.scores_text`."""
-        acc, loss = values
-        return f"loss = {loss:.5f}, acc = {acc:.5f}"
-
-    def epoch_text(self, kind: str, epoch: int, values: tuple[float, ...], *, iteration: int | None = None) -> str:
-        """See `Task.epoch_text`."""
-        acc, loss = values
-        name = "loss" if kind == "train" else "cross entropy"
-        return f"Epoch [{epoch}]  ({kind})  frame accuracy: {acc:.5f}   average {name}: {loss:.5f}"
 
 
 def _default_objective(output: Any, labels: Tensor, windows: Tensor | None) -> StreamLoss:

@@ -14,11 +14,11 @@ import numpy.typing as npt
 from torch import nn
 
 from vidseg.clips.windows import WindowShape
-from vidseg.engine.frame_label_report import test_report, write_test
+from vidseg.engine.frame_label_task import FrameLabelModel
+from vidseg.engine.frame_labels import FrameLabelResult
 from vidseg.engine.frame_preparer import FramePreparer
-from vidseg.engine.parts import check_disjoint, class_numbers, part_name
-from vidseg.engine.trained import TrainedModel, test_name
-from vidseg.labels import open_dataset
+from vidseg.labels import VideoDataset
+from vidseg.labels.parts import class_numbers
 from vidseg.models import InputSpec
 from vidseg.tasks.streaming.labeler import LiveLabeler
 from vidseg.tasks.streaming.options import StreamingOptions
@@ -55,7 +55,7 @@ class VideoLabels:
         return [(self.classes[self.labels[start]], ends[start], ends[stop]) for start, stop in itertools.pairwise(cuts)]
 
 
-class StreamingModel(TrainedModel):
+class StreamingModel(FrameLabelModel):
     """A network that labels frames window by window, from pixels.
 
     Keyword arguments of `vidseg.load_trained` change its windows: stride, frames, interval, size, mean, std.
@@ -117,42 +117,10 @@ class StreamingModel(TrainedModel):
             tuple(self.classes),
         )
 
-    def test(
-        self, *, dataset: str | Path | None = None, split: str | None = None, picture: bool = True
-    ) -> dict[str, Any]:
-        """Test on the test split of the run's division; leaves test.json and predictions/ in the folder of the run.
-
-        Args:
-            dataset: folder of the data set, where it has been moved, with the same classes.
-            split: another split than the division's test split.
-            picture: draw the labels of the worst videos.
-
-        Returns:
-            The content of test.json.
-
-        Raises:
-            ValueError: the data set has other classes or no test split, or the weights do not belong to a run.
-        """
-        if not self.source.record:
-            raise ValueError(f"{self.source.path}: holds weights alone; a test needs a run or one of its checkpoints")
-        record, division = self.source.record, self.source.record["division"]
+    def evaluate(self, data: VideoDataset, root: Path) -> FrameLabelResult:
+        """See `FrameLabelModel.evaluate`."""
         options = self.options(StreamingOptions())
-        root = dataset or record["dataset"]
-        name = split or part_name(division, "test")
-        data = open_dataset(root, name)
-        if list(data.classes) != self.classes:
-            raise ValueError(f"{data}: its classes {data.classes} are not those of the network, {self.classes}")
-        train = part_name(division, "train")
-        if split is None and train in data.splits:
-            check_disjoint(open_dataset(root, train), data, division)
         options = replace(options, data=replace(options.data, dataset=str(root)))
         task = StreamingTask(background=class_numbers(self.classes, options.data.background))
         with closing(make_loader(data, options, self.input_spec, self.shape, train=False)) as loader:
-            result = task.evaluate(self.model, loader, device=self.device)
-        path = self.source.path
-        report = test_report(
-            result, record, dataset=str(root), epoch=self.source.epoch, checkpoint=path.name, split=name
-        )
-        if self.source.run is not None:
-            write_test(self.source.run, report, result, name=test_name(self.source, split or ""), picture=picture)
-        return report
+            return task.evaluate(self.model, loader, device=self.device)
