@@ -53,7 +53,9 @@ def test_help_has_no_none_and_every_positional_argument(words, capsys):
 @pytest.mark.parametrize("words", [["train"], ["predict"], ["plot", "curves"], ["test"], ["score"]], ids=" ".join)
 def test_help_imports_nothing_heavy(words):
     heavy = ("torch", "av", "matplotlib")
-    code = f"import sys, vidseg.cli.main as m; m.main({[*words, '--help']}); sys.exit(any(map(sys.modules.get, {heavy})))"
+    code = (
+        f"import sys, vidseg.cli.main as m; m.main({[*words, '--help']}); sys.exit(any(map(sys.modules.get, {heavy})))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
