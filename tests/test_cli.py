@@ -33,6 +33,58 @@ def test_help_of_every_command(name, capsys):
     assert f"usage: vidseg {name}" in text
 
 
+HELP = [[name] for name in COMMANDS] + [
+    *(["labels", part] for part in ("scan", "apply", "show")),
+    *(["plot", part] for part in "contact curves confusion speed segments errors labels report".split()),
+    ["predict", "--stream"],
+]
+
+
+@pytest.mark.parametrize("words", HELP, ids=" ".join)
+def test_help_has_no_none_and_every_positional_argument(words, capsys):
+    """No `{None}|STR (default: None)`, which says nothing."""
+    assert main([*words, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "{None}" not in text and "default: None" not in text and "(default: )" not in text
+    if words[0] != "env" and words not in (["labels"], ["plot"]):
+        assert "positional arguments" in text
+
+
+@pytest.mark.parametrize("words", [["train"], ["predict"], ["plot", "curves"], ["test"], ["score"]], ids=" ".join)
+def test_help_imports_nothing_heavy(words):
+    heavy = ("torch", "av", "matplotlib")
+    code = (
+        f"import sys, vidseg.cli.main as m; m.main({[*words, '--help']}); sys.exit(any(map(sys.modules.get, {heavy})))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_optional_values_may_be_reset_and_choices_are_checked(tmp_path, capsys):
+    from dataclasses import dataclass
+    from typing import Literal
+
+    from vidseg.cli.parsing import parse
+
+    @dataclass(frozen=True)
+    class Options:
+        """Options."""
+
+        size: int | None = 3
+        """Size."""
+        kind: Literal["a", "b"] | None = None
+        """Kind."""
+        mean: tuple[float, float] | None = None
+        """Mean."""
+
+    assert parse("x", Options, ["--size", "None"]).size is None
+    assert parse("x", Options, ["--kind", "b", "--mean", "1", "2"]) == Options(kind="b", mean=(1.0, 2.0))
+    for words in (["--kind", "c"], ["--size", "many"], ["--mean", "1"]):
+        with pytest.raises(SystemExit) as stop:
+            parse("x", Options, words)
+        assert stop.value.code == 2
+    assert "c is not one of a, b" in " ".join(capsys.readouterr().err.split())
+
+
 def test_overview_and_wrong_names(capsys):
     assert main(["--help"]) == 0
     overview = capsys.readouterr().out
@@ -52,6 +104,26 @@ def test_overview_and_wrong_names(capsys):
         ["convert", "videos", "data", "--qality", "80"],
         ["check", "absent"],
         ["info", "absent"],
+        ["test", "absent"],
+        ["test", "videos"],
+        ["predict", "absent.mp4", "--weights", "absent"],
+        ["predict", "videos", "--weights", "absent"],
+        ["predict", "--stream", "absent.mp4", "--weights", "absent"],
+        ["extract-features", "absent", "--weights", "absent.pth"],
+        ["plot", "curves", "absent"],
+        ["plot", "confusion", "absent"],
+        ["plot", "segments", "absent"],
+        ["plot", "report", "absent"],
+        ["score"],
+        ["score", "absent", "absent"],
+        ["score", "absent.npz"],
+        ["list", "--task", "cooking"],
+        ["profile", "absent"],
+        ["train", "absent"],
+        ["train", "gtea", "absent"],
+        ["train", "stream", "absent"],
+        ["train", "--config", "absent.yaml"],
+        ["train", "videos", "--lr", "fast"],
     ],
 )
 def test_wrong_use_is_exit_status_2(arguments, tmp_path, monkeypatch, capsys):
@@ -98,7 +170,7 @@ def test_info_of_a_checkpoint(tmp_path, capsys):
     torch.save({"epoch": 3, "state_dict": {"module.fc.weight": torch.zeros(2, 3)}}, tmp_path / "x.pth")
     assert main(["info", str(tmp_path / "x.pth"), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert (facts["tensors"], facts["values"]) == (1, 6)
+    assert (facts["tensors"], facts["values"]) == (1, 6) and facts["fits"].startswith("none of the")
 
 
 def test_env_lists_versions_and_native_parts(capsys):

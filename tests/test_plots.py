@@ -11,7 +11,7 @@ from vidseg.cli.main import main
 from vidseg.frames import FrameDatabase, FrameWriter
 from vidseg.plots import contact_sheet, plot_confusion, plot_curves
 from vidseg.plots.contact import time_code
-from vidseg.plots.curves import read_scores
+from vidseg.plots.curves import best_scores, read_run, read_scores
 
 BLUE, ORANGE = (0x2A, 0x78, 0xD6), (0xD9, 0x62, 0x2B)
 
@@ -101,23 +101,39 @@ def write_scores(path, values) -> None:
 
 
 def test_curves_show_what_the_tables_hold(tmp_path):
-    write_scores(tmp_path / "train_results_s0000.csv", [(0, 0.1, 0.5, 2.0), (1, 0.6, 0.9, 1.0), (2, 0.9, 1.0, 0.3)])
+    write_scores(tmp_path / "train_results_s0001.csv", [(1, 0.1, 0.5, 2.0), (2, 0.6, 0.9, 1.0), (3, 0.9, 1.0, 0.3)])
     only_training = pixels(plot_curves(tmp_path, tmp_path / "curves.png"))
     assert count(only_training, BLUE) > 500 and count(only_training, ORANGE) == 0
-    write_scores(tmp_path / "val_results_s0000.csv", [(0, 0.2, 0.5, 1.9), (2, 0.8, 1.0, 0.5)])
+    write_scores(tmp_path / "val_results_s0001.csv", [(1, 0.2, 0.5, 1.9), (3, 0.8, 1.0, 0.5)])
     both = pixels(plot_curves(tmp_path, tmp_path / "curves.png", title="run"))
     assert count(both, BLUE) > 500 and count(both, ORANGE) > 500
+
+
+def test_tables_of_a_resumed_run_are_one(tmp_path):
+    write_scores(tmp_path / "val_results_s0001.csv", [(1, 0.2, 0.5, 1.9), (2, 0.9, 1.0, 0.5), (3, 0.3, 1, 1)])
+    write_scores(tmp_path / "val_results_s0002.csv", [(2, 0.7, 1.0, 0.4)])
+    header, scores = read_run(tmp_path, "val")
+    assert header == ["Epoch", "Top1", "Top5", "Loss"] and scores[:, 1].tolist() == [0.2, 0.7]
+    assert best_scores(tmp_path) == {"epoch": 2, "top1": 0.7, "top5": 1.0, "loss": 0.4}
+    assert best_scores(tmp_path / "absent") is None
+
+
+def test_curves_of_frame_labels(tmp_path):
+    for kind in ("train", "val"):
+        (tmp_path / f"{kind}_results_s0001.csv").write_text("Epoch,Acc,Loss\n1,0.2,2\n2,0.5,1\n")
+    picture = pixels(plot_curves(tmp_path, tmp_path / "curves.png"))
+    assert count(picture, BLUE) > 100 and count(picture, ORANGE) > 100
 
 
 def test_curves_of_nothing(tmp_path):
     with pytest.raises(FileNotFoundError, match="train_results"):
         plot_curves(tmp_path, tmp_path / "curves.png")
-    (tmp_path / "train_results_s0000.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "train_results_s0001.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="csv:1: header 'a,b', expected Epoch"):
         plot_curves(tmp_path, tmp_path / "curves.png")
-    write_scores(tmp_path / "train_results_s0000.csv", [(0, 0.1, 0.2, "much")])
+    write_scores(tmp_path / "train_results_s0001.csv", [(1, 0.1, 0.2, "much")])
     with pytest.raises(ValueError, match="much"):
-        read_scores(tmp_path / "train_results_s0000.csv")
+        read_scores(tmp_path / "train_results_s0001.csv")
 
 
 def test_confusions_are_shares_of_their_row(tmp_path):
@@ -141,7 +157,7 @@ def test_commands(tmp_path, capsys, monkeypatch):
     rows, columns = pixels("contact.png").shape[:2]
     assert rows * 2 < columns  # two rows of three pictures
     assert main(["plot", "contact", str(root / "jpg/pulse/pulse_0000"), "--out", "pulse.png"]) == 0
-    write_scores(tmp_path / "train_results_s0000.csv", [(0, 0.1, 0.5, 2.0)])
+    write_scores(tmp_path / "train_results_s0001.csv", [(1, 0.1, 0.5, 2.0)])
     assert main(["plot", "curves", "."]) == 0
     capsys.readouterr()
     assert main(["plot", "confusion", "."]) == 2

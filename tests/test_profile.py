@@ -176,7 +176,17 @@ def test_list_has_task_parameters_and_input(capsys, words):
     assert main(["list", *words]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["network", *list_models("srtg_r3d_[13]*")]
-    assert lines[1].split() == ["srtg_r3d_18", "recognition", "44,543,312", "16", "frames", "112x112", "rgb"]
+    assert lines[1].split() == [
+        "srtg_r3d_18",
+        "recognition",
+        "44,543,312",
+        "16",
+        "frames",
+        "112x112",
+        "rgb,",
+        "interval",
+        "2",
+    ]
     assert main(["list", "tsn_r50"]) == 0
     assert "3 segments 224x224 rgb" in capsys.readouterr().out
     assert main(["list", "nothing*"]) == 1

@@ -338,7 +338,9 @@ def test_a_run_of_a_program(run):
         "r3d_18_ep-0002.pth",
         "r3d_18_last.pth",
     }
-    assert "group all: " in (run / "train.log").read_text()  # debug mode
+    log = (run / "train.log").read_text()
+    assert "group all: " in log  # debug mode
+    assert "; 1 batch per epoch\n" in log and log.rstrip().endswith(f"vidseg test {run}")
 
 
 def test_a_run_prints_its_folder_and_best_scores_as_json(root, tmp_path, capsys):
@@ -621,6 +623,42 @@ def test_options_of_another_task_are_refused(run, tmp_path, capsys):
     record = json.loads((Path(out) / "split1/options.json").read_text())
     assert (record["options"]["epochs"], record["options"]["validation_share"]) == (2, 0.25)
     assert record["network_options"] == {"layers": 2, "maps": 8, "stages": 2}
+
+
+def test_tsn_takes_segments_in_training_and_tests(root, tmp_path, capsys):
+    out = tmp_path / "tsn"
+    words = ["train", str(root), "--network", "tsn_r50", "--network-option", "width=0.125", "--size", "32"]
+    assert main([*words, "--batch-size", "8", "--epochs", "1", "--lr", "0.01", "--out", str(out)]) == 0
+    spec = json.loads((out / "options.json").read_text())["input"]
+    assert (spec["sampling"], spec["frames"]) == ("segments", 3)
+    assert main(["test", str(out), "--frames", "8"]) == main(["test", str(out), "--frames", "8", "--clips", "2"]) == 0
+    assert main(["test", str(out), "--sampling", "dense", "--interval", "2", "--json"]) == 0
+    names = {path.name for path in out.glob("test*.json")}
+    assert {"test_frames8.json", "test_2x1_frames8.json"} < names
+    assert any("samplingdense" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("{", ["info", "."]),
+        ("{", ["test", "."]),
+        ("{", ["train", "--resume", "--out", "."]),
+        ("{}", ["info", "."]),
+        ("[]", ["test", "."]),
+    ],
+)
+def test_a_damaged_record_is_named(tmp_path, monkeypatch, capsys, text, words):
+    (tmp_path / "options.json").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert "options.json: " in capsys.readouterr().err
+
+
+def test_a_warm_up_longer_than_the_run_writes_nothing(root, tmp_path, capsys):
+    words = ["train", str(root), *SHORT.split(), "--warmup-epochs", "9", "--out", str(tmp_path / "run")]
+    assert main(words) == 2
+    assert "longer than the run" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def test_a_network_option_of_the_wrong_type_is_a_sentence(root, tmp_path, capsys):

@@ -2,7 +2,7 @@
 
     python converters/gtea.py data/gtea
     python train/train_stream.py data/gtea --network etesvs --split split1
-    python train/train_stream.py data/50salads --recipe 50salads --network memory_tcn --width 0.5 --size 112
+    python train/train_stream.py data/50salads --recipe 50salads --network memory_tcn --size 112
 
 Published settings are the defaults (vidseg/tasks/streaming/recipes.py); `vidseg train stream` is the same program. The
 data set needs frame databases (`vidseg convert`) beside its labels.

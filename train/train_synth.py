@@ -2,8 +2,8 @@
 
     python train/train_synth.py demo/data --out demo/run
 
-Every option of `vidseg train` is there. Squeeze and Recursion stands before the addition, which learns sooner from
-scratch (vidseg/tasks/recognition/recipes.py).
+The options are those of `vidseg train`. The network applies Squeeze and Recursion before the residual addition
+(placement=mid), which trains faster from random weights (vidseg/tasks/recognition/recipes.py).
 """
 
 import sys

@@ -82,7 +82,12 @@ def _pairs(values: dict[str, Any]) -> str:
 
 
 def _cross_validation(path: Path) -> dict[str, Any]:
-    found = json_format.loads((path / "results.json").read_text(encoding="utf-8"))
+    try:
+        found = json_format.loads((path / "results.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path / 'results.json'}: not a JSON file: {error}") from error
+    if not isinstance(found, dict) or not {"task", "network", "dataset", "select", "splits", "mean"} <= found.keys():
+        raise ValueError(f"{path / 'results.json'}: not the results of a cross-validation of `vidseg train`")
     facts: dict[str, Any] = {
         "kind": "cross-validation",
         "task": found["task"],

@@ -13,6 +13,8 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 from tyro import cli
 from tyro.conf import OmitArgPrefixes, arg
 from tyro.constructors import (
+    MISSING,
+    MISSING_NONPROP,
     ConstructorRegistry,
     PrimitiveConstructorSpec,
     PrimitiveTypeInfo,
@@ -24,7 +26,7 @@ from tyro.constructors import (
 
 __all__ = ["Prepared", "parse", "without_none"]
 
-_UNSAID = (None, "", ())
+_UNSAID = (None, "", (), MISSING, MISSING_NONPROP)  # of a missing default only a list of any length has none
 _NONE = ["None"]
 
 

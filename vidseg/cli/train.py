@@ -157,7 +157,10 @@ def _task_of(words: list[str]) -> str:
         paths += [Path(out) / "options.json", *sorted(Path(out).glob("*/options.json"))]
     for path in paths:
         if path.is_file() and path.suffix == ".json":
-            content = json_format.loads(path.read_text(encoding="utf-8"))
+            try:
+                content = json_format.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ValueError(f"{path}: not a JSON file: {error}") from error
             if isinstance(content, dict) and content.get("task") in _COMMANDS:
                 return str(content["task"])
     return "recognition"

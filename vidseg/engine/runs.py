@@ -105,7 +105,10 @@ def read_record(run: str | Path) -> dict[str, Any]:
         parts = ", ".join(sorted(str(found.parent) for found in Path(run).glob(f"*/{RECORD}")))
         hint = f"; the runs in it are {parts}" if parts else ""
         raise FileNotFoundError(f"{path}: not found, so {run} is not the folder of a run{hint}")
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not a JSON file: {error}") from error
     missing = [name for name in _IDENTITY if name not in record]
     if missing:
         raise ValueError(f"{path}: has no {', '.join(missing)}; it is not the record of a run")
@@ -378,6 +381,8 @@ def train_run(training: Training, options: TrainOptions, out: Path, *, device: t
     """
     network, report = options.network, training.report
     folder = RunFolder(out, network.network, options)
+    schedule = filled_schedule(options, batches=len(training.loader), batch_size=training.batch_size)
+    run_schedule(options, schedule)  # a warm-up that does not fit is refused before anything is written
     resume = folder.resume_from()
     record, changed = folder.check(training.record)
     distributed.barrier()  # every process has read the folder before the first one writes into it
@@ -389,7 +394,6 @@ def train_run(training: Training, options: TrainOptions, out: Path, *, device: t
             text = ", ".join(f"{name}: {_shown(old)} -> {_shown(new)}" for name, (old, new) in changed.items())
             logger.warning("%s: resumed with other options: %s", out, text)
         values = sum(parameter.numel() for parameter in training.model.parameters())
-        schedule = filled_schedule(options, batches=len(training.loader), batch_size=training.batch_size)
         if distributed.is_first():
             logger.info("%s; %s per epoch", training.summary, counted(len(training.loader), "batch", "batches"))
             processes = distributed.world_size()
