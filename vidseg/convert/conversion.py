@@ -19,7 +19,7 @@ from vidseg.convert.options import ConvertOptions
 from vidseg.frames import FrameDatabase, FrameDatabaseError, FrameWriter, decode_jpeg, encode_rgb, recode_jpeg
 from vidseg.frames.jpeg import resize_frame
 from vidseg.frames.schema import COUNT_NAME, DATABASE_NAME
-from vidseg.frames.writer import TEMPORARY_SUFFIX
+from vidseg.frames.writer import remove_temporary_files
 from vidseg.labels.counting import counted
 from vidseg.videos.decoding import DamagedVideoError, TimedFrame, VideoError, VideoSource, at_rate
 from vidseg.videos.frame_size import target_size
@@ -149,8 +149,7 @@ def finished_outcome(job: Job, jpg_folder: Path, options: ConvertOptions) -> Out
 def _convert(job: Job, path: Path, options: ConvertOptions, heartbeat: Heartbeat) -> FrameDatabase:
     frames = {"video": _video_frames, "jpegs": _jpeg_frames, "database": _database_frames}[job.kind](job, options)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(f"*{TEMPORARY_SUFFIX}"):  # of an interrupted run
-        leftover.unlink(missing_ok=True)
+    remove_temporary_files(path.parent)  # of an interrupted run
     writer = FrameWriter(path, levels=options.levels)
     with writer:
         for jpegs, width, moment in frames.stream:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import logging
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from vidseg.convert.conversion import Outcome, finished_outcome
+from vidseg.convert.locking import TargetError, lock_dataset
 from vidseg.convert.options import ConvertOptions
 from vidseg.convert.pool import run_local
 from vidseg.convert.report import ConversionReport
@@ -23,10 +23,6 @@ __all__ = ["TargetError", "convert_videos"]
 
 _log = logging.getLogger("vidseg.convert")
 _LOG_EVERY = 10.0  # seconds between progress lines without a terminal
-
-
-class TargetError(RuntimeError):
-    """Raised when the data set's folder cannot be written, or another conversion is writing to it."""
 
 
 def convert_videos(
@@ -145,25 +141,11 @@ def _record(outcome: Outcome) -> VideoRecord:
 
 @contextlib.contextmanager
 def _locked(root: Path, options: ConvertOptions) -> Iterator[None]:
-    """Hold an exclusive lock on this part of the data set; the lock ends with the process."""
-    name = (
-        "conversion.lock"
-        if options.shard is None
-        else "conversion.shard-{}-of-{}.lock".format(*options.shard_numbers())
-    )
+    """Make the data set's folder and hold the lock on this part of it."""
     try:
         (root / "jpg").mkdir(parents=True, exist_ok=True)
-        with open(root / name, "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise TargetError(
-                    f"{root}: another conversion is writing to this folder; wait for it to finish"
-                ) from None
-            try:
-                yield
-            finally:
-                (root / name).unlink(missing_ok=True)
+        with lock_dataset(root, shard=None if options.shard is None else options.shard_numbers()):
+            yield
     except OSError as error:
         raise TargetError(f"{root}: cannot write to this folder: {error.strerror or error}") from error
 
