@@ -73,9 +73,7 @@ def _lock(root: Path, name: str, *, shared: bool) -> Iterator[None]:
             fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.close()
-            raise TargetError(
-                f"{root}: another conversion is writing to this folder; wait for it to finish"
-            ) from None
+            raise TargetError(f"{root}: another conversion is writing to this folder; wait for it to finish") from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 lock.close()

@@ -1,7 +1,8 @@
 """Worker process of the conversion: reads jobs as JSON lines on stdin and writes results to stdout.
 
-Run as `python -m vidseg.convert.worker PARENT`, with the process id of the parent. A separate process isolates the run from decoders that crash or hang. It is
-started by module name, not by fork, so user scripts need no `if __name__ == "__main__"`.
+Run as `python -m vidseg.convert.worker PARENT`, with the process id of the parent. A separate process isolates the run
+from decoders that crash or hang. It is started by module name, not by fork, so user scripts need no
+`if __name__ == "__main__"`.
 """
 
 import ctypes
@@ -10,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from vidseg.convert.conversion import convert_one
@@ -38,17 +40,22 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         job, options = Job(**request["job"]), ConvertOptions(**request["options"])
-        interval = min(_HEARTBEAT_SECONDS, options.stall_limit / 4)
         send("began", job.target)
-        last_sent = time.monotonic()
-
-        def heartbeat(frames: int) -> None:
-            nonlocal last_sent
-            if time.monotonic() - last_sent > interval:
-                last_sent = time.monotonic()
-                send("frames", frames)
-
+        heartbeat = _Heartbeat(send, min(_HEARTBEAT_SECONDS, options.stall_limit / 4))
         send("done", convert_one(job, Path(request["jpg_folder"]), options, heartbeat).as_dict())
+
+
+class _Heartbeat:
+    """Sends the number of frames so far, at most once in `interval` seconds."""
+
+    def __init__(self, send: Callable[[str, object], None], interval: float) -> None:
+        self._send, self._interval = send, interval
+        self._sent = time.monotonic()
+
+    def __call__(self, frames: int) -> None:
+        if time.monotonic() - self._sent > self._interval:
+            self._sent = time.monotonic()
+            self._send("frames", frames)
 
 
 def _die_with_parent() -> None:

@@ -36,10 +36,9 @@ def temporary_files(folder: Path) -> list[Path]:
         folder: folder of a video; may be missing.
     """
     try:
-        names = os.listdir(folder)
+        return sorted(path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name))
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return [folder / name for name in sorted(names) if _TEMPORARY.fullmatch(name)]
 
 
 def remove_temporary_files(folder: Path) -> None:
