@@ -1,6 +1,7 @@
 """What goes wrong in a conversion is named and counted; nothing is lost, nothing is half-written."""
 
 import contextlib
+import hashlib
 import json
 import os
 import resource
@@ -11,9 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from vidseg.convert import TargetError, convert_videos
+from vidseg.convert import ConvertOptions, TargetError, convert_videos
+from vidseg.convert.conversion import convert_one
 from vidseg.frames import FrameDatabase
+from vidseg.videos.listing import Job
 
 COMMAND = [sys.executable, "-m", "vidseg.cli.main", "convert"]
 
@@ -334,3 +338,55 @@ def test_a_changed_source_is_converted_again(tmp_path, make_video):
     assert [(outcome.state, outcome.other_options) for outcome in again.outcomes] == [("kept", True)] * 2
     assert "--overwrite" in str(again)
     assert convert_videos(tmp_path / "v", tmp_path / "data", workers=1, overwrite=True).count("converted") == 2
+
+
+def test_a_source_of_equal_size_and_other_content_is_converted_again(tmp_path, make_video):
+    video = make_video(tmp_path / "v/run/a.mp4", frames=5)
+    for number in range(4):
+        frame = tmp_path / f"v/run/frames/frame_{number:05d}.jpg"
+        frame.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (48, 32), (60 * number, 0, 0)).save(frame)
+    convert_videos(tmp_path / "v", tmp_path / "data", workers=1)
+    meta = FrameDatabase(tmp_path / "data/jpg/run/a").meta
+    assert meta["source_sha256"] == hashlib.sha256(video.read_bytes()).hexdigest()
+    assert meta["source_modified"] == video.stat().st_mtime_ns
+
+    def states() -> list[tuple[str, str]]:
+        report = convert_videos(tmp_path / "v", tmp_path / "data", workers=1)
+        return [(outcome.target, outcome.state) for outcome in report.outcomes]
+
+    os.utime(video, (1, 1))  # copied: another time, the same bytes
+    os.utime(tmp_path / "v/run/frames/frame_00002.jpg", (1, 1))
+    assert states() == [("run/a", "kept"), ("run/frames", "kept")]
+    data = bytearray(video.read_bytes())
+    place = data.index(b"Lavf")  # the name of the program that wrote the file
+    data[place : place + 4] = b"vfaL"
+    video.write_bytes(data)
+    assert states() == [("run/a", "converted"), ("run/frames", "kept")]
+    folder = tmp_path / "v/run/frames"
+    for old, new in (("frame_00001", "x"), ("frame_00002", "frame_00001"), ("x", "frame_00002")):
+        (folder / f"{old}.jpg").rename(folder / f"{new}.jpg")
+    assert states() == [("run/a", "kept"), ("run/frames", "converted")]
+    assert states() == [("run/a", "kept"), ("run/frames", "kept")]
+
+
+def test_a_database_as_the_source_is_compared_by_its_own_content(tmp_path, make_video):
+    make_video(tmp_path / "v/run/a.mp4", frames=4)
+    convert_videos(tmp_path / "v", tmp_path / "one", workers=1)
+    assert convert_videos(tmp_path / "one", tmp_path / "two", workers=1).count("converted") == 1
+    os.utime(tmp_path / "one/jpg/run/a/frames.db", (1, 1))
+    assert convert_videos(tmp_path / "one", tmp_path / "two", workers=1).count("kept") == 1
+    meta = [FrameDatabase(tmp_path / name / "jpg/run/a").meta for name in ("one", "two")]
+    assert meta[0]["source_sha256"] == meta[1]["source_sha256"] != meta[1]["database_sha256"]
+
+
+def test_a_source_that_changes_during_its_conversion_fails(tmp_path, make_video, monkeypatch):
+    video = make_video(tmp_path / "a.mp4", frames=4)
+    job = Job(str(video), "video", "run/a")
+
+    def touch(frames: int) -> None:
+        os.utime(video, (1, frames))
+
+    outcome = convert_one(job, tmp_path / "jpg", ConvertOptions(), touch)
+    assert (outcome.state, "changed during its conversion" in outcome.problem) == ("failed", True)
+    assert not (tmp_path / "jpg/run/a").exists()

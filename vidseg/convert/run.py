@@ -3,9 +3,11 @@
 import contextlib
 import dataclasses
 import logging
+import os
 import sys
 import time
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from vidseg.videos.listing import Job, Listing, find_jobs, in_shard
 __all__ = ["TargetError", "convert_videos"]
 
 _log = logging.getLogger("vidseg.convert")
+_CHUNK = 1000  # finished videos that are looked up together
 _LOG_EVERY = 10.0  # seconds between progress lines without a terminal
 
 
@@ -75,15 +78,12 @@ def convert_videos(
 def _convert_all(listing: Listing, root: Path, options: ConvertOptions, report: ConversionReport) -> None:
     """Convert the listed jobs and record their outcomes in the report, also when the run is interrupted."""
     jpg_folder = root / "jpg"
-    pending = []
-    for job in listing.jobs:
-        outcome = None if options.overwrite else finished_outcome(job, jpg_folder, options)
-        if outcome is None:
-            pending.append(job)
-        else:
-            report.outcomes.append(outcome)
+    pending = list(listing.jobs)
     done: dict[str, Outcome] = {}
     try:
+        kept = {outcome.target: outcome for outcome in _finished(listing.jobs, jpg_folder, options)}
+        report.outcomes += kept.values()
+        pending = [job for job in listing.jobs if job.target not in kept]
         with (
             _Progress(len(listing.jobs), len(report.outcomes)) as progress,
             contextlib.closing(_execute(pending, jpg_folder, options)) as results,
@@ -105,6 +105,22 @@ def _convert_all(listing: Listing, root: Path, options: ConvertOptions, report: 
         report.outcomes.append(done.get(job.target, idle))
 
 
+def _finished(jobs: list[Job], jpg_folder: Path, options: ConvertOptions) -> list[Outcome]:
+    """Return the outcomes of jobs that an earlier run finished."""
+    if options.overwrite:
+        return []
+    found: list[Outcome] = []
+    # Threads wait for the disk, and for checksums of sources whose time of modification has changed.
+    threads = ThreadPoolExecutor(min(16, 4 * len(os.sched_getaffinity(0))))
+    try:
+        for first in range(0, len(jobs), _CHUNK):
+            outcomes = threads.map(lambda job: finished_outcome(job, jpg_folder, options), jobs[first : first + _CHUNK])
+            found += [outcome for outcome in outcomes if outcome is not None]
+    finally:
+        threads.shutdown(cancel_futures=True)
+    return found
+
+
 def _execute(jobs: list[Job], jpg_folder: Path, options: ConvertOptions) -> Generator[Outcome | int, None, None]:
     if options.executor == "ray":
         from vidseg.convert.ray_executor import run_ray
@@ -114,9 +130,9 @@ def _execute(jobs: list[Job], jpg_folder: Path, options: ConvertOptions) -> Gene
 
 
 def _planned(listing: Listing, root: Path, options: ConvertOptions) -> Iterator[Outcome]:
+    kept = {outcome.target: outcome for outcome in _finished(listing.jobs, root / "jpg", options)}
     for job in listing.jobs:
-        kept = None if options.overwrite else finished_outcome(job, root / "jpg", options)
-        yield kept or Outcome(job.source, job.target, "planned", job.label, job.split)
+        yield kept.get(job.target) or Outcome(job.source, job.target, "planned", job.label, job.split)
 
 
 def _rejected(listing: Listing) -> list[Outcome]:
