@@ -17,6 +17,7 @@ from PIL import Image
 from vidseg.convert import ConvertOptions, TargetError, convert_videos
 from vidseg.convert.conversion import convert_one
 from vidseg.frames import FrameDatabase
+from vidseg.labels import open_dataset, update_catalog
 from vidseg.videos.listing import Job
 
 COMMAND = [sys.executable, "-m", "vidseg.cli.main", "convert"]
@@ -307,23 +308,79 @@ def test_conversion_resumes_after_a_kill(tmp_path, undisturbed, victim, finished
     assert leftovers(data) == []
 
 
-def test_ctrl_c_stops_at_once_and_leaves_a_report(tmp_path, make_video):
-    for index in range(6):
-        make_video(tmp_path / f"v/run/{index}.mp4", frames=400, size=(96, 128))
-    command = [*COMMAND, str(tmp_path / "v"), str(tmp_path / "data"), "--workers", "2"]
+def handles(pid: int, number: int) -> bool:
+    """Whether a process has installed a handler for a signal."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool(int(status["SigCgt"], 16) >> (number - 1) & 1)
+
+
+def start_conversion(command: list[str]) -> subprocess.Popen:
     # A shell starts what runs in the background, such as these tests, with Ctrl-C ignored; and so would be theirs.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    run = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
-    )
-    signal.signal(signal.SIGINT, before)
-    wait_for(lambda: list((tmp_path / "data").rglob("*.tmp")))
-    os.killpg(run.pid, signal.SIGINT)
-    output, _ = run.communicate(timeout=60)
-    assert run.returncode == 1
+    try:
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("number, group", [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False)])
+def test_a_signal_stops_at_once_and_finished_work_is_recorded(tmp_path, make_video, number, group):
+    for index in range(12):
+        make_video(tmp_path / f"v/run/{index:02d}.mp4", frames=20 if index < 4 else 900, size=(96, 128))
+    data = tmp_path / "data"
+    run = start_conversion([*COMMAND, str(tmp_path / "v"), str(data), "--workers", "2"])
+    wait_for(lambda: len(list(data.rglob("frames.db"))) >= 4 and list(data.rglob("*.tmp")))
+    workers = children_of(run.pid)
+    assert len(workers) == 2
+    began = time.monotonic()
+    (os.killpg if group else os.kill)(run.pid, number)
+    output, errors = run.communicate(timeout=60)
+    assert time.monotonic() - began < 30
+    assert run.returncode == 128 + number
     assert "stopped: interrupted" in output
-    assert leftovers(tmp_path / "data") == []
-    assert json.loads((tmp_path / "data/conversion_report.json").read_text())["counts"]["not started"] > 0
+    assert "Traceback" not in errors
+    assert not any(alive(pid) for pid in workers)
+    assert leftovers(data) == []
+    found = sorted(path.parent.name for path in data.rglob("frames.db"))
+    assert sorted(video.name for video in open_dataset(data)) == found
+    report = json.loads((data / "conversion_report.json").read_text())
+    states = {Path(video["source"]).stem: video["state"] for video in report["videos"]}
+    assert [name for name, state in sorted(states.items()) if state in {"converted", "kept"}] == found
+    assert report["counts"]["not started"] == 12 - len(found)
+
+
+def test_no_traceback_at_any_moment(tmp_path, make_video):
+    for index in range(4):
+        make_video(tmp_path / f"v/run/{index}.mp4", frames=100, size=(96, 128))
+    for turn in range(8):
+        run = start_conversion([*COMMAND, str(tmp_path / "v"), str(tmp_path / f"data{turn}"), "--workers", "2"])
+        wait_for(lambda run=run: handles(run.pid, signal.SIGTERM))
+        time.sleep(0.2 * turn)
+        number = (signal.SIGINT, signal.SIGTERM)[turn % 2]
+        os.killpg(run.pid, number)
+        _, errors = run.communicate(timeout=60)
+        assert "Traceback" not in errors, errors
+        assert run.returncode in {128 + number, -number, 0}
+
+
+def test_a_signal_while_the_outcomes_are_recorded(tmp_path, make_video, monkeypatch):
+    make_video(tmp_path / "v/run/a.mp4", frames=3)
+    calls = []
+
+    def interrupted(root, records):
+        calls.append(root)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        update_catalog(root, records)
+
+    monkeypatch.setattr("vidseg.convert.run.update_catalog", interrupted)
+    report = convert_videos(tmp_path / "v", tmp_path / "data", workers=1)
+    assert report.stopped is not None
+    assert report.count("converted") == 1
+    assert len(open_dataset(tmp_path / "data")) == 1
+    assert (tmp_path / "data/conversion_report.json").is_file()
 
 
 def test_a_changed_source_is_converted_again(tmp_path, make_video):

@@ -24,6 +24,7 @@ from vidseg.videos.listing import Job, Listing, find_jobs, in_shard
 __all__ = ["TargetError", "convert_videos"]
 
 _log = logging.getLogger("vidseg.convert")
+_INTERRUPTED = "interrupted; run the same command again to resume"
 _CHUNK = 1000  # finished videos that are looked up together
 _LOG_EVERY = 10.0  # seconds between progress lines without a terminal
 
@@ -67,25 +68,35 @@ def convert_videos(
         report.outcomes += _rejected(listing)
         report.outcomes.sort(key=lambda outcome: (outcome.target, outcome.source))
         report.seconds = time.monotonic() - began
-        if options.shard is None:
-            update_catalog(root, [_record(outcome) for outcome in report.outcomes if outcome.frames])
-            report.write(root / "conversion_report.json")
-        else:
-            report.write(root / "conversion_report.shard-{}-of-{}.json".format(*shard))
+        try:
+            _record_outcomes(report, root, options)
+        except KeyboardInterrupt:
+            report.stopped = _INTERRUPTED
+            _record_outcomes(report, root, options)
     return report
+
+
+def _record_outcomes(report: ConversionReport, root: Path, options: ConvertOptions) -> None:
+    """Write the report and, except for a shard, the catalog; can be repeated."""
+    if options.shard is None:
+        update_catalog(root, [_record(outcome) for outcome in report.outcomes if outcome.frames])
+        report.write(root / "conversion_report.json")
+    else:
+        report.write(root / "conversion_report.shard-{}-of-{}.json".format(*options.shard_numbers()))
 
 
 def _convert_all(listing: Listing, root: Path, options: ConvertOptions, report: ConversionReport) -> None:
     """Convert the listed jobs and record their outcomes in the report, also when the run is interrupted."""
     jpg_folder = root / "jpg"
-    pending = list(listing.jobs)
+    pending = listing.jobs
+    kept: dict[str, Outcome] = {}
     done: dict[str, Outcome] = {}
     try:
-        kept = {outcome.target: outcome for outcome in _finished(listing.jobs, jpg_folder, options)}
-        report.outcomes += kept.values()
+        if not options.overwrite:
+            kept = {outcome.target: outcome for outcome in _finished(listing.jobs, jpg_folder, options)}
         pending = [job for job in listing.jobs if job.target not in kept]
         with (
-            _Progress(len(listing.jobs), len(report.outcomes)) as progress,
+            _Progress(len(listing.jobs), len(kept)) as progress,
             contextlib.closing(_execute(pending, jpg_folder, options)) as results,
         ):
             for result in results:
@@ -97,18 +108,20 @@ def _convert_all(listing: Listing, root: Path, options: ConvertOptions, report: 
                     report.stopped = f"{result.source}: {result.problem}"
                     break
     except KeyboardInterrupt:
-        report.stopped = "interrupted; run the same command again to resume"
-    for job in pending:
+        report.stopped = _INTERRUPTED
+    if report.stopped:
+        # Some workers may have finished a video that they could no longer report.
+        begun = pending if options.executor == "ray" else pending[: len(done) + options.worker_count()]
+        kept |= {outcome.target: outcome for outcome in _finished(begun, jpg_folder, options)}
+    for job in listing.jobs:
         idle = Outcome(
             job.source, job.target, "not started", job.label, job.split, problem="the run stopped before this video"
         )
-        report.outcomes.append(done.get(job.target, idle))
+        report.outcomes.append(done.get(job.target) or kept.get(job.target) or idle)
 
 
 def _finished(jobs: list[Job], jpg_folder: Path, options: ConvertOptions) -> list[Outcome]:
-    """Return the outcomes of jobs that an earlier run finished."""
-    if options.overwrite:
-        return []
+    """Return the outcomes of jobs whose database is complete."""
     found: list[Outcome] = []
     # Threads wait for the disk, and for checksums of sources whose time of modification has changed.
     threads = ThreadPoolExecutor(min(16, 4 * len(os.sched_getaffinity(0))))
@@ -130,7 +143,8 @@ def _execute(jobs: list[Job], jpg_folder: Path, options: ConvertOptions) -> Gene
 
 
 def _planned(listing: Listing, root: Path, options: ConvertOptions) -> Iterator[Outcome]:
-    kept = {outcome.target: outcome for outcome in _finished(listing.jobs, root / "jpg", options)}
+    finished = [] if options.overwrite else _finished(listing.jobs, root / "jpg", options)
+    kept = {outcome.target: outcome for outcome in finished}
     for job in listing.jobs:
         yield kept.get(job.target) or Outcome(job.source, job.target, "planned", job.label, job.split)
 
