@@ -16,6 +16,7 @@ from typing import Any
 
 from vidseg.convert.conversion import Outcome
 from vidseg.convert.options import ConvertOptions
+from vidseg.frames.open_files import allow_open_files
 from vidseg.frames.writer import remove_temporary_files
 from vidseg.labels.counting import counted
 from vidseg.videos.listing import Job
@@ -26,6 +27,7 @@ _COMMAND = (sys.executable, "-m", "vidseg.convert.worker")
 _POLL_SECONDS = 0.5
 _START_SECONDS = 600.0  # imports from a cold network disk take minutes
 _READ_BYTES = 65536
+_FILES_PER_WORKER = 3  # two pipes and a file for its messages
 # A signal for the process group, or one that a scheduler sends to every process of a job, stops the parent, which then
 # stops its workers.
 _PARENT_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -196,8 +198,10 @@ def run_local(jobs: Iterable[Job], jpg_folder: Path, options: ConvertOptions) ->
         workers.remove(worker)
         selector.unregister(worker.process.stdout)  # type: ignore[arg-type]
 
+    count = options.worker_count()
+    allow_open_files(_FILES_PER_WORKER * count, f"a conversion with {count} workers")
     try:
-        for _ in range(options.worker_count()):
+        for _ in range(count):
             assign(None)
         while any(worker.job for worker in workers):
             ready = {key.data for key, _ in selector.select(_POLL_SECONDS)}
