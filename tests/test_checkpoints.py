@@ -12,6 +12,7 @@ from trained import ShuffledClips, train, train_and_die, train_and_die_writing
 
 from vidseg.engine import CheckpointOptions, OptimizerOptions, ScheduleOptions, Trainer
 from vidseg.engine.checkpoints import CheckpointFolder, read_checkpoint, save_checkpoint
+from vidseg.models import read_state
 
 
 @pytest.fixture(autouse=True)
@@ -162,3 +163,158 @@ def test_found_checkpoints_are_ordered_by_number(tmp_path):
     assert [path.name for path in folder.found()] == ["net.v2_ep-0009.pth", "net.v2_ep-10000.pth"]
     assert folder.newest().name == "net.v2_ep-10000.pth"
     assert json.dumps(str(folder.last)).endswith('net.v2_last.pth"')
+
+
+class NanGradient(torch.autograd.Function):
+    """The identity, whose gradient is NaN."""
+
+    @staticmethod
+    def forward(context, values):
+        return values.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        return torch.full_like(gradient, torch.nan)
+
+
+class Breaking(torch.nn.Module):
+    """A network whose gradient is NaN in forward call number `at` of training, or whose validation loss is."""
+
+    def __init__(self, at: int = -1, validation_at: int = -1):
+        super().__init__()
+        self.network, self.at, self.validation_at = linear(), at, validation_at
+        self.calls = self.validations = 0
+
+    def forward(self, clips):
+        scores = self.network(clips)
+        if not self.training:
+            self.validations += 1
+            return scores * torch.nan if self.validations - 1 == self.validation_at else scores
+        self.calls += 1
+        return NanGradient.apply(scores) if self.calls - 1 == self.at else scores
+
+
+@pytest.mark.parametrize("validated", [True, False])
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_nan_gradient_in_the_last_batch_is_not_saved(tmp_path, validated, epoch):
+    batches = len(Batches())
+    model = Breaking(batches * epoch + batches - 1)
+    trainer = Trainer(model, Batches(), validation=Batches(1) if validated else None)
+    with pytest.raises(RuntimeError, match=rf"epoch {epoch + 1}, batch {batches - 1}: .*weight is not finite"):
+        trainer.fit(3, tmp_path)
+    names = {path.name for path in tmp_path.glob("*.pth")}
+    kept = {"model_last.pth", *(["model_best.pth"] if validated else [])}
+    assert names == (set() if epoch == 0 else {"model_ep-0001.pth", *kept})
+    for name in names:
+        content = read_checkpoint(tmp_path / name)
+        assert content["epoch"] == 1
+        assert all(value.isfinite().all() for value in content["state_dict"].values())
+
+
+def test_a_nan_gradient_before_a_checkpoint_inside_an_epoch(tmp_path):
+    trainer = Trainer(Breaking(3), Batches(8), checkpoints=CheckpointOptions(checkpoint_every=2))
+    with pytest.raises(RuntimeError, match="epoch 1, batch 3: "):
+        trainer.fit(1, tmp_path)
+    assert read_checkpoint(tmp_path / "model_last.pth")["batch"] == 2
+
+
+def test_a_validation_loss_that_is_not_finite_ends_the_run(tmp_path):
+    trainer = Trainer(Breaking(validation_at=3), Batches(), validation=Batches(2))  # batch 1 of the second evaluation
+    with pytest.raises(RuntimeError, match=r"epoch 2, validation batch 1: the validation loss is nan.*learning rate"):
+        trainer.fit(3, tmp_path)
+    assert read_checkpoint(tmp_path / "model_best.pth")["epoch"] == 1
+    assert read_checkpoint(tmp_path / "model_last.pth")["epoch"] == 1
+    assert len(rows(tmp_path / "val_results_s0001.csv")) == 1
+
+
+def test_weights_are_checked_by_the_writer(tmp_path):
+    mask = torch.tensor([0.0, -torch.inf])
+    good = {"weight": torch.ones(2), "mask": mask, "count": torch.tensor(3)}
+    save_checkpoint(tmp_path / "a.pth", {"epoch": 1, "state_dict": good})
+    stored = (tmp_path / "a.pth").read_bytes()
+    for wrong in (torch.tensor([1.0, torch.nan]), torch.tensor([torch.inf]), torch.tensor([1.0, -torch.inf])):
+        for part in ("state_dict", "trained"):
+            with pytest.raises(ValueError, match="weight is not finite"):
+                save_checkpoint(tmp_path / "a.pth", {"epoch": 2, "state_dict": good} | {part: {"weight": wrong}})
+    assert (tmp_path / "a.pth").read_bytes() == stored
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoint") / "model.pth"
+    content = {"epoch": 1, "optimizer": {}, "state_dict": {"weight": torch.arange(5000.0)}}
+    save_checkpoint(path, content)
+    return path
+
+
+READERS = {"checkpoint": read_checkpoint, "weights": read_state}
+
+
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+def test_damaged_bytes_are_found(tmp_path, checkpoint, reader):
+    """Bits flipped anywhere, also in the tensors, which torch.load alone reads without an error."""
+    stored, expected = checkpoint.read_bytes(), torch.arange(5000.0)
+    path = tmp_path / "model.pth"
+    found, silent = 0, 0
+    generator = torch.Generator().manual_seed(0)
+    for place in torch.randint(len(stored), (150,), generator=generator).tolist():
+        data = bytearray(stored)
+        data[place] ^= 0x40
+        path.write_bytes(data)
+        try:
+            content = reader(path)
+        except ValueError as error:
+            assert str(error).startswith(f"{path}: ")
+            assert "\n" not in str(error)
+            found += 1
+        else:  # padding, or the time of a record
+            assert torch.equal(content.get("state_dict", content)["weight"], expected)
+            silent += 1
+    assert found > 100
+    assert silent < 50
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, 4000, 10000, -1, -100])
+def test_truncated_files_and_other_files_give_one_sentence(tmp_path, checkpoint, length):
+    path = tmp_path / "model.pth"
+    stored = checkpoint.read_bytes()
+    for data in (
+        stored[:length],
+        os.urandom(max(length, 0)),
+        b"\0" * max(length, 0),
+        stored[:2000] + bytes(len(stored)),
+    ):
+        path.write_bytes(data)
+        for reader in READERS.values():
+            with pytest.raises(ValueError) as raised:
+                reader(path)
+            assert str(raised.value).startswith(f"{path}: ")
+            assert "\n" not in str(raised.value)
+
+
+def test_old_files_and_files_without_checksums_are_read(tmp_path):
+    state = {"weight": torch.arange(100.0)}
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(state, tmp_path / "bare.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    for name in ("old.pth", "bare.pth"):
+        assert torch.equal(read_state(tmp_path / name)["weight"], state["weight"])
+
+
+class Payload:
+    def __reduce__(self):
+        return os.mkdir, ("payload-ran",)
+
+
+def test_code_in_a_file_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for zipped in (True, False):
+        torch.save({"state_dict": Payload()}, "x.pth", _use_new_zipfile_serialization=zipped)
+        for reader in READERS.values():
+            with pytest.raises(ValueError, match="could run code"):
+                reader("x.pth")
+    assert not (tmp_path / "payload-ran").exists()

@@ -189,7 +189,7 @@ def test_check_finds_and_repairs(dataset, capsys):
     connection.commit()
     connection.close()
     (dataset / "jpg/run/b/n_frames").unlink()
-    leftover = dataset / "jpg/jump/c/frames.db.0011.tmp"
+    leftover = dataset / "jpg/jump/c/frames.db.00112233aabbccdd.tmp"
     leftover.write_bytes(b"half")
     capsys.readouterr()
     assert main(["check", str(dataset), "--json"]) == 1

@@ -1,6 +1,7 @@
 """What goes wrong in a conversion is named and counted; nothing is lost, nothing is half-written."""
 
 import contextlib
+import hashlib
 import json
 import os
 import resource
@@ -11,9 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from vidseg.convert import TargetError, convert_videos
+from vidseg.convert import ConvertOptions, TargetError, convert_videos
+from vidseg.convert.conversion import convert_one
 from vidseg.frames import FrameDatabase
+from vidseg.labels import open_dataset, update_catalog
+from vidseg.videos.listing import Job
 
 COMMAND = [sys.executable, "-m", "vidseg.cli.main", "convert"]
 
@@ -303,23 +308,79 @@ def test_conversion_resumes_after_a_kill(tmp_path, undisturbed, victim, finished
     assert leftovers(data) == []
 
 
-def test_ctrl_c_stops_at_once_and_leaves_a_report(tmp_path, make_video):
-    for index in range(6):
-        make_video(tmp_path / f"v/run/{index}.mp4", frames=400, size=(96, 128))
-    command = [*COMMAND, str(tmp_path / "v"), str(tmp_path / "data"), "--workers", "2"]
+def handles(pid: int, number: int) -> bool:
+    """Whether a process has installed a handler for a signal."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool(int(status["SigCgt"], 16) >> (number - 1) & 1)
+
+
+def start_conversion(command: list[str]) -> subprocess.Popen:
     # A shell starts what runs in the background, such as these tests, with Ctrl-C ignored; and so would be theirs.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    run = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
-    )
-    signal.signal(signal.SIGINT, before)
-    wait_for(lambda: list((tmp_path / "data").rglob("*.tmp")))
-    os.killpg(run.pid, signal.SIGINT)
-    output, _ = run.communicate(timeout=60)
-    assert run.returncode == 1
+    try:
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("number, group", [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False)])
+def test_a_signal_stops_at_once_and_finished_work_is_recorded(tmp_path, make_video, number, group):
+    for index in range(12):
+        make_video(tmp_path / f"v/run/{index:02d}.mp4", frames=20 if index < 4 else 900, size=(96, 128))
+    data = tmp_path / "data"
+    run = start_conversion([*COMMAND, str(tmp_path / "v"), str(data), "--workers", "2"])
+    wait_for(lambda: len(list(data.rglob("frames.db"))) >= 4 and list(data.rglob("*.tmp")))
+    workers = children_of(run.pid)
+    assert len(workers) == 2
+    began = time.monotonic()
+    (os.killpg if group else os.kill)(run.pid, number)
+    output, errors = run.communicate(timeout=60)
+    assert time.monotonic() - began < 30
+    assert run.returncode == 128 + number
     assert "stopped: interrupted" in output
-    assert leftovers(tmp_path / "data") == []
-    assert json.loads((tmp_path / "data/conversion_report.json").read_text())["counts"]["not started"] > 0
+    assert "Traceback" not in errors
+    assert not any(alive(pid) for pid in workers)
+    assert leftovers(data) == []
+    found = sorted(path.parent.name for path in data.rglob("frames.db"))
+    assert sorted(video.name for video in open_dataset(data)) == found
+    report = json.loads((data / "conversion_report.json").read_text())
+    states = {Path(video["source"]).stem: video["state"] for video in report["videos"]}
+    assert [name for name, state in sorted(states.items()) if state in {"converted", "kept"}] == found
+    assert report["counts"]["not started"] == 12 - len(found)
+
+
+def test_no_traceback_at_any_moment(tmp_path, make_video):
+    for index in range(4):
+        make_video(tmp_path / f"v/run/{index}.mp4", frames=100, size=(96, 128))
+    for turn in range(8):
+        run = start_conversion([*COMMAND, str(tmp_path / "v"), str(tmp_path / f"data{turn}"), "--workers", "2"])
+        wait_for(lambda run=run: handles(run.pid, signal.SIGTERM))
+        time.sleep(0.2 * turn)
+        number = (signal.SIGINT, signal.SIGTERM)[turn % 2]
+        os.killpg(run.pid, number)
+        _, errors = run.communicate(timeout=60)
+        assert "Traceback" not in errors, errors
+        assert run.returncode in {128 + number, -number, 0}
+
+
+def test_a_signal_while_the_outcomes_are_recorded(tmp_path, make_video, monkeypatch):
+    make_video(tmp_path / "v/run/a.mp4", frames=3)
+    calls = []
+
+    def interrupted(root, records):
+        calls.append(root)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        update_catalog(root, records)
+
+    monkeypatch.setattr("vidseg.convert.run.update_catalog", interrupted)
+    report = convert_videos(tmp_path / "v", tmp_path / "data", workers=1)
+    assert report.stopped is not None
+    assert report.count("converted") == 1
+    assert len(open_dataset(tmp_path / "data")) == 1
+    assert (tmp_path / "data/conversion_report.json").is_file()
 
 
 def test_a_changed_source_is_converted_again(tmp_path, make_video):
@@ -334,3 +395,55 @@ def test_a_changed_source_is_converted_again(tmp_path, make_video):
     assert [(outcome.state, outcome.other_options) for outcome in again.outcomes] == [("kept", True)] * 2
     assert "--overwrite" in str(again)
     assert convert_videos(tmp_path / "v", tmp_path / "data", workers=1, overwrite=True).count("converted") == 2
+
+
+def test_a_source_of_equal_size_and_other_content_is_converted_again(tmp_path, make_video):
+    video = make_video(tmp_path / "v/run/a.mp4", frames=5)
+    for number in range(4):
+        frame = tmp_path / f"v/run/frames/frame_{number:05d}.jpg"
+        frame.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (48, 32), (60 * number, 0, 0)).save(frame)
+    convert_videos(tmp_path / "v", tmp_path / "data", workers=1)
+    meta = FrameDatabase(tmp_path / "data/jpg/run/a").meta
+    assert meta["source_sha256"] == hashlib.sha256(video.read_bytes()).hexdigest()
+    assert meta["source_modified"] == video.stat().st_mtime_ns
+
+    def states() -> list[tuple[str, str]]:
+        report = convert_videos(tmp_path / "v", tmp_path / "data", workers=1)
+        return [(outcome.target, outcome.state) for outcome in report.outcomes]
+
+    os.utime(video, (1, 1))  # copied: another time, the same bytes
+    os.utime(tmp_path / "v/run/frames/frame_00002.jpg", (1, 1))
+    assert states() == [("run/a", "kept"), ("run/frames", "kept")]
+    data = bytearray(video.read_bytes())
+    place = data.index(b"Lavf")  # the name of the program that wrote the file
+    data[place : place + 4] = b"vfaL"
+    video.write_bytes(data)
+    assert states() == [("run/a", "converted"), ("run/frames", "kept")]
+    folder = tmp_path / "v/run/frames"
+    for old, new in (("frame_00001", "x"), ("frame_00002", "frame_00001"), ("x", "frame_00002")):
+        (folder / f"{old}.jpg").rename(folder / f"{new}.jpg")
+    assert states() == [("run/a", "kept"), ("run/frames", "converted")]
+    assert states() == [("run/a", "kept"), ("run/frames", "kept")]
+
+
+def test_a_database_as_the_source_is_compared_by_its_own_content(tmp_path, make_video):
+    make_video(tmp_path / "v/run/a.mp4", frames=4)
+    convert_videos(tmp_path / "v", tmp_path / "one", workers=1)
+    assert convert_videos(tmp_path / "one", tmp_path / "two", workers=1).count("converted") == 1
+    os.utime(tmp_path / "one/jpg/run/a/frames.db", (1, 1))
+    assert convert_videos(tmp_path / "one", tmp_path / "two", workers=1).count("kept") == 1
+    meta = [FrameDatabase(tmp_path / name / "jpg/run/a").meta for name in ("one", "two")]
+    assert meta[0]["source_sha256"] == meta[1]["source_sha256"] != meta[1]["database_sha256"]
+
+
+def test_a_source_that_changes_during_its_conversion_fails(tmp_path, make_video, monkeypatch):
+    video = make_video(tmp_path / "a.mp4", frames=4)
+    job = Job(str(video), "video", "run/a")
+
+    def touch(frames: int) -> None:
+        os.utime(video, (1, frames))
+
+    outcome = convert_one(job, tmp_path / "jpg", ConvertOptions(), touch)
+    assert (outcome.state, "changed during its conversion" in outcome.problem) == ("failed", True)
+    assert not (tmp_path / "jpg/run/a").exists()

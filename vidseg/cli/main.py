@@ -2,6 +2,7 @@
 
 Each command is a module of this folder with a dataclass `Command`: its docstring and its fields' docstrings are the
 help text, `run()` does the work and returns the exit status: 0, 1 (some items failed, each named), 2 (wrong use).
+Ctrl-C ends a command with status 130, SIGTERM with 143.
 Only the module asked for is imported, and heavy packages within `run()`: help is instant.
 """
 
@@ -9,6 +10,8 @@ import importlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from vidseg.cli.interruption import Interrupted, run_interruptible
 
 __all__ = ["dataset2database", "main", "run_prepared", "run_program"]
 
@@ -34,6 +37,10 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `vidseg`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    return run_interruptible("vidseg", lambda: _main(words), last=arguments is None)
+
+
+def _main(words: list[str]) -> int:
     if not words or words[0] in {"-h", "--help"}:
         print(_overview())
         return 0 if words else 2
@@ -58,25 +65,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def dataset2database(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `dataset2database SRC DST`: another name of `vidseg convert`."""
-    from vidseg.cli.convert import Command
+    words = list(sys.argv[1:] if arguments is None else arguments)
 
-    return _run("dataset2database", Command, list(sys.argv[1:] if arguments is None else arguments))
+    def run() -> int:
+        from vidseg.cli.convert import Command
+
+        return _run("dataset2database", Command, words)
+
+    return run_interruptible("dataset2database", run, last=arguments is None)
 
 
 def run_program(command: Any, arguments: Sequence[str] | None = None) -> int:
     """Run one of the programs in converters/ or train/, whose options are the dataclass `command`."""
-    return _run(sys.argv[0], command, list(sys.argv[1:] if arguments is None else arguments))
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    return run_interruptible(sys.argv[0], lambda: _run(sys.argv[0], command, words), last=arguments is None)
 
 
 def run_prepared(program: str, words: list[str], prepare: Callable[..., Any], name: str | None = None) -> int:
     """Run a command whose defaults depend on its words, as `vidseg.cli.train.prepare` decides."""
-    try:
-        prepared = prepare(words, name)
-    except (ValueError, TypeError, OSError) as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return 2
-    shown = program if name or not prepared.name else f"{program} {prepared.name}"
-    return _run(shown, prepared.command, prepared.words, default=prepared.default, run=prepared.run)
+
+    def run() -> int:
+        try:
+            prepared = prepare(words, name)
+        except (ValueError, TypeError, OSError) as error:
+            print(f"{program}: {error}", file=sys.stderr)
+            return 2
+        shown = program if name or not prepared.name else f"{program} {prepared.name}"
+        return _run(shown, prepared.command, prepared.words, default=prepared.default, run=prepared.run)
+
+    return run_interruptible(program, run)
 
 
 def _run(
@@ -95,7 +112,9 @@ def _run(
         return int(options.run() if run is None else run(options))
     except SystemExit as stop:  # tyro has shown the help (0) or said what is wrong (2)
         return stop.code if isinstance(stop.code, int) else 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        if isinstance(error, Interrupted):
+            raise
         print(f"{program}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone

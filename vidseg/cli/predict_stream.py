@@ -159,12 +159,12 @@ class _Stream:
 
     def _restore(self) -> None:
         """Load the saved state, if there is one."""
-        import torch
+        from vidseg.models._torch_file import read_torch_file
 
         if self.state is None or not self.state.is_file():
             return
-        saved = torch.load(self.state, map_location="cpu", weights_only=True)
-        if "session" not in saved:
+        saved = read_torch_file(self.state)
+        if not isinstance(saved, dict) or "session" not in saved:
             raise ValueError(f"{self.state}: not a file that `vidseg predict --stream --state` writes")
         self.session.load_state_dict(saved["session"])
         self.last = saved["last"]

@@ -237,6 +237,16 @@ class ClipPlanner:
             repeats=repeats,
         )
 
+    def sample_range(self, video: int) -> tuple[int, int]:
+        """Return the sample number of the first view of a video, and one more than that of its last view."""
+        if self._first is None:
+            return video * self._views, (video + 1) * self._views
+        return int(self._first[video]), int(self._first[video + 1])
+
+    def sample_numbers(self, videos: Integers, views: Integers) -> Integers:
+        """Return the sample number of each view of a video, int64 (B,)."""
+        return (videos * self._views if self._first is None else self._first[videos]) + views
+
     def _places(self, samples: Integers) -> tuple[Integers, Integers]:
         """Return video and view of each sample."""
         if self._first is None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from vidseg.convert.options import ConvertOptions
 
 if TYPE_CHECKING:
+    from vidseg.convert.locking import TargetError
     from vidseg.convert.report import ConversionReport
-    from vidseg.convert.run import TargetError, convert_videos
+    from vidseg.convert.run import convert_videos
 
 __all__ = ["ConversionReport", "ConvertOptions", "TargetError", "convert_videos"]
 

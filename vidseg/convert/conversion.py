@@ -2,8 +2,6 @@
 
 import contextlib
 import errno
-import functools
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -16,10 +14,11 @@ import av.error
 import vidseg
 from vidseg.convert.encoding import FrameEncoder
 from vidseg.convert.options import ConvertOptions
+from vidseg.convert.source_state import same_source, source_digest, source_state
 from vidseg.frames import FrameDatabase, FrameDatabaseError, FrameWriter, decode_jpeg, encode_rgb, recode_jpeg
 from vidseg.frames.jpeg import resize_frame
 from vidseg.frames.schema import COUNT_NAME, DATABASE_NAME
-from vidseg.frames.writer import TEMPORARY_SUFFIX
+from vidseg.frames.writer import remove_temporary_files
 from vidseg.labels.counting import counted
 from vidseg.videos.decoding import DamagedVideoError, TimedFrame, VideoError, VideoSource, at_rate
 from vidseg.videos.frame_size import target_size
@@ -126,8 +125,8 @@ def convert_one(job: Job, jpg_folder: Path, options: ConvertOptions, heartbeat: 
 def finished_outcome(job: Job, jpg_folder: Path, options: ConvertOptions) -> Outcome | None:
     """Return the outcome of a job that an earlier run finished, or None if the job has to run.
 
-    A job is finished if its database is complete, has its n_frames file, and was made from a source of the same name,
-    size and clip times.
+    A job is finished if its database is complete, has its n_frames file, and was made from the same source, see
+    `same_source`.
     """
     path = jpg_folder / job.target / DATABASE_NAME
     if not path.is_file() or not path.with_name(COUNT_NAME).is_file():
@@ -136,21 +135,25 @@ def finished_outcome(job: Job, jpg_folder: Path, options: ConvertOptions) -> Out
         database = FrameDatabase(path)
     except FrameDatabaseError:
         return None
-    meta = database.meta
-    same_source = meta.get("source") == Path(job.source).name and meta.get("source_bytes") == _source_bytes(job)
-    if not same_source or (meta.get("clip_start"), meta.get("clip_stop")) != (job.start, job.stop):
+    try:
+        if not same_source(job, database.meta):
+            return None
+    except (OSError, ValueError):  # the conversion names the problem
         return None
     outcome = _describe(job, database)
     outcome.state = "kept"
-    outcome.other_options = meta.get("options") != options.recorded()
+    outcome.other_options = database.meta.get("options") != options.recorded()
     return outcome
 
 
 def _convert(job: Job, path: Path, options: ConvertOptions, heartbeat: Heartbeat) -> FrameDatabase:
+    try:
+        before = source_state(job)
+    except OSError as error:
+        raise VideoError(f"cannot be read: {error.strerror or error}") from error
     frames = {"video": _video_frames, "jpegs": _jpeg_frames, "database": _database_frames}[job.kind](job, options)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(f"*{TEMPORARY_SUFFIX}"):  # of an interrupted run
-        leftover.unlink(missing_ok=True)
+    remove_temporary_files(path.parent)  # of an interrupted run
     writer = FrameWriter(path, levels=options.levels)
     with writer:
         for jpegs, width, moment in frames.stream:
@@ -158,13 +161,18 @@ def _convert(job: Job, path: Path, options: ConvertOptions, heartbeat: Heartbeat
             heartbeat(writer.count)
         if frames.damage and options.damaged == "refuse":
             raise DamagedVideoError("; ".join(frames.damage))
+        digest = source_digest(job, progress=lambda: heartbeat(writer.count))
+        if source_state(job) != before:
+            raise VideoError("the source changed during its conversion; run the same command again")
         if writer.timestamps != sorted(writer.timestamps):
             writer.timestamps.sort()
             frames.properties["timestamps_sorted"] = 1
         writer.meta = {
             **frames.properties,
             "source": Path(job.source).name,
-            "source_bytes": _source_bytes(job),
+            "source_bytes": before.bytes,
+            "source_modified": before.modified,
+            **digest,
             "clip_start": job.start,
             "clip_stop": job.stop,
             "damage": json.dumps(frames.damage) if frames.damage else None,
@@ -216,7 +224,6 @@ def _video_frames(job: Job, options: ConvertOptions) -> _Frames:
             height=height,
             duration=last - (first or 0.0) + 1.0 / float(fps or 25.0),
             rotation=encoder.frames.rotation,
-            source_sha256=_sha256(job.source, Path(job.source).stat().st_mtime_ns),
             quality=options.quality,
             chroma=options.chroma,
             restart_interval=options.restart_interval,
@@ -300,19 +307,3 @@ def _restored(
     duration = moment - first + 1.0 / (fps or 25.0) if moment is not None and first is not None else 0.0  # type: ignore[operator]
     frames.properties.update(width=size[0], height=size[1], duration=duration or (count / fps if fps else 0.0))  # type: ignore[operator]
     frames.properties.update(chroma=options.chroma, restart_interval=options.restart_interval)
-
-
-def _source_bytes(job: Job) -> int:
-    path = Path(job.source)
-    if job.kind == "jpegs":
-        return sum(frame.stat().st_size for _, frame in numbered_jpegs(path))
-    return path.stat().st_size
-
-
-@functools.lru_cache(maxsize=16)  # clips of one long video are converted consecutively
-def _sha256(path: str, _modified: int) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

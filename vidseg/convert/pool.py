@@ -2,30 +2,39 @@
 
 import contextlib
 import json
+import os
 import selectors
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from vidseg.convert.conversion import Outcome
 from vidseg.convert.options import ConvertOptions
-from vidseg.frames.writer import TEMPORARY_SUFFIX
+from vidseg.frames.open_files import allow_open_files
+from vidseg.frames.writer import remove_temporary_files
 from vidseg.labels.counting import counted
 from vidseg.videos.listing import Job
 
 __all__ = ["Worker", "run_local"]
 
+_COMMAND = (sys.executable, "-m", "vidseg.convert.worker")
 _POLL_SECONDS = 0.5
+_START_SECONDS = 600.0  # imports from a cold network disk take minutes
+_READ_BYTES = 65536
+_FILES_PER_WORKER = 3  # two pipes and a file for its messages
+# A signal for the process group, or one that a scheduler sends to every process of a job, stops the parent, which then
+# stops its workers.
+_PARENT_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class WorkerStartError(RuntimeError):
-    """Raised when a worker process exits before it accepts a job."""
+    """Raised when a worker process exits, or hangs, before it starts its first job."""
 
 
 class Worker:
@@ -41,19 +50,23 @@ class Worker:
         self.options = options
         self.job: Job | None = None
         self.frames = 0
-        self._began = self._heard = 0.0
+        self._assigned = 0.0
+        self._began: float | None = None
+        self._heard = 0.0
+        self._unread = b""
         self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - closed with the worker
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "vidseg.convert.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-        )
+        with _blocked(_PARENT_SIGNALS):  # the worker inherits this and ignores the signals from its first instruction
+            self.process = subprocess.Popen(
+                [*_COMMAND, str(os.getpid())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+            )
 
     def start(self, job: Job) -> None:
         """Send a job to the worker."""
         self.job, self.frames = job, 0
-        self._began = self._heard = time.monotonic()
+        self._assigned, self._began = time.monotonic(), None
         request = {"job": asdict(job), "options": asdict(self.options), "jpg_folder": str(self.jpg_folder)}
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # a dead worker is detected on the next read
@@ -61,13 +74,25 @@ class Worker:
             self.process.stdin.flush()
 
     def read(self) -> Outcome | None:
-        """Read one message of the worker; return the outcome once the job is done, else None."""
+        """Read every message that the worker has sent; return the outcome once the job is done, else None.
+
+        Call it when the pipe is readable, because it waits for at least one byte.
+        """
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line.endswith(b"\n"):
+        # Not readline(): its buffer would hold further lines, which a selector on the pipe does not report.
+        received = os.read(self.process.stdout.fileno(), _READ_BYTES)
+        if not received:
             return self._lost(self._exit_reason())
+        *lines, self._unread = (self._unread + received).split(b"\n")
+        outcome = None
+        for line in lines:
+            outcome = self._take(json.loads(line)) or outcome
+        return outcome
+
+    def _take(self, message: dict[str, Any]) -> Outcome | None:
         self._heard = time.monotonic()
-        message: dict[str, Any] = json.loads(line)
+        if "began" in message:
+            self._began = self._heard
         self.frames = message.get("frames", self.frames)
         if "done" not in message:
             return None
@@ -75,10 +100,21 @@ class Worker:
         return Outcome(**message["done"])
 
     def overdue(self) -> Outcome | None:
-        """Stop a worker that exceeds a time limit and return the outcome of its job, else None."""
+        """Stop a worker that exceeds a time limit and return the outcome of its job, else None.
+
+        The time limits of a video start when the worker has imported its modules and begins with the video.
+        """
         now = time.monotonic()
         limit = self.options.time_limit
         if self.job is None:
+            return None
+        if self._began is None:
+            if now - self._assigned > _START_SECONDS:
+                self.stop()
+                raise WorkerStartError(
+                    f"a conversion worker did not start within {_START_SECONDS:g} s; check the disk that Python and "
+                    "its packages are on"
+                )
             return None
         if limit is not None and now - self._began > limit:
             return self._lost(f"exceeded the time limit of {limit:g} s after {counted(self.frames, 'frame')}")
@@ -100,8 +136,7 @@ class Worker:
         self._errors.close()
         if self.job is not None:
             folder = self.jpg_folder / self.job.target
-            for leftover in folder.glob(f"*{TEMPORARY_SUFFIX}"):
-                leftover.unlink(missing_ok=True)
+            remove_temporary_files(folder)
             with contextlib.suppress(OSError):  # missing, or holds the database of an earlier conversion
                 folder.rmdir()
 
@@ -119,6 +154,16 @@ class Worker:
         output = [line.strip() for line in self._errors.read().splitlines() if line.strip()]
         cause = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         return f"the worker process crashed while decoding ({cause})" + (f": {output[-1]}" if output else "")
+
+
+@contextlib.contextmanager
+def _blocked(signals: Iterable[signal.Signals]) -> Iterator[None]:
+    """Hold back signals for this thread; they arrive at the end of the context."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def run_local(jobs: Iterable[Job], jpg_folder: Path, options: ConvertOptions) -> Generator[Outcome | int, None, None]:
@@ -153,8 +198,10 @@ def run_local(jobs: Iterable[Job], jpg_folder: Path, options: ConvertOptions) ->
         workers.remove(worker)
         selector.unregister(worker.process.stdout)  # type: ignore[arg-type]
 
+    count = options.worker_count()
+    allow_open_files(_FILES_PER_WORKER * count, f"a conversion with {count} workers")
     try:
-        for _ in range(options.worker_count()):
+        for _ in range(count):
             assign(None)
         while any(worker.job for worker in workers):
             ready = {key.data for key, _ in selector.select(_POLL_SECONDS)}

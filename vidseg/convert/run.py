@@ -2,17 +2,19 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import logging
+import os
 import sys
 import time
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from vidseg.convert.conversion import Outcome, finished_outcome
+from vidseg.convert.locking import TargetError, lock_dataset
 from vidseg.convert.options import ConvertOptions
 from vidseg.convert.pool import run_local
 from vidseg.convert.report import ConversionReport
@@ -22,11 +24,9 @@ from vidseg.videos.listing import Job, Listing, find_jobs, in_shard
 __all__ = ["TargetError", "convert_videos"]
 
 _log = logging.getLogger("vidseg.convert")
+_INTERRUPTED = "interrupted; run the same command again to resume"
+_CHUNK = 1000  # finished videos that are looked up together
 _LOG_EVERY = 10.0  # seconds between progress lines without a terminal
-
-
-class TargetError(RuntimeError):
-    """Raised when the data set's folder cannot be written, or another conversion is writing to it."""
 
 
 def convert_videos(
@@ -68,28 +68,35 @@ def convert_videos(
         report.outcomes += _rejected(listing)
         report.outcomes.sort(key=lambda outcome: (outcome.target, outcome.source))
         report.seconds = time.monotonic() - began
-        if options.shard is None:
-            update_catalog(root, [_record(outcome) for outcome in report.outcomes if outcome.frames])
-            report.write(root / "conversion_report.json")
-        else:
-            report.write(root / "conversion_report.shard-{}-of-{}.json".format(*shard))
+        try:
+            _record_outcomes(report, root, options)
+        except KeyboardInterrupt:
+            report.stopped = _INTERRUPTED
+            _record_outcomes(report, root, options)
     return report
+
+
+def _record_outcomes(report: ConversionReport, root: Path, options: ConvertOptions) -> None:
+    """Write the report and, except for a shard, the catalog; can be repeated."""
+    if options.shard is None:
+        update_catalog(root, [_record(outcome) for outcome in report.outcomes if outcome.frames])
+        report.write(root / "conversion_report.json")
+    else:
+        report.write(root / "conversion_report.shard-{}-of-{}.json".format(*options.shard_numbers()))
 
 
 def _convert_all(listing: Listing, root: Path, options: ConvertOptions, report: ConversionReport) -> None:
     """Convert the listed jobs and record their outcomes in the report, also when the run is interrupted."""
     jpg_folder = root / "jpg"
-    pending = []
-    for job in listing.jobs:
-        outcome = None if options.overwrite else finished_outcome(job, jpg_folder, options)
-        if outcome is None:
-            pending.append(job)
-        else:
-            report.outcomes.append(outcome)
+    pending = listing.jobs
+    kept: dict[str, Outcome] = {}
     done: dict[str, Outcome] = {}
     try:
+        if not options.overwrite:
+            kept = {outcome.target: outcome for outcome in _finished(listing.jobs, jpg_folder, options)}
+        pending = [job for job in listing.jobs if job.target not in kept]
         with (
-            _Progress(len(listing.jobs), len(report.outcomes)) as progress,
+            _Progress(len(listing.jobs), len(kept)) as progress,
             contextlib.closing(_execute(pending, jpg_folder, options)) as results,
         ):
             for result in results:
@@ -101,12 +108,30 @@ def _convert_all(listing: Listing, root: Path, options: ConvertOptions, report: 
                     report.stopped = f"{result.source}: {result.problem}"
                     break
     except KeyboardInterrupt:
-        report.stopped = "interrupted; run the same command again to resume"
-    for job in pending:
+        report.stopped = _INTERRUPTED
+    if report.stopped:
+        # Some workers may have finished a video that they could no longer report.
+        begun = pending if options.executor == "ray" else pending[: len(done) + options.worker_count()]
+        kept |= {outcome.target: outcome for outcome in _finished(begun, jpg_folder, options)}
+    for job in listing.jobs:
         idle = Outcome(
             job.source, job.target, "not started", job.label, job.split, problem="the run stopped before this video"
         )
-        report.outcomes.append(done.get(job.target, idle))
+        report.outcomes.append(done.get(job.target) or kept.get(job.target) or idle)
+
+
+def _finished(jobs: list[Job], jpg_folder: Path, options: ConvertOptions) -> list[Outcome]:
+    """Return the outcomes of jobs whose database is complete."""
+    found: list[Outcome] = []
+    # Threads wait for the disk, and for checksums of sources whose time of modification has changed.
+    threads = ThreadPoolExecutor(min(16, 4 * len(os.sched_getaffinity(0))))
+    try:
+        for first in range(0, len(jobs), _CHUNK):
+            outcomes = threads.map(lambda job: finished_outcome(job, jpg_folder, options), jobs[first : first + _CHUNK])
+            found += [outcome for outcome in outcomes if outcome is not None]
+    finally:
+        threads.shutdown(cancel_futures=True)
+    return found
 
 
 def _execute(jobs: list[Job], jpg_folder: Path, options: ConvertOptions) -> Generator[Outcome | int, None, None]:
@@ -118,9 +143,10 @@ def _execute(jobs: list[Job], jpg_folder: Path, options: ConvertOptions) -> Gene
 
 
 def _planned(listing: Listing, root: Path, options: ConvertOptions) -> Iterator[Outcome]:
+    finished = [] if options.overwrite else _finished(listing.jobs, root / "jpg", options)
+    kept = {outcome.target: outcome for outcome in finished}
     for job in listing.jobs:
-        kept = None if options.overwrite else finished_outcome(job, root / "jpg", options)
-        yield kept or Outcome(job.source, job.target, "planned", job.label, job.split)
+        yield kept.get(job.target) or Outcome(job.source, job.target, "planned", job.label, job.split)
 
 
 def _rejected(listing: Listing) -> list[Outcome]:
@@ -145,25 +171,11 @@ def _record(outcome: Outcome) -> VideoRecord:
 
 @contextlib.contextmanager
 def _locked(root: Path, options: ConvertOptions) -> Iterator[None]:
-    """Hold an exclusive lock on this part of the data set; the lock ends with the process."""
-    name = (
-        "conversion.lock"
-        if options.shard is None
-        else "conversion.shard-{}-of-{}.lock".format(*options.shard_numbers())
-    )
+    """Make the data set's folder and hold the lock on this part of it."""
     try:
         (root / "jpg").mkdir(parents=True, exist_ok=True)
-        with open(root / name, "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise TargetError(
-                    f"{root}: another conversion is writing to this folder; wait for it to finish"
-                ) from None
-            try:
-                yield
-            finally:
-                (root / name).unlink(missing_ok=True)
+        with lock_dataset(root, shard=None if options.shard is None else options.shard_numbers()):
+            yield
     except OSError as error:
         raise TargetError(f"{root}: cannot write to this folder: {error.strerror or error}") from error
 

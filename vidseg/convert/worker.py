@@ -1,7 +1,8 @@
 """Worker process of the conversion: reads jobs as JSON lines on stdin and writes results to stdout.
 
-Run as `python -m vidseg.convert.worker`. A separate process isolates the run from decoders that crash or hang. It is
-started by module name, not by fork, so user scripts need no `if __name__ == "__main__"`.
+Run as `python -m vidseg.convert.worker PARENT`, with the process id of the parent. A separate process isolates the run
+from decoders that crash or hang. It is started by module name, not by fork, so user scripts need no
+`if __name__ == "__main__"`.
 """
 
 import ctypes
@@ -10,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from vidseg.convert.conversion import convert_one
@@ -24,7 +26,9 @@ _PR_SET_PDEATHSIG = 1
 
 def main() -> None:
     """Process jobs until stdin closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent stops its workers
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the parent stops its workers
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))  # the parent has blocked them
     _die_with_parent()
     results = os.fdopen(os.dup(1), "w")  # keep output of codecs out of the results
     os.dup2(2, 1)
@@ -35,22 +39,31 @@ def main() -> None:
     send("ready", os.getpid())
     for line in sys.stdin:
         request = json.loads(line)
-        last_sent = time.monotonic()
-
-        def heartbeat(frames: int) -> None:
-            nonlocal last_sent
-            if time.monotonic() - last_sent > _HEARTBEAT_SECONDS:
-                last_sent = time.monotonic()
-                send("frames", frames)
-
         job, options = Job(**request["job"]), ConvertOptions(**request["options"])
+        send("began", job.target)
+        heartbeat = _Heartbeat(send, min(_HEARTBEAT_SECONDS, options.stall_limit / 4))
         send("done", convert_one(job, Path(request["jpg_folder"]), options, heartbeat).as_dict())
+
+
+class _Heartbeat:
+    """Sends the number of frames so far, at most once in `interval` seconds."""
+
+    def __init__(self, send: Callable[[str, object], None], interval: float) -> None:
+        self._send, self._interval = send, interval
+        self._sent = time.monotonic()
+
+    def __call__(self, frames: int) -> None:
+        if time.monotonic() - self._sent > self._interval:
+            self._sent = time.monotonic()
+            self._send("frames", frames)
 
 
 def _die_with_parent() -> None:
     """Have the kernel kill this process when the parent is killed, also in the middle of a video (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != int(sys.argv[1]):
+            sys.exit("the parent process has ended")
 
 
 if __name__ == "__main__":

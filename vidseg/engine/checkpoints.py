@@ -1,7 +1,8 @@
 """Checkpoints: everything that a run needs to go on, in files that are there whole or not at all.
 
 `<name>_ep-%04d.pth` after that many epochs, `<name>_last.pth` the most recent, `<name>_best.pth` the one with the best
-score on held-out videos. All hold a dict that `torch.load(..., weights_only=True)` reads:
+score on held-out videos. Weights that are not finite are never written, and the checksums of a file are compared before
+it is read. All hold a dict that `torch.load(..., weights_only=True)` reads:
 
 | entry | content |
 | --- | --- |
@@ -19,6 +20,7 @@ score on held-out videos. All hold a dict that `torch.load(..., weights_only=Tru
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -27,14 +29,37 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vidseg.engine.options import CheckpointOptions
+from vidseg.models._torch_file import read_torch_file
 
-__all__ = ["CheckpointFolder", "read_checkpoint", "save_checkpoint"]
+__all__ = ["CheckpointFolder", "find_non_finite", "read_checkpoint", "save_checkpoint"]
+
+
+def find_non_finite(state: Mapping[str, Any]) -> str | None:
+    """Return the name of the first tensor of a state dict with values that are not finite, or None.
+
+    A tensor of zeros and negative infinities alone is a mask, and counts as finite.
+    """
+    for name, value in state.items():
+        if not isinstance(value, Tensor) or not (value.is_floating_point() or value.is_complex()):
+            continue
+        if not bool(value.isfinite().all()) and not bool(((value == 0) | (value == -math.inf)).all()):
+            return name
+    return None
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a checkpoint under another name, on the disk to the last byte, and rename it."""
+    """Write a checkpoint under another name, on the disk to the last byte, and rename it.
+
+    Raises:
+        ValueError: a weight is not finite; an existing file is unchanged.
+    """
+    for part in ("state_dict", "trained"):
+        name = find_non_finite(content.get(part) or {})
+        if name is not None:
+            raise ValueError(f"{path}: {name} is not finite, so the checkpoint is not written")
     temporary = _temporary(path)
     try:
         with temporary.open("wb") as file:
@@ -51,12 +76,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds weights only, or is no checkpoint.
+        ValueError: it holds weights only, is damaged, or is no checkpoint.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    content = read_torch_file(path)
     missing = {"epoch", "state_dict", "optimizer"} - set(content if isinstance(content, dict) else ())
     if missing:
         raise ValueError(

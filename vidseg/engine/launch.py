@@ -57,7 +57,13 @@ def launch_processes(gpus: str | None) -> int | None:
     if len(chosen) < 2:
         return None
     command, environment = launch_command(chosen, sys.argv, os.environ)
-    return subprocess.run(command, env=environment).returncode
+    with subprocess.Popen(command, env=environment) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.terminate()  # it ends the processes on the GPUs; killed, it would leave them
+            process.wait()
+            raise
 
 
 def launch_command(

@@ -14,6 +14,7 @@ from vidseg.engine.checkpoints import CheckpointFolder
 from vidseg.engine.options import Options, options_from
 from vidseg.engine.runs import read_record
 from vidseg.models import InputSpec, create_model, load_weights, model_input_spec, model_task, read_state
+from vidseg.models._torch_file import read_torch_file
 
 __all__ = ["Source", "TrainedModel", "find_weights", "test_name"]
 
@@ -112,7 +113,7 @@ def _content(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         return {}
     read_state(path)  # says what is wrong with a file that is not a checkpoint
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    content = read_torch_file(path)
     return content if isinstance(content, dict) and "state_dict" in content else {}
 
 

@@ -25,7 +25,7 @@ from vidseg.clips.draws import uniform
 from vidseg.clips.multigrid import Multigrid
 from vidseg.engine import distributed
 from vidseg.engine.averaging import WeightAverage
-from vidseg.engine.checkpoints import CheckpointFolder, read_checkpoint
+from vidseg.engine.checkpoints import CheckpointFolder, find_non_finite, read_checkpoint
 from vidseg.engine.monitors import ScoreTable, SpeedMonitor, iteration_line, progress_bar, time_line
 from vidseg.engine.optimizers import make_optimizer, parameter_groups, set_rates
 from vidseg.engine.options import (
@@ -441,8 +441,20 @@ class Trainer:
         return _Iteration(index, values, event, rate, shape, wait, getattr(batch, "fill_seconds", None))
 
     def _read_all(self, unread: deque[_Iteration], progress: _Progress, batches: int) -> None:
+        """Read what is left, and check the weights: what is evaluated and saved next is finite."""
         while unread:
             self._read(unread.popleft(), progress, batches)
+        name = find_non_finite(self.precision.weights(self.model))
+        if name is not None:
+            rate = float(self.optimizer.param_groups[0]["lr"])
+            raise RuntimeError(
+                f"epoch {progress.epoch + 1}, batch {progress.batch - 1}: {name} is not finite after the step; "
+                f"{self._remedy(rate)}; checkpoints of this run are of earlier steps"
+            )
+
+    def _remedy(self, rate: float) -> str:
+        text = f"try a lower learning rate than {rate:g}, --warmup-epochs or --clip-norm"
+        return text + (", or --opt-level bf16" if self.precision.scaled else "")
 
     def _read(self, iteration: _Iteration, progress: _Progress, batches: int) -> None:
         """Add up the scores of a batch, and log them."""
@@ -452,9 +464,7 @@ class Trainer:
         scores, epoch = means(sums), progress.epoch
         if not bool(sums.isfinite().all()):
             raise RuntimeError(
-                f"epoch {epoch + 1}, batch {iteration.batch}: the loss is {scores[-1]}; try a lower learning rate than "
-                f"{iteration.rate:g}, --warmup-epochs or --clip-norm"
-                + (", or --opt-level bf16" if self.precision.scaled else "")
+                f"epoch {epoch + 1}, batch {iteration.batch}: the loss is {scores[-1]}; {self._remedy(iteration.rate)}"
             )
         self.precision.check_scale(scale)
         progress.batch = iteration.batch + 1
@@ -486,7 +496,11 @@ class Trainer:
         distributed.share_statistics(self.model)
         total: list[Tensor] = []
 
+        wrong: list[int] = []
+
         def log_part(index: int, part: Any) -> None:
+            if not math.isfinite(part.values[-1]):
+                wrong.append(index)
             values = torch.tensor([part.values, [1.0] * len(part.values)], dtype=torch.float64) * len(part.labels)
             total.append(values if not total else total.pop() + values)
             if (index + 1) % self._log_every(len(self.validation)) == 0:
@@ -500,6 +514,13 @@ class Trainer:
             result = self.task.evaluate(
                 self.model, self.validation, device=self.device, context=self.precision.forward, progress=log_part
             )
+        loss = result.values[-1]
+        if not math.isfinite(loss):
+            where = f", validation batch {wrong[0]}" if wrong else ""
+            raise RuntimeError(
+                f"epoch {epoch + 1}{where}: the validation loss is {loss}, and the weights are finite; "
+                f"{self._remedy(float(self.optimizer.param_groups[0]['lr']))}, and check that batch's data"
+            )
         self._report("val", epoch, result.values, result)
         if distributed.is_first():
             self.task.evaluated(epoch, result)
@@ -507,7 +528,6 @@ class Trainer:
         if better:
             progress.best, progress.best_epoch = result.quality, epoch + 1
             progress.best_values = tuple(result.values)
-        loss = result.values[-1]
         if loss > _DIVERGING * progress.lowest:
             logger.warning(
                 "epoch %d: the validation loss is %.4g, %.1f times the lowest one (%.4g): training diverges or "

@@ -1,6 +1,7 @@
 """Writer of frames.db: a database is published complete or not at all."""
 
 import os
+import re
 import secrets
 import sqlite3
 import zlib
@@ -12,6 +13,7 @@ import numpy as np
 
 from vidseg.frames.schema import (
     COUNT_NAME,
+    DATABASE_NAME,
     FORMAT,
     TABLES,
     TIMESTAMPS,
@@ -20,9 +22,29 @@ from vidseg.frames.schema import (
     frame_name,
 )
 
-__all__ = ["TEMPORARY_SUFFIX", "FrameWriter"]
+__all__ = ["FrameWriter", "remove_temporary_files", "temporary_files"]
 
-TEMPORARY_SUFFIX = ".tmp"
+# The names of temporary files: those of the file to write, 16 random hexadecimal digits, and this suffix.
+_SUFFIX = ".tmp"
+_TEMPORARY = re.compile(rf"(?:{re.escape(DATABASE_NAME)}|{re.escape(COUNT_NAME)})\.[0-9a-f]{{16}}\.tmp(?:-journal)?")
+
+
+def temporary_files(folder: Path) -> list[Path]:
+    """Return the temporary files of writers of `folder`, sorted; other files with the suffix .tmp are not among them.
+
+    Args:
+        folder: folder of a video; may be missing.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Delete the temporary files that a killed writer has left in the folder of a video."""
+    for path in temporary_files(folder):
+        path.unlink(missing_ok=True)
 
 
 class FrameWriter:
@@ -56,7 +78,7 @@ class FrameWriter:
         self.timestamps: list[float] = []
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._video = self.path.resolve().parent.name
-        self._temporary = self.path.with_name(f"{self.path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+        self._temporary = self.path.with_name(f"{self.path.name}.{secrets.token_hex(8)}{_SUFFIX}")
         try:
             self._connection = sqlite3.connect(self._temporary, isolation_level=None)
             # The temporary file is deleted after any failure, so that SQLite need not be able to recover it.
@@ -123,7 +145,7 @@ class FrameWriter:
             self._read_back()
             _sync(self._temporary)
             # n_frames first: a video counts as converted when its database has the final name.
-            count_file = self._temporary.with_name(f"{COUNT_NAME}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+            count_file = self._temporary.with_name(f"{COUNT_NAME}.{secrets.token_hex(8)}{_SUFFIX}")
             try:
                 count_file.write_text(str(self.count))
                 _sync(count_file)

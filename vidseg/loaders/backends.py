@@ -6,11 +6,16 @@ from typing import Literal, Protocol
 from torch import Tensor
 
 from vidseg.clips import BatchPlan
+from vidseg.frames.open_files import allow_open_files
 from vidseg.labels import VideoDataset, open_dataset
 from vidseg.loaders.native_backend import CacheReport, NativeFiller
 from vidseg.loaders.output import OutputForm
 
 __all__ = ["Filler", "check_name", "make_filler", "open_data"]
+
+
+_FILES_OPEN = 64  # databases that the compiled library keeps open
+_FILES_PER_THREAD = 2
 
 
 class Filler(Protocol):
@@ -87,6 +92,7 @@ def make_filler(
 
     Raises:
         ValueError: an unknown name, or an option that the backend does not support.
+        RuntimeError: the hard limit on open files (`ulimit -n`) is too small.
         ImportError: a package that the backend needs is not installed.
     """
     check_name("backend", backend, ("native", "dali", "video"))
@@ -97,6 +103,7 @@ def make_filler(
         raise ValueError(f"enlarge={enlarge}: only backend='native' enlarges stored copies, not {backend!r}")
     if cache_bytes and backend != "native":
         raise ValueError(f"cache_bytes={cache_bytes}: only backend='native' keeps frames in memory, not {backend!r}")
+    allow_open_files(_FILES_OPEN + _FILES_PER_THREAD * threads, f"a loader with {threads} threads")
     if backend == "video":
         from vidseg.loaders.video_backend import VideoFiller
 

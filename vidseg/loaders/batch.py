@@ -80,7 +80,8 @@ class ClipBatch(FieldAccess):
             without a hook.
         fill_seconds: time the loader spent on the batch; B / fill_seconds is the throughput of the loader alone.
         wait_seconds: time the consumer waited for the batch.
-        replaced: number of damaged frames that were replaced by a neighbor (`on_error="replace"`).
+        replaced: number of damaged frames that were replaced by a neighbor, and of frames of another video in place of
+            one that cannot be read (`on_error="replace"`).
     """
 
     frames: Tensor

@@ -21,6 +21,7 @@ from vidseg.loaders.adapters import ClipTransform, as_transform, transform_clips
 from vidseg.loaders.backends import Filler, make_filler, open_data
 from vidseg.loaders.batch import count_replaced
 from vidseg.loaders.output import MEAN, STD, Color, Layout, OutputForm, sample_type
+from vidseg.loaders.replacement import ReplacingFiller, replaced_clips
 from vidseg.loaders.targets import TargetFunction
 
 __all__ = ["ClipDataset", "ClipItem"]
@@ -63,7 +64,7 @@ class ClipDataset(Dataset[ClipItem]):
         mean: mean of R, G and B in 0..1. None: floating point samples are pixel / 255, in 0..1.
         std: standard deviation of R, G and B in 0..1. None: as for `mean`.
         backend: "native" or "video".
-        on_error: "raise" an error for a damaged frame, or "replace" it by the nearest readable frame and count it.
+        on_error: "raise" or "replace"; see `ClipLoader`.
 
     Raises:
         FileNotFoundError: `data` is a folder without a data set.
@@ -117,6 +118,7 @@ class ClipDataset(Dataset[ClipItem]):
         self.backend, self.on_error = backend, on_error
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._filler: Filler | None = None
+        self._replacing: ReplacingFiller | None = None
         self._make_filler()  # an error of the backend is raised here instead of in a worker
 
     def __len__(self) -> int:
@@ -159,10 +161,16 @@ class ClipDataset(Dataset[ClipItem]):
         plan = self.planner.plan_samples(self.epoch, self._numbers(samples))
         if self._filler is None:
             self._filler = self._make_filler()
-        frames, shown = self._filler.fill(plan)
+        asked = plan
+        if self.on_error == "replace":
+            if self._replacing is None:
+                self._replacing = ReplacingFiller(self.data, self.planner)
+            plan, frames, shown = self._replacing.fill(self._filler, plan)
+        else:
+            frames, shown = self._filler.fill(plan)
         if self.transform is not None:
             frames = transform_clips(self.transform, frames, plan, seed=self.seed, form=self.form)
-        replaced = count_replaced(self.data, plan, shown)
+        replaced = count_replaced(self.data, plan, shown) + replaced_clips(asked, plan)
         targets: list[dict[str, Any]] = [{}] * len(plan)
         if self.target is not None:
             targets = [{"target": target} for target in self.target(self.data, plan)]
@@ -191,4 +199,4 @@ class ClipDataset(Dataset[ClipItem]):
         return make_filler(self.backend, self.data, form, threads=1, on_error=self.on_error)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_filler": None}  # each process makes its own
+        return {**self.__dict__, "_filler": None, "_replacing": None}  # each process makes its own

@@ -23,6 +23,7 @@ from vidseg.loaders.backends import check_name, make_filler, open_data
 from vidseg.loaders.batch import ClipBatch, count_replaced
 from vidseg.loaders.output import MEAN, STD, Color, Layout, OutputForm, sample_type
 from vidseg.loaders.prefetch import Prefetcher
+from vidseg.loaders.replacement import ReplacingFiller, replaced_clips
 from vidseg.loaders.stats import LoaderStats
 from vidseg.loaders.targets import TargetFunction
 from vidseg.loaders.transfer import DeviceCopies, resolve_device
@@ -76,6 +77,8 @@ class ClipLoader:
         cache: keep "encoded" JPEGs or "decoded" frames in memory.
         cache_bytes: size of the cache; 0 for no cache.
         on_error: "raise" an error for a damaged frame, or "replace" it by the nearest readable frame and count it.
+            Clips of a video that cannot be read at all are then replaced by clips of another video of its class, and
+            all their frames are counted.
         rank: index of this process. None: asks torch.distributed.
         world_size: number of processes. None: asks torch.distributed.
         pin: allocate batches in page-locked memory. None: where CUDA is available.
@@ -166,7 +169,8 @@ class ClipLoader:
             cache=cache,
             cache_bytes=cache_bytes,
         )
-        self.backend, self.ahead_bytes = backend, ahead_bytes
+        self.backend, self.ahead_bytes, self.on_error = backend, ahead_bytes, on_error
+        self._replacing = ReplacingFiller(data, self.planner) if on_error == "replace" else None
         self.epoch = 0
         self.stats = LoaderStats()
         self._resume = 0  # the batch that the next iteration begins with
@@ -197,6 +201,8 @@ class ClipLoader:
         """Use another schedule of shapes, such as a multigrid one, from the next iteration on."""
         self._stop_running()
         self.planner = self.planner.with_shapes(shapes)
+        if self._replacing is not None:
+            self._replacing.planner = self.planner
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position of the iteration: after the batch that was yielded last."""
@@ -277,12 +283,18 @@ class ClipLoader:
     def _make(self, epoch: int, index: int, cancel: Tensor) -> ClipBatch:
         plan = self.planner.plan(epoch, index)
         start = time.perf_counter()
-        frames, shown = self._filler.fill(plan, cancel)
+        asked = plan
+        if self._replacing is None:
+            frames, shown = self._filler.fill(plan, cancel)
+        else:
+            plan, frames, shown = self._replacing.fill(self._filler, plan, cancel)
         if self.transform is not None:
             frames = transform_clips(self.transform, frames, plan, seed=self.seed, form=self.form)
         targets = None if self.target is None else self.target.collated(self.data, plan)
         seconds = time.perf_counter() - start
-        replaced = 0 if cancel.item() else int(count_replaced(self.data, plan, shown).sum())
+        replaced = 0
+        if not cancel.item():
+            replaced = int((count_replaced(self.data, plan, shown) + replaced_clips(asked, plan)).sum())
         return ClipBatch.of(plan, frames, targets=targets, fill_seconds=seconds, replaced=replaced)
 
     def _bytes(self, epoch: int, index: int) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 from vidseg.clips import BatchPlan
 from vidseg.frames import FrameDatabaseError
 from vidseg.frames.native import operators
+from vidseg.frames.open_files import too_many_open_files
 from vidseg.labels import VideoDataset
 from vidseg.loaders.memory import BatchMemory
 from vidseg.loaders.output import OutputForm
@@ -109,6 +110,8 @@ class NativeFiller:
             )
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
+            if (limit := too_many_open_files(paths[0].decode())) is not None:
+                raise RuntimeError(f"{reason}: {limit}") from None
             raise FrameDatabaseError(reason + (_DAMAGED if ": frame " in reason else _UNREADABLE)) from None
         return out, shown
 

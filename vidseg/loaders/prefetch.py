@@ -1,15 +1,19 @@
 """Prefetching: items are made ahead of their use, in one thread, within a number of bytes."""
 
+import atexit
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 __all__ = ["Prefetcher"]
 
 Item = TypeVar("Item")
+
+_LIVE: "weakref.WeakSet[Prefetcher[Any]]" = weakref.WeakSet()
 
 
 class Prefetcher(Generic[Item]):
@@ -17,7 +21,7 @@ class Prefetcher(Generic[Item]):
 
     A background thread makes the items one after the other. It starts an item if the items that wait and the new one
     together are within `limit`, or if no item waits. The thread ends after the last item, after an error (which is
-    raised in the consumer's thread in place of the item), and when `close` is called.
+    raised in the consumer's thread in place of the item), when `close` is called, and when Python exits.
 
     Args:
         make: makes an item from its number.
@@ -46,6 +50,7 @@ class Prefetcher(Generic[Item]):
         self._changed = threading.Condition()
         self._process = os.getpid()
         self._thread = threading.Thread(target=self._run, name="vidseg-prefetch", daemon=True)
+        _LIVE.add(self)
         self._thread.start()
 
     def __iter__(self) -> Iterator[tuple[Item, float]]:
@@ -106,3 +111,17 @@ class Prefetcher(Generic[Item]):
             self._cancel()
             if threading.current_thread() is not self._thread:
                 self._thread.join()
+
+
+def _close_live() -> None:
+    """Close every prefetcher; a thread in compiled code when the interpreter is freed would abort the process."""
+    for prefetcher in list(_LIVE):
+        while True:
+            try:
+                prefetcher.close()
+            except KeyboardInterrupt:  # the thread ends within the time of one frame
+                continue
+            break
+
+
+atexit.register(_close_live)

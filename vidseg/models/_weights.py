@@ -1,7 +1,6 @@
 """Loading of weights by name and shape, with a report of what was taken and what was not."""
 
 import logging
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from vidseg.models._classifier import classifier_name
 from vidseg.models._identify import Identity, identify, with_names
 from vidseg.models._input_spec import InputSpec
 from vidseg.models._registry import input_spec
+from vidseg.models._torch_file import read_torch_file
 
 __all__ = ["LoadReport", "load_weights", "named_for", "read_state"]
 
@@ -179,13 +179,7 @@ def _read(path: str | Path) -> _Origin:
             return _origin(load_file(path), str(path))
         except SafetensorError as error:
             raise ValueError(f"{path}: damaged, or not a safetensors file: {error}") from error
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError) as error:
-        raise ValueError(
-            f"{path}: torch.load refuses it; it is damaged, or holds more than tensors, numbers, strings and their "
-            f"containers, and nothing else is read from weights, since it could run code: {error}"
-        ) from error
+    checkpoint = read_torch_file(path)
     return _origin(checkpoint, str(path))
 
 

@@ -1,0 +1,92 @@
+"""Signals in the commands: exit status, and no traceback wherever Python drops or replaces the exception."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import os, signal, sys, time
+from vidseg.cli.interruption import run_interruptible
+signal.signal(signal.SIGINT, signal.default_int_handler)
+number = int(sys.argv[2])
+
+def send():
+    os.kill(os.getpid(), number)
+    time.sleep(5)
+
+class Dropped:
+    def __del__(self):
+        send()
+
+def work():
+    way = sys.argv[1]
+    if way == "plain":
+        send()
+    elif way == "dropped":
+        thing = Dropped()
+        del thing
+        time.sleep(5)
+    elif way == "replaced":
+        try:
+            send()
+        except KeyboardInterrupt:
+            raise ImportError("of a library")
+    elif way == "caught":
+        try:
+            send()
+        except KeyboardInterrupt:
+            print("recorded")
+            return 1
+    elif way == "twice":
+        try:
+            send()
+        finally:
+            send()
+            print("cleaned up")
+    elif way == "hanging":
+        try:
+            send()
+        finally:
+            time.sleep(1.1)
+            send()
+            print("never")
+    elif way == "nothing":
+        return 3
+    return 0
+
+sys.exit(run_interruptible("program", lambda: run_interruptible("inner", work), last=True))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "way, printed",
+    [("plain", ""), ("dropped", ""), ("replaced", ""), ("caught", "recorded\n"), ("twice", "cleaned up\n")],
+)
+def test_status_and_output(way, printed, number):
+    result = subprocess.run([sys.executable, "-c", PROGRAM, way, str(int(number))], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (128 + number, printed)
+    named = "program: interrupted\n" if number == signal.SIGINT else "program: ended by SIGTERM\n"
+    assert result.stderr == ("" if way == "caught" else named)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_later_signal_ends_a_cleanup_that_hangs(number):
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "hanging", str(int(number))], capture_output=True, text=True
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (128 + number, "", "")
+
+
+def test_without_a_signal_nothing_changes():
+    from vidseg.cli.interruption import run_interruptible
+
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)], sys.unraisablehook
+    assert run_interruptible("program", lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        run_interruptible("program", lambda: 1 // 0)
+    with pytest.raises(SystemExit):
+        run_interruptible("program", lambda: sys.exit(2))
+    assert ([signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)], sys.unraisablehook) == before

@@ -1,0 +1,81 @@
+"""Ctrl-C and SIGTERM end a command without a traceback, after it has recorded its finished work."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+__all__ = ["Interrupted", "run_interruptible"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# A launcher, a scheduler and the terminal may each send the signal at once.
+_SAME_SECONDS = 1.0
+
+
+class Interrupted(KeyboardInterrupt):
+    """Raised in the main thread by the first SIGINT or SIGTERM."""
+
+
+class _Handler:
+    """Raises `Interrupted` for the first signal, and ends the process for one that comes during the cleanup."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._moment = 0.0
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.number is None:
+            self.number, self._moment = number, now
+            raise Interrupted(signal.Signals(number).name)
+        if now - self._moment > _SAME_SECONDS:
+            os._exit(128 + number)  # databases, catalogs and checkpoints are complete or absent at any moment
+
+    def unraisable(self, problem: Any) -> None:
+        """Send the signal again if Python dropped the exception, as it does in `__del__` and in callbacks."""
+        if self.number is None or not issubclass(problem.exc_type, KeyboardInterrupt):
+            sys.__unraisablehook__(problem)
+            return
+        number, self.number = self.number, None
+        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+
+
+def run_interruptible(program: str, run: Callable[[], int], *, last: bool = False) -> int:
+    """Run a command so that SIGINT and SIGTERM end it with exit status 130 and 143, without a traceback.
+
+    Within another call, or in another thread than the main one, it only calls `run`.
+
+    Args:
+        program: name of the command, for the message.
+        run: does the work and returns the exit status. It can catch `Interrupted` to record what is finished; the exit
+            status is 130 or 143 in that case too.
+        last: whether the process ends after this call; Ctrl-C then ends it without a traceback until the very end.
+    """
+    if threading.current_thread() is not threading.main_thread() or isinstance(
+        signal.getsignal(signal.SIGTERM), _Handler
+    ):
+        return run()
+    handler = _Handler()
+    hook, sys.unraisablehook = sys.unraisablehook, handler.unraisable
+    # A shell starts background commands with SIGINT ignored; that is kept.
+    before = {
+        number: signal.signal(number, handler) for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN
+    }
+    try:
+        status = run()
+        return status if handler.number is None else 128 + handler.number
+    except BaseException:
+        # Libraries turn the exception into others, such as an ImportError in the middle of an import.
+        if handler.number is None:
+            raise
+        name = "interrupted" if handler.number == signal.SIGINT else f"ended by {signal.Signals(handler.number).name}"
+        print(f"{program}: {name}", file=sys.stderr)
+        return 128 + handler.number
+    finally:
+        sys.unraisablehook = hook
+        for number, previous in before.items():
+            signal.signal(number, signal.SIG_DFL if last and number == signal.SIGINT else previous)
