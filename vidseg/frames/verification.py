@@ -49,7 +49,12 @@ def _check_count_file(database: "FrameDatabase") -> list[str]:
     if not path.is_file():
         return [f"{COUNT_NAME} is missing"]
     text = path.read_text(errors="replace")
-    return [] if text == str(len(database)) else [f"{COUNT_NAME} says {text[:20]!r} for {len(database)} frames"]
+    text = text.strip()  # files written by `echo` end with a newline
+    return (
+        []
+        if text.lstrip("0") == str(len(database))
+        else [f"{COUNT_NAME} says {text[:20]!r} for {len(database)} frames"]
+    )
 
 
 def _check_timestamps(database: "FrameDatabase") -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidseg.labels.classes import add_classes
+from vidseg.labels.names import clean_name
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -222,7 +223,7 @@ def _row(record: VideoRecord) -> tuple[str, str | None, bool, int, int, int, flo
     parts = record.path.split("/")
     if len(parts) != 3 or parts[0] != "jpg" or not all(parts) or {".", ".."} & set(parts):
         raise ValueError(f"video path {record.path!r}: expected jpg/<class>/<video> relative to the data set")
-    if record.label == "" or record.split == "":
+    if any(value is not None and not clean_name(value) for value in (record.label, record.split)):
         raise ValueError(f"{record.path}: the label or split is empty; use None")
     try:
         "".join((record.path, record.label or "", record.split or "")).encode()
@@ -230,15 +231,15 @@ def _row(record: VideoRecord) -> tuple[str, str | None, bool, int, int, int, flo
         raise ValueError(f"{record.path!r}: the name is not valid UTF-8; rename the video") from error
     return (
         record.path,
-        record.label,
-        record.label == parts[1],
+        record.label and clean_name(record.label),
+        record.label is not None and clean_name(record.label) == clean_name(parts[1]),
         record.frames,
         record.height,
         record.width,
         record.fps,
         record.seconds,
         record.size_bytes,
-        record.split,
+        record.split and clean_name(record.split),
     )
 
 

@@ -22,7 +22,8 @@ from vidseg.labels.catalog import UNLABELED, read_catalog, split_ids, write_cata
 from vidseg.labels.classes import class_names, order_classes, warn_of_moves
 from vidseg.labels.counting import counted
 from vidseg.labels.dataset import Segment, VideoDataset
-from vidseg.labels.segmentation_files import check_mapping, read_bundle, read_frame_labels, read_mapping
+from vidseg.labels.names import clean_name
+from vidseg.labels.segmentation_files import by_name, check_mapping, read_bundle, read_frame_labels, read_mapping
 
 __all__ = [
     "FrameLabels",
@@ -181,10 +182,10 @@ def read_segmentation(source: str | Path, *, rate: float, allow_missing: bool = 
             )
     classes = read_mapping(source / "mapping.txt")
     numbers = {name: number for number, name in enumerate(classes)}
-    files = sorted((source / "groundTruth").glob("*.txt"))
+    files = by_name((source / "groundTruth").rglob("*.txt"), ".txt")
     if not files:
         raise FileNotFoundError(f"{source / 'groundTruth'}: no <video>.txt in this folder")
-    labels = {path.stem: read_frame_labels(path, numbers) for path in files}
+    labels = {name: read_frame_labels(path, numbers) for name, path in files.items()}
     splits = read_splits(source / "splits", labels, allow_missing=allow_missing)
     return SegmentationLabels(classes, labels, splits, rate)
 
@@ -284,10 +285,10 @@ def _video_ids(connection: sqlite3.Connection, labels: SegmentationLabels, root:
     """Return the row id of each video; missing videos are added."""
     found: dict[str, list[tuple[str, int]]] = {}
     for path, row in connection.execute("SELECT path, id FROM videos ORDER BY path"):
-        found.setdefault(path.rpartition("/")[2], []).append((path, row))
+        found.setdefault(clean_name(path.rpartition("/")[2]), []).append((path, row))
     ids = {}
     for name, values in sorted(labels.labels.items()):
-        places = found.get(name, [])
+        places = found.get(clean_name(name), [])
         if len(places) > 1:
             raise ValueError(
                 f"{root}: several videos have the name {name!r}: {', '.join(path for path, _ in places)};"
