@@ -7,6 +7,7 @@ one name.
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from pathlib import Path, PurePosixPath
@@ -91,7 +92,7 @@ class PathFinder:
     def find(self, path: str) -> Path | None:
         """Return the file or folder, or None if there is none, or several that the path can mean."""
         exact = self.folder / path
-        if exact.exists():
+        if os.path.exists(exact):  # noqa: PTH110 - unlike Path.exists, False for names that are too long
             return exact
         wanted = PurePosixPath(path.replace("\\", "/"))
         place = Path(wanted.anchor) if wanted.is_absolute() else self.folder
