@@ -88,9 +88,89 @@ class Show:
         return 0
 
 
+@dataclass
+class Split:
+    """Divide the videos of a data set at random into splits: train and test, or train, val and test.
+
+    Every class is divided in these fractions. The result depends only on the seed and the names of the videos.
+    """
+
+    root: tyro.conf.Positional[Path]
+    """Folder of the data set."""
+    fractions: tyro.conf.Positional[tuple[float, ...]]
+    """Fractions of the splits, such as 0.8 0.2 (train and test) or 0.8 0.1 0.1 (train, val and test)."""
+    by_group: str | None = None
+    r"""Regular expression of the group in a video's path, such as "_(g\d+)_": videos of a group stay in one split."""
+    names: tuple[str, ...] | None = None
+    """Names of the splits; default: train test, or train val test."""
+    seed: int = 0
+    """Random seed."""
+    replace: bool = False
+    """Replace splits of these names that have videos."""
+    json: bool = False
+    """Print the report as JSON."""
+
+    def run(self) -> int:
+        from vidseg.labels.splitting import divide_videos
+
+        report = divide_videos(
+            self.root,
+            self.fractions,
+            names=self.names,
+            group=self.by_group,
+            seed=self.seed,
+            replace=self.replace,
+        )
+        _print(report, self.json)
+        return 0
+
+
+@dataclass
+class Frames:
+    """Convert the segments of untrimmed videos to frame labels, which segmentation and streaming networks train on.
+
+    Frames outside all segments get the background class. Segments stay as they are; videos that have frame labels
+    already are left unchanged.
+    """
+
+    root: tyro.conf.Positional[Path]
+    """Folder of the data set."""
+    background: str
+    """Class of the frames outside all segments; added after the other classes if it does not exist."""
+    rate: float | None = None
+    """Labels per second; default: one label per frame of the video, as `vidseg train stream` needs."""
+    empty: bool = False
+    """Label videos without segments too, as background throughout."""
+    replace: bool = False
+    """Compute existing frame labels again; segments of the background class are replaced."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """A segment without length, or outside its video: stop, or skip it; each is named and counted."""
+    json: bool = False
+    """Print the report as JSON."""
+
+    def run(self) -> int:
+        from vidseg.labels.faults import SegmentFaults
+        from vidseg.labels.frame_labels import label_frames
+
+        faults = SegmentFaults(skip=self.on_error == "skip")
+        report = label_frames(
+            self.root,
+            background=self.background,
+            rate=self.rate,
+            empty=self.empty,
+            replace=self.replace,
+            faults=faults,
+        )
+        faults.log()
+        _print(report, self.json)
+        return 1 if report.skipped else 0
+
+
 Command = (
     Annotated[Scan, tyro.conf.subcommand("scan")]
     | Annotated[Apply, tyro.conf.subcommand("apply")]
+    | Annotated[Split, tyro.conf.subcommand("split")]
+    | Annotated[Frames, tyro.conf.subcommand("frames")]
     | Annotated[Show, tyro.conf.subcommand("show")]
 )
 

@@ -157,7 +157,8 @@ def _check_segments(matches: _Matches, seconds: dict[str, float], faults: Segmen
         for start, stop, label in segments:
             times = faults.check(start, stop, place=path, label=label, seconds=seconds[path] or None)
             if times is not None:
-                checked[(*times, label)] = None
+                key = (*times, label)
+                checked[key] = None
         matches.segments[path] = checked
 
 
@@ -208,7 +209,7 @@ def _match(paths: Iterable[str], rows: Sequence[LabelRow], split: str | None) ->
         place(row)
         clips = [
             path
-            for path in by_name.get(row.exact_folder_name) or by_name.get(row.folder_name, ())
+            for path in (by_name.get(row.exact_folder_name) or by_name.get(row.folder_name) or [])
             if _may_be_clip(row, path) and (row.label is None or path not in taken)
         ]
         videos = []

@@ -91,7 +91,7 @@ def scan_catalog(root: str | Path) -> ScanReport:
         if known and not found:
             raise ValueError(
                 f"{root}: the catalog has {counted(len(known), 'video')}, but {root / 'jpg'} has none; mount the"
-                " disk, or remove catalog.db if the data set is empty"
+                " disk, or use another folder for a new data set"
             )
         if not found:
             raise FileNotFoundError(f"{root / 'jpg'}: no readable <class>/<video>/frames.db in this folder")
