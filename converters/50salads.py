@@ -39,16 +39,18 @@ class Salads(SegmentationConverter):
         from vidseg.labels.localization import frame_labels_of
         from vidseg.labels.published import official_file, official_files
         from vidseg.labels.segmentation import read_splits
+        from vidseg.labels.segmentation_files import by_name
 
         middle = self._levels(official_file(self.source, "low_to_mid.txt"))
         files = official_files(self.source, f"*{ENDING}")
-        videos = {f"rgb-{path.name.removesuffix(ENDING)}": self._video(path, middle) for path in files}
+        videos = {f"rgb-{name}": self._video(path, middle) for name, path in by_name(files, ENDING).items()}
         labels = frame_labels_of(
             videos,
             rate=self.rate,
             background="background",
             classes=sorted(set(middle.values())),
             seconds=known_seconds(self.dataset),
+            faults=self.faults,
         )
         labels.splits = read_splits(self.source / "splits", labels.labels, allow_missing=self.partial)
         return labels
@@ -60,24 +62,26 @@ class Salads(SegmentationConverter):
 
         levels = {}
         for line, text in read_lines(path):
-            low, _, middle = text.partition(" ")
-            if not middle.strip():
+            words = text.split(maxsplit=1)
+            if len(words) != 2:
                 raise ValueError(f"{path}:{line}: {text!r} is not of the form LOW_LEVEL MID_LEVEL")
-            levels[low] = middle.strip()
+            levels[words[0]] = words[1]
         return levels
 
-    @staticmethod
-    def _video(path: Path, middle: dict[str, str]) -> "LocalizedVideo":
+    def _video(self, path: Path, middle: dict[str, str]) -> "LocalizedVideo":
         from vidseg.labels.localization import LocalizedVideo, TimedLabel
         from vidseg.labels.official_lists import read_lines
 
         segments = []
         for line, text in read_lines(path):
             words = text.split()
-            if len(words) != 3 or not (words[0].isdecimal() and words[1].isdecimal()) or int(words[0]) > int(words[1]):
+            if len(words) != 3 or not (words[0].isdecimal() and words[1].isdecimal()):
                 raise ValueError(f"{path}:{line}: {text!r} is not of the form START STOP ACTION, times in microseconds")
-            if words[2] in middle and words[0] != words[1]:  # skip empty intervals of the published files
-                segments.append(TimedLabel(middle[words[2]], int(words[0]) / 1e6, int(words[1]) / 1e6))
+            if words[2] in middle:
+                start, stop = int(words[0]) / 1e6, int(words[1]) / 1e6
+                times = self.faults.check(start, stop, place=f"{path}:{line}", label=words[2])
+                if times is not None:
+                    segments.append(TimedLabel(middle[words[2]], *times))
         return LocalizedVideo(segments)
 
 

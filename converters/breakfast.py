@@ -35,16 +35,15 @@ class Breakfast(SegmentationConverter):
         import numpy as np
 
         from vidseg.labels.segmentation import SegmentationLabels, read_splits
-        from vidseg.labels.segmentation_files import read_range_names
+        from vidseg.labels.segmentation_files import by_name, read_range_names
 
-        files = [path for path in sorted(self.source.rglob("*.txt")) if "splits" not in path.parts]
+        files = by_name((path for path in self.source.rglob("*.txt") if "splits" not in path.parts), ".txt")
         if not files:
             raise FileNotFoundError(f"{self.source}: no <video>.txt found; pass the folder of the annotation files")
         names = {}
-        for path in files:
-            if path.stem in names:
-                raise ValueError(f"{path}: video {path.stem!r} has a second annotation file; remove one")
-            names[path.stem] = ["background" if name == "garbage" else name for name in read_range_names(path)]
+        for video, path in files.items():
+            ranges = read_range_names(path, faults=self.faults)
+            names[video] = ["background" if name == "garbage" else name for name in ranges]
         found = {name for video in names.values() for name in video}
         classes = [*sorted(found - {"background"}), *sorted(found & {"background"})]
         numbers = {name: number for number, name in enumerate(classes)}

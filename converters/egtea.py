@@ -57,7 +57,9 @@ class Egtea(SegmentationConverter):
                 splits.setdefault(f"split{division}/{part}", []).append(session)
         videos = {session: LocalizedVideo(list(found)) for session, found in sorted(clips.items())}
         seconds = known_seconds(self.dataset)
-        labels = frame_labels_of(videos, rate=self.rate, background="None", classes=classes, seconds=seconds)
+        labels = frame_labels_of(
+            videos, rate=self.rate, background="None", classes=classes, seconds=seconds, faults=self.faults
+        )
         labels.splits = splits
         return labels
 
@@ -68,7 +70,7 @@ class Egtea(SegmentationConverter):
 
         names: list[str] = []
         for line, text in read_lines(path):
-            name, _, number = text.rpartition(" ")
+            name, number = (["", *text.rsplit(maxsplit=1)])[-2:]
             if not name or number != str(len(names) + 1):
                 raise ValueError(f"{path}:{line}: {text!r} is not of the form NAME {len(names) + 1}")
             names.append(name.strip())
@@ -88,11 +90,11 @@ class Egtea(SegmentationConverter):
                 raise ValueError(f"{path}:{line}: {text!r} is not of the form SESSION-MS-MS-FFIRST-FLAST ACTION VERB")
             if not 1 <= int(words[column]) <= len(classes):
                 raise ValueError(f"{path}:{line}: {self.level} {words[column]} must be 1 to {len(classes)}")
-            first, last = int(match["first"]), int(match["last"])
-            if last < first:
-                raise ValueError(f"{path}:{line}: frames {first} to {last}: the last frame is before the first")
             label = classes[int(words[column]) - 1]
-            found.append((match["session"], TimedLabel(label, first / 24, (last + 1) / 24)))
+            start, stop = int(match["first"]) / 24, (int(match["last"]) + 1) / 24
+            times = self.faults.check(start, stop, place=f"{path}:{line}", label=label)
+            if times is not None:
+                found.append((match["session"], TimedLabel(label, *times)))
         return found
 
 

@@ -24,7 +24,9 @@ class Hacs(LabelConverter):
         from vidseg.labels.official_csv import read_hacs_csv
         from vidseg.labels.published import PublishedLabels, official_file
 
-        rows, negatives = read_hacs_csv(official_file(self.source, "HACS_clips_v1.1.csv", "HACS_clips_v1.1.1.csv"))
+        rows, negatives = read_hacs_csv(
+            official_file(self.source, "HACS_clips_v1.1.csv", "HACS_clips_v1.1.1.csv"), faults=self.faults
+        )
         logging.getLogger("vidseg.converters").warning("negative samples skipped: %d", negatives)
         files = {
             f"HACS_clips_v1.1_{split}": found

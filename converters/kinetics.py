@@ -52,7 +52,7 @@ class Kinetics(LabelConverter):
         stems = [beginning + spelling for beginning in beginnings for spelling in SPELLINGS[split]]
         path = official_file(self.source, *(stem + kind for kind in (".csv", ".json") for stem in stems))
         read = read_kinetics_json if path.suffix == ".json" else read_label_csv
-        rows = [replace(row, split=split) for row in read(path)]
+        rows = [replace(row, split=split) for row in read(path, faults=self.faults)]
         if self.variant == "200":
             chosen = read_id_list(official_file(self.source, f"{split}_ytid_list.txt"))
             rows = [row for row in rows if row.name in chosen]

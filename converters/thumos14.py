@@ -40,17 +40,20 @@ class Thumos14(SegmentationConverter):
         if (self.source / "groundTruth").is_dir():
             return super().read()
         if self.source.is_file():
-            videos = read_localization_json(self.source)
+            videos = read_localization_json(self.source, faults=self.faults)
             for video in videos.values():
                 video.split = SUBSETS.get(video.split or "", video.split)
         else:
             videos = self._official()
         for video in videos.values():  # of two equal segments the later one in the list has priority
             video.segments.sort(key=lambda segment: segment.label == "CliffDiving")
-        return frame_labels_of(videos, rate=self.rate, background="None", seconds=known_seconds(self.dataset))
+        return frame_labels_of(
+            videos, rate=self.rate, background="None", seconds=known_seconds(self.dataset), faults=self.faults
+        )
 
     def _official(self) -> "dict[str, LocalizedVideo]":
         from vidseg.labels.localization import LocalizedVideo, TimedLabel
+        from vidseg.labels.names import clean_name
         from vidseg.labels.official_lists import read_lines
 
         videos: dict[str, LocalizedVideo] = {}
@@ -59,23 +62,24 @@ class Thumos14(SegmentationConverter):
             if not files:
                 raise FileNotFoundError(f"{self.source}: no <Class>_{ending}.txt found; pass the annotation folder")
             for path in files:
-                label = path.name.removesuffix(f"_{ending}.txt")
+                label = clean_name(path.name.removesuffix(f"_{ending}.txt"))
                 for line, text in read_lines(path):
                     name, start, stop = self._line(path, line, text)
                     video = videos.setdefault(name, LocalizedVideo([], split=split))
-                    video.segments.append(TimedLabel(label, start, stop))
+                    times = self.faults.check(start, stop, place=f"{path}:{line}", label=label)
+                    if times is not None:
+                        video.segments.append(TimedLabel(label, *times))
         return dict(sorted(videos.items()))
 
     @staticmethod
     def _line(path: Path, line: int, text: str) -> tuple[str, float, float]:
+        from vidseg.labels.names import clean_name, strip_extension
+
         try:
             name, start, stop = text.split()
-            times = float(start), float(stop)
+            return strip_extension(clean_name(name)), float(start), float(stop)
         except ValueError:
-            times = (1.0, 0.0)
-        if not 0 <= times[0] < times[1] < float("inf"):
-            raise ValueError(f"{path}:{line}: {text!r} is not of the form VIDEO START STOP, times in seconds")
-        return name, *times
+            raise ValueError(f"{path}:{line}: {text!r} is not of the form VIDEO START STOP, times in seconds") from None
 
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ def put(root, *paths):
     update_catalog(
         root,
         [
-            VideoRecord(f"jpg/{path}", None if path.startswith("unlabeled/") else path.split("/")[0], 10, 8, 8, 5, 2, 9)
+            VideoRecord(
+                f"jpg/{path}", None if path.startswith("unlabeled/") else path.split("/")[0], 100, 8, 8, 5, 20, 9
+            )
             for path in paths
         ],
     )
@@ -57,23 +59,23 @@ def test_a_row_never_matches_a_video_of_another_class(tmp_path):
 
 
 def test_unmatched_rows_and_videos_are_listed(tmp_path):
-    put(tmp_path, "run/1", "run/2", "SIT/2", "Sit/2", "unlabeled/4", "run/5")
+    put(tmp_path, "run/1", "run/2", "Sit_up/2", "Sit-up/2", "unlabeled/4", "run/5")
     rows = [
         LabelRow("run", "1", split="train"),
         LabelRow("run", "1", split="train"),  # twice the same: nothing to say
         LabelRow("jump", "1", split="train"),  # run/1 is not it
-        LabelRow("sit", "2", split="train"),  # two videos that it may mean
+        LabelRow("Sit up", "2", split="train"),  # two videos that it may mean
         LabelRow("run", "9", 3, 5, split="val"),
-        LabelRow("sit", "4", split="train"),
+        LabelRow("Sit up", "4", split="train"),
         LabelRow("jump", "4", split="train"),
     ]
     report = apply_labels(tmp_path, rows)
     assert report.matched == 2
     assert report.missing_videos == ["jump/1", "run/9_000003_000005"]
-    assert report.unlabeled_videos == ["jpg/SIT/2", "jpg/Sit/2", "jpg/run/2", "jpg/run/5"]
+    assert report.unlabeled_videos == ["jpg/Sit-up/2", "jpg/Sit_up/2", "jpg/run/2", "jpg/run/5"]
     assert report.conflicts == [
-        "2: label 'sit' matches 2 videos: jpg/SIT/2, jpg/Sit/2",
-        "jpg/unlabeled/4: label 'jump', but an earlier row has 'sit'",
+        "2: label 'Sit up' matches 2 videos: jpg/Sit-up/2, jpg/Sit_up/2",
+        "jpg/unlabeled/4: label 'jump', but an earlier row has 'Sit up'",
     ]
     text = str(report)
     assert "2 videos labeled" in text and "2 labels without a video:\n    jump/1\n" in text
@@ -195,7 +197,7 @@ def test_apply_and_show(tmp_path, capsys):
     assert status == 0 and "4 videos labeled" in out
     status, out = run(capsys, "show", tmp_path)
     assert status == 0
-    assert out.splitlines()[0] == "4 videos, 40 frames, 0.00 GB, 2 classes, 1 segment"
+    assert out.splitlines()[0] == "4 videos, 400 frames, 0.00 GB, 2 classes, 1 segment"
     assert [line.split() for line in out.splitlines()[1:]] == [
         ["class", "videos", "segments", "train", "val"],
         ["0", "b", "1", "0", "1", "0"],

@@ -1,10 +1,14 @@
 """The published label CSV: what is read from it, what is refused and how, and that writing is its inverse."""
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vidseg.labels import LabelRow, read_label_csv, write_label_csv
+from vidseg.labels.faults import SegmentFaults
+from vidseg.labels.names import clean_name, strip_extension
 from vidseg.labels.official_lists import read_class_list
 
 
@@ -33,8 +37,38 @@ def test_byte_order_mark_crlf_blank_lines_and_quotes(tmp_path):
     ]
 
 
-def test_label_is_kept_as_written_and_id_is_stripped(tmp_path):
-    assert read(tmp_path, "label,id\n Long Jump ,\t x \n") == [LabelRow(" Long Jump ", "x")]
+def test_surrounding_blanks_of_every_field_are_removed(tmp_path):
+    text = "path , label, split ,time_start\t, time_end\n films/a.mp4 , Long  Jump\u00a0,\u200btrain , 1 ,\t2 \n"
+    assert read(tmp_path, text) == [LabelRow("Long  Jump", "a", 1.0, 2.0, "train", "films/a.mp4")]
+    assert read(tmp_path, "label,id, split\n  , x\t,\u2003\n") == [LabelRow(None, "x")]
+
+
+@pytest.mark.parametrize("delimiter", ["\t", ";"])
+def test_tabs_and_semicolons_separate_columns_as_commas_do(tmp_path, delimiter):
+    rows = read(tmp_path, "label,id,split\nLong Jump,a,train\n".replace(",", delimiter))
+    assert rows == [LabelRow("Long Jump", "a", split="train")]
+
+
+def test_names_in_both_unicode_forms_are_one_name(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "Décor,gâteau.mp4,é") for form in ("NFC", "NFD"))
+    assert composed != decomposed
+    first, second = (read(tmp_path, f"label,id,split\n{line}\n") for line in (composed, decomposed))
+    assert first == second == [LabelRow("Décor", "gâteau", split="é")]
+
+
+def test_dots_belong_to_a_name_unless_a_video_extension_follows(tmp_path):
+    text = "path\nfilms/P01.a\nfilms/P01.b\nfilms/P01.b.MKV\nclip.v2.webm\n"
+    assert [row.name for row in read(tmp_path, text)] == ["P01.a", "P01.b", "P01.b", "clip.v2"]
+    assert read(tmp_path, "id\nv_one.avi\n") == [LabelRow(None, "v_one")]
+
+
+def test_a_start_before_the_video_is_cut_to_it(tmp_path):
+    faults = SegmentFaults()
+    (tmp_path / "labels.csv").write_text("id,time_start,time_end\nx,-1,2\n")
+    assert read_label_csv(tmp_path / "labels.csv", faults=faults) == [LabelRow(None, "x", 0.0, 2.0)]
+    assert [line.rpartition("labels.csv:")[2] for line in faults.cut] == [
+        "2: segment from -1 to 2 seconds: cut to 0 to 2 seconds"
+    ]
 
 
 def test_youtube_id_goes_before_id_and_id_before_path(tmp_path):
@@ -70,8 +104,9 @@ def test_columns_in_any_order_and_unknown_ones_ignored(tmp_path):
         ("id,label\n\n ,y\n", r"labels.csv:3: column 'id' is empty"),
         ("id,time_start,time_end\nx,one,2\n", r"labels.csv:2: column 'time_start': 'one' is not a time"),
         ("id,time_start,time_end\nx,1,nan\n", r"labels.csv:2: column 'time_end': 'nan' is not a time"),
-        ("id,time_start,time_end\nx,-1,2\n", r"labels.csv:2: column 'time_start': '-1' is not a time"),
-        ("id,time_start,time_end\nx,5,5\n", r"labels.csv:2: column 'time_end': 5.0 is not after time_start 5.0"),
+        ("id,time_start,time_end\nx,-2,-1\n", r"labels.csv:2: segment from -2 to -1 seconds: it is before the start"),
+        ("id,time_start,time_end\nx,5,5\n", r"labels.csv:2: segment from 5 to 5 seconds: it has no length"),
+        ("id,time_start,time_end\nx,5,4\n", r"labels.csv:2: segment from 5 to 4 seconds: it ends before it starts"),
         ("id,time_start,time_end\nx,5,\n", r"labels.csv:2: one of time_start and time_end is empty"),
         ('id,label\n"x\ny",z\n', r"labels.csv:3: name 'x\\ny' contains a line break"),
         ('id,label\n"x"y,z\n', r"labels.csv:2: not valid CSV"),
@@ -89,7 +124,8 @@ def test_no_such_file(tmp_path):
 
 
 words = st.text(st.characters(codec="utf-8", exclude_characters="\n\r\0"), min_size=1)
-names = words.map(str.strip).filter(bool)
+names = words.filter(lambda word: bool(clean_name(strip_extension(clean_name(word)))))
+paths = words.map(str.strip).filter(bool)
 times = st.tuples(st.floats(0, 1e6), st.floats(0.5, 1e6)).map(lambda pair: (pair[0], pair[0] + pair[1]))
 
 
@@ -101,7 +137,7 @@ times = st.tuples(st.floats(0, 1e6), st.floats(0.5, 1e6)).map(lambda pair: (pair
             names,
             st.just((None, None)) | times,
             st.none() | names,
-            st.none() | names,
+            st.none() | paths,
         ),
         max_size=8,
     )

@@ -36,6 +36,7 @@ from vidseg.labels import (
     update_catalog,
     write_localization_json,
 )
+from vidseg.labels.csv_labels import folder_names
 from vidseg.labels.dataset import Segment
 from vidseg.labels.localization import LocalizedVideo, TimedLabel, frame_labels_of
 from vidseg.labels.segmentation_files import paired_files, read_frame_names, read_range_names, write_frame_labels
@@ -368,7 +369,10 @@ def test_localization_of_activitynet(tmp_path, caplog):
         ("[]", "the entry 'database'"),
         ("{", "not valid JSON"),
         ('{"database": {"v": {}}}', "video 'v': KeyError: 'annotations'"),
-        ('{"database": {"v": {"annotations": [{"label": "a", "segment": [3, 2]}]}}}', "'a' from 3.0 to 2.0 seconds"),
+        (
+            '{"database": {"v": {"annotations": [{"label": "a", "segment": [3, 2]}]}}}',
+            "'a' from 3 to 2 seconds: it ends",
+        ),
     ],
 )
 def test_wrong_localization(tmp_path, text, message):
@@ -376,7 +380,7 @@ def test_wrong_localization(tmp_path, text, message):
         read_localization_json(write(tmp_path, {"a.json": text}) / "a.json")
 
 
-def test_clips_and_negative_samples(caplog):
+def test_clips_and_negative_samples():
     rows = clip_rows(example(), background=["none"])
     assert rows == [
         LabelRow("take", "long", 2.0, 5.0),
@@ -401,9 +405,11 @@ def test_clips_and_negative_samples(caplog):
     with pytest.raises(ValueError, match="negatives is -1"):
         clip_rows(example(), background=["none"], negatives=-1)
     short = SegmentationLabels(["a", "b"], {"v": np.array([0, 1, 0, 1])}, {}, 15.0)
-    with caplog.at_level(logging.WARNING):
-        assert [row.start for row in clip_rows(short, background=[])] == [0.0, 1 / 15]
-    assert "skipped 2 of 4 clips that start in the same second" in caplog.text
+    clips = clip_rows(short, background=[])
+    assert [row.start for row in clips] == [0.0, 1 / 15, 2 / 15, 3 / 15]
+    assert folder_names(clips) == [
+        "v_000000.000_000000.067", "v_000000.067_000000.133", "v_000000.133_000000.200", "v_000000.200_000000.267"
+    ]  # fmt: skip
 
 
 # Converters
@@ -459,13 +465,16 @@ def test_50salads_from_its_original_annotation(tmp_path, capsys):
     )
     assert convert("50salads", source) == 2
     assert "set the output with --dataset or --out" in capsys.readouterr().err
-    assert convert("50salads", source, "--out", tmp_path / "out", "--rate", 10) == 0
+    assert convert("50salads", source, "--out", tmp_path / "out", "--rate", 10) == 2
+    assert "Annotation.txt:5: segment 'add_oil_core' from 5.5 to 5.5 seconds: it has no" in capsys.readouterr().err
+    assert convert("50salads", source, "--out", tmp_path / "out", "--rate", 10, "--on-error", "skip") == 1
+    assert "1 segment skipped:" in capsys.readouterr().err
     data = open_dataset(tmp_path / "out", "split1/train")
     assert data.classes == ["add_oil", "cut_cheese", "background"]
     assert FrameLabels(data)[0].tolist() == [2] * 15 + [1] * 25 + [2] * 10 + [0] * 5
     write(source, {"activity_annotation/01-1-activityAnnotation.txt": "20 10 cut_cheese_core\n"})
     assert convert("50salads", source, "--out", tmp_path / "out") == 2
-    assert "01-1-activityAnnotation.txt:1: '20 10 cut_cheese_core'" in capsys.readouterr().err
+    assert "01-1-activityAnnotation.txt:1: segment 'cut_cheese_core' from 2e-05 to 1e-05" in capsys.readouterr().err
 
 
 def test_breakfast_from_its_original_annotation(tmp_path, capsys):
@@ -479,7 +488,7 @@ def test_breakfast_from_its_original_annotation(tmp_path, capsys):
     assert [FrameLabels(data)[index].tolist() for index in range(2)] == [[2, 2, 1, 1], [0, 0, 0]]
     write(source, {"P05/P03_cam01_tea.txt": "1-2 x\n"})
     assert convert("breakfast", source, "--out", tmp_path / "out") == 2
-    assert "'P03_cam01_tea' has a second annotation file" in capsys.readouterr().err
+    assert "'P03_cam01_tea' has a second file" in capsys.readouterr().err
 
 
 def test_egtea_from_its_clip_lists(tmp_path, capsys):
@@ -530,7 +539,7 @@ def test_thumos14(tmp_path, capsys):
     }  # fmt: skip
     write(source, {"test/annotation/Diving_test.txt": "video_test_0000002  1.0 0.5\n"})
     assert convert("thumos14", source, "--out", tmp_path / "out") == 2
-    assert "Diving_test.txt:1: 'video_test_0000002  1.0 0.5'" in capsys.readouterr().err
+    assert "Diving_test.txt:1: segment 'Diving' from 1 to 0.5 seconds" in capsys.readouterr().err
 
 
 # Statistics

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "common/check.h"
+#include "pool.h"
 
 namespace vidseg {
 
@@ -60,7 +61,14 @@ inline int64_t frame_number(const std::string& name) {
     return number;
 }
 
+// A database connection. Files may come from elsewhere: only ordinary tables are read, and memory and time
+// are bounded by the size of the file.
 struct Connection {
+    static constexpr int kLongestRow = 1 << 28;  // bytes
+    static constexpr int64_t kSmallestRow = 4;   // bytes that a row needs at least in its file
+    static constexpr int64_t kMostTables = 1000;
+
+    int64_t file_size = 0;
     ConnectionHandle handle;
     StatementHandle image, level;  // after handle: destroyed before it
 
@@ -73,6 +81,44 @@ struct Connection {
         // The schema is untrusted: SQLite must not run functions or triggers in it.
         sqlite3_db_config(opened, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
         sqlite3_exec(opened, "PRAGMA cache_size=32", nullptr, nullptr, nullptr);
+        sqlite3_limit(opened, SQLITE_LIMIT_LENGTH, kLongestRow);
+        file_size = FileIdentity::of(path).size;
+        require_tables();
+    }
+
+    // Views, virtual tables and generated columns are programs that run when a row is read.
+    void require_tables() const {
+        const StatementHandle list = prepare(
+            "SELECT type, name, rootpage, sql LIKE '%as%' FROM sqlite_master WHERE type IN ('table', "
+            "'view')");
+        int status = SQLITE_OK;
+        int64_t count = 0;
+        while ((status = sqlite3_step(list.get())) == SQLITE_ROW) {
+            check(++count <= kMostTables, "not a frame database: it has more than ", kMostTables, " tables");
+            const auto* name = reinterpret_cast<const char*>(sqlite3_column_text(list.get(), 1));
+            if (name == nullptr) continue;
+            const char* table = nullptr;
+            for (const char* own : {"Images", "Levels", "meta"}) {
+                if (sqlite3_stricmp(name, own) == 0) table = own;
+            }
+            if (table == nullptr) continue;
+            const auto* kind = reinterpret_cast<const char*>(sqlite3_column_text(list.get(), 0));
+            const bool ordinary = kind != nullptr && std::strcmp(kind, "table") == 0;
+            check(ordinary && sqlite3_column_int64(list.get(), 2) > 0, "not a frame database: ", table,
+                  " is a view or a virtual table");
+            // A generated column is declared with AS.
+            if (sqlite3_column_int(list.get(), 3) != 0) require_stored_columns(table);
+        }
+        check(status == SQLITE_DONE, "not a frame database: ", sqlite3_errmsg(handle.get()));
+    }
+
+    void require_stored_columns(const char* table) const {
+        const StatementHandle columns = prepare((std::string("PRAGMA table_xinfo(") + table + ")").c_str());
+        constexpr int kHidden = 6;
+        while (sqlite3_step(columns.get()) == SQLITE_ROW) {
+            check(sqlite3_column_int(columns.get(), kHidden) == 0, "not a frame database: table ", table,
+                  " has a generated column");
+        }
     }
 
     StatementHandle prepare(const char* sql) const {
@@ -153,6 +199,8 @@ struct Connection {
                 contents.levels = static_cast<int>(std::clamp<int64_t>(value, 0, 8));
         }
         check(status == SQLITE_DONE, "its metadata cannot be read: ", sqlite3_errmsg(handle.get()));
+        check(contents.frames >= 0 && contents.frames <= file_size / kSmallestRow, "its metadata say ",
+              contents.frames, " frames, more than a file of its size can have");
     }
 
     // Files of dataset2database 1.2 have no metadata and their rows are in any order.
@@ -160,7 +208,10 @@ struct Connection {
         const StatementHandle list = prepare("SELECT rowid, ObjId FROM Images ORDER BY rowid");
         std::vector<std::pair<int64_t, int64_t>> numbered;  // frame number, row
         int status = SQLITE_OK;
+        int64_t names = 0;  // bytes of all names: pages that rows share would make them exceed the file
         while ((status = sqlite3_step(list.get())) == SQLITE_ROW) {
+            names += kSmallestRow + sqlite3_column_bytes(list.get(), 1);
+            check(names <= file_size, "it has more rows than a file of its size can have");
             const int64_t row = sqlite3_column_int64(list.get(), 0);
             const auto* name = reinterpret_cast<const char*>(sqlite3_column_text(list.get(), 1));
             const int64_t number = frame_number(name == nullptr ? "" : name);

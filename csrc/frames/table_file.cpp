@@ -1,6 +1,7 @@
 #include "table_file.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,7 +14,8 @@ namespace {
 
 constexpr const char* kFormat = "vidseg frames 1";
 constexpr int kMaxDepth = 20;  // of a tree; SQLite's limit
-constexpr int64_t kMaxPayload = int64_t{1} << 30;
+constexpr int64_t kMaxPayload = int64_t{1} << 28;
+constexpr int64_t kSmallestRow = 4;  // bytes that a row needs at least in its file
 
 enum PageType : uint8_t { kLeafIndex = 0x0A, kInteriorTable = 0x05, kLeafTable = 0x0D };
 
@@ -150,6 +152,9 @@ std::unique_ptr<TableFile> TableFile::open(const std::string& path) {
     const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
     if (descriptor < 0) return nullptr;
     std::unique_ptr<TableFile> file(new TableFile(descriptor));
+    struct stat info;
+    if (::fstat(descriptor, &info) != 0 || !S_ISREG(info.st_mode)) return nullptr;
+    file->file_size_ = info.st_size;
     if (!file->read_header() || !file->read_schema() || !file->read_meta()) return nullptr;
     return file;
 }
@@ -221,7 +226,7 @@ bool TableFile::read_meta() {
         if (key == "frames") frames_ = value;
         if (key == "levels") levels_ = static_cast<int>(std::min<int64_t>(value, 8));
     }
-    return own && frames_ > 0 && levels_ >= 0;
+    return own && frames_ > 0 && frames_ <= file_size_ / kSmallestRow && levels_ >= 0;
 }
 
 // Reads the record of a row into payload_.
@@ -256,7 +261,8 @@ bool TableFile::find_row(uint32_t root, int64_t row) {
         const size_t at = tree.cell(page_, low);
         Cursor cursor(&page_[at], usable_ - at);
         int64_t size = 0, key = 0;
-        if (!cursor.varint(&size) || !cursor.varint(&key) || key != row || size < 1 || size > kMaxPayload)
+        if (!cursor.varint(&size) || !cursor.varint(&key) || key != row || size < 1 ||
+            size > std::min(kMaxPayload, file_size_))
             return false;
         // Size of the part of a record on its page: section 1.6 of the format.
         const int64_t most = static_cast<int64_t>(usable_) - 35;

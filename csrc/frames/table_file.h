@@ -50,6 +50,7 @@ class TableFile {
     bool read_payload(const std::vector<uint8_t>& page, size_t at, int64_t size, size_t local);
 
     FileHandle file_;
+    int64_t file_size_ = 0;  // no record is larger, and no number of frames
     size_t page_size_ = 0;
     size_t usable_ = 0;                                  // bytes of a page
     uint32_t images_ = 0, levels_table_ = 0, meta_ = 0;  // root pages

@@ -6,7 +6,7 @@ import json
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
@@ -38,10 +38,17 @@ class SegmentationConverter:
     """Number of background clips (negative samples) to add to the clips."""
     seed: int = 0
     """Random seed of the negative samples."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """A segment without length, or outside its video: stop, or skip it; each is named and counted."""
     partial: bool = False
     """Skip videos of splits that have no labels, instead of stopping."""
     json: bool = False
     """Print the result as JSON."""
+
+    def __post_init__(self) -> None:
+        from vidseg.labels.faults import SegmentFaults
+
+        self.faults = SegmentFaults(skip=self.on_error == "skip")
 
     def read(self) -> SegmentationLabels:
         """Read the labels; the default implementation reads MS-TCN's format."""
@@ -59,6 +66,7 @@ class SegmentationConverter:
         if root is None:
             raise ValueError(f"{self.source}: no groundTruth/ in this folder; set the output with --dataset or --out")
         labels = self.read()
+        self.faults.log()
         background = tuple(name for name in self.background if name in labels.classes)
         if self.out is not None:
             self._write(labels, self.out)
@@ -69,12 +77,13 @@ class SegmentationConverter:
         mapping = self.source / "mapping.txt"
         report = apply_segmentation(root, labels, mapping=mapping if mapping.is_file() else None)
         if self.json:
-            print(json.dumps({"catalog": str(root / "catalog.db"), "clips": rows, **asdict(report)}))
+            segments = {"skipped_segments": self.faults.skipped, "cut_segments": self.faults.cut}
+            print(json.dumps({"catalog": str(root / "catalog.db"), "clips": rows, **asdict(report), **segments}))
         else:
             print(report)
             lines = [f"{path}: {counted(count, 'row')}" for path, count in rows.items()]
             print("\n".join([*lines, str(root / "catalog.db")]))
-        return 0
+        return 1 if self.faults.skipped else 0
 
     def _write(self, labels: SegmentationLabels, out: Path) -> None:
         from vidseg.labels.segmentation_files import write_bundle, write_frame_labels, write_mapping
@@ -107,9 +116,10 @@ class SegmentationConverter:
 def known_seconds(root: Path | None) -> dict[str, float]:
     """Return the duration of each video with frames in the catalog of `root`; empty if there is no catalog."""
     from vidseg.labels.catalog import catalog_path, read_catalog
+    from vidseg.labels.names import clean_name
 
     if root is None or not catalog_path(root).is_file():
         return {}
     with closing(read_catalog(root)) as connection:
         rows = connection.execute("SELECT path, seconds FROM videos WHERE size_bytes > 0 AND seconds > 0")
-        return {path.rpartition("/")[2]: seconds for path, seconds in rows}
+        return {clean_name(path.rpartition("/")[2]): seconds for path, seconds in rows}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -42,27 +42,34 @@ class Apply:
 
     root: tyro.conf.Positional[Path]
     """Folder of the data set."""
-    csv: tyro.conf.Positional[tuple[Path, ...]]
-    """Label files (CSV) with the columns label, youtube_id or id or path, time_start, time_end, split."""
+    files: tyro.conf.Positional[tuple[Path, ...]]
+    """Label files: CSV files with the columns label, youtube_id or id or path, time_start, time_end, split; or lists
+    such as train.txt with lines PATH LABEL or PATH FRAMES LABEL."""
     split: str | None = None
     """Split of all rows, replacing the column split."""
     classes: Path | None = None
-    """Official class list that sets the class numbers: classInd.txt, one name per line, or a dictionary.json."""
+    """Official class list that sets the class numbers: classInd.txt, one name per line, or a dictionary.json. Default:
+    a class list beside the lists."""
+    first_number: Literal[0, 1] | None = None
+    """Number of the first class in lists; default: as the lists show."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """A segment without length, or outside its video: stop, or skip it; each is named and counted."""
     json: bool = False
     """Print the report as JSON."""
 
     def run(self) -> int:
         from vidseg.labels.apply import apply_labels
-        from vidseg.labels.csv_labels import read_label_csv
-        from vidseg.labels.official_lists import read_class_list
+        from vidseg.labels.faults import SegmentFaults
+        from vidseg.labels.label_files import read_label_files
 
-        if not self.csv:
-            raise ValueError("no label file; pass at least one CSV file")
-        rows = [row for path in self.csv for row in read_label_csv(path)]
-        classes = None if self.classes is None else read_class_list(self.classes)
-        report = apply_labels(self.root, rows, split=self.split, classes=classes)
+        if not self.files:
+            raise ValueError("no label file; pass at least one CSV file or list")
+        faults = SegmentFaults(skip=self.on_error == "skip")
+        found = read_label_files(self.files, classes=self.classes, first_number=self.first_number, faults=faults)
+        report = apply_labels(self.root, found.rows, split=self.split, classes=found.classes, faults=faults)
+        faults.log()
         _print(report, self.json)
-        return 1 if report.conflicts else 0
+        return 1 if report.conflicts or report.skipped else 0
 
 
 @dataclass
@@ -81,9 +88,89 @@ class Show:
         return 0
 
 
+@dataclass
+class Split:
+    """Divide the videos of a data set at random into splits: train and test, or train, val and test.
+
+    Every class is divided in these fractions. The result depends only on the seed and the names of the videos.
+    """
+
+    root: tyro.conf.Positional[Path]
+    """Folder of the data set."""
+    fractions: tyro.conf.Positional[tuple[float, ...]]
+    """Fractions of the splits, such as 0.8 0.2 (train and test) or 0.8 0.1 0.1 (train, val and test)."""
+    by_group: str | None = None
+    r"""Regular expression of the group in a video's path, such as "_(g\d+)_": videos of a group stay in one split."""
+    names: tuple[str, ...] | None = None
+    """Names of the splits; default: train test, or train val test."""
+    seed: int = 0
+    """Random seed."""
+    replace: bool = False
+    """Replace splits of these names that have videos."""
+    json: bool = False
+    """Print the report as JSON."""
+
+    def run(self) -> int:
+        from vidseg.labels.splitting import divide_videos
+
+        report = divide_videos(
+            self.root,
+            self.fractions,
+            names=self.names,
+            group=self.by_group,
+            seed=self.seed,
+            replace=self.replace,
+        )
+        _print(report, self.json)
+        return 0
+
+
+@dataclass
+class Frames:
+    """Convert the segments of untrimmed videos to frame labels, which segmentation and streaming networks train on.
+
+    Frames outside all segments get the background class. Segments stay as they are; videos that have frame labels
+    already are left unchanged.
+    """
+
+    root: tyro.conf.Positional[Path]
+    """Folder of the data set."""
+    background: str
+    """Class of the frames outside all segments; added after the other classes if it does not exist."""
+    rate: float | None = None
+    """Labels per second; default: one label per frame of the video, as `vidseg train stream` needs."""
+    empty: bool = False
+    """Label videos without segments too, as background throughout."""
+    replace: bool = False
+    """Compute existing frame labels again; segments of the background class are replaced."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """A segment without length, or outside its video: stop, or skip it; each is named and counted."""
+    json: bool = False
+    """Print the report as JSON."""
+
+    def run(self) -> int:
+        from vidseg.labels.faults import SegmentFaults
+        from vidseg.labels.frame_labels import label_frames
+
+        faults = SegmentFaults(skip=self.on_error == "skip")
+        report = label_frames(
+            self.root,
+            background=self.background,
+            rate=self.rate,
+            empty=self.empty,
+            replace=self.replace,
+            faults=faults,
+        )
+        faults.log()
+        _print(report, self.json)
+        return 1 if report.skipped else 0
+
+
 Command = (
     Annotated[Scan, tyro.conf.subcommand("scan")]
     | Annotated[Apply, tyro.conf.subcommand("apply")]
+    | Annotated[Split, tyro.conf.subcommand("split")]
+    | Annotated[Frames, tyro.conf.subcommand("frames")]
     | Annotated[Show, tyro.conf.subcommand("show")]
 )
 
@@ -102,8 +189,15 @@ class LabelConverter:
     """Output folder of the CSV files."""
     dataset: Path | None = None
     """Data set whose catalog the labels are written to."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """A clip without length, or before the start of its video: stop, or skip it; each is named and counted."""
     json: bool = False
     """Print the result as JSON."""
+
+    def __post_init__(self) -> None:
+        from vidseg.labels.faults import SegmentFaults
+
+        self.faults = SegmentFaults(skip=self.on_error == "skip")
 
     def read(self) -> PublishedLabels:
         """Read the official files."""
@@ -115,6 +209,7 @@ class LabelConverter:
         from vidseg.labels.counting import counted
 
         labels = self.read()
+        self.faults.log()
         paths = labels.write(self.out)
         rows = dict(zip(map(str, paths), map(len, labels.files.values()), strict=True))
         report = None
@@ -122,10 +217,11 @@ class LabelConverter:
             report = apply_labels(self.dataset, labels.rows(), classes=labels.classes)
         if self.json:
             content = {"files": rows, "classes": len(labels.classes), "report": report and asdict(report)}
+            content |= {"skipped_segments": self.faults.skipped, "cut_segments": self.faults.cut}
             print(json.dumps(content, ensure_ascii=False))
         else:
             print("\n".join(f"{path}: {counted(count, 'row')}" for path, count in rows.items()))
             print(counted(len(labels.classes), "class", "classes"))
             if report is not None:
                 print(report)
-        return 1 if report is not None and report.conflicts else 0
+        return 1 if self.faults.skipped or (report is not None and report.conflicts) else 0

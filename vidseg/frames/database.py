@@ -17,11 +17,23 @@ import torch
 
 from vidseg.frames.jpeg import split_blobs
 from vidseg.frames.native import operators
-from vidseg.frames.schema import TIMESTAMPS, FrameDatabaseError, connect_read_only, frame_number
+from vidseg.frames.schema import (
+    MAX_LEVELS,
+    MAX_SIDE,
+    TIMESTAMPS,
+    FrameDatabaseError,
+    check_tables,
+    connect_read_only,
+    frame_number,
+    raise_interrupt,
+)
 
 __all__ = ["FrameDatabase"]
 
 _STREAMED = 16  # number of frames that `stream` decodes at a time
+_MAX_ENTRIES = 1000  # of the metadata
+_LONGEST_ENTRY = 1 << 24  # bytes, except the timestamps
+_SMALLEST_ROW = 4  # bytes that a row needs at least in its file
 
 Indices = Iterable[int] | np.ndarray | torch.Tensor
 
@@ -49,15 +61,20 @@ class FrameDatabase:
         self._frame_size: tuple[int, int] | None = None
         connection = connect_read_only(self.path)
         try:
+            most = self.path.stat().st_size // _SMALLEST_ROW
             self.meta: dict[str, Any] = _read_meta(connection)
             # rowid of each frame; None: frame i has rowid i + 1, as in every file of FrameWriter
             self._rows: np.ndarray | None = None
             if "format" in self.meta:
-                self._count = int(self.meta["frames"])
+                self._count = _whole(self.meta, "frames", 0, most)
             else:
-                self._rows = _frame_order(connection)
+                self._rows = _frame_order(connection, most)
                 self._count = len(self._rows)
-        except (sqlite3.Error, KeyError, ValueError) as error:
+            _check_meta(self.meta)
+        except sqlite3.Error as error:
+            raise_interrupt(error)
+            raise FrameDatabaseError(f"{self.path}: not a frame database: {error}") from error
+        except (OverflowError, ValueError) as error:
             raise FrameDatabaseError(f"{self.path}: not a frame database: {error}") from error
         finally:
             connection.close()
@@ -111,10 +128,18 @@ class FrameDatabase:
         try:
             row = connection.execute("SELECT value FROM meta WHERE key = ?", (TIMESTAMPS,)).fetchone()
         except sqlite3.Error as error:
+            raise_interrupt(error)
             raise FrameDatabaseError(f"{self.path}: the timestamps cannot be read: {error}") from error
         finally:
             connection.close()
-        return None if row is None else np.frombuffer(row[0], "<f8").copy()
+        if row is None:
+            return None
+        if not isinstance(row[0], bytes) or len(row[0]) % 8:
+            raise FrameDatabaseError(f"{self.path}: the timestamps are not a BLOB of float64")
+        timestamps = np.frombuffer(row[0], "<f8").copy()
+        if not np.isfinite(timestamps).all():
+            raise FrameDatabaseError(f"{self.path}: the timestamps are not finite numbers")
+        return timestamps
 
     def read(self, indices: Indices, *, level: int = 0) -> list[bytes]:
         """Return the stored JPEGs, in the order of the indices.
@@ -274,21 +299,68 @@ class FrameDatabase:
 
 
 def _read_meta(connection: sqlite3.Connection) -> dict[str, Any]:
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    tables = check_tables(connection, ("Images", "meta", "Levels"))
     if "Images" not in tables:
         raise ValueError("it has no table Images")
     if "meta" not in tables:
         return {}
-    return dict(connection.execute("SELECT key, value FROM meta WHERE key != ?", (TIMESTAMPS,)))
+    meta: dict[str, Any] = {}
+    for key, size, value in connection.execute(
+        # Values that are too long are not read, only named.
+        "SELECT substr(key, 1, 100), length(value), CASE WHEN length(value) <= ?1 THEN value END FROM meta"
+        " WHERE key != ?2 LIMIT ?3",
+        (_LONGEST_ENTRY, TIMESTAMPS, _MAX_ENTRIES + 1),
+    ):
+        if len(meta) == _MAX_ENTRIES:
+            raise ValueError(f"its metadata have more than {_MAX_ENTRIES} entries")
+        if (size or 0) > _LONGEST_ENTRY:
+            raise ValueError(f"the entry {key!r:.60} of its metadata has {size} bytes, more than {_LONGEST_ENTRY}")
+        meta[str(key)] = value
+    return meta
 
 
-def _frame_order(connection: sqlite3.Connection) -> np.ndarray:
-    """The rowids of a published database in frame order; the first row of each frame number is used."""
+def _whole(meta: dict[str, Any], key: str, least: int, most: int) -> int:
+    """Return an integer of the metadata.
+
+    Raises:
+        ValueError: it is missing, not an integer, or out of range.
+    """
+    value = meta.get(key)
+    if not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"the entry {key!r} of its metadata is {value!r:.40}, expected {least} to {most}")
+    return value
+
+
+def _check_meta(meta: dict[str, Any]) -> None:
+    """Check the numbers that memory and time of reading depend on.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+    if "levels" in meta:
+        _whole(meta, "levels", 0, MAX_LEVELS)
+    for key in ("height", "width"):
+        if key in meta or {"height", "width"} & meta.keys():
+            _whole(meta, key, 1, MAX_SIDE)
+    fps = meta.get("fps")
+    if fps is not None and not (isinstance(fps, int | float) and 0 <= fps < 1e9):
+        raise ValueError(f"the entry 'fps' of its metadata is {fps!r:.40}, expected a number of frames per second")
+
+
+def _frame_order(connection: sqlite3.Connection, most: int) -> np.ndarray:
+    """The rowids of a published database in frame order; the first row of each frame number is used.
+
+    Raises:
+        ValueError: a row has no frame number, or there are more than `most` rows.
+    """
     rows: dict[int, int] = {}
-    for rowid, name in connection.execute("SELECT rowid, ObjId FROM Images ORDER BY rowid"):
+    names = connection.execute("SELECT rowid, ObjId FROM Images ORDER BY rowid")
+    for count, (rowid, name) in enumerate(names):
+        if count >= most:
+            raise ValueError(f"it has more rows than a file of its size can have ({most})")
         number = frame_number(name)
         if number is None:
-            raise ValueError(f"row {rowid} has the ObjId {name!r}, which is not <video>/frame_<number>")
+            raise ValueError(f"row {rowid} has the ObjId {name!r:.80}, which is not <video>/frame_<number>")
         rows.setdefault(number, rowid)
     return np.array([rows[number] for number in sorted(rows)], dtype=np.int64)
 

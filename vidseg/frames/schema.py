@@ -6,6 +6,8 @@ frame order: the rowid is the frame number, and a frame is found by one integer 
 
 import re
 import sqlite3
+import sys
+from collections.abc import Collection
 from pathlib import Path
 
 __all__ = [
@@ -14,9 +16,12 @@ __all__ = [
     "TABLES",
     "TIMESTAMPS",
     "FrameDatabaseError",
+    "check_tables",
     "connect_read_only",
     "frame_name",
     "frame_number",
+    "guard",
+    "raise_interrupt",
 ]
 
 DATABASE_NAME = "frames.db"
@@ -32,7 +37,15 @@ TABLES = (
     "CREATE TABLE Levels(level INT NOT NULL, frame INT NOT NULL, jpeg BLOB NOT NULL, PRIMARY KEY(level, frame))",
 )
 
-_NAME = re.compile(r"(?:.*/)?frame_(\d+)", re.DOTALL)  # a video name may contain any character
+_NAME = re.compile(r"(?:.*/)?frame_([0-9]{1,18})", re.DOTALL)  # a video name may contain any character
+
+# Limits of files from elsewhere, far above those of any real file.
+MAX_LEVELS = 8
+MAX_SIDE = 65535  # pixels; the limit of JPEG
+_MAX_TABLES = 1000  # tables, indices, views and triggers
+_MAX_COLUMNS = 100
+_LONGEST_VALUE = 1 << 28  # bytes of one cell
+_STEPS = 100_000  # steps of SQLite's virtual machine between two checks for Ctrl-C
 
 
 class FrameDatabaseError(RuntimeError):
@@ -50,6 +63,52 @@ def frame_number(name: object) -> int | None:
     return int(match[1]) if match else None
 
 
+def guard(connection: sqlite3.Connection) -> None:
+    """Prepare a connection for a file from elsewhere: functions in its schema do not run, and Ctrl-C ends a query."""
+    connection.execute("PRAGMA trusted_schema=OFF")
+    connection.execute("PRAGMA cell_size_check=ON")
+    # Python handles signals when it runs code; a query without this handler would run to its end first.
+    connection.set_progress_handler(lambda: 0, _STEPS)
+    if sys.version_info >= (3, 11):
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_VALUE)
+
+
+def raise_interrupt(error: sqlite3.Error) -> None:
+    """Raise KeyboardInterrupt if a query ended because of Ctrl-C, which SQLite reports as an error of its own."""
+    if str(error) == "interrupted":
+        raise KeyboardInterrupt from error
+
+
+def check_tables(connection: sqlite3.Connection, names: Collection[str]) -> set[str]:
+    """Return which of the named tables a database has, after checking that they are ordinary tables.
+
+    A view, a virtual table or a generated column is a program that runs when a row is read.
+
+    Raises:
+        ValueError: one of the names is no table, or has generated columns.
+        sqlite3.Error: the schema cannot be read.
+    """
+    rows = connection.execute(
+        "SELECT type, name, rootpage FROM sqlite_master WHERE type != 'index' LIMIT ?", (_MAX_TABLES + 1,)
+    ).fetchall()
+    if len(rows) > _MAX_TABLES:
+        raise ValueError(f"it has more than {_MAX_TABLES} tables")
+    wanted, found = {name.casefold() for name in names}, set()
+    for kind, name, root_page in rows:
+        if kind == "trigger" or not isinstance(name, str) or name.casefold() not in wanted:
+            continue
+        if kind != "table" or not root_page:
+            raise ValueError(f"{name} is a {'virtual table' if kind == 'table' else kind}, not a table")
+        columns = connection.execute(f'PRAGMA table_xinfo("{name}")').fetchmany(_MAX_COLUMNS + 1)
+        if len(columns) > _MAX_COLUMNS:
+            raise ValueError(f"table {name} has more than {_MAX_COLUMNS} columns")
+        generated = [column[1] for column in columns if column[6]]
+        if generated:
+            raise ValueError(f"table {name} has the generated column {generated[0]!r:.60}")
+        found.add(name)
+    return found & set(names)
+
+
 def connect_read_only(path: Path) -> sqlite3.Connection:
     """Open a database read-only and immutable: without locks, a journal or new files.
 
@@ -61,7 +120,7 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
         raise FileNotFoundError(f"{path}: no such frame database")
     try:
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
-        connection.execute("PRAGMA trusted_schema=OFF")
+        guard(connection)
     except sqlite3.Error as error:
         raise FrameDatabaseError(f"{path}: cannot open: {error}") from error
     return connection

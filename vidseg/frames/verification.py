@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidseg.frames.schema import COUNT_NAME, FrameDatabaseError, connect_read_only, frame_number
+from vidseg.frames.schema import COUNT_NAME, FrameDatabaseError, connect_read_only, frame_number, raise_interrupt
 
 if TYPE_CHECKING:
     from vidseg.frames.database import FrameDatabase
@@ -29,14 +29,17 @@ def _check_file(database: "FrameDatabase") -> list[str]:
     connection = connect_read_only(database.path)
     try:
         problems += [f"SQLite: {text}" for (text,) in connection.execute("PRAGMA quick_check(5)") if text != "ok"]
-        names = connection.execute("SELECT rowid, ObjId FROM Images ORDER BY rowid").fetchall()
+        # More rows than frames are one fault; without a limit a damaged file can have any number of them.
+        names = connection.execute("SELECT rowid, ObjId FROM Images ORDER BY rowid").fetchmany(len(database) + 1)
     except sqlite3.Error as error:
+        raise_interrupt(error)
         return [*problems, f"SQLite: {error}"]
     finally:
         connection.close()
     numbers = [frame_number(name) for _, name in names]
     if len(names) != len(database):
-        problems.append(f"{len(names)} rows for {len(database)} frames")
+        more = "more" if len(names) > len(database) else len(names)
+        problems.append(f"{more} rows for {len(database)} frames")
     if sorted(number or 0 for number in numbers) != list(range(1, len(numbers) + 1)):
         problems.append(f"the frame numbers are not 1 to {len(numbers)}, each once")
     if "format" in database.meta and numbers != [rowid for rowid, _ in names]:
@@ -49,7 +52,12 @@ def _check_count_file(database: "FrameDatabase") -> list[str]:
     if not path.is_file():
         return [f"{COUNT_NAME} is missing"]
     text = path.read_text(errors="replace")
-    return [] if text == str(len(database)) else [f"{COUNT_NAME} says {text[:20]!r} for {len(database)} frames"]
+    text = text.strip()  # files written by `echo` end with a newline
+    return (
+        []
+        if text.lstrip("0") == str(len(database))
+        else [f"{COUNT_NAME} says {text[:20]!r} for {len(database)} frames"]
+    )
 
 
 def _check_timestamps(database: "FrameDatabase") -> list[str]:

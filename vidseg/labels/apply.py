@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from vidseg.labels.catalog import UNLABELED, split_ids, write_catalog
 from vidseg.labels.classes import (
     add_classes,
+    check_case,
     class_names,
     classes_in_use,
     drop_unused_classes,
@@ -21,15 +22,15 @@ from vidseg.labels.classes import (
 )
 from vidseg.labels.counting import counted
 from vidseg.labels.csv_labels import LabelRow
+from vidseg.labels.faults import SegmentFaults
+from vidseg.labels.names import clean_name, split_name
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
-__all__ = ["LabelReport", "apply_labels", "split_name"]
+__all__ = ["LabelReport", "apply_labels"]
 
 logger = logging.getLogger(__name__)
-
-_SPELLINGS = {"training": "train", "validate": "val", "validation": "val", "valid": "val", "testing": "test"}
 
 
 @dataclass
@@ -41,12 +42,14 @@ class LabelReport:
         missing_videos: `<label>/<folder>` of each row without a video.
         unlabeled_videos: path of each video without a row and without a split.
         conflicts: description of each row skipped because it contradicts another row or matches several videos.
+        skipped: description of each segment skipped because it labels nothing.
     """
 
     matched: int
     missing_videos: list[str] = field(default_factory=list)
     unlabeled_videos: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [f"{counted(self.matched, 'video')} labeled"]
@@ -54,6 +57,7 @@ class LabelReport:
             ("label", "without a video", self.missing_videos),
             ("video", "without a label", self.unlabeled_videos),
             ("row", "skipped", self.conflicts),
+            *((("segment", "skipped", self.skipped),) if self.skipped else ()),
         ):
             lines.append(f"{counted(len(items), noun)} {fault}{':' if items else ''}")
             lines += [f"    {item}" for item in items[:5]]
@@ -71,40 +75,47 @@ class LabelReport:
             temporary.unlink(missing_ok=True)
 
 
-def split_name(written: str) -> str:
-    """Return the usual name of a split: train, val or test for the spellings of official files, others unchanged."""
-    return _SPELLINGS.get(written.lower(), written)
-
-
 def apply_labels(
-    root: str | Path, rows: Iterable[LabelRow], *, split: str | None = None, classes: Sequence[str] | None = None
+    root: str | Path,
+    rows: Iterable[LabelRow],
+    *,
+    split: str | None = None,
+    classes: Sequence[str] | None = None,
+    faults: SegmentFaults | None = None,
 ) -> LabelReport:
     """Write label rows to the catalog of `root` and a report to `<root>/labels_report.json`.
 
-    A row applies to the video `jpg/<label>/<folder name>`. If there is none, it applies to the video of that folder
-    name without a class, or in a class folder with another spelling of the label (`Long_Jump`); the video then gets the
-    class of the row. A timed row without a clip, but with the whole video, becomes a segment of that video. Each split
-    named by the rows contains exactly their videos afterwards, so pass all files of a split in one call.
+    A row applies to the video `jpg/<label>/<folder name>`, or `jpg/<folder of its path>/<folder name>`. If there is
+    none, it applies to the video of that folder name without a class, or in a class folder with another spelling of the
+    label (`Long_Jump`); the video then gets the class of the row. A timed row without a clip, but with the whole video,
+    becomes a segment of that video. Each split named by the rows contains exactly their videos afterwards, so pass all
+    files of a split in one call.
 
     Args:
         root: folder of the data set.
         rows: rows of one or several label files.
         split: split of all rows, replacing the splits in the rows.
         classes: official class list that sets the class numbers (see `vidseg.labels.classes`); None: sorted names.
+        faults: check of the segments against their videos; default: a segment that labels nothing is an error.
 
     Returns:
         A report of matched and unmatched rows and videos.
 
     Raises:
         FileNotFoundError: the folder does not exist.
-        ValueError: the class list contradicts the list used before.
+        ValueError: the class list contradicts the list used before, a label differs from another class only in upper
+            and lower case, or a segment labels nothing; the catalog is unchanged.
         OSError: the catalog cannot be written; it is unchanged.
     """
-    rows = list(rows)
+    rows, faults = list(rows), faults or SegmentFaults()
     with write_catalog(root) as db:
         used_before, order_before = classes_in_use(db.conn), class_names(db.conn)
-        videos = dict(db.conn.execute("SELECT path, id FROM videos ORDER BY path").fetchall())
+        official = [name for (name,) in db.conn.execute("SELECT name FROM classes WHERE official ORDER BY number")]
+        check_case({row.label for row in rows if row.label}, order_before, official=[*official, *(classes or ())])
+        found = db.conn.execute("SELECT path, id, seconds FROM videos ORDER BY path").fetchall()
+        videos = {path: row_id for path, row_id, _ in found}
         matches = _match(videos, rows, split)
+        _check_segments(matches, {path: seconds for path, _, seconds in found}, faults)
         _store(db, matches, videos)
         if classes is None:
             drop_unused_classes(db.conn, used_before)
@@ -120,7 +131,7 @@ def apply_labels(
             )
             if path not in named
         ]
-    report = LabelReport(len(named), matches.missing, unlabeled, matches.conflicts)
+    report = LabelReport(len(named), matches.missing, unlabeled, matches.conflicts, faults.skipped)
     report.write(Path(root) / "labels_report.json")
     return report
 
@@ -139,11 +150,26 @@ class _Matches:
         return {*self.labels, *self.segments, *(path for paths in self.splits.values() for path in paths)}
 
 
+def _check_segments(matches: _Matches, seconds: dict[str, float], faults: SegmentFaults) -> None:
+    """Cut the segments to their videos, and remove those that label nothing."""
+    for path, segments in matches.segments.items():
+        checked: dict[tuple[float, float, str], None] = {}
+        for start, stop, label in segments:
+            times = faults.check(start, stop, place=path, label=label, seconds=seconds[path] or None)
+            if times is not None:
+                key = (*times, label)
+                checked[key] = None
+        matches.segments[path] = checked
+
+
 def _match(paths: Iterable[str], rows: Sequence[LabelRow], split: str | None) -> _Matches:
     by_name: dict[str, list[str]] = {}
+    by_path: dict[str, str] = {}  # folder names on disk can be in another Unicode form
     for path in paths:
-        by_name.setdefault(path.rpartition("/")[2], []).append(path)
+        by_name.setdefault(clean_name(path.rpartition("/")[2]), []).append(path)
+        by_path[clean_name(path)] = path
     matches = _Matches()
+    clips_of: dict[str, tuple[float | None, float | None]] = {}
 
     def place(row: LabelRow) -> str | None:
         name = split or (split_name(row.split) if row.split else None)
@@ -152,6 +178,13 @@ def _match(paths: Iterable[str], rows: Sequence[LabelRow], split: str | None) ->
         return name
 
     def assign(row: LabelRow, path: str) -> None:
+        times = clips_of.setdefault(path, (row.start, row.stop))
+        if None not in (*times, row.start) and times != (row.start, row.stop):
+            matches.conflicts.append(
+                f"{path}: the clip from {row.start} to {row.stop} seconds, but an earlier row has the clip from"
+                f" {times[0]} to {times[1]}; convert both from one label file to give each its own folder"
+            )
+            return
         if row.label is not None:
             first = matches.labels.setdefault(path, row.label)
             if first != row.label:
@@ -163,9 +196,12 @@ def _match(paths: Iterable[str], rows: Sequence[LabelRow], split: str | None) ->
     # Rows that match a video and its class folder come first; the other rows can match the remaining videos.
     inexact = []
     for row in rows:
-        exact = f"jpg/{row.label}/{row.folder_name}"
-        if row.label is not None and exact in by_name.get(row.folder_name, ()):
-            assign(row, exact)
+        folders = [folder for folder in (row.label, row.class_folder) if folder is not None]
+        names = (row.exact_folder_name, row.folder_name)
+        exact = (by_path.get(f"jpg/{folder}/{name}") for folder in folders for name in names)
+        place_of_row = next(filter(None, exact), None)
+        if place_of_row is not None:
+            assign(row, place_of_row)
         else:
             inexact.append(row)
     taken, all_labels = set(matches.labels), {row.label for row in rows}
@@ -173,7 +209,7 @@ def _match(paths: Iterable[str], rows: Sequence[LabelRow], split: str | None) ->
         place(row)
         clips = [
             path
-            for path in by_name.get(row.folder_name, ())
+            for path in (by_name.get(row.exact_folder_name) or by_name.get(row.folder_name) or [])
             if _may_be_clip(row, path) and (row.label is None or path not in taken)
         ]
         videos = []

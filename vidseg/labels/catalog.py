@@ -15,12 +15,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vidseg.frames.schema import check_tables, guard, raise_interrupt
 from vidseg.labels.classes import add_classes
+from vidseg.labels.locking import connect_to_copy, is_locked, lacks_locks, lock_holder
+from vidseg.labels.names import clean_name
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
-__all__ = ["FORMAT_VERSION", "UNLABELED", "VideoRecord", "catalog_path", "read_catalog", "update_catalog"]
+__all__ = [
+    "FORMAT_VERSION",
+    "UNLABELED",
+    "VideoRecord",
+    "catalog_path",
+    "check_writable",
+    "read_catalog",
+    "update_catalog",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +41,9 @@ FORMAT_VERSION = 1
 UNLABELED = "unlabeled"
 """Folder under jpg/ that holds the videos without a class."""
 
-_BUSY_SECONDS = 60.0  # time that a writer waits for another writer, such as another shard
+_BUSY_SECONDS = 60.0  # time that a command waits for a writer, such as another shard
+_NOTICE_SECONDS = 2.0  # time after which a log line says that it waits
+_TABLES = ("classes", "videos", "splits", "split_videos", "segments")
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS classes (
@@ -110,28 +123,90 @@ def catalog_path(root: str | Path) -> Path:
 
 
 def check_format(connection: sqlite3.Connection, path: Path) -> None:
-    """Raise ValueError if `path` is not a catalog of a supported format."""
+    """Check that `path` is a catalog of a supported format, with ordinary tables and without triggers.
+
+    Raises:
+        ValueError: it is not; the message says what to do.
+        OSError: the file is locked, or cannot be read.
+    """
     try:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    except sqlite3.DatabaseError as error:
+        tables = check_tables(connection, (*_TABLES, "timelines"))
+        trigger = connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger' LIMIT 1").fetchone()
+    except (sqlite3.Error, ValueError) as error:
+        raise _explain(path, error) from error
+    if trigger is not None:
         raise ValueError(
-            f"{path}: not a catalog ({error}); remove it and run `vidseg labels scan {path.parent}`"
-        ) from error
+            f"{path}: the catalog has the trigger {trigger[0]!r:.60}, which vidseg does not run; remove the trigger"
+        )
     if version > FORMAT_VERSION:
         raise ValueError(
             f"{path}: written in format {version} by a newer vidseg; update vidseg, which reads format {FORMAT_VERSION}"
         )
-    if version == 0 or "videos" not in tables:
-        raise ValueError(f"{path}: not a vidseg catalog; remove it and run `vidseg labels scan {path.parent}`")
+    if version == 0 or not tables >= set(_TABLES):
+        raise ValueError(f"{path}: not a vidseg catalog; {_rebuild(path)}")
+
+
+def _rebuild(path: Path) -> str:
+    return (
+        f"keep it under another name and run `vidseg labels scan {path.parent}`, which lists the videos again; splits"
+        " and segments come from `vidseg labels apply`"
+    )
+
+
+def _explain(path: Path, error: Exception) -> Exception:
+    """Return the exception for an error of SQLite: whether the file is locked, cannot be accessed, or is no catalog."""
+    if isinstance(error, sqlite3.Error):
+        raise_interrupt(error)
+    if isinstance(error, sqlite3.Error) and lacks_locks(error, path):
+        return OSError(
+            f"{path}: the file system has no file locks, so the catalog cannot be written safely; it is unchanged. Run"
+            " the command on the machine that has the disk, mount the disk with locks, or use a data set folder on a"
+            " local disk"
+        )
+    if isinstance(error, sqlite3.Error) and is_locked(error):
+        return TimeoutError(
+            f"{path}: locked by {lock_holder(path)} for more than {_BUSY_SECONDS:.0f} seconds. The catalog is not"
+            " damaged: run the command again when that process has finished; `lsof` and `fuser` show who uses the file"
+        )
+    if isinstance(error, sqlite3.OperationalError):
+        return OSError(f"{path}: cannot access the catalog ({error}); it is unchanged")
+    return ValueError(f"{path}: not a catalog ({error}); {_rebuild(path)}")
+
+
+def _begin(connection: sqlite3.Connection, path: Path, *statements: str) -> None:
+    """Begin a transaction, waiting for a writer; a log line says so after a moment.
+
+    Raises:
+        sqlite3.Error: the file stays locked, or cannot be read.
+    """
+    for seconds in (_NOTICE_SECONDS, _BUSY_SECONDS - _NOTICE_SECONDS):
+        connection.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
+        try:
+            for statement in statements:
+                connection.execute(statement).fetchone()
+            break
+        except sqlite3.OperationalError as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if seconds != _NOTICE_SECONDS or not is_locked(error) or lacks_locks(error, path):
+                raise
+            logger.warning(
+                "%s: locked by %s; waiting up to %.0f seconds", path, lock_holder(path), _BUSY_SECONDS - _NOTICE_SECONDS
+            )
+    connection.execute(f"PRAGMA busy_timeout = {round(_BUSY_SECONDS * 1000)}")
 
 
 def read_catalog(root: str | Path) -> sqlite3.Connection:
-    """Open the catalog for reading; close it with `contextlib.closing`.
+    """Open the catalog for reading, in one transaction; close it with `contextlib.closing`.
+
+    Where the file system has no file locks, a local copy is read.
 
     Raises:
         FileNotFoundError: the data set or its catalog does not exist.
         ValueError: the file is not a catalog, or has a newer format.
+        TimeoutError: another process keeps the catalog locked.
+        OSError: the file cannot be read.
     """
     path = catalog_path(root)
     if not Path(root).is_dir():
@@ -140,30 +215,62 @@ def read_catalog(root: str | Path) -> sqlite3.Connection:
         raise FileNotFoundError(f"{path}: the data set has no catalog; run `vidseg labels scan {root}` to create it")
     # mode=rw, not ro: after a writer was killed, SQLite has to roll back its journal before the file can be read. On
     # a read-only disk SQLite falls back to read-only access.
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_SECONDS)
+    connection = None
     try:
+        try:
+            connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
+            guard(connection)
+            _begin(connection, path, "BEGIN", "SELECT count(*) FROM sqlite_master")
+        except sqlite3.Error as error:
+            if not lacks_locks(error, path):
+                raise
+            logger.info("%s: the file system has no file locks; reading a copy", path)
+            if connection is not None:
+                connection.close()
+            connection = connect_to_copy(path)
+            guard(connection)
         check_format(connection, path)
-    except ValueError:
-        connection.close()
+    except BaseException as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise _explain(path, error) from error
         raise
     return connection
 
 
 @contextmanager
-def write_catalog(root: str | Path) -> Iterator[Database]:
-    """Open the catalog of `root` (created if missing) in one transaction, committed at the end of the context."""
+def write_catalog(root: str | Path, *, create: bool = True) -> Iterator[Database]:
+    """Open the catalog of `root` in one transaction, committed at the end of the context.
+
+    Args:
+        root: folder of the data set.
+        create: create a missing catalog.
+
+    Raises:
+        FileNotFoundError: the folder does not exist, or the catalog does not and `create` is False.
+        ValueError: the file is not a catalog, or has a newer format.
+        TimeoutError: another process keeps the catalog locked.
+        OSError: the catalog cannot be written, or its file system has no locks; it is unchanged.
+    """
     from sqlite_utils import Database
 
     path = catalog_path(root)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{root}: folder not found")
-    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+    if not create and not path.is_file():
+        raise FileNotFoundError(f"{path}: the data set has no catalog; run `vidseg labels scan {root}` to create it")
+    try:
+        connection = sqlite3.connect(path, isolation_level=None)
+    except sqlite3.Error as error:
+        raise _explain(path, error) from error
     try:
         try:
+            guard(connection)
             connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.DatabaseError as error:
-            raise _write_error(path, error) from error
+            _begin(connection, path, "BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise _explain(path, error) from error
         try:
             if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
                 for statement in SCHEMA.split("\n\n"):
@@ -177,16 +284,22 @@ def write_catalog(root: str | Path) -> Iterator[Database]:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             if isinstance(error, sqlite3.OperationalError):
-                raise _write_error(path, error) from error
+                raise _explain(path, error) from error
             raise
     finally:
         connection.close()
 
 
-def _write_error(path: Path, error: sqlite3.DatabaseError) -> Exception:
-    if isinstance(error, sqlite3.OperationalError):
-        return OSError(f"{path}: cannot write the catalog ({error}); it is unchanged")
-    return ValueError(f"{path}: not a catalog ({error}); remove it and run `vidseg labels scan {path.parent}`")
+def check_writable(root: str | Path) -> None:
+    """Check, before long work, that the catalog of `root` can be written; creates it if it is missing.
+
+    Raises:
+        ValueError: the file is not a catalog, or has a newer format.
+        TimeoutError: another process keeps the catalog locked.
+        OSError: the catalog cannot be written, or its file system has no locks.
+    """
+    with write_catalog(root):
+        pass
 
 
 def update_catalog(root: str | Path, records: Iterable[VideoRecord]) -> None:
@@ -222,7 +335,7 @@ def _row(record: VideoRecord) -> tuple[str, str | None, bool, int, int, int, flo
     parts = record.path.split("/")
     if len(parts) != 3 or parts[0] != "jpg" or not all(parts) or {".", ".."} & set(parts):
         raise ValueError(f"video path {record.path!r}: expected jpg/<class>/<video> relative to the data set")
-    if record.label == "" or record.split == "":
+    if any(value is not None and not clean_name(value) for value in (record.label, record.split)):
         raise ValueError(f"{record.path}: the label or split is empty; use None")
     try:
         "".join((record.path, record.label or "", record.split or "")).encode()
@@ -230,15 +343,15 @@ def _row(record: VideoRecord) -> tuple[str, str | None, bool, int, int, int, flo
         raise ValueError(f"{record.path!r}: the name is not valid UTF-8; rename the video") from error
     return (
         record.path,
-        record.label,
-        record.label == parts[1],
+        record.label and clean_name(record.label),
+        record.label is not None and clean_name(record.label) == clean_name(parts[1]),
         record.frames,
         record.height,
         record.width,
         record.fps,
         record.seconds,
         record.size_bytes,
-        record.split,
+        record.split and clean_name(record.split),
     )
 
 

@@ -14,7 +14,15 @@ from collections.abc import Iterable, Sequence
 
 from vidseg.labels.counting import counted
 
-__all__ = ["add_classes", "class_names", "classes_in_use", "drop_unused_classes", "order_classes", "warn_of_moves"]
+__all__ = [
+    "add_classes",
+    "check_case",
+    "class_names",
+    "classes_in_use",
+    "drop_unused_classes",
+    "order_classes",
+    "warn_of_moves",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +35,44 @@ def class_names(connection: sqlite3.Connection) -> list[str]:
 def add_classes(connection: sqlite3.Connection, names: Iterable[str]) -> dict[str, int]:
     """Append unknown names in sorted order; return the row id (not the class number) of every class."""
     known = class_names(connection)
-    for name in sorted(set(names) - set(known)):
+    for name in sorted(set(names) - set(known), key=_sorting_key):
         connection.execute("INSERT INTO classes (number, name, official) VALUES (?, ?, 0)", (len(known), name))
         known.append(name)
     return dict(connection.execute("SELECT name, id FROM classes"))
+
+
+def _sorting_key(name: str) -> tuple[int, str]:
+    """Sort class names that are numbers by number, so that class "10" follows class "9"."""
+    return (int(name), name) if name.isdecimal() and len(name) < 10 else (10**10, name)
+
+
+def check_case(names: Iterable[str], known: Iterable[str], *, official: Iterable[str] = ()) -> None:
+    """Refuse new class names that differ from another class only in upper and lower case.
+
+    Args:
+        names: class names of a label file.
+        known: class names of the catalog.
+        official: class names of official lists; their spelling replaces that of the catalog.
+
+    Raises:
+        ValueError: names `run` and `Run`; the message has every such pair.
+    """
+    names, official = set(names), set(official)
+    spellings: dict[str, set[str]] = {}
+    for name in {*names, *known, *official}:
+        spellings.setdefault(name.casefold(), set()).add(name)
+    pairs = []
+    for name in sorted(names - official):
+        others = sorted(spellings[name.casefold()] - {name})
+        if others:
+            pairs.append(f"{name!r} and {', '.join(map(repr, others))}")
+    if pairs:
+        more = f" and {len(pairs) - 10} more" if len(pairs) > 10 else ""
+        raise ValueError(
+            f"class names that differ only in upper and lower case: {'; '.join(pairs[:10])}{more}; nothing is written;"
+            " use one spelling in the label files and the catalog, or pass the class list with the right one"
+            " (--classes)"
+        )
 
 
 def order_classes(connection: sqlite3.Connection, official: Sequence[str]) -> None:
@@ -55,8 +97,7 @@ def order_classes(connection: sqlite3.Connection, official: Sequence[str]) -> No
             found = f"number {official.index(name)}" if name in official else "no number"
             raise ValueError(
                 f"class {name!r} has number {number} in the catalog, which follows an official list, but {found} in"
-                " the new list; use the first list, or remove catalog.db, run `vidseg labels scan` and apply the labels"
-                " again"
+                " the new list; use the first list, or import the labels into another data set folder"
             )
     drop_unused_classes(connection)
     _renumber(connection, [*official, *(name for name in class_names(connection) if name not in set(official))])

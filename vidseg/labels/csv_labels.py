@@ -5,6 +5,7 @@
 
 `youtube_id` or `id` names the video (`youtube_id` if both exist); the times are given for clips cut from longer videos.
 A list of local videos has a column `path` instead. Label, times and split are optional; other columns are ignored.
+Columns may also be separated by tabs or semicolons. Names are read in Unicode NFC without surrounding blanks.
 Source: loaders of the SRTG and MTNet training repositories.
 """
 
@@ -13,23 +14,28 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vidseg.labels.counting import counted
+from vidseg.labels.faults import SegmentFaults
+from vidseg.labels.names import clean_name, strip_extension, video_name
 
-__all__ = ["LabelRow", "read_label_csv", "read_rows", "video_name", "write_label_csv"]
+__all__ = ["LabelRow", "folder_names", "has_header", "read_label_csv", "read_rows", "write_label_csv"]
 
 _NAME_COLUMNS = ("youtube_id", "id", "path")  # the first column present names the video
+_DELIMITERS = (",", "\t", ";")
 
 
 @dataclass(frozen=True)
 class LabelRow:
     """One row of a label file.
 
+    Label, name and split are converted to Unicode NFC without surrounding blanks.
+
     Attributes:
-        label: class name as written, or None.
+        label: class name, or None.
         name: video id, or file name without extension if the file lists paths.
         start: start in seconds in the source video, or None if the row describes a whole video.
         stop: end in seconds in the source video, or None.
@@ -44,6 +50,12 @@ class LabelRow:
     split: str | None = None
     path: str | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("label", "split"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else clean_name(value) or None)
+        object.__setattr__(self, "name", clean_name(self.name))
+
     @property
     def folder_name(self) -> str:
         """Name of the video's frame folder: the video name, followed by both times in whole seconds if the row has
@@ -52,14 +64,56 @@ class LabelRow:
             return self.name
         return f"{self.name}_{int(self.start):06d}_{int(self.stop):06d}"
 
+    @property
+    def exact_folder_name(self) -> str:
+        """Name of the frame folder with times in milliseconds, for clips that start and end in the same seconds."""
+        if self.start is None or self.stop is None:
+            return self.name
+        return f"{self.name}_{self.start:010.3f}_{self.stop:010.3f}"
 
-def video_name(path: str) -> str:
-    """Return the file name of a video without its last extension."""
-    return PurePosixPath(path.replace("\\", "/")).stem
+    @property
+    def class_folder(self) -> str | None:
+        """Name of the folder that contains the source video, from its path; None without a path or folder."""
+        if self.path is None:
+            return None
+        return clean_name(PurePosixPath(self.path.replace("\\", "/")).parent.name) or None
 
 
-def read_rows(path: str | Path) -> list[tuple[int, list[str]]]:
+def folder_names(rows: Sequence[LabelRow]) -> list[str]:
+    """Return the frame folder of each row: `folder_name`, or `exact_folder_name` where clips of a class share it.
+
+    Rows with equal times describe the same clip and share its folder.
+    """
+    clips: dict[tuple[str | None, str], set[tuple[float | None, float | None]]] = {}
+    for row in rows:
+        clips.setdefault((row.label, row.folder_name), set()).add((row.start, row.stop))
+    return [row.folder_name if len(clips[row.label, row.folder_name]) == 1 else row.exact_folder_name for row in rows]
+
+
+def has_header(path: str | Path) -> bool:
+    """Return whether the first line that is not blank names a column for the video."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            line = next((line for line in file if line.strip()), "")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from error
+    return _delimiter(line) is not None
+
+
+def _delimiter(header: str) -> str | None:
+    """Return the delimiter of a header line, or None if it has none of the columns that name a video."""
+    for delimiter in _DELIMITERS:
+        if {cell.strip().strip('"').lower() for cell in header.split(delimiter)} & set(_NAME_COLUMNS):
+            return delimiter
+    return None
+
+
+def read_rows(path: str | Path, *, delimiter: str = ",") -> list[tuple[int, list[str]]]:
     """Return the rows of a CSV file that are not blank, each with its line number counted from 1.
+
+    Args:
+        path: the file.
+        delimiter: character between the cells.
 
     Raises:
         ValueError: the file is not UTF-8 or not valid CSV.
@@ -67,7 +121,7 @@ def read_rows(path: str | Path) -> list[tuple[int, list[str]]]:
     try:
         # utf-8-sig removes the byte order mark of spreadsheets; newline="" leaves line ends to the csv module.
         with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
+            reader = csv.reader(file, strict=True, delimiter=delimiter)
             return [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from error
@@ -75,14 +129,21 @@ def read_rows(path: str | Path) -> list[tuple[int, list[str]]]:
         raise ValueError(f"{path}:{reader.line_num}: not valid CSV ({error}); check its quotes") from error
 
 
-def read_label_csv(path: str | Path) -> list[LabelRow]:
+def read_label_csv(path: str | Path, *, faults: SegmentFaults | None = None) -> list[LabelRow]:
     """Read a label file in the published format, in the order of its lines.
+
+    Args:
+        path: the file.
+        faults: check of the times; default: a clip without length is an error.
 
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: a column is missing, a line does not match the header, or a cell cannot be parsed.
     """
-    lines = read_rows(path)
+    faults = faults or SegmentFaults()
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        delimiter = _delimiter(next((line for line in file if line.strip()), ""))
+    lines = read_rows(path, delimiter=delimiter or ",")
     if not lines:
         raise ValueError(
             f"{path}: the file is empty; expected a header such as label,youtube_id,time_start,time_end,split"
@@ -111,22 +172,24 @@ def read_label_csv(path: str | Path) -> list[LabelRow]:
             )
         cell = dict(zip(names, cells, strict=True))
         place = f"{path}:{line}"
-        name = cell[name_column].strip()
-        if name_column == "path":
-            name = video_name(name)
+        name = cell[name_column]
+        name = video_name(name) if name_column == "path" else strip_extension(clean_name(name))
         if not name:
             raise ValueError(f"{place}: column {name_column!r} is empty; write the name of the video")
         start, stop = (_seconds(cell.get(column, ""), column, place) for column in ("time_start", "time_end"))
         if (start is None) != (stop is None):
             raise ValueError(f"{place}: one of time_start and time_end is empty; set both or neither")
-        if start is not None and stop is not None and stop <= start:
-            raise ValueError(f"{place}: column 'time_end': {stop} is not after time_start {start}")
+        if start is not None and stop is not None:
+            times = faults.check(start, stop, place=place, label=cell.get("label", "").strip() or None)
+            if times is None:
+                continue
+            start, stop = times
         row = LabelRow(
-            label=cell.get("label", "") or None,
+            label=cell.get("label"),
             name=name,
             start=start,
             stop=stop,
-            split=cell.get("split", "").strip() or None,
+            split=cell.get("split"),
             path=cell.get("path", "").strip() or None,
         )
         _check(row, place)
@@ -141,7 +204,7 @@ def _seconds(text: str, column: str, place: str) -> float | None:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not (math.isfinite(value) and value >= 0):
+    if not math.isfinite(value):
         raise ValueError(
             f"{place}: column {column!r}: {text!r} is not a time in seconds; expected a number such as 12.5"
         )

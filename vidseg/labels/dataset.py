@@ -14,7 +14,8 @@ from typing import SupportsIndex, overload
 import numpy as np
 import numpy.typing as npt
 
-from vidseg.labels.catalog import read_catalog
+from vidseg.frames.schema import raise_interrupt
+from vidseg.labels.catalog import catalog_path, read_catalog
 from vidseg.labels.classes import class_names
 from vidseg.labels.counting import counted
 
@@ -310,7 +311,16 @@ def open_dataset(root: str | Path, split: str | None = None) -> VideoDataset:
             f" FROM videos v {where} ORDER BY v.path",
             parameters,
         )
-        columns, path_bytes = _read_columns(cursor, numbers)
+        try:
+            if sorted(numbers.values()) != list(range(len(numbers))):
+                raise ValueError(f"the class numbers are not 0 to {len(numbers) - 1}")
+            _check_paths(connection)
+            columns, path_bytes = _read_columns(cursor, numbers)
+        except sqlite3.Error as error:
+            raise_interrupt(error)
+            raise ValueError(f"{catalog_path(root)}: damaged catalog: {error}") from error
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ValueError(f"{catalog_path(root)}: damaged catalog: {error}") from error
         data = VideoDataset(
             root,
             split_name=split,
@@ -340,6 +350,16 @@ def _unknown_split(root: Path, split: str, known: list[str]) -> str:
     )
 
 
+def _check_paths(connection: sqlite3.Connection) -> None:
+    """Raise ValueError if a path leads out of the data set."""
+    row = connection.execute(
+        "SELECT path FROM videos WHERE typeof(path) != 'text' OR substr(path, 1, 4) != 'jpg/' OR instr(path, '/../')"
+        " OR substr(path, -3) = '/..' LIMIT 1"
+    ).fetchone()
+    if row is not None:
+        raise ValueError(f"video path {row[0]!r:.200} is not of the form jpg/<class>/<video>")
+
+
 def _read_columns(
     cursor: sqlite3.Cursor, numbers: dict[int, int]
 ) -> tuple[dict[str, npt.NDArray], npt.NDArray[np.uint8]]:
@@ -348,9 +368,8 @@ def _read_columns(
     portions: dict[str, list[npt.NDArray]] = {name: [np.zeros(0, dtype)] for name, dtype in types.items()}
     lengths = [np.zeros(0, np.int64)]
     paths = []
-    number_of = np.full(max(numbers, default=0) + 1, _NO_CLASS)
-    for key, number in numbers.items():
-        number_of[key] = number
+    keys = np.array(sorted({0, *numbers}), np.int64)  # row ids; 0 stands for no class
+    number_of = np.array([numbers.get(key, _NO_CLASS) for key in keys.tolist()], np.int64)
     while rows := cursor.fetchmany(16384):
         path, *values = zip(*rows, strict=True)
         paths.append(b"".join(path))
@@ -358,7 +377,13 @@ def _read_columns(
         for (name, dtype), value in zip(types.items(), values, strict=True):
             portions[name].append(np.array(value, dtype))
     columns = {name: np.concatenate(parts) for name, parts in portions.items()}
-    columns["label"] = number_of[columns["label"]]
+    for name in ("frames", "height", "width"):
+        if (columns[name] < 0).any():
+            raise ValueError(f"negative {name}")
+    places = np.minimum(np.searchsorted(keys, columns["label"]), len(keys) - 1)
+    if (keys[places] != columns["label"]).any():
+        raise ValueError("a video has a class that does not exist")
+    columns["label"] = number_of[places]
     columns["path_stop"] = np.cumsum(np.concatenate(lengths))
     columns["path_start"] = columns["path_stop"] - np.concatenate(lengths)
     return columns, np.frombuffer(b"".join(paths), np.uint8)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ import numpy as np
 
 from vidseg.labels.csv_labels import LabelRow
 from vidseg.labels.dataset import Segment
+from vidseg.labels.faults import SegmentFaults
+from vidseg.labels.names import clean_name, strip_extension
 from vidseg.labels.segmentation import Labels, SegmentationLabels, labels_from_segments, segments_from_labels
 
 __all__ = [
@@ -59,12 +60,17 @@ class LocalizedVideo:
     split: str | None = None
 
 
-def read_localization_json(path: str | Path) -> dict[str, LocalizedVideo]:
+def read_localization_json(path: str | Path, *, faults: SegmentFaults | None = None) -> dict[str, LocalizedVideo]:
     """Return the videos of a file in ActivityNet's format by name, without `.mp4`.
+
+    Args:
+        path: the file.
+        faults: check of the segments against their videos; default: a segment that labels nothing is an error.
 
     Raises:
         ValueError: the file is not JSON, has another structure, or has invalid times; the message names the video.
     """
+    faults = faults or SegmentFaults()
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except ValueError as error:
@@ -73,16 +79,25 @@ def read_localization_json(path: str | Path) -> dict[str, LocalizedVideo]:
     if not isinstance(database, dict):
         raise ValueError(f"{path}: expected an object with the entry 'database', as in ActivityNet's annotation file")
     rate = content.get("fps")
-    videos = {}
-    for name, entry in database.items():
+    videos: dict[str, LocalizedVideo] = {}
+    for written, entry in database.items():
         try:
-            segments = [_timed_label(annotation, rate) for annotation in entry["annotations"]]
+            found = [_timed_label(annotation, rate) for annotation in entry["annotations"]]
             frames, seconds = entry.get("frames"), entry.get("duration")
-            if rate and frames:
-                seconds = frames / rate
-            videos[name.removesuffix(".mp4")] = LocalizedVideo(segments, seconds, entry.get("subset"))
+            seconds = frames / rate if rate and frames else None if seconds is None else float(seconds)
+            subset = entry.get("subset")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{path}: video {name!r}: {type(error).__name__}: {error}") from error
+            raise ValueError(f"{path}: video {written!r}: {type(error).__name__}: {error}") from error
+        name = strip_extension(clean_name(written))
+        if name in videos:
+            raise ValueError(f"{path}: video {written!r} occurs twice; remove one entry")
+        place = f"{path}: video {name!r}"
+        segments = []
+        for one in found:
+            times = faults.check(one.start, one.stop, place=place, label=one.label, seconds=seconds)
+            if times is not None:
+                segments.append(TimedLabel(one.label, *times))
+        videos[name] = LocalizedVideo(segments, seconds, subset and clean_name(subset))
     return videos
 
 
@@ -91,11 +106,10 @@ def _timed_label(annotation: Mapping[str, Any], rate: float | None) -> TimedLabe
         start, stop = annotation["start_frame"] / rate, (annotation["end_frame"] + 1) / rate
     else:
         start, stop = map(float, annotation["segment"])
-    if not (math.isfinite(start) and 0 <= start < stop < math.inf):
-        raise ValueError(
-            f"segment of {annotation['label']!r} from {start} to {stop} seconds; expected 0 <= start < stop"
-        )
-    return TimedLabel(annotation["label"], start, stop)
+    label = clean_name(annotation["label"])
+    if not label:
+        raise ValueError("a segment has an empty label")
+    return TimedLabel(label, start, stop)
 
 
 def write_localization_json(path: str | Path, labels: SegmentationLabels, *, background: Iterable[str] = ()) -> None:
@@ -151,6 +165,7 @@ def frame_labels_of(
     background: str,
     classes: Sequence[str] = (),
     seconds: Mapping[str, float] | None = None,
+    faults: SegmentFaults | None = None,
 ) -> SegmentationLabels:
     """Convert localized videos to frame labels (see `labels_from_segments` for overlaps and rounding).
 
@@ -161,6 +176,7 @@ def frame_labels_of(
         classes: class names by number; empty: sorted names.
         seconds: durations in seconds by video name, replacing those of `videos`. A video without any duration ends with
             its last segment, with a warning.
+        faults: check of the segments against their videos; default: a segment that labels nothing is an error.
 
     Returns:
         The frame labels.
@@ -169,6 +185,7 @@ def frame_labels_of(
         ValueError: a label is not in `classes`, or a video has neither segments nor duration; the message names the
             video.
     """
+    faults = faults or SegmentFaults()
     known = list(classes) or sorted({segment.label for video in videos.values() for segment in video.segments})
     if background not in known:
         known.append(background)
@@ -186,7 +203,13 @@ def frame_labels_of(
         unknown = [segment.label for segment in video.segments if segment.label not in numbers]
         if unknown:
             raise ValueError(f"video {name!r}: class {unknown[0]!r} is not in the class list")
-        segments = [Segment(segment.start, segment.stop, numbers[segment.label]) for segment in video.segments]
+        segments = []
+        for one in video.segments:
+            times = faults.check(
+                one.start, one.stop, place=f"video {name!r}", label=one.label, seconds=duration, rate=rate
+            )
+            if times is not None:
+                segments.append(Segment(*times, numbers[one.label]))
         count = max(1, round(duration * rate))
         labels[name] = labels_from_segments(segments, count, rate, background=numbers[background])
         if video.split is not None:
@@ -209,8 +232,8 @@ def clip_rows(
     Negative samples are background segments, distributed evenly over the videos: one of each video that has any, in
     random order, then a second one, and so on. The choice depends only on the seed and the video names.
 
-    The folder name of a clip contains its times in whole seconds, so two segments of a class within the same second
-    would share it; only the first is kept, and a warning gives the number of others.
+    The folder name of a clip contains its times in whole seconds, or in milliseconds if several clips of a class start
+    and end in the same seconds (`folder_names`).
 
     Args:
         labels: frame labels.
@@ -237,14 +260,7 @@ def clip_rows(
     gaps.sort(key=lambda gap: gap[:2])
     rows += [row for _, _, row in gaps[:negatives]]
     rows.sort(key=lambda row: (row.name, row.start))
-    unique = {(row.label, row.folder_name): row for row in reversed(rows)}
-    if len(unique) < len(rows):
-        logger.warning(
-            "skipped %d of %d clips that start in the same second as another clip of their class",
-            len(rows) - len(unique),
-            len(rows),
-        )
-    return [row for row in rows if unique[row.label, row.folder_name] is row]
+    return rows
 
 
 def _row(labels: SegmentationLabels, name: str, segment: Segment) -> LabelRow:

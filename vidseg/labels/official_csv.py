@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidseg.labels.apply import split_name
 from vidseg.labels.counting import counted
-from vidseg.labels.csv_labels import LabelRow, read_rows, video_name
+from vidseg.labels.csv_labels import LabelRow, read_rows
+from vidseg.labels.faults import SegmentFaults
+from vidseg.labels.names import split_name, video_name
 
 __all__ = ["read_hacs_csv", "read_moments_csv"]
 
 _HACS_COLUMNS = ["classname", "youtube_id", "subset", "start", "end", "label"]
 
 
-def read_hacs_csv(path: str | Path) -> tuple[list[LabelRow], int]:
+def read_hacs_csv(path: str | Path, *, faults: SegmentFaults | None = None) -> tuple[list[LabelRow], int]:
     """Read HACS clips (`HACS_clips_v1.1.csv`).
 
     Lines have the form `Archery,a2X2hz1G6i8,training,15.5,17.5,1`; label -1 marks a clip without the action, which is
     skipped. Clips of the test set may have no class.
+
+    Args:
+        path: the file.
+        faults: check of the times; default: a clip without length is an error.
 
     Returns:
         The rows, and the number of negative samples skipped.
@@ -25,6 +30,7 @@ def read_hacs_csv(path: str | Path) -> tuple[list[LabelRow], int]:
     Raises:
         ValueError: the header differs, or a line cannot be parsed.
     """
+    faults = faults or SegmentFaults()
     lines = read_rows(path)
     header = [cell.strip() for cell in lines[0][1]] if lines else []
     if header != _HACS_COLUMNS:
@@ -43,7 +49,9 @@ def read_hacs_csv(path: str | Path) -> tuple[list[LabelRow], int]:
             times = float(start), float(end)
         except ValueError:
             raise ValueError(f"{path}:{number}: times {start!r} and {end!r} are not numbers of seconds") from None
-        rows.append(LabelRow(name or None, video, *times, split=split_name(subset)))
+        clip = faults.check(*times, place=f"{path}:{number}", label=name)
+        if clip is not None:
+            rows.append(LabelRow(name, video, *clip, split=split_name(subset)))
     return rows, negatives
 
 
@@ -65,5 +73,5 @@ def read_moments_csv(path: str | Path, *, split: str) -> list[LabelRow]:
             raise ValueError(f"{path}:{number}: expected a file and a label, such as clapping/yt-x_12.mp4,clapping,3,0")
         if position == 0 and "." not in cells[0]:
             continue  # some copies have a header line
-        rows.append(LabelRow(cells[1], video_name(cells[0].strip()), split=split))
+        rows.append(LabelRow(cells[1], video_name(cells[0]), split=split))
     return rows

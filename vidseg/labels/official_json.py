@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from vidseg.labels.csv_labels import LabelRow
+from vidseg.labels.faults import SegmentFaults
+from vidseg.labels.names import clean_name
 
 __all__ = ["read_diving48_json", "read_diving48_vocabulary", "read_kinetics_json"]
 
@@ -21,14 +23,19 @@ def _load(path: str | Path, kind: type, form: str) -> Any:
     return content
 
 
-def read_kinetics_json(path: str | Path) -> list[LabelRow]:
+def read_kinetics_json(path: str | Path, *, faults: SegmentFaults | None = None) -> list[LabelRow]:
     """Read Kinetics: `{"<id>": {"annotations": {"label": .., "segment": [start, stop]}, "subset": ..}}`.
 
     Test set entries have no label, and in some releases no annotations; their rows describe the whole video.
 
+    Args:
+        path: the file.
+        faults: check of the times; default: a clip without length is an error.
+
     Raises:
         ValueError: an entry has another structure; the message names its id.
     """
+    faults = faults or SegmentFaults()
     rows = []
     for video, entry in _load(path, dict, "an object of video ids").items():
         try:
@@ -39,7 +46,12 @@ def read_kinetics_json(path: str | Path) -> list[LabelRow]:
             raise ValueError(
                 f"{path}: video {video!r}: not a Kinetics entry ({error}); expected annotations and subset"
             ) from error
-        rows.append(LabelRow(label, video.strip(), start, stop, subset))
+        if start is not None and stop is not None:
+            times = faults.check(start, stop, place=f"{path}: video {video!r}", label=label)
+            if times is None:
+                continue
+            start, stop = times
+        rows.append(LabelRow(label, video, start, stop, subset))
     return rows
 
 
@@ -50,7 +62,7 @@ def read_diving48_vocabulary(path: str | Path) -> list[str]:
     for position, parts in enumerate(_load(path, list, "a list of classes")):
         if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
             raise ValueError(f"{path}: class {position}: {parts!r} is not a list of words")
-        names.append("_".join(parts))
+        names.append("_".join(map(clean_name, parts)))
     return names
 
 

@@ -6,9 +6,17 @@ import json
 import re
 from pathlib import Path
 
-from vidseg.labels.csv_labels import LabelRow, video_name
+from vidseg.labels.csv_labels import LabelRow
+from vidseg.labels.names import clean_name, video_name
 
-__all__ = ["read_class_list", "read_hmdb_list", "read_id_list", "read_lines", "read_ucf_list"]
+__all__ = [
+    "read_class_list",
+    "read_hmdb_list",
+    "read_id_list",
+    "read_lines",
+    "read_numbered_classes",
+    "read_ucf_list",
+]
 
 _HMDB_CODES = {"0": None, "1": "train", "2": "test"}
 
@@ -30,14 +38,24 @@ def read_lines(path: str | Path) -> list[tuple[int, str]]:
 
 
 def read_class_list(path: str | Path) -> list[str]:
-    """Read class names in their official order.
+    """Read class names in their official order; see `read_numbered_classes`."""
+    return read_numbered_classes(path)[0]
+
+
+def read_numbered_classes(path: str | Path) -> tuple[list[str], int | None]:
+    """Read class names in their official order, and the number of the first class if the file has numbers.
 
     Formats: `1 ApplyEyeMakeup` (UCF-101's classInd.txt), `clapping,0` (Moments in Time), one name per line, a JSON list
-    of names, or a JSON object `{name: number}` (as saved by the published training code).
+    of names, or a JSON object `{name: number}` (as saved by the published training code). Number and name may also be
+    separated by a tab.
+
+    Returns:
+        The names, and 0 or 1, or None if the file has no numbers.
 
     Raises:
         ValueError: a name or number occurs twice, or a number is missing.
     """
+    written = True
     if Path(path).suffix.lower() == ".json":
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
@@ -46,20 +64,20 @@ def read_class_list(path: str | Path) -> list[str]:
         if isinstance(content, dict) and all(isinstance(number, int) for number in content.values()):
             numbered = [(number, name) for name, number in content.items()]
         elif isinstance(content, list) and all(isinstance(name, str) for name in content):
-            numbered = list(enumerate(content))
+            numbered, written = list(enumerate(content)), False
         else:
             raise ValueError(f"{path}: expected a list of class names, or an object {{name: number}}")
     else:
         lines = [line for _, line in read_lines(path)]
         first = [re.fullmatch(r"(?P<number>\d+)\s+(?P<name>.+)", line) for line in lines]
-        last = [re.fullmatch(r"(?P<name>.+?)\s*,\s*(?P<number>\d+)", line) for line in lines]
+        last = [re.fullmatch(r"(?P<name>.+?)\s*[,\t]\s*(?P<number>\d+)", line) for line in lines]
         matches = first if all(first) else last
         if all(matches):
             numbered = [(int(match["number"]), match["name"]) for match in matches if match]
         else:
-            numbered = list(enumerate(lines))
+            numbered, written = list(enumerate(lines)), False
     numbered.sort()
-    names = [name for _, name in numbered]
+    names = [clean_name(name) for _, name in numbered]
     first_number = 0 if numbered and numbered[0][0] == 0 else 1
     for position, (number, name) in enumerate(numbered, start=first_number):
         if number != position:
@@ -68,14 +86,14 @@ def read_class_list(path: str | Path) -> list[str]:
             )
     if len(set(names)) < len(names):
         raise ValueError(f"{path}: class {next(name for name in names if names.count(name) > 1)!r} occurs twice")
-    return names
+    return names, first_number if written else None
 
 
 def read_ucf_list(path: str | Path, *, split: str) -> list[LabelRow]:
     """Read UCF-101's `trainlist01.txt` (`Archery/v_Archery_g08_c01.avi 3`) or `testlist01.txt` (without number)."""
     rows = []
     for number, line in read_lines(path):
-        match = re.fullmatch(r"([^/]+)/(.+?\.\w+)(?:\s+\d+)?", line)
+        match = re.fullmatch(r"(?:.*/)?([^/]+)/([^/]+?\.\w+)(?:\s+\d+)?", line.replace("\\", "/"))
         if not match:
             raise ValueError(f"{path}:{number}: {line!r} is not of the form Class/video.avi, with or without a number")
         rows.append(LabelRow(match[1], video_name(match[2]), split=split))
@@ -89,14 +107,14 @@ def read_hmdb_list(path: str | Path, *, label: str, division: str) -> list[Label
     """
     rows = []
     for number, line in read_lines(path):
-        file, _, code = line.rpartition(" ")
-        if not file.strip() or code not in _HMDB_CODES:
+        file, _, code = " ".join(line.rsplit(None, 1)).rpartition(" ")
+        if not file or code not in _HMDB_CODES:
             raise ValueError(f"{path}:{number}: {line!r} is not of the form video.avi CODE with a code of 0, 1 or 2")
         part = _HMDB_CODES[code]
-        rows.append(LabelRow(label, video_name(file.strip()), split=f"{division}/{part}" if part else None))
+        rows.append(LabelRow(label, video_name(file), split=f"{division}/{part}" if part else None))
     return rows
 
 
 def read_id_list(path: str | Path) -> set[str]:
     """Read video ids, one per line (Mini-Kinetics-200's `train_ytid_list.txt`)."""
-    return {line for _, line in read_lines(path)}
+    return {clean_name(line) for _, line in read_lines(path)}

@@ -18,6 +18,7 @@ from vidseg.labels.catalog import (
     write_catalog,
 )
 from vidseg.labels.counting import counted
+from vidseg.labels.names import clean_name
 
 __all__ = ["ScanReport", "scan_catalog"]
 
@@ -90,7 +91,7 @@ def scan_catalog(root: str | Path) -> ScanReport:
         if known and not found:
             raise ValueError(
                 f"{root}: the catalog has {counted(len(known), 'video')}, but {root / 'jpg'} has none; mount the"
-                " disk, or remove catalog.db if the data set is empty"
+                " disk, or use another folder for a new data set"
             )
         if not found:
             raise FileNotFoundError(f"{root / 'jpg'}: no readable <class>/<video>/frames.db in this folder")
@@ -124,5 +125,5 @@ def _record(root: Path, path: str, report: ScanReport) -> VideoRecord | None:
     folder = path.split("/")[1]
     # The last frame has the mean frame duration. Databases of dataset2database 1.2 have no timestamps and no rate.
     seconds = float(timestamps[-1] - timestamps[0]) + 1 / fps if fps and timestamps is not None else 0.0
-    label = None if folder == UNLABELED else folder
+    label = None if folder == UNLABELED else clean_name(folder)
     return VideoRecord(path, label, frames, height, width, fps, seconds, file.stat().st_size)

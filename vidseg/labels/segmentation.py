@@ -22,9 +22,11 @@ from vidseg.labels.catalog import UNLABELED, read_catalog, split_ids, write_cata
 from vidseg.labels.classes import class_names, order_classes, warn_of_moves
 from vidseg.labels.counting import counted
 from vidseg.labels.dataset import Segment, VideoDataset
-from vidseg.labels.segmentation_files import check_mapping, read_bundle, read_frame_labels, read_mapping
+from vidseg.labels.names import clean_name
+from vidseg.labels.segmentation_files import by_name, check_mapping, read_bundle, read_frame_labels, read_mapping
 
 __all__ = [
+    "TIMELINES",
     "FrameLabels",
     "SegmentationLabels",
     "SegmentationReport",
@@ -38,7 +40,9 @@ __all__ = [
 
 Labels = npt.NDArray[np.int64]
 
-_TIMELINES = """
+_MOST_LABELS = 1 << 28  # of one video; bounds the memory that a damaged catalog can ask for
+
+TIMELINES = """
 CREATE TABLE IF NOT EXISTS timelines (
     video_id INTEGER PRIMARY KEY REFERENCES videos (id) ON DELETE CASCADE,  -- video labeled frame by frame
     labels   INTEGER NOT NULL,         -- number of labels; label i is the segment at time i / rate
@@ -181,10 +185,10 @@ def read_segmentation(source: str | Path, *, rate: float, allow_missing: bool = 
             )
     classes = read_mapping(source / "mapping.txt")
     numbers = {name: number for number, name in enumerate(classes)}
-    files = sorted((source / "groundTruth").glob("*.txt"))
+    files = by_name((source / "groundTruth").rglob("*.txt"), ".txt")
     if not files:
         raise FileNotFoundError(f"{source / 'groundTruth'}: no <video>.txt in this folder")
-    labels = {path.stem: read_frame_labels(path, numbers) for path in files}
+    labels = {name: read_frame_labels(path, numbers) for name, path in files.items()}
     splits = read_splits(source / "splits", labels, allow_missing=allow_missing)
     return SegmentationLabels(classes, labels, splits, rate)
 
@@ -226,7 +230,7 @@ def apply_segmentation(
     _check(labels)
     with write_catalog(root) as db:
         connection = db.conn
-        connection.execute(_TIMELINES)
+        connection.execute(TIMELINES)
         before = class_names(connection)
         fixed = [name for (name,) in connection.execute("SELECT name FROM classes WHERE official ORDER BY number")]
         if mapping is not None and fixed:
@@ -284,10 +288,10 @@ def _video_ids(connection: sqlite3.Connection, labels: SegmentationLabels, root:
     """Return the row id of each video; missing videos are added."""
     found: dict[str, list[tuple[str, int]]] = {}
     for path, row in connection.execute("SELECT path, id FROM videos ORDER BY path"):
-        found.setdefault(path.rpartition("/")[2], []).append((path, row))
+        found.setdefault(clean_name(path.rpartition("/")[2]), []).append((path, row))
     ids = {}
     for name, values in sorted(labels.labels.items()):
-        places = found.get(name, [])
+        places = found.get(clean_name(name), [])
         if len(places) > 1:
             raise ValueError(
                 f"{root}: several videos have the name {name!r}: {', '.join(path for path, _ in places)};"
@@ -343,6 +347,8 @@ class FrameLabels:
                 ):
                     if path in row_of:
                         row = row_of[path]
+                        if not (isinstance(length, int) and 0 < length <= _MOST_LABELS and 0 < rate < 1e9):
+                            raise ValueError(f"{data.root}: video {path}: {length} labels at {rate} per second")
                         self.lengths[row], self.rates[row] = length, rate
                         self._labels[row] = np.full(length, -1, small)
                 for path, start, stop, number in connection.execute(
@@ -352,13 +358,13 @@ class FrameLabels:
                     if path in row_of and self.rates[row_of[path]]:
                         row = row_of[path]
                         rate = self.rates[row]
-                        self._labels[row][round(start * rate) : round(stop * rate)] = number
+                        self._labels[row][max(0, round(start * rate)) : max(0, round(stop * rate))] = number
         for row, labels in enumerate(self._labels):
             if not len(labels) or (labels < 0).any():
                 what = f"frame {np.flatnonzero(labels < 0)[0]} has no label" if len(labels) else "no frame labels"
                 raise ValueError(
                     f"{data.root}: video {data.video_path(row)}: {what}; import them with the data set's converter, or"
-                    " convert segments with vidseg.labels.labels_from_segments"
+                    f" convert segments with `vidseg labels frames {data.root} --background NAME`"
                 )
 
     def __len__(self) -> int:

@@ -12,6 +12,7 @@ classes (recognition files of MS-TCN, without extension). Errors name file and l
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -19,9 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vidseg.labels.counting import counted
+from vidseg.labels.faults import SegmentFaults
+from vidseg.labels.names import clean_name
 from vidseg.labels.official_lists import read_lines
 
 __all__ = [
+    "by_name",
     "check_mapping",
     "paired_files",
     "read_bundle",
@@ -40,17 +44,15 @@ Labels = npt.NDArray[np.int64]
 def read_mapping(path: str | Path) -> list[str]:
     """Return the class names of a mapping.txt; the position is the class number. Lines may be in any order.
 
+    Number and name are separated by blanks, tabs or a comma.
+
     Raises:
         ValueError: a line has another form, a number or name occurs twice, or a number is missing; the message names
             the line.
     """
     names: dict[int, str] = {}
     for line, text in read_lines(path):
-        digits, _, name = text.partition(" ")
-        name = name.strip()
-        if not digits.isdecimal() or not name:
-            raise ValueError(f"{path}:{line}: {text!r} is not of the form NUMBER CLASS, such as '0 take'")
-        number = int(digits)
+        number, name = _mapping_line(path, line, text)
         if number in names:
             raise ValueError(f"{path}:{line}: number {number} is already assigned to {names[number]!r}")
         if name in names.values():
@@ -62,10 +64,18 @@ def read_mapping(path: str | Path) -> list[str]:
     return [names[number] for number in range(len(names))]
 
 
+def _mapping_line(path: str | Path, line: int, text: str) -> tuple[int, str]:
+    match = re.fullmatch(r"([0-9]{1,9})(?:\s*,\s*|\s+)(.+)", text)
+    name = clean_name(match[2]) if match else ""
+    if match is None or not name:
+        raise ValueError(f"{path}:{line}: {text!r} is not of the form NUMBER CLASS, such as '0 take'")
+    return int(match[1]), name
+
+
 def check_mapping(path: str | Path, classes: Sequence[str]) -> None:
     """Raise ValueError if the class numbers of a mapping.txt differ from the order of `classes`, such as those of a
     checkpoint."""
-    lines = {text.partition(" ")[2].strip(): line for line, text in read_lines(path)}
+    lines = {_mapping_line(path, line, text)[1]: line for line, text in read_lines(path)}
     found = read_mapping(path)
     for number, name in enumerate(found):
         if number >= len(classes) or classes[number] != name:
@@ -99,8 +109,9 @@ def read_frame_names(path: str | Path) -> list[str]:
     while lines and not lines[-1].strip():
         lines.pop()
     if len(lines) == 2 and lines[0].startswith("#"):  # "### Frame level recognition: ###"
-        return lines[1].split()
-    names = list(map(str.strip, lines))
+        lines = lines[1].split()
+    cleaned = {name: clean_name(name) for name in set(lines)}
+    names = [cleaned[name] for name in lines]
     if not all(names):
         raise ValueError(f"{path}:{names.index('') + 1}: the line is empty; every frame needs a label")
     if not names:
@@ -138,23 +149,29 @@ def write_frame_labels(path: str | Path, labels: Labels, classes: Sequence[str])
     Path(path).write_text("".join(f"{classes[number]}\n" for number in labels.tolist()), encoding="utf-8")
 
 
-def read_range_names(path: str | Path) -> list[str]:
+def read_range_names(path: str | Path, *, faults: SegmentFaults | None = None) -> list[str]:
     """Read the class name of each frame from `<first>-<last> <class>` lines, frames counted from 1 (format of
     Breakfast).
 
     Ranges follow each other without a gap. If a range starts at the last frame of the one before, the later range has
     that frame.
 
+    Args:
+        path: the file.
+        faults: check of the ranges; default: a range without frames is an error.
+
     Raises:
         ValueError: a line has another form, or there is a gap; the message names the line.
     """
     names: list[str] = []
     for line, text in read_lines(path):
-        span, _, name = text.partition(" ")
-        first, _, last = span.partition("-")
-        name = name.strip()
-        if not (first.isdecimal() and last.isdecimal() and name) or int(last) < int(first):
+        match = re.fullmatch(r"([0-9]{1,9})-([0-9]{1,9})\s+(.+)", text)
+        if match is None or int(match[1]) < 1:
             raise ValueError(f"{path}:{line}: {text!r} is not of the form FIRST-LAST CLASS, such as '1-30 SIL'")
+        first, last, name = match[1], match[2], clean_name(match[3])
+        if int(last) < int(first):
+            (faults or SegmentFaults()).empty(f"range of frames {text!r}", place=f"{path}:{line}")
+            continue
         if int(first) - 1 not in {len(names), len(names) - 1}:
             raise ValueError(
                 f"{path}:{line}: the range starts at frame {first}, but the previous range ends at {len(names)}"
@@ -171,7 +188,7 @@ def read_bundle(path: str | Path) -> dict[str, int]:
     """
     videos: dict[str, int] = {}
     for line, text in read_lines(path):
-        name = text.replace("\\", "/").rpartition("/")[2].removesuffix(".txt")
+        name = clean_name(text.replace("\\", "/").rpartition("/")[2].removesuffix(".txt"))
         if not name:
             raise ValueError(f"{path}:{line}: {text!r} is not a video name")
         if name in videos:
@@ -183,6 +200,21 @@ def read_bundle(path: str | Path) -> dict[str, int]:
 def write_bundle(path: str | Path, videos: Iterable[str]) -> None:
     """Write the videos of a split, one per line."""
     Path(path).write_text("".join(f"{video}.txt\n" for video in videos), encoding="utf-8")
+
+
+def by_name(paths: Iterable[Path], ending: str) -> dict[str, Path]:
+    """Return the files by video name: the file name without `ending`.
+
+    Raises:
+        ValueError: two files have the same name, in two Unicode forms or with and without `ending`.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(paths):
+        name = clean_name(path.name.removesuffix(ending))
+        if name in found:
+            raise ValueError(f"{path}: video {name!r} has a second file, {found[name]}; remove one")
+        found[name] = path
+    return found
 
 
 def paired_files(
@@ -199,19 +231,21 @@ def paired_files(
 
     Raises:
         FileNotFoundError: a folder does not exist, or there is no pair.
+        ValueError: a video has two files in one folder.
     """
     for folder in (truth, predictions):
         if folder is not None and not Path(folder).is_dir():
             raise FileNotFoundError(f"{folder}: folder not found")
     if predictions is None:
         files = list(Path(truth).iterdir())
-        ours = {path.name.removesuffix("-pred.txt"): path for path in files if path.name.endswith("-pred.txt")}
-        true = {path.name.removesuffix("-gt.txt"): path for path in files if path.name.endswith("-gt.txt")}
+        ours = by_name([path for path in files if path.name.endswith("-pred.txt")], "-pred.txt")
+        true = by_name([path for path in files if path.name.endswith("-gt.txt")], "-gt.txt")
         form = "<video>-gt.txt and <video>-pred.txt"
     else:
-        true = {path.stem: path for path in Path(truth).glob("*.txt")}
+        true = by_name(Path(truth).glob("*.txt"), ".txt")
         found = [path for path in Path(predictions).iterdir() if path.is_file() and not path.name.startswith(".")]
-        ours = {path.stem: path for path in found if path.suffix in {"", ".txt"}}
+        # A name without extension may have dots (P01.a), so files are told from others by the names of the truth.
+        ours = by_name([path for path in found if path.suffix in {"", ".txt"} or clean_name(path.name) in true], ".txt")
         form = "<video>.txt in both folders"
     pairs = {name: (true[name], ours[name]) for name in sorted(true.keys() & ours.keys())}
     if not pairs:

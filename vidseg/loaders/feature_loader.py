@@ -22,6 +22,7 @@ from torch import Tensor
 
 from vidseg.clips.draws import permutation, uniform
 from vidseg.labels import VideoDataset
+from vidseg.labels.names import clean_name
 from vidseg.labels.segmentation import FrameLabels
 from vidseg.loaders.batch import FieldAccess
 
@@ -235,14 +236,15 @@ class FeatureLoader:
         names = [self.data.video_path(index).rpartition("/")[2] for index in range(len(self.data))]
         if not self.folder.is_dir():
             raise FileNotFoundError(f"{self.folder}: no such folder; features are <video>.npy files in it")
-        there = {entry.name for entry in os.scandir(self.folder)}
-        missing = [name for name in names if f"{name}.npy" not in there]
+        there = {clean_name(entry.name): entry.name for entry in os.scandir(self.folder)}  # in any Unicode form
+        files = [clean_name(f"{name}.npy") for name in names]
+        missing = [name for name, file in zip(names, files, strict=True) if file not in there]
         if missing:
             others = f", and those of {len(missing) - 1} others of {len(names)} videos" if missing[1:] else ""
             raise FileNotFoundError(
                 f"{self.folder / missing[0]}.npy is missing{others}; extract the features, or leave these videos out"
             )
-        return [self.folder / f"{name}.npy" for name in names]
+        return [self.folder / there[file] for file in files]
 
     def _open(self, video: int) -> npt.NDArray:
         """Memory-map the features of a video, (D, L)."""

@@ -10,12 +10,14 @@ from zlib import crc32
 
 from vidseg.frames.schema import DATABASE_NAME
 from vidseg.labels.catalog import UNLABELED
-from vidseg.labels.csv_labels import LabelRow, read_label_csv
+from vidseg.labels.csv_labels import LabelRow, folder_names
+from vidseg.labels.faults import SegmentFaults
+from vidseg.labels.label_files import LABEL_FILE_SUFFIXES, read_label_files
+from vidseg.labels.names import PathFinder, clean_name, is_split_name, split_name, strip_extension
 
 __all__ = ["Job", "Listing", "Problem", "find_jobs", "in_shard", "numbered_jpegs"]
 
-_SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "valid": "val"}
-_SPLITS |= {"test": "test", "testing": "test"}
+_LONGEST_NAME = 255  # bytes of a file name; the limit of most file systems
 # Extensions of files that are not videos. All other files are opened, and reported if they are not videos.
 _BESIDE_VIDEOS = frozenset(
     "txt csv tsv json jsonl xml yaml yml md rst html pdf log srt vtt ass sub lrc nfo ini cfg toml py sh "
@@ -35,7 +37,7 @@ class Job:
         kind: "video", "jpegs" or "database".
         target: folder of the new database below the data set's jpg/, as `<class>/<video>`.
         label: class name, or None.
-        split: "train", "val" or "test" if the source defines splits, else None.
+        split: split if the source defines splits, such as "train", else None.
         start: start of the clip in seconds, or None.
         stop: end of the clip in seconds, or None.
     """
@@ -67,27 +69,32 @@ class Listing:
     ignored: list[str]
 
 
-def find_jobs(source: Path, *, videos: Path | None = None) -> Listing:
+def find_jobs(source: Path, *, videos: Path | None = None, skip: Path | None = None) -> Listing:
     """List the conversion jobs of `source`.
 
+    Names are converted to Unicode NFC without surrounding blanks. Folders train, val and test at the top are splits if
+    they contain class folders, or if there are no other folders beside them.
+
     Args:
-        source: a folder (`<class>/<video>`, `<split>/<class>/<video>` or flat; videos, folders of numbered JPEGs, frame
-            databases), a single video or database, or a CSV in the published format or with a column `path`.
-        videos: folder of the videos listed in a CSV; default: folder of the CSV.
+        source: a folder (`<class>/<video>`, `<split>/<class>/<video>`, `<split>/<video>` or flat; videos, folders of
+            numbered JPEGs, frame databases), a single video or database, or a label file: a CSV in the published format
+            or with a column `path`, or a list such as train.txt (see `vidseg.labels.label_files`).
+        videos: folder of the videos listed in a label file; default: folder of the file.
+        skip: folder to leave out, such as a data set inside `source` that the videos are converted to.
 
     Returns:
         The jobs, the sources that cannot be converted, and the ignored files.
 
     Raises:
         FileNotFoundError: `source` or `videos` does not exist.
-        ValueError: the CSV is malformed.
+        ValueError: the label file is malformed.
     """
     if not source.exists():
         raise FileNotFoundError(f"{source}: no such file or folder")
-    if source.suffix.lower() == ".csv" and source.is_file():
-        listing = _from_csv(source, videos or source.parent)
+    if source.suffix.lower() in LABEL_FILE_SUFFIXES and source.is_file():
+        listing = _from_labels(source, videos or source.parent)
     else:
-        listing = _from_tree(source)
+        listing = _from_tree(source, skip)
     listing.jobs.sort(key=lambda job: (job.target, job.source))
     return _without_collisions(listing)
 
@@ -124,29 +131,45 @@ def numbered_jpegs(folder: Path) -> list[tuple[int, Path]]:
     return frames
 
 
-def _from_tree(root: Path) -> Listing:
+def _from_tree(root: Path, skip: Path | None) -> Listing:
     listing = Listing([], [], [])
-    for path, kind in _walk(root, listing):
-        if kind == "problem":
-            continue
+    found: list[tuple[Path, str, tuple[str, ...], bool]] = []
+    for path, kind in _walk(root, listing, skip=skip.resolve() if skip is not None and skip.exists() else None):
         parts = path.relative_to(root).parts if path != root else (path.name,)
         if kind == "database":  # <...>/<class>/<video>/frames.db: the folder names the video
             parts = parts[:-1] or (path.resolve().parent.name,)
-        if parts[:1] == ("jpg",) and kind == "database":
-            parts = parts[1:]
-        name = Path(parts[-1]).stem if kind == "video" else parts[-1]
-        folders = list(parts[:-1])
-        split = _SPLITS.get(folders[0].lower()) if len(folders) > 1 else None
-        label = folders[-1] if folders else None
-        if label == UNLABELED:
-            label = None
+        converted = kind == "database" and parts[0] == "jpg" and len(parts) > 1  # jpg/<class>/<video>
+        parts = parts[1:] if converted else parts
+        found.append((path, kind, tuple(map(clean_name, parts)), converted))
+    tops = {parts[0] for _, _, parts, converted in found if len(parts) > 1 and not converted}
+    only_splits = all(map(is_split_name, tops))
+    for path, kind, (*folders, name), converted in found:
+        split = None
+        if folders and not converted and is_split_name(folders[0]) and (len(folders) > 1 or only_splits):
+            split = split_name(folders.pop(0))
+        label = folders[-1] if folders and folders[-1] != UNLABELED else None
+        name = clean_name(strip_extension(name)) if kind == "video" else name
         target = f"{label or UNLABELED}/{name}"
-        listing.jobs.append(Job(str(path), kind, target, label, split))
+        try:
+            _check_target(target)
+        except ValueError as error:
+            listing.problems.append(Problem(str(path), None, str(error)))
+        else:
+            listing.jobs.append(Job(str(path), kind, target, label, split))
     return listing
 
 
-def _walk(path: Path, listing: Listing) -> Iterator[tuple[Path, str]]:
-    """Yield (path, kind) of each source; record ignored files and problems in `listing`."""
+def _walk(
+    path: Path, listing: Listing, *, skip: Path | None = None, above: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[tuple[Path, str]]:
+    """Yield (path, kind) of each source; record ignored files and problems in `listing`.
+
+    Args:
+        path: file or folder.
+        listing: receives the ignored files and problems.
+        skip: resolved folder to leave out.
+        above: device and inode of the folders that contain `path`, to detect links to them.
+    """
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -163,56 +186,81 @@ def _walk(path: Path, listing: Listing) -> Iterator[tuple[Path, str]]:
     if not path.is_dir():
         listing.problems.append(Problem(str(path), None, "neither a file nor a folder; it may be a broken link"))
         return
-    if (path / DATABASE_NAME).is_file():
-        yield path / DATABASE_NAME, "database"
-        return
     try:
+        status = path.stat()
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            listing.problems.append(Problem(str(path), None, "a link to a folder that contains it"))
+            return
+        if skip is not None and path.resolve() == skip:
+            listing.ignored.append(str(path))
+            return
+        if (path / DATABASE_NAME).is_file():
+            yield path / DATABASE_NAME, "database"
+            return
         frames = numbered_jpegs(path)
-    except ValueError as error:
+        children = sorted(path.iterdir())
+    except (OSError, ValueError) as error:
         listing.problems.append(Problem(str(path), None, str(error)))
         return
     if frames:
         yield path, "jpegs"
-    for child in sorted(path.iterdir()):
+    for child in children:
         if child.name.startswith("."):
             listing.ignored.append(str(child))
         elif not (frames and child.is_file() and _NUMBERED.fullmatch(child.name)):
-            yield from _walk(child, listing)
+            yield from _walk(child, listing, skip=skip, above=above | {here})
 
 
-def _from_csv(csv: Path, videos: Path) -> Listing:
+def _from_labels(file: Path, videos: Path) -> Listing:
     listing = Listing([], [], [])
-    rows = read_label_csv(csv)
+    faults = SegmentFaults(skip=True)
+    rows = read_label_files([file], faults=faults).rows
+    listing.problems += [Problem(str(file), None, fault) for fault in faults.skipped]
     if not videos.is_dir():
         raise FileNotFoundError(f"{videos}: folder of videos not found; set it with --videos")
+    finder = PathFinder(videos)
     by_name: dict[str, list[Path]] = defaultdict(list)
     if any(row.path is None for row in rows):
         for path, kind in _walk(videos, Listing([], [], [])):
-            by_name[path.stem if kind == "video" else path.name].append(path)
-    for row in rows:
-        target = f"{row.label or UNLABELED}/{row.folder_name}"
+            name = path.parent.name if kind == "database" else path.name
+            by_name[clean_name(strip_extension(name) if kind == "video" else name)].append(path)
+    for row, folder in zip(rows, folder_names(rows), strict=True):
+        target = f"{row.label or UNLABELED}/{folder}"
         try:
-            path, whole = _find_video(row, videos, by_name)
             _check_target(target)
+            path, whole = _find_video(row, folder, finder, by_name)
         except ValueError as error:
             listing.problems.append(Problem(row.path or row.name, target, str(error)))
             continue
         start, stop = (None, None) if whole else (row.start, row.stop)
-        kind = "video" if path.is_file() else "jpegs"
-        listing.jobs.append(Job(str(path), kind, target, row.label, row.split, start, stop))
+        path, kind = _kind_of(path)
+        split = None if row.split is None else split_name(row.split)
+        listing.jobs.append(Job(str(path), kind, target, row.label, split, start, stop))
     return listing
 
 
-def _find_video(row: LabelRow, videos: Path, by_name: dict[str, list[Path]]) -> tuple[Path, bool]:
+def _kind_of(path: Path) -> tuple[Path, str]:
+    if path.is_dir() and (path / DATABASE_NAME).is_file():
+        path = path / DATABASE_NAME
+    return path, "jpegs" if path.is_dir() else "database" if path.name == DATABASE_NAME else "video"
+
+
+def _find_video(row: LabelRow, folder: str, finder: PathFinder, by_name: dict[str, list[Path]]) -> tuple[Path, bool]:
     """Return (source, whether it is already cut to the times of the row)."""
+    videos = finder.folder
     if row.path is not None:
-        path = videos / row.path
-        if not path.exists():
-            raise ValueError(f"{path} does not exist")
+        path = finder.find(row.path)
+        if path is None:
+            raise ValueError(f"{videos / row.path} does not exist")
         return path, False
     # names of cut clips, names in the list, and names used by downloaders of ActivityNet and HACS
-    for name, whole in ((row.folder_name, True), (row.name, False), (f"v_{row.name}", False)):
+    for name, whole in ((folder, True), (row.folder_name, True), (row.name, False), (f"v_{row.name}", False)):
         found = by_name.get(name, [])
+        if len(found) > 1:  # the class folder tells videos with one name apart
+            found = [path for path in found if clean_name(path.parent.name) == row.label] or found
+        if name == row.folder_name != folder and whole:
+            continue  # several clips start in the same second: a file with that name can be any of them
         if len(found) > 1:
             raise ValueError(f"several videos with this name: {', '.join(map(str, sorted(found)))}; keep one")
         if found:
@@ -224,6 +272,12 @@ def _check_target(target: str) -> None:
     parts = target.split("/")
     if len(parts) != 2 or any(part in {"", ".", ".."} or "\0" in part for part in parts):
         raise ValueError(f"target {target!r} is not of the form <class>/<video>; rename the class or the video")
+    for part in parts:
+        if len(part.encode()) > _LONGEST_NAME:
+            raise ValueError(
+                f"the name {part[:40]!r}... has {len(part.encode())} bytes, more than a file system allows"
+                f" ({_LONGEST_NAME}); shorten it"
+            )
 
 
 def _without_collisions(listing: Listing) -> Listing:

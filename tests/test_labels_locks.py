@@ -1,0 +1,161 @@
+"""A catalog that is locked, or on a file system without locks: what is read, and what the errors say."""
+
+import errno
+import fcntl
+import logging
+import sqlite3
+import threading
+import time
+
+import pytest
+
+from vidseg.cli.main import main
+from vidseg.labels import VideoRecord, catalog, locking, open_dataset, scan_catalog, update_catalog
+
+
+def records(*paths):
+    return [VideoRecord(f"jpg/{path}", path.split("/")[0], 4, 8, 8, 2.0, 2.0, 9) for path in paths]
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setattr(catalog, "_BUSY_SECONDS", 0.4)
+    monkeypatch.setattr(catalog, "_NOTICE_SECONDS", 0.1)
+    update_catalog(tmp_path, records("a/1", "b/1"))
+    return tmp_path
+
+
+@pytest.fixture
+def writer(root):
+    """A connection that has written a row, and holds the lock."""
+    connection = sqlite3.connect(root / "catalog.db", isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA cache_size = 1")
+    connection.execute("BEGIN EXCLUSIVE")
+    connection.execute("UPDATE classes SET name = 'changed' WHERE name = 'a'")
+    yield connection
+    connection.close()
+
+
+@pytest.mark.usefixtures("writer")
+def test_a_locked_catalog_is_called_locked_and_is_never_to_be_removed(root, capsys, caplog):
+    actions = (
+        lambda: open_dataset(root),
+        lambda: update_catalog(root, records("c/1")),
+        lambda: catalog.check_writable(root),
+    )
+    for action in actions:
+        with pytest.raises(TimeoutError, match=r"locked by .*process.*\. The catalog is not damaged: run the command"):
+            action()
+    assert caplog.text.count("waiting up to") == len(actions)
+    assert main(["labels", "show", str(root)]) == 1
+    log = capsys.readouterr().err
+    assert "locked by" in log and "Traceback" not in log
+    assert not any(word in (log + caplog.text).lower() for word in ("remove", "delete"))
+
+
+def test_a_writer_that_ends_is_waited_for(root, writer, monkeypatch):
+    monkeypatch.setattr(catalog, "_BUSY_SECONDS", 20.0)
+
+    def finish():
+        time.sleep(0.3)
+        writer.execute("COMMIT")
+
+    thread = threading.Thread(target=finish)
+    thread.start()
+    assert open_dataset(root).classes == ["changed", "b"]
+    thread.join()
+
+
+def test_without_file_locks_a_copy_is_read_and_nothing_is_written(root, writer, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(locking, "has_file_locks", lambda path: False)
+    assert open_dataset(root).classes == ["a", "b"]  # what was committed
+    assert "no file locks; reading a copy" in caplog.text
+    with pytest.raises(OSError, match="no file locks, so the catalog cannot be written safely; it is unchanged"):
+        update_catalog(root, records("c/1"))
+
+
+def test_a_copy_rolls_an_unfinished_transaction_back(root, writer):
+    for number in range(300):  # more pages than the cache has, so that the file has changed
+        writer.execute("INSERT INTO splits (name) VALUES (?)", (f"{number:05d}" * 400,))
+    assert (root / "catalog.db-journal").stat().st_size > 0
+    connection = locking.connect_to_copy(root / "catalog.db")
+    assert [name for (name,) in connection.execute("SELECT name FROM classes ORDER BY number")] == ["a", "b"]
+    assert connection.execute("SELECT count(*) FROM splits").fetchone() == (0,)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [(errno.ENOLCK, False), (errno.EOPNOTSUPP, False), (errno.EAGAIN, True)]
+)
+def test_file_systems_without_locks_are_recognized(root, monkeypatch, number, expected):
+    assert locking.has_file_locks(root / "catalog.db")
+
+    def refuse(*_):
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    assert locking.has_file_locks(root / "catalog.db") is expected
+    assert [path.name for path in root.iterdir()] == ["catalog.db"]
+
+
+def test_no_error_of_the_catalog_advises_to_remove_it(tmp_path):
+    (tmp_path / "catalog.db").write_text("not a database, but longer than a header " * 10)
+    for action in (lambda: open_dataset(tmp_path), lambda: update_catalog(tmp_path, records("a/1"))):
+        with pytest.raises(ValueError, match=r"not a catalog .*keep it under another name") as caught:
+            action()
+        assert "remove" not in str(caught.value)
+    (tmp_path / "jpg").mkdir()
+    (tmp_path / "catalog.db").unlink()
+    update_catalog(tmp_path, records("a/1"))
+    with pytest.raises(ValueError, match="mount the disk") as caught:
+        scan_catalog(tmp_path)
+    assert "remove" not in str(caught.value)
+
+
+# Files from elsewhere
+
+
+def change(root, *statements):
+    with sqlite3.connect(root / "catalog.db") as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+@pytest.mark.parametrize(
+    ("statements", "message"),
+    [
+        (
+            ["DROP TABLE segments", "CREATE VIEW segments AS SELECT 1 AS id, 1 AS video_id"],
+            "segments is a view, not a table",
+        ),
+        (
+            [
+                "ALTER TABLE videos RENAME TO v",
+                "CREATE VIEW videos AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n)"
+                " SELECT x AS id FROM n",
+            ],
+            "videos is a view",
+        ),
+        (
+            ["ALTER TABLE videos ADD COLUMN g TEXT AS (hex(zeroblob(100000000)))"],
+            "table videos has the generated column",
+        ),
+        (["CREATE TRIGGER t AFTER INSERT ON videos BEGIN DELETE FROM splits; END"], "has the trigger 't'"),
+        (
+            ["UPDATE videos SET path = 'jpg/a/../../../home' WHERE id = 1"],
+            r"video path 'jpg/a/\.\./\.\./\.\./home' is not of the form",
+        ),
+        (["UPDATE videos SET path = '/etc/passwd' WHERE id = 1"], "video path '/etc/passwd'"),
+        (["UPDATE classes SET id = 1 << 60, number = 1 << 60 WHERE name = 'b'"], "the class numbers are not 0 to 1"),
+        (["PRAGMA foreign_keys = OFF", "UPDATE videos SET class_id = 1 << 60"], "a class that does not exist"),
+        (["UPDATE videos SET frames = -1"], "negative frames"),
+        (["UPDATE videos SET height = 1 << 40"], "damaged catalog"),
+        (["UPDATE videos SET frames = 'many'"], "damaged catalog"),
+    ],
+)
+def test_hostile_catalogs_are_refused_by_name(root, statements, message):
+    change(root, *statements)
+    with pytest.raises(ValueError, match=message) as caught:
+        open_dataset(root)
+    assert str(root / "catalog.db") in str(caught.value)
