@@ -94,7 +94,7 @@ def join_group() -> torch.device:
         device, backend = torch.device(accelerator.type, local), distributed.get_default_backend_for_device(accelerator)
         torch.accelerator.set_device_index(local)
     if not distributed.is_initialized():
-        distributed.init_process_group(backend)
+        distributed.init_process_group(backend, device_id=None if device.type == "cpu" else device)
     return device
 
 

@@ -64,7 +64,7 @@ def transform_clips(
     """
     samples = (plan.repeats << 48) + (plan.videos << 24) + plan.views
     clips = [
-        _as_tensor(transform(clip.numpy(), clip_seed(seed, plan.epoch, sample)))
+        _as_tensor(transform(clip.cpu().numpy(), clip_seed(seed, plan.epoch, sample)))
         for clip, sample in zip(frames, samples.tolist(), strict=True)
     ]
     kinds = {(tuple(clip.shape), clip.dtype) for clip in clips}

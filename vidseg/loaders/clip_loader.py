@@ -1,7 +1,6 @@
 """The loader of clips: plans, filled ahead of their use, in an order that can be resumed."""
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -26,6 +25,7 @@ from vidseg.loaders.prefetch import Prefetcher
 from vidseg.loaders.replacement import ReplacingFiller, replaced_clips
 from vidseg.loaders.stats import LoaderStats
 from vidseg.loaders.targets import TargetFunction
+from vidseg.loaders.threads import default_threads
 from vidseg.loaders.transfer import DeviceCopies, resolve_device
 
 __all__ = ["ClipLoader"]
@@ -154,7 +154,7 @@ class ClipLoader:
             std=std,
             pin=torch.cuda.is_available() if pin is None else pin,
         )
-        self.threads = threads if threads is not None else len(os.sched_getaffinity(0))
+        self.threads = threads if threads is not None else default_threads()
         _check_choices(threads=self.threads, ahead_bytes=ahead_bytes, cache_bytes=cache_bytes)
         check_name("cache", cache, ("encoded", "decoded"))
         # A transform gets plain pixels; its result is converted to the output form afterwards.

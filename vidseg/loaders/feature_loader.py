@@ -25,6 +25,7 @@ from vidseg.labels import VideoDataset
 from vidseg.labels.names import clean_name
 from vidseg.labels.segmentation import FrameLabels
 from vidseg.loaders.batch import FieldAccess
+from vidseg.loaders.threads import default_threads
 
 __all__ = ["IGNORED", "ChunkPooling", "FeatureBatch", "FeatureLoader"]
 
@@ -217,7 +218,7 @@ class FeatureLoader:
         )
         self.labels_per_column, self.pooling = labels_per_column, pooling
         self.seed, self.rank, self.world_size = seed, rank, world_size
-        self.threads = threads or min(4, len(os.sched_getaffinity(0)))
+        self.threads = threads or min(4, default_threads())
         self.epoch, self._position, self._resume = 0, 0, 0
         self.labels = FrameLabels(data)
         self._files = self._find_files()

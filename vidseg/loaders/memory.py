@@ -29,7 +29,7 @@ class BatchMemory:
     Thread-safe.
 
     Args:
-        pin: allocate page-locked memory, for asynchronous copies to a GPU.
+        pin: allocate page-locked memory, for asynchronous copies to a GPU; torch reuses it.
     """
 
     def __init__(self, *, pin: bool = False) -> None:
@@ -39,6 +39,10 @@ class BatchMemory:
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Return an uninitialized tensor."""
+        if self.pin:
+            # torch's own allocator of page-locked memory: it reuses a block only when the copies from it that are
+            # queued on a device have run. A block of ours would be free as soon as Python drops the tensor.
+            return torch.empty(shape, dtype=dtype, pin_memory=True)
         size = math.prod(shape) * dtype.itemsize
         # A training loop deletes a batch shortly after it gets the next one, so that two large blocks are enough.
         deadline = time.monotonic() + _PATIENCE
@@ -69,9 +73,8 @@ class BatchMemory:
         self._free.extend(small[1:])
         return self._allocate(max(size, 1))
 
-    def _allocate(self, size: int) -> np.ndarray:
-        if self.pin:
-            return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+    @staticmethod
+    def _allocate(size: int) -> np.ndarray:
         memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
             with contextlib.suppress(OSError):  # the kernel has no huge pages

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -21,6 +20,7 @@ from vidseg.loaders.batch import FieldAccess
 from vidseg.loaders.native_backend import NativeFiller
 from vidseg.loaders.output import MEAN, STD, Color, OutputForm, sample_type
 from vidseg.loaders.prefetch import Prefetcher
+from vidseg.loaders.threads import default_threads
 
 __all__ = ["StreamBatch", "StreamLoader"]
 
@@ -159,7 +159,7 @@ class StreamLoader:
             raise ValueError(f"labels of {len(labels)} videos for {data}")
         self.lengths = np.array([len(one) for one in self.labels])
         _check_lengths(data, self.lengths, length_tolerance)
-        self.threads = len(os.sched_getaffinity(0)) if threads is None else threads
+        self.threads = default_threads() if threads is None else threads
         if self.threads < 1:
             raise ValueError(f"threads={threads} must be at least 1")
         pinned = torch.cuda.is_available() if pin is None else pin

@@ -32,6 +32,7 @@ from vidseg.frames import FrameDatabaseError
 from vidseg.labels import VideoDataset
 from vidseg.loaders.native_backend import NativeFiller
 from vidseg.loaders.output import OutputForm
+from vidseg.loaders.threads import default_threads
 from vidseg.models import InputSpec
 from vidseg.tasks.recognition.trained import RecognitionModel
 
@@ -142,7 +143,7 @@ def extract_features(
     filler = NativeFiller(
         data,
         OutputForm(color=spec.color, mean=spec.mean, std=spec.std),
-        threads=threads or len(os.sched_getaffinity(0)),
+        threads=threads or default_threads(),
     )
     report = ExtractionReport(str(out))
     counts = [-(-int(frames) // stride) for frames in data.frames]
