@@ -157,8 +157,8 @@ def test_special_characters_in_names(tmp_path, make_video):
     assert report.ok, report
     assert len(report.outcomes) == len(NAMES)
     for index, name in enumerate(NAMES):
-        database = FrameDatabase(tmp_path / "data/jpg" / NAMES[-1 - index] / name)
-        assert database.name == name
+        database = FrameDatabase(tmp_path / "data/jpg" / NAMES[-1 - index].strip() / name.strip())
+        assert database.name == name.strip()
         assert database.verify() == []
     assert convert_videos(tmp_path / "v", tmp_path / "data", workers=2).count("kept") == len(NAMES)
 
