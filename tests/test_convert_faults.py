@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from vidseg.convert import ConvertOptions, TargetError, convert_videos
-from vidseg.convert.conversion import convert_one
+from vidseg.convert.conversion import convert_one, finished_outcome
 from vidseg.frames import FrameDatabase
 from vidseg.labels import open_dataset, update_catalog
 from vidseg.videos.listing import Job
@@ -157,8 +157,8 @@ def test_special_characters_in_names(tmp_path, make_video):
     assert report.ok, report
     assert len(report.outcomes) == len(NAMES)
     for index, name in enumerate(NAMES):
-        database = FrameDatabase(tmp_path / "data/jpg" / NAMES[-1 - index] / name)
-        assert database.name == name
+        database = FrameDatabase(tmp_path / "data/jpg" / NAMES[-1 - index].strip() / name.strip())
+        assert database.name == name.strip()
         assert database.verify() == []
     assert convert_videos(tmp_path / "v", tmp_path / "data", workers=2).count("kept") == len(NAMES)
 
@@ -251,7 +251,7 @@ def test_a_second_conversion_is_refused(tmp_path, make_video, sabotage):
     make_video(tmp_path / "v/run/hang.mp4", frames=2)
     first = subprocess.Popen([*COMMAND, str(tmp_path / "v"), str(tmp_path / "data")], stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: (tmp_path / "data/conversion.lock").exists())
+        wait_for(lambda: (tmp_path / "data/.conversion.lock").exists())
         with pytest.raises(TargetError, match="another conversion is writing to this folder"):
             convert_videos(tmp_path / "v", tmp_path / "data")
     finally:
@@ -447,3 +447,48 @@ def test_a_source_that_changes_during_its_conversion_fails(tmp_path, make_video,
     outcome = convert_one(job, tmp_path / "jpg", ConvertOptions(), touch)
     assert (outcome.state, "changed during its conversion" in outcome.problem) == ("failed", True)
     assert not (tmp_path / "jpg/run/a").exists()
+
+
+def test_a_data_set_inside_the_folder_of_its_videos(tmp_path, make_video):
+    source = tmp_path / "v"
+    make_video(source / "run/a.mp4", frames=3)
+    for root in (source, source / "data"):
+        for _ in range(2):
+            report = convert_videos(source, root, workers=1)
+            assert [outcome.target for outcome in report.outcomes if outcome.frames] == ["run/a"]
+            assert report.ok, report
+        assert len(open_dataset(root)) == 1
+        assert str(root / "jpg") in report.ignored
+        (root / ".conversion.lock").touch()  # of a process that was killed
+        assert convert_videos(source, root, workers=1).ok
+        for target in (root / "jpg", root / "jpg/run", root / "jpg/run/a/frames.db"):
+            with pytest.raises(ValueError, match="inside the data set"):
+                convert_videos(target, root)
+        for path in sorted((root / "jpg").rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        (root / "jpg").rmdir()
+
+
+def test_odd_sources_are_named_and_the_others_are_converted(tmp_path, make_video):
+    source = tmp_path / "v"
+    make_video(source / "run/a.mp4", frames=3)
+    make_video(source / "--help/-i.mp4", frames=3)
+    (source / "run/up").symlink_to(source, target_is_directory=True)
+    (source / "self").symlink_to("self")
+    os.mkfifo(source / "pipe.mp4")
+    report = convert_videos(source, tmp_path / "data", workers=1)
+    assert {outcome.target for outcome in report.outcomes if outcome.frames} == {"run/a", "--help/-i"}
+    assert {Path(outcome.source).name for outcome in report.problems()} == {"up", "self", "pipe.mp4"}
+
+
+def test_a_label_or_path_that_is_too_long(tmp_path, make_video):
+    make_video(tmp_path / "v/a.mp4", frames=3)
+    deep = "/".join(["x" * 250] * 17)
+    lines = ["path,label", "a.mp4,run", f"a.mp4,{'long' * 75}", f"{'b' * 300}.mp4,run", f"{deep}.mp4,run"]
+    (tmp_path / "v/list.csv").write_text("\n".join(lines) + "\n")
+    report = convert_videos(tmp_path / "v/list.csv", tmp_path / "data", workers=1)
+    assert [outcome.target for outcome in report.outcomes if outcome.frames] == ["run/a"]
+    assert len(report.problems()) == 3
+    job = Job(str(tmp_path / "v/a.mp4"), "video", f"{'c' * 300}/a")
+    assert convert_one(job, tmp_path / "jpg", ConvertOptions(), lambda frames: None).state == "failed"
+    assert finished_outcome(job, tmp_path / "jpg", ConvertOptions()) is None

@@ -129,16 +129,13 @@ def finished_outcome(job: Job, jpg_folder: Path, options: ConvertOptions) -> Out
     `same_source`.
     """
     path = jpg_folder / job.target / DATABASE_NAME
-    if not path.is_file() or not path.with_name(COUNT_NAME).is_file():
-        return None
     try:
+        if not path.is_file() or not path.with_name(COUNT_NAME).is_file():
+            return None
         database = FrameDatabase(path)
-    except FrameDatabaseError:
-        return None
-    try:
         if not same_source(job, database.meta):
             return None
-    except (OSError, ValueError):  # the conversion names the problem
+    except (FrameDatabaseError, OSError, ValueError):  # the conversion names the problem
         return None
     outcome = _describe(job, database)
     outcome.state = "kept"

@@ -5,27 +5,20 @@ import errno
 import fcntl
 import logging
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["TargetError", "is_lock_file", "lock_dataset", "locked_dataset"]
+__all__ = ["TargetError", "lock_dataset", "locked_dataset"]
 
 _log = logging.getLogger("vidseg.convert")
 
-_WHOLE = "conversion.lock"
-_NAME = re.compile(r"conversion(?:\.shard-\d+-of-\d+)?\.lock")
+_WHOLE = ".conversion.lock"  # hidden, so that it is no source when a data set is inside the folder of its videos
 # Some network disks have no locks.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 class TargetError(RuntimeError):
     """Raised when the data set's folder cannot be written, or another conversion is writing to it."""
-
-
-def is_lock_file(name: str) -> bool:
-    """Return whether a file of this name in a data set's folder is a lock of a conversion."""
-    return _NAME.fullmatch(name) is not None
 
 
 @contextlib.contextmanager
@@ -46,7 +39,7 @@ def lock_dataset(root: Path, *, shard: tuple[int, int] | None = None) -> Iterato
     with contextlib.ExitStack() as stack:
         stack.enter_context(_lock(root, _WHOLE, shared=shard is not None))
         if shard is not None:
-            stack.enter_context(_lock(root, "conversion.shard-{}-of-{}.lock".format(*shard), shared=False))
+            stack.enter_context(_lock(root, ".conversion.shard-{}-of-{}.lock".format(*shard), shared=False))
         yield
 
 

@@ -49,14 +49,17 @@ def convert_videos(
 
     Raises:
         FileNotFoundError: the source does not exist.
-        ValueError: an option is out of range, or a CSV is malformed.
+        ValueError: an option is out of range, a CSV is malformed, or the source is inside `<root>/jpg`.
         TypeError: `changes` has an unknown option.
         TargetError: `root` cannot be written, or another conversion is running in it.
     """
     options = dataclasses.replace(options or ConvertOptions(), **changes)
     root = Path(root)
     began = time.monotonic()
-    listing = find_jobs(Path(source), videos=Path(options.videos) if options.videos else None)
+    jpg_folder = (root / "jpg").resolve()
+    if jpg_folder in (Path(source).resolve(), *Path(source).resolve().parents):
+        raise ValueError(f"{source}: this source is inside the data set {root}; convert it to another folder")
+    listing = find_jobs(Path(source), videos=Path(options.videos) if options.videos else None, skip=jpg_folder)
     shard = options.shard_numbers()
     listing.jobs = [job for job in listing.jobs if in_shard(job, shard)]
     report = ConversionReport(str(source), str(root), ignored=listing.ignored)

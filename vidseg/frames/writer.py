@@ -37,7 +37,7 @@ def temporary_files(folder: Path) -> list[Path]:
     """
     try:
         return sorted(path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name))
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:  # missing, or a name that is too long to exist
         return []
 
 
