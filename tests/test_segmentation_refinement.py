@@ -129,7 +129,7 @@ def test_restored_frames_take_the_nearest_sample(frames, rate):
     places = [number * rate + rate // 2 for number in range(samples)]
     nearest = [min(range(samples), key=lambda n: abs(places[n] - frame)) for frame in range(frames)]
     assert restore_frames(torch.arange(samples), frames=frames, sample_rate=rate).tolist() == nearest
-    with pytest.raises(ValueError, match="do not stand for"):
+    with pytest.raises(ValueError, match="do not fit"):
         restore_frames(torch.arange(samples + 2), frames=frames, sample_rate=rate)
 
 

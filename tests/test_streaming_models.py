@@ -21,7 +21,7 @@ from vidseg.losses.streaming import (
     window_loss,
 )
 from vidseg.models import create_model, list_models, model_task
-from vidseg.models._prompts import BytePairVocabulary, WordVocabulary, frame_sentences, in_words
+from vidseg.models._prompts import BytePairVocabulary, WordVocabulary, in_words, sentence_parts
 from vidseg.models._streaming import StreamState
 from vidseg.models.block_recurrent import BlockRecurrentHead
 from vidseg.models.memory_tcn import MemoryTcnHead
@@ -418,18 +418,31 @@ def test_numbers_in_words():
         in_words(10_000)
 
 
-def test_sentences_of_a_window():
-    sentences = frame_sentences([3, 3, 0, 3])
-    assert sentences[1] == (
-        "This is the first action, This action lasted two frames in current windows, This is frame two of the action, "
+def test_parts_of_a_sentence():
+    assert sentence_parts(2) == (
+        "This is the second action, ",
+        "This action lasted two frames in current windows, ",
+        "This is frame two of the action, ",
     )
-    assert sentences[2].startswith("This is the second action, This action lasted one frames") and len(sentences) == 4
-    ordinals = [sentence.split(",")[0].split("the ")[1] for sentence in frame_sentences(range(32))]
-    assert ordinals[:3] == ["first action", "second action", "third action"]
-    assert [ordinals[number] for number in (10, 11, 15)] == ["eleventhly", "twelfthly action", "sixteenth"]
-    assert [ordinals[number] for number in (8, 19, 20, 31)] == [
+    ordinals = {number: sentence_parts(number)[0].split(",")[0].split("the ")[1] for number in range(1, 33)}
+    assert [ordinals[number] for number in (1, 2, 3)] == ["first action", "second action", "third action"]
+    assert [ordinals[number] for number in (11, 12, 16)] == ["eleventhly", "twelfthly action", "sixteenth"]
+    assert [ordinals[number] for number in (9, 20, 21, 32)] == [
         "ninth action", "twentieth action", "twenty-first action", "thirty-second action",
     ]  # fmt: skip
+
+
+def test_transeger_reads_the_sentences_of_a_window():
+    names = [f"verb {letter}" for letter in "abcde"]
+    model = create_model("transeger", num_classes=5, class_names=names, **SMALL["transeger"])
+    prompts, words = model.text_backbone.encoder.prompt_learner, WordVocabulary(names, size=200)
+    labels = [3, 3, 0, 3]
+    found = prompts.numbers(torch.tensor([labels]))[0].tolist()
+    for frame, (segment, length) in enumerate([(1, 2), (1, 2), (2, 1), (3, 1)]):
+        text = sentence_parts(segment)[0] + sentence_parts(length)[1] + sentence_parts(frame + 1)[2]
+        contexts = [200 + 8 * labels[frame] + number for number in range(8)]
+        expected = [198, *words.encode(text), *contexts, *words.encode(f"{names[labels[frame]]}."), 199]
+        assert found[frame] == expected + [-1] * (prompts.tokens - len(expected))
 
 
 def test_byte_pairs(tmp_path):
@@ -448,7 +461,7 @@ def test_byte_pairs(tmp_path):
 
 def test_words():
     vocabulary = WordVocabulary(["cut tomato", "add_dressing"], size=120)
-    numbers = vocabulary.encode(frame_sentences([1, 1])[0] + "cut tomato.")
+    numbers = vocabulary.encode("".join(sentence_parts(1)) + "cut tomato.")
     assert len(set(vocabulary.encode("cut tomato add _ dressing ."))) == 6
     assert max(numbers) < 118 and vocabulary.encode("Cut") == vocabulary.encode("cut")
     with pytest.raises(ValueError, match="'slice'"):

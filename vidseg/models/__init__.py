@@ -1,7 +1,8 @@
-"""Networks: one architecture per file, a registry of names, loading of published weights.
+"""Networks: one architecture per file, the registry of their names, and loading of weights.
 
-The names below are loaded on first use, so that `InputSpec` and its constants need no torch. Every module of this
-package without an underscore is an architecture: the registry imports all of them, each registers its networks.
+The names below are imported on first use, so importing `InputSpec` does not import torch. Every module of this package
+whose name has no leading underscore defines an architecture; the registry imports these modules, and each module
+registers its networks.
 """
 
 import importlib
@@ -60,7 +61,7 @@ def __getattr__(name: str) -> Any:
     module, attribute = _HOME[name]
     home = importlib.import_module(f"vidseg.models.{module}")
     if name == "register_model":
-        home.discover()  # so that a name of this package is refused at once
+        home.discover()  # registers the built-in names, so that a duplicate raises at once
     return getattr(home, attribute)
 
 

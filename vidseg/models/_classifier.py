@@ -1,4 +1,4 @@
-"""Which layer of a network is its classifier: what fine-tuning trains faster, and whose input are the features."""
+"""The classifier of a network: its input are the extracted features, and fine-tuning trains it at a higher rate."""
 
 from torch import nn
 
@@ -6,13 +6,16 @@ __all__ = ["classifier_name"]
 
 
 def classifier_name(model: nn.Module) -> str | None:
-    """Name of the classifier: what the network says (`classifier_name`), else its last linear layer.
+    """Return the name of the classifier: the attribute `classifier_name` of the network, else its last linear layer.
+
+    Args:
+        model: any network, not wrapped.
 
     Returns:
-        None for a network that says nothing and has no linear layer.
+        Path of the layer in the network; None for a network without the attribute and without a linear layer.
     """
-    said: str | None = getattr(model, "classifier_name", None)
-    if said is not None:
-        return said
+    declared: str | None = getattr(model, "classifier_name", None)
+    if declared is not None:
+        return declared
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     return layers[-1] if layers else None

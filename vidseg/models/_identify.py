@@ -1,7 +1,7 @@
-"""Which network a state dict belongs to, by its keys and shapes.
+"""Identification of the network of a state dict by its keys and shapes.
 
-File names cannot be trusted: the published look-up built a plain network for every name "srtg_...", and MTNet-S for
-"mtnet_xs", so files under such names may hold either.
+File names are not reliable: the published programs built a plain network for every name "srtg_..." and MTNet-S for
+"mtnet_xs", so files with such names may contain either network.
 """
 
 import re
@@ -24,16 +24,16 @@ _LAST_WIDTH = 512
 
 
 class Identity(NamedTuple):
-    """What a state dict belongs to."""
+    """Network of a state dict."""
 
     names: tuple[str, ...]
-    """Names of the registry; several where they stand for the same weights, or cannot be told apart."""
+    """Registered names; several if these networks have the same entries."""
     width: float
-    """The option `width`: 1.0 as published."""
+    """Option `width` of the network; published weights have 1.0."""
 
     @property
     def ambiguous(self) -> bool:
-        """Whether different networks have these entries."""
+        """Whether the entries fit networks that compute different values."""
         return len({name in video_resnet.NETWORKS for name in self.names}) > 1
 
     def __str__(self) -> str:
@@ -45,13 +45,13 @@ def identify(shapes: Shapes, *, modules: Collection[str] | None = None) -> Ident
     """Return the recognition network that has these entries.
 
     Args:
-        shapes: key -> shape, without prefixes, in the names of any publication; only the entries of the network's
-            stages matter.
-        modules: paths of all modules, those without entries too, where they are known. They decide between
-            `r2plus1d_18`, which has a pooling, and `torchvision_r2plus1d_18`; without them the result has both names.
+        shapes: key -> shape, without prefixes of wrappers; keys of every supported publication are recognized. Entries
+            outside the stages of a network are ignored.
+        modules: paths of all modules, including those without entries; None if unknown. The module `pool` separates
+            `r2plus1d_18` from `torchvision_r2plus1d_18`; without `modules` the result has both names.
 
     Returns:
-        None for any other network.
+        The network, or None if no recognition network fits.
     """
     if found := _i3d(shapes) or _tsn(shapes) or _video(shapes, modules):
         return found
@@ -66,12 +66,12 @@ def identify(shapes: Shapes, *, modules: Collection[str] | None = None) -> Ident
 
 
 def _blocks(shapes: Shapes, prefix: str) -> tuple[int, ...]:
-    """Blocks of the four stages."""
+    """Return the number of blocks of each of the four stages."""
     return tuple(_count(shapes, f"{prefix}layer{stage}.") for stage in (1, 2, 3, 4))
 
 
 def _count(shapes: Shapes, prefix: str) -> int:
-    """Blocks of the stage whose keys begin with `prefix`."""
+    """Return the number of blocks of the stage whose keys begin with `prefix`."""
     numbers = {key.removeprefix(prefix).partition(".")[0] for key in shapes if key.startswith(prefix)}
     return max((int(number) + 1 for number in numbers if number.isdigit()), default=0)
 
@@ -86,7 +86,7 @@ def _i3d(shapes: Shapes) -> Identity | None:
 
 
 def _tsn(shapes: Shapes) -> Identity | None:
-    """Not a torchvision ResNet, which is neither of the two."""
+    """Return TSN or TSM; None for an image ResNet of torchvision, whose keys have no prefix."""
     if not any(key.startswith(("backbone.layer1.", "base_model.layer1.")) for key in shapes):
         return None
     named = {tsn.own_key(key): shape for key, shape in shapes.items()}
@@ -100,7 +100,7 @@ def _tsn(shapes: Shapes) -> Identity | None:
 
 
 def _video(shapes: Shapes, modules: Collection[str] | None) -> Identity | None:
-    """A network of torchvision or IG-65M; plain networks of `srtg` with other entries are not."""
+    """Return a network of torchvision or IG-65M; None for the other plain networks of `srtg`."""
     named = {video_resnet.own_key(key): shape for key, shape in shapes.items()}
     blocks = _blocks(named, "")
     outputs = named.get("layer4.0.downsample.0.weight", ())
@@ -127,7 +127,7 @@ def _mtnet(shapes: Shapes, blocks: tuple[int, ...]) -> Identity | None:
     norm = "layer4.0.downsample.norm_{}.weight"
     if not sizes or norm.format("short") not in shapes or norm.format("long") not in shapes:
         return None
-    # Sub-streams have group norms, which keep no statistics.
+    # Networks with sub-streams have group norms, which have no running statistics.
     tail = "" if "layer1.0.conv2.norm_short.running_mean" in shapes else "_g8"
     outputs = shapes[norm.format("short")][0] + shapes[norm.format("long")][0]
     return Identity(tuple(f"mtnet_{size}{tail}" for size in sizes), outputs / _LAST_WIDTH)
@@ -151,7 +151,7 @@ def _resnet(shapes: Shapes, blocks: tuple[int, ...]) -> Identity | None:
 
 
 def _fits(design: Design, shapes: Shapes) -> bool:
-    """Whether the inner widths of each stage's first bottleneck are the design's."""
+    """Return whether the inner widths of the first bottleneck of each stage are those of the design."""
     for stage in (1, 2, 3, 4):
         inner, inputs = shapes[f"layer{stage}.0.conv1.0.weight"][:2]
         outputs = shapes[f"layer{stage}.0.conv3.0.weight"][0]
@@ -165,7 +165,7 @@ def _fits(design: Design, shapes: Shapes) -> bool:
 
 
 def with_names(keys: Iterable[str]) -> list[str]:
-    """Return the networks for segmentation whose entries have these names, whatever their shapes and numbers."""
+    """Return the segmentation and streaming networks with these keys; shapes and numbers in the keys are ignored."""
     wanted = _patterns(keys)
     return [name for name, patterns in _segmentation_patterns().items() if patterns == wanted]
 

@@ -1,4 +1,4 @@
-"""How a network sees pictures: number and spacing of frames, crop, normalization, order of colors. Needs no torch."""
+"""Input specification of a network: sampling of frames, resizing, crop, normalization, color order. Needs no torch."""
 
 import difflib
 import math
@@ -24,7 +24,7 @@ Crop = Literal["center", "stretch"]
 Color = Literal["rgb", "bgr"]
 Modality = Literal["rgb", "flow", "features"]
 
-# All of R, G and B in 0..1, in this order.
+# Values for R, G and B, in this order, for pixels in 0..1.
 SRTG_MEAN: Triple = (124 / 255, 117 / 255, 104 / 255)
 SRTG_STD: Triple = (1 / (0.0167 * 255),) * 3
 IMAGENET_MEAN: Triple = (123.675 / 255, 116.28 / 255, 103.53 / 255)
@@ -39,31 +39,30 @@ _CHOICES = {"sampling": Sampling, "crop": Crop, "color": Color, "modality": Moda
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a network expects as input. Use `dataclasses.replace` to change single fields.
+    """Input that a network expects. Use `dataclasses.replace` to change single fields.
 
-    Mean and deviation are always in the order R, G, B and refer to values in 0..1, whatever `color` is: a network
-    that takes BGR subtracts `mean[2]` from its first channel. Optical flow is scaled to 0..1 in the same way, and the
-    first two values apply. With the modality "features" a network takes feature vectors, and the fields of the
-    picture have no effect.
+    `mean` and `std` are always in the order R, G, B and apply to pixels in 0..1: with color="bgr", `mean[2]` is
+    subtracted from the first channel. Optical flow is scaled to 0..1 and uses the first two values. With the modality
+    "features" the input is a sequence of feature vectors, and the fields of images have no effect.
 
     Attributes:
-        frames: T, frames of a clip, or segments of a video.
-        interval: distance from one frame of a clip to the next, in frames of the video; 1: consecutive frames. No
-            effect with the sampling "segments".
-        sampling: "dense": a clip is `frames` frames, `interval` apart. "segments": the video is divided into `frames`
-            equal parts, and each part gives one frame.
+        frames: T, number of frames of a clip, or of segments with the sampling "segments".
+        interval: distance between frames of a clip, in frames of the video; 1: consecutive frames. No effect with the
+            sampling "segments".
+        sampling: "dense": a clip has `frames` frames, `interval` apart. "segments": the video is divided into `frames`
+            equal segments, and one frame is sampled from each.
         size: height and width of the crop, in pixels.
-        resize: length of the shorter side before the crop, in pixels; None: the crop takes the whole shorter side.
-        crop: "center": a square from the middle, which keeps the aspect ratio. "stretch": the whole frame is scaled to
+        resize: length of the shorter side before the crop, in pixels; None: the crop covers the whole shorter side.
+        crop: "center": square center crop, which keeps the aspect ratio. "stretch": the whole frame is scaled to
             size x size; excludes `resize`.
-        mean: of R, G and B in 0..1.
-        std: of R, G and B, above 0.
+        mean: mean of R, G and B, for pixels in 0..1.
+        std: standard deviation of R, G and B, above 0, for pixels in 0..1.
         color: order of the color channels.
-        modality: "rgb" pictures, optical "flow" of two channels, or precomputed "features".
+        modality: "rgb" images, optical "flow" with two channels, or precomputed "features".
 
     Raises:
-        ValueError: a value is outside its range.
-        TypeError: a number is of another type.
+        ValueError: a value is out of range.
+        TypeError: a value has another type.
     """
 
     frames: int = 16
@@ -83,7 +82,7 @@ class InputSpec:
             if value is None and name == "resize":
                 continue
             if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"input spec: {name}={value!r} must be a whole number")
+                raise TypeError(f"input spec: {name}={value!r} must be an integer")
             if value < 1:
                 raise ValueError(f"input spec: {name}={value} must be at least 1")
         for name, kind in _CHOICES.items():
@@ -104,7 +103,7 @@ class InputSpec:
             )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields as plain numbers, strings and lists, for JSON; `from_dict` reads them."""
+        """Return the fields as numbers, strings and lists, which JSON can store and `from_dict` reads."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
@@ -112,11 +111,11 @@ class InputSpec:
         """Build a spec from a mapping of field names to values.
 
         Args:
-            values: as `as_dict` returns them; lists may stand for tuples, and missing fields have their defaults.
+            values: as `as_dict` returns them; missing fields have their defaults.
 
         Raises:
-            ValueError: an unknown field, or a value outside its range.
-            TypeError: a value is of another type.
+            ValueError: a field is unknown, or a value is out of range.
+            TypeError: a value has another type.
         """
         known = [field.name for field in fields(cls)]
         for name in values:
@@ -129,10 +128,10 @@ class InputSpec:
 
 def _triple(name: str, values: Any) -> Triple:
     if isinstance(values, str) or not hasattr(values, "__iter__"):
-        raise TypeError(f"input spec: {name}={values!r} must be three numbers, of R, G and B")
+        raise TypeError(f"input spec: {name}={values!r} must be three numbers, for R, G and B")
     numbers = tuple(values)
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in numbers):
-        raise TypeError(f"input spec: {name}={values!r} must be three numbers, of R, G and B")
+        raise TypeError(f"input spec: {name}={values!r} must be three numbers, for R, G and B")
     if len(numbers) != 3 or not all(math.isfinite(value) for value in numbers):
-        raise ValueError(f"input spec: {name}={values!r} must be three finite numbers, of R, G and B")
+        raise ValueError(f"input spec: {name}={values!r} must be three finite numbers, for R, G and B")
     return float(numbers[0]), float(numbers[1]), float(numbers[2])

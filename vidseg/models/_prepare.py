@@ -1,4 +1,4 @@
-"""Ways to run a network faster or in less memory, without another result."""
+"""Options that change the speed or the memory use of a network, but not its results."""
 
 from typing import TypeVar
 
@@ -15,34 +15,35 @@ Model = TypeVar("Model", bound=nn.Module)
 def prepare(
     model: Model, *, channels_last: bool = False, compile: bool | str = False, checkpointing: bool = False
 ) -> Model:
-    """Change how `model` runs, in place; its results stay the same up to rounding, its state dict as it is.
+    """Set the memory layout, compilation and activation checkpointing of `model` in place.
+
+    Results are the same up to rounding, and the state dict does not change.
 
     Args:
-        model: any network; call this after `load_weights` and after moving it to its device.
-        channels_last: lay the weights of convolutions out with channels innermost; convolutions then give their
-            results so, whatever the layout of the input, where PyTorch has kernels for it. Made for GPUs with tensor
-            cores, above all in half precision.
-        compile: compile the network at its first call with each shape of input: True for PyTorch's own compiler, or the
-            name of another of `torch.compiler.list_backends()`. Recurrent layers stay as they are, between compiled
-            parts.
-        checkpointing: keep only the input of each residual block for the backward pass and compute the rest again:
-            a third more work, a fraction of the memory. False switches it off.
+        model: any network, on its device and with its weights loaded.
+        channels_last: use the channels-last layout for the weights of convolutions; convolutions with a channels-last
+            kernel then return channels-last outputs for any input layout. Intended for GPUs with tensor cores, in half
+            precision above all.
+        compile: compile the network at the first call with each input shape. True: the default backend of
+            `torch.compile`; a name: one of `torch.compiler.list_backends()`. Recurrent layers are not compiled.
+        checkpointing: store only the input of each residual block for the backward pass and recompute the block: about
+            a third more computation for less memory. False: turn it off.
 
     Returns:
         `model` itself.
 
     Raises:
-        ValueError: checkpointing of a network without stages of blocks, or together with compile, or an unknown
-            compiler.
+        ValueError: the network has no stages of residual blocks to checkpoint, checkpointing and compile are combined,
+            or the backend is unknown.
     """
     stages = [module for module in model.modules() if isinstance(module, Stage)]
     if checkpointing and not stages:
-        raise ValueError(f"checkpointing: {type(model).__name__} has no stages of blocks to compute again")
+        raise ValueError(f"checkpointing: {type(model).__name__} has no stages of residual blocks to recompute")
     if checkpointing and compile:
-        # The second run of a block would need the very graph of the first one, which the compiler does not promise.
-        raise ValueError("checkpointing and compile exclude each other: choose one")
+        # Recomputation must repeat the operations of the first pass exactly, which torch.compile does not guarantee.
+        raise ValueError("checkpointing and compile exclude each other; choose one")
     if isinstance(compile, str) and compile not in (known := torch.compiler.list_backends(exclude_tags=None)):
-        raise ValueError(f"compile={compile!r} is no compiler; there are {', '.join(known)}")
+        raise ValueError(f"compile={compile!r} is not a backend of torch.compile; expected one of {', '.join(known)}")
     for stage in stages:
         stage.checkpointing = checkpointing
     if channels_last:

@@ -1,4 +1,4 @@
-"""What a network costs: parameters and multiply-adds by counting, latency and memory by running it."""
+"""Cost of a network: number of parameters and multiply-adds, measured latency and memory use."""
 
 import statistics
 import time
@@ -19,65 +19,67 @@ _FRAMES = {"segmentation": 1000, "streaming": 32}
 
 @dataclass(frozen=True)
 class Cost:
-    """What can be counted without running: the same on every machine."""
+    """Counts of a network, which do not depend on the machine."""
 
     name: str
     task: str
     input: tuple[int, ...]
-    """Shape of the input of one sample, with B = 1."""
+    """Shape of the input of one sample, B = 1."""
     parameters: int
     recurrent: int
-    """Parameters of LSTM and GRU layers among them."""
+    """Parameters of LSTM and GRU layers, included in `parameters`."""
     buffers: int
-    """Floating-point values in buffers: running means and variances. Some published counts include them."""
+    """Floating-point values in buffers, such as running means and variances. Some published counts include them."""
     entries: int
     """Entries of the state dict."""
     macs: int
-    """Multiply-adds of convolutions, linear and recurrent layers and products of matrices; without bias, norm,
-    activation and pooling."""
+    """Multiply-adds of convolutions, linear layers, recurrent layers and matrix products; without biases, norms,
+    activations and pooling."""
     counted_on: str
-    """"meta": shapes alone; "cpu": the network reads its input's values, and was run on zeros."""
+    """"meta": counted from shapes. "cpu": the network reads values of its input, so it was run on zeros."""
 
     @property
     def flops(self) -> int:
-        """The other convention: a multiply-add is two operations."""
+        """Floating-point operations, counting a multiply-add as two."""
         return 2 * self.macs
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What running took; medians over the rounds."""
+    """Measured latency and memory use; times are medians over the rounds."""
 
     device: str
     threads: int
+    """CPU threads of PyTorch."""
     batch: int
-    """Samples of the inference."""
+    """Batch size of inference."""
     training_batch: int
-    """Samples of a training step: 2 where the network cannot be trained with the one of the inference."""
+    """Batch size of a training step: 2 if `batch` is 1 and the network cannot be trained on one sample."""
     inference_ms: float
-    """Forward pass in evaluation mode, without gradients."""
+    """Time of the forward pass in evaluation mode, without gradients."""
     forward_ms: float
-    """Forward pass in training mode."""
+    """Time of the forward pass in training mode."""
     backward_ms: float
+    """Time of the backward pass."""
     weights_bytes: int
-    """Parameters and buffers, which are there all the time."""
+    """Memory of parameters and buffers."""
     inference_bytes: int
-    """Most that the forward pass allocates beyond weights and input."""
+    """Peak memory of the forward pass in evaluation mode, without weights and input."""
     training_bytes: int
-    """Most that forward and backward pass allocate beyond weights and input: activations and gradients."""
+    """Peak memory of forward and backward pass, without weights and input."""
 
 
 def input_shape(
     name: str, *, batch: int = 1, frames: int | None = None, size: int = 224, in_features: int = 2048
 ) -> tuple[int, ...]:
-    """The shape that the network called `name` takes.
+    """Return an input shape for the network called `name`.
 
     Args:
-        name: as in the registry.
+        name: registered name.
         batch: B.
-        frames: T or L; by default 16, for segmentation of features 1000, for streams 32.
-        size: H and W in pixels, for networks that see frames.
-        in_features: D, for networks that see features.
+        frames: T or L; None: 1000 for segmentation, 32 for streaming, 16 otherwise.
+        size: H and W in pixels; no effect on segmentation networks.
+        in_features: D of segmentation networks; no effect on others.
 
     Returns:
         (B, D, L) for segmentation, (B, 2, T, H, W) for optical flow, (B, 3, T, H, W) otherwise.
@@ -96,10 +98,10 @@ def input_shape(
 
 
 def count_parameters(name: str, *, num_classes: int, **options: Any) -> int:
-    """Count the parameters of the network called `name`, without memory for them.
+    """Count the parameters of the network called `name` without allocating them.
 
     Args:
-        name: as in the registry.
+        name: registered name.
         num_classes: K.
         **options: as for `create_model`.
 
@@ -111,13 +113,16 @@ def count_parameters(name: str, *, num_classes: int, **options: Any) -> int:
 
 
 def training_batch(model: nn.Module, x: Tensor) -> Tensor:
-    """Return the input of a training step: `x`, or `x` twice where the network needs two samples.
+    """Return the input of a training step: `x`, or `x` concatenated with itself if the network needs two samples.
 
-    Batch normalization cannot take statistics over a single value, which a channel of a small clip has.
+    In training, batch normalization needs more than one value per channel; small clips may leave only one.
 
     Args:
-        model: on its device; its mode and its running statistics stay as they are.
+        model: network on its device; its mode and its buffers are restored.
         x: input on the same device.
+
+    Returns:
+        `x` if it has several samples or the network can be trained on one, else two samples.
     """
     if x.shape[0] > 1:
         return x
@@ -138,16 +143,16 @@ def training_batch(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def count_cost(name: str, shape: tuple[int, ...], *, num_classes: int, **options: Any) -> Cost:
-    """Count parameters and multiply-adds of the network called `name`, for one sample.
+    """Count parameters and multiply-adds of the network called `name` for one sample.
 
     Args:
-        name: as in the registry.
-        shape: of the input, see `input_shape`; its batch is taken as 1.
+        name: registered name.
+        shape: shape of the input, see `input_shape`; the batch size is replaced by 1.
         num_classes: K.
         **options: as for `create_model`.
 
     Raises:
-        ValueError, TypeError: as from `create_model`, or the network refuses the shape.
+        ValueError, TypeError: as from `create_model`, or the network does not accept the shape.
     """
     shape = (1, *shape[1:])
     with torch.device("meta"):
@@ -155,11 +160,11 @@ def count_cost(name: str, shape: tuple[int, ...], *, num_classes: int, **options
     counted_on = "meta"
     try:
         macs = _count(model, torch.empty(shape, device="meta"))
-    except (RuntimeError, NotImplementedError):  # it looks at values, of which meta tensors have none
+    except (RuntimeError, NotImplementedError):  # the network reads values, which meta tensors do not have
         counted_on = "cpu"
         model = create_model(name, num_classes=num_classes, **options).eval()
         if any(isinstance(module, nn.RNNBase) for module in model.modules()):
-            with torch.backends.mkldnn.flags(enabled=False):  # oneDNN's recurrent layers cannot be seen into
+            with torch.backends.mkldnn.flags(enabled=False):  # the counter does not see the operators inside oneDNN's
                 macs = _count(model, torch.zeros(shape))
         else:
             macs = _count(model, torch.zeros(shape))
@@ -189,18 +194,21 @@ def _count(model: nn.Module, x: Tensor) -> int:
 
 
 def measure(model: nn.Module, x: Tensor, *, rounds: int = 5) -> Timing:
-    """Run `model` on `x` in evaluation and in training, and time it; its mode is restored, its gradients are cleared.
+    """Measure latency and memory use of `model` on `x` in evaluation and in training mode.
 
-    Running statistics of norms change in the training steps. Where a training step needs two samples and `x` has one,
-    the step runs on `x` twice, and `Timing.training_batch` is 2.
+    The mode of the network is restored and its gradients are cleared. Training steps change the running statistics of
+    norms. If the network cannot be trained on one sample, training steps use `x` twice, see `training_batch`.
 
     Args:
-        model: on its device.
+        model: network on its device.
         x: input on the same device.
-        rounds: measured repetitions of each, after one more.
+        rounds: number of measured repetitions, after a warm-up.
+
+    Returns:
+        Medians over the rounds, and peak memory.
 
     Raises:
-        ValueError: rounds < 1.
+        ValueError: rounds < 1, or the device is neither CPU nor CUDA.
     """
     if rounds < 1:
         raise ValueError(f"rounds={rounds} must be at least 1")
@@ -250,7 +258,7 @@ def measure(model: nn.Module, x: Tensor, *, rounds: int = 5) -> Timing:
 
 
 def _scores(output: Any) -> Tensor:
-    """The logits in what a network gives: themselves, in an output with stages, or that with a state."""
+    """Return the logits of a network's output: a tensor, an output with stages, or a pair of output and state."""
     if isinstance(output, tuple):
         output = output[0]
     return output if isinstance(output, Tensor) else output.logits
@@ -269,19 +277,19 @@ def _seconds(call: Callable[[], object], device: torch.device) -> float:
 
 
 def _peak_bytes(call: Callable[[], object], device: torch.device) -> int:
-    """The most that PyTorch's allocator handed out during the call, beyond what was there before."""
+    """Return the peak memory that PyTorch allocates during the call, without memory allocated before."""
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         call()
         return torch.cuda.max_memory_allocated(device) - before
     if device.type != "cpu":
-        raise ValueError(f"memory is measured on cpu and cuda, not on {device.type}")
+        raise ValueError(f"cannot measure memory on {device.type!r}; expected cpu or cuda")
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as record:
         call()
     results = record.profiler.kineto_results if record.profiler is not None else None
     if results is None:
-        raise RuntimeError("PyTorch's profiler returned nothing")
+        raise RuntimeError("PyTorch's profiler returned no events")
     changes = [(event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]"]
     current = peak = 0
     for _, size in sorted(changes, key=lambda change: change[0]):

@@ -1,18 +1,17 @@
-"""Sentences about labels, and the vocabularies that turn them into token numbers, for networks that read text.
+"""Sentences that describe the labels of frames, and vocabularies that convert text to token numbers.
 
-Transeger tells its text encoder about each frame of the window before in a sentence; the wording is that of the
-published weights, down to three misspelled ordinals.
+The text encoder of Transeger reads one sentence per frame of the previous window. The wording, including three
+misspelled ordinals, is that of the published weights.
 """
 
-import functools
 import gzip
 import re
 from collections.abc import Sequence
-from itertools import groupby, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["BytePairVocabulary", "Vocabulary", "WordVocabulary", "frame_sentences", "in_words", "sentence_parts"]
+__all__ = ["BytePairVocabulary", "Vocabulary", "WordVocabulary", "in_words", "sentence_parts"]
 
 _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -28,8 +27,8 @@ _IRREGULAR = {
     "nine": "ninth",
     "twelve": "twelfth",
 }
-# The published sentences for these runs of a window are spelled like this.
-_PUBLISHED_SLIPS = {
+# Misspellings in the published sentences, by number of the segment.
+_PUBLISHED_SPELLINGS = {
     11: "This is the eleventhly, ",
     12: "This is the twelfthly action, ",
     16: "This is the sixteenth, ",
@@ -37,7 +36,14 @@ _PUBLISHED_SLIPS = {
 
 
 def in_words(number: int) -> str:
-    """A number from 0 to 9999 in English words, such as "one hundred and thirty-two"."""
+    """Return a number in English words, such as "one hundred and thirty-two".
+
+    Args:
+        number: from 0 to 9999.
+
+    Raises:
+        ValueError: the number is out of range.
+    """
     if not 0 <= number <= 9999:
         raise ValueError(f"{number} is not between 0 and 9999")
     if number < 20:
@@ -59,67 +65,64 @@ def _ordinal(number: int) -> str:
 
 
 def sentence_parts(number: int) -> tuple[str, str, str]:
-    """The three parts of a frame's sentence that depend on one number each: of its run, the run's length, the frame."""
+    """Return the three parts of a frame's sentence for one number.
+
+    The sentence of a frame is the first part for the number of its segment in the window, the second part for the
+    length of the segment, the third part for the number of the frame in the window, and the name of the class.
+
+    Args:
+        number: from 1 to 9999.
+    """
     return (
-        _PUBLISHED_SLIPS.get(number, f"This is the {_ordinal(number)} action, "),
+        _PUBLISHED_SPELLINGS.get(number, f"This is the {_ordinal(number)} action, "),
         f"This action lasted {in_words(number)} frames in current windows, ",
         f"This is frame {in_words(number)} of the action, ",
     )
 
 
-@functools.lru_cache(maxsize=4096)
-def _sentence(run: int, length: int, frame: int) -> str:
-    return sentence_parts(run)[0] + sentence_parts(length)[1] + sentence_parts(frame)[2]
-
-
-def frame_sentences(labels: Sequence[int]) -> list[str]:
-    """What is said about each frame of a window, up to the class: number and length of its run, number in the window.
-
-    Args:
-        labels: (T,) class numbers; a run is a stretch of equal ones.
-    """
-    sentences: list[str] = []
-    for run, (_, members) in enumerate(groupby(labels), 1):
-        length = len(list(members))
-        sentences += [_sentence(run, length, len(sentences) + offset + 1) for offset in range(length)]
-    return sentences
-
-
 class Vocabulary(Protocol):
-    """Turns text into token numbers; the last two numbers start and end a sentence."""
+    """Mapping from text to token numbers; the last two numbers start and end a sentence."""
 
     size: int
 
     def encode(self, text: str) -> list[int]:
-        """Token numbers of a text, without start and end."""
+        """Return the token numbers of a text, without start and end."""
 
 
-# Letters, single digits, or whatever else is no space.
+# English contractions, words, single digits, and runs of other characters.
 _PIECES = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+")
 
 
 class WordVocabulary:
-    """A token for each word that the sentences and the class names use: for training from scratch.
+    """Vocabulary of the words in the sentences and the class names, for training from scratch.
 
     Args:
-        class_names: in the order of the class numbers, which also orders their words.
-        size: number of tokens of the embedding; at least the words, start and end.
+        class_names: names in the order of the class numbers.
+        size: number of tokens of the embedding, at least the number of words plus two.
+
+    Raises:
+        ValueError: the words do not fit into `size` tokens.
     """
 
     def __init__(self, class_names: Sequence[str], *, size: int = 49_408):
-        runs = " ".join(_sentence(run, 9999, run) for run in range(1, 100))
+        parts = [sentence_parts(number) for number in range(1, 100)]
+        length = sentence_parts(9999)[1]
+        sentences = " ".join(segment + length + frame for segment, _, frame in parts)
         numbers = " ".join(in_words(number) for number in (*range(100), 100, 1000))
-        words = dict.fromkeys(_PIECES.findall(" ".join((runs, numbers, ". and", *class_names)).lower()))
+        words = dict.fromkeys(_PIECES.findall(" ".join((sentences, numbers, ". and", *class_names)).lower()))
         if len(words) + 2 > size:
-            raise ValueError(f"{len(words)} words, start and end do not fit into a vocabulary of {size}")
+            raise ValueError(
+                f"{len(words)} words, start and end do not fit into a vocabulary of size {size}; use at least "
+                f"{len(words) + 2}"
+            )
         self.size = size
         self._numbers = {word: number for number, word in enumerate(words)}
 
     def encode(self, text: str) -> list[int]:
-        """Token numbers of the words of a text.
+        """Return the token numbers of the words of a text.
 
         Raises:
-            ValueError: a word is in no sentence and in no class name.
+            ValueError: a word is not in the vocabulary.
         """
         pieces = _PIECES.findall(text.lower())
         unknown = [piece for piece in pieces if piece not in self._numbers]
@@ -129,22 +132,22 @@ class WordVocabulary:
 
 
 def _byte_symbols() -> dict[int, str]:
-    """A visible character for each byte, in the order in which CLIP's vocabulary numbers them."""
+    """Return a printable character for each byte, in the order of CLIP's vocabulary."""
     visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     hidden = [byte for byte in range(256) if byte not in visible]
     return {byte: chr(byte) for byte in visible} | {byte: chr(256 + rank) for rank, byte in enumerate(hidden)}
 
 
 class BytePairVocabulary:
-    """CLIP's byte pair encoding ("Learning Transferable Visual Models", 2021), for weights that were trained with it.
+    """Byte pair encoding of CLIP (arXiv 2103.00020), for weights that were trained with it.
 
     Args:
-        path: CLIP's `bpe_simple_vocab_16e6.txt.gz`, or the same text unpacked: a heading, then a merge in each line.
-        merges: how many of the file's merges count; 48 894 as published, which gives 49 408 tokens.
+        path: CLIP's `bpe_simple_vocab_16e6.txt.gz`, or the uncompressed text: a header line, then one merge per line.
+        merges: number of merges to read from the file; the published 48 894 give 49 408 tokens.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a line is not two symbols.
+        FileNotFoundError: the file does not exist.
+        ValueError: a line does not have two symbols.
     """
 
     def __init__(self, path: str | Path, *, merges: int = 48_894):
@@ -160,7 +163,9 @@ class BytePairVocabulary:
                 case []:
                     break
                 case _:
-                    raise ValueError(f"{path}:{number}: {line!r} is not a merge of two symbols")
+                    raise ValueError(
+                        f"{path}:{number}: {line!r} is not a merge; expected two symbols separated by a space"
+                    )
         self._letters = _byte_symbols()
         letters = self._letters.values()
         symbols = [*letters, *(f"{letter}</w>" for letter in letters), *(left + right for left, right in pairs)]
@@ -170,7 +175,7 @@ class BytePairVocabulary:
         self._known: dict[str, list[int]] = {}
 
     def encode(self, text: str) -> list[int]:
-        """Token numbers of a text."""
+        """Return the token numbers of a text, without start and end."""
         numbers: list[int] = []
         for piece in _PIECES.findall(" ".join(text.lower().split())):
             if piece not in self._known:
@@ -187,7 +192,7 @@ class BytePairVocabulary:
                 break
             joined: list[str] = []
             for symbol in symbols:
-                # A symbol that was just joined has another name, so it cannot be the left part again.
+                # A joined symbol differs from best[0], so it cannot be the left symbol of another merge here.
                 if joined and (joined[-1], symbol) == best:
                     joined[-1] += symbol
                 else:

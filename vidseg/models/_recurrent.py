@@ -1,7 +1,7 @@
 """LSTM and GRU layers that `torch.export` can trace with a variable number of steps.
 
-PyTorch traces its own recurrent layers by unrolling them, which fixes the number of steps. While a network is exported,
-the layers here run as a scan instead, with the same weights and the same values up to rounding.
+`torch.export` unrolls PyTorch's recurrent layers, which fixes the number of steps. During export, the functions of this
+module run the layers as a scan instead, with the same weights and the same results up to rounding.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,24 +17,24 @@ Step = Callable[[tuple[Tensor, ...], tuple[Tensor, ...]], tuple[tuple[Tensor, ..
 
 
 def scan_steps(step: Step, start: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Apply `step` along the first axis of `inputs`, in a form that can be exported with any number of steps.
+    """Apply `step` along the first axis of `inputs`; the exported graph accepts any number of steps.
 
     Args:
-        step: from state and inputs of one step to the next state and the outputs of the step.
-        start: state before the first step.
-        inputs: each (T, ...).
+        step: function of the state and the inputs of one step that returns the next state and the outputs.
+        start: tensors of the state before the first step.
+        inputs: tensors (T, ...).
 
     Returns:
-        The last state, and the outputs, each (T, ...).
+        Tensors of the last state, and outputs (T, ...).
     """
     from torch._higher_order_ops import scan
 
     def separate(state: tuple[Tensor, ...], values: tuple[Tensor, ...]) -> Any:
-        # A scan refuses results that share memory.
+        # The scan operator does not accept results that share memory.
         following, outputs = step(state, values)
         return tuple(value.clone() for value in following), tuple(value.clone() for value in outputs)
 
-    # Two of the same tensor would share memory as well.
+    # The tensors of the start may share memory, too.
     last, outputs = scan(separate, tuple(value.clone() for value in start), tuple(inputs), dim=0)
     return list(last), list(outputs)
 
@@ -56,15 +56,15 @@ def _gru_cell(gates: Tensor, hidden: Tensor, weights: Sequence[Tensor]) -> tuple
 def run_recurrent(
     layer: nn.LSTM | nn.GRU, x: Tensor, start: tuple[Tensor, ...] | None = None
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Run a recurrent layer of one direction over (T, B, C).
+    """Run a unidirectional recurrent layer.
 
     Args:
-        layer: with biases, without dropout and projection; (T, B, C) is its order of axes.
+        layer: LSTM or GRU with biases, without dropout and projection, and with batch_first=False.
         x: (T, B, C).
-        start: hidden state, for LSTM also the cell, each (layers, B, C); None: zeros.
+        start: (hidden,) for a GRU, (hidden, cell) for an LSTM, each (layers, B, C); None: zeros.
 
     Returns:
-        (T, B, C), and the last state in the form of `start`.
+        Output (T, B, C), and the last state in the form of `start`.
     """
     if not torch.compiler.is_exporting():
         if start is None:
@@ -88,7 +88,7 @@ def run_recurrent(
             following += cell(gates, *state[number * kinds : (number + 1) * kinds], own)
         return tuple(following), (following[-kinds],)
 
-    first = F.linear(x, weights[0][0], weights[0][2])  # of all steps at once
+    first = F.linear(x, weights[0][0], weights[0][2])  # all steps at once
     flat = [states[kind][number] for number in range(layer.num_layers) for kind in range(kinds)]
     last, outputs = scan_steps(step, flat, [first])
     return outputs[0], tuple(torch.stack(last[kind::kinds]) for kind in range(kinds))

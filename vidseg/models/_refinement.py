@@ -1,9 +1,7 @@
-"""From what a network computes to one label for each frame: prediction, refinement, smoothing, restoring of frames.
+"""Post-processing of segmentation outputs: prediction, boundary refinement, smoothing, upsampling of labels.
 
-These stand beside the models because they read the models' outputs: metrics and losses never need them.
-
-Sources: ASRF (arXiv 2007.06866, section 3.4 and the published code) for boundaries, relabeling and Gaussian smoothing;
-DiffAct (arXiv 2303.17959, published code) for the median filter, restoring and purging.
+Sources: ASRF (arXiv 2007.06866, section 3.4, and its published code) for boundaries, relabeling and Gaussian smoothing;
+DiffAct (arXiv 2303.17959, published code) for the median filter, upsampling and removal of short segments.
 
 Shapes: B videos, K classes, L frames.
 """
@@ -30,19 +28,19 @@ __all__ = [
 ]
 
 PADDING_LABEL = -100
-"""The label of padded frames; losses ignore it."""
+"""Label of padded frames, ignored by losses."""
 
 
 def predict(
     output: SegmentationOutput, mask: Tensor | None = None, *, refine: bool = True, threshold: float = 0.5
 ) -> Tensor:
-    """One label for each frame: the last stage's likeliest class, refined by boundaries where the network has them.
+    """Return the class of each frame with the highest score of the last stage, refined by boundaries if there are any.
 
     Args:
-        output: of any segmentation network.
-        mask: bool (B, L), True on the frames of a video; None: no frame is padding.
-        refine: use the output's boundaries, if it has them (`refine_by_boundaries`).
-        threshold: probability from which a frame may be a boundary.
+        output: output of a segmentation network.
+        mask: bool (B, L), True on valid frames; None: no frame is padding.
+        refine: refine the labels with the boundaries of the output, see `refine_by_boundaries`.
+        threshold: minimum probability of a boundary.
 
     Returns:
         int64 (B, L), -100 on padded frames.
@@ -60,16 +58,16 @@ def predict(
 
 
 def boundary_peaks(probabilities: Tensor, *, threshold: float = 0.5) -> Tensor:
-    """Frames where the probability of a boundary is at least `threshold` and higher than at both neighbors.
+    """Return the frames whose boundary probability is at least `threshold` and higher than at both neighbors.
 
-    The first frame always counts and the last never does; of a plateau no frame counts.
+    The first frame is always a boundary, and the last frame never. Plateaus contain no boundary.
 
     Args:
         probabilities: (L,).
-        threshold: lower ones count as 0.
+        threshold: lower probabilities are set to 0.
 
     Returns:
-        int64 (N,), rising, from 0.
+        int64 (N,): frame numbers from 0, in ascending order.
     """
     scores = probabilities.where(probabilities >= threshold, 0)
     inner = (scores[1:-1] > scores[:-2]) & (scores[1:-1] > scores[2:])
@@ -77,18 +75,18 @@ def boundary_peaks(probabilities: Tensor, *, threshold: float = 0.5) -> Tensor:
 
 
 def refine_by_boundaries(logits: Tensor, boundaries: Tensor, *, threshold: float = 0.5) -> Tensor:
-    """Give all frames between two boundaries the class that most of them have.
+    """Assign the most frequent class between two boundaries to all frames between them.
 
-    Among equally frequent classes the one with the largest sum of logits between the boundaries wins. (The published
-    code considers only sums above 0, and repeats the segment before where there is none.)
+    Ties are resolved by the largest sum of logits between the boundaries. (The published code considers only sums
+    above 0, and repeats the previous segment if there is none.)
 
     Args:
-        logits: (K, L), of one video without padding.
-        boundaries: (L,), probabilities.
-        threshold: see `boundary_peaks`.
+        logits: (K, L) of one video without padding.
+        boundaries: (L,) boundary probabilities.
+        threshold: minimum probability of a boundary, see `boundary_peaks`.
 
     Returns:
-        int64 (L,).
+        int64 (L,): labels.
     """
     classes, frames = logits.shape
     votes = F.one_hot(logits.argmax(dim=0), classes)
@@ -103,7 +101,7 @@ def refine_by_boundaries(logits: Tensor, boundaries: Tensor, *, threshold: float
 
 
 def _runs(labels: Tensor) -> tuple[list[int], list[int]]:
-    """The label and the number of frames of each segment."""
+    """Return the label and the number of frames of each segment."""
     values, counts = labels.unique_consecutive(return_counts=True)
     return values.tolist(), counts.tolist()
 
@@ -111,14 +109,14 @@ def _runs(labels: Tensor) -> tuple[list[int], list[int]]:
 def relabel_short_segments(
     labels: Tensor, *, max_frames: int = 15, ends: Literal["exact", "published"] = "exact"
 ) -> Tensor:
-    """Give segments of at most `max_frames` frames the label of the segment before, from left to right.
+    """Relabel segments of at most `max_frames` frames with the label of the previous segment, from left to right.
 
     Args:
         labels: int64 (L,).
-        max_frames: of a segment that is too short.
-        ends: "exact": a short first segment keeps its label, since none is before it. "published": as the published
-            code counts, a short first segment takes the label of the video's last frame, and a short last segment is
-            relabeled one frame early, so that its last frame keeps its label.
+        max_frames: maximum length of a segment that is relabeled, in frames.
+        ends: "exact": a short first segment keeps its label. "published": as in the published code, a short first
+            segment takes the label of the last frame of the video, and the frames relabeled for a short last segment
+            are shifted by one frame, so that the last frame keeps its label.
 
     Returns:
         int64 (L,).
@@ -133,7 +131,7 @@ def relabel_short_segments(
         relabeled += [before] * count
     if published and counts[-1] <= max_frames:
         relabeled[-1] = values[-1]
-        # As many frames, from one before the segment, take the label in front of them; at frame 0, of the last frame.
+        # The shifted frames take the label of the frame before them; index -1 is the last frame.
         early = len(relabeled) - 1 - counts[-1]
         if early >= 0:
             relabeled[early:-1] = [relabeled[early - 1]] * counts[-1]
@@ -141,18 +139,18 @@ def relabel_short_segments(
 
 
 def smooth_probabilities(probabilities: Tensor, *, kernel: int = 15, sigma: float = 1.0) -> Tensor:
-    """Filter over time by a Gaussian cut off at `kernel` frames, the video mirrored at its ends.
+    """Smooth probabilities over time with a truncated Gaussian filter and reflection padding.
 
     Args:
-        probabilities: (K, L), L more than kernel // 2.
-        kernel: odd.
-        sigma: in frames.
+        probabilities: (K, L), L > kernel // 2.
+        kernel: size of the filter in frames, odd.
+        sigma: standard deviation of the Gaussian in frames.
 
     Returns:
-        (K, L). Columns sum to 1 only about: the cut-off Gaussian is not normalized again, as published.
+        (K, L). The columns sum to approximately 1: as in the published code, the truncated Gaussian is not normalized.
 
     Raises:
-        ValueError: kernel is even, or the video is too short to be mirrored.
+        ValueError: `kernel` is even, or the video is too short for reflection padding.
     """
     half = kernel // 2
     if kernel % 2 == 0 or probabilities.shape[1] <= half:
@@ -164,44 +162,48 @@ def smooth_probabilities(probabilities: Tensor, *, kernel: int = 15, sigma: floa
 
 
 def median_filter(probabilities: Tensor, size: int) -> Tensor:
-    """The median over `size` frames, of each class by itself, the video repeated backwards at its ends.
+    """Return the running median of each class over `size` frames, with symmetric padding at both ends.
 
-    Of an even number of frames the upper median is taken, over one more frame before than after.
+    For an even size, the window has one more frame before the current frame than after it, and the upper median is
+    returned.
 
     Args:
         probabilities: (K, L).
-        size: frames, at least 1.
+        size: size of the window in frames, at least 1.
 
     Returns:
         (K, L).
+
+    Raises:
+        ValueError: size < 1.
     """
     if size < 1:
         raise ValueError(f"size={size} must be at least 1")
     frames = probabilities.shape[1]
-    wanted = torch.arange(-(size // 2), frames + (size - 1) // 2, device=probabilities.device) % (2 * frames)
-    mirrored = probabilities[:, torch.minimum(wanted, 2 * frames - 1 - wanted)]
+    padded = torch.arange(-(size // 2), frames + (size - 1) // 2, device=probabilities.device) % (2 * frames)
+    mirrored = probabilities[:, torch.minimum(padded, 2 * frames - 1 - padded)]
     return mirrored.unfold(1, size, 1).sort(dim=2).values[..., size // 2]
 
 
 def restore_frames(labels: Tensor, *, frames: int, sample_rate: int) -> Tensor:
-    """Bring labels of every `sample_rate`-th frame back to all frames: each frame takes the nearest sample's.
+    """Upsample the labels of every `sample_rate`-th frame to all frames by nearest-neighbor interpolation.
 
-    Sample n stands at frame n * sample_rate + sample_rate // 2, the middle of the frames that it stands for; between
-    two samples the earlier one wins a tie.
+    Sample n has the position n * sample_rate + sample_rate // 2. A frame at the same distance from two samples takes
+    the label of the earlier one.
 
     Args:
-        labels: int64 (N,), N = frames / sample_rate rounded up or down.
-        frames: L of the result.
-        sample_rate: frames from sample to sample.
+        labels: int64 (N,), N = frames / sample_rate, rounded up or down.
+        frames: number of frames of the result.
+        sample_rate: distance between samples in frames.
 
     Returns:
         int64 (frames,).
 
     Raises:
-        ValueError: there are too many or too few samples for these frames.
+        ValueError: the number of samples does not fit the number of frames.
     """
     if not frames // sample_rate <= len(labels) <= -(-frames // sample_rate) or not len(labels):
-        raise ValueError(f"{len(labels)} samples, one in {sample_rate} frames, do not stand for {frames} frames")
+        raise ValueError(f"{len(labels)} samples with sample_rate={sample_rate} do not fit {frames} frames")
     beyond = torch.arange(frames, device=labels.device) - sample_rate // 2
     nearest = -((sample_rate - 2 * beyond) // (2 * sample_rate))
     return labels[nearest.clamp(0, len(labels) - 1)]
@@ -210,16 +212,16 @@ def restore_frames(labels: Tensor, *, frames: int, sample_rate: int) -> Tensor:
 def purge_short_segments(
     labels: Tensor, *, max_frames: int = 3, ends: Literal["exact", "published"] = "exact"
 ) -> Tensor:
-    """Split segments of at most `max_frames` frames between their neighbors; the later one gets the odd frame.
+    """Remove segments of at most `max_frames` frames by dividing their frames between both neighboring segments.
 
-    All segments are judged as they were found: where short ones stand side by side, each takes its neighbors' old
-    labels. The first and the last segment go to their only neighbor.
+    The later neighbor receives the additional frame of an odd number. Adjacent short segments take the original labels
+    of their neighbors. A short first or last segment takes the label of its only neighbor.
 
     Args:
         labels: int64 (L,).
-        max_frames: of a segment that is too short.
-        ends: "published": the last segment counts one frame less, and its last frame keeps its label, as the published
-            code computes.
+        max_frames: maximum length of a removed segment, in frames.
+        ends: "exact": the last segment is treated as any other. "published": as in the published code, the length of
+            the last segment is counted without its last frame, which keeps its label.
 
     Returns:
         int64 (L,).

@@ -1,4 +1,4 @@
-"""The names of the networks: a dictionary from name to factory, filled by the modules of the architectures."""
+"""Registry of networks: name, factory, task and input spec, filled by the modules of the architectures."""
 
 import difflib
 import fnmatch
@@ -37,17 +37,17 @@ def register_model(
     """Add a network to the registry.
 
     Args:
-        name: as users type it.
-        factory: called with `num_classes` and the options of `create_model`, by keyword; its signature defines the
-            options.
-        task: what the network does, and so its contract: "recognition" (clips (B, 3, T, H, W) to logits (B, K)),
-            "flow_recognition" (the same for optical flow (B, 2, T, H, W)), "segmentation" (features (B, D, L) to logits
-            of each stage), "streaming" (windows of frames and a state to logits of each stage), or a task of
-            the caller's.
-        input_spec: what the network expects as input; default: features for "segmentation", otherwise `InputSpec()`.
+        name: name of the network in `create_model` and on the command line.
+        factory: function that returns the network, called with `num_classes` and the options as keyword arguments; its
+            signature defines the options.
+        task: task of the network, which defines its input and output: "recognition" (clips (B, 3, T, H, W) -> logits
+            (B, K)), "flow_recognition" (optical flow (B, 2, T, H, W) -> logits (B, K)), "segmentation" (features
+            (B, D, L) -> logits of each stage), "streaming" (a window of frames and a state -> logits of each stage and
+            the next state), or a new task.
+        input_spec: expected input; None: features for "segmentation", otherwise `InputSpec()`.
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: the name is already registered.
     """
     if name in _ENTRIES:
         raise ValueError(f"a network called {name!r} is already registered")
@@ -58,9 +58,9 @@ def register_model(
 
 @cache
 def discover() -> None:
-    """Import the architectures of this package; each registers its networks.
+    """Import the architectures of this package, which register their networks.
 
-    Architectures import this module while they register, so this is not done when the module is loaded.
+    The architectures import this module, so it cannot import them when it is loaded.
     """
     package = __name__.rpartition(".")[0]
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
@@ -69,11 +69,11 @@ def discover() -> None:
 
 
 def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
-    """Return the names of the networks that match a shell pattern such as "srtg_*", sorted by text and number.
+    """Return the names of the registered networks, with numbers in names sorted by value.
 
     Args:
-        pattern: shell pattern.
-        task: only the networks registered for this task; None: all.
+        pattern: shell pattern of names, such as "srtg_*".
+        task: return only networks for this task; None: all tasks.
 
     Raises:
         ValueError: no network is registered for this task.
@@ -81,7 +81,7 @@ def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
     discover()
     tasks = sorted({entry.task for entry in _ENTRIES.values()})
     if task is not None and task not in tasks:
-        raise ValueError(f"task={task!r}: there are networks for {', '.join(tasks)}")
+        raise ValueError(f"unknown task={task!r}; expected one of {', '.join(tasks)}")
     return sorted(
         (name for name in fnmatch.filter(_ENTRIES, pattern) if task in (None, _ENTRIES[name].task)),
         key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)],
@@ -89,38 +89,38 @@ def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
 
 
 def model_task(name: str) -> str:
-    """Return the task of the network called `name`, as given to `register_model`.
+    """Return the task of the network called `name`, see `register_model`.
 
     Raises:
-        ValueError: no network has this name.
+        ValueError: no network is registered under this name.
     """
     return _entry(name).task
 
 
 def model_options(name: str) -> dict[str, Any]:
-    """Return the options of the network called `name`, with their defaults.
+    """Return the options of the network called `name` with their defaults, without `num_classes`.
 
     Returns:
-        Option -> default; `inspect.Parameter.empty` for an option that `create_model` requires. `num_classes`, which
-        every network takes, is left out.
+        Option -> default value; `inspect.Parameter.empty` for a required option.
 
     Raises:
-        ValueError: no network has this name.
+        ValueError: no network is registered under this name.
     """
     parameters = inspect.signature(_entry(name).factory).parameters
     return {key: value.default for key, value in parameters.items() if key != "num_classes"}
 
 
 def input_spec(name: str, **options: Any) -> InputSpec:
-    """Return what the network called `name` expects as input.
+    """Return the input spec of the network called `name`.
 
     Args:
-        name: exactly one of `list_models()`.
-        **options: options of the network; those that a spec has too, such as `frames`, replace the spec's value.
+        name: one of `list_models()`.
+        **options: options of the network; options that are also fields of a spec, such as `frames`, replace the value
+            in the spec.
 
     Raises:
-        ValueError: no network has this name, or an option is outside the range of a spec.
-        TypeError: the network has no such option.
+        ValueError: no network is registered under this name, or an option is out of the range of its field.
+        TypeError: the network does not have one of the options.
     """
     spec = _entry(name).input_spec
     _check_options(name, options)
@@ -128,16 +128,19 @@ def input_spec(name: str, **options: Any) -> InputSpec:
 
 
 def create_model(name: str, *, num_classes: int, **options: Any) -> nn.Module:
-    """Build the network called `name` with fresh weights.
+    """Build the network called `name` with randomly initialized weights.
 
     Args:
-        name: exactly one of `list_models()`.
-        num_classes: width of the classifier.
-        **options: options of that architecture, see `model_options`; an unknown one is an error.
+        name: one of `list_models()`.
+        num_classes: number of classes, at least 1.
+        **options: options of the network, see `model_options`.
+
+    Returns:
+        The network in training mode.
 
     Raises:
-        ValueError: no network has this name, or num_classes < 1.
-        TypeError: the network has no such option, or needs one that is not given.
+        ValueError: no network is registered under this name, or num_classes < 1.
+        TypeError: the network does not have one of the options, or a required option is missing.
     """
     factory = _entry(name).factory
     if num_classes < 1:
@@ -160,6 +163,6 @@ def _entry(name: str) -> _Entry:
     discover()
     if name not in _ENTRIES:
         close = difflib.get_close_matches(name, _ENTRIES, n=5, cutoff=0.5)
-        hint = f"close: {', '.join(close)}" if close else "list_models() has all names"
+        hint = f"did you mean {', '.join(close)}?" if close else "list_models() returns all names"
         raise ValueError(f"no network is called {name!r}; {hint}")
     return _ENTRIES[name]

@@ -1,4 +1,4 @@
-"""A stage of a network: blocks one after the other, whose activations can be computed again instead of kept."""
+"""Stage of a network: a sequence of blocks with optional activation checkpointing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,17 +14,17 @@ __all__ = ["Stage"]
 
 
 class Stage(nn.Sequential):
-    """`nn.Sequential` with a switch: of each block only the input is kept for the backward pass.
+    """`nn.Sequential` with optional activation checkpointing of its blocks.
 
-    The results are the same with the switch on: the second run of a block draws the same random numbers and leaves
-    the running statistics of its norms alone.
+    With checkpointing, only the input of each block is stored for the backward pass, which recomputes the block with
+    the same random numbers and without updating the running statistics of norms. Results do not change.
     """
 
     checkpointing = False
-    """The switch; it matters only where gradients are wanted."""
+    """Whether to use checkpointing; no effect without gradients."""
 
     def forward(self, x: Any) -> Any:
-        """Through all blocks in order."""
+        """Apply all blocks in order; `x` is a tensor or whatever the blocks take."""
         if not (self.checkpointing and torch.is_grad_enabled()):
             return super().forward(x)
         for block in self:
@@ -33,12 +33,13 @@ class Stage(nn.Sequential):
 
 
 def _contexts(block: nn.Module) -> tuple[Any, Any]:
-    return nullcontext(), _statistics_left_alone(block)
+    """Return the context of the forward pass and that of the recomputation."""
+    return nullcontext(), _constant_statistics(block)
 
 
 @contextmanager
-def _statistics_left_alone(block: nn.Module) -> Iterator[None]:
-    """Norms in training take nothing into their running statistics, which they must have all the same."""
+def _constant_statistics(block: nn.Module) -> Iterator[None]:
+    """Suspend the update of running statistics; norms stay in training mode."""
     norms = [module for module in block.modules() if isinstance(module, _BatchNorm) and module.training]
     kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms if norm.track_running_stats]
     for norm, _, _ in kept:

@@ -1,10 +1,11 @@
-"""What streaming models share: their state, their output, their contract.
+"""Base class, output class and state of the streaming networks.
 
-A streaming model sees a video window by window and keeps what it remembers outside of itself:
+A streaming network processes a video window by window. Its memory is an argument and a result of the call, not an
+attribute of the network:
 
     output, state = model(clips, state, mask)
 
-so that it can serve any number of streams, in any batch, and be resumed on another machine.
+One network can therefore process any number of streams in any batch, and a stream can continue on another machine.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ __all__ = ["StreamModel", "StreamOutput", "StreamState", "frame_mask", "memory"]
 
 @dataclass
 class StreamOutput(SegmentationOutput):
-    """What a streaming model says about one window of B videos.
+    """Output of a streaming network for one window of B videos.
 
     Attributes:
-        backbone_logits: (B, K, T) frame-wise logits of the backbone alone, for models that train them.
-        neck_logits: (B, K, T) frame-wise logits of the memory, for models that have them.
+        backbone_logits: (B, K, T), frame-wise logits of the backbone; None if the network has none.
+        neck_logits: (B, K, T), frame-wise logits of the recurrent memory; None if the network has none.
     """
 
     backbone_logits: Tensor | None = None
@@ -39,16 +40,22 @@ torch.export.register_dataclass(StreamOutput)
 
 
 def _stored(values: dict[str, Any]) -> StreamState:
-    """A state of these values as they are: a tree may hold other things than tensors."""
+    """Return a state without checks: pytree functions replace tensors by other objects."""
     state = StreamState({})
     state._values = values
     return state
 
 
 class StreamState(Mapping[str, Tensor]):
-    """What a model remembers of B videos between windows: named tensors, row b of each belongs to video b.
+    """Memory of a streaming network between windows of B videos: a read-only mapping of names to tensors.
 
-    All zeros mean that nothing has been seen: a stream's start. States are never changed in place.
+    Row b of each tensor belongs to video b. Zeros are the state at the start of a stream. Methods return new states.
+
+    Args:
+        values: name -> tensor (B, ...).
+
+    Raises:
+        ValueError: the tensors have different numbers of videos.
     """
 
     def __init__(self, values: Mapping[str, Tensor]):
@@ -71,24 +78,24 @@ class StreamState(Mapping[str, Tensor]):
 
     @property
     def videos(self) -> int:
-        """B; 0 for a model that remembers nothing."""
+        """Number of videos B; 0 for an empty state."""
         return len(next(iter(self.values()))) if self._values else 0
 
     def detach(self) -> StreamState:
-        """The same values without history: gradients end here."""
+        """Return the state detached from the autograd graph."""
         return StreamState({name: value.detach() for name, value in self.items()})
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> StreamState:
-        """On another device."""
+        """Return the state on `device`."""
         return StreamState({name: value.to(device, non_blocking=non_blocking) for name, value in self.items()})
 
     def take(self, rows: Sequence[int] | Tensor) -> StreamState:
-        """The memory of some of the videos, in the order given."""
+        """Return the state of the videos `rows`, in this order."""
         index = torch.as_tensor(rows, dtype=torch.int64)
         return StreamState({name: value[index.to(value.device)] for name, value in self.items()})
 
     def clear(self, rows: Sequence[int] | Tensor) -> StreamState:
-        """Forget some of the videos, so that others can start in their places."""
+        """Return the state with the videos `rows` reset to the start of a stream."""
         index = torch.as_tensor(rows, dtype=torch.int64)
         cleared = {}
         for name, value in self.items():
@@ -98,7 +105,7 @@ class StreamState(Mapping[str, Tensor]):
         return StreamState(cleared)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Plain tensors on the CPU, for `torch.save`; `StreamState(state_dict)` restores them."""
+        """Return a dictionary of CPU tensors for `torch.save`; `StreamState(values)` restores the state."""
         return {name: value.detach().cpu().clone() for name, value in self.items()}
 
 
@@ -112,56 +119,69 @@ register_pytree_node(
 
 
 class StreamModel(nn.Module):
-    """Base of the streaming models; the contract is `forward`'s."""
+    """Base class of the streaming networks."""
 
     def forward(
         self, clips: Tensor, state: StreamState | None = None, mask: Tensor | None = None
     ) -> tuple[StreamOutput, StreamState]:
-        """One window of each of B videos.
+        """Compute logits for one window of B videos.
 
         Args:
             clips: (B, C, T, H, W), normalized.
-            state: what the call for the previous window returned; None at the start of all videos.
-            mask: (B, T), 1 or True where a frame is real, 0 where it pads; None: all are real.
+            state: state returned for the previous window; None at the start of all videos.
+            mask: (B, T), 1 or True on valid frames, 0 on padding; None: no frame is padding.
 
         Returns:
-            Logits (S, B, K, T), last stage last, 0 where the mask is 0; and the state for the next window, which
-            carries no gradient.
+            Output with logits (S, B, K, T), the final stage last, 0 on padded frames; and the state for the next
+            window, detached from the autograd graph.
         """
         raise NotImplementedError
 
     def observe(self, state: StreamState, labels: Tensor) -> StreamState:
-        """Tell the model the truth of the window it has just seen, in training (teacher forcing).
+        """Replace predictions in the state by the labels of the last window, for training with teacher forcing.
 
         Args:
-            state: returned for that window.
-            labels: (B, T * R) int64 class numbers at full frame rate, -100 where there is none.
+            state: state returned for the window.
+            labels: int64 (B, T * R), class numbers at full frame rate, -100 for frames without label.
 
         Returns:
-            The state to go on with; most models do not look at labels and return it as it is.
+            The state for the next window; the base class returns `state`, for networks that do not use labels.
         """
         return state
 
 
 def frame_mask(mask: Tensor | None, clips: Tensor) -> Tensor:
-    """The mask (B, T) in the type of `clips`, all ones where there is none.
+    """Return the mask (B, T) in the dtype of `clips`; ones if `mask` is None.
+
+    Args:
+        mask: (B, T), or None.
+        clips: (B, C, T, ...).
 
     Raises:
-        ValueError: clips are not (B, C, T, ...), or the mask is not (B, T).
+        ValueError: the mask has another shape.
     """
     batch, frames = clips.shape[0], clips.shape[2]
     if mask is None:
         return clips.new_ones(batch, frames)
     if mask.shape != (batch, frames):
-        raise ValueError(f"a mask of shape {tuple(mask.shape)} for {batch} windows of {frames} frames")
+        raise ValueError(f"mask has shape {tuple(mask.shape)}; expected {(batch, frames)}, one entry per frame")
     return mask.to(clips.dtype)
 
 
 def memory(state: StreamState | None, name: str, like: Tensor, shape: Sequence[int]) -> Tensor:
-    """The tensor `name` of a state in the type of `like`, or zeros (B, *shape) at the start of a stream.
+    """Return the tensor `name` of a state, or zeros at the start of a stream.
+
+    Args:
+        state: None at the start of all videos.
+        name: name of the tensor.
+        like: tensor (B, ...) whose dtype and device the result has; integers keep their dtype.
+        shape: shape of the tensor without B.
+
+    Returns:
+        (B, *shape).
 
     Raises:
-        ValueError: the state is of another number of videos or of another model.
+        ValueError: the state has another shape or does not contain the tensor.
     """
     expected = (like.shape[0], *shape)
     if state is None:
@@ -169,8 +189,8 @@ def memory(state: StreamState | None, name: str, like: Tensor, shape: Sequence[i
     if name not in state or state[name].shape != expected:
         found = tuple(state[name].shape) if name in state else "missing"
         raise ValueError(
-            f"state {name!r} is {found}, expected {expected}: it is another model's, or of another number of videos "
-            "(start with None, or use take() and clear())"
+            f"state {name!r} is {found}, expected {expected}: it belongs to another network or other videos; "
+            "start with None, or select videos with take() and reset them with clear()"
         )
     value = state[name]
     return value.to(like.dtype) if value.is_floating_point() else value

@@ -1,4 +1,4 @@
-"""Loading of weights by name and shape, with a report of what was taken and what was not."""
+"""Loading of weights by name and shape, with a report of copied, unused and missing entries."""
 
 import logging
 from collections.abc import Mapping
@@ -20,56 +20,56 @@ __all__ = ["LoadReport", "load_weights", "named_for", "read_state"]
 logger = logging.getLogger(__name__)
 
 _CONTAINERS = ("state_dict", "model_state", "model")
-_PREFIXES = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
+_PREFIXES = ("module.", "_orig_mod.")  # added by DataParallel and torch.compile
 
-# By number of classes: HACS, Moments in Time, Kinetics.
+# Frame interval of the published weights, by number of classes: HACS, Moments in Time, Kinetics.
 _SRTG_INTERVALS = {200: 2, 339: 3, 400: 5, 600: 5, 700: 5}
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_weights` did; `str()` gives it as a sentence."""
+    """Result of `load_weights`; `str()` returns a summary."""
 
     taken: tuple[str, ...]
-    """Entries copied: name and shape agree."""
+    """Copied entries."""
     left: tuple[str, ...]
-    """Entries of the file that the network does not have, or has in another shape."""
+    """Entries of the file that are missing in the network or have another shape there."""
     missing: tuple[str, ...]
-    """Weights and statistics of the network that keep their old values; counters do not count."""
+    """Weights and running statistics of the network that keep their values; batch counters are not listed."""
     filled: float
-    """Share of the network's weights and statistics that were copied, 0 to 1."""
+    """Fraction of the weights and running statistics of the network that was copied, from 0 to 1."""
     reshaped: tuple[str, ...] = ()
-    """Entries that both have, in different shapes; they are in `left` and in `missing` too."""
+    """Entries with different shapes in file and network; also contained in `left` and `missing`."""
     notes: tuple[str, ...] = ()
-    """Warnings: the file holds another network, the order of colors was changed."""
+    """Warnings, such as weights of another network or reversed color channels."""
     input_spec: InputSpec | None = None
-    """What the network expects as input with these weights, where the file records it or its publication is recognized;
-    None: not known, and the network's own spec applies."""
+    """Input spec of the weights, recorded in the file or known from a recognized publication; None: use the registered
+    spec of the network."""
 
     def __str__(self) -> str:
         text = (
-            f"{len(self.taken)} entries taken, {self.filled:.1%} of the network; left in the file: "
-            f"{_some(self.left)}; not filled: {_some(self.missing)}"
+            f"{len(self.taken)} entries taken, {self.filled:.1%} of the network; unused entries of the file: "
+            f"{_some(self.left)}; entries of the network not filled: {_some(self.missing)}"
         )
         if self.reshaped:
-            text += f"; of another shape: {_some(self.reshaped)}"
+            text += f"; different shapes: {_some(self.reshaped)}"
         return "; ".join((text, *self.notes))
 
 
 class _Origin(NamedTuple):
-    """What a file says of its weights besides their values."""
+    """Contents of a weights file."""
 
     label: str
     """Path, or "the given state dict"."""
     entries: dict[str, Tensor]
     wrapped: bool = False
-    """Every name began with "module."."""
+    """Whether every key had the prefix "module."."""
     training: bool = False
-    """The file is a checkpoint of a training run of SRTG's authors or of this library."""
+    """Whether the file is a training checkpoint, written by the SRTG programs or by this library."""
     modules: frozenset[str] | None = None
-    """Paths of the modules, where the state dict has them."""
+    """Paths of the modules, from the metadata of the state dict; None if it has none."""
     network: str | None = None
-    """Registered name, where the file has it."""
+    """Name of the network recorded in the file."""
     input_spec: InputSpec | None = None
 
 
@@ -82,36 +82,39 @@ def load_weights(
     features_only: bool = False,
     network: str | None = None,
 ) -> LoadReport:
-    """Copy weights into `model` by name and shape, and report what was copied.
+    """Copy weights into `model` by name and shape.
 
-    Names of other publications of the same network are read as its own, see `named_for`; the report has the own names.
+    Keys of other publications of the same network are renamed, see `named_for`; the report has the keys of the network.
 
     Args:
-        model: filled in place; its device and types stay.
-        source: a state dict, a checkpoint that holds one under "state_dict", "model_state" or "model", or the path
-            of such a file: safetensors, or anything torch.load reads with weights_only. Prefixes "module." and
-            "_orig_mod.", as DataParallel and torch.compile leave them, are ignored.
-        strict: refuse weights that leave an entry of the network random or an entry of the file unused, and weights of
-            another network. False: copy what fits by name and shape, as for training from published weights; a
-            warning in the log names another network.
-        colors: order of colors that the weights were trained on. "bgr", as in the published SRTG and MTNet weights,
-            reverses the input channels of the first convolution, so that the model takes RGB.
-        features_only: the classifier is not needed: its entries may be missing, or have another shape.
-        network: registered name of the network that the weights are of. Needed only where different networks have the
-            same entries (`r2plus1d_18` and `torchvision_r2plus1d_18`) and the file does not record which one it holds.
+        model: network that is filled in place; its device and dtypes do not change.
+        source: state dict, checkpoint with a state dict under "state_dict", "model_state" or "model", or path of such a
+            file: safetensors, or a file that torch.load reads with weights_only=True. The prefixes "module." and
+            "_orig_mod." of DataParallel and torch.compile are ignored.
+        strict: raise an error if an entry of the network is not filled, an entry of the file is not used, or the
+            weights belong to another network. False: copy the entries that agree in name and shape, for training from
+            published weights; weights of another network are logged as a warning.
+        colors: color order of the frames that the weights were trained on. "bgr", as for the published SRTG and MTNet
+            weights, reverses the input channels of the first convolution, so that the network expects RGB.
+        features_only: allow a missing classifier or one of another shape.
+        network: registered name of the network of the weights. Required only for weights that fit several networks
+            (`r2plus1d_18` and `torchvision_r2plus1d_18`) in a file that does not record its network.
+
+    Returns:
+        Copied, unused and missing entries, and the input spec of the weights if it is known.
 
     Raises:
-        ValueError: no entry agrees, or not all with `strict`; the file holds no state dict or cannot be read; its
-            first convolution does not take three colors though colors="bgr".
+        ValueError: no entry agrees; with `strict`, not all entries agree; the file has no state dict or cannot be read;
+            colors="bgr" and the first convolution does not have three input channels.
         FileNotFoundError: the path does not exist.
     """
     if colors not in ("rgb", "bgr"):
-        raise ValueError(f"colors={colors!r} is neither rgb nor bgr")
+        raise ValueError(f"colors={colors!r} must be 'rgb' or 'bgr'")
     origin = _origin(source, "the given state dict") if isinstance(source, Mapping) else _read(source)
     own_state = model.state_dict()
     own = {_bare(key): value for key, value in own_state.items()}
     if not own:
-        raise ValueError(f"{type(model).__name__} has no weights to fill")
+        raise ValueError(f"{type(model).__name__} has no weights")
     found = _resolved(_identity(origin.entries, origin.modules), origin, network)
     notes = _other_network(found, _identity(own, _modules(own_state)), origin)
     entries = named_for(model, origin.entries)
@@ -126,12 +129,12 @@ def load_weights(
         first = _first_convolution(entries, origin.label)
         if first not in taken:
             raise ValueError(
-                f"{origin.label}: colors='bgr', but the model does not take {first}, the convolution over colors"
+                f"{origin.label}: colors='bgr', but the first convolution {first} does not fit the network"
             )
         taken[first] = taken[first].flip(1)
         notes.append(
-            f"the colors of {first} were reversed: the weights were trained on BGR, the model now takes RGB, with "
-            "the mean reversed too: (104, 117, 124) / 255 for the published weights"
+            f"the input channels of {first} were reversed: the weights were trained on BGR frames, the network now "
+            "expects RGB frames; for the published weights, the mean of R, G and B is (104, 117, 124) / 255"
         )
     with torch.no_grad():
         for key, value in taken.items():
@@ -140,28 +143,34 @@ def load_weights(
 
 
 def named_for(model: nn.Module, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The entries under the model's own names, where it knows names of other publications (`own_key`).
+    """Return the entries of a file under the keys of the network.
 
     Args:
-        model: any network, wrapped or not; one without a method `own_key` knows no other names.
-        entries: of a file, without prefixes of wrappers.
+        model: any network, wrapped or not; its method `own_key`, if there is one, renames keys of other publications.
+        entries: entries of the file, without prefixes of wrappers.
     """
     rename = getattr(_unwrapped(model), "own_key", str)
     return {rename(key): value for key, value in entries.items()}
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside DataParallel and the like."""
+    """Return the network inside wrappers such as DataParallel."""
     while isinstance(inner := getattr(model, "module", None), nn.Module):
         model = inner
     return model
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """Return the named tensors of a weights file, as `load_weights` reads it.
+    """Return the entries of a weights file, read as by `load_weights`.
+
+    Args:
+        path: weights file or checkpoint.
+
+    Returns:
+        Key, without prefixes of wrappers -> tensor.
 
     Raises:
-        ValueError: the file holds no state dict, is damaged, or would run code.
+        ValueError: the file has no state dict, is damaged, or contains objects that could run code.
         FileNotFoundError: the path does not exist.
     """
     return _read(path).entries
@@ -170,7 +179,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 def _read(path: str | Path) -> _Origin:
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"no weights at {path}")
+        raise FileNotFoundError(f"weights file {path} does not exist")
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -178,7 +187,7 @@ def _read(path: str | Path) -> _Origin:
         try:
             return _origin(load_file(path), str(path))
         except SafetensorError as error:
-            raise ValueError(f"{path}: damaged, or not a safetensors file: {error}") from error
+            raise ValueError(f"{path}: the file is damaged or not a safetensors file: {error}") from error
     checkpoint = read_torch_file(path)
     return _origin(checkpoint, str(path))
 
@@ -190,13 +199,14 @@ def _bare(key: str) -> str:
 
 
 def _origin(checkpoint: Any, label: str) -> _Origin:
-    """The named tensors of a checkpoint, without the prefixes of wrappers, and what else it says."""
+    """Return the entries of a checkpoint, without prefixes of wrappers, and what it records about them."""
     if not isinstance(checkpoint, Mapping):
-        raise ValueError(f"{label}: no state dict in it, but a {type(checkpoint).__name__}")
+        raise ValueError(f"{label}: expected a state dict, found an object of type {type(checkpoint).__name__}")
     state = next((checkpoint[name] for name in _CONTAINERS if isinstance(checkpoint.get(name), Mapping)), checkpoint)
     entries = {_bare(str(key)): value for key, value in state.items()}
     if not entries or not all(isinstance(value, Tensor) for value in entries.values()):
-        raise ValueError(f"{label}: no state dict in it (top-level entries: {', '.join(map(str, state))[:200]})")
+        keys = ", ".join(map(str, state))[:200]
+        raise ValueError(f"{label}: expected a state dict, found the top-level entries {keys or '(none)'}")
     if state is checkpoint:
         return _Origin(label, entries, modules=_modules(state))
     network, spec = _recorded(checkpoint, label)
@@ -212,7 +222,7 @@ def _origin(checkpoint: Any, label: str) -> _Origin:
 
 
 def _recorded(checkpoint: Mapping[str, Any], label: str) -> tuple[str | None, InputSpec | None]:
-    """Name of the network and input spec that a run stored in its checkpoint, at the top or in its record."""
+    """Return the name of the network and the input spec that a run stored in its checkpoint."""
     places = [checkpoint]
     for name in ("record", "options"):
         if isinstance(inner := places[-1].get(name), Mapping):
@@ -228,7 +238,7 @@ def _recorded(checkpoint: Mapping[str, Any], label: str) -> tuple[str | None, In
 
 
 def _modules(state: Mapping[str, Any]) -> frozenset[str] | None:
-    """Paths of the modules of a state dict that a module made; None for others."""
+    """Return the paths of the modules from the metadata of a state dict; None without metadata."""
     versions = getattr(state, "_metadata", None)
     return frozenset(_bare(path) for path in versions) if isinstance(versions, Mapping) else None
 
@@ -238,30 +248,33 @@ def _identity(entries: Mapping[str, Tensor], modules: frozenset[str] | None) -> 
 
 
 def _resolved(found: Identity | None, origin: _Origin, network: str | None) -> Identity | None:
-    """One network where the entries fit several and anything else decides."""
+    """Return `found`, reduced to one network if the caller or the file determines which of several it is."""
     if found is None or not found.ambiguous:
         return found
     named = network or origin.network
     if named is None and origin.wrapped and origin.training:
-        named = "r2plus1d_18"  # torchvision publishes bare state dicts, SRTG's authors checkpoints of DataParallel
+        named = "r2plus1d_18"  # published by SRTG as DataParallel checkpoints; torchvision publishes bare state dicts
     return found if named not in found.names else found._replace(names=(named,))
 
 
 def _other_network(found: Identity | None, wanted: Identity | None, origin: _Origin) -> list[str]:
-    """A sentence where the file and the model are different networks, or may be."""
+    """Return a note if the file and the model are, or may be, different networks."""
     if found is None or wanted is None or found == wanted:
         return []
     if found.ambiguous and set(wanted.names) <= set(found.names) and found.width == wanted.width:
         names = " and ".join(found.names)
-        return [f"the weights fit {names}, which compute different values; say which with network={wanted.names[0]!r}"]
+        return [f"the weights fit {names}, which compute different values; choose one with network={wanted.names[0]!r}"]
     options = f"{found.names[0]!r}" + (f", width={found.width:g}" if found.width != 1 else "")
-    return [f"the weights are those of {found}, the model is {wanted}; create_model({options}, ...) takes all of it"]
+    return [
+        f"the weights are those of {found}, the model is {wanted}; create_model({options}, ...) builds the network of "
+        "the weights"
+    ]
 
 
 def _report(
     own: Mapping[str, Tensor], entries: Mapping[str, Tensor], taken: Mapping[str, Tensor], notes: list[str]
 ) -> LoadReport:
-    # Counters and tables of indices are the same in every network: files without them leave nothing random.
+    # Batch counters and index tables are not trained, so they may be missing in a file.
     values = {key: value.numel() for key, value in own.items() if value.is_floating_point()}
     return LoadReport(
         taken=tuple(taken),
@@ -274,7 +287,7 @@ def _report(
 
 
 def _not_needed(model: nn.Module, report: LoadReport, *, features_only: bool) -> tuple[list[str], list[str]]:
-    """Entries that are not filled and those that are not used, without those that do not matter."""
+    """Return the entries that `strict` rejects: entries of the model not filled, entries of the file not used."""
     prefixes: tuple[str, ...] = tuple(getattr(_unwrapped(model), "other_heads", ()))
     unused = [key for key in report.left if not key.startswith(prefixes)] if prefixes else list(report.left)
     unfilled = list(report.missing)
@@ -294,16 +307,16 @@ def _refusal(
     unfilled: list[str],
     unused: list[str],
 ) -> str:
-    """Why the weights are refused, and what to do."""
+    """Return the message of the error: differences between file and network, and the remedy."""
     name = type(_unwrapped(model)).__name__
     hints = list(notes)
     if not hints and (alike := with_names(origin.entries)) and set(alike) != set(with_names(own)):
-        hints.append(f"its entries have the names of {' or '.join(alike)}")
+        hints.append(f"the keys of the file are those of {' or '.join(alike)}")
     if not any(key in own and own[key].shape == value.shape for key, value in entries.items()):
         return (
-            f"{origin.label}: not one of its {len(entries)} entries agrees in name and shape with the {name} "
-            f"(the file has {next(iter(entries))!r}, the network has {next(iter(own))!r}): "
-            f"{' '.join(hints) or 'another network?'}"
+            f"{origin.label}: none of the {len(entries)} entries agrees in name and shape with the {name} "
+            f"(first key of the file: {next(iter(entries))!r}, of the network: {next(iter(own))!r}): "
+            f"{'; '.join(hints) or 'the file probably belongs to another network'}"
         )
     faults = []
     reshaped = [key for key in unused if key in own]
@@ -315,7 +328,7 @@ def _refusal(
     if foreign := [key for key in unused if key not in own]:
         faults.append(f"not in the network: {_some(foreign)}")
     text = "; ".join([*faults, *hints])
-    return f"{origin.label} does not fit the {name}: {text}. strict=False takes the entries that fit"
+    return f"{origin.label} does not fit the {name}: {text}; strict=False copies the entries that fit"
 
 
 def _some(names: list[str] | tuple[str, ...]) -> str:
@@ -325,12 +338,12 @@ def _some(names: list[str] | tuple[str, ...]) -> str:
 
 
 def _input_spec(found: Identity | None, origin: _Origin, colors: Literal["rgb", "bgr"]) -> InputSpec | None:
-    """What the file records, or what the weights of a recognized publication were trained on."""
+    """Return the input spec recorded in the file, or that of a recognized publication."""
     spec = origin.input_spec
     if spec is None and found is not None and not found.ambiguous:
         own_run = origin.training and not origin.wrapped
         if found.names[0].startswith(("srtg_", "mtnet_", "r3d", "r2plus1d", "wide_")):
-            # Frames in BGR, from which the mean of RGB was subtracted in that order.
+            # Trained on BGR frames, from which the RGB mean was subtracted without reversing it.
             if (origin.training and origin.wrapped) or colors == "bgr":
                 spec = input_spec(found.names[0])
                 classes = len(origin.entries.get("fc.bias", ()))
@@ -349,9 +362,9 @@ def _input_spec(found: Identity | None, origin: _Origin, colors: Literal["rgb", 
 
 def _first_convolution(entries: Mapping[str, Tensor], origin: str) -> str:
     layers = [(key, value.shape[1]) for key, value in entries.items() if value.dim() >= 4]
-    for key, channels in layers:  # the classifier of an I3D stands before it
+    for key, channels in layers:  # the first entry of an I3D is its classifier
         if channels == 3:
             return key
     if layers:
-        raise ValueError(f"{origin}: colors='bgr', but {layers[0][0]} takes {layers[0][1]} channels, not 3")
-    raise ValueError(f"{origin}: colors='bgr', but it has no convolution over colors")
+        raise ValueError(f"{origin}: colors='bgr', but {layers[0][0]} has {layers[0][1]} input channels, not 3")
+    raise ValueError(f"{origin}: colors='bgr', but the file has no convolution")

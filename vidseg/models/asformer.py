@@ -1,8 +1,8 @@
-"""ASFormer: dilated convolutions and attention in windows that double from layer to layer.
+"""ASFormer: dilated convolutions and windowed attention; the window doubles from layer to layer.
 
-"ASFormer: Transformer for Action Segmentation", BMVC 2021, arXiv 2110.08568. An encoder reads the features; each of
-three decoders reads the probabilities before it, and takes the values of its attention from the previous module's last
-feature map. Names of parameters are those of the published weights.
+"ASFormer: Transformer for Action Segmentation", BMVC 2021, arXiv 2110.08568. The encoder reads the features. Each of
+three decoders reads the probabilities of the previous module, whose last feature map gives the values of its attention.
+Parameter names are those of the published weights.
 
 Shapes: B videos, D feature width, K classes, L frames, S stages (encoder and decoders).
 """
@@ -19,24 +19,24 @@ from vidseg.models._segmentation import SegmentationOutput, clear_padding, find_
 
 __all__ = ["AsFormer", "window_attention"]
 
-_REDUCTION = 2  # channels of a layer over channels of its queries, keys and values
+_REDUCTION = 2  # ratio of the channels of a layer to those of its queries, keys and values
 
 
 def window_attention(query: Tensor, key: Tensor, value: Tensor, valid: Tensor, *, window: int, banded: bool) -> Tensor:
-    """Attention of each frame to its neighborhood, computed block by block.
+    """Compute the attention of each frame to the frames around it, in blocks.
 
-    Time is cut into blocks of `window` queries. The keys of a block are its own frames and window // 2 on either side,
-    zeros outside the video. A key that does not count keeps exp(score) * 1e-6 in the softmax's sum and gets no weight:
-    the weights are not normalized again, as published.
+    The queries are divided into blocks of `window` frames. The keys of a block are its frames and window // 2 frames on
+    either side, with zeros outside the video. A masked key contributes exp(score) * 1e-6 to the sum of the softmax and
+    has weight 0; as in the published code, the weights are not normalized again.
 
     Args:
         query: (B, C, L).
         key: (B, C, L), 0 on padded frames.
         value: (B, C, L).
-        valid: (B, 1, L), 1 on the frames of a video and 0 on padding.
-        window: frames of a block.
-        banded: True: the frame at time t sees those from t - window // 2 to t - window // 2 + window - 1, as in the
-            paper. False: it sees all keys of its block but the last one, as the published code computes.
+        valid: (B, 1, L), 1 on valid frames and 0 on padding.
+        window: number of frames of a block.
+        banded: True: frame t attends to the frames from t - window // 2 to t - window // 2 + window - 1, as in the
+            paper. False: it attends to all keys of its block except the last one, as in the published code.
 
     Returns:
         (B, C, L).
@@ -46,10 +46,10 @@ def window_attention(query: Tensor, key: Tensor, value: Tensor, valid: Tensor, *
     keys = window + 2 * half
 
     def neighborhoods(x: Tensor) -> Tensor:
-        """(B, C, L) -> (B, N, C, keys), N blocks."""
+        """Return the keys of each of N blocks: (B, C, L) -> (B, N, C, keys)."""
         return F.pad(x, (half, half + rest)).unfold(2, keys, window).transpose(1, 2)
 
-    # Row i of a block: keys i to i + window - 1. Unless banded, every row sees what any row does.
+    # Row i attends to keys i to i + window - 1; without the band, each row attends to the keys of all rows.
     band = torch.ones(window, keys, device=valid.device, dtype=valid.dtype).tril(window - 1).triu()
     counts = neighborhoods(valid) * (band if banded else band.amax(dim=0))
     queries = F.pad(query, (0, rest)).unflatten(2, (-1, window)).permute(0, 2, 3, 1)
@@ -59,7 +59,7 @@ def window_attention(query: Tensor, key: Tensor, value: Tensor, valid: Tensor, *
 
 
 class _FeedForward(nn.Module):
-    """Dilated convolution over three frames and a ReLU."""
+    """Dilated convolution with kernel size 3 and ReLU."""
 
     def __init__(self, dilation: int, maps: int):
         super().__init__()
@@ -70,7 +70,7 @@ class _FeedForward(nn.Module):
 
 
 class _Attention(nn.Module):
-    """One head of attention in windows."""
+    """Windowed attention with one head."""
 
     def __init__(self, window: int, maps: int, banded: bool):
         super().__init__()
@@ -83,7 +83,7 @@ class _Attention(nn.Module):
         self.banded = banded
 
     def forward(self, x: Tensor, source: Tensor, padding: Tensor | None) -> Tensor:
-        """Queries and keys from `x`, values from `source`."""
+        """Compute attention with queries and keys from `x` and values from `source`, all (B, C, L)."""
         valid = x.new_ones(x.shape[0], 1, x.shape[2]) if padding is None else (~padding).to(x.dtype)
         key = clear_padding(self.key_conv(x), padding)
         value = clear_padding(self.value_conv(source), padding)
@@ -92,7 +92,7 @@ class _Attention(nn.Module):
 
 
 class _Layer(nn.Module):
-    """Convolution, attention and a pointwise convolution, around a shortcut."""
+    """Residual layer: dilated convolution, attention, pointwise convolution."""
 
     def __init__(self, dilation: int, maps: int, *, alpha: float, dropout: float, banded: bool):
         super().__init__()
@@ -110,7 +110,7 @@ class _Layer(nn.Module):
 
 
 class _Module(nn.Module):
-    """The encoder, or a decoder."""
+    """Encoder or decoder."""
 
     def __init__(
         self, inputs: int, maps: int, outputs: int, *, layers: int, alpha: float, dropout: float, banded: bool
@@ -123,7 +123,7 @@ class _Module(nn.Module):
         self.conv_out = nn.Conv1d(maps, outputs, 1)
 
     def forward(self, x: Tensor, source: Tensor | None, padding: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Logits (B, K, L) and the last feature map (B, C, L)."""
+        """Return logits (B, K, L) and the last feature map (B, C, L)."""
         x = clear_padding(self.conv_1x1(x), padding)
         for layer in self.layers:
             x = layer(x, source, padding)
@@ -131,21 +131,21 @@ class _Module(nn.Module):
 
 
 class AsFormer(nn.Module):
-    """ASFormer.
+    """ASFormer: an encoder and several decoders.
 
     Args:
         num_classes: K.
         in_features: D.
-        decoders: S - 1.
-        layers: layers of the encoder and of each decoder; the window of layer i is 2^i frames.
-        maps: channels inside, even.
-        dropout: probability of dropping a value inside a layer.
-        channel_dropout: probability of dropping a whole channel of the features; published: 0.3, for GTEA 0.5.
-        window: "corrected": a frame attends to a window centered on it, as the paper says. "published": to all keys of
-            its block, as the published code computes: for the authors' weights.
+        decoders: number of decoders, S - 1.
+        layers: number of layers of the encoder and of each decoder; the window of layer i has 2^i frames.
+        maps: number of channels, even.
+        dropout: dropout probability of values inside a layer.
+        channel_dropout: dropout probability of channels of the features; published: 0.3, for GTEA 0.5.
+        window: "corrected": a frame attends to a window centered on it, as described in the paper. "published": a frame
+            attends to its block, as in the published code; required for published weights.
 
     Raises:
-        ValueError: `window` is neither, or `maps` is odd.
+        ValueError: `window` is unknown, or `maps` is odd.
     """
 
     def __init__(
@@ -162,9 +162,9 @@ class AsFormer(nn.Module):
     ):
         super().__init__()
         if window not in ("corrected", "published"):
-            raise ValueError(f"window={window!r} is neither 'corrected' nor 'published'")
+            raise ValueError(f"window={window!r} must be 'corrected' or 'published'")
         if maps % _REDUCTION:
-            raise ValueError(f"maps={maps} must be even: queries, keys and values have half as many channels")
+            raise ValueError(f"maps={maps} must be even, because queries, keys and values have maps / 2 channels")
 
         def module(inputs: int, alpha: float) -> _Module:
             banded = window == "corrected"
@@ -173,11 +173,11 @@ class AsFormer(nn.Module):
         self.in_features = in_features
         self.channel_dropout = channel_dropout
         self.encoder = module(in_features, 1.0)
-        # Deeper decoders change less by attention: errors made early are not passed on in full.
+        # The weight of attention decreases with depth, so that fewer errors of early modules are propagated.
         self.decoders = nn.ModuleList(module(num_classes, math.exp(-3 * index)) for index in range(decoders))
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> SegmentationOutput:
-        """Features (B, D, L) and bool mask (B, L) -> logits (S, B, K, L)."""
+        """Compute logits (S, B, K, L) from features (B, D, L) and a bool mask (B, L), True on valid frames."""
         padding = find_padding(features, mask, in_features=self.in_features)
         x = F.dropout1d(clear_padding(features, padding), self.channel_dropout, self.training)
         out, source = self.encoder(x, None, padding)

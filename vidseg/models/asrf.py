@@ -1,8 +1,8 @@
-"""ASRF: classes of frames in one branch, starts of actions in another; the second cleans up the first.
+"""ASRF: a frame classification branch and a boundary branch, whose boundaries refine the predicted segments.
 
-"Alleviating Over-segmentation Errors by Detecting Action Boundaries", WACV 2021, arXiv 2007.06866. The published
-prediction is the refined one, see `vidseg.models._refinement.refine_by_boundaries`. Names of parameters are those of
-the published weights.
+"Alleviating Over-segmentation Errors by Detecting Action Boundaries", WACV 2021, arXiv 2007.06866. Published results
+are refined predictions, see `vidseg.models._refinement.refine_by_boundaries`. Parameter names are those of the
+published weights.
 
 Shapes: B videos, D feature width, K classes, L frames, S stages.
 """
@@ -18,7 +18,7 @@ __all__ = ["Asrf"]
 
 
 class _Layer(nn.Module):
-    """Dilated convolution over three frames, then a pointwise one, around a shortcut."""
+    """Residual layer: dilated convolution with kernel size 3, ReLU, pointwise convolution."""
 
     def __init__(self, dilation: int, maps: int, dropout: float):
         super().__init__()
@@ -35,7 +35,7 @@ def _layers(count: int, maps: int, dropout: float) -> nn.ModuleList:
 
 
 class _Stage(nn.Module):
-    """A refinement of class probabilities, or of the probability of a boundary."""
+    """Refinement stage of class or boundary probabilities."""
 
     def __init__(self, channels: int, maps: int, layers: int, dropout: float):
         super().__init__()
@@ -51,19 +51,19 @@ class _Stage(nn.Module):
 
 
 class Asrf(nn.Module):
-    """The action segment refinement framework: shared layers, a branch for classes and one for boundaries.
+    """Action segment refinement framework: shared layers, a class branch and a boundary branch.
 
     Args:
         num_classes: K.
         in_features: D.
-        stages: S of the classes, the shared layers' own output included.
-        boundary_stages: S of the boundaries, likewise.
-        layers: layers of the shared part and of each stage.
-        maps: channels inside.
-        dropout: probability of dropping a value inside a layer.
+        stages: S of the class branch, including the output of the shared layers.
+        boundary_stages: S of the boundary branch, including the output of the shared layers.
+        layers: number of shared layers and of layers of each stage.
+        maps: number of channels.
+        dropout: dropout probability of values inside a layer.
 
     Raises:
-        ValueError: there is no stage of classes or of boundaries.
+        ValueError: stages or boundary_stages is below 1.
     """
 
     def __init__(
@@ -89,7 +89,12 @@ class Asrf(nn.Module):
         self.brb = nn.ModuleList(_Stage(1, maps, layers, dropout) for _ in range(boundary_stages - 1))
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> SegmentationOutput:
-        """Features (B, D, L) and bool mask (B, L) -> logits (S, B, K, L) and boundaries (S, B, 1, L)."""
+        """Compute logits (S, B, K, L) and boundaries (S, B, 1, L).
+
+        Args:
+            features: (B, D, L).
+            mask: bool (B, L), True on valid frames; None: no frame is padding.
+        """
         padding = find_padding(features, mask, in_features=self.in_features)
         x = clear_padding(self.conv_in(clear_padding(features, padding)), padding)
         for layer in self.shared_layers:

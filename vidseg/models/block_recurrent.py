@@ -1,10 +1,10 @@
-"""Block-recurrent segmentation: attention inside a window, a set of state vectors between windows.
+"""Block-recurrent segmentation: attention within a window and recurrent state vectors between windows.
 
-The head of SVTAS-RL ("End-to-End Streaming Video Temporal Action Segmentation with Reinforcement Learning", arXiv
-2309.15683) after "Block-Recurrent Transformers", NeurIPS 2022, arXiv 2203.07852. In each layer of the encoder the
-frames of a window attend to their followers in a band and to N state vectors; the state attends to itself and to the
-frames, passes two gates, and goes on to the next window. The decoders refine the encoder's probabilities by dilated
-convolutions alone. Names of parameters are those of the published weights.
+Head of SVTAS-RL ("End-to-End Streaming Video Temporal Action Segmentation with Reinforcement Learning", arXiv
+2309.15683), based on "Block-Recurrent Transformers", NeurIPS 2022, arXiv 2203.07852. In each encoder layer, the frames
+of a window attend to following frames in a band and to N state vectors. The state attends to itself and to the frames
+and is updated by two gates. The decoders refine the probabilities of the encoder with dilated convolutions. Parameter
+names are those of the published weights.
 
 Shapes: B videos, D features, T steps of a window, C channels, N state vectors, K classes, S stages.
 """
@@ -26,7 +26,7 @@ _MAX_ROTATED = 32
 
 
 class _Rotary(nn.Module):
-    """Rotary position encoding of the first channels; its frequencies are stored with the weights but not trained."""
+    """Rotary position encoding of the first channels; the frequencies are part of the weights but not trained."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -34,7 +34,7 @@ class _Rotary(nn.Module):
         self.freqs = nn.Parameter(10_000.0**-exponents, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rotate (B, T, C) by position: channels 2i and 2i + 1 form a plane."""
+        """Rotate the channel pairs (2i, 2i + 1) of `x` (B, T, C) by their position."""
         angles = torch.arange(x.shape[1], device=x.device, dtype=self.freqs.dtype)[:, None] * self.freqs
         angles = angles.repeat_interleave(2, dim=1)
         rotated, rest = x.split([angles.shape[1], x.shape[2] - angles.shape[1]], dim=2)
@@ -43,11 +43,11 @@ class _Rotary(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Single-head attention, without a projection of its result.
+    """Single-head attention without output projection.
 
     Args:
         channels: C.
-        band: a query at t sees the keys t to t + band - 1; None: all keys.
+        band: query t attends to the keys t to t + band - 1; None: to all keys.
     """
 
     def __init__(self, channels: int, *, band: int | None = None):
@@ -57,7 +57,7 @@ class _Attention(nn.Module):
         self.pos_enc = _Rotary(min(_MAX_ROTATED, channels))
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Queries (B, T, C), keys and values (B, N, C) -> (B, T, C)."""
+        """Compute attention (B, T, C) of queries (B, T, C) to keys (B, N, C), which are also the values."""
         q, k, v = (layer(x) for layer, x in zip(self.embed_layers, (queries, keys, keys), strict=True))
         visible = None
         if self.band is not None:
@@ -67,7 +67,7 @@ class _Attention(nn.Module):
 
 
 class _Gate(nn.Module):
-    """How much of the old state stays and how much of the new enters: an LSTM cell without output gate."""
+    """Update of the state: an LSTM cell without output gate."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -83,7 +83,7 @@ class _Gate(nn.Module):
 class _FeedForward(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
-        # The published module has a norm and a dropout in the middle, both switched off; the last keeps its number.
+        # The identities replace an inactive norm and dropout, so that the last layer has its published index.
         self.ff = nn.Sequential(
             nn.Sequential(nn.Linear(channels, 4 * channels), nn.GELU()),
             nn.Identity(),
@@ -110,7 +110,7 @@ class _RecurrentAttention(nn.Module):
         self.state_ff = _FeedForward(channels)
 
     def forward(self, x: Tensor, keep: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, T, C), keep (B, T, 1), state (B, N, C) -> output and the next state."""
+        """Return the output (B, T, C) and the next state (B, N, C); `keep` is (B, T, 1), 1 on valid frames."""
         own = self.input_self_attn(x, x) * keep
         from_state = self.input_state_cross_attn(x, state) * keep
         between = self.state_self_attn(state, state)
@@ -129,7 +129,7 @@ class _AttentionLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, C, T), mask (B, 1, T), state (B, N, C) -> output and the next state."""
+        """Return the output (B, C, T) and the next state (B, N, C); `mask` is (B, 1, T), 1 on valid frames."""
         out, state = self.att(x.transpose(1, 2), mask.transpose(1, 2), state)
         out = self.dropout(F.silu(self.fc2(self.fc1(out))))
         return out.transpose(1, 2) * mask, state
@@ -145,7 +145,7 @@ class _DilatedConvolution(nn.Module):
 
 
 class _Layer(nn.Module):
-    """A dilated convolution, in the encoder with recurrent attention beside it, and a residual connection."""
+    """Residual layer with a dilated convolution and, in the encoder, recurrent attention to its output."""
 
     def __init__(self, channels: int, dilation: int, dropout: float, *, state_length: int | None = None):
         super().__init__()
@@ -183,7 +183,13 @@ class _Stack(nn.Module):
         self.conv_out = nn.Conv1d(channels, num_classes, 1)
 
     def forward(self, x: Tensor, mask: Tensor, states: Sequence[Tensor | None]) -> tuple[Tensor, list[Tensor]]:
-        """x (B, ., T), mask (B, 1, T), the state of each layer that has one -> logits (B, K, T), the next states."""
+        """Return logits (B, K, T) and the next states of the layers.
+
+        Args:
+            x: (B, in_features, T).
+            mask: (B, 1, T), 1 on valid frames.
+            states: state (B, N, C) of each layer; None for layers without recurrent attention.
+        """
         x = self.conv_1x1(x)
         following = []
         for layer, state in zip(self.layers, states, strict=True):
@@ -194,20 +200,23 @@ class _Stack(nn.Module):
 
 
 class BlockRecurrentHead(nn.Module):
-    """An encoder with recurrent attention and decoders without; S = 1 + decoders.
+    """Encoder with recurrent attention and decoders without; S = 1 + decoders.
 
-    Frames of a window look ahead inside it: the band of layer i reaches 2 ** i - 1 steps into the future.
+    Attention looks ahead within the window: the band of layer i reaches 2 ** i - 1 steps into the future.
 
     Args:
         in_features: D.
         num_classes: K.
-        decoders: number of refining stages.
-        encoder_layers: with dilations and bands 1, 2, 4, ...
-        decoder_layers: with dilations 1, 2, 4, ...
-        channels: C.
-        state_length: N; a window has at most this many steps.
-        dropout: after the encoder's attention.
-        feature_dropout: share of whole feature channels that training drops.
+        decoders: number of refinement stages.
+        encoder_layers: number of layers of the encoder; the dilation and the band of layer i are 2 ** i.
+        decoder_layers: number of layers of each decoder; the dilation of layer i is 2 ** i.
+        channels: C, even.
+        state_length: N, the maximum number of steps of a window.
+        dropout: dropout probability after the attention of the encoder.
+        feature_dropout: dropout probability of feature channels.
+
+    Raises:
+        ValueError: `channels` is odd.
     """
 
     def __init__(
@@ -225,7 +234,7 @@ class BlockRecurrentHead(nn.Module):
     ):
         super().__init__()
         if channels % 2:
-            raise ValueError(f"channels={channels} must be even: rotary encoding turns pairs of them")
+            raise ValueError(f"channels={channels} must be even, because rotary encoding rotates pairs of channels")
         self.state_length = state_length
         self.decoder_layers = decoder_layers
         self.encoder = _Stack(in_features, channels, num_classes, encoder_layers, dropout, state_length=state_length)
@@ -237,16 +246,24 @@ class BlockRecurrentHead(nn.Module):
     def forward(
         self, features: Tensor, state: StreamState | None = None, mask: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Features (B, D, T), state, mask (B, T) -> logits (S, B, K, T) and the state vectors of all layers.
+        """Compute logits and the next state vectors.
+
+        Args:
+            features: (B, D, T).
+            state: state of the previous window; None at the start of all videos.
+            mask: (B, T), 1 on valid frames; None: no frame is padding.
+
+        Returns:
+            Logits (S, B, K, T), and the state vectors (B, N, C) of each encoder layer.
 
         Raises:
-            ValueError: more steps than state vectors: the last ones would see none of them.
+            ValueError: the window has more steps than state vectors, so that its last steps could not attend to them.
         """
         steps = features.shape[2]
         if steps > self.state_length:
             raise ValueError(
-                f"a window of {steps} steps is longer than the state, {self.state_length} vectors: "
-                "take shorter windows, or build the head with a larger state_length"
+                f"the window has {steps} steps, more than state_length={self.state_length}; use shorter windows, or "
+                "build the network with a larger state_length"
             )
         keep = frame_mask(mask, features)[:, None]
         shape = (self.state_length, self.encoder.channels)
@@ -261,7 +278,20 @@ class BlockRecurrentHead(nn.Module):
 
 
 class BlockRecurrent(StreamModel):
-    """MobileNetV2-TSM, spatial mean, block-recurrent head: the head of SVTAS-RL on a backbone for small machines."""
+    """Head of SVTAS-RL on MobileNetV2-TSM, a smaller backbone.
+
+    `backbone_logits` are computed by a linear layer from the features of each frame.
+
+    Args:
+        num_classes: K.
+        decoders: number of refinement stages, S - 1.
+        layers: number of layers of the encoder and of each decoder.
+        channels: C of the head, even.
+        state_length: number of state vectors, the maximum number of frames of a window.
+        dropout: dropout probability after the attention of the encoder and before the classifier of the backbone.
+        shift_division: reciprocal of the fraction of channels shifted in each direction.
+        width: multiplier of the widths of the backbone, rounded to multiples of 8; published: 1.0.
+    """
 
     def __init__(
         self,
@@ -294,7 +324,7 @@ class BlockRecurrent(StreamModel):
     def forward(
         self, clips: Tensor, state: StreamState | None = None, mask: Tensor | None = None
     ) -> tuple[StreamOutput, StreamState]:
-        """See `StreamModel.forward`; `backbone_logits` come from a linear layer on each frame's features."""
+        """Compute logits for one window, see `StreamModel.forward`."""
         keep = frame_mask(mask, clips)
         pooled = self.backbone(clips, keep)[1].mean(dim=(3, 4)) * keep[..., None]
         backbone = self.fc(self.dropout(pooled)).transpose(1, 2)

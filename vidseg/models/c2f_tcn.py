@@ -1,11 +1,11 @@
-"""C2F-TCN: a U-Net over time whose prediction is the mean of what its levels say, coarse to fine.
+"""C2F-TCN: a temporal U-Net whose prediction is an ensemble of the levels of its decoder, from coarse to fine.
 
-"Coarse to Fine Multi-Resolution Temporal Convolutional Network", arXiv 2105.10859 (TPAMI 2023). Features are pooled
-over chunks of frames first; testing may average over chunks of several sizes. Names of parameters are those of the
+"Coarse to Fine Multi-Resolution Temporal Convolutional Network", arXiv 2105.10859 (TPAMI 2023). The input is pooled
+over chunks of frames; test-time augmentation averages over several chunk sizes. Parameter names are those of the
 published weights.
 
-A level holds half of the frames of the level above, so a video is resized by its own length at every level, and short
-videos are continued with zeros: see `C2fTcn`.
+Each level has half the frames of the next finer level. Every video is resized by its own length at each level, and
+short videos are padded with zeros, see `C2fTcn`.
 
 Shapes: B videos, D feature width, K classes, L frames (of chunks), S stages.
 """
@@ -29,35 +29,35 @@ __all__ = [
 ]
 
 _LEVELS = 6
-_PARTS = (2, 3, 5, 6)  # frames that the bottom's poolings put together
+_PARTS = (2, 3, 5, 6)  # kernel sizes of the poolings at the bottleneck
 MINIMUM_FRAMES = 2**_LEVELS * max(_PARTS)
 PUBLISHED_WEIGHTS = (0.0, 0.0, 1.0, 1.0, 1.0, 1.0)
-"""Weights of the levels in the ensemble, coarsest first."""
+"""Published weights of the levels in the ensemble, coarsest first."""
 
-_TINY = 1e-10  # keeps the logarithm of a probability finite, as published
+_TINY = 1e-10  # added to probabilities before the logarithm, as published
 
 
 def _padding(lengths: Tensor, frames: int) -> Tensor | None:
-    """bool (B, 1, `frames`), True beyond each video's length; None where there is no such frame."""
-    # A graph cannot depend on values, so that an exported one always clears.
+    """Return bool (B, 1, frames), True on padded frames; None if no frame is padding."""
+    # An exported graph cannot branch on values, so it always clears padding.
     if not torch.compiler.is_exporting() and bool((lengths >= frames).all()):
         return None
     return torch.arange(frames, device=lengths.device) >= lengths[:, None, None]
 
 
 def resize_linear(x: Tensor, lengths: Tensor, new_lengths: Tensor, frames: int) -> Tensor:
-    """Resize each video by linear interpolation from first frame to first and from last to last.
+    """Resize each video by linear interpolation with aligned first and last frames.
 
     Args:
         x: (B, C, L).
-        lengths: int64 (B,), valid frames of each video, from 1 to L.
-        new_lengths: int64 (B,), frames that each becomes, from 1 to `frames`.
+        lengths: int64 (B,), number of valid frames of each video, from 1 to L.
+        new_lengths: int64 (B,), number of frames of each resized video, from 1 to `frames`.
         frames: L of the result.
 
     Returns:
-        (B, C, frames), 0 beyond each video's new length.
+        (B, C, frames), 0 beyond the new length of each video.
     """
-    # The sources as torch's interpolate with align_corners computes them, for a different length of each video.
+    # Source positions as in F.interpolate with align_corners=True, for each video by its own length.
     step = (lengths - 1).float() / (new_lengths - 1).clamp(min=1).float()
     source = torch.arange(frames, device=x.device, dtype=torch.float32) * step[:, None]
     last = (lengths - 1)[:, None]
@@ -70,7 +70,7 @@ def resize_linear(x: Tensor, lengths: Tensor, new_lengths: Tensor, frames: int) 
 
 
 class _DoubleConv(nn.Module):
-    """Twice a convolution over five frames, batch normalization and a ReLU."""
+    """Two blocks of convolution with kernel size 5, batch normalization and ReLU."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -90,7 +90,7 @@ class _DoubleConv(nn.Module):
             if isinstance(module, nn.BatchNorm1d) and self.training:
                 valid = ~padding[:, 0]
                 normal = torch.zeros_like(x).transpose(1, 2)
-                normal[valid] = module(x.transpose(1, 2)[valid])  # statistics over valid frames only
+                normal[valid] = module(x.transpose(1, 2)[valid])  # statistics over valid frames
                 x = normal.transpose(1, 2)
             else:
                 x = module(x)
@@ -109,7 +109,7 @@ class _Entry(nn.Module):
 
 
 class _MaxPool(nn.Module):
-    """Maxima of `size` frames; in two dimensions, because `torch.export` fixes the length of a one-dimensional one."""
+    """Max pooling over `size` frames; 2-D, because `torch.export` fixes the length of a 1-D max pooling."""
 
     def __init__(self, size: int):
         super().__init__()
@@ -120,7 +120,7 @@ class _MaxPool(nn.Module):
 
 
 class _Down(nn.Module):
-    """Maximum of two frames, then convolutions."""
+    """Max pooling over two frames, then convolutions."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -132,14 +132,14 @@ class _Down(nn.Module):
 
 
 class _Up(nn.Module):
-    """Twice as many frames, beside those of the way down, then convolutions."""
+    """Upsampling by two, concatenation with the skip connection, then convolutions."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
         self.conv = _DoubleConv(inputs, outputs)
 
     def forward(self, x: Tensor, lengths: Tensor, skip: Tensor, skip_lengths: Tensor) -> Tensor:
-        # A level of an odd number of frames gets a last frame of zeros.
+        # If the skip connection has an odd number of frames, the last upsampled frame is zero.
         twice = resize_linear(x, lengths, 2 * lengths, skip.shape[2])
         return self.conv(torch.cat([skip, twice], dim=1), _padding(skip_lengths, skip.shape[2]))
 
@@ -154,7 +154,7 @@ class _Head(nn.Module):
 
 
 class _PyramidPooling(nn.Module):
-    """Maxima of 2, 3, 5 and 6 frames, one channel each, in front of the channels that are there."""
+    """Concatenation of the input with one channel for each max pooling over 2, 3, 5 and 6 frames."""
 
     def __init__(self, inputs: int):
         super().__init__()
@@ -172,22 +172,23 @@ class _PyramidPooling(nn.Module):
 def ensemble_probabilities(
     levels: Sequence[Tensor], lengths: Tensor, *, weights: Sequence[float] = PUBLISHED_WEIGHTS
 ) -> Tensor:
-    """The weighted mean of the levels' class probabilities.
+    """Return the weighted mean of the class probabilities of all levels.
 
     Args:
-        levels: logits (B, K, L_i), coarsest first; the last has all frames.
-        lengths: int64 (B,), frames of each video at the last level; a level above holds half of them, rounded down.
-        weights: one for each level, at least one of them not 0.
+        levels: logits (B, K, L_i), coarsest first; the last level has all frames.
+        lengths: int64 (B,), number of frames of each video at the last level; each coarser level has half as many,
+            rounded down.
+        weights: weight of each level, at least 0, not all 0.
 
     Returns:
-        (B, K, L), 0 beyond each video's length.
+        (B, K, L), 0 beyond the length of each video.
 
     Raises:
-        ValueError: there are not as many weights as levels, or one is negative, or all are 0.
+        ValueError: the numbers of weights and levels differ, a weight is negative, or all weights are 0.
     """
     if len(weights) != len(levels) or min(weights) < 0 or sum(weights) == 0:
         raise ValueError(
-            f"weights={tuple(weights)} must be {len(levels)} numbers, none negative and not all 0: one for each level"
+            f"weights={tuple(weights)} must be {len(levels)} numbers, one for each level, at least 0 and not all 0"
         )
     frames = levels[-1].shape[2]
     total = torch.zeros_like(levels[-1])
@@ -199,12 +200,12 @@ def ensemble_probabilities(
 
 
 class C2fTcn(nn.Module):
-    """C2F-TCN.
+    """C2F-TCN with an encoder and a decoder of six levels; S = 7.
 
-    A video of fewer than 384 frames is continued with zeros to 384, and the result is cut to its length: the bottom of
-    the network needs six frames, each of which stands for 64. (The published data set continues every video with zeros
-    to a common length and lets the network see them as frames; give such features without a mask to do that.) In
-    training, batch normalization takes its statistics over valid frames only.
+    A video with fewer than 384 frames is padded with zeros to 384, and its output is cropped: the bottleneck needs six
+    frames and downsamples by 64. (The published data set pads every video with zeros to a common length and treats the
+    padding as frames; for the same result, pass such features without a mask.) In training, batch normalization
+    computes its statistics over valid frames.
 
     Args:
         num_classes: K.
@@ -212,7 +213,7 @@ class C2fTcn(nn.Module):
         ensemble: weights of the six levels in the prediction, coarsest first.
 
     Raises:
-        ValueError: `ensemble` is not six weights.
+        ValueError: `ensemble` does not have six weights.
     """
 
     def __init__(self, *, num_classes: int, in_features: int = 2048, ensemble: Sequence[float] = PUBLISHED_WEIGHTS):
@@ -221,7 +222,7 @@ class C2fTcn(nn.Module):
             raise ValueError(f"ensemble={tuple(ensemble)} must be {_LEVELS} weights, one for each level")
         self.in_features = in_features
         self.ensemble = tuple(ensemble)
-        # Published weights hold this entry; nothing reads it.
+        # Entry of the published weights; the network does not use it.
         self.weights = nn.Parameter(torch.ones(_LEVELS), requires_grad=False)
         self.inc = _Entry(in_features, 256)
         self.down1 = _Down(256, 256)
@@ -245,11 +246,11 @@ class C2fTcn(nn.Module):
         self.tpp = _PyramidPooling(128)
 
     def forward_features(self, features: Tensor, lengths: Tensor) -> list[Tensor]:
-        """The feature maps (B, 128, L_i) of the six levels on the way up, coarsest first.
+        """Return the feature maps (B, 128, L_i) of the six levels of the decoder, coarsest first.
 
         Args:
-            features: (B, D, L), 0 beyond each video's length.
-            lengths: int64 (B,), at least 384.
+            features: (B, D, L), 0 beyond the length of each video.
+            lengths: int64 (B,), number of frames of each video, at least 384.
         """
         downs = (self.down1, self.down2, self.down3, self.down4, self.down5, self.down6)
         ups = (self.up, self.up0, self.up1, self.up2, self.up3, self.up4)
@@ -265,17 +266,17 @@ class C2fTcn(nn.Module):
         return maps
 
     def forward_levels(self, features: Tensor, lengths: Tensor) -> list[Tensor]:
-        """Logits (B, K, L_i) of the six levels, coarsest first; arguments as for `forward_features`."""
+        """Return logits (B, K, L_i) of the six levels, coarsest first; arguments as for `forward_features`."""
         heads = (self.outcc0, self.outcc1, self.outcc2, self.outcc3, self.outcc4, self.outcc)
         *coarse, fine = self.forward_features(features, lengths)
         levels = [head(F.relu(x)) for head, x in zip(heads[:-1], coarse, strict=True)]
         return [*levels, heads[-1](fine)]
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> SegmentationOutput:
-        """Features (B, D, L) and bool mask (B, L) -> logits (7, B, K, L).
+        """Compute logits (7, B, K, L) from features (B, D, L) and a bool mask (B, L), True on valid frames.
 
-        The first six stages are the levels, coarsest first, resized to all frames. The last is the logarithm of the
-        ensemble's probabilities (plus 1e-10), so that its softmax is the ensemble.
+        The first six stages are the levels, coarsest first, resized to L frames. The last stage is the logarithm of the
+        ensemble probabilities plus 1e-10, so that its softmax is the ensemble.
         """
         padding = find_padding(features, mask, in_features=self.in_features)
         frames = features.shape[2]
@@ -293,14 +294,17 @@ class C2fTcn(nn.Module):
 
 
 def pool_features(features: Tensor, chunk: int) -> Tensor:
-    """The maximum of each channel over chunks of frames; the last chunk may be shorter.
+    """Apply max pooling over chunks of frames; the last chunk may be shorter.
 
     Args:
-        features: (B, D, L), of videos of the same length.
-        chunk: frames of a chunk, at least 1.
+        features: (B, D, L); all videos have the same length.
+        chunk: number of frames of a chunk, at least 1.
 
     Returns:
-        (B, D, N), N = L / chunk rounded up.
+        (B, D, N), N = ceil(L / chunk).
+
+    Raises:
+        ValueError: chunk < 1.
     """
     if chunk < 1:
         raise ValueError(f"chunk={chunk} must be at least 1")
@@ -310,27 +314,30 @@ def pool_features(features: Tensor, chunk: int) -> Tensor:
 def average_chunks(
     probabilities: Sequence[Tensor], chunks: Sequence[int], *, frames: int, weights: Sequence[float] | None = None
 ) -> Tensor:
-    """The weighted mean of predictions that were made on chunks of several sizes.
+    """Return the weighted mean of predictions for several chunk sizes.
 
     Args:
-        probabilities: (..., K, N_i), one for each size, N_i at least frames / chunk.
-        chunks: frames of a chunk of each.
+        probabilities: tensors (..., K, N_i), one for each chunk size, N_i >= frames / chunk.
+        chunks: chunk sizes in frames.
         frames: L of the result.
-        weights: of each size; None: all equal.
+        weights: weight of each chunk size; None: equal weights.
 
     Returns:
         (..., K, L).
 
     Raises:
-        ValueError: the numbers of predictions, sizes and weights differ, or a prediction is too short.
+        ValueError: the numbers of predictions, chunk sizes and weights differ, or a prediction is too short.
     """
     weights = [1.0] * len(chunks) if weights is None else weights
     if not len(probabilities) == len(chunks) == len(weights) > 0:
-        raise ValueError(f"{len(probabilities)} predictions, {len(chunks)} chunk sizes and {len(weights)} weights")
+        raise ValueError(
+            f"{len(probabilities)} predictions, {len(chunks)} chunk sizes and {len(weights)} weights; expected equal "
+            "numbers of them, at least 1"
+        )
     total: Tensor | None = None
     for values, chunk, weight in zip(probabilities, chunks, weights, strict=True):
         if values.shape[-1] * chunk < frames:
-            raise ValueError(f"{values.shape[-1]} chunks of {chunk} frames do not reach {frames} frames")
+            raise ValueError(f"{values.shape[-1]} chunks of {chunk} frames are shorter than {frames} frames")
         part = weight / sum(weights) * values.repeat_interleave(chunk, dim=-1)[..., :frames]
         total = part if total is None else total + part
     assert total is not None
@@ -340,18 +347,21 @@ def average_chunks(
 def augmented_prediction(
     model: nn.Module, features: Tensor, *, chunks: Sequence[int], weights: Sequence[float] | None = None
 ) -> SegmentationOutput:
-    """Test-time augmentation: pool one video's features over chunks of several sizes and average the predictions.
+    """Average the predictions for features pooled with several chunk sizes (test-time augmentation).
 
-    Published chunks (and weights): GTEA 3, 4, 5 (1, 3, 1); Breakfast 7 to 15 and 50Salads 20 to 39 (equal).
+    Published chunk sizes (and weights): GTEA 3, 4, 5 (1, 3, 1); Breakfast 7 to 15 and 50Salads 20 to 39 (equal).
 
     Args:
-        model: in evaluation mode.
-        features: (B, D, L), at full frame rate, of videos of the same length.
-        chunks: frames of a chunk, in each run.
-        weights: of each run; None: all equal.
+        model: C2F-TCN in evaluation mode.
+        features: (B, D, L) at full frame rate; all videos have the same length.
+        chunks: chunk sizes in frames.
+        weights: weight of each chunk size; None: equal weights.
 
     Returns:
-        logits (1, B, K, L): the logarithm of the mean probabilities.
+        Output with logits (1, B, K, L), the logarithm of the mean probabilities.
+
+    Raises:
+        ValueError: a chunk size is below 1, or the numbers of chunk sizes and weights differ.
     """
     runs = [model(pool_features(features, chunk)).logits[-1].softmax(dim=1) for chunk in chunks]
     mean = average_chunks(runs, chunks, frames=features.shape[2], weights=weights)

@@ -1,10 +1,10 @@
-"""DiffAct: the labels of a video are drawn out of noise, step by step, conditioned on its features.
+"""DiffAct: a diffusion model that generates the labels of a video from noise, conditioned on its features.
 
-"Diffusion Action Segmentation", ICCV 2023, arXiv 2303.17959; sampling by DDIM, arXiv 2010.02502. An encoder turns
-features into class scores and into the condition; a decoder, given the condition and noisy labels, predicts the labels.
-Names of parameters are those of the published weights.
+"Diffusion Action Segmentation", ICCV 2023, arXiv 2303.17959; sampling by DDIM, arXiv 2010.02502. The encoder computes
+class scores and the condition from the features. The decoder predicts labels from noisy labels and the condition.
+Parameter names are those of the published weights.
 
-All randomness of a video comes from its seed: which condition is hidden, the step, the noise. (Dropout is torch's own.)
+The seed of a video determines its condition mask, diffusion step and noise. Dropout uses the random state of torch.
 
 Shapes: B videos, D feature width, K classes, L frames, S stages (encoder and decoder).
 """
@@ -35,9 +35,17 @@ _TIME_CHANNELS = 512
 
 @torch.library.custom_op("vidseg::video_noise", mutates_args=())
 def _video_noise(lengths: Tensor, seeds: Sequence[int], draws: int, channels: int, frames: int) -> Tensor:
-    """Standard normal (draws, B, channels, frames), 0 on padding, as `DiffAct._noise` draws it; for exported graphs.
+    """Return the noise of `DiffAct._noise` as one tensor, for exported graphs.
 
-    A single seed is that of all videos.
+    Args:
+        lengths: int64 (B,), number of frames of each video.
+        seeds: seed of each video, or one seed for all videos.
+        draws: number of noise tensors.
+        channels: K.
+        frames: L.
+
+    Returns:
+        Standard normal (draws, B, channels, frames), 0 on padded frames.
     """
     each = list(seeds) * (len(lengths) if len(seeds) == 1 else 1)
     generators = DiffAct._generators(each, len(lengths))
@@ -53,7 +61,7 @@ def _(lengths: Tensor, seeds: Sequence[int], draws: int, channels: int, frames: 
 def _padded_noise(
     generators: Sequence[torch.Generator], lengths: Sequence[int], channels: int, frames: int
 ) -> Iterator[Tensor]:
-    """Noise (B, channels, frames) for ever, on the CPU: each video's depends on its generator and length alone."""
+    """Yield noise (B, channels, frames) on the CPU; that of a video depends on its generator and length only."""
     while True:
         drawn = [
             F.pad(torch.randn(channels, length, generator=draw, device="cpu"), (0, frames - length))
@@ -63,14 +71,16 @@ def _padded_noise(
 
 
 def cosine_schedule(steps: int) -> list[float]:
-    """The signal's share of the variance after each step, in double precision (arXiv 2102.09672, section 3.2)."""
+    """Return the fraction of the signal in the variance after each step (arXiv 2102.09672, section 3.2)."""
     signal = [math.cos((step / steps + 0.008) / 1.008 * math.pi / 2) ** 2 for step in range(steps + 1)]
-    kept = (max(after / before, 0.001) for before, after in pairwise(signal))  # a step loses at most 0.999
+    kept = (
+        max(after / before, 0.001) for before, after in pairwise(signal)
+    )  # a step removes at most 0.999 of the signal
     return list(accumulate(kept, operator.mul))
 
 
 def _sampling_times(steps: int, count: int) -> list[int]:
-    """Steps of the diffusion at which sampling stops, from the last one to -1, the end."""
+    """Return the diffusion steps of sampling in descending order; -1 is the end."""
     times: list[int] = torch.linspace(-1, steps - 1, count + 1, device="cpu").int().tolist()
     return times[::-1]
 
@@ -78,17 +88,17 @@ def _sampling_times(steps: int, count: int) -> list[int]:
 def neighbor_attention(
     query: Tensor, key: Tensor, value: Tensor, valid: Tensor, *, kernel: int, dilation: int
 ) -> Tensor:
-    """Attention of each frame to `kernel` frames around it, `dilation` apart, as a convolution would see them.
+    """Compute the attention of each frame to `kernel` frames around it, with the pattern of a dilated convolution.
 
-    Frames outside the video count as zeros whose exp(score) enters the softmax's sum 1e-6-fold and which get no weight.
+    A frame outside the video contributes exp(score) * 1e-6 to the sum of the softmax and has weight 0.
 
     Args:
         query: (B, C, L).
         key: (B, C, L), 0 on padded frames.
         value: (B, C, L).
-        valid: (B, 1, L), 1 on the frames of a video and 0 on padding.
-        kernel: odd.
-        dilation: in frames.
+        valid: (B, 1, L), 1 on valid frames and 0 on padding.
+        kernel: number of frames, odd.
+        dilation: distance between the frames.
 
     Returns:
         (B, C, L).
@@ -96,7 +106,7 @@ def neighbor_attention(
     frames, reach = query.shape[2], dilation * (kernel // 2)
 
     def neighbors(x: Tensor) -> Tensor:
-        """(B, C, L) -> (B, kernel, C, L)."""
+        """Return the frames around each frame: (B, C, L) -> (B, kernel, C, L)."""
         padded = F.pad(x, (reach, reach))
         starts = range(0, 2 * reach + 1, dilation)
         return torch.stack([padded[..., start : start + frames] for start in starts], dim=1)
@@ -108,7 +118,7 @@ def neighbor_attention(
 
 
 class _Layer(nn.Module):
-    """Dilated convolution and attention side by side, instance normalization, two pointwise convolutions, shortcut."""
+    """Residual layer: sum of dilated convolution and attention, instance normalization, two pointwise convolutions."""
 
     def __init__(self, maps: int, condition: int, *, kernel: int, dilation: int, dropout: float):
         super().__init__()
@@ -151,7 +161,7 @@ class _EncoderBody(nn.Module):
 
 
 class _Encoder(nn.Module):
-    """Features to class scores and to the condition of the decoder."""
+    """Encoder, which computes class scores and the condition of the decoder."""
 
     def __init__(
         self,
@@ -172,7 +182,7 @@ class _Encoder(nn.Module):
         self.conv_out = nn.Conv1d(maps, outputs, 1)
 
     def forward(self, x: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Logits (B, K, L) and the condition (B, C, L)."""
+        """Return logits (B, K, L) and the condition (B, C, L)."""
         x = F.dropout1d(x, self.channel_dropout, self.training)
         x = F.dropout1d(x.transpose(1, 2), self.frame_dropout, self.training).transpose(1, 2)
         x = clear_padding(self.conv_in(x), padding)
@@ -192,7 +202,7 @@ class _DecoderBody(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """Noisy labels, their step and the condition to class scores."""
+    """Decoder, which computes class scores from noisy labels, their diffusion step and the condition."""
 
     def __init__(self, condition: int, maps: int, classes: int, *, layers: int, kernel: int, dropout: float):
         super().__init__()
@@ -202,7 +212,7 @@ class _Decoder(nn.Module):
         self.conv_out = nn.Conv1d(maps, classes, 1)
 
     def embed(self, steps: Tensor) -> Tensor:
-        """Steps (B,) -> (B, 512): sines, then cosines, of 256 wave lengths, through two linear layers."""
+        """Return the sinusoidal embedding (B, 512) of diffusion steps (B,) after two linear layers."""
         half = _TIME_CHANNELS // 2
         rates = torch.exp(torch.arange(half, device=steps.device) * (-math.log(10000) / (half - 1)))
         angles = steps.float()[:, None] * rates
@@ -211,7 +221,14 @@ class _Decoder(nn.Module):
         return second(F.silu(first(waves)))
 
     def forward(self, condition: Tensor, steps: Tensor, event: Tensor, padding: Tensor | None) -> Tensor:
-        """Condition (B, C, L), steps (B,), event (B, K, L) in [0, 1] -> logits (B, K, L)."""
+        """Compute logits (B, K, L).
+
+        Args:
+            condition: (B, C, L).
+            steps: (B,), diffusion step of each video.
+            event: (B, K, L), noisy labels from 0 to 1.
+            padding: bool (B, 1, L), True on padded frames; None: no frame is padding.
+        """
         shift = self.module.time_proj(F.silu(self.embed(steps)))
         x = clear_padding(self.conv_in(event) + shift[:, :, None], padding)
         for layer in self.module.layers:
@@ -220,37 +237,39 @@ class _Decoder(nn.Module):
 
 
 class DiffAct(nn.Module):
-    """DiffAct; defaults are those published for GTEA (docs/segmentation_models.md has the others).
+    """DiffAct. Defaults are the published options for GTEA; docs/segmentation_models.md lists those of other data sets.
 
     Args:
         num_classes: K.
         in_features: D.
-        encoder_layers: layers of the encoder; the dilation of layer i is 2^i.
-        encoder_maps: its channels.
-        encoder_kernel: frames of its convolutions and attention, odd.
-        encoder_dropout: probability of dropping a value inside a layer of the encoder.
-        channel_dropout: of dropping a whole channel of the features.
-        frame_dropout: of dropping a whole frame of the features.
-        condition_layers: encoder layers, from 0, whose outputs are the decoder's condition.
-        decoder_layers: layers of the decoder.
-        decoder_maps: its channels.
-        decoder_kernel: frames of its convolutions and attention, odd.
-        decoder_dropout: probability of dropping a value inside a layer of the decoder.
-        scale: half of the distance between a label's 0 and 1 before noise is added: the signal-to-noise ratio.
-        modes: how the condition is hidden in training, one drawn for each video and step (a repeated one is drawn more
-            often): "full", not at all; "zero", wholly; "boundary03-", where the boundary target is 0.3 or more
-            (any two digits); "segment=2", on all frames of two classes, drawn one by one, so possibly the same.
-        steps: steps of the diffusion.
-        sampling_steps: steps of the sampling, at most `steps`.
-        eta: noise of the sampling, from 0 (none) to 1.
+        encoder_layers: number of layers of the encoder; the dilation of layer i is 2^i.
+        encoder_maps: number of channels of the encoder.
+        encoder_kernel: kernel size of convolutions and attention of the encoder, odd.
+        encoder_dropout: dropout probability of values inside a layer of the encoder.
+        channel_dropout: dropout probability of channels of the features.
+        frame_dropout: dropout probability of frames of the features.
+        condition_layers: encoder layers, from 0, whose outputs form the condition.
+        decoder_layers: number of layers of the decoder; the dilation of layer i is 2^i.
+        decoder_maps: number of channels of the decoder.
+        decoder_kernel: kernel size of convolutions and attention of the decoder, odd.
+        decoder_dropout: dropout probability of values inside a layer of the decoder.
+        scale: labels 0 and 1 are mapped to -scale and scale before noise is added; a larger value increases the
+            signal-to-noise ratio.
+        modes: masks of the condition in training, one drawn for each video and step (repeat a mode to draw it more
+            often). "full": no mask. "zero": all frames are masked. "boundary03-": frames with a boundary target of at
+            least 0.3 are masked (any two digits). "segment=2": the frames of two classes are masked; the classes are
+            drawn independently and may be the same.
+        steps: number of diffusion steps.
+        sampling_steps: number of sampling steps, at most `steps`.
+        eta: noise of DDIM sampling, from 0 (deterministic) to 1.
 
     Raises:
-        ValueError: a kernel is even, a condition layer does not exist, a mode is unknown, or steps and sampling_steps
-            disagree.
+        ValueError: a kernel size is even, a condition layer does not exist, a mode is unknown, or sampling_steps is
+            not in the range from 1 to steps.
     """
 
     seeded = True
-    """`forward` takes `seeds` of what it draws."""
+    """`forward` takes the seeds of the videos."""
 
     def __init__(
         self,
@@ -279,10 +298,12 @@ class DiffAct(nn.Module):
             raise ValueError(f"encoder_kernel={encoder_kernel} and decoder_kernel={decoder_kernel} must be odd")
         if not condition_layers or not set(condition_layers) <= set(range(encoder_layers)):
             raise ValueError(
-                f"condition_layers={tuple(condition_layers)}: the encoder's layers are 0 to {encoder_layers - 1}"
+                f"condition_layers={tuple(condition_layers)} must be encoder layers, from 0 to {encoder_layers - 1}"
             )
         if not modes or not all(re.fullmatch(r"full|zero|boundary\d\d-|segment=[1-9]", mode) for mode in modes):
-            raise ValueError(f"modes={tuple(modes)}: a mode is full, zero, boundary03- (any two digits) or segment=1")
+            raise ValueError(
+                f"modes={tuple(modes)}: each mode must be full, zero, boundary03- (any two digits) or segment=1"
+            )
         if not 1 <= sampling_steps <= steps:
             raise ValueError(f"sampling_steps={sampling_steps} must be from 1 to steps={steps}")
         self.num_classes = num_classes
@@ -320,22 +341,23 @@ class DiffAct(nn.Module):
         boundaries: Tensor | None = None,
         seeds: int | Sequence[int] = 0,
     ) -> SegmentationOutput:
-        """Sample labels, or, given the labels, take one step of training.
+        """Sample labels, or compute the outputs of a training step if labels are given.
 
         Args:
             features: (B, D, L).
-            mask: bool (B, L), True on the frames of a video; None: no frame is padding.
-            labels: int64 (B, L), for training: the decoder then sees these, noisy at a random step, and a condition
-                partly hidden. Negative ones are of no class. None: the decoder samples, without gradient.
-            boundaries: (B, 1, L), targets from 0 to 1, for training with a "boundary" mode
-                (`vidseg.losses.targets.smoothed_boundaries`).
-            seeds: of each video, or one for all: from 0 to 2^63 - 1.
+            mask: bool (B, L), True on valid frames; None: no frame is padding.
+            labels: int64 (B, L), for training: the decoder reads these labels with the noise of a random step, and a
+                masked condition. Negative values are frames without class. None: sample, without gradients in the
+                decoder.
+            boundaries: (B, 1, L), targets from 0 to 1, required for training with a "boundary" mode, see
+                `vidseg.losses.targets.smoothed_boundaries`.
+            seeds: seed of each video, or one seed for all videos, from 0 to 2^63 - 1.
 
         Returns:
-            logits (2, B, K, L): the encoder's, then the decoder's.
+            Output with logits (2, B, K, L): those of the encoder, then those of the decoder.
 
         Raises:
-            ValueError: a shape is wrong, a label is too large, or `boundaries` are needed and not there.
+            ValueError: a shape is wrong, a label is too large, or required `boundaries` are missing.
         """
         padding = find_padding(features, mask, in_features=self.in_features)
         if torch.compiler.is_exporting() and labels is None:
@@ -347,7 +369,7 @@ class DiffAct(nn.Module):
             noise = self._noise(generators, lengths, features)
             return SegmentationOutput(torch.stack([encoded, self.sample(condition, padding, noise)]))
         self._check_labels(labels, boundaries, features)
-        # The draws of a video, always in this order: mode, classes hidden, step, noise.
+        # Order of the draws of a video: mode, masked classes, step, noise.
         visible = [
             self._visible(labels[video, :length], None if boundaries is None else boundaries[video, 0, :length], draw)
             for video, (length, draw) in enumerate(zip(lengths, generators, strict=True))
@@ -361,7 +383,7 @@ class DiffAct(nn.Module):
         return SegmentationOutput(torch.stack([encoded, decoded]))
 
     def _traced(self, features: Tensor, padding: Tensor | None, seeds: int | Sequence[int]) -> SegmentationOutput:
-        """Sampling as an exported graph can do it, in which drawing the noise is one operator."""
+        """Sample in an exported graph, which draws all noise with one operator."""
         encoded, condition = self.encoder(clear_padding(features, padding), padding)
         noise = torch.ops.vidseg.video_noise(
             video_lengths(features, padding),
@@ -373,11 +395,11 @@ class DiffAct(nn.Module):
         return SegmentationOutput(torch.stack([encoded, self.sample(condition, padding, iter(noise.unbind(0)))]))
 
     def noisy_event(self, labels: Tensor, steps: Sequence[int], noise: Tensor) -> Tensor:
-        """Labels as the decoder sees them after some steps of the diffusion.
+        """Return noisy labels in the value range of the decoder.
 
         Args:
-            labels: int64 (B, L); negative ones are of no class.
-            steps: of each video.
+            labels: int64 (B, L); negative values are frames without class.
+            steps: diffusion step of each video.
             noise: (B, K, L), standard normal.
 
         Returns:
@@ -393,16 +415,16 @@ class DiffAct(nn.Module):
     def sample(
         self, condition: Tensor, padding: Tensor | None, noise: Iterator[Tensor], *, sampling_steps: int | None = None
     ) -> Tensor:
-        """Draw labels out of noise by DDIM, in double precision but for the decoder.
+        """Sample labels by DDIM; all computations except the decoder are in double precision.
 
         Args:
             condition: (B, C, L), from the encoder.
-            padding: bool (B, 1, L), True on padding, or None.
-            noise: standard normal (B, K, L) tensors: the start, then one for each step but the last.
-            sampling_steps: None: as the network was built.
+            padding: bool (B, 1, L), True on padded frames; None: no frame is padding.
+            noise: standard normal tensors (B, K, L): the start, then one for each step except the last.
+            sampling_steps: number of sampling steps; None: `sampling_steps` of the network.
 
         Returns:
-            The decoder's logits (B, K, L) at the last step; their softmax is the sampled result.
+            Logits (B, K, L) of the decoder at the last step; their softmax is the sampled result.
         """
         count = self.sampling_steps if sampling_steps is None else sampling_steps
         times = self._times if count == self.sampling_steps else _sampling_times(len(self.signal), count)
@@ -422,18 +444,18 @@ class DiffAct(nn.Module):
         return logits
 
     def _to_event(self, x: Tensor) -> Tensor:
-        """Noisy labels around -scale and scale to float32 from 0 to 1."""
+        """Map noisy labels from -scale..scale to 0..1, float32, with clipping."""
         return ((x.clamp(-self.scale, self.scale) / self.scale + 1) / 2).float()
 
     @staticmethod
     def _generators(seeds: int | Sequence[int], videos: int) -> list[torch.Generator]:
         each = [seeds] * videos if isinstance(seeds, int) else [int(seed) for seed in seeds]
         if len(each) != videos:
-            raise ValueError(f"{len(each)} seeds for {videos} videos: give one for each, or one for all")
+            raise ValueError(f"{len(each)} seeds for {videos} videos; pass one seed per video, or one integer for all")
         return [torch.Generator("cpu").manual_seed(seed) for seed in each]
 
     def _noise(self, generators: list[torch.Generator], lengths: list[int], like: Tensor) -> Iterator[Tensor]:
-        """Noise (B, K, L) for ever: each video's depends on its seed and length alone, and on no device."""
+        """Yield noise (B, K, L); that of a video depends on its seed and length, not on batch and device."""
         for noise in _padded_noise(generators, lengths, self.num_classes, like.shape[2]):
             yield noise.to(like.device)
 
@@ -442,15 +464,17 @@ class DiffAct(nn.Module):
         if labels.shape != (videos, frames):
             raise ValueError(f"labels must be {(videos, frames)}, but have shape {tuple(labels.shape)}")
         if int(labels.max()) >= self.num_classes:
-            raise ValueError(f"label {int(labels.max())} in the batch: there are {self.num_classes} classes, from 0")
+            raise ValueError(f"label {int(labels.max())} in the batch is out of range for {self.num_classes} classes")
         if boundaries is None:
             if any(mode.startswith("boundary") for mode in self.modes):
-                raise ValueError(f"modes={self.modes} need boundaries (B, 1, L); give them, or leave that mode out")
+                raise ValueError(
+                    f"modes={self.modes} require boundaries (B, 1, L); pass boundaries, or remove the mode"
+                )
         elif boundaries.shape != (videos, 1, frames):
             raise ValueError(f"boundaries must be {(videos, 1, frames)}, but have shape {tuple(boundaries.shape)}")
 
     def _visible(self, labels: Tensor, boundaries: Tensor | None, draw: torch.Generator) -> Tensor:
-        """bool (L,): the frames of one video whose condition is shown, in the mode drawn for it."""
+        """Draw a mode and return its visible frames of one video, bool (L,)."""
         mode = self.modes[int(torch.randint(len(self.modes), (), generator=draw, device="cpu"))]
         if mode.startswith("boundary") and boundaries is not None:
             return boundaries < int(mode[8:10]) / 10

@@ -1,10 +1,10 @@
-"""ETESVS: end-to-end streaming video segmentation with a recurrent memory, in its two published states.
+"""ETESVS: end-to-end streaming video segmentation with a recurrent memory, in two published versions.
 
-The network of the ETESVS code base (April 2022): MobileNetV2 with temporal shift looks at the frames of a window, a
-recurrent memory carries what it knows from window to window, a dilated temporal convolutional network labels the
-frames. `Etesvs` is the one of the published table, 15 518 241 parameters for 11 classes: an LSTM over the spatial
-means. `EtesvsConvLstm` is the one that stands at the end of that month, 3 563 564 parameters: a convolutional LSTM over
-the maps of the last stage. Names of parameters are those of the published weights.
+Network of the ETESVS code base (April 2022): MobileNetV2 with temporal shift as backbone, a recurrent memory between
+windows, and a dilated temporal convolutional network as head. `Etesvs` is the version of the published table, with an
+LSTM over spatial means and 15 518 241 parameters for 11 classes. `EtesvsConvLstm` is the version of the end of that
+month, with a convolutional LSTM over the feature maps of the last stage and 3 563 564 parameters. Parameter names are
+those of the published weights.
 
 Shapes: B videos, C channels, T frames, H, W, D features, K classes, S stages.
 """
@@ -55,14 +55,14 @@ class _TcnStage(nn.Module):
 
 
 class _TcnHead(nn.Module):
-    """One stage of dilated layers that sees the window and nothing beyond it; with dropout, or None: BatchNorm."""
+    """Stage of dilated layers over one window, with dropout, or with batch normalization if `dropout` is None."""
 
     def __init__(self, in_features: int, num_classes: int, *, layers: int, channels: int, dropout: float | None):
         super().__init__()
         self.seg_conv = _TcnStage(in_features, num_classes, layers, channels, dropout)
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
-        """Features (B, D, T), mask (B, 1, T) -> logits (1, B, K, T)."""
+        """Compute logits (1, B, K, T) from features (B, D, T) and a mask (B, 1, T)."""
         return self.seg_conv(features, mask)[None]
 
 
@@ -75,10 +75,10 @@ class _LstmMemory(nn.Module):
 
 
 def _in_memory_order(x: Tensor) -> Tensor:
-    """(B, T, D) -> (B, T, D): the values of the transposed (D, T), row after row."""
+    """Transpose (B, T, D) to (B, D, T) and reshape the result to (B, T, D) in memory order."""
     if not torch.compiler.is_exporting():
         return x.transpose(1, 2).reshape(x.shape)
-    # An exported reshape would allow only numbers of frames that divide the number of features, or only others.
+    # torch.export specializes the reshape on whether the number of frames divides the number of features.
     frames, features = x.shape[1:]
     steps, columns = torch.arange(frames, device=x.device), torch.arange(features, device=x.device)
     return x.transpose(1, 2).flatten(1)[:, steps[:, None] * features + columns]
@@ -95,7 +95,13 @@ class _LstmNeck(nn.Module):
     def forward(
         self, maps: Tensor, state: StreamState | None, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-        """Maps (B, T, D, H, W), mask (B, T) -> features (B, D, T), logits (B, K, T) of backbone and memory, state."""
+        """Return features (B, D, T), logits (B, K, T) of the backbone and of the memory, and the next state.
+
+        Args:
+            maps: (B, T, D, H, W).
+            state: state of the previous window; None at the start of all videos.
+            mask: (B, T), 1 on valid frames.
+        """
         pooled = maps.mean(dim=(3, 4))
         start = tuple(memory(state, name, pooled, pooled.shape[2:])[None] for name in ("hidden", "cell"))
         recurrent, (hidden, cell) = run_recurrent(self.rnn_conv.lstm, pooled.transpose(0, 1), start)
@@ -111,20 +117,23 @@ class _LstmNeck(nn.Module):
 
 
 class Etesvs(StreamModel):
-    """MobileNetV2-TSM, LSTM, single-stage TCN: "mobiV2+ms" of the published table.
+    """MobileNetV2-TSM, LSTM and single-stage TCN: "mobiV2+ms" of the published table.
 
-    `backbone_logits` come from the pooled features of each frame, `neck_logits` from the LSTM.
+    `backbone_logits` are computed from the pooled features of each frame, `neck_logits` from the output of the LSTM.
 
     Args:
         num_classes: K.
-        shift_division: one part in this many of the channels is shifted each way; 30 as published.
-        layers: of the head, with dilations 1, 2, 4, ...
-        channels: width of the head.
-        dropout: in the neck and the head.
-        frame_scores: how `neck_logits` read the LSTM's output. "published" takes its (D, T) values of a video as T rows
-            of D in memory order, so that frames are mixed up: what the published weights have learned. "corrected"
-            takes each frame's own. The other outputs do not depend on it.
-        width: multiplier of the backbone's widths, for small machines.
+        shift_division: reciprocal of the fraction of channels shifted in each direction; published: 30.
+        layers: number of layers of the head; the dilation of layer i is 2 ** i.
+        channels: number of channels of the head.
+        dropout: dropout probability of neck and head.
+        frame_scores: input of `neck_logits`. "published": the output (D, T) of the LSTM is reshaped to (T, D) in memory
+            order, which mixes values of different frames, as in the training of the published weights. "corrected": the
+            output of each frame. No effect on other outputs.
+        width: multiplier of the widths of the backbone, rounded to multiples of 8; published: 1.0.
+
+    Raises:
+        ValueError: `frame_scores` is unknown.
     """
 
     def __init__(
@@ -150,7 +159,7 @@ class Etesvs(StreamModel):
     def forward(
         self, clips: Tensor, state: StreamState | None = None, mask: Tensor | None = None
     ) -> tuple[StreamOutput, StreamState]:
-        """See `StreamModel.forward`; one stage."""
+        """Compute logits with S = 1, see `StreamModel.forward`."""
         keep = frame_mask(mask, clips)
         features, backbone, neck, remembered = self.neck(self.backbone(clips, keep)[1], state, keep)
         output = StreamOutput(self.head(features, keep[:, None]), backbone_logits=backbone, neck_logits=neck)
@@ -167,7 +176,7 @@ def _norm_conv(inputs: int, outputs: int, kernel: int, *, groups: int = 1, relu:
 
 
 class _ConvLstmCell(nn.Module):
-    """One step of a convolutional LSTM whose gates are depthwise-separable convolutions of [input, hidden]."""
+    """Cell of a convolutional LSTM; its gates are depthwise-separable convolutions of input and hidden state."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -186,7 +195,13 @@ class _ConvLstm(nn.Module):
         self.cell_list = nn.ModuleList([_ConvLstmCell(channels)])
 
     def forward(self, maps: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps (B, T, C, H, W) -> spatial means (B, C, T) of the hidden states, last hidden state, last cell."""
+        """Return spatial means (B, C, T) of the hidden states, and the last hidden and cell state.
+
+        Args:
+            maps: (B, T, C, H, W).
+            hidden: (B, C, H, W), hidden state before the first frame.
+            cell: (B, C, H, W), cell state before the first frame.
+        """
         if torch.compiler.is_exporting():
             return self._scan(maps, hidden, cell)
         means = []
@@ -196,7 +211,7 @@ class _ConvLstm(nn.Module):
         return torch.stack(means, dim=2), hidden, cell
 
     def _scan(self, maps: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The same with a variable number of frames."""
+        """Compute `forward` in an exported graph with a variable number of frames."""
 
         def step(
             state: tuple[Tensor, ...], values: tuple[Tensor, ...]
@@ -212,7 +227,7 @@ class _ConvLstmMemory(nn.Module):
     def __init__(self, channels: int, num_classes: int):
         super().__init__()
         self.conv_lstm = _ConvLstm(channels)
-        # Published, counted in the table, and used by nothing.
+        # Entry of the published weights, included in the published parameter count; the network does not use it.
         self.fc_frames_cls = nn.Linear(channels, num_classes)
 
 
@@ -229,7 +244,14 @@ class _ConvLstmNeck(nn.Module):
     def forward(
         self, stage: Tensor, last: Tensor, state: StreamState | None, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-        """Maps (B, T, ., H, W), mask (B, T) -> features (B, D, T), logits (B, K, T) of backbone and memory, state."""
+        """Return features (B, D, T), logits (B, K, T) of the backbone and of the memory, and the next state.
+
+        Args:
+            stage: maps (B, T, stage_features, H, W) of the last stage.
+            last: maps (B, T, last_features, H, W) of the last convolution.
+            state: state of the previous window; None at the start of all videos.
+            mask: (B, T), 1 on valid frames.
+        """
         spatial = self.backbone_cls_conv(last.mean(dim=(3, 4)).transpose(1, 2))
         backbone = self.backbone_cls_fc_2(self.dropout(spatial.transpose(1, 2))).transpose(1, 2)
         hidden, cell = (memory(state, name, stage, stage.shape[2:]) for name in ("hidden", "cell"))
@@ -242,15 +264,15 @@ class _ConvLstmNeck(nn.Module):
 
 
 class EtesvsConvLstm(StreamModel):
-    """MobileNetV2-TSM, convolutional LSTM, single-stage TCN.
+    """MobileNetV2-TSM, convolutional LSTM and single-stage TCN.
 
     Args:
         num_classes: K.
-        shift_division: one part in this many of the channels is shifted each way.
-        layers: of the head, with dilations 1, 2, 4, ...
-        channels: width of the head.
-        dropout: in the neck; the head has BatchNorm in its place.
-        width: multiplier of the backbone's widths, for small machines.
+        shift_division: reciprocal of the fraction of channels shifted in each direction.
+        layers: number of layers of the head; the dilation of layer i is 2 ** i.
+        channels: number of channels of the head.
+        dropout: dropout probability of the neck; the head has batch normalization instead of dropout.
+        width: multiplier of the widths of the backbone, rounded to multiples of 8; published: 1.0.
     """
 
     def __init__(
@@ -273,7 +295,7 @@ class EtesvsConvLstm(StreamModel):
     def forward(
         self, clips: Tensor, state: StreamState | None = None, mask: Tensor | None = None
     ) -> tuple[StreamOutput, StreamState]:
-        """See `StreamModel.forward`; one stage. The state has the size of the maps: H / 32 by W / 32."""
+        """Compute logits with S = 1, see `StreamModel.forward`; the state has the spatial size H / 32 x W / 32."""
         keep = frame_mask(mask, clips)
         stage, last = self.backbone(clips, keep)
         features, backbone, neck, remembered = self.neck(stage, last, state, keep)

@@ -1,11 +1,11 @@
-"""I3D, Inception-v1 inflated to three dimensions: whose features most papers on temporal segmentation start from.
+"""I3D: Inception-v1 inflated to 3-D, the feature extractor of most data sets for temporal segmentation.
 
-"Quo Vadis, Action Recognition? A New Model and the Kinetics Dataset", CVPR 2017, arXiv 1705.07750. One network sees
-RGB, another one optical flow; their two-stream features are both of 1024 side by side.
+"Quo Vadis, Action Recognition? A New Model and the Kinetics Dataset", CVPR 2017, arXiv 1705.07750. One network takes
+RGB frames, another takes optical flow; two-stream features are their concatenation, 2 x 1024 values.
 
-The published weights are TensorFlow's, which two ports to PyTorch carry under different names and with slightly
-different arithmetic. Names here are those of pytorch-i3d (`rgb_imagenet.pt`, `flow_imagenet.pt`); `load_weights` reads
-those of kinetics_i3d_pytorch, which SVTAS and video_features use, as well.
+Two PyTorch ports of the published TensorFlow weights have different keys and slightly different arithmetic. Parameter
+names are those of pytorch-i3d (`rgb_imagenet.pt`, `flow_imagenet.pt`); `load_weights` also reads files of
+kinetics_i3d_pytorch, which SVTAS and video_features use.
 
 Shapes: B clips, C channels, T frames, H, W, K classes.
 """
@@ -25,10 +25,10 @@ from vidseg.models._registry import register_model
 __all__ = ["I3d", "Port", "own_key"]
 
 Port = Literal["pytorch_i3d", "kinetics_i3d_pytorch"]
-"""Whose arithmetic: norms with an epsilon of 1e-3 and TensorFlow's padding, which depends on the size of the input; or
-norms with 1e-5 and a padding that does not."""
+"""Port of the weights. "pytorch_i3d": norms with eps=1e-3 and TensorFlow's padding, which depends on the input size.
+"kinetics_i3d_pytorch": norms with eps=1e-5 and fixed padding."""
 
-# Channels of the branches: 1x1x1; 1x1x1 and 3x3x3; 1x1x1 and 3x3x3; 1x1x1 after pooling.
+# Output channels of the convolutions in the four branches: 1x1x1; 1x1x1, 3x3x3; 1x1x1, 3x3x3; 1x1x1 after pooling.
 _MIXED = {
     "Mixed_3b": (64, 96, 128, 16, 32, 32),
     "Mixed_3c": (128, 128, 192, 32, 96, 64),
@@ -40,7 +40,7 @@ _MIXED = {
     "Mixed_5b": (256, 160, 320, 32, 128, 128),
     "Mixed_5c": (384, 192, 384, 48, 128, 128),
 }
-_POOLS = {  # kernel and stride of the pooling before a layer
+_POOLS = {  # kernel size and stride of the pooling before a layer
     "Conv3d_2b_1x1": ((1, 3, 3), (1, 2, 2)),
     "Mixed_3b": ((1, 3, 3), (1, 2, 2)),
     "Mixed_4b": ((3, 3, 3), (2, 2, 2)),
@@ -49,20 +49,20 @@ _POOLS = {  # kernel and stride of the pooling before a layer
 
 
 def own_key(key: str) -> str:
-    """The name here of an entry that kinetics_i3d_pytorch names `key`; other names stay as they are."""
+    """Return the key of pytorch-i3d for a key of kinetics_i3d_pytorch; other keys are returned unchanged."""
     key = re.sub(r"^conv3d_0c_1x1\.", "logits.", key)
     key = re.sub(r"^(conv3d|mixed)_", lambda found: f"{found[1].capitalize()}_", key).replace(".batch3d.", ".bn.")
-    # A branch of two layers has an "a" and a "b"; that of the pooling only its second one, a convolution.
+    # The two layers of a branch are "a" and "b"; the pooling "a" of the last branch has no entries.
     return re.sub(
         r"\.branch_(\d)(?:\.([01]))?\.", lambda found: f".b{found[1]}{'ab'[int(found[2])] if found[2] else ''}.", key
     )
 
 
 def _pad(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], port: Port) -> Tensor:
-    """Zeros around the last three dimensions, the smaller half in front, as TensorFlow's "SAME" has them."""
+    """Pad the last three dimensions with zeros as TensorFlow's "SAME", with the smaller half at the front."""
     pads: list[int] = []
     for length, size, step in zip(reversed(x.shape[2:]), reversed(kernel), reversed(stride), strict=True):
-        # TensorFlow pads up to the end of the last window, the other port as if the step divided the length.
+        # TensorFlow pads to the end of the last window; the other port assumes that the stride divides the length.
         covered = ((length + step - 1) // step - 1) * step + size
         total = covered - length if port == "pytorch_i3d" else size - step
         pads += [total // 2, total - total // 2]
@@ -70,12 +70,12 @@ def _pad(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], port: Port
 
 
 class _Unit(nn.Module):
-    """Convolution, norm, ReLU."""
+    """Convolution, batch normalization and ReLU."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, port: Port, stride: int = 1):
         super().__init__()
         self.port = port
-        # Where nothing is left out the padding is the same on both sides, whatever the size of the input.
+        # With stride 1 the padding is symmetric and does not depend on the input size.
         self.conv3d = nn.Conv3d(inputs, outputs, kernel, stride, kernel // 2 if stride == 1 else 0, bias=False)
         self.bn = nn.BatchNorm3d(outputs, eps=1e-3 if port == "pytorch_i3d" else 1e-5)
         self.relu = nn.ReLU(inplace=True)
@@ -87,7 +87,7 @@ class _Unit(nn.Module):
 
 
 class _Pool(nn.Module):
-    """Maximum over neighbors; its inputs come from a ReLU, so that zeros around them change nothing."""
+    """Max pooling with zero padding, which has no effect on the outputs of a ReLU."""
 
     def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int], port: Port):
         super().__init__()
@@ -99,7 +99,7 @@ class _Pool(nn.Module):
 
 
 class _Mixed(nn.Module):
-    """Four branches side by side."""
+    """Inception block of four branches, whose outputs are concatenated."""
 
     def __init__(self, inputs: int, channels: tuple[int, ...], port: Port):
         super().__init__()
@@ -117,19 +117,20 @@ class _Mixed(nn.Module):
 
 
 class I3d(nn.Module):
-    """Inception-v1 in three dimensions; with 400 classes 12 697 264 parameters for RGB, 12 675 312 for flow.
+    """3-D Inception-v1; for 400 classes, 12 697 264 parameters for RGB and 12 675 312 for flow.
 
-    The published weights take values in -1 to 1: of RGB, or of flow that was cut at 20 pixels.
+    The published weights expect values from -1 to 1: RGB, or flow clipped at 20 pixels and divided by 20.
 
     Args:
-        channels: of the clips: 3 for RGB, 2 for flow.
+        channels: channels of the clips, 3 for RGB and 2 for flow.
         num_classes: K.
-        port: whose arithmetic, see `Port`. With sizes that the strides divide only the epsilon differs.
-        dropout: before the classifier.
-        width: multiplier of all widths, rounded to multiples of 8, for small machines; 1.0 is as published.
+        port: arithmetic of the network, see `Port`. If the strides divide the size of the clips, only the epsilon of
+            the norms differs.
+        dropout: dropout probability before the classifier.
+        width: multiplier of all widths, rounded to multiples of 8; published: 1.0.
 
     Raises:
-        ValueError: an option out of its range.
+        ValueError: `port` is unknown, or `width` is not positive.
     """
 
     classifier_name = "logits.conv3d"
@@ -156,7 +157,7 @@ class I3d(nn.Module):
         self.num_classes = num_classes
         last = [scale(outputs) for outputs in _MIXED["Mixed_5c"]]
         self.num_features = last[0] + last[2] + last[4] + last[5]
-        # The classifier is the first entry of the published files.
+        # The classifier is the first entry of the published files, so it is the first module.
         classifier = nn.Conv3d(self.num_features, num_classes, 1)
         self.logits = nn.ModuleDict({"conv3d": classifier})
         self.Conv3d_1a_7x7 = _Unit(channels, scale(64), 7, stride=2, port=port)
@@ -177,9 +178,9 @@ class I3d(nn.Module):
         nn.init.zeros_(classifier.bias)
 
     def forward_features(self, clips: Tensor) -> Tensor:
-        """Clips (B, C, T, H, W), normalized -> feature maps (B, 1024, T / 8, H / 32, W / 32).
+        """Compute the feature maps (B, 1024, T / 8, H / 32, W / 32) of normalized clips (B, C, T, H, W).
 
-        Sizes that are not divisible are rounded up with TensorFlow's padding; the other port loses some on the way.
+        The sizes are rounded up with port="pytorch_i3d"; the other port may return smaller maps.
         """
         x = clips
         for name in ("Conv3d_1a_7x7", "Conv3d_2b_1x1", "Conv3d_2c_3x3", *_MIXED):
@@ -189,16 +190,19 @@ class I3d(nn.Module):
         return x
 
     def pooled(self, maps: Tensor) -> Tensor:
-        """Feature maps (B, 1024, T', H', W') -> I3D's features (B, 1024, T' - 1, 1, 1): means over two steps of time.
+        """Average feature maps (B, 1024, T', H', W') over space and over pairs of adjacent steps.
 
-        A single step is its own mean. The published pooling has 7x7 places, which are all of a clip of 224 pixels; here
-        it is all of them at every size.
+        The published spatial pooling is 7x7, the size of the maps for clips of 224 pixels; this one covers the whole
+        map for every size.
+
+        Returns:
+            (B, 1024, T' - 1, 1, 1); one step if T' = 1.
         """
         steps, height, width = maps.shape[2:]
         return F.avg_pool3d(maps, (min(2, steps), height, width), stride=1)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Clips (B, C, T, H, W), normalized -> logits (B, K), means over time."""
+        """Compute logits (B, K), averaged over time, of normalized clips (B, C, T, H, W)."""
         pooled = self.pooled(self.forward_features(clips))
         return self.logits["conv3d"](self.dropout(pooled)).flatten(2).mean(dim=2)
 

@@ -1,9 +1,9 @@
-"""Memory TCN: a causal temporal convolutional network that carries its receptive field from window to window.
+"""Memory TCN: a causal temporal convolutional network with memory between windows.
 
-The head of "Streaming Video Temporal Action Segmentation In Real Time", arXiv 2209.13808 (called SETE there). Each
-layer keeps the last columns of its input and puts them in front of the next window, so that the windows of a stream
-together give what one causal pass over the whole video would. Dilations fall from layer to layer. Names of parameters
-are those of the published weights.
+Head of "Streaming Video Temporal Action Segmentation In Real Time", arXiv 2209.13808 (called SETE there). Each layer
+stores the last columns of its input and prepends them to the next window, so the output for the windows of a stream
+equals that of one causal pass over the whole video. Dilations decrease from layer to layer. Parameter names are those
+of the published weights.
 
 Shapes: B videos, D features, T frames, K classes, S stages.
 """
@@ -22,7 +22,16 @@ __all__ = ["MemoryResidualLayer", "MemoryTcn", "MemoryTcnHead"]
 
 
 class MemoryResidualLayer(nn.Module):
-    """x + norm(1x1(relu(causal dilated convolution of x))), times the mask; norm: BatchNorm, or dropout of one half."""
+    """Residual layer: causal dilated convolution, ReLU, pointwise convolution, norm.
+
+    Args:
+        channels: number of channels.
+        dilation: dilation of the convolution of kernel size 3.
+        norm: "batch": batch normalization. "dropout": dropout with probability 0.5 instead.
+
+    Raises:
+        ValueError: `norm` is unknown.
+    """
 
     def __init__(self, channels: int, dilation: int, *, norm: Literal["batch", "dropout"] = "batch"):
         super().__init__()
@@ -34,7 +43,13 @@ class MemoryResidualLayer(nn.Module):
         self.norm: nn.Module = nn.BatchNorm1d(channels) if norm == "batch" else nn.Dropout()
 
     def forward(self, x: Tensor, mask: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, channels, T), mask (B, 1, T), past (B, channels, 2 * dilation) -> output and the next past."""
+        """Return the output (B, channels, T) and the columns for the next window.
+
+        Args:
+            x: (B, channels, T).
+            mask: (B, 1, T), 1 on valid frames.
+            past: (B, channels, 2 * dilation), the last columns of the previous window.
+        """
         padded = torch.cat([past, x], dim=2)
         out = self.norm(self.conv_1x1(self.conv_dilated(padded).relu()))
         return (x + out) * mask, padded[:, :, -2 * self.dilation :].detach()
@@ -53,15 +68,19 @@ class _Stage(nn.Module):
 
 
 class MemoryTcnHead(nn.Module):
-    """S stages of causal layers; the first reads features, each other one the probabilities before it.
+    """Stages of causal layers. The first stage reads features, each other stage the probabilities of the previous one.
 
     Args:
         in_features: D.
         num_classes: K.
         stages: S.
-        layers: of a stage; the first has dilation 2 ** (layers - 1), the last 1.
-        channels: width of a stage.
-        norm: of a layer: "batch" (later code), or "dropout" (earlier code; the published table's parameter count).
+        layers: number of layers of a stage; the dilations decrease from 2 ** (layers - 1) to 1.
+        channels: number of channels of a stage.
+        norm: norm of a layer: "batch", as in the later published code, or "dropout", as in the earlier code, whose
+            parameter count is in the published table.
+
+    Raises:
+        ValueError: stages or layers is below 1, or `norm` is unknown.
     """
 
     def __init__(
@@ -83,7 +102,13 @@ class MemoryTcnHead(nn.Module):
     def forward(
         self, features: Tensor, state: StreamState | None = None, mask: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Features (B, D, T), state, mask (B, T) -> logits (S, B, K, T) and the pasts of all layers."""
+        """Return logits (S, B, K, T) and the stored columns of all layers.
+
+        Args:
+            features: (B, D, T).
+            state: state of the previous window; None at the start of all videos.
+            mask: (B, T), 1 on valid frames; None: no frame is padding.
+        """
         keep = frame_mask(mask, features)[:, None]
         outputs: list[Tensor] = []
         pasts: dict[str, Tensor] = {}
@@ -98,7 +123,17 @@ class MemoryTcnHead(nn.Module):
 
 
 class MemoryTcn(StreamModel):
-    """MobileNetV2-TSM, spatial mean, memory TCN: 2.37 million parameters, no look ahead."""
+    """MobileNetV2-TSM, spatial mean and memory TCN; 2.37 million parameters. The head is causal.
+
+    Args:
+        num_classes: K.
+        stages: S.
+        layers: number of layers of a stage.
+        channels: number of channels of a stage.
+        norm: norm of a layer, see `MemoryTcnHead`.
+        shift_division: reciprocal of the fraction of channels shifted in each direction.
+        width: multiplier of the widths of the backbone, rounded to multiples of 8; published: 1.0.
+    """
 
     def __init__(
         self,
@@ -121,7 +156,7 @@ class MemoryTcn(StreamModel):
     def forward(
         self, clips: Tensor, state: StreamState | None = None, mask: Tensor | None = None
     ) -> tuple[StreamOutput, StreamState]:
-        """See `StreamModel.forward`."""
+        """Compute logits for one window, see `StreamModel.forward`."""
         keep = frame_mask(mask, clips)
         pooled = self.backbone(clips, keep)[1].mean(dim=(3, 4)).transpose(1, 2) * keep[:, None]
         logits, pasts = self.head(pooled, state, keep)

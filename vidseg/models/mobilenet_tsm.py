@@ -1,9 +1,9 @@
-"""MobileNetV2 with temporal shift: the backbone of the small streaming models, and a frame-wise classifier on it.
+"""MobileNetV2 with temporal shift: backbone of the smaller streaming networks, and a frame-wise classifier.
 
 "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018, arXiv 1801.04381; "TSM: Temporal Shift Module for
-Efficient Video Understanding", ICCV 2019, arXiv 1811.08383. In every block that has both an expansion and a residual
-connection some channels are exchanged with the neighboring frames before the first convolution. The shift stays inside
-a window. Names of parameters are those of the published weights (`.net` marks a shifted convolution).
+Efficient Video Understanding", ICCV 2019, arXiv 1811.08383. Blocks with an expansion and a residual connection exchange
+channels with the neighboring frames of the window before the first convolution. Parameter names are those of the
+published weights, in which `.net` marks a convolution after a shift.
 
 Shapes: B videos, C channels, T frames, H, W, K classes.
 """
@@ -20,7 +20,7 @@ from vidseg.models._streaming import StreamModel, StreamOutput, StreamState, fra
 
 __all__ = ["FrameClassifier", "MobileNetTsm", "temporal_shift"]
 
-# (expansion, channels, blocks, stride) of the seven stages.
+# Expansion, channels, blocks and stride of the seven stages.
 _STAGES = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
@@ -33,12 +33,16 @@ _STAGES = (
 
 
 def temporal_shift(x: Tensor, frames: int, division: int) -> Tensor:
-    """Give some channels to the frame before, as many to the frame after; zeros enter at both ends.
+    """Shift a part of the channels to the previous frame and a part to the next frame, with zeros at both ends.
 
     Args:
         x: (B * T, C, H, W).
         frames: T.
-        division: C // division channels take the next frame's values, as many the previous frame's.
+        division: the first C // division channels take the values of the next frame, as many following channels those
+            of the previous frame.
+
+    Returns:
+        (B * T, C, H, W).
     """
     fold = x.shape[1] // division
     if fold == 0:
@@ -61,7 +65,7 @@ def _convolution(
 
 
 class _Shifted(nn.Module):
-    """A layer that reads its input after a temporal shift."""
+    """Layer with a temporal shift of its input."""
 
     def __init__(self, net: nn.Module, division: int):
         super().__init__()
@@ -93,11 +97,15 @@ class _InvertedResidual(nn.Module):
 
 
 class MobileNetTsm(nn.Module):
-    """MobileNetV2 over frames, without its classifier; 2 223 872 parameters at full width.
+    """MobileNetV2 with temporal shift, without classifier; 2 223 872 parameters.
 
     Args:
-        shift_division: one part in this many of the channels moves each way (8 in TSM, 30 in the first ETESVS).
-        width: multiplier of all widths, rounded to multiples of 8, for small machines; 1.0 is as published.
+        shift_division: reciprocal of the fraction of channels shifted in each direction; published: 8 in TSM, 30 in
+            the first version of ETESVS.
+        width: multiplier of all widths, rounded to multiples of 8; published: 1.0.
+
+    Raises:
+        ValueError: shift_division is below 2, or width is not positive.
     """
 
     def __init__(self, *, shift_division: int = 8, width: float = 1.0):
@@ -132,9 +140,14 @@ class MobileNetTsm(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, clips: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Clips (B, 3, T, H, W) and mask (B, T) -> maps of the last stage and of the last convolution.
+        """Compute the feature maps of the last stage and of the last convolution.
 
-        Both are (B, T, channels, H / 32, W / 32), `stage_features` and `num_features` channels, zero where the mask is.
+        Args:
+            clips: (B, 3, T, H, W), normalized.
+            mask: (B, T), 1 on valid frames.
+
+        Returns:
+            Two tensors (B, T, C, H / 32, W / 32) with C = `stage_features` and C = `num_features`, 0 on padded frames.
         """
         frames = clips.shape[2]
         keep = mask.reshape(-1, 1, 1, 1)
@@ -148,7 +161,14 @@ class MobileNetTsm(nn.Module):
 
 
 class FrameClassifier(StreamModel):
-    """The backbone and a linear layer for each frame: what streaming models are to be better than. No memory."""
+    """Frame-wise classifier without memory, a baseline of the streaming networks.
+
+    Args:
+        num_classes: K.
+        shift_division: reciprocal of the fraction of channels shifted in each direction.
+        width: multiplier of the widths of the backbone, rounded to multiples of 8; published: 1.0.
+        dropout: dropout probability before the classifier.
+    """
 
     def __init__(self, *, num_classes: int, shift_division: int = 8, width: float = 1.0, dropout: float = 0.5):
         super().__init__()
@@ -160,7 +180,7 @@ class FrameClassifier(StreamModel):
     def forward(
         self, clips: Tensor, state: StreamState | None = None, mask: Tensor | None = None
     ) -> tuple[StreamOutput, StreamState]:
-        """See `StreamModel.forward`; one stage."""
+        """Compute logits with S = 1 and an empty state, see `StreamModel.forward`."""
         keep = frame_mask(mask, clips)
         pooled = self.backbone(clips, keep)[1].mean(dim=(3, 4))
         logits = (self.fc(self.dropout(pooled)) * keep[..., None]).transpose(1, 2)

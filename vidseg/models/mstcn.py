@@ -1,8 +1,8 @@
-"""MS-TCN and MS-TCN++: stages of dilated temporal convolutions, each refining the one before.
+"""MS-TCN and MS-TCN++: stages of dilated temporal convolutions; each stage refines the previous one.
 
 "MS-TCN: Multi-Stage Temporal Convolutional Network for Action Segmentation", CVPR 2019, arXiv 1903.01945. "MS-TCN++",
-TPAMI 2020, arXiv 2006.09220. The first stage reads the features; every later one reads only the softmax of the stage
-before it. Names of parameters are those of the published weights.
+TPAMI 2020, arXiv 2006.09220. The first stage reads the features, each later stage the softmax of the previous stage.
+Parameter names are those of the published weights.
 
 Shapes: B videos, D feature width, K classes, L frames, S stages.
 """
@@ -20,7 +20,7 @@ __all__ = ["MsTcn", "MsTcn2"]
 
 
 class _Layer(nn.Module):
-    """Dilated convolution over three frames, then a pointwise one, around a shortcut."""
+    """Residual layer: dilated convolution with kernel size 3, ReLU, pointwise convolution."""
 
     def __init__(self, dilation: int, maps: int, dropout: float):
         super().__init__()
@@ -33,7 +33,7 @@ class _Layer(nn.Module):
 
 
 class _Stage(nn.Module):
-    """`layers` layers whose dilation doubles from 1, between a pointwise convolution in and one out."""
+    """Layers with dilations 1, 2, 4, ... between two pointwise convolutions."""
 
     def __init__(self, inputs: int, maps: int, outputs: int, *, layers: int, dropout: float, clear_entry: bool):
         super().__init__()
@@ -57,17 +57,16 @@ class MsTcn(nn.Module):
     Args:
         num_classes: K.
         in_features: D.
-        stages: S, the first one included.
-        layers: layers of a stage.
-        maps: channels inside a stage.
-        dropout: probability of dropping a value inside a layer.
-        padding: what a video's last frame sees beyond it in the first layer of a stage when the batch is padded.
-            "published": the bias of the stage's first convolution, as the published code computes it, so that a video
-            in a padded batch differs a little from the same video alone. "exact": zeros, as for a video alone. The two
-            agree where no frame is padding, as in all published training.
+        stages: S, including the first stage.
+        layers: number of layers of a stage.
+        maps: number of channels.
+        dropout: dropout probability of values inside a layer.
+        padding: values of padded frames in the input of the first layer of a stage. "published": the bias of the first
+            convolution, as in the published code; the output for a video in a padded batch differs slightly from that
+            for the video alone. "exact": zeros. Both agree without padding, as in all published training.
 
     Raises:
-        ValueError: `padding` is neither, or there is no stage.
+        ValueError: `padding` is unknown, or stages < 1.
     """
 
     def __init__(
@@ -83,7 +82,7 @@ class MsTcn(nn.Module):
     ):
         super().__init__()
         if padding not in ("published", "exact"):
-            raise ValueError(f"padding={padding!r} is neither 'published' nor 'exact'")
+            raise ValueError(f"padding={padding!r} must be 'published' or 'exact'")
         if stages < 1:
             raise ValueError(f"stages={stages} must be at least 1")
 
@@ -96,7 +95,7 @@ class MsTcn(nn.Module):
         self.stages = nn.ModuleList(stage(num_classes) for _ in range(stages - 1))
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> SegmentationOutput:
-        """Features (B, D, L) and bool mask (B, L) -> logits (S, B, K, L)."""
+        """Compute logits (S, B, K, L) from features (B, D, L) and a bool mask (B, L), True on valid frames."""
         padding = find_padding(features, mask, in_features=self.in_features)
         logits = [self.stage1(clear_padding(features, padding), padding)]
         for stage in self.stages:
@@ -105,7 +104,7 @@ class MsTcn(nn.Module):
 
 
 class _DualDilatedStage(nn.Module):
-    """Layers that look at near and far frames at once: one dilation grows with depth while the other shrinks."""
+    """Stage of dual dilated layers: one dilation increases with depth, the other decreases."""
 
     def __init__(self, inputs: int, maps: int, outputs: int, *, layers: int, dropout: float):
         super().__init__()
@@ -130,17 +129,17 @@ class _DualDilatedStage(nn.Module):
 
 
 class MsTcn2(nn.Module):
-    """MS-TCN++: a first stage of dual dilated layers, then refinement stages as in MS-TCN.
+    """MS-TCN++: a first stage of dual dilated layers and refinement stages as in MS-TCN.
 
     Args:
         num_classes: K.
         in_features: D.
-        first_layers: layers of the first stage.
-        refinements: stages after the first: S = refinements + 1.
-        layers: layers of a refinement stage.
-        maps: channels inside a stage.
-        dropout: probability of dropping a value inside a layer.
-        shared: one set of weights for all refinement stages, a variant of the paper; False as in published weights.
+        first_layers: number of layers of the first stage.
+        refinements: number of refinement stages; S = refinements + 1.
+        layers: number of layers of a refinement stage.
+        maps: number of channels.
+        dropout: dropout probability of values inside a layer.
+        shared: share the weights of all refinement stages, a variant of the paper; False for published weights.
 
     Raises:
         ValueError: refinements is negative.
@@ -170,7 +169,7 @@ class MsTcn2(nn.Module):
         )
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> SegmentationOutput:
-        """Features (B, D, L) and bool mask (B, L) -> logits (S, B, K, L)."""
+        """Compute logits (S, B, K, L) from features (B, D, L) and a bool mask (B, L), True on valid frames."""
         padding = find_padding(features, mask, in_features=self.in_features)
         logits = [self.PG(clear_padding(features, padding), padding)]
         for index in range(self.refinements):

@@ -1,13 +1,13 @@
-"""MTNet: networks of multi-temporal convolutions, two streams with short and long steps in time.
+"""MTNet: multi-temporal convolutions on a short and a long stream with different temporal resolution.
 
-"Right on Time: Multi-Temporal Convolutions for Human Action Recognition in Videos", arXiv 2011.03949. Seven eighths of
-the channels form the short stream; the others form the long one, at half the size in time and space. Each convolution
-works on both, and sends the short stream's result into the long one. Where time is halved, the frames that are most
-like their neighbors are kept. The output of each block's branch is multiplied by a GRU run over its spatial means
-(recurrent alignment).
+"Right on Time: Multi-Temporal Convolutions for Human Action Recognition in Videos", arXiv 2011.03949. The short stream
+has 7/8 of the channels. The long stream has 1/8 of the channels at half the temporal and spatial size. Each convolution
+processes both streams and adds the output of the short stream to the long stream. Temporal pooling keeps the frames
+that are most similar to their neighbors. The residual branch of each block is multiplied by the output of a GRU over
+its spatial means (recurrent alignment).
 
-Names of parameters and every size are those of the published weights, among them the one norm that the long stream's
-own result and the one sent into it share.
+Parameter names and widths are those of the published weights. As in the published code, the output of the long stream
+and the lateral connection from the short stream share one norm.
 
 Shapes: B clips, C channels, T frames, H, W, K classes; a pair is (short, long).
 """
@@ -32,15 +32,16 @@ MIN_FRAMES, MIN_SIZE = 3, 33
 
 
 def frames_kept(x: Tensor) -> Tensor:
-    """The half of the frames that are most like both neighbors, by the squared cosine of their spatial means.
+    """Return the half of the frames with the highest similarity to both neighbors.
 
-    The first and the last frame have one neighbor only and are never kept.
+    Similarity is the squared cosine of spatial means. The first and the last frame are never selected, because they
+    have only one neighbor.
 
     Args:
-        x: (B, C, T, H, W) with T at least 3.
+        x: (B, C, T, H, W), T >= 3.
 
     Returns:
-        int64 (B, T // 2), ascending, without gradient.
+        int64 (B, T // 2): frame numbers in ascending order.
     """
     with torch.no_grad():
         means = x.mean(dim=(3, 4))
@@ -52,39 +53,39 @@ def frames_kept(x: Tensor) -> Tensor:
 
 
 def cosine_pool(x: Tensor) -> Tensor:
-    """Halve the time of (B, C, T, H, W), keeping for each clip the frames that `frames_kept` names."""
+    """Select the frames `frames_kept` of each clip: (B, C, T, H, W) -> (B, C, T // 2, H, W)."""
     index = frames_kept(x)[:, None, :, None, None]
     return x.gather(2, index.expand(-1, x.shape[1], -1, *x.shape[3:]))
 
 
 def _shorten(x: Tensor) -> Tensor:
-    """Half the height and width, and half the frames where there are more than two."""
+    """Halve height and width, and the number of frames if there are more than two."""
     x = F.avg_pool3d(x, (1, 2, 2))
     return cosine_pool(x) if x.shape[2] > 2 else x
 
 
 def _resize(x: Tensor, size: tuple[int, ...]) -> Tensor:
     if not torch.compiler.is_exporting() and tuple(x.shape[2:]) == size:
-        return x  # as interpolation would; an exported graph must not depend on it
+        return x  # interpolation would not change it; an exported graph must not branch on sizes
     return F.interpolate(x, size=size, mode="trilinear", align_corners=False)
 
 
 def _share(channels: int) -> int:
-    """Channels of the short stream."""
+    """Return the number of channels of the short stream."""
     return int(channels * SHORT_SHARE)
 
 
 class MtConv(nn.Module):
-    """A convolution of both streams, with norms (section 3.1 of the paper).
+    """Multi-temporal convolution: a convolution and a norm for each stream (section 3.1 of the paper).
 
     Args:
-        inputs: channels of both streams together.
-        outputs: the same of the result.
-        kernel: size, for (T, H, W) alike or for each.
-        stride: for all three axes.
-        padding: as `kernel`.
-        groups: sub-streams; above 1 the norms are group norms.
-        lateral: send the short stream's result into the long one.
+        inputs: number of input channels of both streams.
+        outputs: number of output channels of both streams.
+        kernel: kernel size, one value or (T, H, W).
+        stride: stride of all three dimensions.
+        padding: zero padding, one value or (T, H, W).
+        groups: number of sub-streams; above 1, the norms are group norms.
+        lateral: add the output of the short stream to the long stream.
     """
 
     def __init__(
@@ -114,18 +115,18 @@ class MtConv(nn.Module):
             self.norm_short, self.norm_long = nn.BatchNorm3d(out_short), nn.BatchNorm3d(out_long)
 
     def forward(self, pair: Pair) -> Pair:
-        """(short, long) -> (short, long)."""
+        """Compute the (short, long) pair of outputs of a (short, long) pair."""
         short, long = self.conv_short(pair[0]), self.conv_long(pair[1])
         size = tuple(long.shape[2:])
         normal = self.norm_long(long)
         if self.conv_short2long is not None:
-            # The same norm again: in training its running statistics take both, in this order, at every step.
+            # The shared norm: in training, both calls update its running statistics, in this order.
             normal = normal + self.norm_long(self.conv_short2long(_resize(_shorten(short), size)))
         return self.norm_short(short), normal
 
 
 class RecurrentAlignment(nn.Module):
-    """Multiply features by the output of a GRU of two layers over their spatial means.
+    """Multiplication of features by the output of a two-layer GRU over their spatial means.
 
     Args:
         channels: C.
@@ -136,19 +137,19 @@ class RecurrentAlignment(nn.Module):
         self.op = nn.GRU(channels, channels, num_layers=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, T, H, W) -> (B, C, T, H, W)."""
+        """Compute aligned features (B, C, T, H, W) of features of the same shape."""
         recurrent = run_recurrent(self.op, x.mean(dim=(3, 4)).permute(2, 0, 1))[0].permute(1, 2, 0)
         return x * recurrent[..., None, None]
 
 
 class MtBlock(nn.Module):
-    """A residual block of four convolutions on both streams.
+    """Residual block of four multi-temporal convolutions.
 
     Args:
-        inputs: channels of both streams together.
-        outputs: the same of the result.
-        stride: of the third convolution and of the shortcut, for all three axes.
-        groups: sub-streams of the last two convolutions.
+        inputs: number of input channels of both streams.
+        outputs: number of output channels of both streams.
+        stride: stride of the third convolution and of the shortcut, in all three dimensions.
+        groups: number of sub-streams of the last two convolutions.
     """
 
     def __init__(self, inputs: int, outputs: int, *, stride: int = 1, groups: int = 1):
@@ -174,7 +175,7 @@ class MtBlock(nn.Module):
         return self.downsample((short, _resize(long, (frames, *(max(3, side) for side in sides)))))
 
     def forward(self, pair: Pair) -> Pair:
-        """(short, long) -> (short, long)."""
+        """Compute the (short, long) pair of outputs of a (short, long) pair."""
         shortcut = self._shortcut(pair)
         out = pair
         for conv in (self.conv1_1, self.conv1_2, self.conv2):
@@ -189,14 +190,16 @@ class MtBlock(nn.Module):
 
 
 class MtNet(nn.Module):
-    """A residual network of multi-temporal convolutions.
+    """Residual network of multi-temporal convolutions.
 
     Args:
-        blocks: blocks of each of the four stages.
+        blocks: number of blocks of each of the four stages.
         num_classes: K.
-        groups: sub-streams, 1 or 8.
-        width: multiplier of all widths, rounded to multiples of 8 (of 64 with 8 sub-streams), for small machines; 1.0
-            is as published.
+        groups: number of sub-streams, 1 or 8.
+        width: multiplier of all widths, rounded to multiples of 8 (of 64 with 8 sub-streams); published: 1.0.
+
+    Raises:
+        ValueError: width is not positive.
     """
 
     def __init__(self, blocks: tuple[int, int, int, int], *, num_classes: int, groups: int = 1, width: float = 1.0):
@@ -226,33 +229,33 @@ class MtNet(nn.Module):
         nn.init.zeros_(self.fc.bias)
 
     def pool(self, x: Tensor) -> Tensor:
-        """The stem's maps (B, C, T, H, W) -> maximum over 3 x 3 pixels at every second, after padding to even sizes."""
+        """Apply 3x3 max pooling with stride 2 to maps (B, C, T, H, W), padded to an even height and width."""
         if x.shape[3] % 2 or x.shape[4] % 2:
             x = F.pad(x, (1, 0, 1, 0, 0, 0), mode="replicate")
         return F.max_pool3d(x, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
 
     def split(self, x: Tensor) -> Pair:
-        """(B, C, T, H, W) -> short (B, 7/8 C, T/2, H, W) and long (B, C/8, T/4, H/2, W/2)."""
+        """Split maps (B, C, T, H, W) into short (B, 7/8 C, T/2, H, W) and long stream (B, C/8, T/4, H/2, W/2)."""
         short, long = cosine_pool(x).tensor_split([_share(x.shape[1])], dim=1)
         return short, _shorten(long)
 
     def forward_features(self, clips: Tensor) -> Pair:
-        """Clips (B, 3, T, H, W), normalized -> feature maps of the last stage, short and long.
+        """Compute the feature maps of the last stage, short and long stream, of normalized clips (B, 3, T, H, W).
 
         Raises:
-            ValueError: fewer than 3 frames, or a side below 33 pixels: a stream would become empty.
+            ValueError: the clips have fewer than 3 frames, or a side has fewer than 33 pixels.
         """
         frames, height, width = clips.shape[2:]
         if frames < MIN_FRAMES or min(height, width) < MIN_SIZE:
             raise ValueError(
                 f"clips of {frames} frames, {height}x{width}: MTNet needs at least {MIN_FRAMES} frames of "
-                f"{MIN_SIZE}x{MIN_SIZE}"
+                f"{MIN_SIZE}x{MIN_SIZE} pixels"
             )
         pair = self.split(self.pool(self.stem(clips)))
         return self.layer4(self.layer3(self.layer2(self.layer1(pair))))
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Clips (B, 3, T, H, W), normalized -> logits (B, K)."""
+        """Compute logits (B, K) of normalized clips (B, 3, T, H, W)."""
         short, long = self.forward_features(clips)
         return self.fc(torch.cat([short.mean(dim=(2, 3, 4)), long.mean(dim=(2, 3, 4))], dim=1))
 
@@ -269,7 +272,7 @@ BLOCKS = {
     "xl": (3, 8, 36, 3),
     "xxl": (3, 24, 36, 3),
 }
-"""Blocks of each stage, by size."""
+"""Number of blocks of each stage, by size in the name of the network."""
 
 _INPUT = InputSpec(frames=16, interval=2, size=112, resize=128)
 

@@ -1,12 +1,12 @@
-"""Plain and SRTG 3-D ResNets: Squeeze and Recursion with temporal gates.
+"""Plain and SRTG 3-D ResNets: Squeeze and Recursion Temporal Gates.
 
 "Learn to cycle: Time-consistent feature discovery for action recognition", Pattern Recognition Letters 141 (2021),
-arXiv 2006.08247. Each block's output is squeezed over space to one vector per frame, an LSTM runs over those vectors,
-and its output multiplies the block's output. The temporal gate lets a clip pass unchanged unless the two sequences of
-vectors, before and after the LSTM, agree frame by frame (cyclic consistency).
+arXiv 2006.08247. The output of each block is averaged over space to one vector per frame, an LSTM runs over these
+vectors, and the output of the block is multiplied by that of the LSTM. The temporal gate skips the multiplication for
+clips whose vectors before and after the LSTM are not cycle consistent.
 
-Names of parameters, widths (every depth ends in 512 channels: the bottleneck does not expand) and the absence of
-grouped convolutions in the "xt" networks are those of the published weights. All published weights have the gate off.
+Parameter names and widths are those of the published weights: every depth ends in 512 channels, because the bottleneck
+does not expand, and the "xt" networks have no grouped convolutions. All published weights have the gate off.
 
 Shapes: B clips, C channels, T frames, H, W, K classes.
 """
@@ -28,19 +28,19 @@ PLACEMENTS = ("start", "top", "mid", "end", "res", "final")
 
 
 def cycle_consistent(a: Tensor, b: Tensor) -> Tensor:
-    """Whether each frame's nearest frame in the other sequence is the frame of the same number, in both directions.
+    """Return whether each frame's nearest neighbor in the other sequence is the frame with the same number.
 
-    Distance is Euclidean over channels; equally near frames count as agreement.
+    The condition must be satisfied in both directions. Distances are Euclidean; ties are consistent.
 
     Args:
-        a: (B, C, T) features.
-        b: (B, C, T) features.
+        a: features (B, C, T).
+        b: features (B, C, T).
 
     Returns:
-        bool (B,), without gradient.
+        bool (B,).
     """
     with torch.no_grad():
-        # The plain method, not the matrix product: the latter cannot tell equal frames from nearly equal ones.
+        # cdist by matrix products is not exact enough to separate equal frames from nearly equal ones.
         a, b = (x.transpose(1, 2).to(torch.promote_types(x.dtype, torch.float32)) for x in (a, b))
         distance = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
         same = distance.diagonal(dim1=1, dim2=2)
@@ -48,11 +48,11 @@ def cycle_consistent(a: Tensor, b: Tensor) -> Tensor:
 
 
 class SqueezeRecursion(nn.Module):
-    """Multiply features by the output of an LSTM over their spatial means (section 3 of the paper).
+    """Multiplication of features by the output of an LSTM over their spatial means (section 3 of the paper).
 
     Args:
         channels: C.
-        gate: multiply only the clips whose means and LSTM outputs are cycle consistent; the others pass unchanged.
+        gate: return a clip unchanged unless its means and the outputs of the LSTM are cycle consistent.
     """
 
     def __init__(self, channels: int, *, gate: bool = False):
@@ -61,7 +61,7 @@ class SqueezeRecursion(nn.Module):
         self.gate = gate
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, T, H, W) -> (B, C, T, H, W)."""
+        """Compute recalibrated features (B, C, T, H, W) of features of the same shape."""
         squeezed = x.mean(dim=(3, 4))
         recurrent = run_recurrent(self.lstm, squeezed.permute(2, 0, 1))[0].permute(1, 2, 0)
         fused = x * recurrent[..., None, None]
@@ -72,21 +72,25 @@ class SqueezeRecursion(nn.Module):
 
 @dataclass(frozen=True)
 class Design:
-    """What a network's name stands for."""
+    """Architecture of a registered network."""
 
     kind: str
-    """"r3d": 3x3x3 convolutions, "r2plus1d": their spatial and temporal factors."""
+    """"r3d": 3x3x3 convolutions. "r2plus1d": factorized spatial and temporal convolutions."""
     blocks: tuple[int, int, int, int]
+    """Number of blocks of each stage."""
     bottleneck: bool
+    """Whether blocks have three convolutions instead of two."""
     groups: int = 1
+    """Factor of the inner width of a bottleneck; no published convolution is grouped."""
     group_width: int = 64
+    """Inner width of a bottleneck of 64 channels, before `groups`."""
 
     def widen(self, channels: int) -> int:
-        """Inner width of a bottleneck. The "groups" of the xt names only widen: no published convolution is grouped."""
+        """Return the inner width of a bottleneck with `channels` output channels."""
         return int(channels * self.group_width / 64) * self.groups
 
     def middle(self, inputs: int, outputs: int) -> int:
-        """Channels between the two factors, as many as give the parameter count of the 3x3x3 convolution."""
+        """Return the width between spatial and temporal convolution that preserves the parameter count of 3x3x3."""
         channels = (27 * inputs * outputs) // (9 * inputs + 3 * outputs)
         return self.widen(channels) if self.bottleneck else channels
 
@@ -105,7 +109,7 @@ def _stem(kind: str, outputs: int, middle: int) -> nn.Sequential:
 
 
 def _conv(kind: str, inputs: int, outputs: int, middle: int, stride: int) -> nn.Sequential:
-    """A 3x3x3 convolution, or its two factors with `middle` channels between them."""
+    """Return a 3x3x3 convolution, or a spatial and a temporal convolution with `middle` channels between them."""
     if kind == "r3d":
         return nn.Sequential(nn.Conv3d(inputs, outputs, 3, stride=stride, padding=1, bias=False))
     spatial = nn.Conv3d(inputs, middle, (1, 3, 3), stride=(1, stride, stride), padding=(0, 1, 1), bias=False)
@@ -114,7 +118,7 @@ def _conv(kind: str, inputs: int, outputs: int, middle: int, stride: int) -> nn.
 
 
 class _Block(nn.Module):
-    """A residual block of two convolutions, or of three (bottleneck), with Squeeze and Recursion at one place."""
+    """Residual block of two convolutions, or three (bottleneck), with optional Squeeze and Recursion."""
 
     def __init__(self, design: Design, inputs: int, outputs: int, stride: int, placement: str | None, gate: bool):
         super().__init__()
@@ -150,18 +154,22 @@ class _Block(nn.Module):
 
 
 class SrtgResNet(nn.Module):
-    """A 3-D or (2+1)-D residual network, with Squeeze and Recursion in every block or in none.
+    """3-D or (2+1)-D residual network, with or without Squeeze and Recursion in every block.
 
     Args:
-        design: kind of convolution, blocks of each stage, kind of block: what the names of the registry stand for.
+        design: kind of convolutions, number of blocks and kind of block, see `DESIGNS`.
         num_classes: K.
-        placement: where Squeeze and Recursion stands in a block: "start" (its input, for both branches), "top" (after
-            the first convolution), "mid" (after the second), "end" (before the sum; in a block of two convolutions
-            the same as "mid"), "res" (on the shortcut), "final" (after the sum, as published). None leaves it out.
-        gate: temporal gates, see `SqueezeRecursion`; off in all published weights.
-        pool: halve time, height and width after the stem, as the code published since November 2020 does. Without it
-            as the code of May and June 2020: about seven times the work, with the same entries in the state dict.
-        width: multiplier of all widths, rounded to multiples of 8, for small machines; 1.0 is as published.
+        placement: position of Squeeze and Recursion in a block. "start": input of the block. "top": after the first
+            convolution. "mid": after the second. "end": before the sum; in a block of two convolutions the same as
+            "mid". "res": on the shortcut. "final": after the sum, as published. None: no Squeeze and Recursion.
+        gate: use temporal gates, see `SqueezeRecursion`; False in all published weights.
+        pool: max pooling of time, height and width after the stem, as in the code published since November 2020. False:
+            no pooling, as in the code of May and June 2020, with the same state dict and about seven times the
+            computation.
+        width: multiplier of all widths, rounded to multiples of 8; published: 1.0.
+
+    Raises:
+        ValueError: `placement` is unknown, or `width` is not positive.
     """
 
     def __init__(
@@ -206,12 +214,12 @@ class SrtgResNet(nn.Module):
         nn.init.zeros_(self.fc.bias)
 
     def forward_features(self, clips: Tensor) -> Tensor:
-        """Clips (B, 3, T, H, W), normalized -> feature maps (B, C, T', H', W') of the last stage."""
+        """Compute the feature maps (B, C, T', H', W') of the last stage of normalized clips (B, 3, T, H, W)."""
         x = self.pool(self.stem(clips))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Clips (B, 3, T, H, W), normalized -> logits (B, K)."""
+        """Compute logits (B, K) of normalized clips (B, 3, T, H, W)."""
         return self.fc(self.avgpool(self.forward_features(clips)).flatten(1))
 
 
@@ -251,7 +259,7 @@ def _designs(kind: str) -> dict[str, Design]:
 
 
 DESIGNS = _designs("r3d") | _designs("r2plus1d")
-"""Plain networks by name; each has a twin "srtg_..." with Squeeze and Recursion."""
+"""Plain networks by name; the prefix "srtg_" adds Squeeze and Recursion."""
 
 _INPUT = InputSpec(frames=16, interval=2, size=112, resize=128)
 

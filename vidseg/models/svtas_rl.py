@@ -1,10 +1,10 @@
-"""SVTAS-RL: Video Swin Transformer and a block-recurrent head, trained end to end window by window.
+"""SVTAS-RL: Video Swin Transformer with a block-recurrent head, trained end to end on windows.
 
 "End-to-End Streaming Video Temporal Action Segmentation with Reinforcement Learning", arXiv 2309.15683; backbone "Video
-Swin Transformer", CVPR 2022, arXiv 2106.13230; its training loss is `vidseg.losses.streaming.reward_loss`. Names of
-parameters are those of the published weights.
+Swin Transformer", CVPR 2022, arXiv 2106.13230. The training loss is `vidseg.losses.streaming.reward_loss`. Parameter
+names are those of the published weights.
 
-Shapes: B videos, C channels, T frames, H, W, K classes; inside the backbone (B, D, H, W, C), D steps of two frames.
+Shapes: B videos, C channels, T frames, H, W, K classes; in the backbone (B, D, H, W, C) with D steps of two frames.
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ __all__ = ["SvtasRl", "VideoSwin"]
 
 Size = tuple[int, int, int]
 
-_HIDDEN = -100.0  # added to the scores of pairs that a cyclic shift has brought together
+_HIDDEN = -100.0  # attention mask of pairs that are adjacent only because of the cyclic shift
 
 
 def _cut(x: Tensor, window: Size) -> Tensor:
-    """(B, D, H, W, C), multiples of the window -> (windows of all videos, positions of a window, C)."""
+    """Divide (B, D, H, W, C), sizes divisible by the window, into windows (B * windows, positions, C)."""
     batch, depth, height, width, channels = x.shape
     split = x.view(
         batch, depth // window[0], window[0], height // window[1], window[1], width // window[2], window[2], channels
@@ -35,14 +35,14 @@ def _cut(x: Tensor, window: Size) -> Tensor:
 
 
 def _join(windows: Tensor, window: Size, size: Size) -> Tensor:
-    """The inverse of `_cut` for maps of `size` (D, H, W)."""
+    """Join the windows of `_cut` to maps (B, *size, C)."""
     counts = [side // part for side, part in zip(size, window, strict=True)]
     split = windows.view(-1, *counts, *window, windows.shape[-1])
     return split.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(-1, *size, windows.shape[-1])
 
 
 def _hidden_pairs(size: Size, window: Size, shift: Size, device: torch.device) -> Tensor:
-    """(windows, N, N) of 0 and a large negative number: what a cyclic shift brought together must not mix."""
+    """Return the attention mask (windows, N, N) of a cyclic shift: 0, or a large negative number for masked pairs."""
     region = torch.zeros(1, *size, 1, device=device)
     number = 0
     sides = [(slice(-part), slice(-part, -move), slice(-move, None)) for part, move in zip(window, shift, strict=True)]
@@ -56,7 +56,7 @@ def _hidden_pairs(size: Size, window: Size, shift: Size, device: torch.device) -
 
 
 class _WindowAttention(nn.Module):
-    """Attention of the positions of a window to each other, with a learned bias for each relative position."""
+    """Attention within a window, with a learned bias for each relative position."""
 
     relative_position_index: Tensor
 
@@ -74,10 +74,15 @@ class _WindowAttention(nn.Module):
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
     def forward(self, x: Tensor, hidden: Tensor | None) -> Tensor:
-        """Windows (M, N, C); hidden (windows of one video, N, N) -> (M, N, C)."""
+        """Compute attention in windows (M, N, C) -> (M, N, C).
+
+        Args:
+            x: (M, N, C), the windows of all videos.
+            hidden: attention mask (windows of one video, N, N); None: all pairs are visible.
+        """
         count, places, channels = x.shape
         q, k, v = self.qkv(x).view(count, places, 3, self.heads, channels // self.heads).permute(2, 0, 3, 1, 4)
-        # In a smaller window the first N rows of the index are taken, as published, whichever side is the smaller one.
+        # A smaller window uses the first N rows of the index, as published, for every shape of the window.
         index = self.relative_position_index[:places, :places].flatten()
         bias = self.relative_position_bias_table[index].view(places, places, -1).permute(2, 0, 1)
         if hidden is not None:
@@ -108,7 +113,7 @@ class _Block(nn.Module):
     def _attend(self, x: Tensor) -> Tensor:
         depth, height, width = x.shape[1:4]
         size = (depth, height, width)
-        # A side that fits into one window is not shifted.
+        # Dimensions that fit into one window are not shifted.
         fits = [side <= part for side, part in zip(size, self.window, strict=True)]
         window = (depth, height, width)
         window = tuple(side if fit else part for side, part, fit in zip(size, self.window, fits, strict=True))  # type: ignore[assignment]
@@ -126,7 +131,7 @@ class _Block(nn.Module):
         return x[:, :depth, :height, :width]
 
     def _drop(self, x: Tensor) -> Tensor:
-        """Stochastic depth: leave a video's branch out, and scale the others up."""
+        """Apply stochastic depth: drop the branch for random videos and rescale it for the others."""
         if not self.training or self.drop_path == 0:
             return x
         kept = x.new_empty(len(x), 1, 1, 1, 1).bernoulli_(1 - self.drop_path)
@@ -138,7 +143,7 @@ class _Block(nn.Module):
 
 
 class _Merge(nn.Module):
-    """Halve height and width: the four neighbors' channels together, through one linear layer."""
+    """Patch merging: concatenation of 2x2 neighbors and a linear layer, which halves height and width."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -175,22 +180,25 @@ class _PatchEmbedding(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """(B, 3, T, H, W) -> (B, D, H', W', C)."""
+        """Compute patch embeddings (B, D, H', W', C) of clips (B, 3, T, H, W)."""
         padding = [-side % part for side, part in zip(clips.shape[2:], self.patch, strict=True)]
         x = self.proj(F.pad(clips, (0, padding[2], 0, padding[1], 0, padding[0])))
         return self.norm(x.permute(0, 2, 3, 4, 1))
 
 
 class VideoSwin(nn.Module):
-    """Video Swin Transformer without classifier; 87 638 984 parameters as "base".
+    """Video Swin Transformer without classifier. Defaults are those of Swin-B, with 87 638 984 parameters.
 
     Args:
-        channels: of the first stage; each stage doubles them.
-        depths: blocks of each stage.
-        heads: of each stage.
-        window: steps, rows and columns that attend to each other.
-        patch: frames, rows and columns of one token.
-        drop_path: stochastic depth of the last block; it grows linearly from 0.
+        channels: number of channels of the first stage; each stage doubles it.
+        depths: number of blocks of each stage.
+        heads: number of attention heads of each stage.
+        window: steps, rows and columns of an attention window.
+        patch: frames, rows and columns of a patch.
+        drop_path: drop probability of the last block; it increases linearly from 0.
+
+    Raises:
+        ValueError: depths and heads have different lengths, or the heads do not divide the channels.
     """
 
     def __init__(
@@ -205,7 +213,7 @@ class VideoSwin(nn.Module):
     ):
         super().__init__()
         if len(depths) != len(heads):
-            raise ValueError(f"depths={tuple(depths)} and heads={tuple(heads)} are of different numbers of stages")
+            raise ValueError(f"depths={tuple(depths)} and heads={tuple(heads)} must have one value for each stage")
         self.patch_frames = patch[0]
         self.patch_embed = _PatchEmbedding(channels, patch)
         rates = torch.linspace(0, drop_path, sum(depths), device="cpu").tolist()
@@ -213,7 +221,7 @@ class VideoSwin(nn.Module):
         for number, (depth, count) in enumerate(zip(depths, heads, strict=True)):
             wide = channels * 2**number
             if wide % count:
-                raise ValueError(f"stage {number} has {wide} channels, which {count} heads cannot share")
+                raise ValueError(f"stage {number}: {count} heads do not divide {wide} channels")
             first = sum(depths[:number])
             self.layers.append(
                 _Stage(wide, count, window, rates[first : first + depth], merge=number + 1 < len(depths))
@@ -227,7 +235,7 @@ class VideoSwin(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Clips (B, 3, T, H, W) -> (B, D, H', W', C): D steps of `patch_frames` frames."""
+        """Compute features (B, D, H', W', C) of clips (B, 3, T, H, W), with D steps of `patch_frames` frames."""
         x = self.patch_embed(clips)
         for layer in self.layers:
             x = layer(x)
@@ -245,22 +253,22 @@ class _Neck(nn.Module):
 
 
 class SvtasRl(StreamModel):
-    """Video Swin and block-recurrent head; 95 170 687 trained parameters for 11 classes.
+    """Video Swin Transformer with block-recurrent head; 95 170 687 trainable parameters for 11 classes.
 
-    One step of the head is two frames (`patch[0]`); logits are repeated to every frame of the window.
+    A step of the head covers two frames. The logits of a step are repeated for its frames.
 
     Args:
         num_classes: K.
-        swin_channels: see `VideoSwin.channels`; smaller for small machines, as are depths and heads.
-        depths: see `VideoSwin`.
-        heads: see `VideoSwin`.
-        window: see `VideoSwin`.
-        drop_path: see `VideoSwin`.
-        decoders: of the head.
-        layers: of the head's encoder and of each decoder.
-        channels: of the head.
-        state_length: of the head.
-        dropout: of the head's attention and of the backbone's classifier.
+        swin_channels: number of channels of the first stage of the backbone.
+        depths: number of blocks of each stage of the backbone.
+        heads: number of attention heads of each stage of the backbone.
+        window: steps, rows and columns of an attention window of the backbone.
+        drop_path: drop probability of the last block of the backbone.
+        decoders: number of refinement stages of the head, S - 1.
+        layers: number of layers of the encoder and of each decoder of the head.
+        channels: number of channels of the head, even.
+        state_length: number of state vectors, the maximum number of steps of a window.
+        dropout: dropout probability after the attention of the head and before the classifier of the backbone.
     """
 
     def __init__(
@@ -299,7 +307,7 @@ class SvtasRl(StreamModel):
     def forward(
         self, clips: Tensor, state: StreamState | None = None, mask: Tensor | None = None
     ) -> tuple[StreamOutput, StreamState]:
-        """See `StreamModel.forward`. A step counts as real where its first frame is."""
+        """Compute logits for one window, see `StreamModel.forward`. A step is valid if its first frame is."""
         frames, step = clips.shape[2], self.backbone.patch_frames
         keep = frame_mask(mask, clips)[:, ::step]
         pooled = self.backbone(clips).mean(dim=(2, 3)) * keep[..., None]

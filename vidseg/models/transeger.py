@@ -1,8 +1,8 @@
-"""Transeger: a streaming transducer that reads its own labels of the window before, as sentences.
+"""Transeger: a streaming transducer that reads the predicted labels of the previous window as sentences.
 
-"Streaming Video Temporal Action Segmentation In Real Time", arXiv 2209.13808. MobileNetV2 with temporal shift looks at
-the frames; a text encoder reads what each frame of the window before was labeled (in training its true label); a
-causal temporal convolutional network with memory joins the two. Names of parameters are those of the published weights.
+"Streaming Video Temporal Action Segmentation In Real Time", arXiv 2209.13808. MobileNetV2 with temporal shift encodes
+the frames. A text encoder reads the predicted labels of the previous window, in training the true labels. A causal
+temporal convolutional network with memory combines both. Parameter names are those of the published weights.
 
 Shapes: B videos, T frames, U tokens of a sentence, K classes, S stages.
 """
@@ -26,7 +26,7 @@ __all__ = ["Transeger"]
 
 _IGNORED = -100
 
-# What is known of a video's window before; a state of zeros is a stream's start.
+# Status of the labels of the previous window; 0 is the start of a stream.
 _NOTHING, _LABELS, _INCOMPLETE = range(3)
 
 
@@ -36,7 +36,7 @@ class _QuickGelu(nn.Module):
 
 
 class _TextBlock(nn.Module):
-    """A pre-norm transformer layer in CLIP's form."""
+    """Pre-norm transformer layer of CLIP."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -65,7 +65,7 @@ class _Transformer(nn.Module):
 
 
 class _PromptLearner(nn.Module):
-    """Token embeddings of the sentences, with learned vectors for each class in front of the class name."""
+    """Token embeddings of the sentences, with learned vectors for each class before the class name."""
 
     parts: Tensor
     lengths: Tensor
@@ -80,8 +80,8 @@ class _PromptLearner(nn.Module):
         self.token_embedding = nn.Embedding(vocabulary.size, width)
         nn.init.normal_(self.ctx, std=0.2)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
-        # Rows 1 to `frames` of the first three tables are the parts of the sentences; row k of the last one is what
-        # follows for class k: numbers of its learned vectors, counted from the vocabulary's end, its name, the end.
+        # Rows 1 to `frames` of the first three tables are the parts of the sentences. Row k of the last table is the
+        # end of the sentence for class k: its learned vectors, numbered after the vocabulary, its name, the end token.
         sentences = [[vocabulary.encode(part) for part in sentence_parts(number)] for number in range(1, frames + 1)]
         tables: list[list[list[int]]] = [[[], *(row[part] for row in sentences)] for part in range(3)]
         closing = []
@@ -97,7 +97,7 @@ class _PromptLearner(nn.Module):
         self.register_buffer("lengths", torch.tensor(sizes), persistent=False)
 
     def numbers(self, labels: Tensor) -> Tensor:
-        """Labels (B, T) -> sentence of each frame (B, T, U): tokens, numbers of class contexts, -1 behind the end."""
+        """Return the sentences (B, T, U) for labels (B, T): numbers of tokens and learned vectors, -1 after the end."""
         run = F.pad((labels[:, 1:] != labels[:, :-1]).long(), (1, 0)).cumsum(dim=1) + 1
         length = (run[:, :, None] == run[:, None, :]).sum(dim=2)
         frame = torch.arange(1, labels.shape[1] + 1, device=labels.device).expand_as(labels)
@@ -112,7 +112,7 @@ class _PromptLearner(nn.Module):
         return numbers
 
     def forward(self, previous: Tensor, status: Tensor) -> Tensor:
-        """Labels (B, T) of the window before and what they are worth (B,) -> embeddings (B, T, U, width)."""
+        """Return embeddings (B, T, U, width) for the labels (B, T) of the previous window and their status (B,)."""
         known, begins = (status[:, None, None] == kind for kind in (_LABELS, _NOTHING))
         numbers = torch.where(known, self.numbers(previous), torch.where(begins, self.start, self.end))
         embedded = self.token_embedding(numbers.clamp(0, self.size - 1))
@@ -142,7 +142,7 @@ class _TextEncoder(nn.Module):
         nn.init.normal_(self.positional_embedding, std=0.01)
 
     def forward(self, previous: Tensor, status: Tensor) -> Tensor:
-        """-> (B, features, T)."""
+        """Compute features (B, features, T) from the labels (B, T) of the previous window and their status (B,)."""
         x = (self.prompt_learner(previous, status) + self.positional_embedding).flatten(0, 1)
         x = self.text_projection(self.ln_final(self.transformer(x))).flatten(1)
         return self.squeeze_sentence(x).unflatten(0, previous.shape).transpose(1, 2)
@@ -167,7 +167,7 @@ class _ImageBackbone(nn.Module):
         self.head = _Projection(backbone.num_features, features)
 
     def forward(self, clips: Tensor, mask: Tensor) -> Tensor:
-        """Clips (B, 3, T, H, W), mask (B, T) -> (B, features, T)."""
+        """Compute features (B, features, T) of clips (B, 3, T, H, W) with a mask (B, T), 1 on valid frames."""
         pooled = self.backbone(clips, mask)[1].mean(dim=(3, 4)).transpose(1, 2)
         return self.head.project(pooled * mask[:, None]) * mask[:, None]
 
@@ -183,9 +183,16 @@ class _Joint(nn.Module):
     def forward(
         self, image: Tensor, text: Tensor, mask: Tensor, state: StreamState | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Two (B, features, T), mask (B, 1, T) -> logits (1, B, K, T) and the pasts of the layers.
+        """Return logits (1, B, K, T) and the stored columns of the layers.
 
-        The text is turned around in time: the end of the window before meets the beginning of this one.
+        The text features are reversed in time, so that the end of the previous window is aligned with the start of the
+        current one.
+
+        Args:
+            image: (B, features, T) of the current window.
+            text: (B, features, T) of the previous window.
+            mask: (B, 1, T), 1 on valid frames.
+            state: state of the previous window; None at the start of all videos.
         """
         x = self.conv_1x1(torch.cat([image, text.flip(2)], dim=1))
         pasts = {}
@@ -196,28 +203,31 @@ class _Joint(nn.Module):
 
 
 class Transeger(StreamModel):
-    """Image encoder, text encoder and joint network; 38 444 939 parameters for 11 classes as published.
+    """Image encoder, text encoder and joint network; 38 444 939 parameters for 11 classes.
 
-    In training call `observe` after each window, so that the text encoder reads true labels (teacher forcing);
-    otherwise it reads the network's own.
+    In training, `observe` after each window replaces the predicted labels by the true ones (teacher forcing).
 
     Args:
         num_classes: K.
-        frames: T of every window; the positions of the text encoder are learned for it.
-        class_names: K names, which the sentences speak; None: "class zero", "class one", ...
-        vocabulary: CLIP's vocabulary file (`bpe_simple_vocab_16e6.txt.gz`), for weights that were trained with its
-            tokens; None: one token for each word, for training from scratch.
-        vocabulary_size: tokens of the embedding where `vocabulary` is None.
-        text_width: of the text encoder.
-        text_layers: of the text encoder.
-        text_heads: of the text encoder.
-        tokens: U; longer sentences are cut, shorter ones padded with zeros.
-        contexts: learned vectors of each class.
-        features: of a frame, from each encoder.
-        channels: of the joint network.
-        layers: of the joint network.
-        shift_division: one part in this many of the backbone's channels is shifted each way.
-        width: multiplier of the backbone's widths, for small machines.
+        frames: T of every window; the text encoder has learned positions for T frames.
+        class_names: K names in the sentences; None: "class 0", "class 1", ...
+        vocabulary: path of CLIP's vocabulary (`bpe_simple_vocab_16e6.txt.gz`), required for weights trained with it;
+            None: one token per word, for training from scratch.
+        vocabulary_size: number of tokens of the embedding if `vocabulary` is None.
+        text_width: width of the text encoder.
+        text_layers: number of layers of the text encoder.
+        text_heads: number of attention heads of the text encoder.
+        tokens: U; longer sentences are truncated, shorter ones padded with zeros.
+        contexts: number of learned vectors of each class.
+        features: number of features of a frame from each encoder.
+        channels: number of channels of the joint network.
+        layers: number of layers of the joint network.
+        shift_division: reciprocal of the fraction of channels shifted in each direction.
+        width: multiplier of the widths of the backbone, rounded to multiples of 8; published: 1.0.
+
+    Raises:
+        ValueError: the number of class names is not K, or the vocabulary is too small.
+        FileNotFoundError: the vocabulary file does not exist.
     """
 
     def __init__(
@@ -242,7 +252,7 @@ class Transeger(StreamModel):
         super().__init__()
         names = [f"class {number}" for number in range(num_classes)] if class_names is None else list(class_names)
         if len(names) != num_classes:
-            raise ValueError(f"{len(names)} class names for num_classes={num_classes}")
+            raise ValueError(f"{len(names)} class names for num_classes={num_classes}; expected one name per class")
         words: Vocabulary = (
             WordVocabulary(names, size=vocabulary_size) if vocabulary is None else BytePairVocabulary(vocabulary)
         )
@@ -260,14 +270,14 @@ class Transeger(StreamModel):
     def forward(
         self, clips: Tensor, state: StreamState | None = None, mask: Tensor | None = None
     ) -> tuple[StreamOutput, StreamState]:
-        """See `StreamModel.forward`; one stage.
+        """Compute logits with S = 1, see `StreamModel.forward`.
 
         Raises:
-            ValueError: the window has another number of frames than the network.
+            ValueError: the number of frames is not `frames` of the network.
         """
         batch, frames = clips.shape[0], clips.shape[2]
         if frames != self.frames:
-            raise ValueError(f"windows of {frames} frames for a network of frames={self.frames}")
+            raise ValueError(f"windows of {frames} frames for a network built with frames={self.frames}")
         keep = frame_mask(mask, clips)
         if state is None:
             previous = torch.zeros(batch, frames, dtype=torch.int64, device=clips.device)
@@ -282,20 +292,28 @@ class Transeger(StreamModel):
         return StreamOutput(logits), StreamState(pasts | own)
 
     def observe(self, state: StreamState, labels: Tensor) -> StreamState:
-        """Put the true labels in the place of the network's own; see `StreamModel.observe`.
+        """Replace the predicted labels of the last window by the true ones, see `StreamModel.observe`.
 
-        A window with any frame without label counts as incomplete, as published.
+        As in the published code, a window with at least one unlabeled frame is incomplete: its labels are not used.
+
+        Args:
+            state: state returned for the window.
+            labels: int64 (B, T * R), class numbers at full frame rate, -100 for frames without label.
 
         Raises:
-            ValueError: the labels are not a whole number for each frame of the window, or one is not a class.
+            ValueError: the number of labels is not a multiple of T, or a label is out of range.
         """
         batch, frames = state["previous"].shape
         if labels.dim() != 2 or len(labels) != batch or labels.shape[1] == 0 or labels.shape[1] % frames:
-            raise ValueError(f"labels of shape {tuple(labels.shape)} for {batch} windows of {frames} frames")
+            raise ValueError(
+                f"labels have shape {tuple(labels.shape)}; expected ({batch}, L) with L a multiple of {frames} frames"
+            )
         missing = labels == _IGNORED
         wrong = ((labels < 0) | (labels >= self.num_classes)) & ~missing
         if wrong.any():
-            raise ValueError(f"label {int(labels[wrong][0])} is not one of {self.num_classes} classes, nor {_IGNORED}")
+            raise ValueError(
+                f"label {int(labels[wrong][0])} is out of range for {self.num_classes} classes and is not {_IGNORED}"
+            )
         sampled = labels[:, :: labels.shape[1] // frames].clamp(min=0).to(state["previous"].device)
         status = torch.where(missing.any(dim=1), _INCOMPLETE, _LABELS).to(state["status"].device)
         return StreamState(dict(state) | {"previous": sampled, "status": status})

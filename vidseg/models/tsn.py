@@ -1,11 +1,11 @@
-"""TSN and TSM on ResNets: a two-dimensional network over a few frames of a video, and their mean answer.
+"""TSN and TSM: a 2-D ResNet over segments of a video, with averaged predictions.
 
 "Temporal Segment Networks: Towards Good Practices for Deep Action Recognition", ECCV 2016, arXiv 1608.00859; "TSM:
-Temporal Shift Module for Efficient Video Understanding", ICCV 2019, arXiv 1811.08383. TSM exchanges some channels with
-the neighboring frames before the first convolution of residual blocks, and has TSN's parameters otherwise.
+Temporal Shift Module for Efficient Video Understanding", ICCV 2019, arXiv 1811.08383. TSM exchanges channels with the
+neighboring frames before the first convolution of residual blocks and has the same parameters as TSN.
 
-Names of parameters are those of mmaction2's files (`.net` marks a shifted convolution). `load_weights` also reads files
-of TSM's authors and ResNets of torchvision, and fills a TSM from a TSN and the other way round.
+Parameter names are those of mmaction2, in which `.net` marks a convolution after a shift. `load_weights` also reads
+files of the authors of TSM and ResNets of torchvision; with strict=False it fills a TSM from a TSN and the reverse.
 
 Shapes: B videos, C channels, T frames, H, W, K classes.
 """
@@ -25,15 +25,15 @@ from vidseg.models.mobilenet_tsm import temporal_shift
 __all__ = ["BLOCKS", "TemporalSegmentNetwork", "own_key"]
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-"""Residual blocks of the four stages, by the depth in a network's name."""
+"""Number of residual blocks of each stage, by the depth in the name of the network."""
 
-_HEADS = ("cls_head.fc_cls.", "new_fc.", "fc.")  # mmaction2, TSM's authors, torchvision
+_HEADS = ("cls_head.fc_cls.", "new_fc.", "fc.")  # mmaction2, authors of TSM, torchvision
 
 
 def own_key(key: str) -> str:
-    """The name that mmaction2 has for a TSN's entry that TSM's authors or torchvision name `key`; `.net` is dropped.
+    """Return the key of mmaction2's TSN for a key of the authors of TSM or of torchvision, without `.net`.
 
-    Other names stay as they are.
+    Other keys are returned unchanged.
     """
     bare = key.removeprefix("base_model.").replace(".net.", ".")
     for head in _HEADS:
@@ -48,7 +48,7 @@ def own_key(key: str) -> str:
 
 
 class _Convolution(nn.Sequential):
-    """Convolution and norm; a shifted convolution has another name."""
+    """Convolution and batch normalization; a convolution after a shift has another key."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, shifted: bool = False):
         conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
@@ -57,7 +57,7 @@ class _Convolution(nn.Sequential):
 
 
 class _Bottleneck(nn.Module):
-    """Three convolutions and a shortcut, which does not see the shift."""
+    """Residual block of three convolutions; the shift applies to the residual branch only."""
 
     def __init__(self, inputs: int, inner: int, stride: int, shift_division: int | None):
         super().__init__()
@@ -72,7 +72,7 @@ class _Bottleneck(nn.Module):
         self.shift_division = shift_division
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C, H, W) -> (B, T, C', H', W')."""
+        """Compute maps (B, T, C', H', W') of maps (B, T, C, H, W)."""
         frames, maps = x.shape[1], x.flatten(0, 1)
         out = maps if self.shift_division is None else temporal_shift(maps, frames, self.shift_division)
         out = self.conv3(self.relu(self.conv2(self.relu(self.conv1(out)))))
@@ -80,14 +80,14 @@ class _Bottleneck(nn.Module):
 
 
 class _FrameResNet(nn.Module):
-    """A ResNet over each frame, with its strides in the 3x3 convolutions."""
+    """ResNet of single frames, with the strides in the 3x3 convolutions."""
 
     def __init__(self, blocks: tuple[int, ...], shift_division: int | None, widths: tuple[int, ...]):
         super().__init__()
         self.conv1 = _Convolution(3, widths[0], 7, stride=2)
         self.relu = nn.ReLU(inplace=True)
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
-        # In deep networks the authors shift before every second block only.
+        # As published, networks of depth 101 and 152 shift before every second block.
         every = 2 if blocks[2] >= 23 else 1
         inputs = widths[0]
         for number, (count, inner) in enumerate(zip(blocks, widths, strict=True), start=1):
@@ -100,7 +100,7 @@ class _FrameResNet(nn.Module):
         self.num_features = inputs
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Clips (B, 3, T, H, W) -> maps (B, T, C, H / 32, W / 32)."""
+        """Compute maps (B, T, C, H / 32, W / 32) of clips (B, 3, T, H, W)."""
         frames = clips.shape[2]
         x = self.pool(self.relu(self.conv1(clips.transpose(1, 2).flatten(0, 1)))).unflatten(0, (-1, frames))
         for number in (1, 2, 3, 4):
@@ -109,20 +109,19 @@ class _FrameResNet(nn.Module):
 
 
 class TemporalSegmentNetwork(nn.Module):
-    """A ResNet over frames that are spread over a video, and the mean of its answers: TSN, or TSM with a shift.
+    """TSN, or TSM if there is a temporal shift; depth 50 has 24 327 632 parameters for 400 classes.
 
-    Depth 50 has 24 327 632 parameters with 400 classes. The published weights take RGB, normalized by ImageNet's mean
-    and deviation.
+    The published weights expect RGB frames, normalized with the mean and standard deviation of ImageNet.
 
     Args:
-        blocks: of the four stages, see `BLOCKS`.
+        blocks: number of blocks of each stage, see `BLOCKS`.
         num_classes: K.
-        shift_division: TSM: one part in this many of the channels moves each way (8 as published); None: TSN.
-        dropout: before the classifier: of the mean over the frames in TSN, of each frame in TSM.
-        width: multiplier of all widths, rounded to multiples of 8, for small machines; 1.0 is as published.
+        shift_division: TSM: reciprocal of the fraction of channels shifted in each direction, published: 8. None: TSN.
+        dropout: dropout probability before the classifier: of the mean over frames in TSN, of each frame in TSM.
+        width: multiplier of all widths, rounded to multiples of 8; published: 1.0.
 
     Raises:
-        ValueError: an option out of its range.
+        ValueError: shift_division is below 2, or width is not positive.
     """
 
     classifier_name = "cls_head.fc_cls"
@@ -155,17 +154,17 @@ class TemporalSegmentNetwork(nn.Module):
         self._shifted_keys = frozenset(key for key in self.state_dict() if key.endswith(".net.weight"))
 
     def own_key(self, key: str) -> str:
-        """The name here of an entry that another publication names `key`; see `own_key` of this file."""
+        """Return the key of this network for a key of another publication, see `own_key` of this module."""
         name = own_key(key)
         shifted = name.replace(".conv.weight", ".conv.net.weight")
         return shifted if shifted in self._shifted_keys else name
 
     def forward_features(self, clips: Tensor) -> Tensor:
-        """Clips (B, 3, T, H, W), normalized -> feature maps (B, C, T, H / 32, W / 32), rounded up."""
+        """Compute feature maps (B, C, T, H / 32, W / 32), sizes rounded up, of normalized clips (B, 3, T, H, W)."""
         return self.backbone(clips).transpose(1, 2)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Clips (B, 3, T, H, W), normalized -> logits (B, K)."""
+        """Compute logits (B, K) of normalized clips (B, 3, T, H, W)."""
         pooled = self.backbone(clips).mean(dim=(3, 4))
         if self.shifted:
             return self.cls_head(pooled).mean(dim=1)

@@ -1,16 +1,16 @@
-"""Video ResNets as torchvision and the IG-65M port build them: R3D, MC3 and R(2+1)D, without pooling after the stem.
+"""Video ResNets of torchvision and of the IG-65M port: R3D, MC3 and R(2+1)D, without pooling after the stem.
 
-"A Closer Look at Spatiotemporal Convolutions for Action Recognition", CVPR 2018, arXiv 1711.11248. The three
-`torchvision_` networks have the weights that torchvision publishes for Kinetics-400. `ig65m_r2plus1d_34` is the
-R(2+1)D-34 that was pre-trained on IG-65M ("Large-scale weakly-supervised pre-training for video action recognition",
-CVPR 2019, arXiv 1905.00561); TSP ("TSP: Temporally-Sensitive Pretraining of Video Encoders for Localization Tasks",
-ICCVW 2021, arXiv 2011.11479) and the encoder of ETAD continue from it.
+"A Closer Look at Spatiotemporal Convolutions for Action Recognition", CVPR 2018, arXiv 1711.11248. The weights of
+torchvision for Kinetics-400 fit the three `torchvision_` networks. `ig65m_r2plus1d_34` is the R(2+1)D-34 pre-trained on
+IG-65M ("Large-scale weakly-supervised pre-training for video action recognition", CVPR 2019, arXiv 1905.00561), which
+TSP ("TSP: Temporally-Sensitive Pretraining of Video Encoders for Localization Tasks", ICCVW 2021, arXiv 2011.11479) and
+the encoder of ETAD also use.
 
-Names of parameters are torchvision's. `load_weights` also reads files of TSP, which have `features.` before the names
-of the trunk and the classifiers `fc`, or `fc1` of actions and `fc2` of action or background.
+Parameter names are those of torchvision. `load_weights` also reads files of TSP, whose keys have the prefix `features.`
+in the trunk and whose classifiers are `fc`, or `fc1` for actions and `fc2` for action or background.
 
-Differences from the plain networks of `srtg`: no pooling after the stem; the inner widths of the 34-layer network; the
-epsilon of its norms. `torchvision_r2plus1d_18` and `r2plus1d_18` have the same entries in the same shapes all the same.
+Differences from the plain networks of `srtg`: no pooling after the stem, the inner widths of the 34-layer network, the
+epsilon of its norms. `torchvision_r2plus1d_18` and `r2plus1d_18` have the same keys and shapes.
 
 Shapes: B clips, C channels, T frames, H, W, K classes.
 """
@@ -32,16 +32,16 @@ Kind = Literal["r3d", "mc3", "r2plus1d"]
 
 @dataclass(frozen=True)
 class VideoDesign:
-    """What the name of a network stands for.
+    """Architecture of a registered network.
 
     Attributes:
-        kind: "r3d": 3x3x3 convolutions. "mc3": the same in the first stage, 1x3x3 in the others, which keep the number
-            of frames. "r2plus1d": a spatial and a temporal convolution instead of each 3x3x3.
-        blocks: residual blocks of the four stages.
-        own_middle: the width between spatial and temporal convolution follows from the widths of the convolution
-            itself (IG-65M), instead of those of the block's first convolution (torchvision).
-        eps: of the norms.
-        momentum: of the norms' running statistics.
+        kind: "r3d": 3x3x3 convolutions. "mc3": 3x3x3 convolutions in the first stage and 1x3x3 in the others, which do
+            not reduce the number of frames. "r2plus1d": factorized spatial and temporal convolutions.
+        blocks: number of residual blocks of each stage.
+        own_middle: compute the width between spatial and temporal convolution from the widths of the convolution itself
+            (IG-65M), instead of those of the first convolution of the block (torchvision).
+        eps: epsilon of the norms.
+        momentum: momentum of the running statistics of the norms.
     """
 
     kind: Kind
@@ -57,22 +57,22 @@ NETWORKS = {
     "torchvision_r2plus1d_18": VideoDesign("r2plus1d", (2, 2, 2, 2)),
     "ig65m_r2plus1d_34": VideoDesign("r2plus1d", (3, 4, 6, 3), own_middle=True, eps=1e-3, momentum=0.9),
 }
-"""Networks of this file by name."""
+"""Networks of this module by name."""
 
 
 def own_key(key: str) -> str:
-    """Return torchvision's name of an entry that TSP calls `key`; other names are returned unchanged."""
+    """Return the key of torchvision for a key of TSP; other keys are returned unchanged."""
     key = key.removeprefix("features.")
     return f"fc.{key.removeprefix('fc1.')}" if key.startswith("fc1.") else key
 
 
 def _middle(inputs: int, outputs: int) -> int:
-    """Width between the two factors that gives the number of parameters of the 3x3x3 convolution."""
+    """Return the width between spatial and temporal convolution that preserves the parameter count of 3x3x3."""
     return 27 * inputs * outputs // (9 * inputs + 3 * outputs)
 
 
 class _Block(nn.Module):
-    """Two convolutions and a shortcut."""
+    """Residual block of two convolutions."""
 
     def __init__(self, design: VideoDesign, kind: Kind, inputs: int, outputs: int, stride: int):
         super().__init__()
@@ -102,12 +102,12 @@ class _Block(nn.Module):
 
 
 class VideoResNet(nn.Module):
-    """A video ResNet of basic blocks, as torchvision builds it.
+    """Video ResNet of basic blocks.
 
     Args:
         design: kind of convolutions, number of blocks, norms; see `NETWORKS`.
         num_classes: K.
-        width: multiplier of all widths, rounded to multiples of 8, for small machines; 1.0 is as published.
+        width: multiplier of all widths, rounded to multiples of 8; published: 1.0.
 
     Raises:
         ValueError: width is not positive.
@@ -115,7 +115,7 @@ class VideoResNet(nn.Module):
 
     own_key = staticmethod(own_key)
     other_heads = ("fc2.",)
-    """Prefixes of entries that published files have and that recognition does not use."""
+    """Prefixes of entries of published files that recognition does not use."""
 
     def __init__(self, design: VideoDesign, *, num_classes: int, width: float = 1.0):
         super().__init__()
@@ -157,18 +157,18 @@ class VideoResNet(nn.Module):
         nn.init.zeros_(self.fc.bias)
 
     def forward_features(self, clips: Tensor) -> Tensor:
-        """Return the feature maps of the last stage.
+        """Compute the feature maps of the last stage.
 
         Args:
             clips: (B, 3, T, H, W), normalized.
 
         Returns:
-            (B, C, T / 8, H / 16, W / 16), rounded up; with "mc3" all T frames.
+            (B, C, T / 8, H / 16, W / 16), sizes rounded up; "mc3" returns T frames.
         """
         return self.layer4(self.layer3(self.layer2(self.layer1(self.stem(clips)))))
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Clips (B, 3, T, H, W), normalized -> logits (B, K)."""
+        """Compute logits (B, K) of normalized clips (B, 3, T, H, W)."""
         return self.fc(self.avgpool(self.forward_features(clips)).flatten(1))
 
 
@@ -176,7 +176,7 @@ def _video_resnet(design: VideoDesign, *, num_classes: int, width: float = 1.0) 
     return VideoResNet(design, num_classes=num_classes, width=width)
 
 
-# Published for videos of 30 frames per second, of which every second one was taken.
+# The published evaluation samples every second frame of videos with 30 frames per second.
 _INPUT = InputSpec(frames=16, interval=2, size=112, resize=128, mean=KINETICS_MEAN, std=KINETICS_STD)
 
 for _name, _design in NETWORKS.items():
