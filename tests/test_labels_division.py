@@ -66,6 +66,18 @@ def test_groups_stay_together(tmp_path):
     assert divide_videos(few, [0.8, 0.1, 0.1], group=r"g\d+").groups == {"train": 3, "val": 1, "test": 1}
 
 
+def test_large_groups_are_placed_first(tmp_path):
+    update_catalog(
+        tmp_path,
+        [VideoRecord(f"jpg/a/{'big' if n < 10 else f'p{n}'}_{n}", "a", 50, 8, 8, 10.0, 5.0, 9) for n in range(20)],
+    )
+    for seed in range(5):
+        assert divide_videos(tmp_path, [0.5, 0.5], group="/(.+)_", seed=seed, replace=True).splits == {
+            "train": 10,
+            "test": 10,
+        }
+
+
 def test_untrimmed_videos_count_for_the_classes_of_their_segments(tmp_path):
     update_catalog(tmp_path, [VideoRecord(f"jpg/unlabeled/f{n}", None, 50, 8, 8, 10.0, 5.0, 9) for n in range(20)])
     apply_labels(tmp_path, [LabelRow("ab"[n % 2], f"f{n}", 1, 2) for n in range(20)])

@@ -130,7 +130,7 @@ def test_without_a_class_list_the_folders_or_the_numbers_name_the_classes(tmp_pa
             "train.txt:1: class number 0 in folder 'y' contradicts",
         ),
         ({"train.txt": "z/a.mp4\nx/b.mp4\n", "classes.txt": "x\ny\n"}, "train.txt:1: folder 'z' is not a class of"),
-        ({"train.txt": "a 0\n", "classes.txt": "x\n", "labels.txt": "x\n"}, "several class lists"),
+        ({"train.txt": "a 0\n", "classes.txt": "x\n", "mapping.txt": "0 x\n"}, "several class lists"),
         ({"train.txt": ""}, "train.txt: the file is empty"),
     ],
 )
@@ -138,6 +138,12 @@ def test_faulty_lists(tmp_path, files, message):
     write(tmp_path, files)
     with pytest.raises(ValueError, match=message):
         read(tmp_path, "train.txt")
+
+
+@pytest.mark.parametrize("name", ["labels.txt", "classes.txt"])
+def test_a_list_is_not_its_own_class_list(tmp_path, name):
+    write(tmp_path, {name: "run/a.mp4 0\nwalk/b.mp4 1\n"})
+    assert read(tmp_path, name) == ([("run", "a", None), ("walk", "b", None)], ["run", "walk"])
 
 
 def test_apply_command_with_lists(tmp_path, capsys):

@@ -346,7 +346,7 @@ def _unknown_split(root: Path, split: str, known: list[str]) -> str:
         return f"{root}: unknown split {split!r}; expected {', '.join(known)}"
     return (
         f"{root}: unknown split {split!r}; the data set has no splits; add them with `vidseg labels apply {root}"
-        " LABELS.csv`, or divide the videos with open_dataset(root).split(0.8, seed=0)"
+        f" LABELS.csv`, or divide the videos with `vidseg labels split {root} 0.8 0.1 0.1`"
     )
 
 

@@ -27,7 +27,7 @@ __all__ = ["LABEL_FILE_SUFFIXES", "LabelFiles", "read_label_files"]
 
 LABEL_FILE_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".lst", ".list"})
 
-_CLASS_LISTS = re.compile(r"(class_?ind|class(es|_?list|_?names)?|categories|label_?map\w*|labels|mapping)\.(txt|json)")
+_CLASS_LISTS = re.compile(r"(class_?ind|class(es|_?list|_?names)?|categories|label_?map\w*|mapping)\.(txt|json)")
 _NUMBER = re.compile(r"-?[0-9]{1,9}")
 
 
@@ -96,8 +96,8 @@ def read_label_files(
         else:
             lines += _read_list(path)
             if classes is None:
-                beside = path.parent.iterdir()
-                classes = _only(sorted(other for other in beside if _CLASS_LISTS.fullmatch(other.name.lower())))
+                beside = sorted(set(path.parent.iterdir()) - set(files))
+                classes = _only([other for other in beside if _CLASS_LISTS.fullmatch(other.name.lower())])
     names, first = (None, None) if classes is None else read_numbered_classes(classes)
     if lines:
         found, names = _rows(lines, names, first if first_number is None else first_number, classes, first_number)
