@@ -200,6 +200,18 @@ class Worker {
     ColorScratch scratch_;
 };
 
+// Threads that are joined when an exception or the end of the calling thread unwinds the stack, too: the
+// destructor of a running std::thread ends the process.
+struct Helpers {
+    std::vector<std::thread> threads;
+
+    void join() {
+        for (std::thread& thread : threads) thread.join();
+        threads.clear();
+    }
+    ~Helpers() { join(); }
+};
+
 }  // namespace
 
 bool fill(const FillPlan& plan, const FillOptions& options, uint8_t* out, int64_t* shown) {
@@ -230,18 +242,17 @@ bool fill(const FillPlan& plan, const FillOptions& options, uint8_t* out, int64_
         }
     };
 
-    std::vector<std::thread> helpers;
-    helpers.reserve(static_cast<size_t>(options.threads));
+    Helpers helpers;
     const int64_t wanted = std::min<int64_t>(options.threads, pieces) - 1;
     for (int64_t i = 0; i < wanted; ++i) {
         try {
-            helpers.emplace_back(work);
+            helpers.threads.emplace_back(work);
         } catch (const std::system_error&) {
             break;  // no more threads available: the running ones do the work
         }
     }
     work();
-    for (std::thread& helper : helpers) helper.join();
+    helpers.join();
     check(!error.any(), error.message());
     return !canceled;
 }
