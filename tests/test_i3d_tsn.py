@@ -15,11 +15,12 @@ from torch.nn import functional as F
 
 from vidseg.engine.optimizers import classifier_names
 from vidseg.engine.options import NetworkOptions
-from vidseg.engine.runs import build_network
 from vidseg.models import create_model, list_models, load_weights
 from vidseg.models._identify import identify
 from vidseg.models._profile import count_cost, input_shape
-from vidseg.tasks.recognition.feature_extraction import _answers, load_recognition
+from vidseg.tasks import load_trained
+from vidseg.tasks.recognition.feature_extraction import _outputs
+from vidseg.tasks.recognition.runs import build_network
 
 BUFFER = re.compile("running_|num_batches")
 
@@ -215,32 +216,39 @@ def test_padding_of_the_two_ports(port, size):
         assert torch.allclose(unit(clips), expected.relu(), atol=1e-4)
 
 
-def test_classifier_of_i3d_sees_means_over_two_steps():
-    model = small("i3d_rgb").eval()
+def trained(name: str, folder: Path):
+    """Return a small network with random weights as a trained model."""
+    torch.save(small(name).state_dict(), folder / f"{name}.pth")
+    return load_trained(folder / f"{name}.pth", network=name, network_options={"width": 0.125})
+
+
+def test_classifier_of_i3d_takes_means_over_two_steps(tmp_path):
+    loaded = trained("i3d_rgb", tmp_path)
+    model = loaded.model
     clips = torch.randn(2, 3, 24, 32, 64)
-    with torch.no_grad(), _answers(model, "features") as answer:
+    with torch.no_grad(), _outputs(loaded, "features") as features_of:
         maps = model.forward_features(clips)
         steps = maps.mean(dim=(3, 4))
         pairs = torch.stack([(steps[..., 0] + steps[..., 1]) / 2, (steps[..., 1] + steps[..., 2]) / 2], dim=2)
         assert torch.allclose(model.pooled(maps)[..., 0, 0], pairs, atol=1e-5)
         logits = F.linear(pairs.mean(dim=2), model.logits["conv3d"].weight.flatten(1), model.logits["conv3d"].bias)
         assert torch.allclose(model(clips), logits, atol=1e-5)
-        assert torch.allclose(answer(clips), pairs.mean(dim=2), atol=1e-5)
+        assert torch.allclose(features_of(clips), pairs.mean(dim=2), atol=1e-5)
 
 
-def test_only_tsm_knows_the_order_of_frames():
+def test_only_tsm_depends_on_the_order_of_frames(tmp_path):
     clips = torch.randn(1, 3, 6, 32, 32)
     for name, same in (("tsn_r50", True), ("tsm_r50", False)):
-        model = small(name).eval()
-        with torch.no_grad(), _answers(model, "features") as answer:
-            features = answer(clips)
-            assert torch.allclose(features, model.forward_features(clips).mean(dim=(2, 3, 4)), atol=1e-5)
-            difference = (features - answer(clips.flip(2))).norm() / features.norm()
+        loaded = trained(name, tmp_path)
+        with torch.no_grad(), _outputs(loaded, "features") as features_of:
+            features = features_of(clips)
+            assert torch.allclose(features, loaded.model.forward_features(clips).mean(dim=(2, 3, 4)), atol=1e-5)
+            difference = (features - features_of(clips.flip(2))).norm() / features.norm()
         assert (float(difference) < 1e-5) == same
 
 
-def test_where_the_shift_stands():
-    """In every block of depth 50, in every second one of deeper networks."""
+def test_position_of_the_shift():
+    """Every block of depth 50 has a shift, every second block of deeper networks."""
     shifted = {
         name: {key for key in on_meta(name).state_dict() if ".net." in key}
         for name in ("tsn_r50", "tsm_r50", "tsm_r101")
@@ -271,17 +279,17 @@ def test_wrong_options_are_refused(name, options):
 # In the programs
 
 
-def test_classifiers_learn_at_the_whole_rate():
+def test_parameters_of_the_classifiers():
     assert classifier_names(small("i3d_rgb")) == {"logits.conv3d.weight", "logits.conv3d.bias"}
     assert classifier_names(small("tsm_r50")) == {"cls_head.fc_cls.weight", "cls_head.fc_cls.bias"}
 
 
 def test_weights_files_for_features(tmp_path):
     torch.save(made_state("tsm_r50_mit"), tmp_path / "w.pth")
-    model, seen, record = load_recognition(tmp_path / "w.pth", network="tsm_r50")
-    assert model.num_classes == 400 and record["network"] == "tsm_r50"
-    assert seen["mean"] == pytest.approx((0.485, 0.456, 0.406), abs=1e-3)
+    loaded = load_trained(tmp_path / "w.pth", network="tsm_r50")
+    assert len(loaded.classes) == 400 and loaded.network == "tsm_r50"
+    assert loaded.input_spec.mean == pytest.approx((0.485, 0.456, 0.406), abs=1e-3)
     with pytest.raises(ValueError, match="i3d_flow is a network for flow_recognition"):
-        load_recognition(tmp_path / "w.pth", network="i3d_flow")
+        load_trained(tmp_path / "w.pth", network="i3d_flow")
     with pytest.raises(ValueError, match="i3d_flow is a network for flow_recognition"):
         build_network(NetworkOptions(network="i3d_flow"), 2)

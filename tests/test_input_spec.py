@@ -1,4 +1,4 @@
-"""What networks expect as input: the spec itself, and that every registered network has one."""
+"""Input specs: values, checks, and the specs of the registered networks."""
 
 import dataclasses
 import inspect
@@ -23,7 +23,7 @@ from vidseg.models._input_spec import GTEA_MEAN, GTEA_STD, IMAGENET_MEAN, KINETI
 from vidseg.tasks.streaming.recipes import RECIPES
 
 
-def test_survives_json():
+def test_json_round_trip():
     spec = InputSpec(frames=8, sampling="segments", size=224, resize=256, color="bgr", mean=IMAGENET_MEAN)
     assert InputSpec.from_dict(json.loads(json.dumps(spec.as_dict()))) == spec
     assert InputSpec.from_dict({"frames": 8}) == dataclasses.replace(InputSpec(), frames=8)
@@ -112,7 +112,7 @@ def test_an_option_without_default_is_required(monkeypatch):
         create_model("deep", num_classes=3)
 
 
-def test_a_name_of_this_package_is_taken_before_anything_is_listed():
+def test_built_in_names_cannot_be_registered_again():
     command = "from vidseg.models import register_model; register_model('mstcn', print)"
     result = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
     assert "'mstcn' is already registered" in result.stderr

@@ -1,4 +1,4 @@
-"""Loading of weights: containers and names of several publications, what is refused, what a file brings with it."""
+"""Loading of weights: containers and keys of several publications, errors, input specs of files."""
 
 import dataclasses
 import pickle
@@ -10,6 +10,7 @@ from torch import nn
 from vidseg.loaders.output import OutputForm
 from vidseg.models import InputSpec, create_model, load_weights, model_input_spec
 from vidseg.models._input_spec import KINETICS_MEAN, SRTG_MEAN, SRTG_STD
+from vidseg.tasks import load_trained
 
 
 def small(num_classes: int = 4) -> nn.Module:
@@ -146,11 +147,11 @@ def test_weights_of_compiled_networks(prefix):
     assert torch.equal(wrapped.module.fc.weight, source.fc.weight)
 
 
-# What is refused
+# Errors
 
 
 def refusal(model: nn.Module, source, **options) -> str:
-    """The error of `load_weights`; the model must be as it was."""
+    """Return the error message of `load_weights`, which must not change the model."""
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises(ValueError) as caught:
         load_weights(model, source, **options)
@@ -210,7 +211,7 @@ def r2plus1d(name: str) -> nn.Module:
 @pytest.mark.parametrize(
     "name, other", [("r2plus1d_18", "torchvision_r2plus1d_18"), ("torchvision_r2plus1d_18", "r2plus1d_18")]
 )
-def test_networks_with_the_same_entries_are_told_apart(tmp_path, name, other):
+def test_networks_with_the_same_entries_are_identified(tmp_path, name, other):
     source = r2plus1d(name)
     torch.save(source.state_dict(), tmp_path / "bare.pth")  # has the paths of the modules
     plain = dict(source.state_dict())
@@ -226,7 +227,7 @@ def test_networks_with_the_same_entries_are_told_apart(tmp_path, name, other):
     assert f"those of {name} " in refusal(r2plus1d(other), plain, network=name)
 
 
-def test_checkpoints_of_the_srtg_programs_are_theirs(tmp_path):
+def test_checkpoints_of_the_srtg_programs_are_identified(tmp_path):
     state = {f"module.{key}": value for key, value in r2plus1d("r2plus1d_18").state_dict().items()}
     torch.save({"epoch": 3, "state_dict": state, "optimizer": {}}, tmp_path / "w.pth")
     assert load_weights(r2plus1d("r2plus1d_18"), tmp_path / "w.pth").input_spec.color == "bgr"
@@ -234,7 +235,7 @@ def test_checkpoints_of_the_srtg_programs_are_theirs(tmp_path):
 
 
 def test_files_of_tsp(tmp_path):
-    """The trunk under another prefix, two classifiers; and the encoder alone, as ETAD takes it."""
+    """A trunk with another prefix and two classifiers; and the encoder alone, as used by ETAD."""
     source = create_model("ig65m_r2plus1d_34", num_classes=4, width=0.125)
     trunk = {f"module.features.{key}": value for key, value in source.state_dict().items() if not key.startswith("fc.")}
     heads = {"module.fc1.weight": source.fc.weight.detach(), "module.fc1.bias": source.fc.bias.detach()}
@@ -252,10 +253,10 @@ def test_files_of_tsp(tmp_path):
     assert "the weights are those of ig65m_r2plus1d_34 of width 0.125" in refusal(plain, tmp_path / "tsp.pth")
 
 
-# What a file brings with it
+# Input specs of files
 
 
-def test_a_run_brings_its_input_spec(tmp_path):
+def test_checkpoints_of_runs_have_an_input_spec(tmp_path):
     spec = InputSpec(frames=8, size=64, mean=(0.1, 0.2, 0.3))
     for place in ({"input_spec": spec.as_dict()}, {"record": {"input_spec": spec.as_dict()}}):
         torch.save({"state_dict": dict(small().state_dict()), "epoch": 1, **place}, tmp_path / "run.pth")
@@ -265,7 +266,7 @@ def test_a_run_brings_its_input_spec(tmp_path):
         load_weights(small(), tmp_path / "w.pth")
 
 
-def test_recognized_weights_bring_their_input_spec(tmp_path):
+def test_recognized_weights_have_an_input_spec(tmp_path):
     i3d = create_model("i3d_rgb", num_classes=4, width=0.125)
     assert load_weights(i3d, i3d.state_dict()).input_spec == model_input_spec("i3d_rgb")
     torch.save({"state_dict": dict(i3d.state_dict()), "epoch": 1}, tmp_path / "run.pth")
@@ -274,8 +275,8 @@ def test_recognized_weights_bring_their_input_spec(tmp_path):
 
 
 @pytest.mark.parametrize("colors", ["rgb", "bgr"])
-def test_published_srtg_weights_see_the_pixels_that_they_were_trained_on(tmp_path, colors):
-    """They were trained on BGR frames, from which (124, 117, 104) were subtracted in this order."""
+def test_published_srtg_weights_get_the_input_of_their_training(tmp_path, colors):
+    """The weights were trained on BGR frames, from which (124, 117, 104) were subtracted in this order."""
     source = create_model("srtg_r3d_18", num_classes=200, width=0.125).eval()
     state = {f"module.{key}": value for key, value in source.state_dict().items()}
     torch.save({"epoch": 60, "state_dict": state, "optimizer": {}}, tmp_path / "srtg_r3d_18_ep-0060.pth")
@@ -297,3 +298,15 @@ def test_published_srtg_weights_see_the_pixels_that_they_were_trained_on(tmp_pat
         assert torch.allclose(model(clips), source(published), atol=1e-5)
         wrong = OutputForm(color=spec.color).from_pixels(pixels)  # the mean of the other end of the spectrum
         assert not torch.allclose(model.stem(wrong), source.stem(published), atol=1e-2)
+
+
+def test_torchvision_weights_load_and_predict(tmp_path):
+    """The file has the keys of torchvision and no metadata, as the published one."""
+    source = create_model("torchvision_r3d_18", num_classes=400).eval()
+    torch.save(dict(source.state_dict()), tmp_path / "r3d_18.pth")
+    trained = load_trained(tmp_path / "r3d_18.pth", network="torchvision_r3d_18")
+    assert trained.input_spec == model_input_spec("torchvision_r3d_18") and trained.input_spec.mean == KINETICS_MEAN
+    assert len(trained.classes) == 400
+    clips = torch.randn(1, 3, 4, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(trained.predict(clips), source(clips).softmax(dim=1), atol=1e-6)

@@ -420,7 +420,7 @@ def test_test_time_augmentation():
     assert pool_features(features, 4)[0, 2].tolist() == [
         float(features[0, 2, start : start + 4].max()) for start in range(0, 90, 4)
     ]
-    with pytest.raises(ValueError, match="do not reach 90 frames"):
+    with pytest.raises(ValueError, match="are shorter than 90 frames"):
         average_chunks([coarse], [3], frames=90)
     with pytest.raises(ValueError, match="1 predictions, 2 chunk sizes"):
         average_chunks([coarse], [3, 4], frames=90)
@@ -510,8 +510,8 @@ def test_training_draws_come_from_the_seeds():
     "options, message",
     [
         ({"decoder_kernel": 4}, "must be odd"),
-        ({"condition_layers": (1, 4)}, "layers are 0 to 3"),
-        ({"modes": ("full", "half")}, "a mode is full"),
+        ({"condition_layers": (1, 4)}, "encoder layers, from 0 to 3"),
+        ({"modes": ("full", "half")}, "each mode must be full"),
         ({"sampling_steps": 0}, "from 1 to steps=1000"),
     ],
 )
@@ -523,9 +523,9 @@ def test_diffact_options(options, message):
 def test_diffact_training_inputs():
     model = small("diffact")
     features, labels = torch.randn(1, FEATURES, 20), torch.zeros(1, 20, dtype=torch.long)
-    with pytest.raises(ValueError, match="need boundaries"):
+    with pytest.raises(ValueError, match="require boundaries"):
         model(features, labels=labels)
-    with pytest.raises(ValueError, match="label 5 in the batch: there are 5 classes"):
+    with pytest.raises(ValueError, match="label 5 in the batch is out of range for 5 classes"):
         model(features, labels=labels + 5, boundaries=torch.zeros(1, 1, 20))
     with pytest.raises(ValueError, match=r"boundaries must be \(1, 1, 20\)"):
         model(features, labels=labels, boundaries=torch.zeros(1, 20))
@@ -553,9 +553,9 @@ def test_wrong_input(name):
         model(good, mask[:, 1:])
     gap = mask.clone()
     gap[1, 3] = False
-    with pytest.raises(ValueError, match="video 1 of the batch has no frame, or padding before"):
+    with pytest.raises(ValueError, match="video 1 of the batch has no valid frame, or padding before"):
         model(good, gap)
-    with pytest.raises(ValueError, match="video 0 of the batch has no frame"):
+    with pytest.raises(ValueError, match="video 0 of the batch has no valid frame"):
         model(good, mask & torch.tensor([[False], [True]]))
 
 

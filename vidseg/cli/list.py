@@ -12,14 +12,14 @@ __all__ = ["Command"]
 
 @dataclass(frozen=True)
 class Command:
-    """List networks with task, parameters and input: `vidseg list "srtg_*"`; of a single network also its options."""
+    """List networks with task, parameters and input; for a single network also its options: `vidseg list "srtg_*"`."""
 
     words: Annotated[Positional[tuple[str, ...]], arg(metavar="[models] [PATTERN]")] = ()
     """Shell pattern of names; default: all."""
     task: str | None = None
     """Only networks for this task: recognition, flow_recognition, segmentation or streaming."""
     num_classes: int = 400
-    """Classes, for the number of parameters."""
+    """Number of classes, which affects the number of parameters."""
     json: bool = False
     """Print a JSON list."""
 
@@ -30,7 +30,7 @@ class Command:
         patterns = self.words[1:] if self.words[:1] == ("models",) else self.words
         if len(patterns) > 1:
             raise ValueError(
-                f"one pattern, not {len(patterns)}: {' '.join(patterns)} (quote a pattern such as 'srtg_*')"
+                f"expected one pattern, found {len(patterns)}: {' '.join(patterns)}; quote patterns such as 'srtg_*'"
             )
         names = list_models(patterns[0] if patterns else "*", task=self.task)
         rows = [self._row(name) for name in names]
@@ -66,7 +66,7 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _input(spec: dict[str, Any]) -> str:
-    """A spec in few words."""
+    """Return a short description of an input spec."""
     if spec["modality"] == "features":
         return "features"
     unit = "segments" if spec["sampling"] == "segments" else "frames"

@@ -25,19 +25,19 @@ class Command:
     num_classes: int = 400
     """Number of classes."""
     frames: int | None = None
-    """Frames of the input; default: 16, for segmentation of features 1000, for streams 32."""
+    """Number of frames; default: 1000 for segmentation, 32 for streaming, 16 otherwise."""
     size: int = 224
-    """Height and width in pixels, for networks that see frames."""
+    """Height and width in pixels; no effect on segmentation networks."""
     in_features: int = 2048
-    """Feature width, for networks that see features."""
+    """Feature width of segmentation networks."""
     network_option: tuple[str, ...] = ()
     """Options of the network as NAME=VALUE, such as placement=mid width=0.5; `vidseg list NAME` shows them."""
     count_only: bool = False
     """Do not measure latency and memory."""
     batch_size: int = 1
-    """Samples in a batch, for latency and memory; counts are for one."""
+    """Batch size for latency and memory; counts are for one sample."""
     rounds: int = 5
-    """Repetitions, of which the median is printed."""
+    """Number of measurements; the median is printed."""
     device: str | None = None
     """Device such as cpu, cuda or cuda:1; default: the accelerator if there is one."""
     channels_last: bool = False
@@ -50,13 +50,13 @@ class Command:
     """Print one JSON list."""
 
     def run(self) -> int:
-        """Count, measure, print."""
-        os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # else PyTorch's profiler announces itself on stderr
+        """Print counts and measurements."""
+        os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # suppresses messages of PyTorch's profiler
         from vidseg.engine.options import named_values
         from vidseg.models import list_models
         from vidseg.models._profile import count_cost, input_shape
 
-        names = list_models(self.model) or [self.model]  # an unknown name is an error with close matches, below
+        names = list_models(self.model) or [self.model]  # an unknown name raises an error below
         options = named_values(self.network_option)
         found: list[tuple[Cost, Timing | None]] = []
         for name in names:
