@@ -188,6 +188,11 @@ def test_case_differences_are_named_before_anything_is_written(tmp_path):
     assert report.matched == 1 and open_dataset(root).classes == ["jump", "run", "walk"]
 
 
+def test_class_folders_that_differ_only_in_case_are_named(tmp_path, caplog):
+    assert open_dataset(put(tmp_path / "data", "Run/1", "run/2")).classes == ["Run", "run"]
+    assert "classes 'Run' and 'run' differ only in upper and lower case" in caplog.text
+
+
 def test_classes_that_are_numbers_are_ordered_by_number(tmp_path):
     assert open_dataset(put(tmp_path / "data", "10/a", "9/b", "x/c")).classes == ["9", "10", "x"]
 

@@ -35,7 +35,11 @@ def class_names(connection: sqlite3.Connection) -> list[str]:
 def add_classes(connection: sqlite3.Connection, names: Iterable[str]) -> dict[str, int]:
     """Append unknown names in sorted order; return the row id (not the class number) of every class."""
     known = class_names(connection)
+    spellings = {name.casefold(): name for name in known}
     for name in sorted(set(names) - set(known), key=_sorting_key):
+        other = spellings.setdefault(name.casefold(), name)
+        if other != name:
+            logger.warning("classes %r and %r differ only in upper and lower case, but are two classes", other, name)
         connection.execute("INSERT INTO classes (number, name, official) VALUES (?, ?, 0)", (len(known), name))
         known.append(name)
     return dict(connection.execute("SELECT name, id FROM classes"))
