@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json as json_format
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -20,17 +21,19 @@ from vidseg.cli.parsing import Prepared
 from vidseg.cli.train_words import given_options, last_value, normalized, option_types, read_config
 from vidseg.engine.options import TrainOptions, flat_options, merged_values, options_from
 from vidseg.tasks.recognition.options import RecognitionOptions
+from vidseg.tasks.recognition.recipes import RECIPES as RECOGNITION_RECIPES
 from vidseg.tasks.segmentation.options import SegmentationOptions
+from vidseg.tasks.segmentation.recipes import RECIPES as SEGMENTATION_RECIPES
 from vidseg.tasks.streaming.options import StreamingOptions
 
 __all__ = ["NAMES", "prepare", "train_program"]
 
 NAMES = {
-    **dict.fromkeys(("hacs", "kinetics", "moments", "ucf101", "hmdb51", "diving48", "synth"), "recognition"),
-    **dict.fromkeys(("gtea", "50salads", "breakfast"), "segmentation"),
+    **{re.sub(r"^kinetics\d+$", "kinetics", name): "recognition" for name in RECOGNITION_RECIPES},
+    **dict.fromkeys(SEGMENTATION_RECIPES, "segmentation"),
     **dict.fromkeys(("stream", "streaming"), "streaming"),
 }
-"""Names of recipes, and the task of each."""
+"""Names of recipes, and the task of each; the variants of Kinetics have one name."""
 _ADDED = ("network_option", "loss_option")
 """Options that are added to those of the recipe or of the resumed run."""
 
@@ -43,7 +46,8 @@ class RecognitionCommand(RecognitionOptions):
 
     `vidseg train FOLDER` trains on any data set. `vidseg train NAME FOLDER` has the published settings of NAME as
     defaults: hacs, kinetics, moments, ucf101, hmdb51, diving48 or synth for recognition; gtea, 50salads or breakfast
-    for segmentation of features; stream for streaming networks. `vidseg train NAME --help` shows them.
+    for segmentation of features, and segmentation for features of your own; stream for streaming networks.
+    `vidseg train NAME --help` shows them.
     """
 
     task: ClassVar[str] = "recognition"

@@ -103,17 +103,18 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         ),
     },
 }
-"""By data set and network."""
+RECIPES["segmentation"] = RECIPES["gtea"]
+"""By data set and network; "segmentation" is for data sets of your own, with the settings for GTEA."""
 
-RATES = {"gtea": 15.0, "50salads": 30.0, "breakfast": 15.0}
-"""Labels a second of the published files."""
+RATES = {"gtea": 15.0, "50salads": 30.0, "breakfast": 15.0, "segmentation": 15.0}
+"""Labels a second of the published files; a catalog has its own."""
 
 
 def recipe_options(name: str, network: str = "mstcn", **changes: Any) -> SegmentationOptions:
     """Return the published options of a network on a data set, with changes.
 
     Args:
-        name: gtea, 50salads or breakfast.
+        name: gtea, 50salads, breakfast, or segmentation for a data set of your own.
         network: name of the network.
         **changes: options by their flat names, such as `dataset` and `epochs`; the options in `network_option` and
             `loss_option` are added to the published ones.
