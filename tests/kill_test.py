@@ -2,8 +2,8 @@
 
     python tests/kill_test.py --moments 200 [--seed N] [--json]
 
-Each moment starts one piece of work, kills it, checks what it has left, repeats the work, and compares the end with that
-of work that was not disturbed. Not part of the normal tests; test_kill.py runs a few moments.
+Each moment starts one piece of work, kills it, checks what it has left, repeats the work, and compares the end with
+that of work that was not disturbed. Not part of the normal tests; test_kill.py runs a few moments.
 """
 
 import argparse
