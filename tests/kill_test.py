@@ -282,7 +282,10 @@ def run(moments: int, *, seed: int, make_video: Callable[..., Path], folder: Pat
     for moment in range(moments):
         work = kinds[moment % len(kinds)]
         out = folder / f"moment{moment}"
-        results[work.name][kill_once(work, out, choice.uniform(0, seconds[work.name]), choice)] += 1
+        wait = choice.uniform(0, seconds[work.name])
+        role = kill_once(work, out, wait, choice)
+        results[work.name][role] += 1
+        print(f"{moment + 1} of {moments}: {work.name}: {role}, after {wait:.2f} s", file=sys.stderr, flush=True)
         shutil.rmtree(out)
     return results
 
