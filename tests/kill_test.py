@@ -2,8 +2,8 @@
 
     python tests/kill_test.py --moments 200 [--seed N] [--json]
 
-Each moment starts a piece of work, kills it, checks what it has left, repeats the work, and compares the end with that
-of work that was not disturbed. Not part of the normal tests; test_kill.py runs a few moments.
+Each moment starts one piece of work, kills it, checks what it has left, repeats the work, and compares the end with
+that of work that was not disturbed. Not part of the normal tests; test_kill.py runs a few moments.
 """
 
 import argparse
@@ -282,7 +282,10 @@ def run(moments: int, *, seed: int, make_video: Callable[..., Path], folder: Pat
     for moment in range(moments):
         work = kinds[moment % len(kinds)]
         out = folder / f"moment{moment}"
-        results[work.name][kill_once(work, out, choice.uniform(0, seconds[work.name]), choice)] += 1
+        wait = choice.uniform(0, seconds[work.name])
+        role = kill_once(work, out, wait, choice)
+        results[work.name][role] += 1
+        print(f"{moment + 1} of {moments}: {work.name}: {role}, after {wait:.2f} s", file=sys.stderr, flush=True)
         shutil.rmtree(out)
     return results
 

@@ -3,8 +3,12 @@
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
+from shapes import shapes_dataset
+
+from vidseg.engine.checkpoints import read_checkpoint
 
 PROGRAM = """
 import os, signal, sys, time
@@ -90,3 +94,34 @@ def test_without_a_signal_nothing_changes():
     with pytest.raises(SystemExit):
         run_interruptible("program", lambda: sys.exit(2))
     assert ([signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)], sys.unraisablehook) == before
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return shapes_dataset(tmp_path_factory.mktemp("shapes"), videos=16, frames=10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_training_ends_with_the_status_of_the_signal_and_resumes(tmp_path, root, number):
+    out = tmp_path / "run"
+    words = ["train", str(root), "--network", "srtg_r3d_18", "--network-option", "width=0.125", "--frames", "4"]
+    words += ["--size", "32", "--batch-size", "2", "--device", "cpu", "--out", str(out)]
+    command = [sys.executable, "-m", "vidseg.cli.main", *words]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores Ctrl-C
+    try:
+        run = subprocess.Popen([*command, "--epochs", "1000"], stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    while not list(out.glob("*_last.pth")):
+        assert run.poll() is None, run.stderr.read()
+        time.sleep(0.05)
+    run.send_signal(number)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 128 + number
+    assert "Traceback" not in errors
+    assert "terminate called" not in errors
+    (last,) = out.glob("*_last.pth")
+    done = read_checkpoint(last)["epoch"]
+    result = subprocess.run([*command, "--resume", "--epochs", str(done + 1)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert read_checkpoint(last)["epoch"] == done + 1
