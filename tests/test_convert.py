@@ -136,10 +136,12 @@ def test_variable_rate_keeps_every_frame_and_its_time(tmp_path, make_video):
 
 
 def test_at_rate_repeats_the_displayed_frame():
-    frames = [TimedFrame(name, time) for name, time in zip("abcd", (1.0, 1.04, 1.5, 1.6), strict=True)]
+    times = (1.0, 1.04, 1.5, 1.6, 1.7)
+    frames = [TimedFrame(name, one, two - one) for name, one, two in zip("abcd", times, times[1:], strict=False)]
     shown = list(at_rate(iter(frames), 10.0))
-    assert "".join(item.frame for item in shown) == "abbbbcd"
+    assert "".join(item.frame for item in shown) == "bbbbbcd"  # as ffmpeg -vf fps=10: times are rounded to 1/10 s
     assert np.allclose([item.time for item in shown], 1.0 + np.arange(7) / 10)
+    assert np.allclose([item.time for item in at_rate(iter(frames), 10.0, origin=0.96)], 0.96 + np.arange(7) / 10)
     assert [item.frame for item in at_rate(iter(frames[:1]), 10.0)] == ["a"]
     assert list(at_rate(iter([]), 10.0)) == []
 

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import av.error
+import numpy as np
+import torch
 
 import vidseg
 from vidseg.convert.encoding import FrameEncoder
+from vidseg.convert.memory_limit import limited_memory
 from vidseg.convert.options import ConvertOptions
 from vidseg.convert.source_state import same_source, source_digest, source_state
 from vidseg.frames import FrameDatabase, FrameDatabaseError, FrameWriter, decode_jpeg, encode_rgb, recode_jpeg
@@ -20,9 +23,11 @@ from vidseg.frames.jpeg import resize_frame
 from vidseg.frames.schema import COUNT_NAME, DATABASE_NAME
 from vidseg.frames.writer import remove_temporary_files
 from vidseg.labels.counting import counted
-from vidseg.videos.decoding import DamagedVideoError, TimedFrame, VideoError, VideoSource, at_rate
+from vidseg.videos.decoding import DamagedVideoError, VideoSource
 from vidseg.videos.frame_size import target_size
 from vidseg.videos.listing import Job, numbered_jpegs
+from vidseg.videos.opening import VideoError
+from vidseg.videos.orientation import UPRIGHT, jpeg_orientation, jpeg_size
 
 __all__ = ["Outcome", "convert_one", "finished_outcome"]
 
@@ -100,7 +105,8 @@ def convert_one(job: Job, jpg_folder: Path, options: ConvertOptions, heartbeat: 
     began = time.perf_counter()
     outcome = Outcome(job.source, job.target, "failed", job.label, job.split)
     try:
-        database = _convert(job, jpg_folder / job.target / DATABASE_NAME, options, heartbeat)
+        with limited_memory(options.memory_limit):
+            database = _convert(job, jpg_folder / job.target / DATABASE_NAME, options, heartbeat)
     except VideoError as error:
         outcome.problem = str(error)
     except FrameDatabaseError as error:
@@ -154,6 +160,8 @@ def _convert(job: Job, path: Path, options: ConvertOptions, heartbeat: Heartbeat
     writer = FrameWriter(path, levels=options.levels)
     with writer:
         for jpegs, width, moment in frames.stream:
+            if writer.count >= options.max_frames:
+                raise VideoError(f"has more frames than the limit of {options.max_frames} (max_frames)")
             writer.add(jpegs[0], width=width, timestamp=moment, levels=jpegs[1:])
             heartbeat(writer.count)
         if frames.damage and options.damaged == "refuse":
@@ -161,9 +169,6 @@ def _convert(job: Job, path: Path, options: ConvertOptions, heartbeat: Heartbeat
         digest = source_digest(job, progress=lambda: heartbeat(writer.count))
         if source_state(job) != before:
             raise VideoError("the source changed during its conversion; run the same command again")
-        if writer.timestamps != sorted(writer.timestamps):
-            writer.timestamps.sort()
-            frames.properties["timestamps_sorted"] = 1
         writer.meta = {
             **frames.properties,
             "source": Path(job.source).name,
@@ -200,17 +205,16 @@ def _describe(job: Job, database: FrameDatabase) -> Outcome:
 
 
 def _video_frames(job: Job, options: ConvertOptions) -> _Frames:
-    source = VideoSource(Path(job.source), job.start, job.stop)
+    source = VideoSource(Path(job.source), job.start, job.stop, max_pixels=options.max_pixels)
     encoder = FrameEncoder(options)
     frames = _Frames(iter(()), {}, source.damage)
 
     def stream() -> Iterator[tuple[list[bytes], int, float]]:
-        timed: Iterator[TimedFrame] = iter(source)
-        first, last = None, 0.0
-        for item in at_rate(timed, options.fps) if options.fps else timed:
+        first, end = None, 0.0
+        for item in source.at_rate(options.fps) if options.fps else source:
             jpegs = encoder.encode(item.frame)
-            first = item.time if first is None else min(first, item.time)
-            last = max(last, item.time)
+            first = item.time if first is None else first
+            end = item.time + item.duration
             yield jpegs, encoder.frames.size[0] if encoder.frames.size else 0, item.time
         fps = options.fps or source.properties["fps"]
         width, height = encoder.frames.size or (0, 0)
@@ -219,8 +223,8 @@ def _video_frames(job: Job, options: ConvertOptions) -> _Frames:
             fps=fps,
             width=width,
             height=height,
-            duration=last - (first or 0.0) + 1.0 / float(fps or 25.0),
-            rotation=encoder.frames.rotation,
+            duration=end - (first or 0.0),
+            orientation=encoder.frames.orientation.exif,
             quality=options.quality,
             chroma=options.chroma,
             restart_interval=options.restart_interval,
@@ -251,7 +255,7 @@ def _database_frames(job: Job, options: ConvertOptions) -> _Frames:
         raise VideoError(str(error)) from error
     if options.fps is not None:
         raise VideoError("--fps cannot resample a frame database; convert the original video with --fps")
-    kept = ("fps", "codec", "container", "pixel_format", "source_width", "source_height", "source_sha256", "rotation")
+    kept = ("fps", "codec", "container", "pixel_format", "source_width", "source_height", "source_sha256")
     frames = _Frames(iter(()), {key: database.meta[key] for key in kept if key in database.meta})
     frames.damage += json.loads(database.meta["damage"]) if "damage" in database.meta else []
     blobs = ((lambda index=index: database.read([index])[0], f"frame {index}") for index in range(len(database)))
@@ -266,18 +270,25 @@ def _restored(
     options: ConvertOptions,
     frames: _Frames,
 ) -> Iterator[tuple[list[bytes], int, float | None]]:
-    """Convert JPEGs of any encoder to the size, restart interval and levels of the options.
+    """Convert JPEGs of any encoder to the size, restart interval and levels of the options, upright by their EXIF tags.
 
-    If neither size nor quality changes, the pixels stay bit-equal.
+    If neither size, quality nor orientation changes, the pixels stay bit-equal.
     """
     size, count, first, moment = None, 0, None, None
     for read, name in blobs:
         try:
             jpeg = read()
-            image = decode_jpeg(jpeg)
+            stored = jpeg_size(jpeg)
+            if stored is not None and stored[0] * stored[1] > options.max_pixels:
+                raise ValueError(
+                    f"{stored[0]}x{stored[1]} pixels, more than the limit of {options.max_pixels} (max_pixels)"
+                )
+            image, orientation = decode_jpeg(jpeg), jpeg_orientation(jpeg)
+            if orientation != UPRIGHT:
+                image = torch.from_numpy(np.ascontiguousarray(orientation.apply(image.numpy())))
             height, width = image.shape[:2]
             size = size or target_size(options.size, width, height)
-            keep = not options.reencode and size == (width, height)
+            keep = not options.reencode and orientation == UPRIGHT and size == (width, height)
             image = image if (width, height) == size else resize_frame(image, size[::-1])
             jpegs = encode_rgb(
                 image,

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import av
 import numpy as np
+import numpy.typing as npt
 
 from vidseg.frames import FrameDatabase, FrameDatabaseError
 from vidseg.frames.schema import DATABASE_NAME
 from vidseg.labels.counting import counted
+from vidseg.videos.opening import file_address
 
 __all__ = ["export_frames"]
 
@@ -83,20 +85,19 @@ def _export_video(database: FrameDatabase, path: Path, overwrite: bool) -> None:
     height, width = database.frame_size
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with av.open(str(temporary), "w", format="mp4") as container:
+        with av.open(file_address(temporary), "w", format="mp4") as container:
             stream = container.add_stream(
                 "libx264", rate=Fraction(database.meta.get("fps") or _DEFAULT_FPS).limit_denominator(1001)
             )
-            # 4:2:0 video needs even sides; an odd last row or column is dropped
-            stream.width, stream.height, stream.pix_fmt = width // 2 * 2, height // 2 * 2, "yuv420p"
+            # 4:2:0 video needs even sides: an odd last row or column is dropped, a single one is repeated
+            stream.width, stream.height = max(2, width // 2 * 2), max(2, height // 2 * 2)
+            stream.pix_fmt = "yuv420p"
             stream.codec_context.time_base = stream.time_base = _TIME_BASE
             stream.options = {"crf": "18"}
             for start in range(0, len(database), _BATCH):
                 indices = range(start, min(start + _BATCH, len(database)))
                 for index, pixels in zip(indices, database.decode(indices).numpy(), strict=True):
-                    frame = av.VideoFrame.from_ndarray(
-                        np.ascontiguousarray(pixels[: stream.height, : stream.width]), format="rgb24"
-                    )
+                    frame = av.VideoFrame.from_ndarray(_fitted(pixels, stream.height, stream.width), format="rgb24")
                     frame.pts, frame.time_base = round(times[index] / _TIME_BASE), _TIME_BASE
                     container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
@@ -106,6 +107,12 @@ def _export_video(database: FrameDatabase, path: Path, overwrite: bool) -> None:
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def _fitted(pixels: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Return (H, W, 3) pixels of the given size; the last row and column are dropped or repeated."""
+    missing = [(0, max(0, side - have)) for side, have in zip((height, width), pixels.shape, strict=False)]
+    return np.ascontiguousarray(np.pad(pixels[:height, :width], [*missing, (0, 0)], mode="edge"))
 
 
 def _times(database: FrameDatabase) -> list[float]:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from vidseg.videos.frame_size import target_size
+from vidseg.videos.opening import MAX_PIXELS
 
 __all__ = ["ConvertOptions"]
 
@@ -45,8 +46,17 @@ class ConvertOptions:
     """Convert videos again that are already converted."""
     dry_run: bool = False
     """List the videos to convert without converting them."""
-    time_limit: float | None = None
-    """Maximum conversion time per video in seconds; a worker that exceeds it is stopped; default: no limit."""
+    time_limit: float | None = 604_800.0
+    """Maximum conversion time per video in seconds, by default a week; a worker that exceeds it is stopped; None: no
+    limit."""
+    memory_limit: float | None = 4.0
+    """Maximum memory for the conversion of one video in GiB (Linux); a video that needs more fails; None: no limit."""
+    max_pixels: int = MAX_PIXELS
+    """Largest frame in pixels; videos with larger frames fail, because a file of some kilobytes can have frames of any
+    size."""
+    max_frames: int = 10_000_000
+    """Largest number of frames of a video, at --fps where it is set; longer videos fail. The default is 92 hours at 30
+    frames per second."""
     stall_limit: float = 120.0
     """Maximum time without a new frame in seconds; a worker that exceeds it is stopped."""
     videos: str | None = None
@@ -57,6 +67,7 @@ class ConvertOptions:
     """Where workers run: "local" processes or a "ray" cluster."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "size", str(self.size))  # a number is as good as its text
         target_size(self.size, 16, 16)
         _within("quality", self.quality, 1, 100)
         _within("restart_interval", self.restart_interval, -1, 65535)
@@ -65,7 +76,7 @@ class ConvertOptions:
         _one_of("on_error", self.on_error, ("skip", "stop"))
         _one_of("damaged", self.damaged, ("keep", "refuse"))
         _one_of("executor", self.executor, ("local", "ray"))
-        for name in ("fps", "time_limit", "stall_limit", "workers"):
+        for name in ("fps", "time_limit", "stall_limit", "workers", "memory_limit", "max_pixels", "max_frames"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}, must be greater than 0")

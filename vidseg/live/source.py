@@ -13,7 +13,9 @@ from typing import Any
 import av
 import av.error
 
-from vidseg.videos.decoding import VideoError, VideoSource
+from vidseg.videos.container_check import ContainerCheck, check_container
+from vidseg.videos.decoding import VideoSource
+from vidseg.videos.opening import VideoError, open_container, open_input
 
 __all__ = ["LiveSource"]
 
@@ -41,7 +43,8 @@ class LiveSource:
         self, source: str, *, container_format: str | None = None, options: Mapping[str, str] | None = None
     ) -> None:
         self.source, self.options, self.format = source, dict(options or {}), container_format
-        local = source != "-" and "://" not in source
+        self.address = "://" in source
+        local = source != "-" and not self.address
         self.is_file = local and Path(source).is_file()
         found = container_format == "v4l2" or (container_format is None and _is_camera(source))
         self.camera = local and not self.is_file and found
@@ -54,6 +57,7 @@ class LiveSource:
         self.fps = 25.0
         self.damage: list[str] = []
         self._stopped = False
+        self._check = ContainerCheck()
 
     def stop(self) -> None:
         """End the stream; may be called from a signal handler or another thread."""
@@ -63,7 +67,9 @@ class LiveSource:
         """Return at most `size` bytes of standard input and wait for the first one; FFmpeg calls this."""
         while not self._stopped:
             if select.select([0], [], [], _PATIENCE)[0]:
-                return os.read(0, size)
+                data = os.read(0, size)
+                self._check.feed(data)
+                return data
         return b""
 
     def __iter__(self) -> Iterator[tuple[Any, float]]:
@@ -76,15 +82,23 @@ class LiveSource:
             yield from self._file()
             return
         with ExitStack() as stack:
-            target: Any = self if self.source == "-" else self.source
             try:
-                container = av.open(target, format=self.format, options=self.options, metadata_errors="ignore")
+                container = self._opened()
             except (av.error.FFmpegError, ValueError) as error:
                 if self._stopped:
                     return
                 remedy = _camera_remedy(self.source, error) if self.camera else ""
                 raise VideoError(f"{self.source}: FFmpeg cannot open it: {error}{remedy}") from error
             yield from self._decode(stack.enter_context(container))
+        if self.source == "-" and not self._stopped and (fault := self._check.finish()):
+            self.damage.append(fault)
+
+    def _opened(self) -> Any:
+        """Open the source: addresses and cameras with the protocols of FFmpeg, everything else as a file."""
+        if self.camera or self.address:
+            return open_input(self.source, container_format=self.format, options=self.options)
+        target = self if self.source == "-" else Path(self.source)
+        return open_container(target, container_format=self.format, options=self.options)
 
     def _file(self) -> Iterator[tuple[Any, float]]:
         try:
@@ -93,9 +107,11 @@ class LiveSource:
                 self.fps = float(video.properties["fps"] or 25)
                 yield timed.frame, timed.time
                 if self._stopped:
-                    break
+                    return
         except VideoError as error:
             raise VideoError(f"{self.source}: {error}") from error
+        if fault := check_container(Path(self.source)):
+            self.damage.append(fault)
 
     def _decode(self, container: Any) -> Iterator[tuple[Any, float]]:
         stream = container.streams.best("video")

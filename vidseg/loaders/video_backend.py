@@ -24,9 +24,9 @@ from vidseg.frames.native import operators
 from vidseg.labels import VideoDataset, VideoFile
 from vidseg.loaders.native_backend import CacheReport
 from vidseg.loaders.output import OutputForm
-from vidseg.videos.decoding import VideoError
 from vidseg.videos.frame_index import FrameIndex, chosen_frames, read_frame_index
 from vidseg.videos.frame_reader import FrameReader
+from vidseg.videos.opening import VideoError
 from vidseg.videos.source_files import SourceFiles
 from vidseg.videos.upright import UprightFrames
 

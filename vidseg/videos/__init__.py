@@ -7,9 +7,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vidseg.videos.decoding import VideoError, VideoSource
+    from vidseg.videos.decoding import VideoSource
     from vidseg.videos.file_dataset import open_videos
     from vidseg.videos.frame_reader import FrameReader
+    from vidseg.videos.opening import VideoError
     from vidseg.videos.writer import LabeledVideoWriter
 
 __all__ = ["FrameReader", "LabeledVideoWriter", "VideoError", "VideoSource", "open_videos"]
@@ -17,7 +18,7 @@ __all__ = ["FrameReader", "LabeledVideoWriter", "VideoError", "VideoSource", "op
 _HOME = {
     "FrameReader": "frame_reader",
     "LabeledVideoWriter": "writer",
-    "VideoError": "decoding",
+    "VideoError": "opening",
     "VideoSource": "decoding",
     "open_videos": "file_dataset",
 }

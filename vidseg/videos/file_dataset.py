@@ -18,10 +18,10 @@ from tqdm import tqdm
 import vidseg
 from vidseg.labels import VideoDataset, VideoFile, VideoRecord
 from vidseg.labels.video_files import dataset_of_files
-from vidseg.videos.decoding import VideoError
 from vidseg.videos.frame_index import chosen_frames, read_frame_index
 from vidseg.videos.frame_size import target_size
 from vidseg.videos.listing import Job, find_jobs
+from vidseg.videos.opening import VideoError
 
 __all__ = ["INDEX_NAME", "open_videos"]
 
@@ -34,7 +34,7 @@ def open_videos(
     folder: str | Path,
     split: str | None = None,
     *,
-    size: str = "256",
+    size: str | int = "256",
     fps: float | None = None,
     videos: str | Path | None = None,
     threads: int | None = None,

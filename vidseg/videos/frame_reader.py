@@ -11,8 +11,9 @@ from typing import Any
 import av.error
 import numpy as np
 
-from vidseg.videos.decoding import open_video
+from vidseg.videos.container_crop import FrameCropper
 from vidseg.videos.frame_index import FrameIndex
+from vidseg.videos.opening import open_video
 
 __all__ = ["FrameReader"]
 
@@ -35,6 +36,7 @@ class FrameReader:
 
     def __init__(self, path: Path, index: FrameIndex, *, canceled: Callable[[], bool] = lambda: False) -> None:
         self._path, self._index, self._canceled = path, index, canceled
+        self._crop = (lambda frame: frame) if index.margins is None else FrameCropper(index.margins)
         self._open = contextlib.ExitStack()
         self._before: tuple[int, Any] | None = None  # numbers and frames decoded last and before that
         self._last: tuple[int, Any] | None = None
@@ -131,7 +133,7 @@ class FrameReader:
                 count += 1
                 number = count if self._index.stamps is None else self._number(frame.pts)
                 if number is not None and not frame.is_corrupt:
-                    yield number, frame
+                    yield number, self._crop(frame)
 
     def _number(self, stamp: int | None) -> int | None:
         stamps = self._index.stamps

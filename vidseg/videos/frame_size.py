@@ -5,7 +5,7 @@ import re
 __all__ = ["target_size"]
 
 
-def target_size(size: str, width: int, height: int) -> tuple[int, int]:
+def target_size(size: str | int, width: int, height: int) -> tuple[int, int]:
     """Return (width, height) of the resized frame for a source of `width` x `height` pixels.
 
     The short side is never enlarged; the long side is rounded to an even number, as 4:2:0 video requires.
@@ -18,6 +18,7 @@ def target_size(size: str, width: int, height: int) -> tuple[int, int]:
     Raises:
         ValueError: `size` is neither a number, WIDTHxHEIGHT nor "none".
     """
+    size = str(size)
     if size == "none":
         return width, height
     if match := re.fullmatch(r"(\d+)x(\d+)", size):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vidseg.frames import FrameDatabase
 from vidseg.labels import VideoFile
-from vidseg.videos.decoding import VideoError
+from vidseg.videos.opening import VideoError
 
 __all__ = ["SourceFiles"]
 

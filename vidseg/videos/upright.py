@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
+import av
 import numpy as np
 import torch
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from vidseg.videos.frame_size import target_size
+from vidseg.videos.orientation import UPRIGHT, Orientation, frame_orientation
 
 __all__ = ["FramePlanes", "UprightFrames"]
 
@@ -22,6 +24,8 @@ _LUMA_WEIGHTS = {
     10: (0.2627, 0.0593),  # BT.2020, constant luminance
 }
 _FULL_RANGE = 2
+# PyAV 17 scales with one thread per core by default; earlier versions always use one.
+_ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 _NOT_YCBCR = ("gray", "mono", "pal", "ya", "xyz")
 
 
@@ -47,7 +51,7 @@ class FramePlanes:
 
 
 class UprightFrames:
-    """Rotate the frames of one video upright and scale them to one size, as Y, Cb and Cr planes.
+    """Rotate and mirror the frames of one video as displayed and scale them to one size, as Y, Cb and Cr planes.
 
     The first frame determines the size; later frames of another size are scaled to it.
 
@@ -59,18 +63,17 @@ class UprightFrames:
     def __init__(self, *, size: str = "256", chroma: int = 420) -> None:
         self.wanted, self.chroma = size, chroma
         self.size: tuple[int, int] | None = None  # (width, height) as displayed
-        self.rotation = 0
+        self.orientation = UPRIGHT  # of the first frame
         self._reformatter = VideoReformatter()
         self._layout = f"yuv{chroma}p"
 
     def planes(self, frame: Any) -> FramePlanes:
         """Return the planes of an `av.VideoFrame`."""
-        turned = frame.rotation % 180 == 90
+        orientation = frame_orientation(frame)
         if self.size is None:
-            displayed = (frame.height, frame.width) if turned else (frame.width, frame.height)
-            self.size = target_size(self.wanted, *displayed)
-            self.rotation = frame.rotation
-        width, height = self.size[::-1] if turned else self.size
+            self.size = target_size(self.wanted, *orientation.size(frame.width, frame.height))
+            self.orientation = orientation
+        width, height = orientation.size(*self.size)
         name = frame.format.name
         if frame.format.is_rgb or name.startswith(_NOT_YCBCR):
             frame = self._reformat(frame, width, height, Colorspace.ITU601, ColorRange.JPEG)
@@ -81,21 +84,20 @@ class UprightFrames:
             if (frame.width, frame.height) != (width, height) or name.replace("j", "") != self._layout:
                 frame = self._reformat(frame, width, height, None, None)
         planes, strides = _planes(frame)
-        if frame.rotation % 360:
-            planes, strides = _rotate(planes, strides, width, height, self.chroma, frame.rotation)
+        if orientation != UPRIGHT:
+            planes, strides = _turned(planes, strides, width, height, self.chroma, orientation)
             width, height = self.size
         return FramePlanes(planes, strides, width, height, weights, full_range)
 
     def _reformat(
         self, frame: Any, width: int, height: int, colorspace: Colorspace | None, color_range: ColorRange | None
     ) -> Any:
-        rotation = frame.rotation
         # Without a requested color space, source and target have the same one, so swscale does not convert colors.
         space = colorspace if colorspace is not None else Colorspace.ITU601
         source_space = None if colorspace is not None else space
         levels = color_range if color_range is not None else ColorRange.JPEG
         source_levels = None if color_range is not None else levels
-        result = self._reformatter.reformat(
+        return self._reformatter.reformat(
             frame,
             width,
             height,
@@ -105,17 +107,8 @@ class UprightFrames:
             src_color_range=source_levels,
             dst_color_range=levels,
             interpolation=Interpolation.BICUBIC,
-            threads=1,
+            **_ONE_THREAD,
         )
-        return _Turned(result, rotation)
-
-
-class _Turned:
-    """Reformatted frame with the rotation of its source frame, which swscale does not copy."""
-
-    def __init__(self, frame: Any, rotation: int) -> None:
-        self.planes = frame.planes
-        self.rotation = rotation
 
 
 def _planes(frame: Any) -> tuple[list[torch.Tensor], list[int]]:
@@ -123,14 +116,14 @@ def _planes(frame: Any) -> tuple[list[torch.Tensor], list[int]]:
     return [torch.frombuffer(plane, dtype=torch.uint8) for plane in planes], [plane.line_size for plane in planes]
 
 
-def _rotate(
-    planes: list[torch.Tensor], strides: list[int], width: int, height: int, chroma: int, rotation: int
+def _turned(
+    planes: list[torch.Tensor], strides: list[int], width: int, height: int, chroma: int, orientation: Orientation
 ) -> tuple[list[torch.Tensor], list[int]]:
-    """Rotate planes by `rotation` degrees counterclockwise, a multiple of 90 (display matrix of the frame)."""
+    """Return planes as displayed."""
     turned = []
     for index, (plane, stride) in enumerate(zip(planes, strides, strict=True)):
         halved = index > 0 and chroma == 420
         columns, rows = ((width + 1) // 2, (height + 1) // 2) if halved else (width, height)
         pixels = plane.numpy()[: stride * rows].reshape(rows, stride)[:, :columns]
-        turned.append(np.ascontiguousarray(np.rot90(pixels, round(rotation / 90))))
+        turned.append(np.ascontiguousarray(orientation.apply(pixels)))
     return [torch.from_numpy(pixels.reshape(-1)) for pixels in turned], [pixels.shape[1] for pixels in turned]

@@ -11,6 +11,9 @@ from typing import Any
 import av
 import numpy as np
 
+from vidseg.videos.opening import file_address
+from vidseg.videos.orientation import frame_orientation
+
 __all__ = ["LabeledVideoWriter"]
 
 _CLOCK = Fraction(1, 90000)
@@ -34,7 +37,7 @@ class LabeledVideoWriter:
         self._stamp, self._first = -1, 0.0
         self.out.parent.mkdir(parents=True, exist_ok=True)
         fragments = {"movflags": "frag_keyframe+empty_moov"} if self.out.suffix in {".mp4", ".mov", ".m4v"} else {}
-        self._container: Any = av.open(str(self.out), "w", container_options=fragments)
+        self._container: Any = av.open(file_address(self.out), "w", container_options=fragments)
 
     def write(self, frame: Any, moment: float, text: str, color: Sequence[float] | None = None) -> None:
         """Write one frame.
@@ -47,7 +50,7 @@ class LabeledVideoWriter:
         """
         from PIL import Image, ImageDraw
 
-        pixels = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+        pixels = frame_orientation(frame).apply(frame.to_ndarray(format="rgb24"))
         if self._stream is None:
             self._open(pixels.shape[0], pixels.shape[1], moment)
         if pixels.shape[:2] != (self._stream.height, self._stream.width):
@@ -73,7 +76,7 @@ class LabeledVideoWriter:
         rate = Fraction(self.fps).limit_denominator(1001)
         self._stream = self._container.add_stream("libx264", rate=rate)
         # The pixel format requires even sides.
-        self._stream.height, self._stream.width = height - height % 2, width - width % 2
+        self._stream.height, self._stream.width = max(2, height - height % 2), max(2, width - width % 2)
         self._stream.pix_fmt, self._stream.codec_context.time_base = "yuv420p", _CLOCK
         self._first = moment
 
