@@ -191,7 +191,7 @@ def test_list_has_task_parameters_and_input(capsys, words):
     assert "3 segments 224x224 rgb" in capsys.readouterr().out
     assert main(["list", "nothing*"]) == 1
     assert main(["list", "one", "two"]) == 2
-    assert "one pattern, not 2" in capsys.readouterr().err
+    assert "expected one pattern, found 2" in capsys.readouterr().err
 
 
 def test_list_without_arguments_has_all_networks(capsys):
