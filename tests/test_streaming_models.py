@@ -296,7 +296,7 @@ def test_wrong_calls_are_refused():
         model(clips, StreamState({"hidden": torch.zeros(2, 1)}))
     with pytest.raises(ValueError, match="mask has shape"):
         model(clips, None, torch.ones(2, 5))
-    with pytest.raises(ValueError, match="6 vectors"):
+    with pytest.raises(ValueError, match="state_length=6"):
         BlockRecurrentHead(4, 3, channels=8, state_length=6)(torch.zeros(1, 4, 7))
 
 
@@ -484,7 +484,7 @@ def test_transeger_reads_observed_labels():
         assert not torch.allclose(results[0][0], results[0][1]) and not torch.allclose(results[0][1], results[1][1])
     with pytest.raises(ValueError, match="label 5 is out of range for 5 classes"):
         model.observe(state, torch.tensor([[0, 1, 2, 5], [0, 0, 0, 0]]))
-    with pytest.raises(ValueError, match=r"labels of shape \(2, 6\)"):
+    with pytest.raises(ValueError, match=r"labels have shape \(2, 6\)"):
         model.observe(state, torch.zeros(2, 6, dtype=torch.int64))
     with pytest.raises(ValueError, match="windows of 3 frames"):
         model(clips[:, :, :3])
