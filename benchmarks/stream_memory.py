@@ -21,7 +21,7 @@ import torch
 import tyro
 
 import vidseg
-from vidseg.clips.windows import StreamPlan, WindowShape
+from vidseg.clips.stream_windows import StreamPlan, WindowShape
 from vidseg.engine import OptimizerOptions, ScheduleOptions, Trainer
 from vidseg.loaders.stream_loader import StreamBatch
 from vidseg.losses import create_stream_loss

@@ -19,7 +19,7 @@ from vidseg.cli.main import run_program
 
 if TYPE_CHECKING:
     from vidseg.labels.localization import LocalizedVideo
-    from vidseg.labels.segmentation import SegmentationLabels
+    from vidseg.labels.segmentation_labels import SegmentationLabels
 
 ENDING = "-activityAnnotation.txt"
 
@@ -38,8 +38,8 @@ class Salads(SegmentationConverter):
             return super().read()
         from vidseg.labels.localization import frame_labels_of
         from vidseg.labels.published import official_file, official_files
-        from vidseg.labels.segmentation import read_splits
         from vidseg.labels.segmentation_files import by_name
+        from vidseg.labels.segmentation_labels import read_splits
 
         middle = self._levels(official_file(self.source, "low_to_mid.txt"))
         files = official_files(self.source, f"*{ENDING}")

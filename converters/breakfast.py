@@ -17,7 +17,7 @@ from vidseg.cli.converter import SegmentationConverter
 from vidseg.cli.main import run_program
 
 if TYPE_CHECKING:
-    from vidseg.labels.segmentation import SegmentationLabels
+    from vidseg.labels.segmentation_labels import SegmentationLabels
 
 
 @dataclass
@@ -34,8 +34,8 @@ class Breakfast(SegmentationConverter):
             return super().read()
         import numpy as np
 
-        from vidseg.labels.segmentation import SegmentationLabels, read_splits
         from vidseg.labels.segmentation_files import by_name, read_range_names
+        from vidseg.labels.segmentation_labels import SegmentationLabels, read_splits
 
         files = by_name((path for path in self.source.rglob("*.txt") if "splits" not in path.parts), ".txt")
         if not files:

@@ -20,7 +20,7 @@ from vidseg.cli.converter import SegmentationConverter, known_seconds
 from vidseg.cli.main import run_program
 
 if TYPE_CHECKING:
-    from vidseg.labels.segmentation import SegmentationLabels
+    from vidseg.labels.segmentation_labels import SegmentationLabels
 
 CLIP = re.compile(r"(?P<session>[^-]+-[^-]+-[^-]+)-\d+-\d+-F(?P<first>\d+)-F(?P<last>\d+)")
 

@@ -19,7 +19,7 @@ from vidseg.cli.main import run_program
 
 if TYPE_CHECKING:
     from vidseg.labels.localization import LocalizedVideo
-    from vidseg.labels.segmentation import SegmentationLabels
+    from vidseg.labels.segmentation_labels import SegmentationLabels
 
 PARTS = {"val": "train", "test": "test"}
 SUBSETS = {"validation": "train", "val": "train", "training": "train"}

@@ -8,7 +8,7 @@ import numpy as np
 
 from vidseg.convert import convert_videos
 from vidseg.labels import apply_segmentation
-from vidseg.labels.segmentation import SegmentationLabels
+from vidseg.labels.segmentation_labels import SegmentationLabels
 from vidseg.tasks.streaming.options import StreamingOptions
 from vidseg.tasks.streaming.recipes import recipe_options
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidseg.clips.windows import StreamPlan, WindowShape, window_labels
+from vidseg.clips.stream_windows import StreamPlan, WindowShape, window_labels
 from vidseg.engine import CheckpointOptions, OptimizerOptions, ScheduleOptions, Trainer
 from vidseg.loaders.stream_loader import StreamBatch
 from vidseg.losses.streaming import StreamLoss, stage_loss

@@ -11,7 +11,7 @@ import pytest
 
 from vidseg.convert import TargetError, convert_videos
 from vidseg.convert.checking import check_databases
-from vidseg.convert.locking import lock_dataset, locked_dataset
+from vidseg.convert.conversion_lock import lock_dataset, locked_dataset
 from vidseg.frames import FrameDatabase
 from vidseg.labels import open_dataset
 
@@ -115,7 +115,7 @@ def test_a_wrong_count_file_is_written_again(data):
 HOLD = """
 import sys, time
 from pathlib import Path
-from vidseg.convert.locking import lock_dataset
+from vidseg.convert.conversion_lock import lock_dataset
 with lock_dataset(Path(sys.argv[1]), shard=(1, 2) if len(sys.argv) > 2 else None):
     print("held", flush=True)
     time.sleep(600)
@@ -160,7 +160,7 @@ def test_two_processes_never_hold_the_lock_together(tmp_path):
     code = """
 import sys, os
 from pathlib import Path
-from vidseg.convert.locking import TargetError, lock_dataset
+from vidseg.convert.conversion_lock import TargetError, lock_dataset
 root, wins = Path(sys.argv[1]), 0
 while wins < 200:
     try:

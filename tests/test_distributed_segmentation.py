@@ -14,8 +14,8 @@ from streams import LENGTHS
 from test_distributed import free_port
 
 from vidseg.engine.distributed import SyncBatchNorm, silent_norms, synchronize_norms
-from vidseg.losses.segmentation import truncated_mse, video_mean
 from vidseg.losses.shared import divisor, shared_batch
+from vidseg.losses.terms import truncated_mse, video_mean
 
 
 @pytest.fixture(scope="module")

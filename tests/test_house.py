@@ -93,6 +93,18 @@ def test_no_file_is_longer_than_800_lines():
     assert [path.name for path in sources() if path.is_file() and len(path.read_text().splitlines()) > 800] == []
 
 
+def test_files_share_a_name_only_where_they_play_the_same_role():
+    """In the folders of tasks, as the private registries of two packages, or as a command and what it runs."""
+    homes: dict[str, list[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        package = path.relative_to(PACKAGE).parts[0]
+        if path.name != "__init__.py" and package != "cli":
+            homes.setdefault(path.name, []).append(package)
+    shared = {name: packages for name, packages in homes.items() if len(packages) > 1 and name != "_registry.py"}
+    assert {name for name, packages in shared.items() if set(packages) - {"engine", "tasks"}} == set()
+    assert set(shared) == {"task.py", "trained.py", "runs.py", "options.py", "recipes.py"}
+
+
 def test_the_version_is_one():
     import vidseg
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from vidseg.cli.main import main
-from vidseg.labels import VideoRecord, catalog, locking, open_dataset, scan_catalog, update_catalog
+from vidseg.labels import VideoRecord, catalog, catalog_lock, open_dataset, scan_catalog, update_catalog
 
 
 def records(*paths):
@@ -68,7 +68,7 @@ def test_a_writer_that_ends_is_waited_for(root, writer, monkeypatch):
 
 def test_without_file_locks_a_copy_is_read_and_nothing_is_written(root, writer, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(locking, "has_file_locks", lambda path: False)
+    monkeypatch.setattr(catalog_lock, "has_file_locks", lambda path: False)
     assert open_dataset(root).classes == ["a", "b"]  # what was committed
     assert "no file locks; reading a copy" in caplog.text
     with pytest.raises(OSError, match="no file locks, so the catalog cannot be written safely; it is unchanged"):
@@ -79,7 +79,7 @@ def test_a_copy_rolls_an_unfinished_transaction_back(root, writer):
     for number in range(300):  # more pages than the cache has, so that the file has changed
         writer.execute("INSERT INTO splits (name) VALUES (?)", (f"{number:05d}" * 400,))
     assert (root / "catalog.db-journal").stat().st_size > 0
-    connection = locking.connect_to_copy(root / "catalog.db")
+    connection = catalog_lock.connect_to_copy(root / "catalog.db")
     assert [name for (name,) in connection.execute("SELECT name FROM classes ORDER BY number")] == ["a", "b"]
     assert connection.execute("SELECT count(*) FROM splits").fetchone() == (0,)
     connection.close()
@@ -89,13 +89,13 @@ def test_a_copy_rolls_an_unfinished_transaction_back(root, writer):
     ("number", "expected"), [(errno.ENOLCK, False), (errno.EOPNOTSUPP, False), (errno.EAGAIN, True)]
 )
 def test_file_systems_without_locks_are_recognized(root, monkeypatch, number, expected):
-    assert locking.has_file_locks(root / "catalog.db")
+    assert catalog_lock.has_file_locks(root / "catalog.db")
 
     def refuse(*_):
         raise OSError(number, "refused")
 
     monkeypatch.setattr(fcntl, "lockf", refuse)
-    assert locking.has_file_locks(root / "catalog.db") is expected
+    assert catalog_lock.has_file_locks(root / "catalog.db") is expected
     assert [path.name for path in root.iterdir()] == ["catalog.db"]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidseg.clips.windows import StreamPlan, WindowShape
+from vidseg.clips.stream_windows import StreamPlan, WindowShape
 from vidseg.loaders.stream_loader import StreamBatch
 from vidseg.models import create_model
 from vidseg.tasks.streaming.inference import label_streams

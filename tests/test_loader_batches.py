@@ -10,7 +10,7 @@ from clip_data import clip_dataset
 from test_loader_features import LENGTHS, feature_dataset
 
 from vidseg import ClipLoader
-from vidseg.clips.windows import WindowShape
+from vidseg.clips.stream_windows import WindowShape
 from vidseg.labels import VideoDataset
 from vidseg.loaders import Batch, ClipBatch, ClipDataset, FeatureLoader, Loader, OutputForm, StreamLoader
 from vidseg.loaders.output import MEAN, STD, sample_type

@@ -24,7 +24,7 @@ elif loader_name == "features":
     from vidseg.loaders import FeatureLoader
     loader = FeatureLoader(data, batch_size=1, train=True)
 else:
-    from vidseg.clips.windows import WindowShape
+    from vidseg.clips.stream_windows import WindowShape
     from vidseg.loaders.stream_loader import StreamLoader
     labels = [np.zeros(length, np.int64) for length in data.frames]
     loader = StreamLoader(data, WindowShape(4, 4, 1), labels=labels, size=(448, 448), resize=448, group=4)

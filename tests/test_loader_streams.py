@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidseg.clips.windows import WindowShape, window_labels
+from vidseg.clips.stream_windows import WindowShape, window_labels
 from vidseg.convert import convert_videos
 from vidseg.frames import FrameDatabase
 from vidseg.labels import VideoDataset, open_dataset

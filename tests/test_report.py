@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from vidseg.cli.main import main
-from vidseg.plots.report import _levels, write_report
+from vidseg.plots.run_page import _levels, write_report
 
 CLASSES = ["take <tea>", "open", "background"]
 VOID = {"meta", "br"}

@@ -8,14 +8,6 @@ import torch
 from golden_vectors import FOLDER, made_input
 
 from vidseg.losses import create_loss, list_losses, register_loss
-from vidseg.losses.segmentation import (
-    boundary_cross_entropy,
-    cross_entropy,
-    focal_loss,
-    soft_cross_entropy,
-    transition_cross_entropy,
-    truncated_mse,
-)
 from vidseg.losses.staged import StagedLoss
 from vidseg.losses.targets import (
     boundary_frames,
@@ -25,6 +17,14 @@ from vidseg.losses.targets import (
     median_frequency_weights,
     smoothed_boundaries,
     smoothed_labels,
+)
+from vidseg.losses.terms import (
+    boundary_cross_entropy,
+    cross_entropy,
+    focal_loss,
+    soft_cross_entropy,
+    transition_cross_entropy,
+    truncated_mse,
 )
 from vidseg.models._segmentation import SegmentationOutput
 from vidseg.models.c2f_tcn import ensemble_probabilities

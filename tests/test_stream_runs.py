@@ -11,7 +11,7 @@ from stream_data import CLASSES, FPS, labels_of, stream_dataset, tiny_options, w
 from streams import Tiny, objective
 
 import vidseg
-from vidseg.clips.windows import WindowShape
+from vidseg.clips.stream_windows import WindowShape
 from vidseg.engine.checkpoints import CheckpointFolder
 from vidseg.engine.options import Recipe, flat_options
 from vidseg.engine.runs import filled_schedule, run_record
@@ -282,7 +282,7 @@ def test_a_session_labels_as_label_streams_does(folder, run, stride):
 
 
 def windows(video, shape, black):
-    from vidseg.clips.windows import StreamPlan
+    from vidseg.clips.stream_windows import StreamPlan
     from vidseg.loaders.stream_loader import StreamBatch
 
     for item in StreamPlan([len(video)], shape):

@@ -8,7 +8,7 @@ from golden_vectors import FOLDER
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidseg.clips.windows import (
+from vidseg.clips.stream_windows import (
     StreamPlan,
     WindowShape,
     stitch,

@@ -25,7 +25,7 @@ from streams import (
 )
 from torch import Tensor, nn
 
-from vidseg.clips.windows import StreamPlan
+from vidseg.clips.stream_windows import StreamPlan
 from vidseg.engine import CheckpointOptions, DeviceOptions, EvaluationOptions, MonitorOptions, OptimizerOptions
 from vidseg.engine.checkpoints import read_checkpoint
 from vidseg.engine.task import Position

@@ -24,7 +24,8 @@ from vidseg.videos import LabeledVideoWriter
 from vidseg.videos.container_check import ContainerCheck, check_container
 from vidseg.videos.decoding import VideoSource
 from vidseg.videos.frame_index import read_frame_index
-from vidseg.videos.opening import MAX_PIXELS, VideoError
+from vidseg.videos.frame_size import MAX_PIXELS
+from vidseg.videos.opening import VideoError
 from vidseg.videos.orientation import jpeg_orientation, jpeg_size
 
 # --- orientation --------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from vidseg.convert.options import ConvertOptions
+from vidseg.convert.convert_options import ConvertOptions
 
 __all__ = ["Command"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 if TYPE_CHECKING:
-    from vidseg.labels.segmentation import SegmentationLabels
+    from vidseg.labels.segmentation_labels import SegmentationLabels
 
 __all__ = ["SegmentationConverter", "known_seconds"]
 
@@ -52,7 +52,7 @@ class SegmentationConverter:
 
     def read(self) -> SegmentationLabels:
         """Read the labels; the default implementation reads MS-TCN's format."""
-        from vidseg.labels.segmentation import read_segmentation
+        from vidseg.labels.segmentation_labels import read_segmentation
 
         return read_segmentation(self.source, rate=self.rate, allow_missing=self.partial)
 
@@ -60,7 +60,7 @@ class SegmentationConverter:
         """Write the requested outputs and the catalog."""
         from vidseg.labels.counting import counted
         from vidseg.labels.localization import write_localization_json
-        from vidseg.labels.segmentation import apply_segmentation
+        from vidseg.labels.segmentation_labels import apply_segmentation
 
         root = self.dataset or self.out or (self.source if (self.source / "groundTruth").is_dir() else None)
         if root is None:

@@ -332,7 +332,7 @@ class Report:
 
     def run(self) -> int:
         """Write the report, and print its path."""
-        from vidseg.plots.report import write_report
+        from vidseg.plots.run_page import write_report
 
         print(write_report(self.run_folder, self.out or self.run_folder / "report.html"))
         return 0

@@ -193,7 +193,7 @@ class _Stream:
     def _draw(self, frame: Any, moment: float, label: int | None, probability: float = 0.0) -> None:
         if self.writer is None:
             from vidseg.plots import class_colors
-            from vidseg.videos.writer import LabeledVideoWriter
+            from vidseg.videos.video_writer import LabeledVideoWriter
 
             assert self.command.draw is not None
             self.writer = LabeledVideoWriter(self.command.draw, fps=self.source.fps)

@@ -37,7 +37,7 @@ class Command:
         """Compute and print the statistics."""
         from vidseg.labels import open_dataset
         from vidseg.labels.counting import counted
-        from vidseg.labels.segmentation import has_frame_labels
+        from vidseg.labels.segmentation_labels import has_frame_labels
         from vidseg.labels.statistics import label_statistics
 
         data = open_dataset(self.data, self.split)

@@ -5,11 +5,11 @@
 
 from typing import TYPE_CHECKING, Any
 
-from vidseg.convert.options import ConvertOptions
+from vidseg.convert.convert_options import ConvertOptions
 
 if TYPE_CHECKING:
-    from vidseg.convert.locking import TargetError
-    from vidseg.convert.report import ConversionReport
+    from vidseg.convert.conversion_lock import TargetError
+    from vidseg.convert.conversion_report import ConversionReport
     from vidseg.convert.run import convert_videos
 
 __all__ = ["ConversionReport", "ConvertOptions", "TargetError", "convert_videos"]
@@ -17,7 +17,7 @@ __all__ = ["ConversionReport", "ConvertOptions", "TargetError", "convert_videos"
 
 def __getattr__(name: str) -> Any:
     if name == "ConversionReport":
-        from vidseg.convert.report import ConversionReport
+        from vidseg.convert.conversion_report import ConversionReport
 
         return ConversionReport
     if name in {"TargetError", "convert_videos"}:

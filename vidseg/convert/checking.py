@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidseg.convert.locking import TargetError, lock_dataset, locked_dataset
+from vidseg.convert.conversion_lock import TargetError, lock_dataset, locked_dataset
 from vidseg.frames import FrameDatabase, FrameDatabaseError, FrameWriter, decode_jpeg, encode_rgb
 from vidseg.frames.schema import COUNT_NAME, DATABASE_NAME
 from vidseg.frames.writer import temporary_files

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 import vidseg
+from vidseg.convert.convert_options import ConvertOptions
 from vidseg.convert.encoding import FrameEncoder
 from vidseg.convert.memory_limit import limited_memory
-from vidseg.convert.options import ConvertOptions
 from vidseg.convert.source_state import same_source, source_digest, source_state
 from vidseg.frames import FrameDatabase, FrameDatabaseError, FrameWriter, decode_jpeg, encode_rgb, recode_jpeg
 from vidseg.frames.jpeg import resize_frame

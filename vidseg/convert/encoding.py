@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vidseg.convert.options import ConvertOptions
+from vidseg.convert.convert_options import ConvertOptions
 from vidseg.frames import encode_planes
 from vidseg.videos.upright import UprightFrames
 

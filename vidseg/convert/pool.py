@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vidseg.convert.conversion import Outcome
-from vidseg.convert.options import ConvertOptions
+from vidseg.convert.convert_options import ConvertOptions
 from vidseg.frames.open_files import allow_open_files
 from vidseg.frames.writer import remove_temporary_files
 from vidseg.labels.counting import counted

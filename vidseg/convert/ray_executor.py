@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vidseg.convert.conversion import Outcome
-from vidseg.convert.options import ConvertOptions
+from vidseg.convert.convert_options import ConvertOptions
 from vidseg.convert.pool import run_local
 from vidseg.videos.listing import Job
 

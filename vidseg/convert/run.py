@@ -14,10 +14,10 @@ from typing import Any
 from tqdm import tqdm
 
 from vidseg.convert.conversion import Outcome, finished_outcome
-from vidseg.convert.locking import TargetError, lock_dataset
-from vidseg.convert.options import ConvertOptions
+from vidseg.convert.conversion_lock import TargetError, lock_dataset
+from vidseg.convert.conversion_report import ConversionReport
+from vidseg.convert.convert_options import ConvertOptions
 from vidseg.convert.pool import run_local
-from vidseg.convert.report import ConversionReport
 from vidseg.labels import VideoRecord, update_catalog
 from vidseg.videos.listing import Job, Listing, find_jobs, in_shard
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vidseg.convert.conversion import convert_one
-from vidseg.convert.options import ConvertOptions
+from vidseg.convert.convert_options import ConvertOptions
 from vidseg.videos.listing import Job
 
 __all__ = ["main"]

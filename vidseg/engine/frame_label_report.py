@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vidseg.engine import distributed
-from vidseg.engine.frame_labels import FrameLabelResult
+from vidseg.engine.frame_label_scores import FrameLabelResult
 from vidseg.engine.runs import write_json
 from vidseg.labels.parts import class_numbers
 from vidseg.labels.segmentation_files import write_frame_labels

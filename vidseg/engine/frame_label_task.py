@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vidseg.engine.frame_label_report import record_validation, test_report, write_test
-from vidseg.engine.frame_labels import FrameLabelResult, LabeledVideo, score_videos
+from vidseg.engine.frame_label_scores import FrameLabelResult, LabeledVideo, score_videos
 from vidseg.engine.task import Task
 from vidseg.engine.trained import TrainedModel, test_name
 from vidseg.labels import VideoDataset, open_dataset

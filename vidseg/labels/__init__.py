@@ -7,7 +7,8 @@ from vidseg.labels.dataset import Segment, Video, VideoDataset, VideoFile, open_
 from vidseg.labels.localization import clip_rows, frame_labels_of, read_localization_json, write_localization_json
 from vidseg.labels.predictions import PairedLabels, read_predictions
 from vidseg.labels.scan import ScanReport, scan_catalog
-from vidseg.labels.segmentation import (
+from vidseg.labels.segmentation_files import check_mapping, read_bundle, read_frame_labels, read_mapping
+from vidseg.labels.segmentation_labels import (
     FrameLabels,
     SegmentationLabels,
     SegmentationReport,
@@ -16,7 +17,6 @@ from vidseg.labels.segmentation import (
     read_segmentation,
     segments_from_labels,
 )
-from vidseg.labels.segmentation_files import check_mapping, read_bundle, read_frame_labels, read_mapping
 from vidseg.labels.statistics import label_statistics, pixel_statistics
 
 __all__ = [

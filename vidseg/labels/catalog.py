@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidseg.frames.schema import check_tables, guard, raise_interrupt
+from vidseg.labels.catalog_lock import connect_to_copy, is_locked, lacks_locks, lock_holder
 from vidseg.labels.classes import add_classes
-from vidseg.labels.locking import connect_to_copy, is_locked, lacks_locks, lock_holder
 from vidseg.labels.names import clean_name
 
 if TYPE_CHECKING:

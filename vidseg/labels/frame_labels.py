@@ -11,7 +11,7 @@ from vidseg.labels.counting import counted
 from vidseg.labels.dataset import Segment
 from vidseg.labels.faults import SegmentFaults
 from vidseg.labels.names import clean_name
-from vidseg.labels.segmentation import TIMELINES, labels_from_segments, segments_from_labels
+from vidseg.labels.segmentation_labels import TIMELINES, labels_from_segments, segments_from_labels
 
 __all__ = ["FrameLabelReport", "label_frames"]
 

@@ -22,7 +22,7 @@ from vidseg.labels.csv_labels import LabelRow
 from vidseg.labels.dataset import Segment
 from vidseg.labels.faults import SegmentFaults
 from vidseg.labels.names import clean_name, strip_extension
-from vidseg.labels.segmentation import Labels, SegmentationLabels, labels_from_segments, segments_from_labels
+from vidseg.labels.segmentation_labels import Labels, SegmentationLabels, labels_from_segments, segments_from_labels
 
 __all__ = [
     "LocalizedVideo",

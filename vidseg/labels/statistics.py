@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from vidseg.labels.counting import counted
 from vidseg.labels.dataset import VideoDataset
-from vidseg.labels.segmentation import FrameLabels, segments_from_labels
+from vidseg.labels.segmentation_labels import FrameLabels, segments_from_labels
 
 __all__ = ["LabelStatistics", "PixelStatistics", "label_statistics", "pixel_statistics"]
 

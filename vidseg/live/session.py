@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vidseg.clips.windows import WindowShape
+from vidseg.clips.stream_windows import WindowShape
 from vidseg.engine.frame_preparer import FramePreparer
 from vidseg.engine.trained import TrainedModel
 from vidseg.live.sliding_window import SlidingWindow

@@ -5,9 +5,9 @@ from vidseg.loaders.batch import ClipBatch
 from vidseg.loaders.clip_dataset import ClipDataset, ClipItem
 from vidseg.loaders.clip_loader import ClipLoader
 from vidseg.loaders.feature_loader import ChunkPooling, FeatureBatch, FeatureLoader
+from vidseg.loaders.loader_stats import LoaderStats
 from vidseg.loaders.output import MEAN, STD, OutputForm
 from vidseg.loaders.protocols import Batch, Loader
-from vidseg.loaders.stats import LoaderStats
 from vidseg.loaders.stream_loader import StreamBatch, StreamLoader
 
 __all__ = [

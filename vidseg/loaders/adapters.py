@@ -19,7 +19,7 @@ from torch import Tensor
 from vidseg.clips import BatchPlan
 from vidseg.clips.draws import uniform
 from vidseg.loaders.output import OutputForm
-from vidseg.loaders.targets import count_positional
+from vidseg.loaders.target_hook import count_positional
 
 __all__ = [
     "ClipFunction",

@@ -22,7 +22,7 @@ from vidseg.loaders.backends import Filler, make_filler, open_data
 from vidseg.loaders.batch import count_replaced
 from vidseg.loaders.output import MEAN, STD, Color, Layout, OutputForm, sample_type
 from vidseg.loaders.replacement import ReplacingFiller, replaced_clips
-from vidseg.loaders.targets import TargetFunction
+from vidseg.loaders.target_hook import TargetFunction
 
 __all__ = ["ClipDataset", "ClipItem"]
 

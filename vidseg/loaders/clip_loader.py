@@ -20,11 +20,11 @@ from vidseg.labels import VideoDataset
 from vidseg.loaders.adapters import ClipTransform, as_transform, transform_clips
 from vidseg.loaders.backends import check_name, make_filler, open_data
 from vidseg.loaders.batch import ClipBatch, count_replaced
+from vidseg.loaders.loader_stats import LoaderStats
 from vidseg.loaders.output import MEAN, STD, Color, Layout, OutputForm, sample_type
 from vidseg.loaders.prefetch import Prefetcher
 from vidseg.loaders.replacement import ReplacingFiller, replaced_clips
-from vidseg.loaders.stats import LoaderStats
-from vidseg.loaders.targets import TargetFunction
+from vidseg.loaders.target_hook import TargetFunction
 from vidseg.loaders.threads import default_threads
 from vidseg.loaders.transfer import DeviceCopies, resolve_device
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from vidseg.clips.draws import permutation, uniform
 from vidseg.labels import VideoDataset
 from vidseg.labels.names import clean_name
-from vidseg.labels.segmentation import FrameLabels
+from vidseg.labels.segmentation_labels import FrameLabels
 from vidseg.loaders.batch import FieldAccess
 from vidseg.loaders.threads import default_threads
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from vidseg.clips import BatchPlan, ColorPlan
 from vidseg.clips.draws import uniform
-from vidseg.clips.windows import Sampling, StreamItem, StreamPlan, WindowShape, window_labels
+from vidseg.clips.stream_windows import Sampling, StreamItem, StreamPlan, WindowShape, window_labels
 from vidseg.labels import VideoDataset
-from vidseg.labels.segmentation import FrameLabels
+from vidseg.labels.segmentation_labels import FrameLabels
 from vidseg.loaders.batch import FieldAccess
 from vidseg.loaders.native_backend import NativeFiller
 from vidseg.loaders.output import MEAN, STD, Color, OutputForm, sample_type
@@ -93,7 +93,7 @@ class StreamLoader:
         resize: short side of the whole frame before the crop, in pixels. None: 9/8 of the larger side of `size`.
         train: True: shuffled videos, random crops. False: sequential order, center crop.
         flip: mirror half of the training videos; only for labels that do not depend on left and right.
-        sampling: which frames of a window; see `vidseg.clips.windows.window_frames`.
+        sampling: which frames of a window; see `vidseg.clips.stream_windows.window_frames`.
         incomplete: what to do with a last group of too few videos; see `StreamPlan`.
         length_tolerance: accepted difference between the number of frames and of labels of a video; missing frames are
             black.

@@ -19,13 +19,6 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from vidseg.losses.segmentation import (
-    boundary_cross_entropy,
-    cross_entropy,
-    soft_cross_entropy,
-    transition_cross_entropy,
-    truncated_mse,
-)
 from vidseg.losses.shared import divisor
 from vidseg.losses.targets import (
     boundary_frames,
@@ -33,6 +26,13 @@ from vidseg.losses.targets import (
     median_frequency_weights,
     smoothed_boundaries,
     smoothed_labels,
+)
+from vidseg.losses.terms import (
+    boundary_cross_entropy,
+    cross_entropy,
+    soft_cross_entropy,
+    transition_cross_entropy,
+    truncated_mse,
 )
 
 __all__ = ["AsrfLoss", "C2fLoss", "DiffActLoss", "SegmentationLoss", "StagedLoss", "StagedOutput"]

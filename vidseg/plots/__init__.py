@@ -9,8 +9,8 @@ from vidseg.plots.curves import plot_curves
 from vidseg.plots.label_counts import plot_label_counts
 from vidseg.plots.rates import plot_rates
 from vidseg.plots.schedule import plot_schedule
+from vidseg.plots.segment_bars import SegmentedVideo, class_colors, plot_palette, plot_segments
 from vidseg.plots.segment_errors import plot_segment_errors
-from vidseg.plots.segments import SegmentedVideo, class_colors, plot_palette, plot_segments
 from vidseg.plots.speed import plot_speeds
 
 __all__ = [

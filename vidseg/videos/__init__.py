@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from vidseg.videos.file_dataset import open_videos
     from vidseg.videos.frame_reader import FrameReader
     from vidseg.videos.opening import VideoError
-    from vidseg.videos.writer import LabeledVideoWriter
+    from vidseg.videos.video_writer import LabeledVideoWriter
 
 __all__ = ["FrameReader", "LabeledVideoWriter", "VideoError", "VideoSource", "open_videos"]
 
 _HOME = {
     "FrameReader": "frame_reader",
-    "LabeledVideoWriter": "writer",
+    "LabeledVideoWriter": "video_writer",
     "VideoError": "opening",
     "VideoSource": "decoding",
     "open_videos": "file_dataset",

@@ -19,7 +19,8 @@ from av.video.stream import VideoStream
 
 from vidseg.videos.clock import DISCONTINUITY, LONGEST_RUN, FrameClock, TimedFrame
 from vidseg.videos.container_crop import FrameCropper, read_margins
-from vidseg.videos.opening import MAX_PIXELS, VideoError, open_video, reason_of
+from vidseg.videos.frame_size import MAX_PIXELS
+from vidseg.videos.opening import VideoError, open_video, reason_of
 
 __all__ = ["DamagedVideoError", "TimedFrame", "VideoError", "VideoSource", "at_rate", "frame_clock"]
 

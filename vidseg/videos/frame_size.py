@@ -2,7 +2,10 @@
 
 import re
 
-__all__ = ["target_size"]
+__all__ = ["MAX_PIXELS", "target_size"]
+
+MAX_PIXELS = 1 << 26
+"""Largest frame that is decoded unless an option says otherwise, in pixels: 8192 x 8192, twice 8K video."""
 
 
 def target_size(size: str | int, width: int, height: int) -> tuple[int, int]:

@@ -12,10 +12,9 @@ import av
 import av.error
 from av.video.stream import VideoStream
 
-__all__ = ["MAX_PIXELS", "VideoError", "file_address", "open_container", "open_input", "open_video", "reason_of"]
+from vidseg.videos.frame_size import MAX_PIXELS
 
-MAX_PIXELS = 1 << 26
-"""Largest frame that is decoded unless an option says otherwise, in pixels: 8192 x 8192, twice 8K video."""
+__all__ = ["VideoError", "file_address", "open_container", "open_input", "open_video", "reason_of"]
 
 # Formats whose files contain all of their media. Other formats are playlists and manifests, which name further files
 # and addresses, scripts, devices, and text or subtitles, which FFmpeg draws as pictures.

@@ -17,10 +17,10 @@ from vidseg.engine.trained import TrainedModel, test_name
 from vidseg.labels import VideoDataset, open_dataset
 from vidseg.metrics.video_scores import VideoScores, check_suffix, write_scores
 from vidseg.models import InputSpec, classifier_name, create_model, named_for, read_state
+from vidseg.tasks.recognition.class_report import TestReport, draw_mistakes, make_report, write_report
 from vidseg.tasks.recognition.data import choose_splits, evaluation_loader, labeled, resolved_input, spec_geometry
 from vidseg.tasks.recognition.evaluation import Evaluation, evaluate
 from vidseg.tasks.recognition.options import RecognitionOptions
-from vidseg.tasks.recognition.report import TestReport, draw_mistakes, make_report, write_report
 from vidseg.videos import LabeledVideoWriter, VideoSource, open_videos
 from vidseg.videos.listing import find_jobs
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from vidseg.clips.draws import uniform
 from vidseg.engine import distributed
+from vidseg.engine.frame_label_scores import LabeledVideo
 from vidseg.engine.frame_label_task import FrameLabelTask
-from vidseg.engine.frame_labels import LabeledVideo
 from vidseg.engine.task import BatchResult, Position, sums_of
 from vidseg.losses import SegmentationLoss, StagedLoss
 from vidseg.losses.shared import divisor

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from vidseg.engine.frame_label_scores import FrameLabelResult
 from vidseg.engine.frame_label_task import FrameLabelModel
-from vidseg.engine.frame_labels import FrameLabelResult
 from vidseg.labels import VideoDataset
 from vidseg.labels.parts import class_numbers
 from vidseg.labels.segmentation_files import check_mapping

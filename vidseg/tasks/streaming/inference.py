@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from vidseg.clips.windows import StreamItem, WindowShape
+from vidseg.clips.stream_windows import StreamItem, WindowShape
 from vidseg.loaders.stream_loader import StreamBatch
 from vidseg.models._streaming import StreamModel, StreamOutput, StreamState
 

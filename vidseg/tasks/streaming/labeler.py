@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vidseg.clips.windows import WindowShape, window_frames, window_valid
+from vidseg.clips.stream_windows import WindowShape, window_frames, window_valid
 from vidseg.models._streaming import StreamModel, StreamState
 
 __all__ = ["LiveLabeler", "LiveLabels"]

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from vidseg.clips.windows import WindowShape
+from vidseg.clips.stream_windows import WindowShape
 from vidseg.engine import distributed
 from vidseg.engine.dry_run import PlannedEpochs, plan_epochs
 from vidseg.engine.frame_label_report import scores_text

@@ -19,10 +19,10 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from vidseg.clips.windows import StreamItem
+from vidseg.clips.stream_windows import StreamItem
 from vidseg.engine import distributed
+from vidseg.engine.frame_label_scores import LabeledVideo
 from vidseg.engine.frame_label_task import FrameLabelTask
-from vidseg.engine.frame_labels import LabeledVideo
 from vidseg.engine.task import BatchResult, Position, sums_of
 from vidseg.loaders.stream_loader import StreamBatch
 from vidseg.losses.streaming import Objective, StreamLoss, stage_loss

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from vidseg.clips.windows import WindowShape
+from vidseg.clips.stream_windows import WindowShape
+from vidseg.engine.frame_label_scores import FrameLabelResult
 from vidseg.engine.frame_label_task import FrameLabelModel
-from vidseg.engine.frame_labels import FrameLabelResult
 from vidseg.engine.frame_preparer import FramePreparer
 from vidseg.labels import VideoDataset
 from vidseg.labels.parts import class_numbers

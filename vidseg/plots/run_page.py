@@ -22,7 +22,7 @@ from matplotlib.colors import to_hex
 
 from vidseg.labels.counting import counted
 from vidseg.plots.canvas import BLUE, GRID, INK, MUTED, ORANGE, SURFACE
-from vidseg.plots.segments import class_colors
+from vidseg.plots.segment_bars import class_colors
 
 __all__ = ["write_report"]
 

@@ -5,8 +5,7 @@ import os
 import re
 from dataclasses import dataclass
 
-from vidseg.videos.frame_size import target_size
-from vidseg.videos.opening import MAX_PIXELS
+from vidseg.videos.frame_size import MAX_PIXELS, target_size
 
 __all__ = ["ConvertOptions"]
 
