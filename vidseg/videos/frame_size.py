@@ -1,4 +1,4 @@
-"""Target size of the frames of a video."""
+"""Target size of the frames of a video, and the largest size that is decoded."""
 
 import re
 
