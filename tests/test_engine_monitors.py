@@ -208,9 +208,9 @@ def test_speeds_are_read_from_the_log(tmp_path):
     picture = plot_speeds(tmp_path, tmp_path / "speed.png", title="a run")
     assert picture.stat().st_size > 10_000
     (tmp_path / "train.log").write_text("2026-01-01 00:00:00: nothing\n")
-    with pytest.raises(ValueError, match="no line of an iteration"):
+    with pytest.raises(ValueError, match="no iteration line found"):
         read_speeds(tmp_path / "train.log")
-    with pytest.raises(FileNotFoundError, match="the log of a run is wanted"):
+    with pytest.raises(FileNotFoundError, match="log not found; pass the folder of a run"):
         plot_speeds(tmp_path / "absent", tmp_path / "x.png")
 
 
@@ -233,5 +233,5 @@ def test_curves_of_a_run_that_went_on(tmp_path, monkeypatch):
 def test_picture_of_a_schedule(tmp_path):
     shapes = [(8, 4, 46, 46), (2, 16, 64, 64)]
     assert plot_schedule(shapes, [0.1, 0.05, 0.01], tmp_path / "s.png", title="x").stat().st_size > 10_000
-    with pytest.raises(ValueError, match="empty schedule"):
+    with pytest.raises(ValueError, match="the schedule is empty"):
         plot_schedule([], [], tmp_path / "s.png")
