@@ -76,7 +76,7 @@ def test_samples_count_the_views_of_each_video(data):
     for number in (len(clips), -len(clips) - 1):
         with pytest.raises(IndexError, match=f"of a data set of {len(clips)} clips"):
             clips[number]
-    with pytest.raises(IndexError, match="sample numbers are 0 to 999"):
+    with pytest.raises(IndexError, match="samples 0 to 999, must be 0 to 79"):
         clips.planner.plan_samples(0, np.array([0, 999]))
 
 

@@ -210,7 +210,7 @@ def test_mixup_is_a_function_of_the_batch():
     assert (one.partners == same.partners).all() and (one.partners != rank.partners).any()
     assert sorted(one.partners) == list(range(9))
     assert draw_mixup(3, 1, 5, clips=9, alpha=0.0).share == 1.0
-    with pytest.raises(TypeError, match=r"torch.uint8: choose dtype="):
+    with pytest.raises(TypeError, match=r"requires floating-point frames, not torch\.uint8; set dtype="):
         mix_clips(torch.zeros(9, 3, dtype=torch.uint8), one)
     with pytest.raises(ValueError, match="labels are 0 to 5, must be 0 to 4"):
         soft_targets(torch.tensor([0, 5]), 5)
