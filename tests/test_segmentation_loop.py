@@ -237,7 +237,7 @@ def test_compiled_and_recomputed_as_the_network_allows(root, tmp_path, monkeypat
         trainers[-1].fit(1, tmp_path / str(number))
     assert backends == ["inductor"]
     assert torch.allclose(flat(trainers[0].model), flat(trainers[1].model), atol=1e-5)
-    with pytest.raises(ValueError, match="no stages of blocks"):
+    with pytest.raises(ValueError, match="no stages of residual blocks"):
         make_trainer(root, model=create_model("mstcn", **small), devices=DeviceOptions(recompute=True))
 
 

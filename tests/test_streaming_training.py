@@ -542,7 +542,7 @@ def test_compiled_and_recomputed_as_the_network_allows(tmp_path, monkeypatch):
         trainer.model.fresh = _Nothing()
         trainer.fit(1, tmp_path / str(number))
     assert compiled == ["inductor"] and torch.allclose(flat(plain.model), flat(fast.model), atol=1e-6)
-    with pytest.raises(ValueError, match="Tiny has no stages of blocks"):
+    with pytest.raises(ValueError, match="Tiny has no stages of residual blocks"):
         make_trainer(devices=DeviceOptions(recompute=True))
 
 

@@ -29,6 +29,11 @@ def scan_steps(step: Step, start: Sequence[Tensor], inputs: Sequence[Tensor]) ->
     """
     from torch._higher_order_ops import scan
 
+    # The scan is compiled. A graph of an earlier export has a fixed number of steps in its guards, and comparing a
+    # variable number with it would fix that number as well.
+    if not torch.compiler.is_dynamo_compiling():
+        torch.compiler.reset()
+
     def separate(state: tuple[Tensor, ...], values: tuple[Tensor, ...]) -> Any:
         # The scan operator does not accept results that share memory.
         following, outputs = step(state, values)
