@@ -77,7 +77,7 @@ class TestReport:
         lines.append(f"{self.network}, {self.checkpoint}, on {self.split}: {counts[0]}, {counts[1]} each")
         if self.selected_on:
             lines.append(
-                "This split also selected the checkpoint, as the data set has no test split: the scores are optimistic."
+                "This split also selected the checkpoint, as the data set has no other one: the scores are optimistic."
             )
         return "\n".join(lines)
 
