@@ -165,8 +165,9 @@ def test_pages_that_rows_share_are_not_read_without_end(tmp_path):
 
 def test_ctrl_c_ends_a_query(tmp_path):
     program = f"""
-        import sqlite3, sys
+        import signal, sqlite3
         from vidseg.frames.schema import guard, raise_interrupt
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # programs in the background ignore it
         connection = sqlite3.connect(":memory:")
         guard(connection)
         print("ready", flush=True)
@@ -178,10 +179,13 @@ def test_ctrl_c_ends_a_query(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(Path(vidseg.__file__).parents[1])}
     command = [sys.executable, "-c", textwrap.dedent(program)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
-        assert child.stdout.readline() == "ready\n"
-        time.sleep(0.2)
-        child.send_signal(signal.SIGINT)
-        _, log = child.communicate(timeout=20)
+        try:
+            assert child.stdout.readline() == "ready\n"
+            time.sleep(0.2)
+            child.send_signal(signal.SIGINT)
+            _, log = child.communicate(timeout=20)
+        finally:
+            child.kill()
     assert log.rstrip().endswith("KeyboardInterrupt")
 
 

@@ -288,9 +288,21 @@ def test_a_process_for_each_gpu(monkeypatch):
     assert launch_command([0, 1], [], {"CUDA_VISIBLE_DEVICES": "5,6,7"})[1]["CUDA_VISIBLE_DEVICES"] == "5,6"
     started = []
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 4)
-    monkeypatch.setattr(
-        subprocess, "run", lambda command, env: started.append(env) or subprocess.CompletedProcess(command, 3)
-    )
+
+    class Process:
+        def __init__(self, command, env):
+            started.append(env)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def wait(self):
+            return 3
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
     assert launch_processes("2") == 3 and started[0]["CUDA_VISIBLE_DEVICES"] == "0,1"
     assert launch_processes(None) == 3 and started[1]["CUDA_VISIBLE_DEVICES"] == "0,1,2,3"
     assert launch_processes("1") is launch_processes("3,") is launch_processes("0") is None
