@@ -10,7 +10,7 @@ it is read. All hold a dict that `torch.load(..., weights_only=True)` reads:
 | `batch` | finished batches of the next one |
 | `state_dict` | weights, float32 |
 | `optimizer`, `scaler` | states of the optimizer and of the loss scale |
-| `loader` | where the loader stands |
+| `loader` | position of the loader |
 | `sums` | scores of the epoch so far |
 | `best` | best score so far, or None |
 | `random` | seed of the run; with epoch and batch it decides everything random |

@@ -1,6 +1,6 @@
-"""Several processes: joining the group that torchrun describes, sums over it, batch norm over it.
+"""Several processes: the process group of torchrun, sums over it, batch norm over it.
 
-Without torchrun's environment a process is a group of its own and every function here is free.
+Without torchrun's environment a process is its own group, and the functions here do nothing.
 """
 
 from __future__ import annotations
@@ -42,29 +42,29 @@ __all__ = [
 
 
 def rank() -> int:
-    """Number of this process in its group."""
+    """Return the number of this process in its group."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def world_size() -> int:
-    """Number of processes in the group."""
+    """Return the number of processes in the group."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def is_first() -> bool:
-    """Whether this process writes files and logs."""
+    """Return whether this process writes files and logs."""
     return rank() == 0
 
 
 def choose_gpus(gpus: str | None, *, present: int) -> list[int]:
-    """Numbers of the GPUs that `--gpus` means.
+    """Return the numbers of the GPUs that `--gpus` names.
 
     Args:
-        gpus: "4" is how many, "0,2" (or "2,") which ones, "0" none; None is all.
-        present: how many the machine has.
+        gpus: a count such as "4", or numbers such as "0,2" (one: "2,"); "0" is none, None is all.
+        present: number of GPUs of the machine.
 
     Raises:
-        ValueError: not such a text, or a GPU that is not there.
+        ValueError: another text, or a GPU that does not exist.
     """
     if gpus is None:
         return list(range(present))
@@ -83,7 +83,7 @@ def choose_gpus(gpus: str | None, *, present: int) -> list[int]:
 
 
 def join_group() -> torch.device:
-    """Join the group that torchrun's environment describes, if there is one; returns this process's device."""
+    """Join the group of torchrun's environment, if there is one; returns this process's device."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return torch.device(accelerator.type, 0) if accelerator is not None else torch.device("cpu")
@@ -108,7 +108,7 @@ def process_device(wanted: torch.device | str | None = None) -> torch.device:
 
 
 def leave_group() -> None:
-    """Undo `join_group`."""
+    """Leave the process group."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
@@ -120,7 +120,7 @@ def barrier() -> None:
 
 
 def sum_over_group(values: Tensor) -> Tensor:
-    """The sum of a tensor over all processes; in place."""
+    """Sum a tensor over all processes, in place; returns it."""
     if world_size() > 1:
         distributed.all_reduce(values)
     return values
@@ -161,15 +161,14 @@ def average_gradients(model: nn.Module) -> None:
 
 
 def shared_losses() -> AbstractContextManager[None]:
-    """A context in which losses that are means over frames divide by the counts of all processes, see
-    `vidseg.losses.shared`."""
+    """Return a context in which losses divide by the counts of frames of all processes, see `vidseg.losses.shared`."""
     if world_size() == 1:
         return nullcontext()
     return shared_batch(lambda value: sum_over_group(value.clone()) / world_size())
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """The rows (N, ...) of all processes, N the same in each, one process after the other."""
+    """Return the rows (N, ...) of all processes in the order of their ranks; N is the same in each."""
     if world_size() == 1:
         return rows
     parts = [torch.empty_like(rows) for _ in range(world_size())]
@@ -178,14 +177,14 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 def wrap_model(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model whose gradients are averaged over the group; the model itself where there is one process."""
+    """Return a model whose gradients are averaged over the group; the model itself for one process."""
     if world_size() == 1:
         return model
     return DistributedDataParallel(model, device_ids=None if device.type == "cpu" else [device.index])
 
 
 def without_exchange(model: nn.Module) -> AbstractContextManager[Any]:
-    """A context in which gradients stay with their process, for all but the last batch of a step."""
+    """Return a context without exchange of gradients, for all but the last batch of a step."""
     return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
 
@@ -202,13 +201,13 @@ class _SumOverGroup(torch.autograd.Function):
 
 
 class SyncBatchNorm(_BatchNorm):
-    """Batch norm whose statistics are those of the whole group's batch, on any device.
+    """Batch norm with the statistics of the whole group's batch, on any device.
 
-    torch's own class refuses the CPU; this one is a few lines and exact: sums and counts are exchanged, so processes
-    may have batches of different sizes. Entries of the state dict are those of the layer it replaces.
+    torch's class refuses the CPU. Sums and counts are exchanged, so processes may have batches of different sizes. The
+    state dict has the entries of the layer that it replaces.
 
     Attributes:
-        silent: this process takes part, but what it sees counts nothing.
+        silent: this process takes part in the exchange with a weight of 0.
     """
 
     silent = False
@@ -247,7 +246,7 @@ class SyncBatchNorm(_BatchNorm):
 
 @contextmanager
 def silent_norms(model: nn.Module) -> Iterator[None]:
-    """What the model sees meanwhile leaves no trace in batch norms; those over the group still hear the others."""
+    """Keep the statistics of batch norms unchanged meanwhile; norms over the group still take part in its exchanges."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
     over_group = [norm for norm in norms if isinstance(norm, SyncBatchNorm)]
     own = [norm for norm in norms if not isinstance(norm, SyncBatchNorm)]
@@ -265,7 +264,7 @@ def silent_norms(model: nn.Module) -> Iterator[None]:
 
 
 def synchronize_norms(model: nn.Module) -> int:
-    """Replace every batch norm of the model by one over the group, in place; returns how many there were."""
+    """Replace every batch norm of the model by one over the group, in place; returns their number."""
     replaced = 0
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):

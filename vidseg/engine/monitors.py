@@ -1,4 +1,4 @@
-"""What a run tells while it runs: log lines in the published format, speeds, score tables."""
+"""Monitoring of a run: log lines in the published format, speeds, score tables."""
 
 import csv
 import logging
@@ -30,40 +30,40 @@ __all__ = [
 _LIMITS = {"r": (100, 3000), "f": (50, 300), "b": (20, 200)}
 _RED, _YELLOW, _GREEN, _RESET = "\033[91m", "\033[93m", "\033[92m", "\033[0m"
 _STARVED = 0.1
-"""Share of an iteration that the loop may wait for the loader before it is said to be what limits the run."""
+"""Share of an iteration spent waiting above which the loader is reported as the limit of the run."""
 
 
 def scientific(value: float) -> str:
-    """Two decimals and an exponent without leading zeros: 1.53e+5, 1.25e-2."""
+    """Format a number with two decimals and an exponent without leading zeros: 1.53e+5, 1.25e-2."""
     mantissa, exponent = f"{value:.2e}".split("e")
     return f"{mantissa}e{int(exponent):+d}"
 
 
 @dataclass(frozen=True)
 class Speeds:
-    """Seconds that one batch took: to make, waiting for it, forward, backward."""
+    """Seconds of one batch: in the loader, waiting for it, forward, backward."""
 
     clips: int
     """Clips of the batch over all processes."""
     fill: float | None = None
-    """That the loader's threads took to make it, whether somebody waited or not; None where the loader does not say."""
+    """Time of the loader's threads for the batch; None if the loader does not report it."""
     wait: float = 0.0
-    """That the loop waited for it."""
+    """Time that the loop waited for the batch."""
     forward: float | None = None
-    """Copy to the device, forward pass, loss; None until the device has told."""
+    """Copy to the device, forward pass, loss; None until the device has finished a batch."""
     backward: float | None = None
-    """Backward pass, exchange of gradients, step of the optimizer."""
+    """Backward pass, exchange of gradients, optimizer step."""
 
     def text(self) -> str:
         """ "Speed (r=1.53e+5 f=9.84e+1 b=1.78e+1) clip/sec"; evaluation has no b."""
-        # A loader that does not say what it could do has at least done this.
+        # Without the loader's own time, the waiting time is a lower bound of its speed.
         seconds = {"r": self.wait if self.fill is None else self.fill, "f": self.forward, "b": self.backward}
         known = {part: value for part, value in seconds.items() if value is not None}
         speeds = " ".join(f"{part}={scientific(self.clips / max(value, 1e-9))}" for part, value in known.items())
         return f"Speed ({speeds}) clip/sec"
 
     def limit(self) -> str:
-        """What the run would gain most from: "reading", "forward" or "backward", and the share of waiting."""
+        """Return the slowest part, "reading", "forward" or "backward", and the share of waiting."""
         forward, backward = self.forward or 0.0, self.backward or 0.0
         share = self.wait / max(self.wait + forward + backward, 1e-9)
         name = "reading" if share > _STARVED else "forward" if forward > backward else "backward"
@@ -73,11 +73,11 @@ class Speeds:
 class SpeedMonitor:
     """Speeds of the iterations, measured without making the device wait.
 
-    On an accelerator the borders of forward and backward pass are marked by events in its queue, which are read when it
-    has passed them, so the numbers shown are those of the latest finished iteration. On the CPU they are times.
+    On an accelerator, events in its queue mark the start and the end of the passes; they are read when the device has
+    passed them, so the numbers are those of the latest finished iteration. On the CPU the clock is read.
 
     Args:
-        device: where the model computes.
+        device: device of the model.
     """
 
     def __init__(self, device: torch.device | str = "cpu"):
@@ -88,20 +88,20 @@ class SpeedMonitor:
         self._passes: tuple[float | None, float | None] = (None, None)
 
     def start(self) -> None:
-        """The batch is here: its copy to the device begins."""
+        """Mark the start of the copy of a batch to the device."""
         self._marks = [self._mark()]
 
     def turn(self) -> None:
-        """The loss is computed: the backward pass begins."""
+        """Mark the start of the backward pass."""
         self._marks.append(self._mark())
 
     def stop(self) -> None:
-        """The step is done."""
+        """Mark the end of the step."""
         self._open.append([*self._marks, self._mark()])
         self._collect()
 
     def speeds(self, clips: int, *, wait: float, fill: float | None = None) -> Speeds:
-        """The latest numbers for a batch of `clips`."""
+        """Return the latest times, for a batch of `clips`."""
         self._collect()
         return Speeds(clips, fill, wait, *self._passes)
 
@@ -123,7 +123,7 @@ class SpeedMonitor:
 
 
 def paint_speeds(line: str) -> str:
-    """The line with its speeds in red, yellow or green, for terminals."""
+    """Color the speeds of a log line red, yellow or green, for terminals."""
 
     def paint(match: re.Match[str]) -> str:
         slow, fast = _LIMITS[match[1]]
@@ -139,23 +139,26 @@ def paint_speeds(line: str) -> str:
 def iteration_line(
     *, epoch: int, batch: int, speed: str, scores: str, shape: Sequence[int], lr: float, extra: Sequence[str] = ()
 ) -> str:
-    """One training iteration; `shape` is (B, C, T, H, W), `extra` comes after what was published."""
+    """Format the log line of a training iteration.
+
+    `shape` is (B, C, T, H, W); `extra` is appended to the published line.
+    """
     clips, *rest = shape
     size = f"batch_size = ({clips:5d},{','.join(map(str, rest))}), lr = {scientific(lr)}"
     return f"Epoch {f'[{epoch}]':<5} Batch {f'[{batch}]':<6} {speed}  " + ", ".join([scores, size, *extra])
 
 
 def time_line(epoch: int, seconds: float) -> str:
-    """How long the training part of an epoch took."""
+    """Format the log line with the training time of an epoch."""
     return f"Epoch [{epoch}]   time cost: {seconds:.2f} sec ({seconds / 3600:.2f} h)"
 
 
 class ScoreTable:
-    """A CSV file with one row for each epoch (from 0), scores in full precision.
+    """A CSV file with one row for each epoch, from 1; scores have full precision.
 
     Args:
-        path: replaced if it is there.
-        columns: titles after "Epoch", such as Top1,Top5,Loss.
+        path: of the file; an existing one is replaced.
+        columns: column names after "Epoch", such as Top1, Top5, Loss.
     """
 
     def __init__(self, path: Path, columns: Sequence[str]):
@@ -172,7 +175,7 @@ class ScoreTable:
 
 
 class _Painter(logging.Formatter):
-    """Another formatter's lines, with colors on their speeds."""
+    """Colors the speeds in the lines of another formatter."""
 
     def __init__(self, inner: logging.Formatter):
         super().__init__()
@@ -184,7 +187,7 @@ class _Painter(logging.Formatter):
 
 @contextmanager
 def progress_bar(total: int, title: str, *, shown: bool = True) -> Iterator[Any]:
-    """A bar below the log lines; nothing where stderr is not a terminal."""
+    """Show a progress bar below the log lines, if stderr is a terminal."""
     import sys
 
     from tqdm import tqdm
@@ -199,7 +202,7 @@ def progress_bar(total: int, title: str, *, shown: bool = True) -> Iterator[Any]
 
 @contextmanager
 def run_log(path: Path, *, append: bool = False, debug: bool = False) -> Iterator[None]:
-    """Write vidseg's log to `path` as well, and color the speeds on handlers that write to a terminal."""
+    """Also write vidseg's log to `path`, and color the speeds in handlers that write to a terminal."""
     package = logging.getLogger("vidseg")
     level = package.level
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -214,9 +217,9 @@ def run_log(path: Path, *, append: bool = False, debug: bool = False) -> Iterato
     for handler, formatter in zip(terminals, plain, strict=True):
         handler.setFormatter(_Painter(formatter))
     package.addHandler(file)
-    wanted = logging.DEBUG if debug else logging.INFO
-    if package.getEffectiveLevel() > wanted:
-        package.setLevel(wanted)
+    lowest = logging.DEBUG if debug else logging.INFO
+    if package.getEffectiveLevel() > lowest:
+        package.setLevel(lowest)
     try:
         yield
     finally:

@@ -8,8 +8,8 @@
 | O3 | float16 | float16 | float16, the loss float32 | none |
 | bf16 | float32 | bfloat16 where it is safe (autocast) | float32 | none |
 
-A dynamic loss scale doubles after 2000 steps without an overflow of the gradients and is halved by one, whose step is
-left out (Micikevicius et al., "Mixed precision training", ICLR 2018).
+A dynamic loss scale doubles after 2000 steps without an overflow of the gradients. An overflow halves it and skips the
+step (Micikevicius et al., "Mixed precision training", ICLR 2018).
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from vidseg.engine.options import OptLevel
 __all__ = ["ApexPrecision", "Precision", "make_precision"]
 
 _SMALLEST_SCALE = 2.0**-14
-"""Gradients that overflow even at this scale are broken, not merely large."""
+"""Loss scale below which an overflow is an error."""
 
 
 class Precision:
-    """One opt level: how the model is cast, the forward pass run, and a gradient turned into a step.
+    """One opt level: casts the model, runs the forward pass, scales the loss, and steps the optimizer.
 
     Args:
         level: O0, O1, O2, O3 or bf16.
-        device: where the model is.
+        device: device of the model.
 
     Raises:
         ValueError: an unknown level.
@@ -50,9 +50,9 @@ class Precision:
         self._low = torch.bfloat16 if level == "bf16" else torch.float16
 
     def prepare(self, model: nn.Module, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Cast the model in place; returns the groups that the optimizer shall have (O2: master copies).
+        """Cast the model in place; returns the parameter groups for the optimizer (O2: master copies).
 
-        A model of float16 weights casts what it is given.
+        A model with float16 weights casts its inputs.
         """
         if self.level in ("O1", "bf16") and self.device.type == "cpu":
             _avoid_broken_kernels(model, self._low)
@@ -80,25 +80,25 @@ class Precision:
         return [{**group, "params": [self._masters[parameter] for parameter in group["params"]]} for group in groups]
 
     def forward(self) -> AbstractContextManager[Any]:
-        """The context in which the model runs."""
+        """Return the context for the forward pass."""
         if self.level in ("O1", "bf16"):
             return torch.autocast(self.device.type, dtype=self._low)
         return nullcontext()
 
     def backward(self, loss: Tensor) -> None:
-        """Add the (scaled) gradients of the loss."""
+        """Add the (scaled) gradient of the loss."""
         self._scaler.scale(loss).backward()
 
     def step(self, model: nn.Module, optimizer: torch.optim.Optimizer, *, clip_norm: float | None) -> Tensor | None:
-        """One step with the gradients that have gathered, which are cleared.
+        """Step with the accumulated gradients, and clear them.
 
         Args:
-            model: what `backward` went through.
+            model: the trained model.
             optimizer: over the groups from `prepare`.
-            clip_norm: largest norm of the gradient; None leaves it.
+            clip_norm: largest norm of the gradient; None: no clipping.
 
         Returns:
-            Norm of the gradient before clipping; None where nothing asked for it.
+            Norm of the gradient before clipping; None without clipping.
 
         Raises:
             RuntimeError: gradients overflow at every loss scale.
@@ -126,15 +126,15 @@ class Precision:
         return self._scaler.is_enabled()
 
     def scale(self) -> Tensor:
-        """The loss scale (1,), where the loss is; 1 without one. Nothing waits for the device."""
+        """Return the loss scale (1,) on the device without waiting for it; 1 without a loss scale."""
         scale: Tensor = self._scaler.scale(torch.ones(1, device=self.device))
         return scale
 
     def check_scale(self, scale: float) -> float:
-        """The loss scale, which must be a sane one.
+        """Check the loss scale, and return it.
 
         Raises:
-            RuntimeError: it has fallen so far that the gradients themselves are not finite.
+            RuntimeError: the scale is so low that the gradients themselves are not finite.
         """
         if self.scaled and scale < _SMALLEST_SCALE:
             raise RuntimeError(
@@ -144,7 +144,7 @@ class Precision:
         return scale
 
     def weights(self, model: nn.Module) -> dict[str, Any]:
-        """The model's state in full precision, for checkpoints and for other levels."""
+        """Return the model's state in full precision, for checkpoints and other opt levels."""
         own = model.state_dict()
         named = dict(model.named_parameters())
         for name, parameter in named.items():
@@ -153,7 +153,7 @@ class Precision:
         return {name: value.float() if value.is_floating_point() else value for name, value in own.items()}
 
     def load_weights(self, model: nn.Module, weights: dict[str, Any]) -> None:
-        """Fill model and master copies from `weights`.
+        """Copy `weights` into the model and its master copies.
 
         Raises:
             RuntimeError: names or shapes differ.
@@ -165,17 +165,17 @@ class Precision:
                     self._masters[parameter].copy_(weights[name])
 
     def state_dict(self) -> dict[str, Any]:
-        """State of the loss scale."""
+        """Return the state of the loss scale."""
         return self._scaler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the loss scale of `state_dict`; that of another level, or of apex, is left alone."""
+        """Restore the loss scale of `state_dict`; the state of another level, or of apex, is ignored."""
         if "scale" in state and self._scaler.is_enabled():
             self._scaler.load_state_dict(state)
 
 
 class ApexPrecision(Precision):
-    """The same through `apex.amp`, where an apex that still has it (before May 2025) is installed."""
+    """The opt levels of `apex.amp`, for an installed apex that still has it (before May 2025)."""
 
     def __init__(self, level: OptLevel, device: torch.device):
         if level == "bf16":
@@ -186,7 +186,7 @@ class ApexPrecision(Precision):
         self._optimizer: torch.optim.Optimizer | None = None
 
     def attach(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Let apex patch model and optimizer, in place."""
+        """Let apex patch the model and the optimizer in place."""
         self._amp.initialize(model, optimizer, opt_level=self.apex_level, verbosity=0)
         self._optimizer = optimizer
 
@@ -219,17 +219,16 @@ class ApexPrecision(Precision):
 
 
 def make_precision(level: OptLevel, device: torch.device, *, amp: str = "torch") -> Precision:
-    """The opt level on torch.amp, or on apex's own amp."""
+    """Return the opt level on torch.amp, or on apex's amp."""
     return ApexPrecision(level, device) if amp == "apex" else Precision(level, device)
 
 
 def _avoid_broken_kernels(model: nn.Module, low: torch.dtype) -> None:
-    """Compute in float32 what oneDNN, which autocast asks on the CPU, has not or gets wrong in low precision.
+    """Compute recurrent layers and 3-D convolutions in float32 on the CPU, and round the results.
 
-    Seen with torch 2.13. LSTM and GRU: most CPUs have none in float16, and that of bfloat16 gives other gradients each
-    time. 3-D convolutions: in bfloat16, with two frames, the gradient of the weights is wrong or NaN, and memory is
-    written that is not its own; in float16 they take twenty times as long as in float32. Their results are rounded all
-    the same.
+    With torch 2.13 oneDNN has no LSTM and GRU in float16 for most CPUs, and its bfloat16 ones are not
+    deterministic. Its 3-D convolutions in bfloat16 have wrong gradients for clips of two frames and write
+    out of bounds; in float16 they take twenty times as long as in float32.
     """
     for module in model.modules():
         if isinstance(module, (nn.RNNBase, nn.Conv3d)):

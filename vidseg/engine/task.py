@@ -61,7 +61,7 @@ class Result(Protocol):
 class Task:
     """A task of the loop: loss, scores and evaluation.
 
-    A task of one's own derives from this class and has `columns`, `train_batch` and `evaluate`.
+    Your own task derives from this class and defines `columns`, `train_batch` and, for a validation, `evaluate`.
     """
 
     columns: tuple[str, ...] = ()
@@ -75,7 +75,7 @@ class Task:
         """Refuse a model and a loader that do not fit together, before anything is computed.
 
         Raises:
-            ValueError: says what does not fit.
+            ValueError: the model and the loader do not fit.
         """
 
     def train_batch(self, model: nn.Module, batch: Any, position: Position, backward: Backward) -> BatchResult:

@@ -1,4 +1,4 @@
-"""TensorBoard's files of a run: scores, rates, speeds, sample clips, confusion matrices."""
+"""TensorBoard files of a run: scores, rates, speeds, sample clips, confusion matrices."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CLIPS = 4
 
 
 class Board:
-    """Writes the event files of one run.
+    """Writer of the event files of one run.
 
     Args:
         folder: for the event files.
@@ -77,7 +77,7 @@ class Board:
         self._writer._get_file_writer().add_summary(summary, epoch)
 
     def close(self) -> None:
-        """Write what is left and close the files."""
+        """Write pending events and close the files."""
         self._writer.close()
 
 

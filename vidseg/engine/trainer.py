@@ -100,7 +100,7 @@ class Trainer:
     """Train a model on a loader's batches.
 
     Args:
-        model: what the task says; moved to `device` and cast as the opt level says, in place.
+        model: a network of the task; moved to `device` and cast to the opt level, in place.
         loader: training batches, see `vidseg.loaders.Loader`. With `state_dict` and `load_state_dict` a run resumes
             inside an epoch without decoding what it has seen.
         task: "recognition", "segmentation", "streaming", or an object derived from `vidseg.engine.Task`.

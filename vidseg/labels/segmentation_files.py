@@ -244,7 +244,7 @@ def paired_files(
     else:
         true = by_name(Path(truth).glob("*.txt"), ".txt")
         found = [path for path in Path(predictions).iterdir() if path.is_file() and not path.name.startswith(".")]
-        # A name without extension may have dots (P01.a), so files are told from others by the names of the truth.
+        # A name without extension may have dots (P01.a), so files are recognized by the names of the ground truth.
         ours = by_name([path for path in found if path.suffix in {"", ".txt"} or clean_name(path.name) in true], ".txt")
         form = "<video>.txt in both folders"
     pairs = {name: (true[name], ours[name]) for name in sorted(true.keys() & ours.keys())}

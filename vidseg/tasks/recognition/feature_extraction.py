@@ -114,7 +114,7 @@ def extract_features(
 
     Args:
         data: videos with frame databases.
-        trained: a recognition network; its input spec says how windows are cut and normalized.
+        trained: a recognition network; its input spec defines how windows are cut and normalized.
         out: folder of the files; created if it does not exist.
         stride: video frames from one column to the next.
         output: "features", the input of the network's classifier; or its "logits" or "probabilities".

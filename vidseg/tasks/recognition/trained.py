@@ -114,7 +114,7 @@ class RecognitionModel(TrainedModel):
         """Predict the classes of videos, or of clips.
 
         Args:
-            source: a video file, a folder of them, or clips (B, 3, T, H, W) that are normalized as `input_spec` says.
+            source: a video file, a folder of them, or clips (B, 3, T, H, W) that are normalized as in `input_spec`.
             clips: clips of each video, spread over its length; 1 is the middle.
             crops: crops of each clip: 1, 3, 5 or 10.
             top: number of classes to name.
