@@ -119,6 +119,8 @@ def test_overview_and_wrong_names(capsys):
         ["score", "absent.npz"],
         ["list", "--task", "cooking"],
         ["profile", "absent"],
+        ["profile", "r3d_18", "--device", "nonsense"],
+        ["profile", "r3d_18", "--device", "cuda:99"],
         ["train", "absent"],
         ["train", "gtea", "absent"],
         ["train", "stream", "absent"],

@@ -86,13 +86,11 @@ class Command:
     def _measure(self, name: str, shape: tuple[int, ...], options: dict[str, Any]) -> "Timing":
         import torch
 
+        from vidseg.engine.distributed import process_device
         from vidseg.models import create_model, prepare
         from vidseg.models._profile import measure
 
-        if self.device is not None:
-            device = torch.device(self.device)
-        else:
-            device = torch.accelerator.current_accelerator() or torch.device("cpu")
+        device = process_device(self.device)
         model = create_model(name, num_classes=self.num_classes, **options).to(device)
         prepare(model, channels_last=self.channels_last, compile=self.compile, checkpointing=self.recompute)
         return measure(model, torch.randn(shape, device=device), rounds=self.rounds)

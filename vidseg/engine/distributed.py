@@ -15,6 +15,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from vidseg.loaders.transfer import resolve_device
 from vidseg.losses.shared import shared_batch
 
 __all__ = [
@@ -101,7 +102,7 @@ def join_group() -> torch.device:
 def process_device(wanted: torch.device | str | None = None) -> torch.device:
     """Join the group, if there is one; returns the wanted device, or this process's own, as the current device."""
     own = join_group()
-    device = own if wanted is None else torch.device(wanted)
+    device = own if wanted is None else resolve_device(wanted)
     if device.type != "cpu" and device.index is not None:
         torch.accelerator.set_device_index(device.index)
     return device

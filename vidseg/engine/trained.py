@@ -13,6 +13,7 @@ from torch import nn
 from vidseg.engine.checkpoints import CheckpointFolder
 from vidseg.engine.options import Options, options_from
 from vidseg.engine.runs import read_record
+from vidseg.loaders.transfer import resolve_device
 from vidseg.models import InputSpec, create_model, load_weights, model_input_spec, model_task, read_state
 from vidseg.models._torch_file import read_torch_file
 
@@ -147,7 +148,7 @@ class TrainedModel:
 
     def __init__(self, source: Source, *, strict: bool = True, device: torch.device | str = "cpu", **changes: Any):
         self.source, self.network, self.classes = source, source.network, source.classes
-        self.device = torch.device(device)
+        self.device = resolve_device(device)
         if not self.classes:
             self.classes = [str(number) for number in range(self._class_count())]
         model = self.build()

@@ -127,7 +127,8 @@ class ClipLoader:
         device: torch.device | str | None = None,
     ) -> None:
         data = open_data(data)
-        self.data, self.seed, self.train, self.device = data, seed, train, resolve_device(device)
+        self.data, self.seed, self.train = data, seed, train
+        self.device = None if device is None else resolve_device(device)
         self.transform = None if transform is None else as_transform(transform)
         self.target = None if target is None else TargetFunction(target)
         self.planner = ClipPlanner(

@@ -9,21 +9,26 @@ from vidseg.loaders.batch import ClipBatch
 __all__ = ["DeviceCopies", "resolve_device"]
 
 
-def resolve_device(device: torch.device | str | None) -> torch.device | None:
-    """Return the device with its index, so that it is the same device in every thread; None for None.
+def resolve_device(device: torch.device | str) -> torch.device:
+    """Return the device with its index, so that it is the same device in every thread.
 
     Raises:
-        ValueError: CUDA is asked for and not available.
+        ValueError: no device has this name, or this machine does not have it.
     """
-    if device is None:
-        return None
-    device = torch.device(device)
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ValueError(f"device={str(device)!r}: CUDA is not available; use device='cpu' or leave it out")
-        if device.index is None:
-            device = torch.device("cuda", torch.cuda.current_device())
-    return device
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r} is not the name of a device; give cpu, cuda or cuda:1") from error
+    if found.type in ("cpu", "meta"):
+        return found
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    count = torch.accelerator.device_count() if accelerator is not None and accelerator.type == found.type else 0
+    if count <= (found.index or 0):
+        present = f"{count} {found.type} device{'' if count == 1 else 's'}"
+        raise ValueError(f"device={str(device)!r}: torch finds {present} on this machine; use another one or 'cpu'")
+    if found.index is None:
+        return torch.device(found.type, torch.accelerator.current_device_index())
+    return found
 
 
 class DeviceCopies:
