@@ -257,6 +257,8 @@ def test_the_folder_is_an_argument_or_an_option_in_every_task(name, capsys):
         options_of(name, "data", "--dataset", "other")
     assert main(["train", *([name] if name else [])]) == 2
     assert "name the folder of the data set" in capsys.readouterr().err
+    assert main(["train", *([name] if name else []), "--network-option", "width=0.5", "data"]) == 2
+    assert "'data' is not of the form NAME=VALUE" in capsys.readouterr().err
 
 
 def test_recipes_of_streaming_networks():

@@ -208,6 +208,7 @@ class _Start:
     def run(self, command: Any) -> int:
         """Train as the parsed command says; returns the exit status."""
         options = self.resolved(command)
+        options.network.chosen_options()  # first: a FOLDER behind --network-option is taken as one of its values
         if not options.data.dataset:
             named = f"{self.name} " if self.name else ""
             raise ValueError(f"dataset: name the folder of the data set, as in `vidseg train {named}FOLDER`")

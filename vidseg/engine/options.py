@@ -364,7 +364,9 @@ def named_values(words: Iterable[str]) -> dict[str, Any]:
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not key:
-            raise ValueError(f"{word!r} is not of the form NAME=VALUE, such as layers=8")
+            raise ValueError(
+                f"{word!r} is not of the form NAME=VALUE, such as layers=8; a FOLDER or NAME comes before these options"
+            )
         try:
             values[key.replace("-", "_")] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
