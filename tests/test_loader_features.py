@@ -232,7 +232,7 @@ def test_nan_is_named_with_file_and_column(dataset):
     "array, message",
     [
         (np.zeros((SIZE, 18)), r"v1\.npy: 18 columns, but the video has 17 frame labels .* length_tolerance=0"),
-        (np.zeros((17, SIZE)), r"v1\.npy: 5 columns, .* is the layout the other one\?"),
+        (np.zeros((17, SIZE)), r"v1\.npy: 17 values .* has 5; is the layout the other one\?"),
         (np.zeros((SIZE + 1, 17)), r"v1\.npy: 6 values per column, but .*v0\.npy has 5"),
         (np.zeros((1, SIZE, 17)), r"v1\.npy: shape \(1, 5, 17\)"),
         (np.zeros((SIZE, 17), int), r"v1\.npy: shape \(5, 17\), int64; expected floating point"),
@@ -309,3 +309,70 @@ def test_one_split(dataset):
     assert [loader.labels[video].tolist() for video in (0, 1)] == [
         made_labels(length, index).tolist() for index, length in enumerate(LENGTHS[5:], start=5)
     ]
+
+
+def save_npz(path, array):
+    np.savez(path.with_suffix(".npz"), features=array, rate=np.float32(5))
+
+
+def save_torch(path, array):
+    torch.save(torch.from_numpy(array), path.with_suffix(".pt"))
+
+
+def save_csv(path, array):
+    lines = [",".join(f"f{number}" for number in range(array.shape[1]))]
+    lines += [",".join(map(repr, row)) for row in array.tolist()]
+    path.with_suffix(".csv").write_text("\n".join(lines))
+
+
+def save_pickle(path, array):
+    path.with_suffix(".pkl").write_bytes(pickle.dumps(array))
+
+
+@pytest.mark.parametrize("save", [save_npz, save_torch, save_csv, save_pickle])
+def test_published_forms_of_files(dataset, save):
+    expected = made_features(LENGTHS[0], 0).astype(np.float32)
+    path = dataset.root / "features/v0.npy"
+    path.unlink()
+    save(path, expected)
+    batch = next(iter(FeatureLoader(dataset, train=False)))
+    np.testing.assert_array_equal(batch.features[0], expected)
+
+
+def test_files_of_several_folders_are_concatenated(dataset):
+    (dataset.root / "flow").mkdir()
+    for number, length in enumerate(LENGTHS):
+        np.save(dataset.root / f"flow/v_v{number}.npy", np.full((2, length), number, np.float32))
+    loader = FeatureLoader(dataset, train=False, features=("features", "flow"))
+    assert loader.feature_size == SIZE + 2
+    batch = next(iter(loader))
+    np.testing.assert_array_equal(batch.features[0, :SIZE], made_features(LENGTHS[0], 0).astype(np.float32))
+    assert (batch.features[0, SIZE:] == 0).all()
+
+
+def test_a_pickled_function_is_not_called(dataset, tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "written"), "w"))
+
+    path = dataset.root / "features/v0.npy"
+    path.unlink()
+    path.with_suffix(".pkl").write_bytes(pickle.dumps(Attack()))
+    with pytest.raises(ValueError, match=r"v0\.pkl: not a readable .*not an array; save the features as \.npy"):
+        FeatureLoader(dataset)
+    assert not (tmp_path / "written").exists()
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".pt", ".csv", ".pkl"])
+def test_damaged_files_are_named(dataset, suffix):
+    path = dataset.root / "features/v1.npy"
+    path.unlink()
+    path.with_suffix(suffix).write_bytes(b"\x80\x04 damaged")
+    with pytest.raises(ValueError, match=rf"v1\{suffix}: not a readable"):
+        FeatureLoader(dataset)
+
+
+def test_two_files_of_a_video_are_refused(dataset):
+    save_npz(dataset.root / "features/v0.npy", made_features(LENGTHS[0], 0))
+    with pytest.raises(ValueError, match=r"v0 has the files v0\.npy, v0\.npz; keep one"):
+        FeatureLoader(dataset)

@@ -7,32 +7,28 @@ a sample is a function of (seed, epoch, sample number): it does not depend on ba
 from __future__ import annotations
 
 import math
-import os
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vidseg.clips.draws import permutation, uniform
+from vidseg.clips.draws import uniform
 from vidseg.labels import VideoDataset
-from vidseg.labels.names import clean_name
 from vidseg.labels.segmentation_labels import FrameLabels
 from vidseg.loaders.batch import FieldAccess
+from vidseg.loaders.feature_files import FeatureFiles, Layout
+from vidseg.loaders.sample_order import SampleLoader
 from vidseg.loaders.threads import default_threads
 
 __all__ = ["IGNORED", "ChunkPooling", "FeatureBatch", "FeatureLoader"]
 
 IGNORED = -100
 """Label of padding: the default `ignore_index` of torch's cross-entropy."""
-
-_AHEAD = 2  # batches
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -144,7 +140,7 @@ class _Loaded:
     valid: bool = True
 
 
-class FeatureLoader:
+class FeatureLoader(SampleLoader[_Loaded, FeatureBatch]):
     """Batches of features with frame labels.
 
     For training, samples are shuffled and an incomplete last batch is dropped, unless it is the only one. One iteration
@@ -152,7 +148,8 @@ class FeatureLoader:
 
     Args:
         data: videos with frame labels.
-        features: folder of `<video>.npy`, relative to the data set's folder or absolute.
+        features: folder of `<video>.npy`, or of another form of `vidseg.loaders.feature_files`, relative to the data
+            set's folder or absolute; of several folders the values of a column are concatenated.
         layout: "DL" for files of shape (D, L), one column per frame; "LD" for (L, D).
         batch_size: B over all ranks, a multiple of `world_size`.
         train: shuffle, draw random offsets and chunks, drop incomplete batches.
@@ -178,8 +175,8 @@ class FeatureLoader:
         self,
         data: VideoDataset,
         *,
-        features: str | Path = "features",
-        layout: Literal["DL", "LD"] = "DL",
+        features: str | Path | Sequence[str | Path] = "features",
+        layout: Layout = "DL",
         batch_size: int = 1,
         train: bool = True,
         sample_rate: int = 1,
@@ -193,88 +190,52 @@ class FeatureLoader:
         world_size: int = 1,
         threads: int | None = None,
     ) -> None:
-        if min(batch_size, sample_rate, labels_per_column, min_length, world_size) < 1 or length_tolerance < 0:
+        if min(sample_rate, labels_per_column, min_length) < 1 or length_tolerance < 0:
             raise ValueError(
-                f"batch_size={batch_size}, sample_rate={sample_rate}, labels_per_column={labels_per_column},"
-                f" min_length={min_length} and world_size={world_size} must be at least 1,"
-                f" length_tolerance={length_tolerance} at least 0"
+                f"sample_rate={sample_rate}, labels_per_column={labels_per_column} and min_length={min_length} must be"
+                f" at least 1, length_tolerance={length_tolerance} at least 0"
             )
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank={rank} of world_size={world_size}: ranks count from 0")
-        if batch_size % world_size:
-            raise ValueError(
-                f"batch_size={batch_size} is over all ranks: make it a multiple of world_size={world_size}"
-            )
-        if layout not in {"DL", "LD"}:
-            raise ValueError(f"layout={layout!r}: features are 'DL' (a column a frame) or 'LD'")
         if pooling is not None and sample_rate > 1:
             raise ValueError(f"sample_rate={sample_rate} with pooling: pooling uses all columns, set sample_rate=1")
-        self.data, self.folder, self.layout = data, data.root / features, layout
-        self.batch_size, self.train, self.sample_rate, self.random_offset = (
-            batch_size,
-            train,
-            sample_rate,
-            random_offset,
+        super().__init__(
+            batch_size=batch_size,
+            train=train,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            threads=min(4, default_threads()) if threads is None else threads,
         )
+        self.data, self.files = data, FeatureFiles(data, features, layout=layout)
+        self.sample_rate, self.random_offset = sample_rate, random_offset
         self.labels_per_column, self.pooling = labels_per_column, pooling
-        self.seed, self.rank, self.world_size = seed, rank, world_size
-        self.threads = threads or min(4, default_threads())
-        self.epoch, self._position, self._resume = 0, 0, 0
         self.labels = FrameLabels(data)
-        self._files = self._find_files()
-        self._finite: set[int] = set()
-        columns = self._check_files(length_tolerance)
-        self.samples = self._cut(columns, min_length)
+        self.samples = self._cut(self._lengths(length_tolerance), min_length)
         if train and len(self.samples) < world_size:
             raise ValueError(f"{data}: {len(self.samples)} samples for {world_size} processes; take fewer processes")
 
     @property
     def feature_size(self) -> int:
         """D, number of values per column."""
-        return self._size
+        return self.files.size
 
-    def _find_files(self) -> list[Path]:
-        names = [self.data.video_path(index).rpartition("/")[2] for index in range(len(self.data))]
-        if not self.folder.is_dir():
-            raise FileNotFoundError(f"{self.folder}: no such folder; features are <video>.npy files in it")
-        there = {clean_name(entry.name): entry.name for entry in os.scandir(self.folder)}  # in any Unicode form
-        files = [clean_name(f"{name}.npy") for name in names]
-        missing = [name for name, file in zip(names, files, strict=True) if file not in there]
-        if missing:
-            others = f", and those of {len(missing) - 1} others of {len(names)} videos" if missing[1:] else ""
-            raise FileNotFoundError(
-                f"{self.folder / missing[0]}.npy is missing{others}; extract the features, or leave these videos out"
-            )
-        return [self.folder / there[file] for file in files]
+    @property
+    def sample_count(self) -> int:
+        """See `SampleLoader`."""
+        return len(self.samples)
 
-    def _open(self, video: int) -> npt.NDArray:
-        """Memory-map the features of a video, (D, L)."""
-        path = self._files[video]
-        try:
-            array = np.load(path, mmap_mode="r")
-        except (ValueError, EOFError, OSError) as error:
-            raise ValueError(f"{path}: not a readable .npy file ({error})") from error
-        if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != "f":
-            shape = getattr(array, "shape", "unknown")
-            raise ValueError(f"{path}: shape {shape}, {getattr(array, 'dtype', '')}; expected floating point (D, L)")
-        return array if self.layout == "DL" else array.T
-
-    def _check_files(self, tolerance: int) -> list[int]:
+    def _lengths(self, tolerance: int) -> list[int]:
         """Number of columns of each video that have labels."""
-        columns, self._size = [], 0
-        for video, path in enumerate(self._files):
-            size, length = self._open(video).shape
+        columns = []
+        for video in range(len(self.data)):
+            size, length = self.files.shape(video)
             expected = math.ceil(int(self.labels.lengths[video]) / self.labels_per_column)
             if abs(length - expected) > tolerance:
                 turned = "; is the layout the other one?" if abs(size - expected) <= tolerance else ""
                 raise ValueError(
-                    f"{path}: {length} columns, but the video has {self.labels.lengths[video]} frame labels"
-                    f" ({self.labels_per_column} for each column){turned}"
+                    f"{self.files.path(video)}: {length} columns, but the video has {self.labels.lengths[video]} frame "
+                    f"labels ({self.labels_per_column} for each column){turned}"
                     + ("" if turned else f"; {abs(length - expected)} is above length_tolerance={tolerance}")
                 )
-            if self._size and size != self._size:
-                raise ValueError(f"{path}: {size} values per column, but {self._files[0]} has {self._size}")
-            self._size = size
             columns.append(min(length, expected))
         return columns
 
@@ -285,7 +246,7 @@ class FeatureLoader:
             length = math.ceil(count / step)
             if length < min_length:
                 raise ValueError(
-                    f"{self._files[video]}: {length} columns at a step of {step}, but the model needs"
+                    f"{self.files.path(video)}: {length} columns at a step of {step}, but the model needs"
                     f" {min_length}; leave the video out, or use a smaller sample_rate or chunk"
                 )
             most = self.pooling.max_columns * self.pooling.chunk if self.pooling else count
@@ -295,79 +256,14 @@ class FeatureLoader:
             samples += [_Sample(video, *borders[piece : piece + 2]) for piece in range(pieces)]
         return samples
 
-    def __len__(self) -> int:
-        """Number of batches of an epoch, the same for all ranks."""
-        full, rest = divmod(len(self.samples), self.batch_size)
-        return full + (rest > 0 and not (self.train and full > 0))
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from 0, of the next iteration; keeps a position of `load_state_dict` in the same epoch."""
-        if epoch != self.epoch:
-            self.epoch, self._position, self._resume = epoch, 0, 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the position of the iteration: after the batch that was yielded last."""
-        return {"epoch": self.epoch, "batch": self._position, **self._plan_of_record()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue the iteration at the position of a state; the batches before it are not loaded.
-
-        Raises:
-            ValueError: the state is of another seed, data set or batch size.
-        """
-        ours = self._plan_of_record()
-        for name, value in ours.items():
-            if state.get(name) != value:
-                raise ValueError(
-                    f"the state has {name}={state.get(name)}, this loader {value}: the batches would differ"
-                )
-        self.epoch, self._position, self._resume = int(state["epoch"]), int(state["batch"]), int(state["batch"])
-
-    def _plan_of_record(self) -> dict[str, int]:
-        return {
-            "seed": self.seed,
-            "samples": len(self.samples),
-            "batch_size": self.batch_size,
-        }
-
-    def __iter__(self) -> Iterator[FeatureBatch]:
-        epoch, first, self._resume = self.epoch, self._resume, 0
-        plan = self._plan(epoch)
-        self._position = first
-        waiting: deque[list[Future[_Loaded]]] = deque()
-        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="features")
-        try:
-            for turn in range(first, len(plan) + _AHEAD):
-                if turn < len(plan):
-                    waiting.append([pool.submit(self._load, number, epoch, valid) for number, valid in plan[turn]])
-                if turn >= first + _AHEAD:
-                    given = turn - _AHEAD
-                    batch = self._batch(plan[given], [future.result() for future in waiting.popleft()])
-                    self._position = given + 1
-                    yield batch
-            self.epoch, self._position = epoch + 1, 0
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def _plan(self, epoch: int) -> list[list[tuple[int, bool]]]:
-        """For each batch of this rank, its sample numbers and whether each is valid."""
-        count = len(self.samples)
-        order = permutation(self.seed, epoch, count) if self.train else np.arange(count)
-        batches = []
-        for turn in range(len(self)):
-            together = order[turn * self.batch_size : (turn + 1) * self.batch_size].tolist()
-            mine = [(number, True) for number in together[self.rank :: self.world_size]]
-            missing = math.ceil(len(together) / self.world_size) - len(mine)
-            batches.append(mine + [(together[0], False)] * missing)
-        return batches
-
-    def _load(self, number: int, epoch: int, valid: bool) -> _Loaded:
+    def load_sample(self, number: int, epoch: int, valid: bool) -> _Loaded:
+        """See `SampleLoader`."""
         sample, per_column = self.samples[number], self.labels_per_column
         start = sample.start * per_column
         if not valid:
-            return _Loaded(np.zeros((self._size, 1), np.float32), np.full(1, IGNORED), start, 0, 1, valid=False)
+            return _Loaded(np.zeros((self.feature_size, 1), np.float32), np.full(1, IGNORED), start, 0, 1, valid=False)
         frames = min(sample.stop * per_column, int(self.labels.lengths[sample.video])) - start
-        columns = self._columns(number)
+        columns = self.files.load(sample.video, sample.start, sample.stop)
         labels = self.labels[sample.video][start : start + frames : per_column]
         if self.pooling is not None:
             chunk = self.pooling.chunk
@@ -388,26 +284,10 @@ class FeatureLoader:
             self.sample_rate * per_column,
         )
 
-    def _columns(self, number: int) -> npt.NDArray[np.float32]:
-        """Load all columns of a sample (D, L); each sample is checked for NaN once."""
-        sample = self.samples[number]
-        with np.errstate(over="ignore"):  # the check below finds a float64 too large for float32
-            columns = np.asarray(self._open(sample.video)[:, sample.start : sample.stop], np.float32)
-        if number not in self._finite:
-            wrong = np.argwhere(~np.isfinite(columns.T))
-            if len(wrong):
-                column, row = wrong[0]
-                raise ValueError(
-                    f"{self._files[sample.video]}: {columns[row, column]} in column {sample.start + column}, dimension"
-                    f" {row} (and in {len(set(wrong[:, 0].tolist())) - 1} other columns); extract the features of this"
-                    " video again"
-                )
-            self._finite.add(number)
-        return columns
-
-    def _batch(self, plan: list[tuple[int, bool]], loaded: list[_Loaded]) -> FeatureBatch:
+    def make_batch(self, numbers: list[int], loaded: list[_Loaded]) -> FeatureBatch:
+        """See `SampleLoader`."""
         length = max(len(sample.labels) for sample in loaded)
-        features = torch.zeros(len(loaded), self._size, length)
+        features = torch.zeros(len(loaded), self.feature_size, length)
         labels = torch.full((len(loaded), length), IGNORED)
         mask = torch.zeros(len(loaded), length, dtype=torch.bool)
         for row, sample in enumerate(loaded):
@@ -419,7 +299,7 @@ class FeatureLoader:
             features=features,
             mask=mask,
             labels=labels,
-            videos=torch.tensor([self.samples[number].video for number, _ in plan]),
+            videos=torch.tensor([self.samples[number].video for number in numbers]),
             starts=torch.tensor([sample.start for sample in loaded]),
             num_frames=torch.tensor([sample.frames for sample in loaded]),
             steps=torch.tensor([sample.step for sample in loaded]),

@@ -130,7 +130,8 @@ class SegmentationTask(FrameLabelTask):
         width = getattr(model, "in_features", loader.feature_size)
         if width != loader.feature_size:
             raise ValueError(
-                f"{loader.folder}: features of {loader.feature_size} values a column, but the network takes {width}"
+                f"{loader.files.folders[0]}: features of {loader.feature_size} values a column, but the network takes "
+                f"{width}"
             )
         if self.loss is None:
             self.loss = StagedLoss(num_classes=len(self.classes))
