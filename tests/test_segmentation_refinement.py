@@ -10,7 +10,7 @@ from golden_vectors import FOLDER, made_input, read_vector, relative_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidseg.models._feature_resize import resize_features
+from vidseg.loaders.feature_resize import resize_features
 from vidseg.models._refinement import (
     boundary_peaks,
     median_filter,

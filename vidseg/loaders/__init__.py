@@ -4,6 +4,7 @@ from vidseg.loaders.adapters import ClipFunction, ImgaugTransform
 from vidseg.loaders.batch import ClipBatch
 from vidseg.loaders.clip_dataset import ClipDataset, ClipItem
 from vidseg.loaders.clip_loader import ClipLoader
+from vidseg.loaders.detection_loader import DetectionBatch, DetectionLoader
 from vidseg.loaders.feature_loader import ChunkPooling, FeatureBatch, FeatureLoader
 from vidseg.loaders.loader_stats import LoaderStats
 from vidseg.loaders.output import MEAN, STD, OutputForm
@@ -20,6 +21,8 @@ __all__ = [
     "ClipFunction",
     "ClipItem",
     "ClipLoader",
+    "DetectionBatch",
+    "DetectionLoader",
     "FeatureBatch",
     "FeatureLoader",
     "ImgaugTransform",

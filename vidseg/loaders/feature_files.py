@@ -38,7 +38,7 @@ _PREFIXES = ("", "v_")  # ActivityNet's names of videos are files with a prefix
 _NUMPY_CLASSES = {
     ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"),
     ("numpy.core.numeric", "_frombuffer"), ("numpy._core.numeric", "_frombuffer"),
-    ("numpy", "ndarray"), ("numpy", "dtype"),
+    ("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"),
 }  # fmt: skip
 
 
@@ -59,15 +59,7 @@ def read_array(path: Path) -> npt.NDArray:
     """
     try:
         array = _read(path)
-    except (
-        ValueError,
-        EOFError,
-        OSError,
-        TypeError,
-        RuntimeError,
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-    ) as error:
+    except _READ_ERRORS as error:
         raise ValueError(f"{path}: not a readable {path.suffix} file of features ({error})") from error
     if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != "f":
         shape = getattr(array, "shape", "unknown")
@@ -180,7 +172,8 @@ class FeatureFiles:
         if array.shape[0] != self._sizes[part]:
             turned = "; is the layout the other one?" if array.shape[1] == self._sizes[part] else ""
             raise ValueError(
-                f"{path}: {array.shape[0]} values per column, but {self._paths[part][0]} has {self._sizes[part]}{turned}"
+                f"{path}: {array.shape[0]} values per column, but {self._paths[part][0]} has "
+                f"{self._sizes[part]}{turned}"
             )
         if not array.shape[1]:
             raise ValueError(f"{path}: no column")

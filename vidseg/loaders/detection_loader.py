@@ -1,0 +1,359 @@
+"""A loader of features with the segments that happen in them, for temporal action detection.
+
+A sample is a video, or a window of it, as columns of features. Positions are in columns: position x of a sample is the
+time `offset + x * scale` of its video, and column n covers the positions n to n + 1.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vidseg.clips.draws import uniform
+from vidseg.labels import VideoDataset
+from vidseg.labels.counting import counted
+from vidseg.labels.segment_table import SegmentTable
+from vidseg.loaders.batch import FieldAccess
+from vidseg.loaders.feature_files import FeatureFiles, Layout
+from vidseg.loaders.feature_resize import resize_features
+from vidseg.loaders.sample_order import SampleLoader
+from vidseg.loaders.threads import default_threads
+
+__all__ = ["DetectionBatch", "DetectionLoader", "Fit", "SegmentRows"]
+
+logger = logging.getLogger(__name__)
+
+Fit = Literal["resize", "interpolate", "window", "whole"]
+
+_NO_LABEL = -1
+_TRIALS = 200  # random cuts of a long video before the best one so far is taken
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentRows:
+    """Segments of B samples, padded to the largest number of a sample.
+
+    Attributes:
+        segments: float32 (B, M, 2), start and stop in columns, 0 where padded.
+        labels: int64 (B, M), class numbers, -1 where padded.
+    """
+
+    segments: Tensor
+    labels: Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]]) -> SegmentRows:
+        """Pad the segments (M, 2) and labels (M,) of several samples."""
+        most = max((len(labels) for _, labels in rows), default=0)
+        segments = torch.zeros(len(rows), most, 2)
+        labels = torch.full((len(rows), most), _NO_LABEL)
+        for row, (times, numbers) in enumerate(rows):
+            segments[row, : len(numbers)] = torch.from_numpy(times).float()
+            labels[row, : len(numbers)] = torch.from_numpy(numbers)
+        return cls(segments, labels)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class DetectionBatch(FieldAccess):
+    """Features of videos, or of windows of them, padded at the end to the longest, and their segments.
+
+    `features, mask, segments, labels = batch` unpacks it.
+
+    Attributes:
+        features: float32 (B, D, L), zeros where padded.
+        mask: bool (B, L), False where padded.
+        segments: float32 (B, M, 2), start and stop in columns, 0 where padded.
+        labels: int64 (B, M), class numbers, -1 where padded.
+        videos: int64 (B,), index of each sample's video in the data set.
+        numbers: int64 (B,), number of the sample.
+        offsets: float64 (B,), time in seconds of position 0.
+        scales: float64 (B,), seconds for each column.
+        valid: bool (B,), False for a sample that pads the batch of a rank.
+    """
+
+    UNPACKED: ClassVar[tuple[str, ...]] = ("features", "mask", "segments", "labels")
+
+    features: Tensor
+    mask: Tensor
+    segments: Tensor
+    labels: Tensor
+    videos: Tensor
+    numbers: Tensor
+    offsets: Tensor
+    scales: Tensor
+    valid: Tensor
+
+    @property
+    def inputs(self) -> Tensor:
+        """The features: the first argument of the model; the second is `mask`."""
+        return self.features
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __repr__(self) -> str:
+        count = int((self.labels >= 0).sum())
+        return f"DetectionBatch(features {tuple(self.features.shape)}, {counted(count, 'segment')})"
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> DetectionBatch:
+        """Return the batch with its tensors on `device`."""
+        return DetectionBatch(
+            *(getattr(self, field.name).to(device, non_blocking=non_blocking) for field in fields(self))
+        )
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Columns [start, stop) of a video's features."""
+
+    video: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """One sample: columns (D, L), its segments, and the time of its positions."""
+
+    columns: npt.NDArray[np.float32]
+    segments: npt.NDArray[np.float64]
+    labels: npt.NDArray[np.int64]
+    offset: float
+    scale: float
+    valid: bool = True
+
+
+class DetectionLoader(SampleLoader[_Loaded, DetectionBatch]):
+    """Batches of features with segments.
+
+    For training, samples without a segment are left out, and their number is logged.
+
+    Args:
+        data: videos with segments and durations in the catalog.
+        features: folder of `<video>.npy`, or of another form of `vidseg.loaders.feature_files`, relative to the data
+            set's folder or absolute; of several folders the values of a column are concatenated.
+        layout: "DL" for files of shape (D, L), one column per time step; "LD" for (L, D).
+        fit: how a video becomes samples. "resize": its columns are averaged to `length` columns as in ETAD;
+            "interpolate": they are interpolated linearly to `length` columns as in ActionFormer; "window": windows of
+            `length` columns; "whole": all columns, of which training takes at most `length`.
+        length: columns of a sample; None with fit="whole": no limit.
+        overlap: fit="window": share of a window that the next one shares, 0 to below 1.
+        min_inside: training, "window" and "whole": share of a segment that a sample must contain to learn from it,
+            above 0 to 1; the segment is cut to the sample.
+        crop: training, "whole": smallest share of the columns that a random piece of a video has; 1: all columns.
+        stride: frames from one column to the next; None: the columns divide the duration evenly.
+        clip: frames that a column was computed from, with `stride`; None: as many as `stride`.
+        fps: frames per second of the video that the features were extracted from, with `stride`; None: the rate of each
+            video in the catalog.
+        batch_size: B over all ranks, a multiple of `world_size`.
+        train: shuffle, cut at random, drop incomplete batches.
+        left_out: class numbers whose segments are left out, such as the background of frame labels.
+        seed: seed of order and cuts.
+        rank: index of this process.
+        world_size: number of processes, which divide each batch.
+        threads: number of loading threads. None: up to 4, one for each available core.
+
+    Raises:
+        FileNotFoundError: a video without a feature file.
+        ValueError: a file of the wrong shape or rate, a video without a duration, or an argument out of range.
+    """
+
+    def __init__(
+        self,
+        data: VideoDataset,
+        *,
+        features: str | Path | Sequence[str | Path] = "features",
+        layout: Layout = "DL",
+        fit: Fit = "whole",
+        length: int | None = None,
+        overlap: float = 0.5,
+        min_inside: float = 0.5,
+        crop: float = 1.0,
+        stride: float | None = None,
+        clip: float | None = None,
+        fps: float | None = None,
+        batch_size: int = 1,
+        train: bool = True,
+        left_out: Container[int] = (),
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        threads: int | None = None,
+    ) -> None:
+        if fit not in ("resize", "interpolate", "window", "whole"):
+            raise ValueError(f"fit={fit!r} is not one of resize, interpolate, window, whole")
+        if length is None and fit != "whole":
+            raise ValueError(f"fit={fit!r} needs length, the number of columns of a sample")
+        if length is not None and length < 1:
+            raise ValueError(f"length={length} must be at least 1")
+        if not 0 <= overlap < 1 or not 0 < min_inside <= 1 or not 0 < crop <= 1:
+            raise ValueError(f"overlap={overlap} must be in [0, 1), min_inside={min_inside} and crop={crop} in (0, 1]")
+        if stride is None and (clip is not None or fps is not None):
+            raise ValueError(f"clip={clip} and fps={fps} need stride, the frames from one column to the next")
+        if min(value for value in (stride, clip, fps, 1.0) if value is not None) <= 0:
+            raise ValueError(f"stride={stride}, clip={clip} and fps={fps} must be above 0")
+        super().__init__(
+            batch_size=batch_size,
+            train=train,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            threads=min(4, default_threads()) if threads is None else threads,
+        )
+        self.data, self.fit, self.length, self.overlap = data, fit, length, overlap
+        self.min_inside, self.crop = min_inside, crop
+        self.files = FeatureFiles(data, features, layout=layout)
+        self.table = SegmentTable(data, left_out=left_out)
+        self._columns = [self.files.shape(video)[1] for video in range(len(data))]
+        self._times = [self._time_of(video, stride, clip, fps) for video in range(len(data))]
+        self.samples = self._cut()
+        if train:
+            self._leave_out_empty()
+
+    @property
+    def feature_size(self) -> int:
+        """D, number of values per column."""
+        return self.files.size
+
+    @property
+    def sample_count(self) -> int:
+        """See `SampleLoader`."""
+        return len(self.samples)
+
+    def _time_of(self, video: int, stride: float | None, clip: float | None, fps: float | None) -> tuple[float, float]:
+        """Time in seconds of position 0 of a video's columns, and seconds for each column."""
+        seconds, columns = float(self.table.seconds[video]), self._columns[video]
+        if stride is None:
+            return 0.0, seconds / columns
+        rate = fps or self.data[video].fps
+        if not rate > 0:
+            raise ValueError(
+                f"{self.data.video_path(video)}: its frame rate is unknown; give fps, the rate at which the features "
+                "were extracted"
+            )
+        offset, scale = ((stride if clip is None else clip) - stride) / 2 / rate, stride / rate
+        end = offset + columns * scale
+        if not 0.5 * seconds <= end <= 2 * seconds:
+            raise ValueError(
+                f"{self.files.path(video)}: {columns} columns of {stride:g} frames at {rate:g} frames a second end at "
+                f"{end:.1f} s, but the video has {seconds:.1f} s; check stride and fps"
+            )
+        return offset, scale
+
+    def _cut(self) -> list[_Sample]:
+        if self.fit != "window":
+            return [_Sample(video, 0, columns) for video, columns in enumerate(self._columns)]
+        assert self.length is not None
+        step = max(1, round(self.length * (1 - self.overlap)))
+        samples = []
+        for video, columns in enumerate(self._columns):
+            last = max(0, columns - self.length)
+            starts = [*range(0, last, step), last]
+            samples += [_Sample(video, start, min(columns, start + self.length)) for start in starts]
+        return samples
+
+    def _leave_out_empty(self) -> None:
+        """Keep the samples that have a segment to learn from."""
+        kept = [sample for sample in self.samples if len(self._inside(sample)[1])]
+        if not kept:
+            raise ValueError(
+                f"{self.data}: no sample has a segment; import annotations with `vidseg labels apply "
+                f"{self.data.root} LABELS.csv`"
+            )
+        if len(kept) < len(self.samples):
+            kind = "window" if self.fit == "window" else "video"
+            logger.info("%r: left out %s without a segment", self.data, counted(len(self.samples) - len(kept), kind))
+        self.samples = kept
+        if len(kept) < self.world_size:
+            raise ValueError(f"{self.data}: {len(kept)} samples for {self.world_size} processes; take fewer processes")
+
+    def _inside(self, sample: _Sample) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """Segments of a sample in its columns, cut to it."""
+        times, labels = self.table[sample.video]
+        offset, scale = self._times[sample.video]
+        places = (times - offset) / scale - sample.start
+        cut = places.clip(0, sample.stop - sample.start)
+        share = (cut[:, 1] - cut[:, 0]) / (places[:, 1] - places[:, 0])
+        whole = (sample.start, sample.stop) == (0, self._columns[sample.video])
+        kept = share > 0 if whole else share >= self.min_inside
+        return cut[kept], labels[kept]
+
+    def load_sample(self, number: int, epoch: int, valid: bool) -> _Loaded:
+        """See `SampleLoader`."""
+        sample = self.samples[number]
+        if not valid:
+            columns = np.zeros((self.feature_size, 1), np.float32)
+            return _Loaded(columns, np.zeros((0, 2)), np.zeros(0, np.int64), 0.0, 1.0, valid=False)
+        if self.train and self.fit == "whole":
+            sample = self._piece(sample, number, epoch)
+        columns = self.files.load(sample.video, sample.start, sample.stop)
+        segments, labels = self._inside(sample)
+        offset, scale = self._times[sample.video]
+        offset += sample.start * scale
+        if self.fit in ("resize", "interpolate"):
+            assert self.length is not None
+            factor = columns.shape[1] / self.length
+            columns, segments, scale = self._resized(columns), segments / factor, scale * factor
+        return _Loaded(columns, segments, labels, offset, scale)
+
+    def _resized(self, columns: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        values = torch.from_numpy(np.ascontiguousarray(columns))[None]
+        assert self.length is not None
+        if self.fit == "resize":
+            return resize_features(values, frames=self.length)[0].numpy()
+        return F.interpolate(values, size=self.length, mode="linear", align_corners=False)[0].numpy()
+
+    def _piece(self, sample: _Sample, number: int, epoch: int) -> _Sample:
+        """A random piece of a video that has a segment, at most `length` columns."""
+        columns = sample.stop
+        most = columns if self.length is None else min(columns, self.length)
+        if most == columns and self.crop == 1:
+            return sample
+        draws = uniform(self.seed, epoch, [number], purpose="piece", count=2 * _TRIALS)[0].reshape(_TRIALS, 2)
+        for share, place in draws:
+            size = max(1, min(most, math.ceil(columns * (self.crop + (1 - self.crop) * share))))
+            start = int(place * (columns - size + 1))
+            piece = _Sample(sample.video, start, start + size)
+            if len(self._inside(piece)[1]):
+                return piece
+        # No piece contains enough of a segment: the one around the middle of a segment has the most of it.
+        times, _ = self.table[sample.video]
+        offset, scale = self._times[sample.video]
+        middle = (float(times[int(draws[0, 0] * len(times))].mean()) - offset) / scale
+        start = min(max(0, round(middle - most / 2)), columns - most)
+        return _Sample(sample.video, start, start + most)
+
+    def make_batch(self, numbers: list[int], loaded: list[_Loaded]) -> DetectionBatch:
+        """See `SampleLoader`."""
+        longest = max(sample.columns.shape[1] for sample in loaded)
+        if self.fit == "window" or (self.train and self.fit == "whole" and self.length is not None):
+            assert self.length is not None
+            longest = max(longest, self.length)  # one shape for every batch
+        features = torch.zeros(len(loaded), self.feature_size, longest)
+        mask = torch.zeros(len(loaded), longest, dtype=torch.bool)
+        for row, sample in enumerate(loaded):
+            count = sample.columns.shape[1]
+            features[row, :, :count] = torch.from_numpy(np.array(sample.columns))
+            mask[row, :count] = True
+        rows = SegmentRows.of([(sample.segments, sample.labels) for sample in loaded])
+        return DetectionBatch(
+            features=features,
+            mask=mask,
+            segments=rows.segments,
+            labels=rows.labels,
+            videos=torch.tensor([self.samples[number].video for number in numbers]),
+            numbers=torch.tensor(numbers),
+            offsets=torch.tensor([sample.offset for sample in loaded], dtype=torch.float64),
+            scales=torch.tensor([sample.scale for sample in loaded], dtype=torch.float64),
+            valid=torch.tensor([sample.valid for sample in loaded]),
+        )
