@@ -29,7 +29,7 @@ from vidseg.loaders.feature_resize import resize_features
 from vidseg.loaders.sample_order import SampleLoader
 from vidseg.loaders.threads import default_threads
 
-__all__ = ["DetectionBatch", "DetectionLoader", "Fit", "SegmentRows"]
+__all__ = ["DetectionBatch", "DetectionLoader", "Fit"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,30 +37,6 @@ Fit = Literal["resize", "interpolate", "window", "whole"]
 
 _NO_LABEL = -1
 _TRIALS = 200  # random cuts of a long video before the best one so far is taken
-
-
-@dataclass(frozen=True, eq=False)
-class SegmentRows:
-    """Segments of B samples, padded to the largest number of a sample.
-
-    Attributes:
-        segments: float32 (B, M, 2), start and stop in columns, 0 where padded.
-        labels: int64 (B, M), class numbers, -1 where padded.
-    """
-
-    segments: Tensor
-    labels: Tensor
-
-    @classmethod
-    def of(cls, rows: Sequence[tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]]) -> SegmentRows:
-        """Pad the segments (M, 2) and labels (M,) of several samples."""
-        most = max((len(labels) for _, labels in rows), default=0)
-        segments = torch.zeros(len(rows), most, 2)
-        labels = torch.full((len(rows), most), _NO_LABEL)
-        for row, (times, numbers) in enumerate(rows):
-            segments[row, : len(numbers)] = torch.from_numpy(times).float()
-            labels[row, : len(numbers)] = torch.from_numpy(numbers)
-        return cls(segments, labels)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -307,7 +283,7 @@ class DetectionLoader(SampleLoader[_Loaded, DetectionBatch]):
         return _Loaded(columns, segments, labels, offset, scale)
 
     def _resized(self, columns: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        values = torch.from_numpy(np.ascontiguousarray(columns))[None]
+        values = torch.from_numpy(np.array(columns))[None]
         assert self.length is not None
         if self.fit == "resize":
             return resize_features(values, frames=self.length)[0].numpy()
@@ -339,18 +315,22 @@ class DetectionLoader(SampleLoader[_Loaded, DetectionBatch]):
         if self.fit == "window" or (self.train and self.fit == "whole" and self.length is not None):
             assert self.length is not None
             longest = max(longest, self.length)  # one shape for every batch
+        most = max(len(sample.labels) for sample in loaded)
         features = torch.zeros(len(loaded), self.feature_size, longest)
         mask = torch.zeros(len(loaded), longest, dtype=torch.bool)
+        segments = torch.zeros(len(loaded), most, 2)
+        labels = torch.full((len(loaded), most), _NO_LABEL)
         for row, sample in enumerate(loaded):
             count = sample.columns.shape[1]
             features[row, :, :count] = torch.from_numpy(np.array(sample.columns))
             mask[row, :count] = True
-        rows = SegmentRows.of([(sample.segments, sample.labels) for sample in loaded])
+            segments[row, : len(sample.labels)] = torch.from_numpy(sample.segments).float()
+            labels[row, : len(sample.labels)] = torch.from_numpy(sample.labels)
         return DetectionBatch(
             features=features,
             mask=mask,
-            segments=rows.segments,
-            labels=rows.labels,
+            segments=segments,
+            labels=labels,
             videos=torch.tensor([self.samples[number].video for number in numbers]),
             numbers=torch.tensor(numbers),
             offsets=torch.tensor([sample.offset for sample in loaded], dtype=torch.float64),
