@@ -1,0 +1,1 @@
+"""Temporal action detection: which action happens when, in long videos."""
