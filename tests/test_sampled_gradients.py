@@ -106,7 +106,7 @@ def test_all_snippets_give_the_gradients_of_ordinary_training(batch, strategy, c
     x, mask, y = batch
     model = made_model(chunk=chunk)
     found = sampled_gradients(model, x, mask, y, chosen_for(1.0, strategy))
-    assert difference(found, plain_gradients(model, x, y)) < 1e-15
+    assert difference(found, plain_gradients(model, x, y)) < 1e-14
     assert model.backbone.largest <= chunk
 
 
@@ -203,7 +203,7 @@ def test_recomputed_gradients_are_those_of_ordinary_training(batch):
     plain = plain_gradients(model, x, y)
     model.zero_grad()
     (model.detector(model.encode(x, mask, recompute=True)) - y).square().mean().backward()
-    assert difference(plain, {name: one.grad for name, one in model.named_parameters()}) < 1e-15
+    assert difference(plain, {name: one.grad for name, one in model.named_parameters()}) < 1e-14
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
