@@ -23,11 +23,11 @@ def made_segments(rng: np.random.Generator, seconds: float) -> list[tuple[float,
         clock = stop + float(rng.uniform(1, 3))
 
 
-def add_videos(root: Path, videos: dict[str, tuple[float, str, list[tuple[float, float, int]]]]) -> None:
-    """Put videos without frames into the catalog: by name the duration in seconds, split, segments."""
+def add_videos(root: Path, videos: dict[str, tuple[float, str, list]], *, size: tuple[int, int] = (0, 0)) -> None:
+    """Put videos into the catalog: by name the duration in seconds, split, segments; height and width 0: no frames."""
     with write_catalog(root) as db:
         records = [
-            VideoRecord(f"jpg/unlabeled/{name}", None, round(seconds * FPS), 0, 0, FPS, seconds, 0, split)
+            VideoRecord(f"jpg/unlabeled/{name}", None, round(seconds * FPS), *size, FPS, seconds, 0, split)
             for name, (seconds, split, _) in videos.items()
         ]
         stage_records(db, records)

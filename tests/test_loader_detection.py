@@ -5,8 +5,9 @@ import pytest
 import torch
 from detection_data import CLASSES, FPS, SIZE, add_videos, detection_dataset
 
+from vidseg.frames import FrameWriter, encode_rgb
 from vidseg.labels import open_dataset
-from vidseg.loaders import DetectionLoader
+from vidseg.loaders import DetectionLoader, SnippetFrames
 
 SECONDS = {"a": 20.0, "b": 10.0, "c": 12.0}
 SEGMENTS = {"a": [(2.0, 6.0, 0), (11.0, 15.0, 2)], "b": [(1.0, 4.5, 1)], "c": []}
@@ -47,9 +48,9 @@ def test_columns_and_segments_have_the_times_of_the_catalog(data, options):
         length = int(batch.mask[row].sum())
         centers = batch.offsets[row] + (torch.arange(length) + 0.5) * batch.scales[row]
         inside = slice(length // 10 + 1, -length // 10 - 1)  # resizing repeats the ends
-        apart = (batch.features[row, 0, :length] - centers).abs()[inside]
+        apart = (batch.inputs[row, 0, :length] - centers).abs()[inside]
         assert apart.max() < 0.6 * float(batch.scales[row])
-        assert (batch.features[row, 1, :length] == row).all() and not batch.features[row, :, length:].any()
+        assert (batch.inputs[row, 1, :length] == row).all() and not batch.inputs[row, :, length:].any()
     assert (batch.labels[2] == -1).all()
 
 
@@ -67,7 +68,7 @@ def test_windows_cover_the_video_and_cut_segments(data):
     loader = DetectionLoader(data, batch_size=1, train=False, fit="window", length=40, overlap=0.5, min_inside=0.5)
     batches = [batch for batch in loader if int(batch.videos[0]) == 0]
     assert [round(float(batch.offsets[0]), 3) for batch in batches] == [0, 4, 8, 12]
-    assert {tuple(batch.features.shape) for batch in loader} == {(1, SIZE, 40)}
+    assert {tuple(batch.inputs.shape) for batch in loader} == {(1, SIZE, 40)}
     assert (
         [found_segments(batch, 0) for batch in batches]
         == [
@@ -93,7 +94,7 @@ def test_random_pieces_have_a_segment_and_are_functions_of_the_epoch(data):
         loader.set_epoch(epoch)
         for batch in loader:
             length = int(batch.mask.sum())
-            assert batch.features.shape[2] == 30 and 20 <= length <= 30 and found_segments(batch, 0)
+            assert batch.inputs.shape[2] == 30 and 20 <= length <= 30 and found_segments(batch, 0)
             for start, stop, label in found_segments(batch, 0):
                 first, last = next(
                     (one, other)
@@ -107,7 +108,7 @@ def test_random_pieces_have_a_segment_and_are_functions_of_the_epoch(data):
     again.set_epoch(19)
     row = int((next(iter(again)).videos == batch.videos).nonzero())
     again.set_epoch(19)
-    assert torch.equal(next(iter(again)).features[row], batch.features[0])
+    assert torch.equal(next(iter(again)).inputs[row], batch.inputs[0])
 
 
 def test_a_piece_that_no_segment_fits_into_has_the_most_of_one(tmp_path):
@@ -115,7 +116,7 @@ def test_a_piece_that_no_segment_fits_into_has_the_most_of_one(tmp_path):
     (tmp_path / "features").mkdir()
     np.save(tmp_path / "features/long.npy", np.zeros((SIZE, 500), np.float32))
     loader = DetectionLoader(open_dataset(tmp_path), length=50, min_inside=0.9)
-    assert next(iter(loader)).features.shape == (1, SIZE, 50)
+    assert next(iter(loader)).inputs.shape == (1, SIZE, 50)
 
 
 def test_ranks_divide_the_samples_and_resuming_continues(tmp_path):
@@ -176,3 +177,90 @@ def test_without_any_segment_there_is_nothing_to_train_on(tmp_path):
     add_videos(tmp_path, {"x": (10.0, "train", [])})
     with pytest.raises(ValueError, match="no sample has a segment"):
         DetectionLoader(open_dataset(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def pixels(tmp_path_factory):
+    """Two videos of 25 frames a second whose gray frames count up by 2: 50 and 21 frames, with one segment each."""
+    root = tmp_path_factory.mktemp("pixels")
+    counts = {"p": 50, "q": 21}
+    add_videos(root, {name: (count / FPS, "train", [(0.4, 0.8, 1)]) for name, count in counts.items()}, size=(64, 80))
+    for name, count in counts.items():
+        (root / f"jpg/unlabeled/{name}").mkdir(parents=True)
+        with FrameWriter(root / f"jpg/unlabeled/{name}/frames.db") as writer:
+            for number in range(count):
+                writer.add(encode_rgb(torch.full((64, 80, 3), 2 * number, dtype=torch.uint8))[0], width=80)
+    return open_dataset(root)
+
+
+def shown_frames(snippets) -> list[list[int]]:
+    """Frame numbers of snippets (L, 3, T, H, W)."""
+    return (snippets.double().mean(dim=(1, 3, 4)) / 2).round().long().tolist()
+
+
+def test_snippets_at_a_stride_are_those_frames(pixels):
+    source = SnippetFrames(pixels, frames=4, interval=2, stride=10, size=32)
+    assert [source.columns(video) for video in range(2)] == [5, 2]
+    expected = [[10 * number + 2 * frame for frame in range(4)] for number in range(5)]
+    assert shown_frames(source.load(0, 0, 5)) == expected
+    batch = next(iter(DetectionLoader(pixels, snippets=source, batch_size=2, train=False)))
+    assert batch.inputs.dtype is torch.uint8 and batch.inputs.shape == (2, 5, 3, 4, 32, 32)
+    assert shown_frames(batch.inputs[0]) == expected and batch.mask.sum(1).tolist() == [5, 2]
+    centers = batch.offsets[0] + (torch.arange(5) + 0.5) * batch.scales[0]
+    assert centers.tolist() == pytest.approx([(10 * number + 4) / FPS for number in range(5)])
+    assert found_segments(batch, 0) == [(0.4, 0.8, 1)]
+
+
+@pytest.mark.parametrize("places", ["centers", "ends"])
+@pytest.mark.parametrize("count", [1, 4, 13])
+def test_snippets_spread_over_the_video_have_the_times_of_their_frames(pixels, places, count):
+    source = SnippetFrames(pixels, frames=5, count=count, places=places, size=32, train=False)
+    for video, length in enumerate((50, 21)):
+        starts = source.starts(video)
+        offset, scale = source.time_of(video)
+        centers = (offset + (np.arange(count) + 0.5) * scale) * FPS
+        assert np.abs(centers - (starts + 2.5)).max() <= 0.5 + 1e-9
+        if places == "ends" and count > 1:
+            assert starts[0] == 0 and starts[-1] == length - 5
+        expected = [[min(max(start + frame, 0), length - 1) for frame in range(5)] for start in starts.tolist()]
+        assert shown_frames(source.load(video, 0, count)) == expected
+
+
+def test_published_places_of_snippets(pixels):
+    source = SnippetFrames(pixels, frames=16, count=8, places="ends", size=32)
+    assert source.starts(0).tolist() == [round(k * (50 - 16) / 7) for k in range(8)]
+
+
+def test_all_snippets_of_a_video_share_one_crop(tmp_path):
+    rng = np.random.default_rng(0)
+    add_videos(tmp_path, {"v": (1.0, "train", [(0.2, 0.6, 0)])}, size=(64, 96))
+    (tmp_path / "jpg/unlabeled/v").mkdir(parents=True)
+    still = encode_rgb(torch.from_numpy(rng.integers(0, 255, (64, 96, 3), np.uint8)))[0]
+    with FrameWriter(tmp_path / "jpg/unlabeled/v/frames.db") as writer:
+        for _ in range(25):
+            writer.add(still, width=96)
+    source = SnippetFrames(open_dataset(tmp_path), frames=4, count=3, size=32, resize=48, flip=True, seed=1)
+    epochs = [source.load(0, 0, 3, epoch=epoch) for epoch in range(8)]
+    for snippets in epochs:
+        assert all(torch.equal(snippets[0, :, :1].expand(3, 4, 32, 32), one) for one in snippets)
+    assert len({one.sum().item() for one in epochs}) > 4
+    assert torch.equal(source.load(0, 1, 2, epoch=3)[0], epochs[3][1])
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"frames": 0}, "frames=0"),
+        ({"count": 4, "stride": 2}, "give one of them"),
+        ({"places": "middle"}, "places='middle'"),
+        ({"resize": 16}, "resize=16 must be at least size=112"),
+    ],
+)
+def test_wrong_snippets(pixels, options, message):
+    with pytest.raises(ValueError, match=message):
+        SnippetFrames(pixels, **options)
+
+
+def test_snippets_need_frames(data):
+    with pytest.raises(ValueError, match="jpg/unlabeled/a has no frames"):
+        SnippetFrames(data)

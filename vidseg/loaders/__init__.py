@@ -9,6 +9,7 @@ from vidseg.loaders.feature_loader import ChunkPooling, FeatureBatch, FeatureLoa
 from vidseg.loaders.loader_stats import LoaderStats
 from vidseg.loaders.output import MEAN, STD, OutputForm
 from vidseg.loaders.protocols import Batch, Loader
+from vidseg.loaders.snippet_frames import SnippetFrames
 from vidseg.loaders.stream_loader import StreamBatch, StreamLoader
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Loader",
     "LoaderStats",
     "OutputForm",
+    "SnippetFrames",
     "StreamBatch",
     "StreamLoader",
 ]

@@ -1,7 +1,7 @@
-"""A loader of features with the segments that happen in them, for temporal action detection.
+"""A loader of videos with the segments that happen in them, for temporal action detection.
 
-A sample is a video, or a window of it, as columns of features. Positions are in columns: position x of a sample is the
-time `offset + x * scale` of its video, and column n covers the positions n to n + 1.
+A sample is a video, or a window of it, as columns: features, or snippets of pixels. Positions are in columns: position
+x of a sample is the time `offset + x * scale` of its video, and column n covers the positions n to n + 1.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from vidseg.loaders.batch import FieldAccess
 from vidseg.loaders.feature_files import FeatureFiles, Layout
 from vidseg.loaders.feature_resize import resize_features
 from vidseg.loaders.sample_order import SampleLoader
+from vidseg.loaders.snippet_frames import SnippetFrames
 from vidseg.loaders.threads import default_threads
 
 __all__ = ["DetectionBatch", "DetectionLoader", "Fit"]
@@ -41,12 +42,12 @@ _TRIALS = 200  # random cuts of a long video before the best one so far is taken
 
 @dataclass(frozen=True, repr=False, eq=False)
 class DetectionBatch(FieldAccess):
-    """Features of videos, or of windows of them, padded at the end to the longest, and their segments.
+    """Videos, or windows of them, padded at the end to the longest, and their segments.
 
-    `features, mask, segments, labels = batch` unpacks it.
+    `inputs, mask, segments, labels = batch` unpacks it.
 
     Attributes:
-        features: float32 (B, D, L), zeros where padded.
+        inputs: features float32 (B, D, L), or snippets uint8 (B, L, 3, T, H, W); zeros where padded.
         mask: bool (B, L), False where padded.
         segments: float32 (B, M, 2), start and stop in columns, 0 where padded.
         labels: int64 (B, M), class numbers, -1 where padded.
@@ -57,9 +58,9 @@ class DetectionBatch(FieldAccess):
         valid: bool (B,), False for a sample that pads the batch of a rank.
     """
 
-    UNPACKED: ClassVar[tuple[str, ...]] = ("features", "mask", "segments", "labels")
+    UNPACKED: ClassVar[tuple[str, ...]] = ("inputs", "mask", "segments", "labels")
 
-    features: Tensor
+    inputs: Tensor
     mask: Tensor
     segments: Tensor
     labels: Tensor
@@ -69,17 +70,12 @@ class DetectionBatch(FieldAccess):
     scales: Tensor
     valid: Tensor
 
-    @property
-    def inputs(self) -> Tensor:
-        """The features: the first argument of the model; the second is `mask`."""
-        return self.features
-
     def __len__(self) -> int:
-        return len(self.features)
+        return len(self.inputs)
 
     def __repr__(self) -> str:
         count = int((self.labels >= 0).sum())
-        return f"DetectionBatch(features {tuple(self.features.shape)}, {counted(count, 'segment')})"
+        return f"DetectionBatch(inputs {tuple(self.inputs.shape)}, {counted(count, 'segment')})"
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> DetectionBatch:
         """Return the batch with its tensors on `device`."""
@@ -99,9 +95,9 @@ class _Sample:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """One sample: columns (D, L), its segments, and the time of its positions."""
+    """One sample: features (D, L) or snippets (L, 3, T, H, W), its segments, and the time of its positions."""
 
-    columns: npt.NDArray[np.float32]
+    columns: Tensor
     segments: npt.NDArray[np.float64]
     labels: npt.NDArray[np.int64]
     offset: float
@@ -110,7 +106,7 @@ class _Loaded:
 
 
 class DetectionLoader(SampleLoader[_Loaded, DetectionBatch]):
-    """Batches of features with segments.
+    """Batches of features, or of snippets of pixels, with segments.
 
     For training, samples without a segment are left out, and their number is logged.
 
@@ -118,10 +114,12 @@ class DetectionLoader(SampleLoader[_Loaded, DetectionBatch]):
         data: videos with segments and durations in the catalog.
         features: folder of `<video>.npy`, or of another form of `vidseg.loaders.feature_files`, relative to the data
             set's folder or absolute; of several folders the values of a column are concatenated.
+        snippets: pixels instead of features; `features`, `layout`, `stride`, `clip` and `fps` then have no effect.
         layout: "DL" for files of shape (D, L), one column per time step; "LD" for (L, D).
         fit: how a video becomes samples. "resize": its columns are averaged to `length` columns as in ETAD;
             "interpolate": they are interpolated linearly to `length` columns as in ActionFormer; "window": windows of
-            `length` columns; "whole": all columns, of which training takes at most `length`.
+            `length` columns; "whole": all columns, of which training takes at most `length`. Snippets are not resized:
+            their number is chosen by `SnippetFrames`.
         length: columns of a sample; None with fit="whole": no limit.
         overlap: fit="window": share of a window that the next one shares, 0 to below 1.
         min_inside: training, "window" and "whole": share of a segment that a sample must contain to learn from it,
@@ -150,6 +148,7 @@ class DetectionLoader(SampleLoader[_Loaded, DetectionBatch]):
         *,
         features: str | Path | Sequence[str | Path] = "features",
         layout: Layout = "DL",
+        snippets: SnippetFrames | None = None,
         fit: Fit = "whole",
         length: int | None = None,
         overlap: float = 0.5,
@@ -188,25 +187,35 @@ class DetectionLoader(SampleLoader[_Loaded, DetectionBatch]):
         )
         self.data, self.fit, self.length, self.overlap = data, fit, length, overlap
         self.min_inside, self.crop = min_inside, crop
-        self.files = FeatureFiles(data, features, layout=layout)
+        if snippets is not None and fit in ("resize", "interpolate"):
+            raise ValueError(f"fit={fit!r} with snippets: choose their number with SnippetFrames(count=)")
+        self.snippets = snippets
+        self.files = None if snippets is not None else FeatureFiles(data, features, layout=layout)
         self.table = SegmentTable(data, left_out=left_out)
-        self._columns = [self.files.shape(video)[1] for video in range(len(data))]
-        self._times = [self._time_of(video, stride, clip, fps) for video in range(len(data))]
+        videos = range(len(data))
+        if snippets is not None:
+            self._columns = [snippets.columns(video) for video in videos]
+            self._times = [snippets.time_of(video) for video in videos]
+        elif self.files is not None:
+            self._columns = [self.files.shape(video)[1] for video in videos]
+            self._times = [self._time_of(self.files, video, stride, clip, fps) for video in videos]
         self.samples = self._cut()
         if train:
             self._leave_out_empty()
 
     @property
-    def feature_size(self) -> int:
-        """D, number of values per column."""
-        return self.files.size
+    def feature_size(self) -> int | None:
+        """D, number of values per column; None for snippets."""
+        return None if self.files is None else self.files.size
 
     @property
     def sample_count(self) -> int:
         """See `SampleLoader`."""
         return len(self.samples)
 
-    def _time_of(self, video: int, stride: float | None, clip: float | None, fps: float | None) -> tuple[float, float]:
+    def _time_of(
+        self, files: FeatureFiles, video: int, stride: float | None, clip: float | None, fps: float | None
+    ) -> tuple[float, float]:
         """Time in seconds of position 0 of a video's columns, and seconds for each column."""
         seconds, columns = float(self.table.seconds[video]), self._columns[video]
         if stride is None:
@@ -221,7 +230,7 @@ class DetectionLoader(SampleLoader[_Loaded, DetectionBatch]):
         end = offset + columns * scale
         if not 0.5 * seconds <= end <= 2 * seconds:
             raise ValueError(
-                f"{self.files.path(video)}: {columns} columns of {stride:g} frames at {rate:g} frames a second end at "
+                f"{files.path(video)}: {columns} columns of {stride:g} frames at {rate:g} frames a second end at "
                 f"{end:.1f} s, but the video has {seconds:.1f} s; check stride and fps"
             )
         return offset, scale
@@ -268,11 +277,11 @@ class DetectionLoader(SampleLoader[_Loaded, DetectionBatch]):
         """See `SampleLoader`."""
         sample = self.samples[number]
         if not valid:
-            columns = np.zeros((self.feature_size, 1), np.float32)
-            return _Loaded(columns, np.zeros((0, 2)), np.zeros(0, np.int64), 0.0, 1.0, valid=False)
+            empty = self._read(sample.video, sample.start, sample.start + 1, epoch).zero_()
+            return _Loaded(empty, np.zeros((0, 2)), np.zeros(0, np.int64), 0.0, 1.0, valid=False)
         if self.train and self.fit == "whole":
             sample = self._piece(sample, number, epoch)
-        columns = self.files.load(sample.video, sample.start, sample.stop)
+        columns = self._read(sample.video, sample.start, sample.stop, epoch)
         segments, labels = self._inside(sample)
         offset, scale = self._times[sample.video]
         offset += sample.start * scale
@@ -282,12 +291,18 @@ class DetectionLoader(SampleLoader[_Loaded, DetectionBatch]):
             columns, segments, scale = self._resized(columns), segments / factor, scale * factor
         return _Loaded(columns, segments, labels, offset, scale)
 
-    def _resized(self, columns: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        values = torch.from_numpy(np.array(columns))[None]
+    def _read(self, video: int, start: int, stop: int, epoch: int) -> Tensor:
+        """Columns [start, stop) of a video: features (D, L), or snippets (L, 3, T, H, W)."""
+        if self.snippets is not None:
+            return self.snippets.load(video, start, stop, epoch=epoch)
+        assert self.files is not None
+        return torch.from_numpy(np.array(self.files.load(video, start, stop)))
+
+    def _resized(self, columns: Tensor) -> Tensor:
         assert self.length is not None
         if self.fit == "resize":
-            return resize_features(values, frames=self.length)[0].numpy()
-        return F.interpolate(values, size=self.length, mode="linear", align_corners=False)[0].numpy()
+            return resize_features(columns[None], frames=self.length)[0]
+        return F.interpolate(columns[None], size=self.length, mode="linear", align_corners=False)[0]
 
     def _piece(self, sample: _Sample, number: int, epoch: int) -> _Sample:
         """A random piece of a video that has a segment, at most `length` columns."""
@@ -311,23 +326,26 @@ class DetectionLoader(SampleLoader[_Loaded, DetectionBatch]):
 
     def make_batch(self, numbers: list[int], loaded: list[_Loaded]) -> DetectionBatch:
         """See `SampleLoader`."""
-        longest = max(sample.columns.shape[1] for sample in loaded)
+        axis = 0 if self.snippets is not None else 1
+        longest = max(sample.columns.shape[axis] for sample in loaded)
         if self.fit == "window" or (self.train and self.fit == "whole" and self.length is not None):
             assert self.length is not None
             longest = max(longest, self.length)  # one shape for every batch
         most = max(len(sample.labels) for sample in loaded)
-        features = torch.zeros(len(loaded), self.feature_size, longest)
+        shape = list(loaded[0].columns.shape)
+        shape[axis] = longest
+        inputs = torch.zeros(len(loaded), *shape, dtype=loaded[0].columns.dtype)
         mask = torch.zeros(len(loaded), longest, dtype=torch.bool)
         segments = torch.zeros(len(loaded), most, 2)
         labels = torch.full((len(loaded), most), _NO_LABEL)
         for row, sample in enumerate(loaded):
-            count = sample.columns.shape[1]
-            features[row, :, :count] = torch.from_numpy(np.array(sample.columns))
+            count = sample.columns.shape[axis]
+            inputs[row].narrow(axis, 0, count).copy_(sample.columns)
             mask[row, :count] = True
             segments[row, : len(sample.labels)] = torch.from_numpy(sample.segments).float()
             labels[row, : len(sample.labels)] = torch.from_numpy(sample.labels)
         return DetectionBatch(
-            features=features,
+            inputs=inputs,
             mask=mask,
             segments=segments,
             labels=labels,
