@@ -35,8 +35,8 @@ class BatchResult:
     """What a task found in a training batch.
 
     Attributes:
-        sums: float32 (2, C), without gradient: the sum of each of the C scores in the task's `columns`, and the weight
-            that it is divided by. Batches of different sizes and of several processes so add up.
+        sums: float32 (2, C), without gradient: the sum of each of the C scores in the task's `train_columns`, and the
+            weight that it is divided by. Batches of different sizes and of several processes so add up.
         complete: whether the gradient of a step is complete, so that the optimizer may step.
         resumable: whether a run may continue behind this batch from a checkpoint of the first process.
     """
@@ -65,11 +65,16 @@ class Task:
     """
 
     columns: tuple[str, ...] = ()
-    """Names of the scores; the last one is the loss."""
+    """Names of the scores of an evaluation; the last one is the loss."""
     opt_levels: tuple[str, ...] = ("O0", "O1", "O2", "O3", "bf16")
     """Precisions that the task supports."""
     one_backward = True
     """Whether `train_batch` calls `backward` exactly once: the exchange of gradients then overlaps with it."""
+
+    @property
+    def train_columns(self) -> tuple[str, ...]:
+        """Names of the scores of a training batch; the last one is the loss."""
+        return self.columns
 
     def check(self, model: nn.Module, loader: Any) -> None:
         """Refuse a model and a loader that do not fit together, before anything is computed.
@@ -123,7 +128,8 @@ class Task:
 
     def scores_text(self, values: tuple[float, ...]) -> str:
         """Return the scores as they stand in the log line of a batch."""
-        return ", ".join(f"{name.lower()} = {value:.5f}" for name, value in zip(self.columns, values, strict=True))
+        names = self.columns if len(values) == len(self.columns) else self.train_columns
+        return ", ".join(f"{name.lower()} = {value:.5f}" for name, value in zip(names, values, strict=True))
 
     def epoch_text(self, kind: str, epoch: int, values: tuple[float, ...], *, iteration: int | None = None) -> str:
         """Return the log line of an epoch.

@@ -279,7 +279,7 @@ class Trainer:
             kinds = ("train",) if self.validation is None else ("train", "val")
             tables = {
                 kind: ScoreTable(
-                    self._folder.folder / f"{kind}_results_s{progress.epoch + 1:04d}.csv", self.task.columns
+                    self._folder.folder / f"{kind}_results_s{progress.epoch + 1:04d}.csv", self._columns(kind)
                 )
                 for kind in kinds
             }
@@ -486,7 +486,7 @@ class Trainer:
             self._say(line)
         if self._tensorboard is not None:
             step = epoch * batches + iteration.batch
-            self._tensorboard.iteration(step, self.task.columns, scores, iteration.rate, speeds)
+            self._tensorboard.iteration(step, self.task.train_columns, scores, iteration.rate, speeds)
 
     def _log_every(self, batches: int) -> int:
         return self.monitors.log_every or max(1, math.ceil(batches / 10))
@@ -566,7 +566,10 @@ class Trainer:
         if kind in self._tables:
             self._tables[kind].append(epoch + 1, values)
         if self._tensorboard is not None:
-            self._tensorboard.epoch(kind, epoch + 1, self.task.columns, values, result)
+            self._tensorboard.epoch(kind, epoch + 1, self._columns(kind), values, result)
+
+    def _columns(self, kind: str) -> tuple[str, ...]:
+        return self.task.train_columns if kind == "train" else self.task.columns
 
     def _say(self, line: str) -> None:
         if distributed.is_first():
