@@ -1,1 +1,1 @@
-"""Temporal action detection: which action happens when, in long videos."""
+"""Temporal action detection: when does what happen in an untrimmed video."""
