@@ -30,7 +30,7 @@ from vidseg.loaders.sample_order import SampleLoader
 from vidseg.loaders.snippet_frames import SnippetFrames
 from vidseg.loaders.threads import default_threads
 
-__all__ = ["DetectionBatch", "DetectionLoader", "Fit"]
+__all__ = ["DetectionBatch", "DetectionLoader", "Fit", "column_times", "fit_columns", "window_spans"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,22 @@ class DetectionBatch(FieldAccess):
     scales: Tensor
     valid: Tensor
 
+    @classmethod
+    def of_sample(cls, columns: Tensor, *, video: int, offset: float, scale: float) -> DetectionBatch:
+        """Return the batch of one sample without segments: features (D, L) or snippets (L, 3, T, H, W)."""
+        length = columns.shape[0] if columns.dim() > 2 else columns.shape[1]
+        return cls(
+            inputs=columns[None],
+            mask=torch.ones(1, length, dtype=torch.bool),
+            segments=torch.zeros(1, 0, 2),
+            labels=torch.zeros(1, 0, dtype=torch.int64),
+            videos=torch.tensor([video]),
+            numbers=torch.zeros(1, dtype=torch.int64),
+            offsets=torch.tensor([offset], dtype=torch.float64),
+            scales=torch.tensor([scale], dtype=torch.float64),
+            valid=torch.ones(1, dtype=torch.bool),
+        )
+
     def __len__(self) -> int:
         return len(self.inputs)
 
@@ -103,6 +119,55 @@ class _Loaded:
     offset: float
     scale: float
     valid: bool = True
+
+
+def window_spans(columns: int, *, length: int, overlap: float) -> list[tuple[int, int]]:
+    """Return the windows [start, stop) of a video; the last one ends with it, and a short video has one window.
+
+    Args:
+        columns: of the video.
+        length: of a window.
+        overlap: share of a window that the next one shares, 0 to below 1.
+    """
+    last = max(0, columns - length)
+    starts = [*range(0, last, max(1, round(length * (1 - overlap)))), last]
+    return [(start, min(columns, start + length)) for start in starts]
+
+
+def fit_columns(columns: Tensor, fit: Fit, length: int | None) -> Tensor:
+    """Return features (D, L) resized to `length` columns, for fit="resize" and "interpolate"; others as they are."""
+    if length is None or fit not in ("resize", "interpolate"):
+        return columns
+    if fit == "resize":
+        return resize_features(columns[None], frames=length)[0]
+    return F.interpolate(columns[None], size=length, mode="linear", align_corners=False)[0]
+
+
+def column_times(
+    columns: int, *, seconds: float, stride: float | None, clip: float | None, rate: float
+) -> tuple[float, float]:
+    """Return the time in seconds of position 0, and the seconds for each column.
+
+    Args:
+        columns: of the video.
+        seconds: duration of the video.
+        stride: frames from one column to the next; None: the columns divide the duration evenly.
+        clip: frames that a column was computed from; None: as many as `stride`.
+        rate: frames per second, with `stride`.
+
+    Raises:
+        ValueError: the columns end far from the end of the video.
+    """
+    if stride is None:
+        return 0.0, seconds / columns
+    offset, scale = ((stride if clip is None else clip) - stride) / 2 / rate, stride / rate
+    end = offset + columns * scale
+    if not 0.5 * seconds <= end <= 2 * seconds:
+        raise ValueError(
+            f"{columns} columns of {stride:g} frames at {rate:g} frames a second end at {end:.1f} s, but the video has "
+            f"{seconds:.1f} s; check stride and fps"
+        )
+    return offset, scale
 
 
 class DetectionLoader(SampleLoader[_Loaded, DetectionBatch]):
@@ -216,36 +281,28 @@ class DetectionLoader(SampleLoader[_Loaded, DetectionBatch]):
     def _time_of(
         self, files: FeatureFiles, video: int, stride: float | None, clip: float | None, fps: float | None
     ) -> tuple[float, float]:
-        """Time in seconds of position 0 of a video's columns, and seconds for each column."""
-        seconds, columns = float(self.table.seconds[video]), self._columns[video]
-        if stride is None:
-            return 0.0, seconds / columns
+        """Time of position 0 of a video's columns, and seconds for each column."""
         rate = fps or self.data[video].fps
-        if not rate > 0:
+        if stride is not None and not rate > 0:
             raise ValueError(
                 f"{self.data.video_path(video)}: its frame rate is unknown; give fps, the rate at which the features "
                 "were extracted"
             )
-        offset, scale = ((stride if clip is None else clip) - stride) / 2 / rate, stride / rate
-        end = offset + columns * scale
-        if not 0.5 * seconds <= end <= 2 * seconds:
-            raise ValueError(
-                f"{files.path(video)}: {columns} columns of {stride:g} frames at {rate:g} frames a second end at "
-                f"{end:.1f} s, but the video has {seconds:.1f} s; check stride and fps"
-            )
-        return offset, scale
+        seconds, columns = float(self.table.seconds[video]), self._columns[video]
+        try:
+            return column_times(columns, seconds=seconds, stride=stride, clip=clip, rate=rate)
+        except ValueError as error:
+            raise ValueError(f"{files.path(video)}: {error}") from None
 
     def _cut(self) -> list[_Sample]:
         if self.fit != "window":
             return [_Sample(video, 0, columns) for video, columns in enumerate(self._columns)]
         assert self.length is not None
-        step = max(1, round(self.length * (1 - self.overlap)))
-        samples = []
-        for video, columns in enumerate(self._columns):
-            last = max(0, columns - self.length)
-            starts = [*range(0, last, step), last]
-            samples += [_Sample(video, start, min(columns, start + self.length)) for start in starts]
-        return samples
+        return [
+            _Sample(video, *span)
+            for video, columns in enumerate(self._columns)
+            for span in window_spans(columns, length=self.length, overlap=self.overlap)
+        ]
 
     def _leave_out_empty(self) -> None:
         """Keep the samples that have a segment to learn from."""
@@ -286,9 +343,9 @@ class DetectionLoader(SampleLoader[_Loaded, DetectionBatch]):
         offset, scale = self._times[sample.video]
         offset += sample.start * scale
         if self.fit in ("resize", "interpolate"):
-            assert self.length is not None
-            factor = columns.shape[1] / self.length
-            columns, segments, scale = self._resized(columns), segments / factor, scale * factor
+            before = columns.shape[1]
+            columns = fit_columns(columns, self.fit, self.length)
+            segments, scale = segments * (columns.shape[1] / before), scale * (before / columns.shape[1])
         return _Loaded(columns, segments, labels, offset, scale)
 
     def _read(self, video: int, start: int, stop: int, epoch: int) -> Tensor:
@@ -297,12 +354,6 @@ class DetectionLoader(SampleLoader[_Loaded, DetectionBatch]):
             return self.snippets.load(video, start, stop, epoch=epoch)
         assert self.files is not None
         return torch.from_numpy(np.array(self.files.load(video, start, stop)))
-
-    def _resized(self, columns: Tensor) -> Tensor:
-        assert self.length is not None
-        if self.fit == "resize":
-            return resize_features(columns[None], frames=self.length)[0]
-        return F.interpolate(columns[None], size=self.length, mode="linear", align_corners=False)[0]
 
     def _piece(self, sample: _Sample, number: int, epoch: int) -> _Sample:
         """A random piece of a video that has a segment, at most `length` columns."""

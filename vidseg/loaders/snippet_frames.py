@@ -1,4 +1,4 @@
-"""Snippets of videos as pixels: short clips at even distances, read from frame databases as bytes."""
+"""Snippets of videos as pixels: short clips at even distances, as bytes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from vidseg.labels import VideoDataset
 from vidseg.loaders.native_backend import NativeFiller
 from vidseg.loaders.output import OutputForm
 from vidseg.loaders.threads import default_threads
+from vidseg.loaders.video_backend import VideoFiller
 
 __all__ = ["Places", "SnippetFrames"]
 
@@ -28,7 +29,7 @@ class SnippetFrames:
     one snippet to the next.
 
     Args:
-        data: videos with frame databases.
+        data: videos: frame databases, or video files (`vidseg.open_videos`).
         frames: T, frames of a snippet.
         interval: distance from one frame of a snippet to the next.
         count: snippets of a video, spread over it; None: one every `stride` frames.
@@ -44,7 +45,7 @@ class SnippetFrames:
         pin: allocate page-locked memory. None: where CUDA is available.
 
     Raises:
-        ValueError: an argument out of range, or a video that is not a frame database.
+        ValueError: an argument out of range, or a video without frames.
     """
 
     def __init__(
@@ -64,8 +65,6 @@ class SnippetFrames:
         threads: int | None = None,
         pin: bool | None = None,
     ) -> None:
-        if not data.converted:
-            raise ValueError(f"{data}: snippets come from frame databases; convert the videos with `vidseg convert`")
         if min(frames, interval, size, 1 if count is None else count, 1 if stride is None else stride) < 1:
             raise ValueError(
                 f"frames={frames}, interval={interval}, count={count}, stride={stride} and size={size} must be at "
@@ -83,8 +82,9 @@ class SnippetFrames:
         self.stride, self.places, self.size, self.resize = stride or frames * interval, places, size, resize or size
         self.train, self.flip, self.seed = train, flip and train, seed
         pinned = torch.cuda.is_available() if pin is None else pin
-        self._filler = NativeFiller(
-            data, OutputForm(dtype=torch.uint8, pin=pinned), threads=threads or default_threads()
+        form, threads = OutputForm(dtype=torch.uint8, pin=pinned), threads or default_threads()
+        self._filler: NativeFiller | VideoFiller = (
+            NativeFiller(data, form, threads=threads) if data.converted else VideoFiller(data, form, threads=threads)
         )
 
     def columns(self, video: int) -> int:
@@ -132,7 +132,8 @@ class SnippetFrames:
         """Read snippets [start, stop) of a video, uint8 (L, 3, T, H, W); frames outside the video repeat its ends.
 
         Raises:
-            FrameDatabaseError: a frame cannot be read.
+            FrameDatabaseError: a frame of a database cannot be read.
+        VideoError: a video file cannot be decoded.
         """
         firsts = self.starts(video)[start:stop]
         places = firsts[:, None] + np.arange(self.frames) * self.interval

@@ -8,13 +8,14 @@ published Python loops of ETAD, BMN and G-TAD drop the last candidate, here it i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vidseg import ops
+from vidseg.tasks.detection.suppression_options import SuppressionOptions
 
 __all__ = [
     "PUBLISHED_SUPPRESSIONS",
@@ -23,6 +24,7 @@ __all__ = [
     "boundary_filter",
     "boundary_mask",
     "classify_proposals",
+    "select_candidates",
     "suppress",
     "suppress_windows",
 ]
@@ -35,49 +37,9 @@ class Selected(NamedTuple):
     labels: Tensor
     scores: Tensor
 
-
-@dataclass(frozen=True)
-class SuppressionOptions:
-    """Selection of detections among overlapping candidates."""
-
-    nms: Literal["gaussian", "linear", "hard", "none"] = "gaussian"
-    """Suppression: gaussian or linear lower the scores of candidates that overlap a better one, hard removes them."""
-    nms_sigma: float = 0.5
-    """Width of the gaussian decay exp(-IoU^2 / sigma)."""
-    nms_iou: float = 0.0
-    """IoU from which a candidate is suppressed; hard suppression needs a value above 0."""
-    nms_slope: float = 0.0
-    """Increase of --nms-iou per length of the better segment, as a share of the video (BMN: 0.4); not for hard."""
-    nms_by_class: bool = True
-    """Suppress only candidates of the same class."""
-    voting: float = 0.0
-    """Replace each selected segment by the mean of the candidates with at least this IoU, weighted by score; 0: off."""
-    min_score: float = 0.001
-    """Candidates with a score below this are removed, before and after suppression."""
-    max_candidates: int = 2000
-    """Candidates of a video that are considered, those with the highest scores."""
-    max_detections: int = 200
-    """Detections of a video that are kept."""
-    max_length: float | None = None
-    """Candidates of this length or longer are removed, in the unit of the segments; default: no limit."""
-    nms_each_window: bool = False
-    """Sliding windows: suppress within each window first, then among the results of all windows, as G-TAD does."""
-
-    def __post_init__(self) -> None:
-        if self.nms not in ("gaussian", "linear", "hard", "none"):
-            raise ValueError(f"nms={self.nms!r} is not one of gaussian, linear, hard, none")
-        for name in ("nms_iou", "voting", "min_score"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be from 0 to 1")
-        if not self.nms_sigma > 0 or not self.nms_slope >= 0:
-            raise ValueError(f"nms_sigma={self.nms_sigma} must be above 0 and nms_slope={self.nms_slope} at least 0")
-        if self.nms == "hard" and (self.nms_iou == 0 or self.nms_slope):
-            raise ValueError(f"nms=hard with nms_iou={self.nms_iou}, nms_slope={self.nms_slope}: set nms_iou alone")
-        for name in ("max_candidates", "max_detections"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.max_length is not None and not self.max_length > 0:
-            raise ValueError(f"max_length={self.max_length} must be above 0")
+    def take(self, rows: Tensor) -> Selected:
+        """Return the detections at `rows`, numbers or a mask."""
+        return Selected(*(part[rows] for part in self))
 
 
 _PROPOSALS = SuppressionOptions(nms_by_class=False, min_score=0.0, max_candidates=100_000, max_detections=100)
@@ -106,16 +68,13 @@ def _check(segments: Tensor, scores: Tensor) -> None:
 def _candidates(segments: Tensor, scores: Tensor, options: SuppressionOptions) -> Selected:
     """Return a candidate for each segment and class, by falling score."""
     _check(segments, scores)
-    kept = scores >= options.min_score
-    if options.max_length is not None:
-        kept &= (segments[:, 1] - segments[:, 0] < options.max_length)[:, None]
-    rows, labels = kept.nonzero(as_tuple=True)
+    rows, labels = (scores >= options.min_score).nonzero(as_tuple=True)
     return _best(Selected(segments[rows], labels, scores[rows, labels]), options.max_candidates)
 
 
 def _best(found: Selected, most: int) -> Selected:
     order = found.scores.argsort(descending=True, stable=True)[:most]
-    return Selected(*(part[order] for part in found))
+    return found.take(order)
 
 
 def _select(found: Selected, options: SuppressionOptions, duration: float) -> Selected:
@@ -209,8 +168,22 @@ def suppress_windows(
     parts = []
     for (segments, scores), start in zip(windows, starts, strict=True):
         part = _candidates(segments, scores, options)
-        part = part._replace(segments=part.segments + start)
-        parts.append(_select(part, options, duration) if options.nms_each_window and len(windows) > 1 else part)
+        parts.append(part._replace(segments=part.segments + start))
+    return select_candidates(parts, options, duration=duration)
+
+
+def select_candidates(parts: Sequence[Selected], options: SuppressionOptions, *, duration: float = 1.0) -> Selected:
+    """Select the detections of one video among candidates whose segments refer to the video.
+
+    Args:
+        parts: candidates of each window, by falling score.
+        options: what is selected.
+        duration: duration of the video in the unit of the segments, which `nms_slope` refers to.
+    """
+    if options.max_length is not None:
+        parts = [part.take(part.segments[:, 1] - part.segments[:, 0] < options.max_length) for part in parts]
+    if options.nms_each_window and len(parts) > 1:
+        parts = [_select(part, options, duration) for part in parts]
     union = Selected(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
     return _select(_best(union, options.max_candidates), options, duration)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from vidseg.engine.task import BatchResult, Position, Task, sums_of
 from vidseg.loaders import DetectionBatch
 from vidseg.losses import DetectionLoss, create_loss
 from vidseg.losses.detection import DetectionTargets
+from vidseg.models._candidates import Candidates, top_candidates
 from vidseg.models._snippets import SnippetDetector
 from vidseg.tasks.detection.external_scores import ExternalScores
 from vidseg.tasks.detection.result import DetectedVideo, DetectionResult, score_detections
@@ -27,7 +28,6 @@ from vidseg.tasks.detection.sampled_gradients import SnippetSampling, backward_s
 from vidseg.tasks.detection.suppression import (
     Selected,
     boundary_filter,
-    candidates,
     classify_proposals,
     select_candidates,
 )
@@ -159,7 +159,10 @@ class DetectionTask(Task):
         draws = uniform(
             position.seed, position.epoch, batch.numbers.cpu().numpy(), purpose="snippets", count=max(lengths)
         )
-        ends = [rows[kept].flatten().double().cpu().numpy() for rows, kept in zip(batch.segments, batch.labels >= 0, strict=True)]
+        ends = [
+            rows[kept].flatten().double().cpu().numpy()
+            for rows, kept in zip(batch.segments, batch.labels >= 0, strict=True)
+        ]
         chosen = [
             sample_snippets(self.sampling, length, row, boundaries=near)
             for length, row, near in zip(lengths, draws, ends, strict=True)
@@ -231,16 +234,23 @@ class DetectionTask(Task):
             batch: what it was computed from.
         """
         starts, ends = output.predictions.get("starts"), output.predictions.get("ends")
+        points = output.predictions.get("points")
+        found = top_candidates(
+            replace(output, scores=output.scores.float() * output.valid[..., None]),
+            count=self.suppression.max_candidates,
+            minimum_score=self.suppression.min_score,
+            minimum_length=0.0,
+            groups=None if points is None else points[:, 1],  # the levels of a pyramid
+        )
         lengths = batch.mask.sum(dim=1).tolist()
         for row in torch.nonzero(batch.valid)[:, 0].tolist():
-            kept = output.valid[row]
-            segments, scores = output.segments[row][kept].double(), output.scores[row][kept].float()
+            part, length = found[row], lengths[row]
             if self.suppression.boundary_filter and starts is not None and ends is not None:
-                length = lengths[row]
-                near = boundary_filter(segments / length, starts[row, :length].float(), ends[row, :length].float())
-                segments, scores = segments[near], scores[near]
-            found = candidates(batch.offsets[row] + segments * batch.scales[row], scores, self.suppression)
-            yield int(batch.videos[row]), Selected(*(part.cpu() for part in found))
+                bounds = (starts[row, :length].float(), ends[row, :length].float())
+                kept = boundary_filter(part.segments.float() / length, *bounds)
+                part = Candidates(*(each[kept] for each in part))
+            seconds = batch.offsets[row] + part.segments.double() * batch.scales[row]
+            yield int(batch.videos[row]), Selected(seconds.cpu(), part.labels.cpu(), part.scores.cpu())
 
     def select(self, windows: Sequence[Selected], *, name: str, seconds: float) -> Selected:
         """Return the detections of a video from the candidates of its windows.

@@ -1,0 +1,273 @@
+"""A trained detector: actions in features or videos, tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vidseg.engine import distributed
+from vidseg.engine.runs import write_json
+from vidseg.engine.trained import TrainedModel, test_name
+from vidseg.labels import VideoDataset, open_dataset
+from vidseg.labels.detection_files import write_detections
+from vidseg.labels.parts import check_disjoint, part_name
+from vidseg.loaders import DetectionBatch
+from vidseg.loaders.detection_loader import column_times, fit_columns, window_spans
+from vidseg.loaders.feature_files import read_array
+from vidseg.tasks.detection.options import DetectionOptions
+from vidseg.tasks.detection.result import DetectedVideo, DetectionResult
+from vidseg.tasks.detection.runs import build_network, make_loader, make_task, snippet_source
+from vidseg.videos import open_videos
+
+__all__ = ["Detection", "DetectionModel", "VideoDetections"]
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One action: class name, start and stop in seconds, score."""
+
+    label: str
+    start: float
+    stop: float
+    score: float
+
+
+@dataclass(frozen=True)
+class VideoDetections:
+    """Actions of one video by falling score; `str()` is a table.
+
+    Attributes:
+        video: name of the video.
+        seconds: its duration.
+        detections: the actions.
+    """
+
+    video: str
+    seconds: float
+    detections: tuple[Detection, ...]
+
+    def above(self, score: float) -> VideoDetections:
+        """Return the detections of at least this score."""
+        return replace(self, detections=tuple(one for one in self.detections if one.score >= score))
+
+    def __str__(self) -> str:
+        rows = (f"{one.start:9.2f} {one.stop:9.2f}  {one.score:.3f}  {one.label}" for one in self.detections)
+        return "\n".join([f"{self.video} ({self.seconds:.2f} s)", "    start      stop  score  class", *rows])
+
+
+class DetectionModel(TrainedModel):
+    """A network that finds actions in long videos, given as features or as pixels."""
+
+    task = "detection"
+
+    def build(self) -> nn.Module:
+        """See `TrainedModel.build`."""
+        options = self.options(DetectionOptions())
+        if options.snippets.encoder:  # its weights are in the checkpoint
+            options = replace(options, snippets=replace(options.snippets, encoder_weights=None))
+            return build_network(options, len(self.classes), None)
+        width = {"in_features": self.source.record.get("feature_size"), **self.source.network_options}["in_features"]
+        if width is None:
+            raise ValueError(
+                f"{self.source.path}: does not hold the width of its features; give it with --network-option "
+                "in_features=2048"
+            )
+        network = replace(options.network, network=self.network, network_option=())
+        chosen = tuple(f"{name}={value!r}" for name, value in self.source.network_options.items())
+        return build_network(
+            replace(options, network=replace(network, network_option=chosen)), len(self.classes), width
+        )
+
+    def predict(
+        self,
+        source: str | Path | np.ndarray | Tensor,
+        *,
+        seconds: float | None = None,
+        layout: str | None = None,
+        name: str | None = None,
+        threads: int | None = None,
+    ) -> VideoDetections:
+        """Find the actions of one video.
+
+        Args:
+            source: a video file, for a network that was trained from pixels; else a file of features or an array (D, L).
+            seconds: duration of the video; None: from the columns, with `feature_stride` and `feature_fps`.
+            layout: "DL", or "LD" for rows of time steps; None: as the run's features.
+            name: name of the video; None: that of the file.
+            threads: decoding threads.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: features of another width, or a video that cannot be decoded.
+        """
+        options = self.options(DetectionOptions())
+        options = replace(options, data=replace(options.data, threads=threads or options.data.threads))
+        task = make_task(options, self.classes, classify=not self._class_agnostic)
+        title = name or (Path(source).stem if isinstance(source, (str, Path)) else "features")
+        if options.snippets.encoder:
+            samples, length = self._pixels(source, options)
+        else:
+            samples, length = self._features(source, options, seconds, layout)
+        windows = []
+        with torch.inference_mode():
+            for sample in samples:
+                batch = sample.to(self.device)
+                windows += [found for _, found in task.detect(self.model(batch.inputs, batch.mask), batch)]
+        found = task.select(windows, name=title, seconds=length)
+        rows = zip(found.labels.tolist(), found.segments.tolist(), found.scores.tolist(), strict=True)
+        labels = ["action"] if task.class_scores is None and self._class_agnostic else self.classes
+        return VideoDetections(
+            title, length, tuple(Detection(labels[label], *times, score) for label, times, score in rows)
+        )
+
+    @property
+    def _class_agnostic(self) -> bool:
+        return bool(getattr(getattr(self.model, "detector", self.model), "class_agnostic", False))
+
+    def _features(
+        self, source: Any, options: DetectionOptions, seconds: float | None, layout: str | None
+    ) -> tuple[Iterator[DetectionBatch], float]:
+        """Samples of the features of one video, and its duration."""
+        given = options.data
+        if isinstance(source, (str, Path)):
+            path = Path(source)
+            if not path.is_file():
+                raise FileNotFoundError(f"{path}: no such file of features")
+            values = torch.from_numpy(np.array(read_array(path), np.float32))
+        else:
+            path, values = Path("the given array"), torch.as_tensor(np.asarray(source, np.float32))
+        values = values.T if (layout or given.layout) == "LD" else values
+        width = getattr(self.model, "in_features", values.shape[0])
+        if values.dim() != 2 or values.shape[0] != width or values.shape[1] == 0:
+            raise ValueError(
+                f"{path}: features of shape {tuple(values.shape)}, the network takes ({width}, columns); for rows of "
+                "time steps use layout LD"
+            )
+        if not bool(values.isfinite().all()):
+            raise ValueError(f"{path}: a value is not finite; extract the features of this video again")
+        columns, rate = values.shape[1], given.feature_fps
+        if seconds is None:
+            if given.feature_stride is None or rate is None:
+                raise ValueError(f"{path}: features do not say how long the video is; give its duration with seconds")
+            seconds = (columns * given.feature_stride) / rate
+        if given.feature_stride is not None and rate is None:
+            raise ValueError(f"{path}: the run has no feature_fps, so the frame rate of this video is not known")
+        offset, scale = column_times(
+            columns, seconds=seconds, stride=given.feature_stride, clip=given.feature_clip, rate=rate or 0.0
+        )
+
+        def samples() -> Iterator[DetectionBatch]:
+            for start, stop in _spans(columns, options):
+                part = fit_columns(values[:, start:stop].contiguous(), given.fit, given.columns)
+                yield DetectionBatch.of_sample(
+                    part, video=0, offset=offset + start * scale, scale=scale * (stop - start) / part.shape[1]
+                )
+
+        return samples(), seconds
+
+    def _pixels(self, source: Any, options: DetectionOptions) -> tuple[Iterator[DetectionBatch], float]:
+        """Samples of the snippets of a video file, and its duration."""
+        if not isinstance(source, (str, Path)):
+            raise ValueError(f"{self.network} was trained from pixels: give a video file, not {type(source).__name__}")
+        if not Path(source).is_file():
+            raise FileNotFoundError(f"{source}: no such video file")
+        data = open_videos(source)
+        snippets = snippet_source(data, options, train=False)
+        assert snippets is not None
+        offset, scale = snippets.time_of(0)
+
+        def samples() -> Iterator[DetectionBatch]:
+            for start, stop in _spans(snippets.columns(0), options):
+                part = snippets.load(0, start, stop)
+                yield DetectionBatch.of_sample(part, video=0, offset=offset + start * scale, scale=scale)
+
+        return samples(), float(data.frames[0]) / data[0].fps
+
+    def evaluate(self, data: VideoDataset, root: Path) -> DetectionResult:
+        """Detect in the videos of a data set whose folder is `root`, with all proposals, and score the detections."""
+        options = self.options(DetectionOptions())
+        options = replace(options, data=replace(options.data, dataset=str(root)))
+        task = make_task(options, self.classes, classify=not self._class_agnostic)
+        loader = make_loader(data, options, train=False)
+        task.check(self.model, loader)
+        return task.evaluate(self.model, loader, device=self.device, thorough=True)
+
+    def test(
+        self, *_: Any, dataset: str | Path | None = None, split: str | None = None, picture: bool = True, **__: Any
+    ) -> dict[str, Any]:
+        """Test on the test split of the run's division; leaves test.json and predictions.json in the folder of the run.
+
+        Args:
+            dataset: folder of the data set, where it has been moved, with the same classes in the same order.
+            split: another split than the division's test split.
+            picture: draw the detections of some videos, the curves of precision and the profile of errors.
+
+        Returns:
+            The content of test.json.
+
+        Raises:
+            ValueError: the data set has other classes or no test split, or the weights do not belong to a run.
+        """
+        record = self.source.record
+        if not record:
+            raise ValueError(f"{self.source.path}: holds weights alone; a test needs a run or one of its checkpoints")
+        root, division = Path(dataset or record["dataset"]), record["division"]
+        name, train = split or part_name(division, "test"), part_name(division, "train")
+        data = open_dataset(root, name)
+        self.check_classes(data, root)
+        if split is None and train in data.splits:
+            check_disjoint(open_dataset(root, train), data, division)
+        result = self.evaluate(data, root)
+        report: dict[str, Any] = {
+            "task": self.task,
+            "network": self.network,
+            "dataset": str(root),
+            "split": name,
+            "epoch": self.source.epoch,
+            "checkpoint": self.source.path.name,
+            "select": record["options"].get("select"),
+            "protocol": record["options"].get("protocol"),
+            "videos": len(result.videos),
+            "loss": result.loss,
+            "scores": result.summary(),
+            "classes": [] if result.scores is None else result.scores.table(self.classes),
+        }
+        if self.source.run is not None and distributed.is_first():
+            self._write(self.source.run, test_name(self.source, split or ""), report, result, picture)
+        return report
+
+    def _write(self, run: Path, name: str, report: Mapping[str, Any], result: DetectionResult, picture: bool) -> None:
+        write_json(run / f"{name}.json", report)
+        write_detections(run / f"{name.replace('test', 'predictions', 1)}.json", official(result.videos, self.classes))
+        if picture:
+            from vidseg.plots.detections import draw_test
+
+            draw_test(run, name, result.truth, result.predictions, self.classes, [one.name for one in result.videos])
+
+
+def _spans(columns: int, options: DetectionOptions) -> list[tuple[int, int]]:
+    """Samples [start, stop) of a video."""
+    given = options.data
+    if given.fit != "window":
+        return [(0, columns)]
+    assert given.columns is not None
+    return window_spans(columns, length=given.columns, overlap=given.overlap)
+
+
+def official(videos: list[DetectedVideo], classes: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """Return detections as the results of ActivityNet's JSON files have them."""
+    return {
+        video.name: [
+            {"label": classes[label], "score": score, "segment": segment}
+            for label, score, segment in zip(
+                video.labels.tolist(), video.scores.tolist(), video.segments.tolist(), strict=True
+            )
+        ]
+        for video in videos
+    }
