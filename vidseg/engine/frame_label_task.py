@@ -130,13 +130,7 @@ class FrameLabelModel(TrainedModel):
         root, division = Path(dataset or record["dataset"]), record["division"]
         name, train = split or part_name(division, "test"), part_name(division, "train")
         data = open_dataset(root, name)
-        if list(data.classes) != self.classes:
-            pairs = zip(data.classes, self.classes, strict=False)
-            wrong = next((pair for pair in pairs if pair[0] != pair[1]), ("", ""))
-            raise ValueError(
-                f"{root / 'catalog.db'}: {len(data.classes)} classes, with {wrong[0]!r} in place of {wrong[1]!r}; the "
-                f"network has {len(self.classes)}: use the data set that it was trained on"
-            )
+        self.check_classes(data, root)
         if split is None and train in data.splits:
             check_disjoint(open_dataset(root, train), data, division)
         result = self.evaluate(data, root)

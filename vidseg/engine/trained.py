@@ -13,6 +13,7 @@ from torch import nn
 from vidseg.engine.checkpoints import CheckpointFolder
 from vidseg.engine.options import Options, options_from
 from vidseg.engine.runs import read_record
+from vidseg.labels import VideoDataset
 from vidseg.loaders.transfer import resolve_device
 from vidseg.models import InputSpec, create_model, load_weights, model_input_spec, model_task, read_state
 from vidseg.models._torch_file import read_torch_file
@@ -188,6 +189,21 @@ class TrainedModel:
         """Return what identifies the weights, for files that are derived from them."""
         path = self.source.path
         return {"network": self.network, "weights": str(path.resolve()), "bytes": str(path.stat().st_size)}
+
+    def check_classes(self, data: VideoDataset, root: Path) -> None:
+        """Refuse a data set with other classes.
+
+        Raises:
+            ValueError: names the first class that differs.
+        """
+        if list(data.classes) == self.classes:
+            return
+        pairs = zip(data.classes, self.classes, strict=False)
+        wrong = next((pair for pair in pairs if pair[0] != pair[1]), ("", ""))
+        raise ValueError(
+            f"{root / 'catalog.db'}: {len(data.classes)} classes, with {wrong[0]!r} in place of {wrong[1]!r}; the "
+            f"network has {len(self.classes)}: use the data set that it was trained on"
+        )
 
     def facts(self) -> dict[str, Any]:
         """Return a description in plain data, for `vidseg info`."""

@@ -17,11 +17,17 @@ if TYPE_CHECKING:
 
 __all__ = ["load_trained", "register"]
 
-_TASKS = {"recognition": "RecognitionTask", "segmentation": "SegmentationTask", "streaming": "StreamingTask"}
+_TASKS = {
+    "recognition": "RecognitionTask",
+    "segmentation": "SegmentationTask",
+    "streaming": "StreamingTask",
+    "detection": "DetectionTask",
+}
 _MODELS = {
     "recognition": "vidseg.tasks.recognition.trained:RecognitionModel",
     "segmentation": "vidseg.tasks.segmentation.trained:SegmentationModel",
     "streaming": "vidseg.tasks.streaming.trained:StreamingModel",
+    "detection": "vidseg.tasks.detection.trained:DetectionModel",
 }
 
 

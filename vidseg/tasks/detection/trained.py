@@ -15,27 +15,17 @@ from vidseg.engine import distributed
 from vidseg.engine.runs import write_json
 from vidseg.engine.trained import TrainedModel, test_name
 from vidseg.labels import VideoDataset, open_dataset
-from vidseg.labels.detection_files import write_detections
 from vidseg.labels.parts import check_disjoint, part_name
 from vidseg.loaders import DetectionBatch
 from vidseg.loaders.detection_loader import column_times, fit_columns, window_spans
 from vidseg.loaders.feature_files import read_array
 from vidseg.tasks.detection.options import DetectionOptions
-from vidseg.tasks.detection.result import DetectedVideo, DetectionResult
+from vidseg.tasks.detection.result import DetectionResult
+from vidseg.tasks.detection.result_files import DetectionResults, DetectionRow, write_results
 from vidseg.tasks.detection.runs import build_network, make_loader, make_task, snippet_source
 from vidseg.videos import open_videos
 
-__all__ = ["Detection", "DetectionModel", "VideoDetections"]
-
-
-@dataclass(frozen=True)
-class Detection:
-    """One action: class name, start and stop in seconds, score."""
-
-    label: str
-    start: float
-    stop: float
-    score: float
+__all__ = ["DetectionModel", "VideoDetections"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +40,7 @@ class VideoDetections:
 
     video: str
     seconds: float
-    detections: tuple[Detection, ...]
+    detections: tuple[DetectionRow, ...]
 
     def above(self, score: float) -> VideoDetections:
         """Return the detections of at least this score."""
@@ -96,7 +86,7 @@ class DetectionModel(TrainedModel):
         """Find the actions of one video.
 
         Args:
-            source: a video file, for a network that was trained from pixels; else a file of features or an array (D, L).
+            source: a video file, for a network trained from pixels; else a file of features or an array (D, L).
             seconds: duration of the video; None: from the columns, with `feature_stride` and `feature_fps`.
             layout: "DL", or "LD" for rows of time steps; None: as the run's features.
             name: name of the video; None: that of the file.
@@ -123,7 +113,9 @@ class DetectionModel(TrainedModel):
         rows = zip(found.labels.tolist(), found.segments.tolist(), found.scores.tolist(), strict=True)
         labels = ["action"] if task.class_scores is None and self._class_agnostic else self.classes
         return VideoDetections(
-            title, length, tuple(Detection(labels[label], *times, score) for label, times, score in rows)
+            title,
+            length,
+            tuple(DetectionRow(labels[label], start, stop, score) for label, (start, stop), score in rows),
         )
 
     @property
@@ -244,7 +236,9 @@ class DetectionModel(TrainedModel):
 
     def _write(self, run: Path, name: str, report: Mapping[str, Any], result: DetectionResult, picture: bool) -> None:
         write_json(run / f"{name}.json", report)
-        write_detections(run / f"{name.replace('test', 'predictions', 1)}.json", official(result.videos, self.classes))
+        found = {one.name: (one.segments, one.labels, one.scores) for one in result.videos}
+        classes = self.classes if result.scores is not None else [""]
+        write_results(run / f"{name.replace('test', 'predictions', 1)}.json", DetectionResults.of(found, classes))
         if picture:
             from vidseg.plots.detections import draw_test
 
@@ -258,16 +252,3 @@ def _spans(columns: int, options: DetectionOptions) -> list[tuple[int, int]]:
         return [(0, columns)]
     assert given.columns is not None
     return window_spans(columns, length=given.columns, overlap=given.overlap)
-
-
-def official(videos: list[DetectedVideo], classes: list[str]) -> dict[str, list[dict[str, Any]]]:
-    """Return detections as the results of ActivityNet's JSON files have them."""
-    return {
-        video.name: [
-            {"label": classes[label], "score": score, "segment": segment}
-            for label, score, segment in zip(
-                video.labels.tolist(), video.scores.tolist(), video.segments.tolist(), strict=True
-            )
-        ]
-        for video in videos
-    }
