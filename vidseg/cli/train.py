@@ -20,6 +20,8 @@ from tyro.conf import Positional, arg
 from vidseg.cli.parsing import Prepared
 from vidseg.cli.train_words import given_options, last_value, normalized, option_types, read_config
 from vidseg.engine.options import TrainOptions, flat_options, merged_values, options_from
+from vidseg.tasks.detection.options import DetectionOptions
+from vidseg.tasks.detection.recipes import RECIPES as DETECTION_RECIPES
 from vidseg.tasks.recognition.options import RecognitionOptions
 from vidseg.tasks.recognition.recipes import RECIPES as RECOGNITION_RECIPES
 from vidseg.tasks.segmentation.options import SegmentationOptions
@@ -31,6 +33,7 @@ __all__ = ["NAMES", "prepare", "train_program"]
 NAMES = {
     **{re.sub(r"^kinetics\d+$", "kinetics", name): "recognition" for name in RECOGNITION_RECIPES},
     **dict.fromkeys(SEGMENTATION_RECIPES, "segmentation"),
+    **dict.fromkeys(DETECTION_RECIPES, "detection"),
     **dict.fromkeys(("stream", "streaming"), "streaming"),
 }
 """Names of recipes, and the task of each; the variants of Kinetics have one name."""
@@ -46,8 +49,8 @@ class RecognitionCommand(RecognitionOptions):
 
     `vidseg train FOLDER` trains on any data set. `vidseg train NAME FOLDER` has the published settings of NAME as
     defaults: hacs, kinetics, moments, ucf101, hmdb51, diving48 or synth for recognition; gtea, 50salads or breakfast
-    for segmentation of features, and segmentation for features of your own; stream for streaming networks.
-    `vidseg train NAME --help` shows them.
+    for segmentation of features, and segmentation for features of your own; stream for streaming networks; thumos14 or
+    activitynet for detection, and detection for videos of your own. `vidseg train NAME --help` shows them.
     """
 
     task: ClassVar[str] = "recognition"
@@ -107,15 +110,36 @@ class StreamingCommand(StreamingOptions):
     """Print the folder and the scores of the test as JSON."""
 
 
+@dataclass(frozen=True)
+class DetectionCommand(DetectionOptions):
+    """Train a detection network on videos with segments, from features or from pixels (--encoder), and test it.
+
+    Options that are not given are the published ones of the network for this data set. The validation videos are scored
+    after each epoch, the test videos, if the data set has a test split, once at the end. Prints the folder of the run.
+    """
+
+    task: ClassVar[str] = "detection"
+
+    folder: Folder = None
+    """Folder of the data set: a catalog with segments, and features/<video>.npy or frame databases; the same as
+    --dataset."""
+    config: str | None = None
+    """YAML or JSON file of options by name, or the options.json of a run; flags take precedence."""
+    json: bool = False
+    """Print the folder and the scores of the test as JSON."""
+
+
 _COMMANDS: dict[str, Any] = {
     "recognition": RecognitionCommand,
     "segmentation": SegmentationCommand,
     "streaming": StreamingCommand,
+    "detection": DetectionCommand,
 }
 _DEFAULTS: dict[str, TrainOptions] = {
     "recognition": RecognitionOptions(),
     "segmentation": SegmentationOptions(),
     "streaming": StreamingOptions(),
+    "detection": DetectionOptions(),
 }
 
 
@@ -193,6 +217,10 @@ class _Start:
             from vidseg.tasks.streaming.recipes import recipe_options as streaming_options
 
             return streaming_options(changes.get("recipe", "gtea"), **chosen)
+        if self.task == "detection":
+            from vidseg.tasks.detection.recipes import recipe_options as detection_options
+
+            return detection_options(self.name or "detection", **chosen)
         if self.task == "segmentation" and self.name:
             from vidseg.tasks.segmentation.recipes import recipe_options as segmentation_options
 
@@ -290,10 +318,13 @@ def _train(task: str, name: str, options: Any) -> tuple[Path, Any, str]:
 
         table = cross_validate(options, rate=RATES.get(name, 15.0))
         return folder, {"mean": table.mean, "splits": table.splits}, f"{table}\n"
-    if task == "streaming":
-        from vidseg.tasks.streaming.runs import train_streaming
+    if task in ("streaming", "detection"):
+        if task == "streaming":
+            from vidseg.tasks.streaming.runs import train_streaming as train
+        else:
+            from vidseg.tasks.detection.runs import train_detection as train
 
-        folder = train_streaming(options)
+        folder = train(options)
         tested = folder / "test.json"
         return folder, json_format.loads(tested.read_text())["scores"] if tested.is_file() else None, ""
     from vidseg.plots.curves import best_scores
@@ -315,6 +346,11 @@ def _dry_run(task: str, options: Any) -> int:
         from vidseg.tasks.streaming.runs import plan_streaming
 
         print(plan_streaming(options))
+        return 0
+    if task == "detection":
+        from vidseg.tasks.detection.runs import plan_detection
+
+        print(plan_detection(options))
         return 0
     from vidseg.plots import plot_schedule
     from vidseg.tasks.recognition.runs import plan_recognition

@@ -2,11 +2,8 @@
 
 from vidseg.losses._registry import create_loss, list_losses, register_loss
 from vidseg.losses.detection import DetectionLoss, DetectionTargets
-<<<<<<< HEAD
 from vidseg.losses.points import ActionFormerLoss, TriDetLoss
-=======
 from vidseg.losses.proposals import BmnLoss, EtadLoss
->>>>>>> h-det-proposals
 from vidseg.losses.staged import AsrfLoss, C2fLoss, DiffActLoss, SegmentationLoss, StagedLoss
 from vidseg.losses.streaming import create_stream_loss
 
@@ -26,10 +23,7 @@ for _name in ("mstcn", "mstcn2", "asformer"):
 register_loss("asrf", AsrfLoss)
 register_loss("c2f_tcn", C2fLoss)
 register_loss("diffact", DiffActLoss)
-<<<<<<< HEAD
 register_loss("actionformer", ActionFormerLoss)
 register_loss("tridet", TriDetLoss)
-=======
 register_loss("etad", EtadLoss)
 register_loss("bmn", BmnLoss)
->>>>>>> h-det-proposals

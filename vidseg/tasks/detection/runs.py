@@ -154,7 +154,10 @@ def make_task(options: DetectionOptions, classes: list[str], *, classify: bool) 
         classify: whether the network classifies its proposals itself; the file of class scores is then not read.
     """
     given, scores = options.snippets, options.data.class_scores
-    loss = create_loss(options.network.network, num_classes=len(classes), **options.objective.loss_options())
+    chosen = options.objective.loss_options()
+    if options.network.chosen_options().get("classify"):  # the classifier of proposals has a term of the loss
+        chosen.setdefault("classify", True)
+    loss = create_loss(options.network.network, num_classes=len(classes), **chosen)
     assert isinstance(loss, DetectionLoss)
     return DetectionTask(
         loss,

@@ -1,0 +1,208 @@
+"""Published settings of detection networks on each data set; imports nothing heavy.
+
+Sources: the papers and published programs of ETAD (arXiv 2205.07134), BMN (1907.09702), ActionFormer (2202.07925) and
+TriDet (2303.07347), and OpenTAD for ETAD and BMN on THUMOS-14.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vidseg.engine.options import Recipe, options_from, published_options
+from vidseg.tasks.detection.options import DetectionOptions
+
+__all__ = ["RECIPES", "recipe_options"]
+
+_POINTS: dict[str, Any] = {
+    "optimizer": "adamw",
+    "lr": 1e-4,
+    "weight_decay": 0.05,
+    "decay_all": False,
+    "clip_norm": 1.0,
+    "ema": 0.999,
+    "schedule": "cosine",
+    "warmup_epochs": 5.0,
+    "batch_size": 2,
+    "select": "last",
+}
+_PROPOSALS: dict[str, Any] = {
+    "nms": "gaussian",
+    "nms_by_class": False,
+    "min_score": 0.0,
+    "max_candidates": 100_000,
+    "max_detections": 100,
+}
+_THUMOS: dict[str, Any] = {"protocol": "thumos14", "feature_stride": 4.0, "feature_clip": 16.0, "layout": "LD"}
+_ACTIVITYNET: dict[str, Any] = {"protocol": "activitynet", "layout": "LD"}
+
+
+def _etad(**options: Any) -> Recipe:
+    return Recipe(
+        {
+            "optimizer": "adamw",
+            "weight_decay": 1e-4,
+            "decay_all": True,
+            "clip_norm": None,
+            "schedule": "steps",
+            "warmup_epochs": 0.0,
+            "select": "last",
+            "boundary_filter": True,
+            "nms_sigma": 0.35,
+            **_PROPOSALS,
+            **options,
+        }
+    )
+
+
+def _bmn(**options: Any) -> Recipe:
+    return Recipe(
+        {
+            "optimizer": "adam",
+            "lr": 1e-3,
+            "weight_decay": 1e-4,
+            "decay_all": True,
+            "clip_norm": None,
+            "batch_size": 16,
+            "schedule": "steps",
+            "warmup_epochs": 0.0,
+            "select": "last",
+            "nms_sigma": 0.4,
+            "nms_iou": 0.5,
+            "nms_slope": 0.4,
+            **_PROPOSALS,
+            **options,
+        }
+    )
+
+
+def _points(**options: Any) -> Recipe:
+    return Recipe(_POINTS | options)
+
+
+_END_TO_END: dict[str, Any] = {
+    "encoder": "ig65m_r2plus1d_34",
+    "encoder_frozen": ("stem", "layer1", "layer2"),
+    "snippets": 128,
+    "snippet_places": "ends",
+    "gradients": "sampled",
+    "snippet_ratio": 0.3,
+    "fit": "whole",
+}
+
+RECIPES: dict[str, dict[str, Recipe]] = {
+    "thumos14": {
+        "actionformer": _points(
+            **_THUMOS, epochs=35, fit="whole", length=2304, crop=0.9, nms_sigma=0.5, voting=0.7, max_detections=2000
+        ),
+        "tridet": _points(
+            **_THUMOS,
+            epochs=40,
+            warmup_epochs=20.0,
+            weight_decay=0.025,
+            fit="whole",
+            length=2304,
+            crop=0.9,
+            nms_sigma=0.5,
+            voting=0.7,
+            max_detections=2000,
+        ),
+        "etad": _etad(
+            **_THUMOS,
+            optimizer="adam",
+            lr=1e-4,
+            epochs=8,
+            lr_steps=(5.0,),
+            batch_size=16,
+            clip_norm=1.0,
+            fit="window",
+            length=128,
+            min_inside=0.9,
+            nms_sigma=0.3,
+            max_detections=200,
+            network_option=("roi_size=16", "hidden=256", "max_duration=64"),
+            loss_option=("ratio=0.1",),
+        ),
+        "bmn": _bmn(**_THUMOS, epochs=10, fit="window", length=128, min_inside=0.9, nms_sigma=0.3, max_detections=200),
+    },
+    "activitynet": {
+        "actionformer": _points(
+            **_ACTIVITYNET,
+            epochs=15,
+            lr=1e-3,
+            batch_size=16,
+            fit="interpolate",
+            length=192,
+            nms_sigma=0.75,
+            nms_by_class=False,
+            voting=0.9,
+            max_detections=100,
+            network_option=("window=(25, 25, 25, 25, 25, 0)", "position_encoding=True", "maps=256", "max_seq_len=192"),
+        ),
+        "tridet": _points(
+            **_ACTIVITYNET,
+            epochs=15,
+            lr=1e-3,
+            batch_size=16,
+            fit="interpolate",
+            length=192,
+            nms_sigma=0.7,
+            nms_by_class=False,
+            voting=0.95,
+            max_detections=200,
+        ),
+        "etad": _etad(**_ACTIVITYNET, lr=1e-3, epochs=6, lr_steps=(5.0,), batch_size=16, fit="resize", length=128),
+        "bmn": _bmn(**_ACTIVITYNET, epochs=9, lr_steps=(7.0,), fit="resize", length=100),
+    },
+    "activitynet_pixels": {
+        "etad": _etad(
+            protocol="activitynet",
+            lr=5e-4,
+            backbone_lr=1e-3,
+            epochs=6,
+            lr_steps=(5.0,),
+            batch_size=4,
+            **_END_TO_END,
+        ),
+    },
+    "detection": {
+        "actionformer": _points(epochs=30, length=2304, crop=0.9, select="validation", ema=0.0),
+        "tridet": _points(epochs=30, length=2304, crop=0.9, select="validation", ema=0.0),
+        "etad": _etad(
+            lr=5e-4,
+            epochs=20,
+            lr_steps=(15.0,),
+            batch_size=4,
+            fit="resize",
+            length=128,
+            select="validation",
+            network_option=("classify=True",),
+            max_detections=200,
+        ),
+        "bmn": _bmn(
+            epochs=20,
+            lr_steps=(15.0,),
+            batch_size=4,
+            fit="resize",
+            length=100,
+            select="validation",
+            network_option=("classify=True",),
+            max_detections=200,
+        ),
+    },
+}
+"""By data set and network; "detection" is for data sets of your own, with settings for a few hundred videos."""
+
+
+def recipe_options(name: str, network: str = "actionformer", **changes: Any) -> DetectionOptions:
+    """Return the published options of a network on a data set, with changes.
+
+    Args:
+        name: thumos14, activitynet, activitynet_pixels, or detection for a data set of your own.
+        network: name of the network.
+        **changes: options by their flat names, such as `dataset` and `epochs`; the options in `network_option` and
+            `loss_option` are added to the published ones.
+
+    Raises:
+        ValueError: there is no such data set, network or option, or a value is out of its range.
+    """
+    return options_from(published_options(RECIPES, name, network, changes), defaults=DetectionOptions())
