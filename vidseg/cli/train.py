@@ -319,12 +319,7 @@ def _train(task: str, name: str, options: Any) -> tuple[Path, Any, str]:
         table = cross_validate(options, rate=RATES.get(name, 15.0))
         return folder, {"mean": table.mean, "splits": table.splits}, f"{table}\n"
     if task in ("streaming", "detection"):
-        if task == "streaming":
-            from vidseg.tasks.streaming.runs import train_streaming as train
-        else:
-            from vidseg.tasks.detection.runs import train_detection as train
-
-        folder = train(options)
+        folder = _train_and_test(task, options)
         tested = folder / "test.json"
         return folder, json_format.loads(tested.read_text())["scores"] if tested.is_file() else None, ""
     from vidseg.plots.curves import best_scores
@@ -332,6 +327,16 @@ def _train(task: str, name: str, options: Any) -> tuple[Path, Any, str]:
 
     folder = train_recognition(options)
     return folder, best_scores(folder), ""
+
+
+def _train_and_test(task: str, options: Any) -> Path:
+    if task == "streaming":
+        from vidseg.tasks.streaming.runs import train_streaming
+
+        return train_streaming(options)
+    from vidseg.tasks.detection.runs import train_detection
+
+    return train_detection(options)
 
 
 def _dry_run(task: str, options: Any) -> int:

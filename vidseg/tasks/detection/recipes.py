@@ -165,12 +165,12 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         ),
     },
     "detection": {
-        "actionformer": _points(epochs=30, length=2304, crop=0.9, select="validation", ema=0.0),
-        "tridet": _points(epochs=30, length=2304, crop=0.9, select="validation", ema=0.0),
+        "actionformer": _points(epochs=30, warmup_epochs=None, length=2304, crop=0.9, select="validation", ema=0.0),
+        "tridet": _points(epochs=30, warmup_epochs=None, length=2304, crop=0.9, select="validation", ema=0.0),
         "etad": _etad(
             lr=5e-4,
             epochs=20,
-            lr_steps=(15.0,),
+            schedule="cosine",
             batch_size=4,
             fit="resize",
             length=128,
@@ -180,7 +180,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         ),
         "bmn": _bmn(
             epochs=20,
-            lr_steps=(15.0,),
+            schedule="cosine",
             batch_size=4,
             fit="resize",
             length=100,
