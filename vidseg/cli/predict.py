@@ -1,4 +1,4 @@
-"""`vidseg predict`: classes of video files, labels of features, with a trained network."""
+"""`vidseg predict`: classes of video files, labels of features, actions in long videos, with a trained network."""
 
 from __future__ import annotations
 
@@ -14,24 +14,37 @@ from vidseg.cli.model_options import InputChanges, ModelOptions, accepted, load_
 from vidseg.cli.parsing import Prepared
 
 if TYPE_CHECKING:
+    from vidseg.tasks.detection.trained import DetectionModel
     from vidseg.tasks.recognition.trained import RecognitionModel
     from vidseg.tasks.segmentation.trained import SegmentationModel
 
 __all__ = ["Command", "prepare"]
 
 
+_WRITES = {
+    "dump": ("recognition",),
+    "draw": ("recognition", "detection"),
+    "out": ("segmentation", "detection"),
+    "min_score": ("detection",),
+}
+"""Options of what is printed and written, and the tasks that have them."""
+_MIN_SCORE = 0.3
+
+
 @dataclass(frozen=True)
 class Command:
-    """Predict the classes of video files, or the frame labels of features.
+    """Predict the classes of video files, the frame labels of features, or the actions in long videos.
 
     A recognition network prints the likeliest classes of a video file, or of each file in a folder. A segmentation
-    network prints the segments of a file of features, or of each file <video>.npy in a folder. `vidseg predict --stream
+    network prints the segments of a file of features, or of each file <video>.npy in a folder. A detection network
+    prints start, stop, class and score of the actions in a video file, or in its features. `vidseg predict --stream
     VIDEO|CAMERA|-` labels the frames of one video as they arrive, with a streaming or a recognition network; `vidseg
     predict --stream --help` shows its options.
     """
 
     source: Annotated[Positional[Path], arg(metavar="SOURCE")]
-    """Video file or folder of videos; for segmentation a file of features <video>.npy or a folder of them."""
+    """Video file or folder of videos; for segmentation, and for detection from features, a file of features
+    <video>.npy or a folder of them."""
     weights: str
     """Folder of a run, one of its checkpoints, or a file of weights."""
     clips: int | None = None
@@ -45,13 +58,18 @@ class Command:
     dump: str | None = None
     """Recognition: file for the scores of every video, .npz or .csv; `vidseg score` fuses such files."""
     draw: Path | None = None
-    """Recognition: folder to write the videos to with their classes drawn in."""
+    """Recognition and detection: folder to write the videos to with their classes drawn in."""
     out: Path | None = None
-    """Segmentation: folder to write <video>.txt to, with the class name of a frame in each line."""
+    """Segmentation: folder to write <video>.txt to, with the class name of a frame in each line. Detection: file to
+    write: .json (ActivityNet's form), .csv, .srt or .vtt (subtitles), .png (a time line)."""
+    min_score: float | None = None
+    """Detection: smallest score to print, draw and put into subtitles; default: 0.3."""
+    seconds: float | None = None
+    """Detection from features: duration of the video; default: from the rate of the run's features."""
     layout: Literal["DL", "LD"] | None = None
-    """Segmentation: DL: a column is a frame; LD: a row is a frame; default: as the run's features."""
+    """Features: DL: a column is a time step; LD: a row is a time step; default: as the run's features."""
     threads: int | None = None
-    """Recognition: decoding threads; default: one for each core."""
+    """Decoding threads; default: one for each core."""
     json: bool = False
     """Print a JSON list instead of a table."""
     model: ModelOptions = field(default_factory=ModelOptions)
@@ -65,14 +83,17 @@ class Command:
         if trained.task == "streaming":
             words = f"vidseg predict --stream {self.source} --weights {self.weights}"
             raise ValueError(f"{trained.network} is a streaming network; use {words}")
-        writes = {"recognition": ("dump", "draw"), "segmentation": ("out",)}
-        for task, names in writes.items():
-            for name in names:
-                if task != trained.task and getattr(self, name) is not None:
-                    raise ValueError(f"--{name}: {trained.network} is a network for {trained.task}, not for {task}")
-        names = ("clips", "crops", "fuse", "top", "layout", "threads")
+        for name, tasks in _WRITES.items():
+            if trained.task not in tasks and getattr(self, name) is not None:
+                option = name.replace("_", "-")
+                raise ValueError(
+                    f"--{option}: {trained.network} is a network for {trained.task}, not for {' or '.join(tasks)}"
+                )
+        names = ("clips", "crops", "fuse", "top", "layout", "threads", "seconds")
         given = {name: getattr(self, name) for name in names}
         chosen = accepted(trained.predict, given, trained, "this prediction")
+        if trained.task == "detection":
+            return self._actions(trained, chosen)
         return self._segments(trained, chosen) if trained.task == "segmentation" else self._classes(trained, chosen)
 
     def _classes(self, trained: RecognitionModel, options: dict[str, Any]) -> int:
@@ -123,6 +144,32 @@ class Command:
             for row in rows:
                 text = ", ".join(f"{each['label']} {each['start']}-{each['stop']}" for each in row["segments"])
                 print(f"{row['video']}  {text}")
+        return 1 if failed else 0
+
+    def _actions(self, trained: DetectionModel, options: dict[str, Any]) -> int:
+        from vidseg.tasks.detection.trained import draw_detections, write_predictions
+
+        smallest = _MIN_SCORE if self.min_score is None else self.min_score
+        files = trained.find_sources(self.source)
+        found, failed = [], 0
+        for path in files:
+            try:
+                found.append(trained.predict(path, **options))
+            except (ValueError, OSError) as error:
+                if len(files) == 1:
+                    raise
+                print(f"vidseg predict: {error}", file=sys.stderr)
+                failed += 1
+                continue
+            if self.draw is not None:
+                draw_detections(found[-1].above(smallest), path, (self.draw / path.name).with_suffix(".mp4"))
+        if self.json:
+            rows = [{**asdict(one), "detections": [row._asdict() for row in one.detections]} for one in found]
+            print(json_format.dumps(rows, ensure_ascii=False))
+        else:
+            print("\n".join(str(one.above(smallest)) for one in found))
+        if self.out is not None:
+            write_predictions(self.out, found, trained.classes, min_score=smallest)
         return 1 if failed else 0
 
 

@@ -21,7 +21,8 @@ class Command:
     """Evaluate the network of RUN on its test split; prints the scores and writes them into the folder of the run.
 
     A recognition run gets test.json, mistakes.csv and mistakes.png; a segmentation or streaming run gets test.json,
-    predictions/ and pictures/test.png. A test with other options than the defaults has files of its own, such as
+    predictions/ and pictures/test.png; a detection run gets test.json, predictions.json and pictures/. A test with
+    other options than the defaults has files of its own, such as
     test_val_10x3.json. RUN may also be a checkpoint or a file of weights; then name the data set with --dataset.
     """
 
@@ -71,7 +72,11 @@ class Command:
 
 
 def _table(trained: TrainedModel, test: dict[str, Any]) -> str:
-    """Scores of frame labels as a table."""
+    """Scores of frame labels, or of detections, as a table."""
+    if trained.task == "detection":
+        from vidseg.tasks.detection.runs import scores_text
+
+        return f"{scores_text(test['scores'])}\ncheckpoint: {test['checkpoint']}, split: {test['split']}"
     from vidseg.engine.frame_label_report import CrossValidation, summary_row
 
     table = CrossValidation(trained.network, test["dataset"], test["select"], [summary_row(test)])

@@ -11,15 +11,16 @@ if TYPE_CHECKING:
     from vidseg.videos.file_dataset import open_videos
     from vidseg.videos.frame_reader import FrameReader
     from vidseg.videos.opening import VideoError
-    from vidseg.videos.video_writer import LabeledVideoWriter
+    from vidseg.videos.video_writer import LabeledVideoWriter, draw_labels
 
-__all__ = ["FrameReader", "LabeledVideoWriter", "VideoError", "VideoSource", "open_videos"]
+__all__ = ["FrameReader", "LabeledVideoWriter", "VideoError", "VideoSource", "draw_labels", "open_videos"]
 
 _HOME = {
     "FrameReader": "frame_reader",
     "LabeledVideoWriter": "video_writer",
     "VideoError": "opening",
     "VideoSource": "decoding",
+    "draw_labels": "video_writer",
     "open_videos": "file_dataset",
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -11,10 +11,11 @@ from typing import Any
 import av
 import numpy as np
 
+from vidseg.videos.decoding import VideoSource
 from vidseg.videos.opening import file_address
 from vidseg.videos.orientation import frame_orientation
 
-__all__ = ["LabeledVideoWriter"]
+__all__ = ["LabeledVideoWriter", "draw_labels"]
 
 _CLOCK = Fraction(1, 90000)
 _STRIP = 20  # height of the color strip as a fraction of the frame height: 1 / 20
@@ -98,3 +99,32 @@ class LabeledVideoWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def draw_labels(video: str | Path, out: Path, text_at: Callable[[float], str]) -> Path:
+    """Write a video again, as H.264 without sound, with text drawn into each frame; `out` is complete or unchanged.
+
+    Args:
+        video: the video file.
+        out: file to write; the extension selects the container.
+        text_at: text at a time in seconds.
+
+    Returns:
+        `out`.
+    """
+    source = VideoSource(Path(video))
+    temporary = out.with_name(f".{out.name}.tmp{out.suffix}")
+    writer: LabeledVideoWriter | None = None
+    try:
+        for timed in source:
+            if writer is None:
+                writer = LabeledVideoWriter(temporary, fps=float(source.properties["fps"] or 25))
+            writer.write(timed.frame, timed.time, text_at(timed.time))
+        if writer is not None:
+            writer.close()
+            temporary.replace(out)
+    finally:
+        if writer is not None:
+            writer.close()
+        temporary.unlink(missing_ok=True)
+    return out

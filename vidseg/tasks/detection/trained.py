@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,18 @@ from vidseg.labels import VideoDataset, open_dataset
 from vidseg.labels.parts import check_disjoint, part_name
 from vidseg.loaders import DetectionBatch
 from vidseg.loaders.detection_loader import column_times, fit_columns, window_spans
-from vidseg.loaders.feature_files import read_array
+from vidseg.loaders.feature_files import SUFFIXES, read_array
 from vidseg.tasks.detection.options import DetectionOptions
 from vidseg.tasks.detection.result import DetectionResult
-from vidseg.tasks.detection.result_files import DetectionResults, DetectionRow, write_results
+from vidseg.tasks.detection.result_files import DetectionResults, DetectionRow, write_detections, write_results
 from vidseg.tasks.detection.runs import build_network, make_loader, make_task, snippet_source
-from vidseg.videos import open_videos
+from vidseg.videos import draw_labels, open_videos
+from vidseg.videos.listing import find_jobs
 
 __all__ = ["DetectionModel", "VideoDetections"]
+
+_DRAWN = 3
+"""Actions of one moment that are drawn into a video."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,21 @@ class DetectionModel(TrainedModel):
             length,
             tuple(DetectionRow(labels[label], start, stop, score) for label, (start, stop), score in rows),
         )
+
+    def find_sources(self, source: Path) -> list[Path]:
+        """Return the videos, or the files of features, of a folder that `predict` takes; a file is itself.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        if source.is_file():
+            return [source]
+        if self.options(DetectionOptions()).snippets.encoder:
+            return [job.source for job in find_jobs(source).jobs]
+        files = sorted(path for path in source.glob("*") if path.suffix in SUFFIXES)
+        if not files:
+            raise FileNotFoundError(f"{source}: no file of features in it ({', '.join(SUFFIXES)})")
+        return files
 
     @property
     def _class_agnostic(self) -> bool:
@@ -252,3 +271,45 @@ def _spans(columns: int, options: DetectionOptions) -> list[tuple[int, int]]:
         return [(0, columns)]
     assert given.columns is not None
     return window_spans(columns, length=given.columns, overlap=given.overlap)
+
+
+def draw_detections(found: VideoDetections, video: Path, out: Path) -> Path:
+    """Write a video again, as H.264 without sound, with the actions of each moment drawn in."""
+
+    def text_at(moment: float) -> str:
+        now = [row for row in found.detections if row.start <= moment < row.stop]
+        return "\n".join(f"{row.score:6.1%}  {row.label}" for row in now[:_DRAWN])
+
+    return draw_labels(video, out, text_at)
+
+
+def write_predictions(
+    path: Path, found: Sequence[VideoDetections], classes: Sequence[str], *, min_score: float
+) -> list[Path]:
+    """Write the actions of videos in the form of the suffix: .json, .csv, .srt, .vtt or .png.
+
+    Args:
+        path: file to write.
+        found: actions of each video.
+        classes: class names.
+        min_score: smallest score in subtitles and pictures.
+
+    Raises:
+        ValueError: another suffix.
+    """
+    if path.suffix == ".png":
+        from vidseg.plots.detections import draw_timeline
+
+        rows = {one.video: list(one.above(min_score).detections) for one in found}
+        return [draw_timeline(rows, {one.video: one.seconds for one in found}, path)]
+    names = list(classes) if all(row.label in classes for one in found for row in one.detections) else ["action"]
+    numbers = {name: number for number, name in enumerate(names)}
+    columns = {
+        one.video: (
+            [(row.start, row.stop) for row in one.detections],
+            [numbers[row.label] for row in one.detections],
+            [row.score for row in one.detections],
+        )
+        for one in found
+    }
+    return write_detections(path, DetectionResults.of(columns, names), min_score=min_score)

@@ -21,7 +21,7 @@ from vidseg.tasks.recognition.class_report import TestReport, draw_mistakes, mak
 from vidseg.tasks.recognition.data import choose_splits, evaluation_loader, labeled, resolved_input, spec_geometry
 from vidseg.tasks.recognition.evaluation import Evaluation, evaluate
 from vidseg.tasks.recognition.options import RecognitionOptions
-from vidseg.videos import LabeledVideoWriter, VideoSource, open_videos
+from vidseg.videos import draw_labels, open_videos
 from vidseg.videos.listing import find_jobs
 
 __all__ = ["Prediction", "Predictions", "RecognitionModel", "draw_prediction"]
@@ -277,19 +277,4 @@ def draw_prediction(prediction: Prediction, out: Path) -> Path:
     """Write the video again, as H.264 without sound, with its likeliest classes drawn into each frame."""
     found = zip(prediction.classes, prediction.probabilities, strict=True)
     text = "\n".join(f"{share:6.1%}  {name}" for name, share in found)
-    source = VideoSource(Path(prediction.video))
-    temporary = out.with_name(f".{out.name}.tmp{out.suffix}")
-    writer: LabeledVideoWriter | None = None
-    try:
-        for timed in source:
-            if writer is None:
-                writer = LabeledVideoWriter(temporary, fps=float(source.properties["fps"] or 25))
-            writer.write(timed.frame, timed.time, text)
-        if writer is not None:
-            writer.close()
-            temporary.replace(out)
-    finally:
-        if writer is not None:
-            writer.close()
-        temporary.unlink(missing_ok=True)
-    return out
+    return draw_labels(prediction.video, out, lambda _: text)
