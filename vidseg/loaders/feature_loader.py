@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -26,6 +27,7 @@ from vidseg.labels.names import clean_name
 from vidseg.labels.segmentation_labels import FrameLabels
 from vidseg.loaders.batch import FieldAccess
 from vidseg.loaders.threads import default_threads
+from vidseg.loaders.transfer import DevicePrefetcher, copies_to, resolve_device
 
 __all__ = ["IGNORED", "ChunkPooling", "FeatureBatch", "FeatureLoader"]
 
@@ -39,7 +41,8 @@ _AHEAD = 2  # batches
 class FeatureBatch(FieldAccess):
     """Features of videos, or of pieces of long videos, padded at the end to the longest.
 
-    `features, mask, labels = batch` unpacks it.
+    `features, mask, labels = batch` unpacks it. `to` moves these three. The other tensors describe the samples and stay
+    in host memory, where a training loop reads them without waiting for the device.
 
     Attributes:
         features: float32 (B, D, L), zeros where padded.
@@ -54,6 +57,7 @@ class FeatureBatch(FieldAccess):
     """
 
     UNPACKED: ClassVar[tuple[str, ...]] = ("features", "mask", "labels")
+    ON_HOST: ClassVar[tuple[str, ...]] = ("videos", "starts", "num_frames", "steps", "valid")
 
     features: Tensor
     mask: Tensor
@@ -74,12 +78,6 @@ class FeatureBatch(FieldAccess):
 
     def __repr__(self) -> str:
         return f"FeatureBatch(features {tuple(self.features.shape)}, lengths {self.mask.sum(1).tolist()})"
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> FeatureBatch:
-        """Return the batch with its tensors on `device`."""
-        return FeatureBatch(
-            *(getattr(self, field.name).to(device, non_blocking=non_blocking) for field in fields(self))
-        )
 
 
 @dataclass(frozen=True)
@@ -167,6 +165,9 @@ class FeatureLoader:
         world_size: number of processes, which divide each batch. All have the same number of batches of the same size:
             for evaluation, samples with `valid` False pad the last batch.
         threads: number of loading threads. None: up to 4, one for each available core.
+        pin: allocate batches in page-locked memory. None: where CUDA is available.
+        device: copy features, mask and labels to this device, one batch ahead of its use. None leaves them in host
+            memory.
 
     Raises:
         FileNotFoundError: a video without a feature file; the message has the first one and their number.
@@ -192,6 +193,8 @@ class FeatureLoader:
         rank: int = 0,
         world_size: int = 1,
         threads: int | None = None,
+        pin: bool | None = None,
+        device: torch.device | str | None = None,
     ) -> None:
         if min(batch_size, sample_rate, labels_per_column, min_length, world_size) < 1 or length_tolerance < 0:
             raise ValueError(
@@ -219,6 +222,8 @@ class FeatureLoader:
         self.labels_per_column, self.pooling = labels_per_column, pooling
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.threads = threads or min(4, default_threads())
+        self.pin = torch.cuda.is_available() if pin is None else pin
+        self.device = None if device is None else resolve_device(device)
         self.epoch, self._position, self._resume = 0, 0, 0
         self.labels = FrameLabels(data)
         self._files = self._find_files()
@@ -305,6 +310,14 @@ class FeatureLoader:
         if epoch != self.epoch:
             self.epoch, self._position, self._resume = epoch, 0, 0
 
+    def set_device(self, device: torch.device | str | None) -> None:
+        """Copy batches to another device from the next iteration on, see `device`.
+
+        Raises:
+            ValueError: there is no such device.
+        """
+        self.device = None if device is None else resolve_device(device)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the position of the iteration: after the batch that was yielded last."""
         return {"epoch": self.epoch, "batch": self._position, **self._plan_of_record()}
@@ -334,6 +347,20 @@ class FeatureLoader:
         epoch, first, self._resume = self.epoch, self._resume, 0
         plan = self._plan(epoch)
         self._position = first
+        batches: Generator[FeatureBatch, None, None] = self._batches(plan, epoch, first)
+        if self.device is not None and copies_to(self.device):
+            copied = DevicePrefetcher(batches, count=len(plan) - first, device=self.device)
+            batches = (batch for batch, _ in copied)
+        with closing(batches):
+            for given, batch in enumerate(batches, first):
+                self._position = given + 1
+                yield batch
+        self.epoch, self._position = epoch + 1, 0
+
+    def _batches(
+        self, plan: list[list[tuple[int, bool]]], epoch: int, first: int
+    ) -> Generator[FeatureBatch, None, None]:
+        """Load the batches of an epoch in host memory, from batch `first` on."""
         waiting: deque[list[Future[_Loaded]]] = deque()
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="features")
         try:
@@ -341,11 +368,7 @@ class FeatureLoader:
                 if turn < len(plan):
                     waiting.append([pool.submit(self._load, number, epoch, valid) for number, valid in plan[turn]])
                 if turn >= first + _AHEAD:
-                    given = turn - _AHEAD
-                    batch = self._batch(plan[given], [future.result() for future in waiting.popleft()])
-                    self._position = given + 1
-                    yield batch
-            self.epoch, self._position = epoch + 1, 0
+                    yield self._batch(plan[turn - _AHEAD], [future.result() for future in waiting.popleft()])
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -407,9 +430,9 @@ class FeatureLoader:
 
     def _batch(self, plan: list[tuple[int, bool]], loaded: list[_Loaded]) -> FeatureBatch:
         length = max(len(sample.labels) for sample in loaded)
-        features = torch.zeros(len(loaded), self._size, length)
-        labels = torch.full((len(loaded), length), IGNORED)
-        mask = torch.zeros(len(loaded), length, dtype=torch.bool)
+        features = torch.zeros(len(loaded), self._size, length, pin_memory=self.pin)
+        labels = torch.full((len(loaded), length), IGNORED, pin_memory=self.pin)
+        mask = torch.zeros(len(loaded), length, dtype=torch.bool, pin_memory=self.pin)
         for row, sample in enumerate(loaded):
             count = len(sample.labels)
             features[row, :, :count] = torch.from_numpy(np.array(sample.columns))
