@@ -14,13 +14,14 @@ from torch import Tensor
 
 from vidseg import ClipLoader, open_videos
 from vidseg.clips.stream_windows import WindowShape
+from vidseg.engine.distributed import process_device
 from vidseg.loaders import FeatureLoader, StreamLoader
 from vidseg.loaders.batch import FieldAccess
 from vidseg.loaders.memory import BatchMemory
 from vidseg.loaders.output import MEAN, STD, OutputForm, PixelNormalizer
-from vidseg.loaders.transfer import DevicePrefetcher, copy_ahead
+from vidseg.loaders.transfer import CudaCopyStream, DevicePrefetcher, copy_ahead
 
-CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+SLOW = 200_000_000  # clock cycles, about 0.1 s
 
 
 @pytest.fixture(scope="module")
@@ -244,3 +245,85 @@ def test_loaders_without_a_device_get_that_of_the_model(data, monkeypatch):
     copy_ahead([], META)
     with pytest.raises(ValueError, match="device='gpu' is not the name of a device"):
         loader.set_device("gpu")
+
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.cuda
+@needs_cuda
+def test_a_page_locked_block_is_not_overwritten_while_its_copy_is_queued():
+    memory = BatchMemory(pin=True)
+    memory.empty((64 << 20,), torch.uint8)
+    for _ in range(5):
+        block = memory.empty((64 << 20,), torch.uint8).fill_(1)
+        torch.cuda._sleep(SLOW)  # the stream is busy with the batch before
+        copied = block.to("cuda", non_blocking=True)
+        del block
+        memory.empty((64 << 20,), torch.uint8).fill_(2)
+        assert bool((copied == 1).all())
+
+
+@pytest.mark.cuda
+@needs_cuda
+def test_copies_overlap_with_the_kernels_of_the_consumer():
+    device = torch.device("cuda", torch.cuda.current_device())
+    stream = CudaCopyStream(device)
+    source = torch.full((64 << 20,), 3, dtype=torch.uint8).pin_memory()
+    stream.copy(source)
+    torch.cuda.synchronize()
+    torch.cuda._sleep(5 * SLOW)
+    busy = torch.cuda.Event()
+    busy.record()
+    copied = stream.copy(source)
+    event = stream.record()
+    event.synchronize()
+    assert not busy.query()  # the copy has ended, the kernel before it on the consumer's stream has not
+    stream.hand_over(event, [copied])
+    assert int(copied.sum(dtype=torch.int64)) == 3 * len(source)
+
+
+@pytest.mark.cuda
+@needs_cuda
+def test_a_consumer_on_a_busy_stream_reads_its_own_batch():
+    """Kernels are late by several batches, so that early reuse of host or device memory would show."""
+    device = torch.device("cuda", torch.cuda.current_device())
+    memory = BatchMemory(pin=True)
+
+    def made():
+        for number in range(24):
+            yield Numbers(memory.empty((8 << 20,), torch.uint8).fill_(number))
+
+    totals = []
+    for batch, _ in DevicePrefetcher(made(), count=24, device=device):
+        torch.cuda._sleep(SLOW // 10)
+        totals.append(batch.number.sum(dtype=torch.int64))
+    assert [int(total) for total in totals] == [number * (8 << 20) for number in range(24)]
+
+
+@pytest.mark.cuda
+@needs_cuda
+@pytest.mark.parametrize("name", LOADERS)
+def test_every_loader_gives_a_gpu_the_batches_of_the_host(name, request):
+    make, fixture, options = LOADERS[name]
+    source = request.getfixturevalue(fixture)
+    expected, loader = list(make(source, **options)), make(source, device="cuda", **options)
+    for _ in range(3):
+        loader.set_epoch(0)
+        for one, other in zip(loader, expected, strict=True):
+            torch.cuda._sleep(SLOW // 100)
+            assert one.inputs.is_cuda and one.labels.is_cuda and equal(one.to("cpu"), other)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs 2 CUDA devices")
+def test_events_are_those_of_a_device_that_is_not_the_first():
+    before = torch.cuda.current_device()
+    try:
+        device = process_device("cuda:1")
+        torch.cuda._sleep(5 * SLOW)
+        event = torch.Event(device)
+        event.record()  # as the trainer and its SpeedMonitor do
+        assert not event.query()
+    finally:
+        torch.cuda.set_device(before)
