@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vidseg import ClipLoader, open_videos
 from vidseg.clips.stream_windows import WindowShape
+from vidseg.engine import Task, Trainer, trainer
 from vidseg.engine.distributed import process_device
 from vidseg.loaders import FeatureLoader, StreamLoader
 from vidseg.loaders.batch import FieldAccess
@@ -245,6 +246,14 @@ def test_loaders_without_a_device_get_that_of_the_model(data, monkeypatch):
     copy_ahead([], META)
     with pytest.raises(ValueError, match="device='gpu' is not the name of a device"):
         loader.set_device("gpu")
+
+
+def test_a_trainer_gives_its_device_to_its_loaders(monkeypatch):
+    seen = []
+    monkeypatch.setattr(trainer, "copy_ahead", lambda loader, device: seen.append((loader, device)))
+    batches, others = [Numbers(torch.zeros(1))], [Numbers(torch.ones(1))]
+    Trainer(torch.nn.Linear(1, 1), batches, task=Task(), validation=others, device="cpu")
+    assert seen == [(batches, torch.device("cpu")), (others, torch.device("cpu"))]
 
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -57,9 +57,8 @@ def run_interruptible(program: str, run: Callable[[], int], *, last: bool = Fals
             status is 130 or 143 in that case too.
         last: whether the process ends after this call; Ctrl-C then ends it without a traceback until the very end.
     """
-    if threading.current_thread() is not threading.main_thread() or isinstance(
-        signal.getsignal(signal.SIGTERM), _Handler
-    ):
+    inner = any(isinstance(signal.getsignal(number), _Handler) for number in _SIGNALS)
+    if inner or threading.current_thread() is not threading.main_thread():
         return run()
     handler = _Handler()
     hook, sys.unraisablehook = sys.unraisablehook, handler.unraisable
