@@ -203,6 +203,13 @@ def test_an_error_of_a_copy_ends_both_threads(data, monkeypatch):
     assert set(threading.enumerate()) <= before
 
 
+def test_what_makes_the_batches_is_ended_before_the_first_one(monkeypatch):
+    late(monkeypatch)
+    ended = []
+    empty = DevicePrefetcher(iter([]), count=0, device=META, cancel=lambda: ended.append(True))
+    assert list(empty) == [] and ended
+
+
 @pytest.mark.parametrize("make", [clips, streams, FeatureLoader])
 def test_leaving_early_ends_the_threads(make, data, features, monkeypatch):
     late(monkeypatch)

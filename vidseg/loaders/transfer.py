@@ -179,7 +179,7 @@ class DevicePrefetcher(Generic[BatchType]):
     def close(self) -> None:
         """End the thread and the iteration over the batches in host memory."""
         self._copied.close()
-        self._cancel()
+        self._cancel()  # again: the thread may have ended before it took a batch, so that nothing else ends their maker
         if not getattr(self._batches, "gi_running", True):  # a generator that this thread is not in itself
             self._batches.close()  # type: ignore[attr-defined]
 
