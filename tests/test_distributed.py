@@ -2,14 +2,18 @@
 
 import multiprocessing
 import socket
+from types import SimpleNamespace
 
 import pytest
 import torch
 from test_engine import rows
 from torch import nn
-from trained import CLIPS, ShuffledClips, train, train_as_rank
+from torch.utils._python_dispatch import TorchDispatchMode
+from trained import CLIPS, ShuffledClips, fail_as_rank, train, train_as_rank
 
-from vidseg.engine.distributed import SyncBatchNorm, choose_gpus, synchronize_norms
+from vidseg.engine import DeviceOptions, distributed
+from vidseg.engine.distributed import SyncBatchNorm, choose_gpus, leaving_group, synchronize_norms
+from vidseg.engine.launch import choose_device
 
 
 def free_port() -> int:
@@ -50,6 +54,122 @@ def test_two_processes_equal_one(tmp_path):
     assert sorted(path.name for path in (tmp_path / "two").glob("*.pth")) == sorted(
         path.name for path in (tmp_path / "one").glob("*.pth")
     )
+
+
+def test_a_process_that_fails_ends_the_others_and_its_error_is_named(tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["trained"])
+    started = []
+    for failing in range(2):
+        (tmp_path / str(failing)).mkdir()
+        port = free_port()
+        for rank in range(2):
+            started.append(context.Process(target=fail_as_rank, args=(rank, port, tmp_path / str(failing), failing)))
+            started[-1].start()
+    for process in started:
+        process.join(60)
+        assert process.exitcode == 1
+    for failing in range(2):
+        other = 1 - failing
+        errors = [(tmp_path / f"{failing}/error{rank}.txt").read_text() for rank in range(2)]
+        assert errors[failing] == "ValueError: video 7 is damaged"
+        expected = f"OtherProcessError: process {other} ends because process {failing}"
+        # Here the first process holds the store; under torchrun the store outlives the processes.
+        named = {f"{expected} failed: video 7 is damaged"} | ({f"{expected} has ended"} if failing == 0 else set())
+        assert errors[other] in named
+
+
+def test_a_group_is_aborted_after_an_error_and_destroyed_without_one(monkeypatch):
+    calls = []
+
+    class Group:
+        def abort(self):
+            calls.append("abort")
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 1)
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda: backend)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: calls.append("destroy"))
+    monkeypatch.setattr(torch.distributed, "group", SimpleNamespace(WORLD=Group()))
+    for backend, expected in (("nccl", ["abort"]), ("gloo", [])):  # noqa: B007
+        for error in (ValueError, KeyboardInterrupt):
+            with pytest.raises(error), leaving_group():
+                raise error
+            assert calls == expected
+            calls.clear()
+        with leaving_group():
+            pass
+        assert calls == ["destroy"]
+        calls.clear()
+
+
+class OnDevice(TorchDispatchMode):
+    """Refuses what would make the host wait for a GPU: numbers read from tensors, and tensors made of numbers."""
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        name = function.overloadpacket
+        aten = torch.ops.aten
+        waits = (
+            aten._local_scalar_dense,
+            aten.item,
+            aten.is_nonzero,
+            aten.lift_fresh,
+            aten.nonzero,
+            aten.masked_select,
+        )
+        assert name not in waits, name
+        assert name is not aten._to_copy or (options or {}).get("device") is None, "a copy to another device"
+        return function(*arguments, **(options or {}))
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_batch_norm_over_the_group_does_not_wait_for_the_device(monkeypatch, momentum):
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "sum_over_group", lambda values: values)  # the other process has no sample
+    norm, plain = SyncBatchNorm(4, momentum=momentum), nn.BatchNorm1d(4, momentum=momentum)
+    for _ in range(3):
+        values = torch.randn(6, 4, 5, requires_grad=True)
+        same = values.detach().clone().requires_grad_()
+        with OnDevice():
+            out = norm(values)
+            (out * out.detach().cos()).sum().backward()
+        expected = plain(same)
+        (expected * expected.detach().cos()).sum().backward()
+        torch.testing.assert_close(out, expected)
+        torch.testing.assert_close(values.grad, same.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(norm.state_dict(), plain.state_dict())
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_batch_norm_over_the_group_does_not_wait_for_a_gpu(monkeypatch, momentum):
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "sum_over_group", lambda values: values)
+    norm = SyncBatchNorm(8, momentum=momentum).cuda()
+    values = torch.randn(4, 8, 5, device="cuda", requires_grad=True)
+    norm(values).sum().backward()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        norm(values).sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_chosen_gpu_is_the_current_device(monkeypatch):
+    """Events and the statistics of memory are those of the current device."""
+    chosen = []
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: chosen[-1] if chosen else 0)
+    monkeypatch.setattr(torch.accelerator, "set_device_index", chosen.append)
+    assert choose_device(DeviceOptions(gpus="2,")) == torch.device("cuda", 2) and chosen == [2]
+    assert distributed.process_device("cuda:1") == torch.device("cuda", 1) and chosen == [2, 1]  # as Trainer(device=)
+    assert distributed.process_device("cuda") == torch.device("cuda", 1) and chosen == [2, 1, 1]
+    assert choose_device(DeviceOptions(gpus="0")) == torch.device("cpu") and chosen == [2, 1, 1]
+    with pytest.raises(ValueError, match="cuda:3"):
+        distributed.process_device("cuda:3")
 
 
 def test_batch_norm_over_the_group_takes_the_place_of_the_usual_one():

@@ -1,5 +1,6 @@
 """Signals in the commands: exit status, and no traceback wherever Python drops or replaces the exception."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -82,6 +83,14 @@ def test_a_later_signal_ends_a_cleanup_that_hangs(number):
         [sys.executable, "-c", PROGRAM, "hanging", str(int(number))], capture_output=True, text=True
     )
     assert (result.returncode, result.stdout, result.stderr) == (128 + number, "", "")
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 128 + signal.SIGINT), (signal.SIGTERM, -signal.SIGTERM)])
+def test_a_process_of_a_group_ends_at_once_with_sigterm(number, status):
+    """No cleanup: it could wait for a process that has failed."""
+    command = [sys.executable, "-c", PROGRAM, "twice", str(int(number))]
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "RANK": "0"})
+    assert (result.returncode, result.stdout) == (status, "cleaned up\n" if status > 0 else "")
 
 
 def test_without_a_signal_nothing_changes():

@@ -249,17 +249,3 @@ def test_batches_are_copied_ahead_to_a_device(data, monkeypatch):
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match=r"device='cuda:1': torch finds 0 cuda devices"):
             make(data, device="cuda:1")
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_copies_to_a_gpu_keep_their_values(data):
-    options = {"size": 112, "frames": 6, "batch_size": 8, "dtype": "float32"}
-    expected = [batch.frames.clone() for _ in range(3) for batch in make(data, **options)]
-    with make(data, device="cuda", **options) as loader:
-        got = []
-        for _ in range(3):
-            loader.set_epoch(0)
-            for batch in loader:
-                assert batch.frames.is_cuda and batch.labels.is_cuda
-                got.append(batch.frames.cpu())
-    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))

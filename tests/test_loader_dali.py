@@ -1,5 +1,6 @@
 """The DALI backend: the native backend's batches within the stated tolerance, whatever the shape and form; damage."""
 
+import contextlib
 import dataclasses
 import multiprocessing
 import pickle
@@ -280,3 +281,39 @@ def test_the_smallest_copy_that_is_not_enlarged():
 def test_matrices_that_show_no_picture(matrix, message):
     with pytest.raises(ValueError, match=message), np.errstate(all="ignore"):
         choose_sources(make_plan([matrix], 20, 20), np.array([[96, 136]]), np.array([0]))
+
+
+def test_copies_from_a_gpu_pipeline_run_on_a_stream_of_their_own(data, monkeypatch):
+    """As on a GPU, with a stream that records what happens; the pipeline itself runs on the CPU."""
+    events, inside = [], []
+
+    class Stream:
+        def synchronize(self):
+            events.append("wait for the own stream")
+
+    @contextlib.contextmanager
+    def current(stream):
+        inside.append(stream)
+        yield
+        inside.pop()
+
+    filler, plan = DaliFiller(data, BYTES, threads=1, device="cpu"), make_plan([crop(BOXES[0], 32, 32)], 32, 32)
+    expected, _ = filler.fill(plan)
+    feed, pipeline = filler._pipelines[False, 0]
+
+    class Pipeline:
+        def run(self, stream):
+            events.append(("decode", stream is own, inside == [own]))
+            return pipeline.run()
+
+        def reset(self):
+            pipeline.reset()
+
+    own = filler._stream = Stream()
+    filler._pipelines[False, 0] = feed, Pipeline()
+    monkeypatch.setattr(torch.cuda, "stream", current)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: pytest.fail("the consumer's stream is used"))
+    frames, _ = filler.fill(plan)
+    assert events == [("decode", True, True), "wait for the own stream"] and not inside
+    assert torch.equal(frames, expected)
+    filler.close()

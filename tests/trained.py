@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import torch
@@ -107,6 +108,28 @@ def train_and_die_writing(out: Path, files: int) -> None:
 
     checkpoints.os.fsync = die
     train(out)
+
+
+def fail_as_rank(rank: int, port: int, out: Path, failing: int) -> None:
+    """One of two processes, of which `failing` raises in the second step; leaves its error, and exits with 1."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1")
+    os.environ["MASTER_PORT"] = str(port)
+    distributed.join_group()
+
+    class Failing(ShuffledClips):
+        def __iter__(self):
+            for number, batch in enumerate(super().__iter__()):
+                if number == 1 and rank == failing:
+                    distributed.distributed.all_reduce(torch.ones(1), async_op=True)  # which the other never joins
+                    raise ValueError("video 7 is damaged")
+                yield batch
+
+    try:
+        with distributed.leaving_group():
+            train(out, loader=Failing())
+    except (ValueError, RuntimeError) as error:
+        (out / f"error{rank}.txt").write_text(f"{type(error).__name__}: {error}")
+        sys.exit(1)
 
 
 def train_as_rank(rank: int, ranks: int, port: int, out: Path) -> None:

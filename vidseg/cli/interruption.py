@@ -47,7 +47,9 @@ class _Handler:
 def run_interruptible(program: str, run: Callable[[], int], *, last: bool = False) -> int:
     """Run a command so that SIGINT and SIGTERM end it with exit status 130 and 143, without a traceback.
 
-    Within another call, or in another thread than the main one, it only calls `run`.
+    Within another call, or in another thread than the main one, it only calls `run`. A process of torchrun's group ends
+    at once with SIGTERM, which torchrun sends when another process has failed: a handler of Python would not run while
+    the process waits for the other one.
 
     Args:
         program: name of the command, for the message.
@@ -55,15 +57,15 @@ def run_interruptible(program: str, run: Callable[[], int], *, last: bool = Fals
             status is 130 or 143 in that case too.
         last: whether the process ends after this call; Ctrl-C then ends it without a traceback until the very end.
     """
-    if threading.current_thread() is not threading.main_thread() or isinstance(
-        signal.getsignal(signal.SIGTERM), _Handler
-    ):
+    inner = any(isinstance(signal.getsignal(number), _Handler) for number in _SIGNALS)
+    if inner or threading.current_thread() is not threading.main_thread():
         return run()
     handler = _Handler()
     hook, sys.unraisablehook = sys.unraisablehook, handler.unraisable
     # A shell starts background commands with SIGINT ignored; that is kept.
+    handled = _SIGNALS[:1] if "RANK" in os.environ else _SIGNALS
     before = {
-        number: signal.signal(number, handler) for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN
+        number: signal.signal(number, handler) for number in handled if signal.getsignal(number) != signal.SIG_IGN
     }
     try:
         status = run()

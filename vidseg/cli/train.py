@@ -242,17 +242,15 @@ class _Start:
             raise ValueError(f"dataset: name the folder of the data set, as in `vidseg train {named}FOLDER`")
         if options.session.dry_run:
             return _dry_run(self.task, options)
-        from vidseg.engine.distributed import leave_group
+        from vidseg.engine.distributed import leaving_group
         from vidseg.engine.launch import launch_processes
 
         if options.devices.device is None:
             status = launch_processes(options.devices.gpus)
             if status is not None:
                 return status
-        try:
+        with leaving_group():
             folder, scores, text = _train(self.task, self.name, options)
-        finally:
-            leave_group()
         if os.environ.get("RANK", "0") == "0":
             result = {"task": self.task, "network": options.network.network, "folder": str(folder), "scores": scores}
             print(json_format.dumps(result) if command.json else f"{text}{folder}")

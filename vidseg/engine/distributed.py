@@ -19,7 +19,9 @@ from vidseg.loaders.transfer import resolve_device
 from vidseg.losses.shared import shared_batch
 
 __all__ = [
+    "OtherProcessError",
     "SyncBatchNorm",
+    "abort_group",
     "average_gradients",
     "barrier",
     "choose_gpus",
@@ -27,6 +29,7 @@ __all__ = [
     "is_first",
     "join_group",
     "leave_group",
+    "leaving_group",
     "mean_over_group",
     "process_device",
     "rank",
@@ -112,6 +115,54 @@ def leave_group() -> None:
     """Leave the process group."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+def abort_group() -> None:
+    """Give up the process group without waiting for the other processes, which may never answer.
+
+    With NCCL, `ProcessGroup.abort` ends the collectives that are queued on the device (ncclCommAbort);
+    `destroy_process_group` would wait for them. With Gloo both calls wait for collectives that have started. The group
+    then stays as it is: the end of the process closes its connections, and the other processes get an error.
+    """
+    if distributed.is_initialized() and distributed.get_backend() == "nccl" and distributed.group.WORLD is not None:
+        distributed.group.WORLD.abort()
+
+
+class OtherProcessError(RuntimeError):
+    """Another process of the group failed before this one; the message has its error."""
+
+
+@contextmanager
+def leaving_group() -> Iterator[None]:
+    """Leave the process group after the block; after an error, without waiting for the other processes.
+
+    The first process that fails records its error in the store of the group. The errors that follow in the other
+    processes, such as a closed connection, are replaced.
+
+    Raises:
+        OtherProcessError: another process failed first.
+    """
+    try:
+        yield
+    except BaseException as error:
+        first = None
+        if isinstance(error, Exception) and world_size() > 1:
+            first = _first_failure(f"process {rank()} failed: {str(error) or type(error).__name__}")
+        abort_group()
+        if first is not None:
+            raise OtherProcessError(f"process {rank()} ends because {first}") from error
+        raise
+    leave_group()
+
+
+def _first_failure(text: str) -> str | None:
+    """Record the failure of this process if it is the group's first; else return the first one."""
+    store = distributed.PrefixStore("vidseg", distributed.distributed_c10d._get_default_store())
+    try:
+        first = store.compare_set("failure", "", text).decode(errors="replace")
+    except RuntimeError:  # without torchrun the first process holds the store, and it has ended
+        return "process 0 has ended"
+    return None if first == text else first
 
 
 def barrier() -> None:
@@ -223,7 +274,8 @@ class SyncBatchNorm(_BatchNorm):
             return super().forward(input)
         values = input if input.dtype == torch.float64 else input.float()
         axes = [0, *range(2, values.dim())]
-        count = values.new_tensor([values.numel() / values.shape[1]])
+        # Counts stay on the device: to read a number on the host, or to send one, would wait in every layer.
+        count = values.new_full((1,), values.numel() / values.shape[1])
         heard = 0.0 if self.silent else 1.0
         sums = _SumOverGroup.apply(torch.cat([values.sum(axes), count]) * heard)
         mean = sums[:-1] / sums[-1]
@@ -234,11 +286,13 @@ class SyncBatchNorm(_BatchNorm):
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             assert self.num_batches_tracked is not None
             self.num_batches_tracked.add_(1)
-            step = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
             with torch.no_grad():
-                self.running_mean.lerp_(mean.to(self.running_mean.dtype), step)
                 unbiased = variance * (sums[-1] / (sums[-1] - 1).clamp(min=1))
-                self.running_var.lerp_(unbiased.to(self.running_var.dtype), step)
+                for running, value in ((self.running_mean, mean), (self.running_var, unbiased)):
+                    step: Any = self.momentum
+                    if step is None:  # a cumulative average
+                        step = self.num_batches_tracked.double().reciprocal().to(running.dtype)
+                    running.lerp_(value.to(running.dtype), step)
         out = centered * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
             out = out * self.weight.to(out.dtype).view(shape) + self.bias.to(out.dtype).view(shape)

@@ -179,11 +179,17 @@ def sums_of(
     """Return (2, C) sums and weights as one tensor without waiting for the device.
 
     Args:
-        values: C sums.
+        values: C sums; tensors are on `device`, else their copy waits.
         weights: C weights, or one for all.
         device: of the result.
     """
     totals = list(values)
     divisors = list(weights) if isinstance(weights, (list, tuple)) else [weights] * len(totals)
-    rows = [torch.as_tensor(value, dtype=torch.float32, device=device) for value in (*totals, *divisors)]
+
+    def on_device(value: Any) -> Tensor:
+        if isinstance(value, Tensor):
+            return value.to(device, torch.float32)
+        return torch.full((), value, dtype=torch.float32, device=device)  # a copy from the host would wait
+
+    rows = [on_device(value) for value in (*totals, *divisors)]
     return torch.stack(rows).view(2, -1).detach()

@@ -41,6 +41,7 @@ from vidseg.engine.precise_norm import renew_statistics
 from vidseg.engine.precision import ApexPrecision, make_precision
 from vidseg.engine.schedules import Schedule
 from vidseg.engine.task import BatchResult, Position, Result, Task, make_task, means
+from vidseg.loaders.transfer import copy_ahead
 from vidseg.models import prepare
 
 __all__ = ["Trainer"]
@@ -102,7 +103,8 @@ class Trainer:
     Args:
         model: a network of the task; moved to `device` and cast to the opt level, in place.
         loader: training batches, see `vidseg.loaders.Loader`. With `state_dict` and `load_state_dict` a run resumes
-            inside an epoch without decoding what it has seen.
+            inside an epoch without decoding what it has seen. A loader of this library without `device` gets the
+            trainer's device.
         task: "recognition", "segmentation", "streaming", or an object derived from `vidseg.engine.Task`.
         opt_level: O0 (float32), O1, O2, O3 or bf16, see `vidseg.engine.precision`.
         multigrid: a `vidseg.clips.multigrid.Multigrid` whose shapes the loader has; True makes one for a `ClipLoader`
@@ -168,6 +170,8 @@ class Trainer:
         if validation is not None:
             self.task.check(model, validation)
         self.loader, self.validation, self.multigrid = loader, validation, multigrid or None
+        for batches in (loader, validation):
+            copy_ahead(batches, self.device)
         if multigrid is True:
             base = loader.planner.base
             self.multigrid = Multigrid(loader.planner.samples, base.clips, base.frames, (base.height, base.width))

@@ -46,7 +46,13 @@ def as_transform(transform: Any) -> ClipTransform:
 
 
 def transform_clips(
-    transform: ClipTransform, frames: Tensor, plan: BatchPlan, *, seed: int, form: OutputForm
+    transform: ClipTransform,
+    frames: Tensor,
+    plan: BatchPlan,
+    *,
+    seed: int,
+    form: OutputForm,
+    pixels: OutputForm | None = None,
 ) -> Tensor:
     """Transform each clip of a batch and convert the results to the loader's output form.
 
@@ -58,13 +64,14 @@ def transform_clips(
         seed: seed of the loader.
         form: uint8 results are normalized as the form says; floating point results are converted to its type, color
             order and layout, and not normalized.
+        pixels: form of uint8 results instead, such as one that is normalized later.
 
     Raises:
         ValueError: the results differ in shape or type, or are floating point and the form is uint8.
     """
     samples = (plan.repeats << 48) + (plan.videos << 24) + plan.views
     clips = [
-        _as_tensor(transform(clip.cpu().numpy(), clip_seed(seed, plan.epoch, sample)))
+        _as_tensor(transform(clip.numpy(), clip_seed(seed, plan.epoch, sample)))
         for clip, sample in zip(frames, samples.tolist(), strict=True)
     ]
     kinds = {(tuple(clip.shape), clip.dtype) for clip in clips}
@@ -72,7 +79,7 @@ def transform_clips(
         found = ", ".join(sorted(f"{dtype} {shape}" for shape, dtype in kinds))
         raise ValueError(f"the transform returned clips of different shapes or types in one batch: {found}")
     changed = torch.stack(clips)
-    return form.from_samples(changed) if changed.is_floating_point() else form.from_pixels(changed)
+    return form.from_samples(changed) if changed.is_floating_point() else (pixels or form).from_pixels(changed)
 
 
 def _as_tensor(clip: npt.NDArray[Any] | Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from vidseg.clips import BatchPlan
@@ -77,6 +78,8 @@ def make_filler(
     on_error: Literal["raise", "replace"],
     cache: Literal["encoded", "decoded"] = "encoded",
     cache_bytes: int = 0,
+    device: torch.device | None = None,
+    to_host: bool = False,
 ) -> Filler:
     """Make the backend of a name.
 
@@ -89,6 +92,8 @@ def make_filler(
         on_error: "raise" or "replace".
         cache: "encoded" or "decoded".
         cache_bytes: size of the cache; "native" only.
+        device: device that "dali" decodes on; None: see `DaliFiller`. The other backends decode on the CPU.
+        to_host: return batches of "dali" in host memory.
 
     Raises:
         ValueError: an unknown name, or an option that the backend does not support.
@@ -116,7 +121,7 @@ def make_filler(
     if backend == "dali":
         from vidseg.loaders.dali_backend import DaliFiller
 
-        return DaliFiller(data, form, threads=threads, on_error=on_error)
+        return DaliFiller(data, form, threads=threads, device=device, on_error=on_error, to_host=to_host)
     return NativeFiller(
         data, form, threads=threads, enlarge=enlarge, on_error=on_error, cache=cache, cache_bytes=cache_bytes
     )

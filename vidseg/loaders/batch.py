@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +19,18 @@ __all__ = ["ClipBatch", "FieldAccess", "count_replaced"]
 
 logger = logging.getLogger(__name__)
 
+BatchType = TypeVar("BatchType", bound="FieldAccess")
+
 
 class FieldAccess:
-    """Access to the fields of a batch by name, as in a dictionary, and by unpacking.
+    """What the batches of every loader can do: access to their fields, and copies to a device.
 
     `batch["labels"]`, `batch.keys()`, `dict(batch)` and `"labels" in batch` work; iteration yields the fields of
-    `UNPACKED`, so that a batch can be unpacked into them.
+    `UNPACKED`, so that a batch can be unpacked into them. `to` leaves the tensors of `ON_HOST` in host memory.
     """
 
     UNPACKED: ClassVar[tuple[str, ...]]
+    ON_HOST: ClassVar[tuple[str, ...]] = ()
 
     def keys(self) -> tuple[str, ...]:
         """Names of the fields."""
@@ -61,6 +64,19 @@ class FieldAccess:
 
     def __iter__(self) -> Iterator[Any]:
         return iter([getattr(self, name) for name in self.UNPACKED])
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields that are tensors and that `to` moves, by name."""
+        return {name: value for name, value in self.items() if isinstance(value, Tensor) and name not in self.ON_HOST}
+
+    def map_tensors(self: BatchType, change: Callable[[Tensor], Tensor]) -> BatchType:
+        """Return the batch with `change(tensor)` in place of each of its `tensors`."""
+        return replace(self, **{name: change(value) for name, value in self.tensors.items()})  # type: ignore[type-var]
+
+    def to(self: BatchType, device: torch.device | str, *, non_blocking: bool = False) -> BatchType:
+        """Return the batch with its `tensors` on `device`; all other fields are the same objects."""
+        return self.map_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -123,11 +139,6 @@ class ClipBatch(FieldAccess):
         """The frames: what the model is called with."""
         return self.frames
 
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """The fields that are tensors, by name."""
-        return {name: value for name, value in self.items() if isinstance(value, Tensor)}
-
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -136,11 +147,6 @@ class ClipBatch(FieldAccess):
 
     def __repr__(self) -> str:
         return f"ClipBatch(frames {tuple(self.frames.shape)} {self.frames.dtype}, labels {tuple(self.labels.shape)})"
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> ClipBatch:
-        """Return the batch with its tensors on `device`; targets in a list stay where they are."""
-        moved = {name: value.to(device, non_blocking=non_blocking) for name, value in self.tensors.items()}
-        return replace(self, **moved)  # type: ignore[arg-type]
 
 
 def count_replaced(data: VideoDataset, plan: BatchPlan, shown: Tensor) -> npt.NDArray[np.int64]:

@@ -21,12 +21,12 @@ from vidseg.loaders.adapters import ClipTransform, as_transform, transform_clips
 from vidseg.loaders.backends import check_name, make_filler, open_data
 from vidseg.loaders.batch import ClipBatch, count_replaced
 from vidseg.loaders.loader_stats import LoaderStats
-from vidseg.loaders.output import MEAN, STD, Color, Layout, OutputForm, sample_type
+from vidseg.loaders.output import MEAN, STD, Color, Layout, OutputForm, PixelNormalizer, sample_type
 from vidseg.loaders.prefetch import Prefetcher
 from vidseg.loaders.replacement import ReplacingFiller, replaced_clips
 from vidseg.loaders.target_hook import TargetFunction
 from vidseg.loaders.threads import default_threads
-from vidseg.loaders.transfer import DeviceCopies, resolve_device
+from vidseg.loaders.transfer import DevicePrefetcher, copies_to, prefetch_to, resolve_device
 
 __all__ = ["ClipLoader"]
 
@@ -82,8 +82,9 @@ class ClipLoader:
         rank: index of this process. None: asks torch.distributed.
         world_size: number of processes. None: asks torch.distributed.
         pin: allocate batches in page-locked memory. None: where CUDA is available.
-        device: copy batches to this device ahead of their use. `ahead_bytes` then limits device memory as well. None
-            leaves them in host memory.
+        device: copy batches to this device, one ahead of its use. Frames are copied as uint8 and normalized on the
+            device, with the same results. None leaves batches in host memory, but for backend="dali", which takes the
+            current CUDA device where CUDA is available.
 
     Raises:
         FileNotFoundError: `data` is a folder without a data set.
@@ -128,6 +129,8 @@ class ClipLoader:
     ) -> None:
         data = open_data(data)
         self.data, self.seed, self.train = data, seed, train
+        if device is None and backend == "dali" and torch.cuda.is_available():
+            device = "cuda"
         self.device = None if device is None else resolve_device(device)
         self.transform = None if transform is None else as_transform(transform)
         self.target = None if target is None else TargetFunction(target)
@@ -158,25 +161,37 @@ class ClipLoader:
         self.threads = threads if threads is not None else default_threads()
         _check_choices(threads=self.threads, ahead_bytes=ahead_bytes, cache_bytes=cache_bytes)
         check_name("cache", cache, ("encoded", "decoded"))
-        # A transform gets plain pixels; its result is converted to the output form afterwards.
-        filled = self.form if transform is None else replace(self.form, dtype=torch.uint8, layout="bthwc", color="rgb")
-        self._filler = make_filler(
-            backend,
-            data,
-            filled,
-            threads=self.threads,
-            enlarge=enlarge,
-            on_error=on_error,
-            cache=cache,
-            cache_bytes=cache_bytes,
-        )
         self.backend, self.ahead_bytes, self.on_error = backend, ahead_bytes, on_error
+        self._cache: dict[str, Any] = {"cache": cache, "cache_bytes": cache_bytes}
+        self.enlarge = enlarge
+        self._open_filler()
         self._replacing = ReplacingFiller(data, self.planner) if on_error == "replace" else None
         self.epoch = 0
         self.stats = LoaderStats()
         self._resume = 0  # the batch that the next iteration begins with
         self._position = 0  # the batch that the current iteration yields next
-        self._running: Prefetcher[ClipBatch] | None = None
+        self._running: Prefetcher[ClipBatch] | DevicePrefetcher[ClipBatch] | None = None
+
+    def _open_filler(self) -> None:
+        """Make the backend, with the form of the batches that it fills."""
+        self._normalize = PixelNormalizer(self.form)
+        # DALI normalizes on the device that it decodes on. Other batches are normalized after they have been copied.
+        late = copies_to(self.device) and (self.backend != "dali" or self.transform is not None)
+        self._host_form = self.form.as_pixels if late else self.form
+        filled = self._host_form
+        if self.transform is not None:  # gets plain pixels; its result is converted to the host form afterwards
+            filled = replace(self.form, dtype=torch.uint8, layout="bthwc", color="rgb")
+        self._filler = make_filler(
+            self.backend,
+            self.data,
+            filled,
+            threads=self.threads,
+            enlarge=self.enlarge,
+            on_error=self.on_error,
+            device=self.device,
+            to_host=self.transform is not None,
+            **self._cache,
+        )
 
     def __len__(self) -> int:
         """Number of batches in this epoch."""
@@ -204,6 +219,17 @@ class ClipLoader:
         self.planner = self.planner.with_shapes(shapes)
         if self._replacing is not None:
             self._replacing.planner = self.planner
+
+    def set_device(self, device: torch.device | str | None) -> None:
+        """Copy batches to another device from the next iteration on, see `device`; empties the cache.
+
+        Raises:
+            ValueError: there is no such device.
+        """
+        found = None if device is None else resolve_device(device)
+        self.close()
+        self.device = found
+        self._open_filler()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position of the iteration: after the batch that was yielded last."""
@@ -255,25 +281,22 @@ class ClipLoader:
         epoch, first, stop = self.epoch, self._resume, len(self)
         self._resume, self._position = 0, first
         cancel = torch.zeros(1, dtype=torch.uint8)
-        copies = None if self.device is None else DeviceCopies(self.device)
-
-        def make(index: int) -> ClipBatch:
-            batch = self._make(epoch, index, cancel)
-            return batch if copies is None else copies.copy(batch)
-
-        running = Prefetcher(
-            make,
+        filling = Prefetcher(
+            lambda index: self._make(epoch, index, cancel),
             lambda index: self._bytes(epoch, index),
             first=first,
             stop=stop,
             limit=self.ahead_bytes,
             cancel=lambda: cancel.fill_(1),
         )
-        self._running = running
+        self._running = running = prefetch_to(
+            self.device,
+            filling,
+            count=stop - first,
+            finish=lambda batch: replace(batch, frames=self._normalize(batch.frames)),
+        )
         for batch, waited in running:
             batch = replace(batch, wait_seconds=waited)
-            if copies is not None:
-                copies.hand_over(batch)
             self.stats.add(batch)
             self.stats.cache = self._filler.cache_report
             self._position = batch.plan.index + 1
@@ -290,7 +313,9 @@ class ClipLoader:
         else:
             plan, frames, shown = self._replacing.fill(self._filler, plan, cancel)
         if self.transform is not None:
-            frames = transform_clips(self.transform, frames, plan, seed=self.seed, form=self.form)
+            frames = transform_clips(
+                self.transform, frames, plan, seed=self.seed, form=self.form, pixels=self._host_form
+            )
         targets = None if self.target is None else self.target.collated(self.data, plan)
         seconds = time.perf_counter() - start
         replaced = 0
@@ -300,7 +325,7 @@ class ClipLoader:
 
     def _bytes(self, epoch: int, index: int) -> int:
         shape = self.planner.shape(epoch, index)
-        return shape.clips * 3 * shape.frames * shape.height * shape.width * self.form.dtype.itemsize
+        return shape.clips * 3 * shape.frames * shape.height * shape.width * self._host_form.dtype.itemsize
 
     def _fingerprint(self) -> str:
         """Hash of the lengths and classes of the videos, in order."""

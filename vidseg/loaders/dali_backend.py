@@ -113,7 +113,9 @@ class DaliFiller:
     """Fills batches with DALI pipelines, with the interface of `NativeFiller`.
 
     The shape may change from batch to batch: pipelines differ by the kind of resampling and the number of color
-    operations, not by shape. With a GPU, nvJPEG decodes the JPEGs and the batches are CUDA tensors.
+    operations, not by shape. With a GPU, nvJPEG decodes the JPEGs and the batches are CUDA tensors. Decoding and copies
+    run on streams of their own: they do not wait for the consumer's kernels. A batch is complete when `fill` returns. A
+    consumer on another stream calls `record_stream`, as `DevicePrefetcher` does.
 
     Args:
         data: the videos of the plans.
@@ -121,6 +123,7 @@ class DaliFiller:
         threads: number of threads of each pipeline, and of reading threads.
         device: "cuda", "cuda:1", ..., or "cpu". None: the current CUDA device if CUDA is available, else the CPU.
         on_error: "raise" an error for a damaged frame, or "replace" it by the nearest readable frame.
+        to_host: return batches in host memory, also those that a GPU decoded.
 
     Raises:
         ImportError: DALI is not installed.
@@ -134,16 +137,18 @@ class DaliFiller:
         threads: int,
         device: torch.device | str | None = None,
         on_error: Literal["raise", "replace"] = "raise",
+        to_host: bool = False,
     ) -> None:
         if device is None:
             device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
         self.data, self.form, self.threads, self.on_error = data, form, threads, on_error
-        self.device = torch.device(device)
+        self.device, self.to_host = torch.device(device), to_host
         import_dali()
         self._databases: OrderedDict[int, FrameDatabase] = OrderedDict()
         self._pipelines: dict[tuple[bool, int], tuple[_Feed, Any]] = {}
         self._readers: ThreadPoolExecutor | None = None
         self._memory = BatchMemory(pin=form.pin)
+        self._stream: Any = None  # of the copies from DALI's memory, on a GPU; made at the first batch
         self._process = os.getpid()
         self._inherited: list[Any] = []
 
@@ -154,6 +159,7 @@ class DaliFiller:
             "_pipelines": {},
             "_readers": None,
             "_memory": BatchMemory(pin=self.form.pin),
+            "_stream": None,
             "_inherited": [],
         }
 
@@ -177,11 +183,14 @@ class DaliFiller:
         databases = [self._database(video) for video in plan.videos.tolist()]
         sizes = np.array([database.frame_size for database in databases])
         geometry = choose_sources(plan, sizes, np.array([database.levels for database in databases]))
-        out = self._empty(*plan.shape)
         shown = torch.from_numpy(plan.frames.copy())
-        for warped in (False, True):
-            self._run(plan, geometry, steps, databases, out, shown, cancel, warped=warped)
-        return out, shown
+        if self.device.type == "cuda" and self._stream is None:
+            self._stream = torch.cuda.Stream(self.device)
+        with torch.cuda.stream(self._stream):  # None, for the CPU, changes nothing
+            out = self._empty(*plan.shape)
+            for warped in (False, True):
+                self._run(plan, geometry, steps, databases, out, shown, cancel, warped=warped)
+            return (out.cpu() if self.to_host else out), shown
 
     def close(self) -> None:
         """Free the pipelines, the reading threads and the memory of earlier batches."""
@@ -243,7 +252,7 @@ class DaliFiller:
                     if cancel is not None and cancel.item():
                         del self._pipelines[kind]  # it has prefetched frames of this batch
                         return
-                    (frames,) = pipeline.run()
+                    (frames,) = pipeline.run(self._stream)
                     self._place(out, pieces[done], from_dali(frames))
                     done += 1
                 pipeline.reset()
@@ -349,8 +358,9 @@ class DaliFiller:
             out[clips, :, piece.first : piece.last] = values.transpose(1, 2).to(out.dtype)
         else:
             out[clips, piece.first : piece.last] = values.to(out.dtype)
-        if out.is_cuda:
-            torch.cuda.current_stream(out.device).synchronize()  # DALI reuses the memory of the frames
+        if self._stream is not None:
+            # DALI reuses the memory of the frames. Only this thread waits, and only for DALI and the copies.
+            self._stream.synchronize()
 
 
 @dataclass

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -44,7 +44,8 @@ _TRIALS = 200  # random cuts of a long video before the best one so far is taken
 class DetectionBatch(FieldAccess):
     """Videos, or windows of them, padded at the end to the longest, and their segments.
 
-    `inputs, mask, segments, labels = batch` unpacks it.
+    `inputs, mask, segments, labels = batch` unpacks it. `to` moves these four; the other tensors describe the samples
+    and stay in host memory.
 
     Attributes:
         inputs: features float32 (B, D, L), or snippets uint8 (B, L, 3, T, H, W); zeros where padded.
@@ -59,6 +60,7 @@ class DetectionBatch(FieldAccess):
     """
 
     UNPACKED: ClassVar[tuple[str, ...]] = ("inputs", "mask", "segments", "labels")
+    ON_HOST: ClassVar[tuple[str, ...]] = ("videos", "numbers", "offsets", "scales", "valid")
 
     inputs: Tensor
     mask: Tensor
@@ -92,12 +94,6 @@ class DetectionBatch(FieldAccess):
     def __repr__(self) -> str:
         count = int((self.labels >= 0).sum())
         return f"DetectionBatch(inputs {tuple(self.inputs.shape)}, {counted(count, 'segment')})"
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> DetectionBatch:
-        """Return the batch with its tensors on `device`."""
-        return DetectionBatch(
-            *(getattr(self, field.name).to(device, non_blocking=non_blocking) for field in fields(self))
-        )
 
 
 @dataclass(frozen=True)
@@ -201,6 +197,9 @@ class DetectionLoader(SampleLoader[_Loaded, DetectionBatch]):
         rank: index of this process.
         world_size: number of processes, which divide each batch.
         threads: number of loading threads. None: up to 4, one for each available core.
+        pin: allocate batches in page-locked memory. None: where CUDA is available.
+        device: copy inputs, mask and segments to this device, one batch ahead of their use. None leaves them in host
+            memory.
 
     Raises:
         FileNotFoundError: a video without a feature file.
@@ -229,6 +228,8 @@ class DetectionLoader(SampleLoader[_Loaded, DetectionBatch]):
         rank: int = 0,
         world_size: int = 1,
         threads: int | None = None,
+        pin: bool | None = None,
+        device: torch.device | str | None = None,
     ) -> None:
         if fit not in ("resize", "interpolate", "window", "whole"):
             raise ValueError(f"fit={fit!r} is not one of resize, interpolate, window, whole")
@@ -249,6 +250,8 @@ class DetectionLoader(SampleLoader[_Loaded, DetectionBatch]):
             rank=rank,
             world_size=world_size,
             threads=min(4, default_threads()) if threads is None else threads,
+            pin=pin,
+            device=device,
         )
         self.data, self.fit, self.length, self.overlap = data, fit, length, overlap
         self.min_inside, self.crop = min_inside, crop
@@ -385,10 +388,10 @@ class DetectionLoader(SampleLoader[_Loaded, DetectionBatch]):
         most = max(len(sample.labels) for sample in loaded)
         shape = list(loaded[0].columns.shape)
         shape[axis] = longest
-        inputs = torch.zeros(len(loaded), *shape, dtype=loaded[0].columns.dtype)
-        mask = torch.zeros(len(loaded), longest, dtype=torch.bool)
-        segments = torch.zeros(len(loaded), most, 2)
-        labels = torch.full((len(loaded), most), _NO_LABEL)
+        inputs = torch.zeros(len(loaded), *shape, dtype=loaded[0].columns.dtype, pin_memory=self.pin)
+        mask = torch.zeros(len(loaded), longest, dtype=torch.bool, pin_memory=self.pin)
+        segments = torch.zeros(len(loaded), most, 2, pin_memory=self.pin)
+        labels = torch.full((len(loaded), most), _NO_LABEL, pin_memory=self.pin)
         for row, sample in enumerate(loaded):
             count = sample.columns.shape[axis]
             inputs[row].narrow(axis, 0, count).copy_(sample.columns)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -35,7 +35,8 @@ IGNORED = -100
 class FeatureBatch(FieldAccess):
     """Features of videos, or of pieces of long videos, padded at the end to the longest.
 
-    `features, mask, labels = batch` unpacks it.
+    `features, mask, labels = batch` unpacks it. `to` moves these three. The other tensors describe the samples and stay
+    in host memory, where a training loop reads them without waiting for the device.
 
     Attributes:
         features: float32 (B, D, L), zeros where padded.
@@ -50,6 +51,7 @@ class FeatureBatch(FieldAccess):
     """
 
     UNPACKED: ClassVar[tuple[str, ...]] = ("features", "mask", "labels")
+    ON_HOST: ClassVar[tuple[str, ...]] = ("videos", "starts", "num_frames", "steps", "valid")
 
     features: Tensor
     mask: Tensor
@@ -70,12 +72,6 @@ class FeatureBatch(FieldAccess):
 
     def __repr__(self) -> str:
         return f"FeatureBatch(features {tuple(self.features.shape)}, lengths {self.mask.sum(1).tolist()})"
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> FeatureBatch:
-        """Return the batch with its tensors on `device`."""
-        return FeatureBatch(
-            *(getattr(self, field.name).to(device, non_blocking=non_blocking) for field in fields(self))
-        )
 
 
 @dataclass(frozen=True)
@@ -164,6 +160,9 @@ class FeatureLoader(SampleLoader[_Loaded, FeatureBatch]):
         world_size: number of processes, which divide each batch. All have the same number of batches of the same size:
             for evaluation, samples with `valid` False pad the last batch.
         threads: number of loading threads. None: up to 4, one for each available core.
+        pin: allocate batches in page-locked memory. None: where CUDA is available.
+        device: copy features, mask and labels to this device, one batch ahead of its use. None leaves them in host
+            memory.
 
     Raises:
         FileNotFoundError: a video without a feature file; the message has the first one and their number.
@@ -189,6 +188,8 @@ class FeatureLoader(SampleLoader[_Loaded, FeatureBatch]):
         rank: int = 0,
         world_size: int = 1,
         threads: int | None = None,
+        pin: bool | None = None,
+        device: torch.device | str | None = None,
     ) -> None:
         if min(sample_rate, labels_per_column, min_length) < 1 or length_tolerance < 0:
             raise ValueError(
@@ -204,6 +205,8 @@ class FeatureLoader(SampleLoader[_Loaded, FeatureBatch]):
             rank=rank,
             world_size=world_size,
             threads=min(4, default_threads()) if threads is None else threads,
+            pin=pin,
+            device=device,
         )
         self.data, self.files = data, FeatureFiles(data, features, layout=layout)
         self.sample_rate, self.random_offset = sample_rate, random_offset
@@ -287,9 +290,9 @@ class FeatureLoader(SampleLoader[_Loaded, FeatureBatch]):
     def make_batch(self, numbers: list[int], loaded: list[_Loaded]) -> FeatureBatch:
         """See `SampleLoader`."""
         length = max(len(sample.labels) for sample in loaded)
-        features = torch.zeros(len(loaded), self.feature_size, length)
-        labels = torch.full((len(loaded), length), IGNORED)
-        mask = torch.zeros(len(loaded), length, dtype=torch.bool)
+        features = torch.zeros(len(loaded), self.feature_size, length, pin_memory=self.pin)
+        labels = torch.full((len(loaded), length), IGNORED, pin_memory=self.pin)
+        mask = torch.zeros(len(loaded), length, dtype=torch.bool, pin_memory=self.pin)
         for row, sample in enumerate(loaded):
             count = len(sample.labels)
             features[row, :, :count] = torch.from_numpy(np.array(sample.columns))

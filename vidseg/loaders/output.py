@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-__all__ = ["MEAN", "STD", "Color", "Layout", "OutputForm", "sample_type"]
+__all__ = ["MEAN", "STD", "Color", "Layout", "OutputForm", "PixelNormalizer", "sample_type"]
 
 # Of RGB values in 0..1. The constants of the published training (SRTG).
 MEAN = (124 / 255, 117 / 255, 104 / 255)
@@ -67,6 +67,11 @@ class OutputForm:
         scale, offset = torch.tensor(std, dtype=torch.float64), torch.tensor(mean, dtype=torch.float64)
         return torch.stack([1 / (255 * scale), -offset / scale])
 
+    @property
+    def as_pixels(self) -> OutputForm:
+        """The same form with uint8 samples."""
+        return replace(self, dtype=torch.uint8)
+
     def shape(self, clips: int, frames: int, height: int, width: int) -> tuple[int, ...]:
         """Shape of a batch in this layout."""
         sizes = {"b": clips, "c": 3, "t": frames, "h": height, "w": width}
@@ -117,6 +122,45 @@ class OutputForm:
         clips, frames, height, width, _ = pixels.shape
         out = torch.empty(self.shape(clips, frames, height, width), dtype=self.dtype, pin_memory=self.pin)
         return out, out.permute(*(self.layout.index(axis) for axis in "bcthw"))
+
+
+class PixelNormalizer:
+    """Normalizes uint8 batches on their device, with the values that the loaders compute on the CPU.
+
+    Args:
+        form: form of the results; the pixels have its layout and color order.
+    """
+
+    def __init__(self, form: OutputForm) -> None:
+        self.form = form
+        self._constants: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Return the samples of a batch.
+
+        Args:
+            pixels: uint8, (B, 3, T, H, W), (B, T, 3, H, W) or (B, T, H, W, 3) as the form says. Another type is
+                returned unchanged, and so are pixels of a uint8 form.
+        """
+        if pixels.dtype is not torch.uint8 or self.form.dtype is torch.uint8:
+            return pixels
+        if pixels.device not in self._constants:  # a copy to the device waits for it, so there is one for all batches
+            self._constants[pixels.device] = self._on(pixels.device)
+        scale, offset = self._constants[pixels.device]
+        # Product and sum are rounded separately, as on the CPU: a fused multiply-add (torch.addcmul) would not give the
+        # same bits. The sum is computed in single precision and rounded once to the type of the form.
+        samples = torch.mul(pixels, scale)
+        out = samples if self.form.dtype is torch.float32 else torch.empty_like(samples, dtype=self.form.dtype)
+        return torch.add(samples, offset, out=out)
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Scale and offset of each channel, in the shape that broadcasts over the layout."""
+        constants = self.form.normalization.float()
+        if self.form.color == "bgr":
+            constants = constants.flip(1)
+        shape = [3 if axis == "c" else 1 for axis in self.form.layout]
+        scale, offset = constants.to(device)
+        return scale.view(shape), offset.view(shape)
 
 
 def sample_type(dtype: torch.dtype | str) -> torch.dtype:

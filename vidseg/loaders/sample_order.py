@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+import torch
 
 from vidseg.clips.draws import permutation
+from vidseg.loaders.batch import FieldAccess
+from vidseg.loaders.transfer import DevicePrefetcher, copies_to, resolve_device
 
 __all__ = ["SampleLoader"]
 
 Loaded = TypeVar("Loaded")
-Batch = TypeVar("Batch")
+Batch = TypeVar("Batch", bound=FieldAccess)
 
 _AHEAD = 2  # batches
 
@@ -36,12 +40,25 @@ class SampleLoader(ABC, Generic[Loaded, Batch]):
         world_size: number of processes, which divide each batch. All have the same number of batches of the same size:
             for evaluation, samples that are not valid pad the last batch.
         threads: number of loading threads.
+        pin: allocate batches in page-locked memory. None: where CUDA is available.
+        device: copy batches to this device, one batch ahead of their use. None leaves them in host memory.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument out of range, or no such device.
     """
 
-    def __init__(self, *, batch_size: int, train: bool, seed: int, rank: int, world_size: int, threads: int) -> None:
+    def __init__(
+        self,
+        *,
+        batch_size: int,
+        train: bool,
+        seed: int,
+        rank: int,
+        world_size: int,
+        threads: int,
+        pin: bool | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
         if min(batch_size, world_size, threads) < 1:
             raise ValueError(
                 f"batch_size={batch_size}, world_size={world_size} and threads={threads} must be at least 1"
@@ -54,6 +71,8 @@ class SampleLoader(ABC, Generic[Loaded, Batch]):
             )
         self.batch_size, self.train, self.seed = batch_size, train, seed
         self.rank, self.world_size, self.threads = rank, world_size, threads
+        self.pin = torch.cuda.is_available() if pin is None else pin
+        self.device = None if device is None else resolve_device(device)
         self.epoch, self._position, self._resume = 0, 0, 0
 
     @property
@@ -85,6 +104,14 @@ class SampleLoader(ABC, Generic[Loaded, Batch]):
         if epoch != self.epoch:
             self.epoch, self._position, self._resume = epoch, 0, 0
 
+    def set_device(self, device: torch.device | str | None) -> None:
+        """Copy batches to another device from the next iteration on, see `device`.
+
+        Raises:
+            ValueError: there is no such device.
+        """
+        self.device = None if device is None else resolve_device(device)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the position of the iteration: after the batch that was yielded last."""
         return {"epoch": self.epoch, "batch": self._position, **self._identity()}
@@ -109,21 +136,27 @@ class SampleLoader(ABC, Generic[Loaded, Batch]):
         epoch, first, self._resume = self.epoch, self._resume, 0
         plan = self._plan(epoch)
         self._position = first
+        batches: Generator[Batch, None, None] = self._batches(plan, epoch, first)
+        if self.device is not None and copies_to(self.device):
+            copied = DevicePrefetcher(batches, count=len(plan) - first, device=self.device)
+            batches = (batch for batch, _ in copied)
+        with closing(batches):
+            for given, batch in enumerate(batches, first):
+                self._position = given + 1
+                yield batch
+        self.epoch, self._position = epoch + 1, 0
+
+    def _batches(self, plan: list[list[tuple[int, bool]]], epoch: int, first: int) -> Generator[Batch, None, None]:
+        """Load the batches of an epoch in host memory, from batch `first` on."""
         waiting: deque[list[Future[Loaded]]] = deque()
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="samples")
         try:
             for turn in range(first, len(plan) + _AHEAD):
                 if turn < len(plan):
-                    waiting.append(
-                        [pool.submit(self.load_sample, number, epoch, valid) for number, valid in plan[turn]]
-                    )
+                    waiting.append([pool.submit(self.load_sample, number, epoch, real) for number, real in plan[turn]])
                 if turn >= first + _AHEAD:
-                    given = turn - _AHEAD
                     loaded = [future.result() for future in waiting.popleft()]
-                    batch = self.make_batch([number for number, _ in plan[given]], loaded)
-                    self._position = given + 1
-                    yield batch
-            self.epoch, self._position = epoch + 1, 0
+                    yield self.make_batch([number for number, _ in plan[turn - _AHEAD]], loaded)
         finally:
             pool.shutdown(cancel_futures=True)
 

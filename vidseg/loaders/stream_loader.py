@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -18,9 +18,10 @@ from vidseg.labels import VideoDataset
 from vidseg.labels.segmentation_labels import FrameLabels
 from vidseg.loaders.batch import FieldAccess
 from vidseg.loaders.native_backend import NativeFiller
-from vidseg.loaders.output import MEAN, STD, Color, OutputForm, sample_type
+from vidseg.loaders.output import MEAN, STD, Color, OutputForm, PixelNormalizer, sample_type
 from vidseg.loaders.prefetch import Prefetcher
 from vidseg.loaders.threads import default_threads
+from vidseg.loaders.transfer import DevicePrefetcher, copies_to, prefetch_to, resolve_device
 
 __all__ = ["StreamBatch", "StreamLoader"]
 
@@ -67,13 +68,6 @@ class StreamBatch(FieldAccess):
     def __len__(self) -> int:
         return len(self.clips)
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> StreamBatch:
-        """Return the batch with its tensors on `device`."""
-        clips, labels, mask = (
-            value.to(device, non_blocking=non_blocking) for value in (self.clips, self.labels, self.mask)
-        )
-        return StreamBatch(clips, labels, mask, self.item)
-
 
 class StreamLoader:
     """Windows of groups of videos, with labels, masks and end-of-video marks.
@@ -109,6 +103,7 @@ class StreamLoader:
         rank: index of this process.
         world_size: number of processes.
         pin: allocate batches in page-locked memory. None: where CUDA is available.
+        device: copy batches to this device, one ahead of its use; see `ClipLoader`. None leaves them in host memory.
 
     Raises:
         ValueError: an argument out of range, no videos, or labels that do not match their video.
@@ -140,6 +135,7 @@ class StreamLoader:
         rank: int = 0,
         world_size: int = 1,
         pin: bool | None = None,
+        device: torch.device | str | None = None,
     ) -> None:
         if len(data) == 0:
             raise ValueError(f"{data}: a loader needs at least one video")
@@ -164,14 +160,23 @@ class StreamLoader:
             raise ValueError(f"threads={threads} must be at least 1")
         pinned = torch.cuda.is_available() if pin is None else pin
         self.form = OutputForm(dtype=dtype, mean=mean, std=std, pin=pinned)
-        self._filler = NativeFiller(
-            data, self.form, threads=self.threads, on_error=on_error, cache=cache, cache_bytes=cache_bytes
-        )
+        self._cache: dict[str, Any] = {"cache": cache, "cache_bytes": cache_bytes}
+        self.on_error = on_error
+        self.device = None if device is None else resolve_device(device)
+        self._open_filler()
         self._sizes = np.array([(video.height, video.width) for video in data])
         self.epoch = 0
         self._resume = self._position = 0
-        self._running: Prefetcher[StreamBatch] | None = None
+        self._running: Prefetcher[StreamBatch] | DevicePrefetcher[StreamBatch] | None = None
         self.plan(0)  # checks the arguments
+
+    def _open_filler(self) -> None:
+        """Make the backend, with the form of the clips that it fills."""
+        self._normalize = PixelNormalizer(self.form)
+        self._host_form = self.form.as_pixels if copies_to(self.device) else self.form  # normalized after the copy
+        self._filler = NativeFiller(
+            self.data, self._host_form, threads=self.threads, on_error=self.on_error, **self._cache
+        )
 
     def plan(self, epoch: int) -> StreamPlan:
         """Return the windows of an epoch for this rank; decodes nothing."""
@@ -200,6 +205,17 @@ class StreamLoader:
         """Choose the epoch, from 0, of the next iteration; keeps a position of `load_state_dict` in the same epoch."""
         if epoch != self.epoch:
             self.epoch, self._resume, self._position = epoch, 0, 0
+
+    def set_device(self, device: torch.device | str | None) -> None:
+        """Copy batches to another device from the next iteration on, see `device`; empties the cache.
+
+        Raises:
+            ValueError: there is no such device.
+        """
+        found = None if device is None else resolve_device(device)
+        self.close()
+        self.device = found
+        self._open_filler()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position of the iteration: after the window that was yielded last."""
@@ -232,8 +248,8 @@ class StreamLoader:
         def stop() -> None:
             cancel.fill_(1)
 
-        clip_bytes = 3 * self.shape.frames * self.height * self.width * self.form.dtype.itemsize
-        running = Prefetcher(
+        clip_bytes = 3 * self.shape.frames * self.height * self.width * self._host_form.dtype.itemsize
+        filling = Prefetcher(
             lambda index: self._make(plan[index], epoch, cancel),
             lambda index: clip_bytes * self.group,
             first=first,
@@ -241,7 +257,12 @@ class StreamLoader:
             limit=self.ahead_bytes,
             cancel=stop,
         )
-        self._running = running
+        self._running = running = prefetch_to(
+            self.device,
+            filling,
+            count=len(plan) - first,
+            finish=lambda batch: replace(batch, clips=self._normalize(batch.clips)),
+        )
         for batch, _ in running:
             self._position = batch.item.index + 1
             yield batch
@@ -252,7 +273,9 @@ class StreamLoader:
         batch, frames = item.frames.shape
         real = item.frames >= 0
         rows = np.flatnonzero(real.any(axis=1))
-        black = self.form.normalization[1].to(self.form.dtype).view(1, 3, 1, 1, 1)
+        black = torch.zeros(1, 3, 1, 1, 1, dtype=torch.uint8)
+        if self._host_form.dtype is not torch.uint8:
+            black = self._normalize(black)
         if len(rows) == batch and real.all():
             clips = self._fill(item, rows, epoch, cancel)
         else:

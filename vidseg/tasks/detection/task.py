@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -107,7 +107,7 @@ class DetectionTask(Task):
             self.loss = loss
 
     def _seeds(self, seed: int, epoch: int, batch: DetectionBatch) -> list[int]:
-        draws = uniform(seed, epoch, batch.numbers.cpu().numpy(), purpose="detection")[:, 0]
+        draws = uniform(seed, epoch, batch.numbers.numpy(), purpose="detection")[:, 0]
         return [int(draw * 2**53) for draw in draws]
 
     def _objective(self, device: torch.device) -> DetectionLoss:
@@ -118,8 +118,9 @@ class DetectionTask(Task):
         self, model: nn.Module, batch: DetectionBatch, position: Position, backward: Callable[[Tensor], None]
     ) -> BatchResult:
         """See `Task.train_batch`."""
-        if distributed.world_size() > 1:  # a row that only fills up a rank's batch has no segment to train on
-            batch = replace(batch, **{one.name: getattr(batch, one.name)[batch.valid] for one in fields(batch)})
+        if not bool(batch.valid.all()):  # a row that only fills up a rank's batch has no segment to train on
+            kept = batch.valid.nonzero()[:, 0]  # in host memory, as all that describes the samples
+            batch = batch.map_tensors(lambda values: values[kept.to(values.device)])
         loss, seeds = self._objective(batch.inputs.device).train(), self._seeds(position.seed, position.epoch, batch)
         targets, mask = DetectionTargets(batch.segments, batch.labels), batch.mask
 
@@ -157,12 +158,12 @@ class DetectionTask(Task):
             return value
         lengths = batch.mask.sum(dim=1).tolist()
         draws = uniform(
-            position.seed, position.epoch, batch.numbers.cpu().numpy(), purpose="snippets", count=max(lengths)
+            position.seed, position.epoch, batch.numbers.numpy(), purpose="snippets", count=max(lengths)
         )
-        ends = [
-            rows[kept].flatten().double().cpu().numpy()
-            for rows, kept in zip(batch.segments, batch.labels >= 0, strict=True)
-        ]
+        ends: list[Any] = [None] * len(batch)
+        if self.sampling.strategy == "boundary":
+            inside = zip(batch.segments.double().cpu(), batch.labels.cpu() >= 0, strict=True)
+            ends = [rows[kept].flatten().numpy() for rows, kept in inside]
         chosen = [
             sample_snippets(self.sampling, length, row, boundaries=near)
             for length, row, near in zip(lengths, draws, ends, strict=True)

@@ -131,7 +131,7 @@ class DetectionModel(TrainedModel):
         if source.is_file():
             return [source]
         if self.options(DetectionOptions()).snippets.encoder:
-            return [job.source for job in find_jobs(source).jobs]
+            return [Path(job.source) for job in find_jobs(source).jobs]
         files = sorted(path for path in source.glob("*") if path.suffix in SUFFIXES)
         if not files:
             raise FileNotFoundError(f"{source}: no file of features in it ({', '.join(SUFFIXES)})")

@@ -93,9 +93,10 @@ def evaluate(
                 with context():
                     logits = model(batch.to(device).inputs)
                 valid = getattr(batch, "valid", torch.ones(len(batch), dtype=torch.bool))
-                parts.append((logits.float().cpu(), batch.labels, batch.numbers, valid))
-                if progress is not None and valid.any():
-                    progress(index, Evaluation(*(column[valid] for column in parts[-1][:3])))
+                part = tuple(column.cpu() for column in (logits.float(), batch.labels, batch.numbers, valid))
+                parts.append(part)
+                if progress is not None and part[3].any():
+                    progress(index, Evaluation(*(column[part[3]] for column in part[:3])))
     finally:
         model.train(training)
     if not parts:

@@ -15,6 +15,7 @@ from vidseg.clips.named_geometry import named_geometry
 from vidseg.engine import distributed
 from vidseg.engine.trained import TrainedModel, test_name
 from vidseg.labels import VideoDataset, open_dataset
+from vidseg.loaders.transfer import copy_ahead
 from vidseg.metrics.video_scores import VideoScores, check_suffix, write_scores
 from vidseg.models import InputSpec, classifier_name, create_model, named_for, read_state
 from vidseg.tasks.recognition.class_report import TestReport, draw_mistakes, make_report, write_report
@@ -160,6 +161,7 @@ class RecognitionModel(TrainedModel):
             clips=clips,
             crops=crops,
         )
+        copy_ahead(loader, self.device)
         with loader:
             return evaluate(self.model, loader, device=self.device, fuse=fuse)
 

@@ -142,11 +142,15 @@ class SegmentationTask(FrameLabelTask):
         """See `Task.train_batch`."""
         assert self.loss is not None
         loss = self.loss.to(batch.features.device)
-        if distributed.world_size() > 1:  # a row that only fills up a rank's batch has no frame to train on
-            rows = {one.name: getattr(batch, one.name)[batch.valid] for one in fields(batch)}
-            batch = replace(batch, **rows)
+        if not bool(batch.valid.all()):  # a row that only fills up a rank's batch has no frame to train on
+            kept = batch.valid.nonzero()[:, 0]  # in host memory, as all that describes the samples
+            columns = {one.name: getattr(batch, one.name) for one in fields(batch)}
+            batch = replace(
+                batch,
+                **{name: value[kept.to(value.device, non_blocking=True)] for name, value in columns.items()},
+            )
         # A piece of a long video has draws of its own; pieces start at different frames.
-        samples = batch.videos.cpu().numpy().astype(np.int64) * 2**32 + batch.starts.cpu().numpy()
+        samples = batch.videos.numpy().astype(np.int64) * 2**32 + batch.starts.numpy()
         draws = uniform(position.seed, position.epoch, samples, purpose="diffusion")[:, 0]
         inputs = loss.model_inputs(batch.labels, batch.mask, seeds=[int(draw * 2**53) for draw in draws])
         output = model(batch.features, batch.mask, **inputs)
@@ -156,7 +160,7 @@ class SegmentationTask(FrameLabelTask):
             value = loss(output, batch.labels, batch.mask, features=batch.features)
             share = right.sum() / divisor(known.sum())
         backward(value)
-        videos = batch.valid.sum()
+        videos = int(batch.valid.sum())
         return BatchResult(sums_of([share * videos, value.detach() * videos], videos, device=batch.features.device))
 
     def forward(self, model: nn.Module, batch: Any) -> Any:

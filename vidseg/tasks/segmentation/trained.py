@@ -16,6 +16,7 @@ from vidseg.engine.frame_label_task import FrameLabelModel
 from vidseg.labels import VideoDataset
 from vidseg.labels.parts import class_numbers
 from vidseg.labels.segmentation_files import check_mapping
+from vidseg.loaders.transfer import copy_ahead
 from vidseg.models import create_model
 from vidseg.tasks.segmentation.cross_validation import make_loader
 from vidseg.tasks.segmentation.options import SegmentationOptions
@@ -116,5 +117,6 @@ class SegmentationModel(FrameLabelModel):
         background = class_numbers(self.classes, options.data.background)
         task = SegmentationTask(None, options.labeling, seed=options.session.seed, background=background)
         loader = make_loader(data, options, train=False)
+        copy_ahead(loader, self.device)
         task.check(self.model, loader)
         return task.evaluate(self.model, loader, device=self.device, thorough=True)

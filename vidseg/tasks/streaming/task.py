@@ -87,7 +87,7 @@ class StreamingTask(FrameLabelTask):
         item, device = batch.item, batch.clips.device
         windows = None
         if self.update == "video" and self.weighting == "video":
-            windows = torch.from_numpy(item.counts).to(device)
+            windows = torch.from_numpy(item.counts).to(device, non_blocking=True)
         if not item.valid.any():  # the videos of other processes continue
             if distributed.world_size() > 1:
                 self._accompany(model, batch, windows, backward)

@@ -19,6 +19,7 @@ from vidseg.engine.frame_label_task import FrameLabelModel
 from vidseg.engine.frame_preparer import FramePreparer
 from vidseg.labels import VideoDataset
 from vidseg.labels.parts import class_numbers
+from vidseg.loaders.transfer import copy_ahead
 from vidseg.models import InputSpec
 from vidseg.tasks.streaming.labeler import LiveLabeler
 from vidseg.tasks.streaming.options import StreamingOptions
@@ -123,4 +124,5 @@ class StreamingModel(FrameLabelModel):
         options = replace(options, data=replace(options.data, dataset=str(root)))
         task = StreamingTask(background=class_numbers(self.classes, options.data.background))
         with closing(make_loader(data, options, self.input_spec, self.shape, train=False)) as loader:
+            copy_ahead(loader, self.device)
             return task.evaluate(self.model, loader, device=self.device)
