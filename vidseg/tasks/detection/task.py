@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -120,7 +120,8 @@ class DetectionTask(Task):
         """See `Task.train_batch`."""
         if not bool(batch.valid.all()):  # a row that only fills up a rank's batch has no segment to train on
             kept = batch.valid.nonzero()[:, 0]  # in host memory, as all that describes the samples
-            batch = batch.map_tensors(lambda values: values[kept.to(values.device)])
+            columns = {one.name: getattr(batch, one.name) for one in fields(batch)}
+            batch = replace(batch, **{name: value[kept.to(value.device)] for name, value in columns.items()})
         loss, seeds = self._objective(batch.inputs.device).train(), self._seeds(position.seed, position.epoch, batch)
         targets, mask = DetectionTargets(batch.segments, batch.labels), batch.mask
 
