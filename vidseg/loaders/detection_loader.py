@@ -382,7 +382,7 @@ class DetectionLoader(SampleLoader[_Loaded, DetectionBatch]):
         """See `SampleLoader`."""
         axis = 0 if self.snippets is not None else 1
         longest = max(sample.columns.shape[axis] for sample in loaded)
-        if self.fit == "window" or (self.train and self.fit == "whole" and self.length is not None):
+        if self.fit == "window":
             assert self.length is not None
             longest = max(longest, self.length)  # one shape for every batch
         most = max(len(sample.labels) for sample in loaded)
