@@ -329,9 +329,8 @@ class Detections:
 
     def run(self) -> int:
         """Plot, and print the paths of the files."""
-        from vidseg.metrics import precision_recall
-        from vidseg.plots import plot_false_positives, plot_precision_recall, plot_timelines
-        from vidseg.tasks.detection.result_scores import detected_videos, pair_files, score_pair
+        from vidseg.tasks.detection.result_pictures import draw_scores
+        from vidseg.tasks.detection.result_scores import pair_files, score_pair
 
         pair = pair_files(
             self.files[:-1],
@@ -343,14 +342,9 @@ class Detections:
             level=self.level,
             classes=self.classes,
         )
-        videos = detected_videos(pair, self.videos, most=self.rows)
-        print(plot_timelines(videos, pair.classes, self.out / "timelines.png", min_score=self.min_score))
         scores = score_pair(pair)
-        if scores.scores is not None:
-            curves = precision_recall(pair.truth, pair.detections, protocol=pair.protocol)
-            print(plot_precision_recall(*curves, scores.scores, pair.classes, self.out / "precision_recall.png"))
-        if scores.profile is not None:
-            print(plot_false_positives(scores.profile, self.out / "false_positives.png"))
+        options = {"videos": self.videos, "most": self.rows, "min_score": self.min_score}
+        print("\n".join(map(str, draw_scores(scores, self.out, **options))))
         return 0
 
 

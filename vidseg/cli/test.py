@@ -74,9 +74,7 @@ class Command:
 def _table(trained: TrainedModel, test: dict[str, Any]) -> str:
     """Scores of frame labels, or of detections, as a table."""
     if trained.task == "detection":
-        from vidseg.tasks.detection.runs import scores_text
-
-        return f"{scores_text(test['scores'])}\ncheckpoint: {test['checkpoint']}, split: {test['split']}"
+        return "\n".join([*test["table"], "", f"checkpoint: {test['checkpoint']}, split: {test['split']}"])
     from vidseg.engine.frame_label_report import CrossValidation, summary_row
 
     table = CrossValidation(trained.network, test["dataset"], test["select"], [summary_row(test)])

@@ -1,30 +1,28 @@
-"""Detections of videos, and their scores."""
+"""Detections of the videos of a data set, and the scores of a validation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vidseg.labels.segment_table import SegmentTable
 from vidseg.metrics import Detections, average_recall, detection_map, detection_protocol
-from vidseg.metrics.detection_recall import ProposalRecall
-from vidseg.metrics.detection_scores import DetectionScores
+from vidseg.tasks.detection.result_files import DetectionResults
+from vidseg.tasks.detection.result_scores import PairedDetections
 
-__all__ = ["DetectedVideo", "DetectionResult", "score_detections"]
+__all__ = ["DetectionResult", "FoundSegments", "score_detections"]
 
 
 @dataclass(frozen=True)
-class DetectedVideo:
+class FoundSegments:
     """Detections of one video, by falling score.
 
     Attributes:
         number: of the video in its data set.
         name: of the video.
-        seconds: duration.
         segments: float64 (M, 2), start and stop in seconds.
         labels: int64 (M,), class numbers.
         scores: float64 (M,).
@@ -32,7 +30,6 @@ class DetectedVideo:
 
     number: int
     name: str
-    seconds: float
     segments: npt.NDArray[np.float64]
     labels: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float64]
@@ -40,50 +37,31 @@ class DetectedVideo:
 
 @dataclass(frozen=True)
 class DetectionResult:
-    """Result of an evaluation of detections.
+    """Result of an evaluation.
 
     Attributes:
-        videos: detections, in order of their numbers.
-        truth: segments of these videos.
-        predictions: the detections as one table.
-        classes: class names by number.
-        loss: mean over the samples.
-        scores: average precisions; None for proposals without a class.
-        recall: recall of proposals; None for detections with classes.
+        pair: truth and detections.
+        values: (mAP at the IoU threshold nearest to 0.5, mean mAP, loss), or of proposals without a class (AR@100, area
+            under the curve of recall, loss).
     """
 
-    videos: list[DetectedVideo]
-    truth: Detections
-    predictions: Detections
-    classes: list[str]
-    loss: float
-    scores: DetectionScores | None = None
-    recall: ProposalRecall | None = None
-
-    @property
-    def values(self) -> tuple[float, ...]:
-        """(mAP at the threshold nearest to 0.5, mean mAP, loss), or (AR@100, AUC, loss) of proposals."""
-        if self.scores is not None:
-            middle = int(np.abs(self.scores.thresholds - 0.5).argmin())
-            return (float(self.scores.map[middle]), self.scores.average, self.loss)
-        assert self.recall is not None
-        return (self.recall.at(100), self.recall.auc, self.loss)
+    pair: PairedDetections
+    values: tuple[float, ...]
 
     @property
     def quality(self) -> float:
         """Mean mAP, or the area under the curve of recall of proposals."""
         return self.values[1]
 
-    def summary(self) -> dict[str, Any]:
-        """Return the scores as plain data."""
-        if self.scores is not None:
-            return self.scores.summary()
-        assert self.recall is not None
-        return {"average_recall": {str(n): self.recall.at(n) for n in (1, 5, 10, 100)}, "auc": self.recall.auc}
+    @property
+    def results(self) -> DetectionResults:
+        """The detections, for a file."""
+        classes = self.pair.classes if self.pair.has_classes else ("",)
+        return DetectionResults(self.pair.videos, classes, self.pair.detections)
 
 
 def score_detections(
-    videos: Sequence[DetectedVideo],
+    videos: Sequence[FoundSegments],
     table: SegmentTable,
     *,
     classes: Sequence[str],
@@ -94,25 +72,35 @@ def score_detections(
     """Score detections against the segments of their videos.
 
     Args:
-        videos: detections.
+        videos: detections of each video.
         table: segments of the data set.
-        classes: class names.
+        classes: class names by number.
         loss: of the evaluation.
         protocol: name in `vidseg.metrics.PROTOCOLS`.
-        proposals_only: score proposals without a class by their recall.
+        proposals_only: the detections have no class, and their recall is scored.
 
     Raises:
         ValueError: no video has a segment.
     """
-    numbers = [video.number for video in videos]
-    true = [table[number] for number in numbers]
-    truth = Detections.of_videos([one[0] for one in true], [one[1] for one in true])
-    found = Detections.of_videos(
-        [video.segments for video in videos], [video.labels for video in videos], [video.scores for video in videos]
-    )
     rules = detection_protocol(protocol)
-    if proposals_only:
-        recall = average_recall(truth, found)
-        return DetectionResult(list(videos), truth, found, list(classes), loss, recall=recall)
-    scores = detection_map(truth, found, protocol=rules)
-    return DetectionResult(list(videos), truth, found, list(classes), loss, scores=scores)
+    true = [table[video.number] for video in videos]
+    names = [video.name for video in videos]
+    pair = PairedDetections(
+        tuple(names),
+        tuple(classes),
+        Detections.of_videos([segments for segments, _ in true], [labels for _, labels in true]),
+        Detections.of_videos(
+            [video.segments for video in videos], [video.labels for video in videos], [video.scores for video in videos]
+        ),
+        rules,
+        unknown=[""] if proposals_only else [],
+        seconds={video.name: float(table.seconds[video.number]) for video in videos},
+    )
+    if not proposals_only:
+        scores = detection_map(pair.truth, pair.detections, protocol=rules)
+        middle = int(np.abs(scores.thresholds - 0.5).argmin())
+        return DetectionResult(pair, (float(scores.map[middle]), scores.average, loss))
+    if not len(pair.detections):
+        return DetectionResult(pair, (0.0, 0.0, loss))
+    recall = average_recall(pair.truth, pair.detections, protocol=rules)
+    return DetectionResult(pair, (recall.at(100), recall.auc, loss))

@@ -23,7 +23,7 @@ from vidseg.losses.detection import DetectionTargets
 from vidseg.models._candidates import Candidates, top_candidates
 from vidseg.models._snippets import SnippetDetector
 from vidseg.tasks.detection.external_scores import ExternalScores
-from vidseg.tasks.detection.result import DetectedVideo, DetectionResult, score_detections
+from vidseg.tasks.detection.result import DetectionResult, FoundSegments, score_detections
 from vidseg.tasks.detection.sampled_gradients import SnippetSampling, backward_sampled, sample_snippets
 from vidseg.tasks.detection.suppression import (
     Selected,
@@ -158,9 +158,7 @@ class DetectionTask(Task):
             backward(value)
             return value
         lengths = batch.mask.sum(dim=1).tolist()
-        draws = uniform(
-            position.seed, position.epoch, batch.numbers.numpy(), purpose="snippets", count=max(lengths)
-        )
+        draws = uniform(position.seed, position.epoch, batch.numbers.numpy(), purpose="snippets", count=max(lengths))
         ends: list[Any] = [None] * len(batch)
         if self.sampling.strategy == "boundary":
             inside = zip(batch.segments.double().cpu(), batch.labels.cpu() >= 0, strict=True)
@@ -287,10 +285,9 @@ class DetectionTask(Task):
             ordered = sorted(windows[number], key=lambda one: float(one.segments.min()) if len(one.scores) else 0.0)
             found = self.select(ordered, name=name, seconds=float(table.seconds[number]))
             videos.append(
-                DetectedVideo(
+                FoundSegments(
                     number,
                     name,
-                    float(table.seconds[number]),
                     np.asarray(found.segments, np.float64),
                     np.asarray(found.labels, np.int64),
                     np.asarray(found.scores, np.float64),

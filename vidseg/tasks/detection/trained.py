@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,12 @@ from vidseg.labels.parts import check_disjoint, part_name
 from vidseg.loaders import DetectionBatch
 from vidseg.loaders.detection_loader import column_times, fit_columns, window_spans
 from vidseg.loaders.feature_files import SUFFIXES, read_array
+from vidseg.plots import DetectedVideo, plot_timelines
 from vidseg.tasks.detection.options import DetectionOptions
 from vidseg.tasks.detection.result import DetectionResult
 from vidseg.tasks.detection.result_files import DetectionResults, DetectionRow, write_detections, write_results
+from vidseg.tasks.detection.result_pictures import draw_scores
+from vidseg.tasks.detection.result_scores import score_pair
 from vidseg.tasks.detection.runs import build_network, make_loader, make_task, snippet_source
 from vidseg.videos import draw_labels, open_videos
 from vidseg.videos.listing import find_jobs
@@ -235,6 +238,7 @@ class DetectionModel(TrainedModel):
         if split is None and train in data.splits:
             check_disjoint(open_dataset(root, train), data, division)
         result = self.evaluate(data, root)
+        scores = score_pair(result.pair)
         report: dict[str, Any] = {
             "task": self.task,
             "network": self.network,
@@ -244,24 +248,17 @@ class DetectionModel(TrainedModel):
             "checkpoint": self.source.path.name,
             "select": record["options"].get("select"),
             "protocol": record["options"].get("protocol"),
-            "videos": len(result.videos),
-            "loss": result.loss,
-            "scores": result.summary(),
-            "classes": [] if result.scores is None else result.scores.table(self.classes),
+            "loss": result.values[-1],
+            "scores": scores.summary(),
+            "table": scores.lines(),
         }
-        if self.source.run is not None and distributed.is_first():
-            self._write(self.source.run, test_name(self.source, split or ""), report, result, picture)
+        run, files = self.source.run, test_name(self.source, split or "")
+        if run is not None and distributed.is_first():
+            write_json(run / f"{files}.json", report)
+            write_results(run / f"{files.replace('test', 'predictions', 1)}.json", result.results)
+            if picture:
+                draw_scores(scores, run / "pictures", suffix=files.removeprefix("test"))
         return report
-
-    def _write(self, run: Path, name: str, report: Mapping[str, Any], result: DetectionResult, picture: bool) -> None:
-        write_json(run / f"{name}.json", report)
-        found = {one.name: (one.segments, one.labels, one.scores) for one in result.videos}
-        classes = self.classes if result.scores is not None else [""]
-        write_results(run / f"{name.replace('test', 'predictions', 1)}.json", DetectionResults.of(found, classes))
-        if picture:
-            from vidseg.plots.detections import draw_test
-
-            draw_test(run, name, result.truth, result.predictions, self.classes, [one.name for one in result.videos])
 
 
 def _spans(columns: int, options: DetectionOptions) -> list[tuple[int, int]]:
@@ -298,10 +295,7 @@ def write_predictions(
         ValueError: another suffix.
     """
     if path.suffix == ".png":
-        from vidseg.plots.detections import draw_timeline
-
-        rows = {one.video: list(one.above(min_score).detections) for one in found}
-        return [draw_timeline(rows, {one.video: one.seconds for one in found}, path)]
+        return [_draw_timeline(path, [one.above(min_score) for one in found], classes)]
     names = list(classes) if all(row.label in classes for one in found for row in one.detections) else ["action"]
     numbers = {name: number for number, name in enumerate(names)}
     columns = {
@@ -313,3 +307,20 @@ def write_predictions(
         for one in found
     }
     return write_detections(path, DetectionResults.of(columns, names), min_score=min_score)
+
+
+def _draw_timeline(path: Path, found: Sequence[VideoDetections], classes: Sequence[str]) -> Path:
+    names = list(classes) if all(row.label in classes for one in found for row in one.detections) else ["action"]
+    videos = [
+        DetectedVideo(
+            one.video,
+            one.seconds,
+            np.zeros((0, 2)),
+            np.zeros(0, np.int64),
+            np.array([(row.start, row.stop) for row in one.detections]).reshape(-1, 2),
+            np.array([names.index(row.label) for row in one.detections], np.int64),
+            np.array([row.score for row in one.detections]),
+        )
+        for one in found
+    ]
+    return plot_timelines(videos, names, path)
