@@ -343,8 +343,8 @@ class Detections:
             classes=self.classes,
         )
         scores = score_pair(pair)
-        options = {"videos": self.videos, "most": self.rows, "min_score": self.min_score}
-        print("\n".join(map(str, draw_scores(scores, self.out, **options))))
+        files = draw_scores(scores, self.out, videos=self.videos, most=self.rows, min_score=self.min_score)
+        print("\n".join(map(str, files)))
         return 0
 
 
