@@ -11,7 +11,6 @@ ActivityNet's format is read too.
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidseg.cli.converter import SegmentationConverter, known_seconds
@@ -54,7 +53,7 @@ class Thumos14(SegmentationConverter):
     def _official(self) -> "dict[str, LocalizedVideo]":
         from vidseg.labels.localization import LocalizedVideo, TimedLabel
         from vidseg.labels.names import clean_name
-        from vidseg.labels.official_lists import read_lines
+        from vidseg.labels.thumos import read_thumos_text
 
         videos: dict[str, LocalizedVideo] = {}
         for ending, split in PARTS.items():
@@ -63,23 +62,12 @@ class Thumos14(SegmentationConverter):
                 raise FileNotFoundError(f"{self.source}: no <Class>_{ending}.txt found; pass the annotation folder")
             for path in files:
                 label = clean_name(path.name.removesuffix(f"_{ending}.txt"))
-                for line, text in read_lines(path):
-                    name, start, stop = self._line(path, line, text)
+                for line, name, start, stop in read_thumos_text(path):
                     video = videos.setdefault(name, LocalizedVideo([], split=split))
                     times = self.faults.check(start, stop, place=f"{path}:{line}", label=label)
                     if times is not None:
                         video.segments.append(TimedLabel(label, *times))
         return dict(sorted(videos.items()))
-
-    @staticmethod
-    def _line(path: Path, line: int, text: str) -> tuple[str, float, float]:
-        from vidseg.labels.names import clean_name, strip_extension
-
-        try:
-            name, start, stop = text.split()
-            return strip_extension(clean_name(name)), float(start), float(stop)
-        except ValueError:
-            raise ValueError(f"{path}:{line}: {text!r} is not of the form VIDEO START STOP, times in seconds") from None
 
 
 if __name__ == "__main__":

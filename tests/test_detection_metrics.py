@@ -239,7 +239,8 @@ def test_equal_scores_keep_the_order_of_the_input():
     truth = Detections.of([0, 0], [[0, 10], [10, 20]], [0, 0])
     both = Detections.of([0, 0], [[5, 15], [8, 20]], [0, 0], [0.9, 0.8])
     assert detection_map(truth, both, thresholds=[0.3]).recall.tolist() == [[1.0]]
-    assert detection_map(truth, Detections.of([0, 0], [[5, 15], [0, 12]], [0, 0], [0.9, 0.8]), thresholds=[0.3]).recall.tolist() == [[0.5]]  # fmt: skip
+    first_only = Detections.of([0, 0], [[5, 15], [0, 12]], [0, 0], [0.9, 0.8])
+    assert detection_map(truth, first_only, thresholds=[0.3]).recall.tolist() == [[0.5]]
     proposals = Detections.of([0, 0], [wrong, right], [0, 0], [0.5, 0.5])
     assert average_recall(Detections.of([0], [[0, 10]], [0]), proposals, max_proposals=2).average.tolist() == [0, 1]
 

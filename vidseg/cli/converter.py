@@ -1,4 +1,4 @@
-"""Base class of converters of frame-labeled data sets: import into the catalog, and export to other formats."""
+"""Base classes of converters of data sets labeled by frame or by segment: import into the catalog, and export."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 if TYPE_CHECKING:
+    from vidseg.labels.detection_labels import DetectionLabels
+    from vidseg.labels.faults import SegmentFaults
     from vidseg.labels.segmentation_labels import SegmentationLabels
 
-__all__ = ["SegmentationConverter", "known_seconds"]
+__all__ = ["DetectionConverter", "SegmentationConverter", "known_seconds"]
 
 
 @dataclass
@@ -111,6 +113,42 @@ class SegmentationConverter:
             write_label_csv(path, found)
             counts[str(path)] = len(found)
         return counts
+
+
+@dataclass
+class DetectionConverter:
+    """Base class of converters of segments of untrimmed videos; subclasses implement `read` for their official files.
+
+    `vidseg labels segments` reads the same files, named one by one.
+    """
+
+    source: tyro.conf.Positional[Path]
+    """Folder of the official annotation files."""
+    dataset: tyro.conf.Positional[Path]
+    """Data set whose catalog the segments are written to; created if missing."""
+    without_durations: bool = False
+    """Accept videos without frames whose duration is in no file."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """A segment without length, outside its video or of an unknown class, or a video of unknown duration: stop, or skip
+    it; each is named and counted."""
+    json: bool = False
+    """Print the report as JSON."""
+
+    def read(self, faults: SegmentFaults) -> DetectionLabels:
+        """Read the official files."""
+        raise TypeError(f"{type(self).__name__} must implement read()")
+
+    def run(self) -> int:
+        """Write the segments to the catalog."""
+        from vidseg.labels.detection_labels import apply_detection
+        from vidseg.labels.faults import SegmentFaults
+
+        faults = SegmentFaults(skip=self.on_error == "skip")
+        labels = self.read(faults)
+        report = apply_detection(self.dataset, labels, without_durations=self.without_durations, faults=faults)
+        faults.log()
+        print(json.dumps(asdict(report), ensure_ascii=False) if self.json else report)
+        return 1 if report.skipped else 0
 
 
 def known_seconds(root: Path | None) -> dict[str, float]:

@@ -166,9 +166,63 @@ class Frames:
         return 1 if report.skipped else 0
 
 
+@dataclass
+class Segments:
+    """Write annotated segments of untrimmed videos to the catalog, for temporal action detection.
+
+    The form of each file is recognized by its content: JSON files of ActivityNet, HACS, FineAction, THUMOS-14,
+    MultiTHUMOS, Charades and EPIC-Kitchens, the derivative of BSN and BMN, their CSV and text files, and CSV files with
+    the columns video, start, end, class, and optionally split and duration. Videos that are not in the catalog are
+    added without frames, for features.
+    """
+
+    root: tyro.conf.Positional[Path]
+    """Folder of the data set; its catalog is created if missing."""
+    files: tyro.conf.Positional[tuple[Path, ...]]
+    """All annotation files of the data set: segments, durations and splits may be in different files."""
+    classes: Path | None = None
+    """Class list that sets the class numbers: one name per line, `NUMBER NAME`, or a CSV file such as
+    EPIC_100_verb_classes.csv. Default: names sorted."""
+    blocked: Path | None = None
+    """Videos left out of the splits val and test: one name per line, or a JSON list."""
+    split: str | None = None
+    """Split of the videos whose files have none."""
+    level: Literal["verb", "noun", "action"] = "verb"
+    """Classes of EPIC-Kitchens."""
+    first_number: Literal[0, 1] | None = None
+    """Number of the first class in MultiTHUMOS' and Charades' JSON files; default: as the numbers show."""
+    without_durations: bool = False
+    """Accept videos without frames whose duration is in no file, such as those of thumos14_gt.json."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """A segment without length, outside its video or of an unknown class, or a video of unknown duration: stop, or skip
+    it; each is named and counted."""
+    json: bool = False
+    """Print the report as JSON."""
+
+    def run(self) -> int:
+        from vidseg.labels.detection_labels import apply_detection, read_detection_labels
+        from vidseg.labels.faults import SegmentFaults
+
+        faults = SegmentFaults(skip=self.on_error == "skip")
+        labels = read_detection_labels(
+            self.files,
+            classes=self.classes,
+            blocked=self.blocked,
+            level=self.level,
+            first_number=self.first_number,
+            split=self.split,
+            faults=faults,
+        )
+        report = apply_detection(self.root, labels, without_durations=self.without_durations, faults=faults)
+        faults.log()
+        _print(report, self.json)
+        return 1 if report.skipped else 0
+
+
 Command = (
     Annotated[Scan, tyro.conf.subcommand("scan")]
     | Annotated[Apply, tyro.conf.subcommand("apply")]
+    | Annotated[Segments, tyro.conf.subcommand("segments")]
     | Annotated[Split, tyro.conf.subcommand("split")]
     | Annotated[Frames, tyro.conf.subcommand("frames")]
     | Annotated[Show, tyro.conf.subcommand("show")]

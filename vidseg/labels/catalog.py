@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ __all__ = [
     "VideoRecord",
     "catalog_path",
     "check_writable",
+    "find_or_add_videos",
     "read_catalog",
     "update_catalog",
 ]
@@ -408,4 +409,41 @@ def split_ids(db: Database, names: Iterable[str]) -> list[int]:
     for name in names:
         db.conn.execute("INSERT OR IGNORE INTO splits (name) VALUES (?)", (name,))
         ids.append(db.conn.execute("SELECT id FROM splits WHERE name = ?", (name,)).fetchone()[0])
+    return ids
+
+
+def find_or_add_videos(
+    connection: sqlite3.Connection, root: str | Path, videos: Mapping[str, tuple[int, float, float]]
+) -> dict[str, int]:
+    """Return the row id of each video by the name of its folder; missing videos are added without frames.
+
+    Args:
+        connection: catalog, in a transaction.
+        root: folder of the data set, for messages.
+        videos: number of frames, frame rate and duration in seconds by name, for videos that are added; 0: unknown.
+
+    Raises:
+        ValueError: two videos have the same name, or a name is not a valid folder name.
+    """
+    found: dict[str, list[tuple[str, int]]] = {}
+    for path, row in connection.execute("SELECT path, id FROM videos ORDER BY path"):
+        found.setdefault(clean_name(path.rpartition("/")[2]), []).append((path, row))
+    ids = {}
+    for name, (frames, fps, seconds) in sorted(videos.items()):
+        places = found.get(clean_name(name), [])
+        if len(places) > 1:
+            raise ValueError(
+                f"{root}: several videos have the name {name!r}: {', '.join(path for path, _ in places)};"
+                " labels of frames and segments need unique names; rename all but one"
+            )
+        if "/" in name or name in {"", ".", ".."}:
+            raise ValueError(f"video {name!r}: not a valid folder name")
+        if places:
+            ids[name] = places[0][1]
+            continue
+        connection.execute(
+            "INSERT INTO videos (path, frames, height, width, fps, seconds, size_bytes) VALUES (?, ?, 0, 0, ?, ?, 0)",
+            (f"jpg/{UNLABELED}/{name}", frames, fps, seconds),
+        )
+        ids[name] = connection.execute("SELECT last_insert_rowid()").fetchone()[0]
     return ids

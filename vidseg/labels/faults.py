@@ -86,9 +86,20 @@ class SegmentFaults:
         Raises:
             ValueError: `skip` is False.
         """
+        self.leave_out(f"{place}: {what}: it has no frames")
+
+    def leave_out(self, text: str) -> None:
+        """Record a segment or video that cannot be used.
+
+        Args:
+            text: `<place>: <what>: <reason>`.
+
+        Raises:
+            ValueError: `skip` is False.
+        """
         if not self.skip:
-            raise ValueError(f"{place}: {what}: it has no frames; correct it, or skip it with --on-error skip")
-        self.skipped.append(f"{place}: {what}: it has no frames")
+            raise ValueError(f"{text}; correct it, or skip it with --on-error skip")
+        self.skipped.append(text)
 
     def log(self) -> None:
         """Log the numbers of skipped and cut segments, and the first of them by name."""

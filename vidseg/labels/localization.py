@@ -21,7 +21,8 @@ import numpy as np
 from vidseg.labels.csv_labels import LabelRow
 from vidseg.labels.dataset import Segment
 from vidseg.labels.faults import SegmentFaults
-from vidseg.labels.names import clean_name, strip_extension
+from vidseg.labels.json_files import read_json
+from vidseg.labels.names import clean_name, split_name, strip_extension
 from vidseg.labels.segmentation_labels import Labels, SegmentationLabels, labels_from_segments, segments_from_labels
 
 __all__ = [
@@ -53,11 +54,13 @@ class LocalizedVideo:
         segments: in the order of the file; they may overlap.
         seconds: duration in seconds, or None if unknown.
         split: split name such as `train`, or None.
+        fps: frame rate, or None if unknown.
     """
 
     segments: list[TimedLabel]
     seconds: float | None = None
     split: str | None = None
+    fps: float | None = None
 
 
 def read_localization_json(path: str | Path, *, faults: SegmentFaults | None = None) -> dict[str, LocalizedVideo]:
@@ -71,10 +74,7 @@ def read_localization_json(path: str | Path, *, faults: SegmentFaults | None = N
         ValueError: the file is not JSON, has another structure, or has invalid times; the message names the video.
     """
     faults = faults or SegmentFaults()
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from error
+    content = read_json(path)
     database = content.get("database") if isinstance(content, dict) else None
     if not isinstance(database, dict):
         raise ValueError(f"{path}: expected an object with the entry 'database', as in ActivityNet's annotation file")
@@ -82,10 +82,14 @@ def read_localization_json(path: str | Path, *, faults: SegmentFaults | None = N
     videos: dict[str, LocalizedVideo] = {}
     for written, entry in database.items():
         try:
-            found = [_timed_label(annotation, rate) for annotation in entry["annotations"]]
+            annotations = entry.get("annotations")
+            if annotations is None:  # some files have no annotations of the test videos
+                annotations = [] if split_name(str(entry.get("subset"))) == "test" else entry["annotations"]
+            found = [_timed_label(annotation, rate) for annotation in annotations]
             frames, seconds = entry.get("frames"), entry.get("duration")
             seconds = frames / rate if rate and frames else None if seconds is None else float(seconds)
-            subset = entry.get("subset")
+            subset, fps = entry.get("subset"), entry.get("fps", rate)
+            fps = None if fps is None else float(fps)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{path}: video {written!r}: {type(error).__name__}: {error}") from error
         name = strip_extension(clean_name(written))
@@ -97,7 +101,7 @@ def read_localization_json(path: str | Path, *, faults: SegmentFaults | None = N
             times = faults.check(one.start, one.stop, place=place, label=one.label, seconds=seconds)
             if times is not None:
                 segments.append(TimedLabel(one.label, *times))
-        videos[name] = LocalizedVideo(segments, seconds, subset and clean_name(subset))
+        videos[name] = LocalizedVideo(segments, seconds, subset and clean_name(subset), fps)
     return videos
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from collections.abc import Container
 from pathlib import Path, PurePosixPath
 
-__all__ = ["PathFinder", "clean_name", "division_of_file", "split_name", "strip_extension", "video_name"]
+__all__ = ["PathFinder", "clean_name", "division_of_file", "find_name", "split_name", "strip_extension", "video_name"]
 
 _INVISIBLE = "\ufeff\u200b\u2060"  # byte order mark, zero width space, word joiner
 _VIDEO_EXTENSIONS = frozenset(
@@ -76,6 +77,17 @@ def division_of_file(path: str | Path) -> str | None:
     (part,) = parts
     division = _DIVISION.search(stem)
     return f"split{division[1]}/{part}" if division else part
+
+
+def find_name(name: str, known: Container[str]) -> str | None:
+    """Return the name among `known` that means the same video: equal, or with the prefix `v_` on one side only.
+
+    ActivityNet, HACS and FineAction name a video `v_<id>` in files and `<id>` in annotations, or the reverse.
+    """
+    for candidate in (name, f"v_{name}", name.removeprefix("v_")):
+        if candidate in known:
+            return candidate
+    return None
 
 
 class PathFinder:

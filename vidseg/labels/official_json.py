@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from vidseg.labels.csv_labels import LabelRow
 from vidseg.labels.faults import SegmentFaults
+from vidseg.labels.json_files import read_json
 from vidseg.labels.names import clean_name
 
 __all__ = ["read_diving48_json", "read_diving48_vocabulary", "read_kinetics_json"]
 
 
 def _load(path: str | Path, kind: type, form: str) -> Any:
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from error
+    content = read_json(path)
     if not isinstance(content, kind):
         raise ValueError(f"{path}: expected {form}")
     return content

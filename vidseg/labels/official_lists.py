@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
-from vidseg.labels.csv_labels import LabelRow
+from vidseg.labels.csv_labels import LabelRow, read_rows
+from vidseg.labels.json_files import read_json
 from vidseg.labels.names import clean_name, video_name
 
 __all__ = [
@@ -45,9 +45,10 @@ def read_class_list(path: str | Path) -> list[str]:
 def read_numbered_classes(path: str | Path) -> tuple[list[str], int | None]:
     """Read class names in their official order, and the number of the first class if the file has numbers.
 
-    Formats: `1 ApplyEyeMakeup` (UCF-101's classInd.txt), `clapping,0` (Moments in Time), one name per line, a JSON list
-    of names, or a JSON object `{name: number}` (as saved by the published training code). Number and name may also be
-    separated by a tab.
+    Formats: `1 ApplyEyeMakeup` (UCF-101's classInd.txt), `c000 Holding some clothes` (Charades), `clapping,0` (Moments
+    in Time), one name per line, a JSON list of names, or a JSON object `{name: number}` (as saved by the published
+    training code). Number and name may also be separated by a tab. A CSV file with the header `action` or `class` has
+    one name per line (ActivityNet), one with the columns `id` and `key` both (EPIC-Kitchens).
 
     Returns:
         The names, and 0 or 1, or None if the file has no numbers.
@@ -57,10 +58,7 @@ def read_numbered_classes(path: str | Path) -> tuple[list[str], int | None]:
     """
     written = True
     if Path(path).suffix.lower() == ".json":
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-        except ValueError as error:
-            raise ValueError(f"{path}: not valid JSON ({error})") from error
+        content = read_json(path)
         if isinstance(content, dict) and all(isinstance(number, int) for number in content.values()):
             numbered = [(number, name) for name, number in content.items()]
         elif isinstance(content, list) and all(isinstance(name, str) for name in content):
@@ -68,8 +66,8 @@ def read_numbered_classes(path: str | Path) -> tuple[list[str], int | None]:
         else:
             raise ValueError(f"{path}: expected a list of class names, or an object {{name: number}}")
     else:
-        lines = [line for _, line in read_lines(path)]
-        first = [re.fullmatch(r"(?P<number>\d+)\s+(?P<name>.+)", line) for line in lines]
+        lines = _class_lines(path)
+        first = [re.fullmatch(r"c?(?P<number>\d+)\s+(?P<name>.+)", line) for line in lines]
         last = [re.fullmatch(r"(?P<name>.+?)\s*[,\t]\s*(?P<number>\d+)", line) for line in lines]
         matches = first if all(first) else last
         if all(matches):
@@ -87,6 +85,18 @@ def read_numbered_classes(path: str | Path) -> tuple[list[str], int | None]:
     if len(set(names)) < len(names):
         raise ValueError(f"{path}: class {next(name for name in names if names.count(name) > 1)!r} occurs twice")
     return names, first_number if written else None
+
+
+def _class_lines(path: str | Path) -> list[str]:
+    """Return the lines of a class list without a CSV header; `NUMBER NAME` for one with the columns id and key."""
+    lines = [line for _, line in read_lines(path)]
+    if Path(path).suffix.lower() != ".csv":
+        return lines
+    header = lines[0].lower().split(",")
+    if {"id", "key"} <= set(header):
+        number, name = header.index("id"), header.index("key")
+        return [f"{cells[number]} {cells[name]}" for _, cells in read_rows(path)[1:]]
+    return lines[1:] if header in (["action"], ["class"]) and len(lines) > 1 else lines
 
 
 def read_ucf_list(path: str | Path, *, split: str) -> list[LabelRow]:
@@ -116,5 +126,14 @@ def read_hmdb_list(path: str | Path, *, label: str, division: str) -> list[Label
 
 
 def read_id_list(path: str | Path) -> set[str]:
-    """Read video ids, one per line (Mini-Kinetics-200's `train_ytid_list.txt`)."""
-    return {clean_name(line) for _, line in read_lines(path)}
+    """Read video ids: one per line (Mini-Kinetics-200's `train_ytid_list.txt`), or a JSON list.
+
+    Raises:
+        ValueError: the file is empty, or a JSON file that is not a list of names.
+    """
+    if Path(path).suffix.lower() != ".json":
+        return {clean_name(line) for _, line in read_lines(path)}
+    content = read_json(path)
+    if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
+        raise ValueError(f"{path}: expected a list of video names")
+    return {clean_name(name) for name in content}

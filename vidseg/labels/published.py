@@ -11,7 +11,7 @@ from pathlib import Path
 from vidseg.labels.counting import counted
 from vidseg.labels.csv_labels import LabelRow, write_label_csv
 
-__all__ = ["PublishedLabels", "official_file", "official_files"]
+__all__ = ["PublishedLabels", "official_file", "official_files", "optional_file"]
 
 logger = logging.getLogger(__name__)
 
@@ -101,3 +101,15 @@ def official_file(folder: Path, *names: str) -> Path:
     raise FileNotFoundError(
         f"{folder}: {' or '.join(names)} not found; pass the folder of the official annotation files"
     )
+
+
+def optional_file(folder: Path, *names: str) -> Path | None:
+    """Return the first of the named files that exists, or None.
+
+    Raises:
+        ValueError: the folder has several files of one name.
+    """
+    try:
+        return official_file(folder, *names)
+    except FileNotFoundError:
+        return None

@@ -18,11 +18,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vidseg.labels.catalog import UNLABELED, read_catalog, split_ids, write_catalog
+from vidseg.labels.catalog import find_or_add_videos, read_catalog, split_ids, write_catalog
 from vidseg.labels.classes import class_names, order_classes, warn_of_moves
 from vidseg.labels.counting import counted
 from vidseg.labels.dataset import Segment, VideoDataset
-from vidseg.labels.names import clean_name
 from vidseg.labels.segmentation_files import by_name, check_mapping, read_bundle, read_frame_labels, read_mapping
 
 __all__ = [
@@ -238,7 +237,11 @@ def apply_segmentation(
         order_classes(connection, labels.classes)
         warn_of_moves(before, class_names(connection))
         class_ids = dict(connection.execute("SELECT name, id FROM classes"))
-        videos = _video_ids(connection, labels, Path(root))
+        videos = find_or_add_videos(
+            connection,
+            root,
+            {name: (len(values), labels.rate, len(values) / labels.rate) for name, values in labels.labels.items()},
+        )
         segments = 0
         for name, values in labels.labels.items():
             connection.execute("DELETE FROM segments WHERE video_id = ?", (videos[name],))
@@ -282,31 +285,6 @@ def _check(labels: SegmentationLabels) -> None:
             )
         if "/" in name or name in {"", ".", ".."}:
             raise ValueError(f"video {name!r}: not a valid folder name")
-
-
-def _video_ids(connection: sqlite3.Connection, labels: SegmentationLabels, root: Path) -> dict[str, int]:
-    """Return the row id of each video; missing videos are added."""
-    found: dict[str, list[tuple[str, int]]] = {}
-    for path, row in connection.execute("SELECT path, id FROM videos ORDER BY path"):
-        found.setdefault(clean_name(path.rpartition("/")[2]), []).append((path, row))
-    ids = {}
-    for name, values in sorted(labels.labels.items()):
-        places = found.get(clean_name(name), [])
-        if len(places) > 1:
-            raise ValueError(
-                f"{root}: several videos have the name {name!r}: {', '.join(path for path, _ in places)};"
-                " frame labels need unique names; rename all but one"
-            )
-        if not places:
-            connection.execute(
-                "INSERT INTO videos (path, frames, height, width, fps, seconds, size_bytes)"
-                " VALUES (?, ?, 0, 0, ?, ?, 0)",
-                (f"jpg/{UNLABELED}/{name}", len(values), labels.rate, len(values) / labels.rate),
-            )
-            ids[name] = connection.execute("SELECT last_insert_rowid()").fetchone()[0]
-        else:
-            ids[name] = places[0][1]
-    return ids
 
 
 def has_frame_labels(root: str | Path) -> bool:

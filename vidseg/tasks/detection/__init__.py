@@ -1,0 +1,1 @@
+"""Temporal action detection: when does what happen in an untrimmed video."""
