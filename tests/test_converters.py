@@ -16,14 +16,19 @@ CONVERTERS = Path(__file__).parents[1] / "converters"
 NAMES = ("diving48", "hacs", "hmdb51", "kinetics", "moments", "ucf101")
 
 
-def convert(name, source, out, *words):
-    """Runs converters/<name>.py; returns its exit status."""
+def load(name):
+    """The command of converters/<name>.py."""
     spec = importlib.util.spec_from_file_location(f"converters_{name}", CONVERTERS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     (command,) = (value for value in vars(module).values() if isinstance(value, type) and value.__module__ == spec.name)
-    return run_program(command, [str(source), "--out", str(out), *map(str, words)])
+    return command
+
+
+def convert(name, source, out, *words):
+    """Runs converters/<name>.py; returns its exit status."""
+    return run_program(load(name), [str(source), "--out", str(out), *map(str, words)])
 
 
 def write(folder, files):
@@ -306,3 +311,61 @@ def test_two_releases_in_one_folder_are_refused(tmp_path, capsys):
     source = write(tmp_path / "in", {f"{folder}/train.csv": KINETICS["train.csv"] for folder in ("k400", "k600")})
     assert convert("kinetics", source, tmp_path / "out") == 2
     assert "pass the folder that contains only one" in capsys.readouterr().err
+
+
+SEGMENTS = {
+    "database": {"abc": {"subset": "training", "duration": 9, "annotations": [{"label": "b", "segment": [1, 2]}]}}
+}
+
+
+@pytest.mark.parametrize(
+    "name, files, classes",
+    [
+        ("activitynet", {"activity_net.v1-3.min.json": SEGMENTS, "action_name.csv": "action\nb\na\n"}, ["b", "a"]),
+        ("fineaction", {"annotations_gt.json": SEGMENTS}, ["b"]),
+        ("hacs_segments", {"HACS_segments_v1.1.1.json": SEGMENTS}, ["b"]),
+        (
+            "charades",
+            {
+                "Charades_v1_train.csv": "id,actions,length\nabc,c001 1 2,9\n",
+                "Charades_v1_test.csv": "id,actions,length\n",
+                "Charades_v1_classes.txt": "c000 a\nc001 b\n",
+            },
+            ["a", "b"],
+        ),
+        (
+            "epic_kitchens",
+            {
+                "EPIC_100_train.csv": f"{TIMED}abc,00:00:01.0,00:00:02.0,1\n",
+                "EPIC_100_validation.csv": TIMED,
+                "EPIC_100_video_info.csv": "video_id,duration,fps,resolution\nabc,9,50,1x1\n",
+                "EPIC_100_verb_classes.csv": "id,key,instances,category\n0,a,[],x\n1,b,[],x\n",
+            },
+            ["a", "b"],
+        ),
+        (
+            "multithumos",
+            {
+                "multithumos.json": {"abc": {"subset": "training", "duration": 9, "actions": [[2, 1, 2]]}},
+                "class_list.txt": "1 a\n2 b\n",
+            },
+            ["a", "b"],
+        ),
+        (
+            "multithumos",
+            {"annotations/b.txt": "video_validation_0000001 1 2\n", "class_list.txt": "1 a\n2 b\n"},
+            ["a", "b"],
+        ),
+    ],
+)  # fmt: skip
+def test_segments_of_untrimmed_videos(name, files, classes, tmp_path, capsys):
+    root = tmp_path / "data"
+    words = ["--without-durations"] if "annotations/b.txt" in files else []
+    program = load(name)
+    assert run_program(program, [str(write(tmp_path / "official", files)), str(root), *words]) == 0
+    data = open_dataset(root, "train")
+    assert data.classes == classes
+    assert [(one.start, one.stop, classes[one.label]) for one in data.segments(0)] == [(1.0, 2.0, "b")]
+    (tmp_path / "empty").mkdir()
+    assert run_program(program, [str(tmp_path / "empty"), str(tmp_path / "other")]) == 2
+    assert "pass the folder of the official annotation files" in capsys.readouterr().err
