@@ -313,6 +313,7 @@ def test_two_releases_in_one_folder_are_refused(tmp_path, capsys):
     assert "pass the folder that contains only one" in capsys.readouterr().err
 
 
+TIMED = "video_id,start_timestamp,stop_timestamp,verb_class\n"
 SEGMENTS = {
     "database": {"abc": {"subset": "training", "duration": 9, "annotations": [{"label": "b", "segment": [1, 2]}]}}
 }

@@ -121,11 +121,12 @@ def test_epic_kitchens(tmp_path):
     train = write(tmp_path / "EPIC_100_train.csv", header + row.format(1, 3))
     other = row.replace("P01_01", "P02_12").replace("00:00:03.37", "01:02:03.50")
     val = write(tmp_path / "EPIC_100_validation.csv", header + other.format(0, 2))
-    test = write(
-        tmp_path / "EPIC_100_test_timestamps.csv", "video_id,start_timestamp,stop_timestamp\nP03_1,0:0:1,0:0:2\n"
-    )
-    info = write(tmp_path / "EPIC_100_video_info.csv", "video_id,duration,fps,resolution\nP01_01,90.5,59.94,1x1\nP02_12,5000,50,1x1\nP03_1,9,50,1x1\n")  # fmt: skip
-    verbs = write(tmp_path / "EPIC_100_verb_classes.csv", 'id,key,instances,category\n0,take,"[\'a\', \'b\']",x\n1,open,"[\'c\']",x\n')  # fmt: skip
+    text = "video_id,start_timestamp,stop_timestamp\nP03_1,0:0:1,0:0:2\n"
+    test = write(tmp_path / "EPIC_100_test_timestamps.csv", text)
+    text = "video_id,duration,fps,resolution\nP01_01,90.5,59.94,1x1\nP02_12,5000,50,1x1\nP03_1,9,50,1x1\n"
+    info = write(tmp_path / "EPIC_100_video_info.csv", text)
+    text = """id,key,instances,category\n0,take,"['a', 'b']",x\n1,open,"['c']",x\n"""
+    verbs = write(tmp_path / "EPIC_100_verb_classes.csv", text)
     labels = read_detection_labels([train, val, test, info], classes=verbs)
     assert labels.classes == ["take", "open"]
     assert listed(labels) == {
@@ -136,7 +137,8 @@ def test_epic_kitchens(tmp_path):
     assert labels.videos["P01_01"].fps == 59.94
     assert listed(read_detection_labels([train], level="noun"))["P01_01"][2] == [("3", 0.14, 3.37)]
     assert listed(read_detection_labels([train], level="action"))["P01_01"][2] == [("1,3", 0.14, 3.37)]
-    opentad = {"database": {"P01_01": {"subset": "train", "duration": 90.5, "annotations": [{"segment": [0.14, 3.37], "label": "id_001", "label_name": "pull"}]}}}  # fmt: skip
+    annotation = {"segment": [0.14, 3.37], "label": "id_001", "label_name": "pull"}
+    opentad = {"database": {"P01_01": {"subset": "train", "duration": 90.5, "annotations": [annotation]}}}
     found = read_detection_labels([write(tmp_path / "epic.json", opentad)], classes=verbs)
     assert listed(found)["P01_01"][2] == [("open", 0.14, 3.37)]
     write(train, header + row.format("x", 3))
@@ -204,7 +206,7 @@ def test_own_rows(tmp_path):
         ("a.csv", "video,start,end,class\n,1,2,run\n", r"a\.csv:2: the name of the video is empty"),
         ("a.csv", "video,start,end,class\na,1,2\n", r"a\.csv:2: 3 cells, but the header has 4 columns"),
         ("a.csv", "video,start,end,class,duration\na,11,12,run,10\n", r"a\.csv:2: .* after the end of the video"),
-        ("a.csv", "video,start,end,class,duration\na,1,2,run,10\na,1,2,run,11\n", r"a\.csv:3: video 'a' has seconds 11"),
+        ("a.csv", "video,start,end,class,duration\na,1,2,run,10\na,1,2,run,11\n", r"a\.csv:3: video 'a' has seconds"),
         ("a.csv", "video,start,end,class,split\na,1,2,run,val\na,1,2,run,test\n", r"a\.csv:3: video 'a' has split"),
         ("a.csv", "video,start,end,class,duration\na,1,2,run,0\n", r"a\.csv:2: column 'duration': '0' is not a number"),
         ("a.csv", "video,begin,end,class\na,1,2,run\n", r"a\.csv:1: header .* expected the columns video, start, end"),
