@@ -77,7 +77,10 @@ THUMOS = {
 
 def thumos_forms(folder):
     database = {
-        name: {"subset": split, "annotations": [{"segment": [str(a), str(b)], "label": l} for l, a, b in segments]}
+        name: {
+            "subset": split,
+            "annotations": [{"segment": [str(a), str(b)], "label": label} for label, a, b in segments],
+        }
         for name, (split, segments) in THUMOS.items()
     }
     database["video_test_0000004"]["annotations"].append({"segment": ["1", "2"], "label": "Ambiguous"})
@@ -237,9 +240,9 @@ def test_files_that_contradict_each_other(tmp_path):
         ValueError, match=r"split\.csv: video 'v_abc' is in split 'val', but an earlier file has 'train'"
     ):
         read_detection_labels([one, write(tmp_path / "split.csv", "video,duration,split\nv_abc,30.5,val\n")])
-    with pytest.raises(FileNotFoundError, match="no <Class>.txt in this folder"):
+    with pytest.raises(FileNotFoundError, match=r"no <Class>\.txt in this folder"):
         read_detection_labels([tmp_path])
-    with pytest.raises(FileNotFoundError, match="none.csv: annotation file not found"):
+    with pytest.raises(FileNotFoundError, match=r"none\.csv: annotation file not found"):
         read_detection_labels([tmp_path / "none.csv"])
 
 

@@ -298,6 +298,63 @@ class Errors:
 
 
 @dataclass(frozen=True)
+class Detections:
+    """Plot detections: timelines of truth and detections, precision-recall curves, and the false-positive profile.
+
+    `vidseg score` prints the same scores.
+    """
+
+    files: Annotated[Positional[tuple[Path, ...]], arg(metavar="TRUTH ... RESULTS.json")]
+    """Data set or annotation files, and the file of detections last, as for `vidseg score`."""
+    out: Path = Path()
+    """Output folder of timelines.png, precision_recall.png and false_positives.png."""
+    protocol: str = "activitynet"
+    """activitynet, thumos14, hacs, fineaction, epic, ego4d, multithumos or charades."""
+    thresholds: tuple[float, ...] = ()
+    """IoU thresholds; default: those of the protocol."""
+    split: str | None = None
+    """Split that is plotted; default: the only one besides train that has segments."""
+    blocked: Path | None = None
+    """Videos to leave out: one name per line, or a JSON list."""
+    level: Literal["verb", "noun", "action"] = "verb"
+    """Classes of EPIC-Kitchens' annotation."""
+    classes: Path | None = None
+    """Class list of annotation files with class numbers."""
+    videos: tuple[str, ...] = ()
+    """Names of the videos in timelines.png; default: the first ones."""
+    rows: int = 8
+    """Maximum number of videos in timelines.png."""
+    min_score: float = 0.2
+    """Smallest score of the detections in timelines.png."""
+
+    def run(self) -> int:
+        """Plot, and print the paths of the files."""
+        from vidseg.metrics import precision_recall
+        from vidseg.plots import plot_false_positives, plot_precision_recall, plot_timelines
+        from vidseg.tasks.detection.result_scores import detected_videos, pair_files, score_pair
+
+        pair = pair_files(
+            self.files[:-1],
+            self.files[-1],
+            protocol=self.protocol,
+            thresholds=self.thresholds,
+            split=self.split,
+            blocked=self.blocked,
+            level=self.level,
+            classes=self.classes,
+        )
+        videos = detected_videos(pair, self.videos, most=self.rows)
+        print(plot_timelines(videos, pair.classes, self.out / "timelines.png", min_score=self.min_score))
+        scores = score_pair(pair)
+        if scores.scores is not None:
+            curves = precision_recall(pair.truth, pair.detections, protocol=pair.protocol)
+            print(plot_precision_recall(*curves, scores.scores, pair.classes, self.out / "precision_recall.png"))
+        if scores.profile is not None:
+            print(plot_false_positives(scores.profile, self.out / "false_positives.png"))
+        return 0
+
+
+@dataclass(frozen=True)
 class Labels:
     """Plot frames, segments and durations of each class of a data set."""
 
@@ -356,6 +413,7 @@ Command = (
     | Annotated[Speed, tyro.conf.subcommand("speed")]
     | Annotated[Segments, tyro.conf.subcommand("segments")]
     | Annotated[Errors, tyro.conf.subcommand("errors")]
+    | Annotated[Detections, tyro.conf.subcommand("detections")]
     | Annotated[Labels, tyro.conf.subcommand("labels")]
     | Annotated[Report, tyro.conf.subcommand("report")]
 )

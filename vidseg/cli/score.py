@@ -1,4 +1,4 @@
-"""Scores of predictions in files: frame labels, or scores of videos, which are fused first (`vidseg score`)."""
+"""Scores of predictions in files: frame labels, detections, or scores of videos, which are fused first."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json as json_format
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -27,18 +27,37 @@ class Command:
     `<video>.txt` with one class name per line (predictions also in MS-TCN's format, without extension), or
     `<video>-gt.txt` and `<video>-pred.txt` in one folder.
 
+    Detections: `vidseg score TRUTH RESULTS.json` prints mAP, recall, average recall of proposals and the cost of each
+    kind of false positive. TRUTH is a data set, or annotation files in any form of `vidseg labels segments`;
+    RESULTS.json has the official form of ActivityNet.
+
     Scores of videos: `vidseg score A.npz B.npz --weights 2 1` fuses files of `vidseg test --dump` and `vidseg predict
     --dump`, and prints top-1, top-5 and mean class accuracy.
     """
 
-    files: Annotated[Positional[tuple[Path, ...]], arg(metavar="TRUTH [PREDICTIONS] | FILE.npz|csv ...")] = ()
-    """Folder of the true labels, such as groundTruth/, and folder of the predicted ones; or files of scores."""
+    files: Annotated[
+        Positional[tuple[Path, ...]], arg(metavar="TRUTH [PREDICTIONS] | TRUTH ... RESULTS.json | FILE.npz|csv ...")
+    ] = ()
+    """Folder of the true labels, such as groundTruth/, and folder of the predicted ones; a data set or annotation
+    files, and the file of detections last; or files of scores."""
+    protocol: str = "activitynet"
+    """Detections: activitynet, thumos14, hacs, fineaction, epic, ego4d, multithumos or charades: IoU thresholds, and
+    whether duplicated instances count."""
+    thresholds: tuple[float, ...] = ()
+    """Detections: IoU thresholds; default: those of the protocol."""
+    split: str | None = None
+    """Detections: split that is scored; default: the only one besides train that has segments."""
+    blocked: Path | None = None
+    """Detections: videos to leave out: one name per line, or a JSON list."""
+    level: Literal["verb", "noun", "action"] = "verb"
+    """Detections: classes of EPIC-Kitchens' annotation."""
     weights: tuple[float, ...] = ()
     """Scores of videos: weight of each file; default: all equal."""
     dump: Path | None = None
     """Scores of videos: file for the fused scores, .npz or .csv."""
     mapping: Path | None = None
-    """Frame labels: mapping.txt with the classes; default: classes found in the files."""
+    """Frame labels: mapping.txt with the classes; default: classes found in the files. Detections: class list of
+    annotation files with class numbers."""
     bundle: Path | None = None
     """Frame labels: split file whose videos are scored, such as splits/test.split1.bundle."""
     background: tuple[str, ...] = ("background",)
@@ -50,7 +69,7 @@ class Command:
     truncate: bool = False
     """Frame labels: truncate videos of unequal lengths to the shorter side, as the published evaluation does."""
     classes: bool = False
-    """Frame labels: print a table of classes."""
+    """Frame labels and detections: print a table of classes."""
     videos: bool = False
     """Frame labels: print a table of videos, lowest accuracy first."""
     json: bool = False
@@ -59,7 +78,9 @@ class Command:
     def run(self) -> int:
         """Read, score and print."""
         if not self.files:
-            raise ValueError("give the folders TRUTH and PREDICTIONS, or files of scores")
+            raise ValueError("give the folders TRUTH and PREDICTIONS, TRUTH and RESULTS.json, or files of scores")
+        if self.files[-1].suffix == ".json":
+            return self._detections()
         kinds = {path.suffix in _SCORES for path in self.files}
         if kinds == {True}:
             return self._fused()
@@ -69,6 +90,27 @@ class Command:
         if self.weights or self.dump is not None:
             raise ValueError(f"--{'weights' if self.weights else 'dump'} is for files of scores, .npz or .csv")
         return self._frame_labels()
+
+    def _detections(self) -> int:
+        from vidseg.tasks.detection.result_scores import score_files
+
+        if self.weights or self.dump is not None:
+            raise ValueError(f"--{'weights' if self.weights else 'dump'} is for files of scores, .npz or .csv")
+        scores = score_files(
+            self.files[:-1],
+            self.files[-1],
+            protocol=self.protocol,
+            thresholds=self.thresholds,
+            split=self.split,
+            blocked=self.blocked,
+            level=self.level,
+            classes=self.mapping,
+        )
+        if self.json:
+            print(json_format.dumps(scores.summary(), ensure_ascii=False))
+        else:
+            print("\n".join(scores.lines(classes=self.classes)))
+        return 0
 
     def _fused(self) -> int:
         from vidseg.labels.counting import counted

@@ -108,3 +108,27 @@ class SegmentFaults:
                 more = f"\n    ... and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
                 lines = "".join(f"\n    {item}" for item in items[:_NAMED])
                 logger.warning("%s %s:%s%s", counted(len(items), "segment"), done, lines, more)
+
+
+@dataclass
+class UncheckedSegments(SegmentFaults):
+    """Keeps every segment as its file has it, for scoring as the published evaluators do."""
+
+    def check(
+        self,
+        start: float,
+        stop: float,
+        *,
+        place: str,
+        label: str | None = None,
+        seconds: float | None = None,
+        rate: float | None = None,
+    ) -> tuple[float, float]:
+        """Return the times unchanged.
+
+        Raises:
+            ValueError: a time is not a number.
+        """
+        if not (math.isfinite(start) and math.isfinite(stop)):
+            raise ValueError(f"{place}: segment from {start:g} to {stop:g} seconds: the times are not finite numbers")
+        return start, stop

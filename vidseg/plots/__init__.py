@@ -6,6 +6,8 @@ All figures use matplotlib's Agg canvas without pyplot, so no window is opened a
 from vidseg.plots.confusion import plot_confusion
 from vidseg.plots.contact import contact_sheet
 from vidseg.plots.curves import plot_curves
+from vidseg.plots.detection_curves import plot_false_positives, plot_precision_recall
+from vidseg.plots.detection_timeline import DetectedVideo, plot_timelines
 from vidseg.plots.label_counts import plot_label_counts
 from vidseg.plots.rates import plot_rates
 from vidseg.plots.schedule import plot_schedule
@@ -14,16 +16,20 @@ from vidseg.plots.segment_errors import plot_segment_errors
 from vidseg.plots.speed import plot_speeds
 
 __all__ = [
+    "DetectedVideo",
     "SegmentedVideo",
     "class_colors",
     "contact_sheet",
     "plot_confusion",
     "plot_curves",
+    "plot_false_positives",
     "plot_label_counts",
     "plot_palette",
+    "plot_precision_recall",
     "plot_rates",
     "plot_schedule",
     "plot_segment_errors",
     "plot_segments",
     "plot_speeds",
+    "plot_timelines",
 ]
