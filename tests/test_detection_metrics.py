@@ -319,3 +319,14 @@ def test_wrong_input_is_refused():
     )
     with pytest.raises(ValueError, match="2 videos with segments, but 1"):
         Detections.of_videos([[], []], [[]])
+
+
+def test_average_recall_of_more_proposals_than_the_curve_has():
+    """9, 2 and 2 proposals, 2 on average: the ratio 6 / 13 keeps 4, 0 and 0 of them, as in the published evaluator."""
+    truth = Detections.of([0, 1, 2], [[0, 10]] * 3, [0, 0, 0])
+    videos = [0] * 9 + [1] * 2 + [2] * 2
+    segments = [[50, 60 + row] for row in range(13)]
+    segments[2] = segments[9] = segments[11] = [0, 10]  # the third of video 0, the first of the others
+    curve = average_recall(truth, Detections.of(videos, segments, [0] * 13, np.linspace(1, 0, 13)), max_proposals=2)
+    assert curve.average.tolist() == pytest.approx([1 / 3, 1 / 3])  # 3 and 4 proposals of video 0
+    assert curve.proposals_per_video.tolist() == pytest.approx([1.0, 2.0])

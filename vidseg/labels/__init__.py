@@ -4,6 +4,7 @@ from vidseg.labels.apply import LabelReport, apply_labels
 from vidseg.labels.catalog import VideoRecord, update_catalog
 from vidseg.labels.csv_labels import LabelRow, read_label_csv, write_label_csv
 from vidseg.labels.dataset import Segment, Video, VideoDataset, VideoFile, open_dataset
+from vidseg.labels.detection_labels import DetectionLabels, DetectionReport, apply_detection, read_detection_labels
 from vidseg.labels.localization import clip_rows, frame_labels_of, read_localization_json, write_localization_json
 from vidseg.labels.predictions import PairedLabels, read_predictions
 from vidseg.labels.scan import ScanReport, scan_catalog
@@ -20,6 +21,8 @@ from vidseg.labels.segmentation_labels import (
 from vidseg.labels.statistics import label_statistics, pixel_statistics
 
 __all__ = [
+    "DetectionLabels",
+    "DetectionReport",
     "FrameLabels",
     "LabelReport",
     "LabelRow",
@@ -32,6 +35,7 @@ __all__ = [
     "VideoDataset",
     "VideoFile",
     "VideoRecord",
+    "apply_detection",
     "apply_labels",
     "apply_segmentation",
     "check_mapping",
@@ -42,6 +46,7 @@ __all__ = [
     "open_dataset",
     "pixel_statistics",
     "read_bundle",
+    "read_detection_labels",
     "read_frame_labels",
     "read_label_csv",
     "read_localization_json",

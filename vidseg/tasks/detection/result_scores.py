@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +33,10 @@ from vidseg.metrics import (
     recall_at,
 )
 from vidseg.metrics.detection_scores import match_by_class
-from vidseg.plots.detection_timeline import DetectedVideo
 from vidseg.tasks.detection.result_files import DetectionResults, read_results
+
+if TYPE_CHECKING:
+    from vidseg.plots import DetectedVideo
 
 __all__ = [
     "PairedDetections",
@@ -352,6 +354,8 @@ def detected_videos(
     Raises:
         ValueError: a name is not a video of the truth or the results.
     """
+    from vidseg.plots import DetectedVideo  # matplotlib, which `vidseg score` does not need
+
     missing = [name for name in names if name not in pair.videos]
     if missing:
         raise ValueError(f"unknown video {missing[0]!r}; the videos are {', '.join(pair.videos[:_SEEN])}, ...")
