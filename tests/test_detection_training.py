@@ -198,7 +198,7 @@ def pixel_options(pixels, out, **chosen):
 @pytest.mark.parametrize("gradients", ["sampled", "all", "recomputed", "none"])
 def test_training_from_pixels_moves_the_encoder_as_the_option_says(pixels, tmp_path, gradients):
     chosen = {"gradients": gradients, "snippet_ratio": 0.5}
-    out = train_detection(pixel_options(pixels, tmp_path / "out", encoder_frozen=("conv1",), **chosen))
+    out = train_detection(pixel_options(pixels, tmp_path / "out", encoder_frozen=("stem",), **chosen))
     torch.manual_seed(1)
     fresh = vidseg.tasks.detection.runs.build_network(pixel_options(pixels, tmp_path / "out"), 8, None).state_dict()
     trained = weights(out)
@@ -206,7 +206,7 @@ def test_training_from_pixels_moves_the_encoder_as_the_option_says(pixels, tmp_p
     inside = {name for name in moved if name.startswith("backbone.")}
     assert any(name.startswith("detector.") for name in moved)
     assert bool(inside) == (gradients != "none")
-    assert not any(name.startswith("backbone.network.conv1.") for name in inside)
+    assert not any(name.startswith("backbone.network.stem.") for name in inside)
     assert not any("running" in name for name in inside)
 
 

@@ -23,8 +23,6 @@ for _name in ("mstcn", "mstcn2", "asformer"):
 register_loss("asrf", AsrfLoss)
 register_loss("c2f_tcn", C2fLoss)
 register_loss("diffact", DiffActLoss)
-register_loss("actionformer", ActionFormerLoss)
-register_loss("tridet", TriDetLoss)
 register_loss("etad", EtadLoss)
 register_loss("bmn", BmnLoss)
 register_loss("actionformer", ActionFormerLoss)
