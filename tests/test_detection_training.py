@@ -189,7 +189,7 @@ def pixels(tmp_path_factory):
 def pixel_options(pixels, out, **chosen):
     values = {
         "encoder": "r3d_18", "encoder_option": ("width=0.125",), "snippet_frames": 4, "snippet_size": 32,
-        "snippet_stride": 8, "chunk": 16, "batch_size": 2, "epochs": 1,
+        "snippet_stride": 8, "chunk": 16, "batch_size": 2, "epochs": 1, "warmup_epochs": 0.0,
         "network_option": ("maps=32", "heads=2", "levels=3", "window=5"), "min_inside": 0.2,
     }  # fmt: skip
     return options(pixels / "data", out, **{**values, **chosen})
@@ -266,9 +266,9 @@ def test_wrong_options(root, tmp_path, chosen, message):
 
 
 def test_damaged_features_of_the_test_split_show_before_training(own_root, tmp_path):
-    name = vidseg.open_dataset(own_root, "test")[0].name
-    np.save(own_root / f"features/{name}.npy", np.zeros((SIZE + 1, 40), np.float32))
-    with pytest.raises(ValueError, match=rf"{name}\.npy: 9 values per column"):
+    for video in vidseg.open_dataset(own_root, "test"):
+        np.save(own_root / f"features/{video.name}.npy", np.zeros((SIZE + 1, 40), np.float32))
+    with pytest.raises(ValueError, match="features of 9 values a column, but the network takes 8"):
         train_detection(options(own_root, tmp_path / "out"))
 
 

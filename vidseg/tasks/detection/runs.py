@@ -56,7 +56,13 @@ _TASK = "detection"
 
 
 def snippet_spec(options: SnippetOptions) -> InputSpec:
-    """Return how the encoder sees snippets: its input spec with what the options change."""
+    """Return how the encoder sees snippets: its input spec with what the options change.
+
+    Raises:
+        ValueError: the encoder is not a recognition network.
+    """
+    if model_task(options.encoder) != "recognition":
+        raise ValueError(f"encoder={options.encoder!r} is a network for {model_task(options.encoder)}, not recognition")
     spec = model_input_spec(options.encoder, **options.chosen_options())
     names = {"frames": "snippet_frames", "interval": "snippet_interval", "size": "snippet_size"}
     given = {name: getattr(options, option) for name, option in names.items() if getattr(options, option) is not None}
@@ -69,10 +75,8 @@ def build_encoder(options: SnippetOptions) -> SnippetEncoder:
     """Return the encoder of snippets, with its weights if a file is given.
 
     Raises:
-        ValueError: the network is not for recognition, or the weights do not fit.
+        ValueError: the weights do not fit.
     """
-    if model_task(options.encoder) != "recognition":
-        raise ValueError(f"encoder={options.encoder!r} is a network for {model_task(options.encoder)}, not recognition")
     network = create_model(options.encoder, num_classes=1, **options.chosen_options())
     if options.encoder_weights is not None:
         # The classifier is removed, so weights for any classes will do.
@@ -222,12 +226,15 @@ def train_detection(options: DetectionOptions) -> Path:
     folder = RunFolder(out, network.network, options)
     loader = make_loader(parts.train, options, train=True)
     validation = None if parts.validation is None else make_loader(parts.validation, options, train=False)
-    if parts.test is not None:
-        make_loader(parts.test, options, train=False)  # wrong files of the test show now and not after the training
+    tested = None if parts.test is None else make_loader(parts.test, options, train=False)
     torch.manual_seed(options.session.seed)
     model = build_network(options, len(classes), loader.feature_size)
     report = load_initial(model, network, folder)
     detector: Any = getattr(model, "detector", model)
+    task = make_task(options, classes, classify=not detector.class_agnostic)
+    for each in (loader, validation, tested):  # wrong files of the test show now and not after the training
+        if each is not None:
+            task.check(model, each)
     record = run_record(
         _TASK,
         options,
@@ -240,7 +247,7 @@ def train_detection(options: DetectionOptions) -> Path:
     )
     counts = [0 if part is None else len(part) for part in (parts.train, parts.validation, parts.test)]
     training = Training(
-        task=make_task(options, classes, classify=not detector.class_agnostic),
+        task=task,
         model=model,
         loader=loader,
         validation=validation,

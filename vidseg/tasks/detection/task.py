@@ -20,6 +20,7 @@ from vidseg.engine.task import BatchResult, Position, Task, sums_of
 from vidseg.loaders import DetectionBatch
 from vidseg.losses import DetectionLoss, create_loss
 from vidseg.losses.detection import DetectionTargets
+from vidseg.metrics import detection_protocol
 from vidseg.models._candidates import Candidates, top_candidates
 from vidseg.models._snippets import SnippetDetector
 from vidseg.tasks.detection.external_scores import ExternalScores
@@ -53,6 +54,9 @@ class DetectionTask(Task):
         class_scores: scores of the classes of whole videos, for a network that proposes segments without a class.
         class_top: classes of a video that each proposal gets from them.
         name: name of the network, for the loss.
+
+    Raises:
+        ValueError: there is no such protocol.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class DetectionTask(Task):
         class_top: int = 2,
         name: str = "",
     ) -> None:
+        detection_protocol(protocol)  # an unknown name is refused now
         self.loss, self.suppression, self.protocol = loss, suppression or SuppressionOptions(), protocol
         self.gradients, self.sampling = gradients, sampling or SnippetSampling()
         self.class_scores, self.class_top, self.name = class_scores, class_top, name

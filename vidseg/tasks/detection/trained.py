@@ -112,9 +112,9 @@ class DetectionModel(TrainedModel):
         else:
             samples, length = self._features(source, options, seconds, layout)
         windows = []
-        with torch.inference_mode():
-            for sample in samples:
-                batch = sample.to(self.device)
+        for sample in samples:
+            batch = sample.to(self.device)
+            with torch.inference_mode():
                 windows += [found for _, found in task.detect(self.model(batch.inputs, batch.mask), batch)]
         found = task.select(windows, name=title, seconds=length)
         rows = zip(found.labels.tolist(), found.segments.tolist(), found.scores.tolist(), strict=True)
