@@ -58,8 +58,14 @@ LABELS = [[0, 1, 3], [2], [], [4, 4]]
 
 
 def small(name: str, **options):
+    """A network whose biases are not 0, so that padding matters."""
     torch.manual_seed(3)
-    return create_model(name, num_classes=CLASSES, in_features=FEATURES, **(SMALL[name] | options))
+    model = create_model(name, num_classes=CLASSES, in_features=FEATURES, **(SMALL[name] | options))
+    with torch.no_grad():
+        for key, value in model.named_parameters():
+            if key.endswith("bias"):
+                value += 0.3 * torch.randn_like(value)
+    return model
 
 
 def padded_batch(*, extra: int = 0):
@@ -261,11 +267,6 @@ def test_published_padding_is_that_of_a_padded_video(name, options):
         assert torch.allclose(padded.segments[video, own], alone.segments[0], atol=1e-9)
         assert torch.allclose(padded.scores[video, own], alone.scores[0], atol=1e-9)
     exact = small(name, **(sizes | {"padding": "exact"})).double().eval()
-    for module in (model, exact):
-        torch.manual_seed(1)
-        for norm in module.modules():
-            if isinstance(norm, ChannelNorm):
-                torch.nn.init.normal_(norm.bias)
     whole = torch.randn(1, FEATURES, 64, dtype=torch.float64)
     assert torch.allclose(model(whole).scores, exact(whole).scores, atol=1e-9)
     assert not torch.allclose(model(whole[..., :50]).scores, exact(whole[..., :50]).scores, atol=1e-4)
@@ -512,7 +513,8 @@ def test_gradients_are_those_of_the_loss(name):
 
 def test_zero_weights_of_depthwise_convolutions_stay():
     """As the docstring of the option says."""
-    model = small("tridet", deviation=0.0).double()
+    torch.manual_seed(0)
+    model = create_model("tridet", num_classes=CLASSES, in_features=FEATURES, **SMALL["tridet"], deviation=0.0).double()
     _, _, value = loss_of("tridet", *padded_batch(), model=model)
     value.backward()
     for block in (*model.backbone.stem, *model.backbone.branch):
@@ -523,22 +525,18 @@ def test_zero_weights_of_depthwise_convolutions_stay():
 def test_boundary_heads_do_not_train_the_backbone():
     model = small("tridet").double()
     features, mask, _ = padded_batch()
-    for weight in model.parameters():
-        weight.requires_grad_(False)
-    for head in (model.start_head, model.end_head):
-        head.requires_grad_(True)
     features = features.nan_to_num().requires_grad_()
-    output = model(features, mask)
-    (gradient,) = torch.autograd.grad(output.predictions["offsets"].square().sum(), features, retain_graph=True)
+
+    def gradients() -> tuple[torch.Tensor, ...]:
+        value = model(features, mask).predictions["offsets"].square().sum()
+        return torch.autograd.grad(value, (features, model.start_head.head[0].conv.weight))
+
+    assert all(gradient.any() for gradient in gradients())
     with torch.no_grad():
-        for head in (model.start_head, model.end_head):
-            head.cls_head.conv.weight.zero_()
-            head.cls_head.conv.bias.zero_()
-    assert gradient.any()  # by the bins
-    for weight in model.reg_head.parameters():
-        weight.zero_()
-    (gradient,) = torch.autograd.grad(model(features, mask).predictions["offsets"].square().sum(), features)
-    assert not gradient.any()
+        for weight in model.reg_head.parameters():
+            weight.zero_()
+    of_features, of_head = gradients()
+    assert of_head.any() and not of_features.any()
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -647,18 +645,41 @@ def test_top_candidates():
         top_candidates(output, groups=torch.tensor([1, 2]))
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name, options", VARIANTS)
+def test_same_on_cuda(name, options):
+    """Output, loss, gradients and candidates."""
+    results = []
+    for device in ("cpu", "cuda"):
+        features, mask, targets = padded_batch()
+        model = small(name, **options).double().to(device)
+        loss = create_loss(name, num_classes=CLASSES).to(device)
+        features, mask, targets = features.to(device), mask.to(device), targets.to(device)
+        output = model(features, mask)
+        value = loss(output, targets, mask, seeds=seeds())
+        value.backward()
+        gradients = torch.cat([weight.grad.flatten() for weight in model.parameters()])
+        best = top_candidates(output, count=20)[0]
+        parts = (value, gradients, output.scores, output.segments, best.segments, best.scores, loss.positives)
+        results.append([part.detach().cpu() for part in parts])
+    for cpu, cuda in zip(*results, strict=True):
+        assert torch.allclose(cpu, cuda, rtol=1e-5, atol=1e-8)
+
+
 # Weights, costs, compilation, refused input
 
 
 def test_weights():
     assert with_names(small("actionformer", drop_path=0.1).state_dict()) == ["actionformer"]
     assert with_names(small("tridet", drop_path=0.1).state_dict()) == ["tridet"]
-    wrapped = {
-        "epoch": 3,
-        "state_dict": {f"module.{key}": value for key, value in small("tridet").state_dict().items()},
-    }
-    report = load_weights(small("tridet"), wrapped)
+    wrapped = {f"module.{key}": value for key, value in small("tridet").state_dict().items()}
+    report = load_weights(small("tridet"), {"epoch": 3, "state_dict": wrapped})
     assert report.filled == 1 and report.left == ()
+    averaged = {key: value + 1 for key, value in wrapped.items()}
+    model = small("tridet")
+    load_weights(model, {"epoch": 3, "state_dict": wrapped, "state_dict_ema": averaged})
+    assert torch.equal(model.reg_head.scale[0].scale, averaged["module.reg_head.scale.0.scale"])
     with pytest.raises(ValueError, match="the keys of the file are those of tridet"):
         load_weights(small("actionformer"), small("tridet", drop_path=0.1).state_dict())
 
@@ -689,12 +710,18 @@ def test_compiled_networks(name, options):
     "name, options, message",
     [
         ("actionformer", {"padding": "none"}, "padding='none'"),
+        ("actionformer", {"levels": 0}, "levels=0 must be at least 1"),
+        ("actionformer", {"head_layers": 1}, "head_layers=1 must be at least 2"),
+        ("actionformer", {"head_kernel": 2}, "kernel size 2 of a head must be odd"),
+        ("actionformer", {"padding": "published", "max_seq_len": 100}, "max_seq_len=100 must be a multiple of 32"),
         ("actionformer", {"window": (3, 3)}, r"window=\(3, 3\).*6 levels"),
         ("actionformer", {"window": 4}, "window: 4 must be odd"),
         ("actionformer", {"maps": 30}, "maps=30 must be a multiple of heads=4"),
         ("tridet", {"padding": "none"}, "padding='none'"),
         ("tridet", {"maps": 24}, "maps=24 must be a multiple of 16"),
         ("tridet", {"window": 2}, "window=2 must be odd"),
+        ("tridet", {"boundary_kernel": 0}, "kernel size 0 of a head must be odd"),
+        ("tridet", {"bins": 0}, "bins=0 must be at least 1"),
     ],
 )
 def test_wrong_options(name, options, message):
