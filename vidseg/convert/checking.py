@@ -280,6 +280,6 @@ def _update_catalogs(changed: Iterable[str]) -> None:
             )
         )
     for dataset, records in by_dataset.items():
-        with contextlib.closing(read_catalog(dataset)) as connection:
+        with read_catalog(dataset) as connection:
             listed = {path for (path,) in connection.execute("SELECT path FROM videos")}
         update_catalog(dataset, [record for record in records if record.path in listed])

@@ -12,7 +12,18 @@ import re
 import unicodedata
 from pathlib import Path, PurePosixPath
 
-__all__ = ["PathFinder", "clean_name", "division_of_file", "split_name", "strip_extension", "video_name"]
+__all__ = [
+    "LONGEST_NAME",
+    "PathFinder",
+    "clean_name",
+    "division_of_file",
+    "split_name",
+    "strip_extension",
+    "video_name",
+]
+
+LONGEST_NAME = 4096
+"""Most characters of a name or path in a label file, as of a path on Linux."""
 
 _INVISIBLE = "\ufeff\u200b\u2060"  # byte order mark, zero width space, word joiner
 _VIDEO_EXTENSIONS = frozenset(

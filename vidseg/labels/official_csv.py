@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidseg.labels.counting import counted
-from vidseg.labels.csv_labels import LabelRow, read_rows
+from vidseg.labels.csv_labels import LabelRow, check_row, read_rows
 from vidseg.labels.faults import SegmentFaults
 from vidseg.labels.names import split_name, video_name
 
@@ -34,7 +34,7 @@ def read_hacs_csv(path: str | Path, *, faults: SegmentFaults | None = None) -> t
     lines = read_rows(path)
     header = [cell.strip() for cell in lines[0][1]] if lines else []
     if header != _HACS_COLUMNS:
-        raise ValueError(f"{path}:1: header {','.join(header)!r}, expected {','.join(_HACS_COLUMNS)}")
+        raise ValueError(f"{path}:1: header {','.join(header)!r:.200}, expected {','.join(_HACS_COLUMNS)}")
     rows, negatives = [], 0
     for number, cells in lines[1:]:
         if len(cells) != len(_HACS_COLUMNS):
@@ -52,6 +52,7 @@ def read_hacs_csv(path: str | Path, *, faults: SegmentFaults | None = None) -> t
         clip = faults.check(*times, place=f"{path}:{number}", label=name)
         if clip is not None:
             rows.append(LabelRow(name, video, *clip, split=split_name(subset)))
+            check_row(rows[-1], f"{path}:{number}")
     return rows, negatives
 
 
@@ -74,4 +75,5 @@ def read_moments_csv(path: str | Path, *, split: str) -> list[LabelRow]:
         if position == 0 and "." not in cells[0]:
             continue  # some copies have a header line
         rows.append(LabelRow(cells[1], video_name(cells[0]), split=split))
+        check_row(rows[-1], f"{path}:{number}")
     return rows

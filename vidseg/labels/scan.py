@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,7 +68,7 @@ def scan_catalog(root: str | Path) -> ScanReport:
         raise FileNotFoundError(f"{root / 'jpg'}: folder not found; pass the output folder of `vidseg convert`")
     known = set()
     if catalog_path(root).is_file():
-        with closing(read_catalog(root)) as connection:
+        with read_catalog(root) as connection:
             # size_bytes 0: a video with frame labels and features, but without frames
             known = {path for (path,) in connection.execute("SELECT path FROM videos WHERE size_bytes > 0")}
     report = ScanReport(0)
