@@ -37,6 +37,7 @@ bool is_in_range(jpeg_decompress_struct& info, vidseg::ErrorManager& errors) {
     jvirt_barray_ptr* planes = jpeg_read_coefficients(&info);
     for (int i = 0; i < info.num_components; ++i) {
         const jpeg_component_info& component = info.comp_info[i];
+        if (component.quant_table == nullptr) return false;
         for (JDIMENSION row = 0; row < component.height_in_blocks; ++row) {
             JBLOCKARRAY blocks = info.mem->access_virt_barray(reinterpret_cast<j_common_ptr>(&info),
                                                               planes[i], row, 1, FALSE);

@@ -83,7 +83,7 @@ STEPS: tuple[Any, ...] = (
 )
 AUGMENTATIONS: tuple[Any, ...] = (
     None,
-    "srtg",
+    "published",
     ["color_jitter", {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}],
     ["random_erasing", {"probability": 0.5, "area_low": 0.02, "area_high": 0.4, "aspect_low": 0.3}],
 )
@@ -127,7 +127,9 @@ def make(draw: random.Random, folder: Path) -> tuple[str, bytes]:
 
 def _change(draw: random.Random, node: Any, *, top: bool = False) -> Any:
     """Return the arguments with another number somewhere, or an empty or longer list. Names stay."""
-    if isinstance(node, dict) and node:
+    if isinstance(node, list) and node and isinstance(node[0], str):  # a name and its arguments
+        node[1] = _change(draw, node[1])
+    elif isinstance(node, dict) and node:
         key = draw.choice(list(node))
         node[key] = _change(draw, node[key])
     elif isinstance(node, list) and node and draw.random() < 0.85:
@@ -138,8 +140,8 @@ def _change(draw: random.Random, node: Any, *, top: bool = False) -> Any:
             node[at] = _change(draw, node[at])
     elif isinstance(node, list):
         return []
-    elif not isinstance(node, (str, bool)) and not top:
-        return draw.choice((hostile_number(draw), hostile_number(draw), None if draw.random() < 0.1 else 1.5))
+    elif isinstance(node, int | float) and not isinstance(node, bool) and not top:
+        return draw.choice((hostile_number(draw), hostile_number(draw), 1.5))
     return node
 
 
@@ -159,7 +161,7 @@ def _videos(rows: list[list[Any]]) -> VideoDataset:
     """A data set without files; numbers that no catalog can have are left out."""
     fits = [
         row for row in rows
-        if all(isinstance(value, int) and 0 <= value < 2**31 for value in row) and len(row) == 3
+        if isinstance(row, list) and len(row) == 3 and all(isinstance(one, int) and 0 <= one < 2**31 for one in row)
     ]  # fmt: skip
     paths = [f"jpg/run/{number}".encode() for number in range(len(fits))]
     stops = np.cumsum([len(path) for path in paths], dtype=np.int64)

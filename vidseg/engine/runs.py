@@ -81,6 +81,7 @@ _TYPES: dict[str, tuple[type, str]] = {
 """Types of the entries of the record, and their descriptions."""
 _PLACES = ("out", "model_dir", "task_name")
 """Options that say where the folder of the run is; it may be moved."""
+_LONGEST_NAME = 100  # of a task or network
 _OWN_IDENTITY = ("stride",)
 """Entries of some tasks that stay the same."""
 _WARMUP_STEPS = 500
@@ -139,6 +140,9 @@ def check_record(record: Any, place: str) -> dict[str, Any]:
     for name, (kind, description) in _TYPES.items():
         if not isinstance(record[name], kind):
             raise ValueError(f"{place}: {name} is {record[name]!r:.80}, expected {description}")
+    for name in ("task", "network"):
+        if len(record[name]) > _LONGEST_NAME or set("/\\\0") & set(record[name]):
+            raise ValueError(f"{place}: {name} is {record[name]!r:.80}, which is not a name")
     for name in ("network_options", "input", "options"):
         wrong = [key for key in record[name] if not isinstance(key, str)]
         if wrong:

@@ -220,7 +220,8 @@ class TrainedModel:
             with _no_larger_than(path.stat().st_size):
                 return create_model(self.network, num_classes=num_classes, **{**options, **self.source.network_options})
         except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
-            raise ValueError(f"{path}: cannot make the network {self.network} of these weights: {error}") from error
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"{path}: cannot make the network {self.network} of these weights: {reason}") from error
 
     def default_input(self) -> InputSpec:
         """Return the input spec of the network, before weights, run or caller change it."""

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidseg.frames.schema import check_tables, guard, raise_interrupt
-from vidseg.labels.catalog_content import MOST_FRAMES, MOST_RATE, MOST_SECONDS, MOST_SIDE, check_content
+from vidseg.frames.schema import MAX_SIDE, check_tables, guard, raise_interrupt
+from vidseg.labels.catalog_content import MOST_FRAMES, MOST_RATE, MOST_SECONDS, check_content
 from vidseg.labels.catalog_lock import connect_to_copy, is_locked, lacks_locks, lock_holder
 from vidseg.labels.classes import add_classes
 from vidseg.labels.names import clean_name
@@ -48,7 +48,7 @@ _BUSY_SECONDS = 60.0  # time that a command waits for a writer, such as another 
 _NOTICE_SECONDS = 2.0  # time after which a log line says that it waits
 # What SQLite says of a file with another schema or other text, beside the errors of damaged pages.
 _DAMAGE = ("no such", "decode to UTF-8", "malformed", "cannot", "unrecognized", "error in", "unknown", "has no column")
-_MOST = {"frames": MOST_FRAMES, "height": MOST_SIDE, "width": MOST_SIDE, "fps": MOST_RATE, "seconds": MOST_SECONDS}
+_MOST = {"frames": MOST_FRAMES, "height": MAX_SIDE, "width": MAX_SIDE, "fps": MOST_RATE, "seconds": MOST_SECONDS}
 _TABLES = ("classes", "videos", "splits", "split_videos", "segments")
 
 SCHEMA = """

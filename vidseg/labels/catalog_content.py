@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 
-__all__ = ["MOST_FRAMES", "MOST_LABELS", "MOST_RATE", "MOST_SECONDS", "MOST_SIDE", "check_content"]
+from vidseg.frames.schema import MAX_SIDE
+
+__all__ = ["MOST_FRAMES", "MOST_LABELS", "MOST_RATE", "MOST_SECONDS", "check_content"]
 
 # Limits of files from elsewhere, far above those of any real data set.
 MOST_FRAMES = 1 << 32  # of one video
 MOST_LABELS = 1 << 25  # of one video labeled frame by frame; 310 hours at 30 labels per second
 MOST_SECONDS = 1e9
 MOST_RATE = 1e9  # frames or labels per second
-MOST_SIDE = 65535  # pixels; the limit of JPEG
 _MOST_CLASSES = (1 << 31) - 1
 
 _Rule = tuple[str, str]
@@ -43,8 +44,8 @@ _RULES: dict[str, dict[str, _Rule]] = {
         "path": _TEXT,
         "class_id": (f"{{0}} IS NULL OR {_CLASS[0]}", f"NULL or {_CLASS[1]}"),
         "frames": _whole(MOST_FRAMES),
-        "height": _whole(MOST_SIDE),
-        "width": _whole(MOST_SIDE),
+        "height": _whole(MAX_SIDE),
+        "width": _whole(MAX_SIDE),
         "fps": _number(0, MOST_RATE),
         "seconds": _number(0, MOST_SECONDS),
         "size_bytes": _whole((1 << 63) - 1),
