@@ -60,62 +60,71 @@ def test_mutated_bytes_are_survived(tmp_path, seeds, objects, target):
     assert result.stdout == f"{COMPILED[target] + len(inputs)} inputs\n"
 
 
-def fuzz(*arguments):
-    command = [sys.executable, "-W", "ignore", FUZZ / "inputs.py", *map(str, arguments)]
+def run(program, *arguments):
+    command = [sys.executable, "-W", "ignore", program, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
 
 
 @pytest.mark.parametrize("target", PYTHON)
 def test_hostile_inputs_give_a_result_or_a_sentence(tmp_path, target):
-    """New inputs of a fixed seed, and the kept ones of earlier runs."""
+    """The kept inputs of earlier runs, and new ones of a fixed seed."""
     count = PYTHON[target]
-    result = fuzz(target, "--count", count, "--seed", 1, "--corpus", tmp_path)
+    arguments = ("--replay", CORPUS / f"{target}.zip", "--count", count, "--seed", 1, "--corpus", tmp_path)
+    result = run(FUZZ / "inputs.py", target, *arguments)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     assert f"{target}: {count} inputs in" in result.stdout and "0 with findings" in result.stdout
-    result = fuzz(target, "--replay", CORPUS / f"{target}.zip")
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
 
 
-def test_the_same_seed_gives_the_same_inputs(tmp_path):
-    for folder in ("first", "second"):
-        assert fuzz("planner", "--count", 30, "--seed", 3, "--corpus", tmp_path / folder).returncode == 0
-    contents = []
-    for folder in ("first", "second"):
-        with zipfile.ZipFile(tmp_path / folder / "planner/corpus.zip") as archive:
-            contents.append({name: archive.read(name) for name in archive.namelist()})
-    assert contents[0] == contents[1] and len(contents[0]) > 3
-
-
-@pytest.mark.parametrize(
-    ("body", "finding"),
-    [
-        ("return int('x')", "ValueError at test.py"),
-        ("raise KeyError('x')", "KeyError at test.py"),
-        ("return [].pop()", "IndexError at test.py"),
-        ("import os; os.kill(os.getpid(), 11)", "the process ended with signal 11"),
-        ("return bytearray(1 << 33)", "MemoryError at test.py"),
-        ("import time; time.sleep(60)", "more than 1 seconds"),
-    ],
-)
-def test_findings_are_kept(tmp_path, body, finding):
-    """Wrong exceptions, crashes, memory and time: the input lies in `findings`, and the status is 1."""
-    program = f"""
-import sys
-sys.path.insert(0, {str(FUZZ)!r})
+# Input k is used by line k.
+PROGRAM = """
+import os, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
 import inputs
+folder = Path(sys.argv[2])
 inputs.LIMIT_SECONDS = 1
-def use():
-    {body}
+USES = (
+    lambda: int("x"),
+    lambda: {}["x"],
+    lambda: [].pop(),
+    lambda: os.kill(os.getpid(), 11),
+    lambda: bytearray(1 << 33),
+    lambda: time.sleep(60),
+    lambda: None,
+)
+def make(draw, work):
+    return "input.txt", str(draw.random()).encode()
 def calls(path):
-    yield inputs.Call("use", use, (ValueError, IndexError))
-target = inputs.Target(lambda draw, folder: ("input.txt", b"content"), calls)
-inputs.targets = lambda: {{"mine": target}}
-sys.argv = ["inputs.py", "mine", "--count", "1", "--corpus", {str(tmp_path)!r}]
-sys.exit(inputs.main())
+    number = int((path.parent.parent / "progress").read_text().split()[0])
+    yield inputs.Call("use", USES[number], (ValueError, IndexError))
+target = inputs.Target(make, calls)
+print(inputs.fuzz("mine", target, seconds=60, count=len(USES), seed=0, folder=folder / "mine"))
+planner = inputs.targets()["planner"]
+for name in ("first", "second"):
+    inputs.fuzz("planner", planner, seconds=60, count=30, seed=3, folder=folder / name)
 """
-    (tmp_path / "test.py").write_text(program)
-    result = subprocess.run([sys.executable, tmp_path / "test.py"], capture_output=True, text=True, check=False)
-    assert result.returncode == 1, result.stderr
-    (folder,) = (tmp_path / "mine" / "findings").iterdir()
-    assert (folder / "input.txt").read_bytes() == b"content"
-    assert finding in (folder / "findings.txt").read_text()
+
+
+def test_findings_are_kept(tmp_path):
+    """Wrong exceptions, crashes, memory and time are found; the same seed gives the same inputs."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    result = run(tmp_path / "program.py", FUZZ, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.rstrip().endswith("(7, 6)"), result.stdout
+    expected = (
+        "ValueError at",
+        "KeyError at",
+        "IndexError at",
+        "ended with signal 11",
+        "MemoryError",
+        "than 1 seconds",
+    )
+    for number, text in enumerate(expected):
+        folder = tmp_path / "mine" / "findings" / f"mine-0-{number}"
+        assert (folder / "input.txt").read_bytes()
+        assert text in (folder / "findings.txt").read_text()
+    contents = []
+    for name in ("first", "second"):
+        with zipfile.ZipFile(tmp_path / name / "corpus.zip") as archive:
+            contents.append({member: archive.read(member) for member in archive.namelist()})
+    assert contents[0] == contents[1] and len(contents[0]) > 3

@@ -31,7 +31,15 @@ def _jpeg(number: int, height: int, width: int) -> bytes:
 def _seeds(folder: Path) -> dict[str, bytes]:
     if not _SEEDS:
         own, published = folder / "own.db", folder / "published.db"
-        meta = {"fps": 25.0, "height": 32, "width": 48, "source": "v.mp4", "damage": "[]", "options": "{}"}
+        meta = {
+            "fps": 25.0,
+            "duration": 0.16,
+            "height": 32,
+            "width": 48,
+            "source": "v.mp4",
+            "damage": "[]",
+            "options": "{}",
+        }
         with FrameWriter(own, levels=1, meta=meta) as writer:
             for number in range(4):
                 levels = [_jpeg(number, 16, 24)]

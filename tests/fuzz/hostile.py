@@ -147,8 +147,10 @@ def damage_database(draw: random.Random, path: Path) -> None:
 
 def _change(draw: random.Random, connection: sqlite3.Connection) -> None:
     tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-    table = draw.choice(tables)
+    table = draw.choice(tables or [""])
     columns = [row[1] for row in connection.execute(f'PRAGMA table_xinfo("{table}")')]
+    if not columns:  # nothing is left
+        return
     column = draw.choice(columns)
     match draw.randrange(14):
         case 0 | 1 | 2 | 3 | 4:

@@ -1,7 +1,7 @@
 """Fuzzes what the library reads and is given in Python: catalogs, label files, checkpoints, databases, plans.
 
     python tests/fuzz/inputs.py TARGET [--seconds N | --count N] [--seed S] [--corpus FOLDER]
-    python tests/fuzz/inputs.py TARGET --replay FILE.zip ...
+    python tests/fuzz/inputs.py TARGET --replay FILE.zip ... [--seconds N | --count N]
 
 TARGET is catalog, labels, checkpoints, database, planner, or `all`. Each input is one file, made from a valid one by
 structural and bytewise changes that depend on the seed and the number of the input only. Reading it must succeed, or
@@ -149,8 +149,8 @@ def make_input(name: str, target: Target, seed: int, number: int, folder: Path) 
     return folder / file
 
 
-def _run_inputs(name: str, target: Target, numbers: Iterator[int], seed: int, folder: Path, progress: Path) -> int:
-    """Make and use inputs in this process; returns the number of inputs with findings."""
+def _run_inputs(name: str, target: Target, numbers: Iterator[int], seed: int, folder: Path, progress: Path) -> None:
+    """Make and use inputs in this process; `progress` has the last number, and how many inputs had findings."""
 
     def too_slow(number: int, frame: FrameType | None) -> None:
         raise TooSlow
@@ -162,17 +162,17 @@ def _run_inputs(name: str, target: Target, numbers: Iterator[int], seed: int, fo
     bad, known = 0, set()
     for number in numbers:
         path = make_input(name, target, seed, number, folder / "input")
-        progress.write_text(str(number))
+        progress.write_text(f"{number} {bad}")
         data = path.read_bytes()
         findings, outcomes = try_input(target, path)
         if findings:
             bad += 1
             _keep(folder, name, seed, number, path.name, data, findings)
+            progress.write_text(f"{number} {bad}")
         if not outcomes <= known:
             known |= outcomes
             with zipfile.ZipFile(folder / "corpus.zip", "a", zipfile.ZIP_DEFLATED) as archive:
                 archive.writestr(f"{seed}-{number}/{path.name}", data)
-    return bad
 
 
 def _keep(folder: Path, name: str, seed: int, number: int, file: str, data: bytes, findings: list[str]) -> None:
@@ -198,23 +198,25 @@ def fuzz(name: str, target: Target, *, seconds: float, count: int, seed: int, fo
             yield number
 
     while first < count and time.monotonic() < end:
-        progress.write_text(str(first))
+        progress.write_text(f"{first - 1} 0")
         sys.stdout.flush()
         child = os.fork()
         if child == 0:
-            status = 120
+            status = 1
             try:
-                status = min(_run_inputs(name, target, numbers(first), seed, folder, progress), 100)
+                _run_inputs(name, target, numbers(first), seed, folder, progress)
+                status = 0
             except BaseException:
                 traceback.print_exc()
             finally:
                 sys.stdout.flush()
                 os._exit(status)
         status = _wait(child, progress)
-        done = int(progress.read_text() or first) + 1
-        if os.WIFEXITED(status) and os.WEXITSTATUS(status) != 120:
-            return done, bad + os.WEXITSTATUS(status)
-        bad += 1
+        number, found = map(int, progress.read_text().split())
+        done = number + 1
+        if status == 0:
+            return done, bad + found
+        bad += found + 1
         cause = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "an error outside the calls"
         for path in sorted((folder / "input").glob("*")):
             if path.is_file():
@@ -265,7 +267,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=None, help="number of inputs of each target")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--corpus", type=Path, default=None, help="folder of what is kept; default: a temporary one")
-    parser.add_argument("--replay", type=Path, nargs="+", default=None, help="archives of inputs to use again")
+    parser.add_argument("--replay", type=Path, nargs="+", default=None, help="archives of inputs to use first")
     options = parser.parse_args()
     known = targets()
     if options.target not in (*known, "all"):
@@ -278,7 +280,8 @@ def main() -> int:
         for name in known if options.target == "all" else (options.target,):
             if options.replay is not None:
                 failed += replay(name, known[name], options.replay)
-                continue
+                if options.seconds is None and options.count is None:
+                    continue
             folder = (options.corpus or Path(scratch)) / name
             began = time.monotonic()
             done, bad = fuzz(

@@ -7,6 +7,7 @@ import io
 import sqlite3
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,10 @@ def databases(folder: Path) -> dict[str, bytes]:
         for whole, half in blobs:
             writer.add(whole, width=48, levels=[half])
     own = path.read_bytes()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA page_size=512")  # many pages in few bytes
+        connection.execute("VACUUM")
+    small = path.read_bytes()
     path.unlink()
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA page_size=1024")
@@ -66,7 +71,7 @@ def databases(folder: Path) -> dict[str, bytes]:
         connection.execute("INSERT INTO Images VALUES(?, ?, ?)", row)
     connection.commit()
     connection.close()
-    return {"own": own, "published": path.read_bytes()}
+    return {"own": own, "small": small, "published": path.read_bytes()}
 
 
 def write(folder: Path, seeds: dict[str, bytes]) -> None:

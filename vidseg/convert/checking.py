@@ -275,7 +275,7 @@ def _update_catalogs(changed: Iterable[str]) -> None:
                 height=height,
                 width=width,
                 fps=database.meta.get("fps") or 0.0,
-                seconds=database.meta.get("duration", 0.0),
+                seconds=database.meta.get("duration") or 0.0,
                 size_bytes=database.path.stat().st_size,
             )
         )

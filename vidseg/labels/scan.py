@@ -16,6 +16,7 @@ from vidseg.labels.catalog import (
     stage_records,
     write_catalog,
 )
+from vidseg.labels.catalog_content import MOST_SECONDS
 from vidseg.labels.counting import counted
 from vidseg.labels.names import clean_name
 
@@ -124,5 +125,8 @@ def _record(root: Path, path: str, report: ScanReport) -> VideoRecord | None:
     folder = path.split("/")[1]
     # The last frame has the mean frame duration. Databases of dataset2database 1.2 have no timestamps and no rate.
     seconds = float(timestamps[-1] - timestamps[0]) + 1 / fps if fps and timestamps is not None else 0.0
+    if not 0 <= seconds <= MOST_SECONDS:
+        report.unreadable.append(f"{path}: its timestamps give a duration of {seconds:g} seconds")
+        return None
     label = None if folder == UNLABELED else clean_name(folder)
     return VideoRecord(path, label, frames, height, width, fps, seconds, file.stat().st_size)
