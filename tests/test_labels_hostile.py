@@ -124,6 +124,19 @@ def test_texts(tmp_path, name, content, read, message):
         refused(tmp_path, name, content, read, message)
 
 
+def test_names_have_no_extension_in_any_format(tmp_path):
+    """As in the CSV files that converters write: `v.mp4` and `v` are one video."""
+    (tmp_path / "k.json").write_text(json.dumps({"v.mp4": kinetics()["v"]}))
+    (tmp_path / "d.json").write_text(json.dumps([{"vid_name": "v.mp4", "label": 0}]))
+    (tmp_path / "h.csv").write_text("classname,youtube_id,subset,start,end,label\nrun,v.mp4,training,1,2,1\n")
+    found = [
+        *read_kinetics_json(tmp_path / "k.json"),
+        *read_diving48_json(tmp_path / "d.json", classes=["a"], split="train"),
+        *read_hacs_csv(tmp_path / "h.csv")[0],
+    ]
+    assert [row.name for row in found] == ["v", "v", "v"]
+
+
 def test_memory_does_not_depend_on_the_numbers_in_a_file(tmp_path):
     (tmp_path / "ranges.txt").write_text("1-999999999 SIL\n")
     videos = {"v": LocalizedVideo([TimedLabel("run", 0.0, 1e9)], 1e9)}

@@ -18,6 +18,7 @@ import linecache
 import logging
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -40,6 +41,7 @@ import vidseg
 PACKAGE = Path(vidseg.__file__).parent
 LIMIT_SECONDS = 10  # for one input
 LIMIT_BYTES = 3 << 29  # of address space, beyond that of the start
+_NAMES = re.compile(r"'[^']*'|\"[^\"]*\"|/\S+|[-+.0-9a-f]{2,}")  # what differs between messages of one kind
 _LONGEST_MESSAGE = 10_000
 _STALLED = 4  # the process is ended after this multiple of the limit, if no exception could end the input
 
@@ -129,7 +131,7 @@ def try_input(target: Target, path: Path) -> tuple[list[str], set[str]]:
             raise
         except BaseException as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
-            outcomes.add(f"{call.name} {type(error).__name__} {Path(place.filename).name}:{place.lineno}")
+            outcomes.add(f"{call.name} {Path(place.filename).name}:{place.lineno} {_NAMES.sub('', str(error))[:60]}")
             found = judge(call, error)
             if found is not None:
                 findings.append(found)

@@ -7,7 +7,7 @@ from pathlib import Path
 from vidseg.labels.counting import counted
 from vidseg.labels.csv_labels import LabelRow, check_row, read_rows
 from vidseg.labels.faults import SegmentFaults
-from vidseg.labels.names import split_name, video_name
+from vidseg.labels.names import clean_name, split_name, strip_extension, video_name
 
 __all__ = ["read_hacs_csv", "read_moments_csv"]
 
@@ -51,7 +51,7 @@ def read_hacs_csv(path: str | Path, *, faults: SegmentFaults | None = None) -> t
             raise ValueError(f"{path}:{number}: times {start!r} and {end!r} are not numbers of seconds") from None
         clip = faults.check(*times, place=f"{path}:{number}", label=name)
         if clip is not None:
-            rows.append(LabelRow(name, video, *clip, split=split_name(subset)))
+            rows.append(LabelRow(name, strip_extension(clean_name(video)), *clip, split=split_name(subset)))
             check_row(rows[-1], f"{path}:{number}")
     return rows, negatives
 

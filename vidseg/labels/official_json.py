@@ -8,7 +8,7 @@ from typing import Any
 from vidseg.labels.csv_labels import LabelRow, check_row
 from vidseg.labels.faults import SegmentFaults
 from vidseg.labels.json_files import json_number, json_text, read_json
-from vidseg.labels.names import clean_name
+from vidseg.labels.names import clean_name, strip_extension
 
 __all__ = ["read_diving48_json", "read_diving48_vocabulary", "read_kinetics_json"]
 
@@ -48,7 +48,7 @@ def read_kinetics_json(path: str | Path, *, faults: SegmentFaults | None = None)
             if times is None:
                 continue
             start, stop = times
-        rows.append(LabelRow(label, video, start, stop, subset))
+        rows.append(LabelRow(label, strip_extension(clean_name(video)), start, stop, subset))
         check_row(rows[-1], f"{path}: video {video!r:.80}")
     return rows
 
@@ -98,7 +98,7 @@ def read_diving48_json(path: str | Path, *, classes: list[str], split: str) -> l
                 f"{path}: {name!r:.80}: label {label!r:.60}, but the vocabulary has classes 0 to {len(classes) - 1}"
             )
         try:
-            rows.append(LabelRow(classes[label], json_text(name, "vid_name"), split=split))
+            rows.append(LabelRow(classes[label], strip_extension(clean_name(json_text(name, "vid_name"))), split=split))
         except ValueError as error:
             raise ValueError(f"{path}: entry {position}: {error}") from error
         check_row(rows[-1], f"{path}: entry {position}")
