@@ -2,8 +2,9 @@
 //
 // The first four bytes are a window, in 1/256 of the picture; the rest is a JPEG. If the decoder accepts the
 // whole picture, libjpeg must accept it too, with the same pixels. If it accepts the window, its pixels are
-// those of the whole picture. Pixels are compared only if no block can overflow 16 bits during the inverse DCT
-// (no encoder writes such blocks): libjpeg's vector code saturates in some places and wraps around in others.
+// those of the whole picture. Pixels are compared only if no block can overflow 16 bits during the inverse
+// DCT (no encoder writes such blocks): libjpeg's vector code saturates in some places and wraps around in
+// others.
 
 #include <cmath>
 #include <cstdio>
@@ -39,8 +40,8 @@ bool is_in_range(jpeg_decompress_struct& info, vidseg::ErrorManager& errors) {
         const jpeg_component_info& component = info.comp_info[i];
         if (component.quant_table == nullptr) return false;
         for (JDIMENSION row = 0; row < component.height_in_blocks; ++row) {
-            JBLOCKARRAY blocks = info.mem->access_virt_barray(reinterpret_cast<j_common_ptr>(&info),
-                                                              planes[i], row, 1, FALSE);
+            JBLOCKARRAY blocks =
+                info.mem->access_virt_barray(reinterpret_cast<j_common_ptr>(&info), planes[i], row, 1, FALSE);
             for (JDIMENSION column = 0; column < component.width_in_blocks; ++column) {
                 int64_t sum = 0;
                 for (int k = 0; k < DCTSIZE2; ++k) {

@@ -17,7 +17,8 @@ constexpr int64_t kMostFrames = 64;
 // A file in memory that keeps its name; its content changes with each input.
 class Scratch {
   public:
-    Scratch() : descriptor_(memfd_create("frames", 0)), path_("/proc/self/fd/" + std::to_string(descriptor_)) {
+    Scratch()
+        : descriptor_(memfd_create("frames", 0)), path_("/proc/self/fd/" + std::to_string(descriptor_)) {
         if (descriptor_ < 0) std::abort();
     }
     ~Scratch() { close(descriptor_); }
@@ -25,7 +26,8 @@ class Scratch {
     Scratch& operator=(const Scratch&) = delete;
 
     const std::string& fill(const uint8_t* data, size_t size) {
-        if (ftruncate(descriptor_, 0) != 0 || pwrite(descriptor_, data, size, 0) != static_cast<ssize_t>(size)) {
+        if (ftruncate(descriptor_, 0) != 0 ||
+            pwrite(descriptor_, data, size, 0) != static_cast<ssize_t>(size)) {
             std::abort();
         }
         return path_;
