@@ -18,7 +18,6 @@ import os
 import sys
 import tempfile
 import time
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -180,7 +179,7 @@ def _label_frames(folder: Path, fps: int) -> None:
         for row in csv.DictReader(file):
             video = videos.setdefault(row["id"], LocalizedVideo([], split=row["split"]))
             video.segments.append(TimedLabel(row["label"], float(row["time_start"]), float(row["time_end"])))
-    with closing(read_catalog(folder / "long")) as connection:
+    with read_catalog(folder / "long") as connection:
         frames = dict(connection.execute("SELECT path, frames FROM videos"))
     seconds = {path.rpartition("/")[2]: count / fps for path, count in frames.items()}
     apply_segmentation(folder / "long", frame_labels_of(videos, rate=fps, background=STILL, seconds=seconds))

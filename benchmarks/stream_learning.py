@@ -17,7 +17,6 @@ import os
 import sys
 import tempfile
 import time
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -168,7 +167,7 @@ def _make_data(options: Options, folder: Path) -> Path:
         for row in csv.DictReader(file):
             video = videos.setdefault(row["id"], LocalizedVideo([], split=row["split"]))
             video.segments.append(TimedLabel(row["label"], float(row["time_start"]), float(row["time_end"])))
-    with closing(read_catalog(data)) as connection:
+    with read_catalog(data) as connection:
         counts = dict(connection.execute("SELECT path, frames FROM videos"))
     seconds = {path.rpartition("/")[2]: frames / synth.fps for path, frames in counts.items()}
     apply_segmentation(data, frame_labels_of(videos, rate=synth.fps, background=STILL, seconds=seconds))

@@ -12,7 +12,7 @@ from clip_data import break_row, crop, hand_plan, natural
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidseg.frames import FrameWriter, decode_jpeg, encode_rgb
+from vidseg.frames import FrameDatabaseError, FrameWriter, decode_jpeg, encode_rgb
 from vidseg.labels import VideoDataset, VideoRecord, open_dataset, update_catalog
 from vidseg.loaders.native_backend import NativeFiller
 from vidseg.loaders.output import OutputForm
@@ -150,3 +150,16 @@ def test_a_smaller_decode_reads_the_intervals_of_its_crop_alone(tmp_path):
     with pytest.raises(RuntimeError, match="damaged"):
         whole = hand_plan([crop(0, 0, 256, 128, size=(32, 64))], size=(32, 64))
         NativeFiller(data, OutputForm(dtype=torch.uint8), threads=1).fill(whole)
+
+
+@pytest.mark.parametrize("parameter", [0, 1, 2], ids=["start", "end", "approximation"])
+def test_headers_that_libjpeg_refuses_are_refused(tmp_path, parameter):
+    """A scan of part of the coefficients is not a sequential JPEG; libjpeg warns of it, and reads all of them."""
+    jpeg = bytearray(encode_rgb(torch.from_numpy(natural(3, height=32, width=48)), 80)[0])
+    scan = jpeg.index(b"\xff\xda")
+    jpeg[scan + 11 + parameter] ^= 1  # after marker, length, number of components, and two bytes for each
+    with pytest.raises(RuntimeError, match="damaged JPEG: Invalid SOS parameters"):
+        decode_jpeg(bytes(jpeg))
+    data = dataset_of(tmp_path, [bytes(jpeg)], height=32, width=48)
+    with pytest.raises(FrameDatabaseError, match="frame 0: damaged JPEG: Invalid SOS parameters"):
+        cut(data, 0, 0, 48, 32, frames=1)

@@ -10,9 +10,10 @@ import torch
 from test_engine import Batches, linear, rows
 from trained import ShuffledClips, train, train_and_die, train_and_die_writing
 
+import vidseg
 from vidseg.engine import CheckpointOptions, OptimizerOptions, ScheduleOptions, Trainer
 from vidseg.engine.checkpoints import CheckpointFolder, read_checkpoint, save_checkpoint
-from vidseg.models import read_state
+from vidseg.models import create_model, read_state
 
 
 @pytest.fixture(autouse=True)
@@ -318,3 +319,74 @@ def test_code_in_a_file_is_not_run(tmp_path, monkeypatch):
             with pytest.raises(ValueError, match="could run code"):
                 reader("x.pth")
     assert not (tmp_path / "payload-ran").exists()
+
+
+RECORD = {
+    "task": "segmentation",
+    "network": "mstcn",
+    "network_options": {"in_features": 4, "stages": 1, "layers": 1, "maps": 2},
+    "input": {"modality": "features"},
+    "classes": ["run", "jump"],
+    "division": "",
+    "validation_videos": [],
+    "data": "data",
+    "options": {},
+}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A small run: its record, and a checkpoint of its network."""
+    model = create_model("mstcn", num_classes=2, **RECORD["network_options"])
+    content = {"epoch": 1, "optimizer": {}, "state_dict": model.state_dict(), "record": RECORD}
+    save_checkpoint(tmp_path / "mstcn_last.pth", content)
+    (tmp_path / "options.json").write_text(json.dumps(RECORD))
+    assert vidseg.load_trained(tmp_path).classes == ["run", "jump"]
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (None, "not the record of a run, but NoneType"),
+        ({"classes": None}, "classes is None, expected a list"),
+        ({"classes": ["run", 3]}, "classes has 3, expected names"),
+        ({"network": {}}, "network is {}, expected a text"),
+        ({"network_options": []}, r"network_options is \[\], expected a mapping"),
+        ({"options": "none"}, "options is 'none', expected a mapping"),
+        ({"input": {"frames": "many"}}, "frames='many' must be an integer"),
+        ({"network_options": {"in_features": 4, "width": 3}}, "cannot make the network mstcn .* no option 'width'"),
+        ({"network": "../other"}, "network is '../other', which is not a name"),
+        ({"task": "x" * 70_000}, "task is 'x+, which is not a name"),
+        ({"network_options": {"in_features": 1 << 21}}, "much larger than the file"),
+        ({"network_options": {"in_features": 4, "stages": 1 << 20}}, "much larger than the file"),
+    ],
+)
+def test_records_from_elsewhere(run, change, message):
+    """Of a run, and in a checkpoint alone: the message names the file, and no large network is made."""
+    record = None if change is None else {**RECORD, **change}
+    (run / "options.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=message) as caught:
+        vidseg.load_trained(run)
+    assert str(run) in str(caught.value)
+    if record is not None:
+        content = {**read_checkpoint(run / "mstcn_last.pth"), "record": record}
+        save_checkpoint(run / "other.pth", content)
+        with pytest.raises(ValueError, match=message) as caught:
+            vidseg.load_trained(run / "other.pth")
+        assert str(run / "other.pth") in str(caught.value)
+
+
+def test_a_record_that_is_not_json(run):
+    (run / "options.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"options\.json: not valid JSON"):
+        vidseg.load_trained(run)
+
+
+def test_a_zip_file_with_a_wrong_directory(tmp_path, checkpoint):
+    """Without its first bytes, records begin before the file does; zipfile raises an OSError."""
+    data = checkpoint.read_bytes()
+    (tmp_path / "a.pth").write_bytes(data[:64] + data[256:])
+    for reader in READERS.values():
+        with pytest.raises(ValueError, match=r"a\.pth: the file is damaged"):
+            reader(tmp_path / "a.pth")

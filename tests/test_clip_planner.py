@@ -1,5 +1,6 @@
 """Plans of epochs: which clip is in which batch of which rank, and what it shows."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,21 @@ from hypothesis import strategies as st
 from vidseg.clips import (
     BatchShape,
     CenterClip,
+    CenterCrop,
     ClipPlanner,
     DenseClips,
     Geometry,
+    Mirror,
     Multigrid,
+    MultiScaleCrop,
+    RandomResizedCrop,
     RandomStart,
+    ResizeShort,
+    Rotation,
     SequentialClips,
 )
+from vidseg.clips.mixing import draw_mixup
+from vidseg.clips.stream_windows import StreamPlan, WindowShape
 from vidseg.labels.dataset import VideoDataset
 
 
@@ -268,7 +277,13 @@ def test_videos_that_cannot_be_planned(columns, message):
         ({"rank": 2, "world_size": 2}, "rank=2"),
         ({"batch_size": 9, "world_size": 2}, "multiple of world_size=2"),
         ({"batch_size": 0}, "at least 1"),
+        ({"batch_size": 1 << 40}, "clips of a batch is 1099511627776, must be at most"),
+        ({"frames": 1 << 40}, "frames of a batch is 1099511627776, must be at most 1048576"),
+        ({"size": (70000, 32)}, "size is 70000, must be at most 65500"),
+        ({"size": ()}, r"size is \(\), must be one number of pixels, or height and width"),
         ({"interval": 0}, "at least 1"),
+        ({"interval": ()}, "there must be at least one"),
+        ({"interval": 1 << 62, "short": "clamp"}, "must be at most 1048576"),
         ({"augment": "hack"}, "hack"),
         ({"sampling": "middle"}, "middle"),
         ({"geometry": "middle"}, "middle"),
@@ -282,6 +297,44 @@ def test_videos_that_cannot_be_planned(columns, message):
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         ClipPlanner(videos(30), **options)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ClipPlanner(videos(3), frames=math.nan), "frames of a batch is nan, must be an integer"),
+        (lambda: ClipPlanner(videos(3), size=32.5), "size is 32.5, must be an integer"),
+        (lambda: ClipPlanner(videos(3), seed=0.5), "seed is 0.5, must be an integer"),
+        (lambda: ClipPlanner(videos(3), batch_size=2).plan(math.inf, 0), "epoch is inf, must be an integer"),
+        (lambda: CenterClip(math.nan), "is nan, must be an integer"),
+        (lambda: CenterCrop(1.5), r"CenterCrop\(size=1.5\): size is 1.5, must be an integer"),
+        (lambda: RandomResizedCrop((math.nan, 1)), "two finite numbers in increasing order in 0 to 1"),
+        (lambda: RandomResizedCrop(ratio=(0.0, 1.0)), "ratio is .*, must be two finite numbers"),
+        (lambda: Rotation((0, math.inf)), "degrees is .*, must be two finite numbers"),
+        (lambda: Mirror(math.nan), "probability must be between 0 and 1"),
+        (lambda: ResizeShort(ratio=math.inf), "ratio must be greater than 0"),
+        (lambda: MultiScaleCrop(distortion=0.5), "distortion is 0.5, must be an integer"),
+        (lambda: Multigrid(1 << 40, 1, frames=4, size=32), "clips of an epoch is 1099511627776, must be at most"),
+        (lambda: Multigrid(100, 1, frames=4, size=()), "must be one number of pixels, or height and width"),
+        (lambda: draw_mixup(0, 0, 0, clips=4, alpha=math.inf), "alpha is inf, must be at least 0 and at most"),
+        (lambda: draw_mixup(0, 0, 0, clips=-1, alpha=0.0), "clips is -1, must be at least 1"),
+        (lambda: WindowShape(8, 4.5, 2), "frames is 4.5, must be an integer"),
+        (lambda: WindowShape(1, 1 << 23, 1 << 23), "is longer than 16777216"),
+        (lambda: StreamPlan([1 << 62], WindowShape(8, 4, 2)), "lengths is 4611686018427387904, must be at most"),
+        (lambda: StreamPlan([8], WindowShape(8, 4, 2), group=1 << 50), "group is 1125899906842624, must be at most"),
+        (lambda: StreamPlan(np.array([8.5]), WindowShape(8, 4, 2)), "have the type float64, must be integers"),
+    ],
+)
+def test_numbers_that_no_plan_can_have(make, message):
+    """NaN, infinite, fractional and huge ones are named before anything is allocated."""
+    with pytest.raises((TypeError, ValueError), match=message):
+        make()
+
+
+def test_too_many_clips_for_an_order():
+    data = videos(2, columns={"frames": [1 << 31, 5]})
+    with pytest.raises(ValueError, match="2147483653 clips, more than 268435456"):
+        ClipPlanner(data, frames=1, interval=1, sampling=SequentialClips(), train=False)
 
 
 def test_shapes_must_suit_the_ranks():

@@ -192,7 +192,7 @@ def test_diving48(tmp_path, capsys):
     assert open_dataset(root).classes == ["Reverse_Dive_PIKE", "Back_15som_05Twis_FREE"]
     assert open_dataset(root, "train").labels.tolist() == [1] and open_dataset(root, "test").labels.tolist() == [0]
     assert convert("diving48", write(tmp_path / "official", diving48(2)), tmp_path / "out") == 2
-    assert "-mmq0PT-u8k_00155: label 2, but the vocabulary has classes 0 to 1" in capsys.readouterr().err
+    assert "'-mmq0PT-u8k_00155': label 2, but the vocabulary has classes 0 to 1" in capsys.readouterr().err
 
 
 def test_moments(tmp_path):

@@ -99,6 +99,7 @@ def test_only_ordinary_tables_are_read(tmp_path, statements):
         ("DELETE FROM meta WHERE key = 'width'", "'width' of its metadata is None"),
         ("UPDATE meta SET value = 9e999 WHERE key = 'fps'", "'fps' of its metadata is inf"),
         ("UPDATE meta SET value = 'fast' WHERE key = 'fps'", "'fps' of its metadata is 'fast'"),
+        ("INSERT OR REPLACE INTO meta VALUES ('duration', 'long')", "'duration' of its metadata is 'long'"),
         ("INSERT INTO meta VALUES ('note', zeroblob(20000000))", "'note' of its metadata has 20000000 bytes"),
         (
             f"INSERT INTO meta {ENDLESS} SELECT 'key' || x, x FROM n LIMIT 2000",

@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -325,6 +326,18 @@ def test_scan_keeps_labels_splits_and_class_order(tmp_path):
     assert [video.path.parts[-3] for video in open_dataset(tmp_path, "val")] == ["b"]
     again = scan_catalog(tmp_path)
     assert (again.videos, again.added, again.removed) == (3, [], [])
+
+
+@pytest.mark.parametrize("last", [1e12, -5.0])
+def test_scan_leaves_out_a_database_of_impossible_duration(tmp_path, last):
+    write_database(tmp_path / "jpg/a/1")
+    shutil.copytree(tmp_path / "jpg/a/1", tmp_path / "jpg/a/2")
+    with sqlite3.connect(tmp_path / "jpg/a/2/frames.db") as connection:
+        times = np.array([0.0, 0.04, last]).tobytes()
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'timestamps'", (times,))
+    report = scan_catalog(tmp_path)
+    assert report.videos == 1 and len(report.unreadable) == 1
+    assert "jpg/a/2: its timestamps give a duration of" in report.unreadable[0]
 
 
 def test_scan_names_unreadable_databases_and_leaves_them_out(tmp_path, caplog):

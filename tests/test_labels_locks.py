@@ -6,11 +6,23 @@ import logging
 import sqlite3
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
 from vidseg.cli.main import main
-from vidseg.labels import VideoRecord, catalog, catalog_lock, open_dataset, scan_catalog, update_catalog
+from vidseg.labels import (
+    LabelRow,
+    VideoRecord,
+    apply_labels,
+    catalog,
+    catalog_lock,
+    open_dataset,
+    scan_catalog,
+    update_catalog,
+)
+from vidseg.labels.frame_labels import label_frames
+from vidseg.labels.splitting import divide_videos
 
 
 def records(*paths):
@@ -147,15 +159,52 @@ def change(root, *statements):
             r"video path 'jpg/a/\.\./\.\./\.\./home' is not of the form",
         ),
         (["UPDATE videos SET path = '/etc/passwd' WHERE id = 1"], "video path '/etc/passwd'"),
-        (["UPDATE classes SET id = 1 << 60, number = 1 << 60 WHERE name = 'b'"], "the class numbers are not 0 to 1"),
-        (["PRAGMA foreign_keys = OFF", "UPDATE videos SET class_id = 1 << 60"], "a class that does not exist"),
-        (["UPDATE videos SET frames = -1"], "negative frames"),
+        (["UPDATE classes SET number = 7 WHERE name = 'b'"], "the class numbers are not 0 to 1"),
+        (
+            ["PRAGMA foreign_keys = OFF", "UPDATE videos SET class_id = 1 << 60"],
+            "class_id is '1152921504606846976', expected NULL or the id of a class",
+        ),
+        (["UPDATE videos SET frames = -1"], "frames is '-1', expected an integer from 0 to 4294967296"),
         (["UPDATE videos SET height = 1 << 40"], "damaged catalog"),
-        (["UPDATE videos SET frames = 'many'"], "damaged catalog"),
+        (["UPDATE videos SET frames = 'many'"], "table videos: frames is 'many', expected an integer from 0"),
+        (["UPDATE videos SET fps = 9e999"], "fps is 'Inf', expected a number from 0 to 1e"),
+        (["UPDATE videos SET seconds = x'00ff'"], "seconds is .*, expected a number from 0"),
+        (["UPDATE classes SET name = x'61' WHERE number = 0"], "table classes: name is 'a', expected a text"),
+        (["UPDATE classes SET name = CAST(x'ff41' AS TEXT) WHERE number = 0"], "not a catalog .*decode to UTF-8"),
+        (["UPDATE videos SET path = 'jpg/a/' || CAST(x'ff' AS TEXT) WHERE id = 1"], "path is not UTF-8"),
+        (["INSERT INTO segments VALUES (NULL, 1, 0, 'late', 1)"], "table segments: stop is 'late', expected a number"),
+        (["PRAGMA foreign_keys = OFF", "INSERT INTO segments VALUES (NULL, 77, 0, 1, 1)"], "the id of a video"),
+        (["INSERT INTO splits VALUES (NULL, x'00')"], "table splits: name is .*, expected a text"),
+        (["ALTER TABLE classes RENAME COLUMN number TO place"], "not a catalog .no such column: number"),
+        (
+            ["PRAGMA writable_schema = ON", "UPDATE sqlite_master SET rootpage = 3 WHERE name = 'segments'"],
+            r"catalog \(",
+        ),
     ],
 )
 def test_hostile_catalogs_are_refused_by_name(root, statements, message):
+    """By the reader, and by the writers, which leave the file as it is."""
     change(root, *statements)
+    content = (root / "catalog.db").read_bytes()
     with pytest.raises(ValueError, match=message) as caught:
         open_dataset(root)
     assert str(root / "catalog.db") in str(caught.value)
+    if "path" not in message and "class numbers" not in message:
+        for write in (
+            lambda: update_catalog(root, records("a/1")),
+            lambda: apply_labels(root, [LabelRow("a", "1")]),
+            lambda: divide_videos(root, (0.5, 0.5)),
+            lambda: label_frames(root, background="none", empty=True),
+        ):
+            with pytest.raises(ValueError, match=message):
+                write()
+    assert (root / "catalog.db").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "change", [{"frames": -1}, {"frames": 1 << 40}, {"width": 70000}, {"fps": float("nan")}, {"seconds": float("inf")}]
+)
+def test_records_that_no_reader_accepts_are_not_written(tmp_path, change):
+    (name,) = change
+    with pytest.raises(ValueError, match=rf"jpg/a/1: {name} is .*, must be 0 to"):
+        update_catalog(tmp_path, [replace(record, **change) for record in records("a/1")])

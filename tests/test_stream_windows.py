@@ -195,7 +195,7 @@ def test_no_videos_no_items():
         (lambda: window_ticks(9, 0), "stride=0"),
         (lambda: StreamPlan([4, 0], WindowShape(4, 4)), "video 1 has 0 frames"),
         (lambda: StreamPlan([4], WindowShape(4, 4), video_frames=[4, 5]), "must be"),
-        (lambda: StreamPlan([4], WindowShape(4, 4), group=0), "group=0"),
+        (lambda: StreamPlan([4], WindowShape(4, 4), group=0), "group is 0"),
         (lambda: StreamPlan([4], WindowShape(4, 4), rank=1), "rank=1"),
         (lambda: StreamPlan([4], WindowShape(4, 4), incomplete="keep"), "incomplete='keep'"),
     ],

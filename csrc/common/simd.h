@@ -9,6 +9,10 @@
 // them. The third is resolved by the dynamic linker; its results do not depend on the choice.
 #pragma once
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <cstdlib>
 #include <string>
 
@@ -33,13 +37,22 @@ namespace vidseg {
 
 enum class Simd { baseline, avx2, avx512 };
 
+#if defined(__x86_64__)
+// By CPUID: clang before 19 rejects "f16c" in __builtin_cpu_supports. The operating system's support for the
+// registers is that of AVX2.
+inline bool has_f16c() {
+    unsigned int a = 0, b = 0, c = 0, d = 0;
+    return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+#endif
+
 // Not inlined: it would only lengthen the callers.
 __attribute__((noinline)) inline Simd detect_simd() {
     Simd best = Simd::baseline;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
-        __builtin_cpu_supports("bmi2")) {
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") &&
+        has_f16c()) {
         best = Simd::avx2;
     }
     if (best == Simd::avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

@@ -26,7 +26,7 @@ bool JpegLayout::read_frame_header(const uint8_t* segment, int length) {
     components = segment[9];
     if (width == 0 || height == 0) return false;
     if (components != 1 && components != 3) return false;
-    if (length < 8 + 3 * components) return false;
+    if (length != 8 + 3 * components) return false;
     int across = 1, down = 1;
     for (int i = 0; i < components; ++i) {
         const uint8_t* entry = segment + 10 + 3 * i;
@@ -43,7 +43,9 @@ bool JpegLayout::read_frame_header(const uint8_t* segment, int length) {
 }
 
 bool JpegLayout::read_scan_header(const uint8_t* segment, int length) {
-    if (width == 0 || length < 6 + 2 * components || segment[4] != components) return false;
+    if (width == 0 || length != 6 + 2 * components || segment[4] != components) return false;
+    const uint8_t* spectral = segment + 5 + 2 * components;  // selection and approximation
+    if (spectral[0] != 0 || spectral[1] != 63 || spectral[2] != 0) return false;
     for (int i = 0; i < components; ++i) {
         const uint8_t* entry = segment + 5 + 2 * i;
         if (entry[0] != component[i].name) return false;

@@ -1,9 +1,13 @@
-"""Writes the seeds of the fuzzer: small JPEGs of many kinds, frame databases, planes. Usage: make_corpus.py FOLDER"""
+"""Writes the seeds of the fuzzers: small JPEGs of many kinds, frame databases, planes.
+
+Usage: make_corpus.py FOLDER   (a folder for each fuzzer: fill, baseline, table)
+"""
 
 import io
 import sqlite3
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +58,10 @@ def databases(folder: Path) -> dict[str, bytes]:
         for whole, half in blobs:
             writer.add(whole, width=48, levels=[half])
     own = path.read_bytes()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA page_size=512")  # many pages in few bytes
+        connection.execute("VACUUM")
+    small = path.read_bytes()
     path.unlink()
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA page_size=1024")
@@ -63,19 +71,25 @@ def databases(folder: Path) -> dict[str, bytes]:
         connection.execute("INSERT INTO Images VALUES(?, ?, ?)", row)
     connection.commit()
     connection.close()
-    return {"own": own, "published": path.read_bytes()}
+    return {"own": own, "small": small, "published": path.read_bytes()}
+
+
+def write(folder: Path, seeds: dict[str, bytes]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in seeds.items():
+        (folder / name).write_bytes(data)
 
 
 def main(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, data in jpegs().items():
-        (folder / f"jpeg_{name}").write_bytes(b"\x00" + HEAD[:5] + b"\x00" + data)
-        (folder / f"jpeg_{name}_half").write_bytes(b"\x00" + HEAD[:4] + b"\x03\x01" + data)
     with tempfile.TemporaryDirectory() as scratch:
-        for name, data in databases(Path(scratch)).items():
-            (folder / f"database_{name}").write_bytes(b"\x01" + HEAD[:5] + data)
-    for name, data in planes().items():
-        (folder / f"planes_{name}").write_bytes(b"\x02" + HEAD[:5] + data)
+        files = databases(Path(scratch))
+    fill = {f"jpeg_{name}": b"\x00" + HEAD[:5] + b"\x00" + data for name, data in jpegs().items()}
+    fill |= {f"jpeg_{name}_half": b"\x00" + HEAD[:4] + b"\x03\x01" + data for name, data in jpegs().items()}
+    fill |= {f"database_{name}": b"\x01" + HEAD[:5] + data for name, data in files.items()}
+    fill |= {f"planes_{name}": b"\x02" + HEAD[:5] + data for name, data in planes().items()}
+    write(folder / "fill", fill)
+    write(folder / "baseline", {name: bytes([64, 32, 128, 160]) + data for name, data in jpegs().items()})
+    write(folder / "table", files)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -158,6 +157,6 @@ def known_seconds(root: Path | None) -> dict[str, float]:
 
     if root is None or not catalog_path(root).is_file():
         return {}
-    with closing(read_catalog(root)) as connection:
+    with read_catalog(root) as connection:
         rows = connection.execute("SELECT path, seconds FROM videos WHERE size_bytes > 0 AND seconds > 0")
         return {clean_name(path.rpartition("/")[2]): seconds for path, seconds in rows}

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from vidseg.clips.arguments import check_interval, whole
 from vidseg.clips.steps import Canvas, OneView, Size, Stepped, below, check_size, mirrors, pair
 
 __all__ = ["CenterCrop", "FiveCrop", "MultiScaleCrop", "RandomCrop", "RandomResizedCrop", "ThreeCrop"]
@@ -75,8 +76,10 @@ class RandomResizedCrop(OneView):
     TRIES: ClassVar[int] = 10
 
     def __post_init__(self) -> None:
-        if not 0 < self.scale[0] <= self.scale[1] <= 1 or not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"{self}: scale must be increasing in (0, 1], ratio increasing and greater than 0")
+        check_interval(self.scale, "scale", least=0, most=1)
+        check_interval(self.ratio, "ratio", least=1e-4, most=1e4)
+        if self.scale[0] == 0:
+            raise ValueError(f"{self}: scale must be greater than 0")
 
     def apply(self, canvas: Canvas) -> Stepped:
         """Return the matrix and the size of the cropped frames, see `Step.apply`."""
@@ -134,8 +137,9 @@ class MultiScaleCrop(OneView):
 
     def __post_init__(self) -> None:
         check_size(self, self.size)
-        if not self.scales or not all(0 < scale <= 1 for scale in self.scales) or self.distortion < 0:
-            raise ValueError(f"{self}: scales must be in (0, 1] and distortion at least 0")
+        whole(self.distortion, "distortion", least=0)
+        if not self.scales or not all(isinstance(one, int | float) and 0 < one <= 1 for one in self.scales):
+            raise ValueError(f"{self}: scales must be in (0, 1]")
 
     def apply(self, canvas: Canvas) -> Stepped:
         """Return the matrix and the size of the cropped frames, see `Step.apply`."""

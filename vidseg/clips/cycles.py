@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from vidseg.clips import BatchShape
+from vidseg.clips.arguments import whole
 from vidseg.clips.multigrid import Multigrid
 
 __all__ = ["CyclesFirst"]
@@ -25,6 +26,9 @@ class CyclesFirst:
 
     cycles: Multigrid
     epochs: int
+
+    def __post_init__(self) -> None:
+        whole(self.epochs, "epochs", least=0)
 
     @property
     def base(self) -> BatchShape:
@@ -47,6 +51,6 @@ class CyclesFirst:
         return self.cycles.lr_factor(0, len(self.cycles.phases) - 1)
 
     def _of(self, epoch: int) -> Multigrid:
-        if epoch < self.epochs:
+        if whole(epoch, "epoch") < self.epochs:
             return self.cycles
         return replace(self.cycles, long_cycles=False, short_cycles=False)

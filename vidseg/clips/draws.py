@@ -10,6 +10,8 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 
+from vidseg.clips.arguments import whole
+
 __all__ = ["permutation", "uniform"]
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
@@ -38,7 +40,7 @@ def uniform(seed: int, epoch: int, samples: npt.ArrayLike, *, purpose: str, coun
         numbers of a shorter one.
     """
     state = np.zeros(1, np.uint64)
-    for part in (seed, epoch, zlib.crc32(purpose.encode())):
+    for part in (whole(seed, "seed"), whole(epoch, "epoch"), zlib.crc32(purpose.encode())):
         state = _mix(state + _STEP + np.uint64(part & 0xFFFFFFFFFFFFFFFF))
     rows = _mix(state + _STEP * (np.asarray(samples).astype(np.uint64) + np.uint64(1)))
     numbers = _mix(rows[:, None] + _STEP * np.arange(1, count + 1, dtype=np.uint64))

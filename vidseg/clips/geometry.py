@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from vidseg.clips.arguments import MOST_SIDE, check_interval, whole
 from vidseg.clips.augmentations import Warps
 from vidseg.clips.steps import Canvas, OneView, Size, Step, Stepped, below, check_size, mirrors, pair
 from vidseg.clips.warps import perspective_matrices, rotation_matrices, warp_matrices
@@ -39,7 +40,9 @@ class ResizeShort(OneView):
     ratio: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_positive(self, self.size, self.ratio)
+        _check_sides(self.size)
+        if not isinstance(self.ratio, int | float) or not 0 < self.ratio <= MOST_SIDE:
+            raise ValueError(f"{self}: ratio must be greater than 0 and at most {MOST_SIDE}")
 
     def apply(self, canvas: Canvas) -> Stepped:
         """Return the matrix and the size of the resized frames, see `Step.apply`."""
@@ -60,7 +63,7 @@ class RandomShortSide(OneView):
     largest: int | None = None
 
     def __post_init__(self) -> None:
-        _check_positive(self, self.smallest, self.largest)
+        _check_sides(self.smallest, self.largest)
         if self.smallest is not None and self.largest is not None and self.smallest > self.largest:
             raise ValueError(f"{self}: smallest must not exceed largest")
 
@@ -101,7 +104,7 @@ class Mirror(OneView):
     probability: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.probability <= 1:
+        if not isinstance(self.probability, int | float) or not 0 <= self.probability <= 1:
             raise ValueError(f"{self}: probability must be between 0 and 1")
 
     def apply(self, canvas: Canvas) -> Stepped:
@@ -120,8 +123,7 @@ class Rotation(OneView):
     degrees: tuple[float, float] = (-10, 10)
 
     def __post_init__(self) -> None:
-        if not self.degrees[0] <= self.degrees[1]:
-            raise ValueError(f"{self}: the minimum angle must not exceed the maximum")
+        check_interval(self.degrees, "degrees", least=-360, most=360)
 
     def apply(self, canvas: Canvas) -> Stepped:
         """Return the matrix and the unchanged size of the frames, see `Step.apply`."""
@@ -141,8 +143,7 @@ class Perspective(OneView):
     scale: tuple[float, float] = (0.02, 0.05)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.scale[0] <= self.scale[1] <= 0.1:
-            raise ValueError(f"{self}: scale must be increasing between 0 and 0.1")
+        check_interval(self.scale, "scale", least=0, most=0.1)
 
     def apply(self, canvas: Canvas) -> Stepped:
         """Return the matrix and the unchanged size of the frames, see `Step.apply`."""
@@ -228,6 +229,7 @@ def _scales(across: Reals, down: Reals) -> Reals:
     return matrices
 
 
-def _check_positive(step: object, *numbers: float | None) -> None:
-    if any(number is not None and number <= 0 for number in numbers):
-        raise ValueError(f"{step}: sizes must be greater than 0")
+def _check_sides(*sides: int | None) -> None:
+    for side in sides:
+        if side is not None:
+            whole(side, "side of a frame", least=1, most=MOST_SIDE)

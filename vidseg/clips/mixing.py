@@ -12,10 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vidseg.clips.arguments import MOST_CLIPS, whole
 from vidseg.clips.draws import uniform
 
 __all__ = ["Mixup", "draw_mixup", "mix_clips", "mix_targets", "soft_targets"]
 
+_MOST_ALPHA = 1e6  # a Beta distribution of 0.5, in effect
 _ATTEMPTS = 64  # each attempt fails with a probability below 0.05
 
 
@@ -46,8 +48,9 @@ def draw_mixup(seed: int, epoch: int, batch: int, *, clips: int, alpha: float, r
     Raises:
         ValueError: `alpha` is negative.
     """
-    if not alpha >= 0.0:
-        raise ValueError(f"alpha is {alpha}, must be at least 0")
+    whole(clips, "clips", least=1, most=MOST_CLIPS)
+    if not isinstance(alpha, int | float) or not 0.0 <= alpha <= _MOST_ALPHA:
+        raise ValueError(f"alpha is {alpha}, must be at least 0 and at most {_MOST_ALPHA:g}")
     if alpha == 0.0:
         return Mixup(1.0, np.arange(clips))
     first, second = (_log_gamma_variate(seed, epoch, batch, alpha, which) for which in ("first", "second"))

@@ -12,12 +12,15 @@ import math
 from dataclasses import dataclass, field
 from itertools import accumulate, product
 
+from vidseg.clips.arguments import whole
 from vidseg.clips.plan import BatchShape
+from vidseg.clips.steps import pair
 
 __all__ = ["Multigrid", "phase_shape"]
 
 # Factor of the number of clips, divisor of the frames (long cycle only) and divisor of the area of each phase.
 _LONG = ((8, 4, 2), (4, 2, 2), (2, 2, 1), (1, 1, 1))
+_MOST_BATCHES = 1 << 22  # of an epoch
 _SHORT = ((1, 1), (2, 2), (4, 4))
 
 
@@ -77,9 +80,8 @@ class Multigrid:
     """Long phase (3 without long cycles) and short phase (0 without short cycles) of each batch of an epoch."""
 
     def __post_init__(self) -> None:
-        base = self.base  # raises for sides less than 1
-        if self.clips < 1:
-            raise ValueError(f"{self}: clips must be at least 1")
+        base = self.base  # raises for sides out of range
+        whole(self.clips, "clips of an epoch", least=1, most=_MOST_BATCHES * self.batch_size)
         # Multiples of B in the first i batches if all have the last long phase.
         sums = [0, *accumulate(2**short for short in map(self._short, range(self.clips // self.batch_size + 6)))]
         counts = self._long_counts(sums) if self.long_cycles else (0, 0, 0, self._most(sums))
@@ -92,8 +94,7 @@ class Multigrid:
     @property
     def base(self) -> BatchShape:
         """Shape of the batches with the largest clips."""
-        height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
-        return BatchShape(self.batch_size, self.frames, height, width)
+        return BatchShape(self.batch_size, self.frames, *pair(self.size))
 
     def shapes(self, epoch: int) -> tuple[BatchShape, ...]:
         """Return the shapes of the batches of an epoch in order; equal for all epochs."""
@@ -109,7 +110,7 @@ class Multigrid:
         Raises:
             IndexError: the epoch has no such batch.
         """
-        if not 0 <= index < len(self.phases):
+        if not 0 <= whole(index, "index") < len(self.phases):
             raise IndexError(
                 f"batch {index} is out of range; the number of batches of epoch {epoch} is {len(self.phases)}"
             )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 import numpy.typing as npt
 
+from vidseg.clips.arguments import MOST_CLIPS, MOST_FRAMES, MOST_SIDE, whole
 from vidseg.clips.operations import color_rules, max_parameters
 
 __all__ = ["BatchPlan", "BatchShape", "ClipPlan", "ColorOperation", "ColorPlan"]
@@ -29,8 +30,9 @@ class BatchShape:
     width: int
 
     def __post_init__(self) -> None:
-        if min(self.clips, self.frames, self.height, self.width) < 1:
-            raise ValueError(f"{self}: every side of a batch must be at least 1")
+        limits = {"clips": MOST_CLIPS, "frames": MOST_FRAMES, "height": MOST_SIDE, "width": MOST_SIDE}
+        for name, most in limits.items():
+            object.__setattr__(self, name, whole(getattr(self, name), f"{name} of a batch", least=1, most=most))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,8 @@ class BatchPlan:
 
     def __post_init__(self) -> None:
         clips = len(self.videos)
+        for name in ("height", "width"):
+            whole(getattr(self, name), f"{name} of a batch", least=1, most=MOST_SIDE)
         if self.valid is None:
             object.__setattr__(self, "valid", np.ones(clips, bool))
         if self.repeats is None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vidseg.clips.arguments import MOST_CLIPS, whole
 from vidseg.clips.augmentations import ColorPreset, color_presets, draw_warps
 from vidseg.clips.color import draw_colors
 from vidseg.clips.draws import permutation
@@ -18,6 +19,7 @@ from vidseg.clips.named_geometry import named_geometry
 from vidseg.clips.plan import BatchPlan, BatchShape
 from vidseg.clips.sampler_order import check_sampler, count_repeats, sampled_videos
 from vidseg.clips.sampling import FrameSampling, SequentialClips, Short, named_sampling
+from vidseg.clips.steps import pair
 from vidseg.labels.dataset import VideoDataset
 
 __all__ = ["ClipPlanner", "Shapes"]
@@ -26,6 +28,8 @@ Shapes = Callable[[int], Sequence[BatchShape]]
 """Function from the epoch, from 0, to the shapes of its batches over all ranks; together they cover the clips once."""
 
 Integers = npt.NDArray[np.int64]
+
+_MOST_SAMPLES = 1 << 28  # clips of an epoch; bounds the memory of its order
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,24 +101,26 @@ class ClipPlanner:
         world_size: int = 1,
     ) -> None:
         _check_videos(data)
-        if not 0 <= rank < world_size:
+        whole(world_size, "world_size", least=1, most=MOST_CLIPS)
+        if not 0 <= whole(rank, "rank") < world_size:
             raise ValueError(f"rank={rank} must be 0 to {world_size - 1}: world_size is {world_size}")
-        if train and shapes is None and batch_size % world_size:
+        if train and shapes is None and whole(batch_size, "batch_size") % world_size:
             raise ValueError(
                 f"batch_size={batch_size} is over all ranks: make it a multiple of world_size={world_size}"
             )
         color_presets(augment)  # an unknown name is an error now, not in the first batch
         self.data, self.seed, self.train, self.augment = data, seed, train, augment
         self.rank, self.world_size = rank, world_size
-        height, width = (size, size) if isinstance(size, int) else size
+        height, width = pair(size)
         self._constant = BatchShape(batch_size, frames, height, width)
+        whole(seed, "seed")
         self._shapes = shapes
         if shapes is not None:
             first = shapes(0)
             _check_shapes(first, world_size if train else 1)
             largest = max(first, key=lambda shape: shape.height * shape.width)
             frames, height, width = largest.frames, largest.height, largest.width
-        intervals = (interval,) if isinstance(interval, int) else tuple(interval)
+        intervals = tuple(interval) if isinstance(interval, Iterable) else (interval,)
         if sampling is None or isinstance(sampling, str):
             sampling = named_sampling(sampling, intervals=intervals, train=train, short=short)
         if shapes is not None and isinstance(sampling, SequentialClips):
@@ -123,6 +129,9 @@ class ClipPlanner:
             geometry = named_geometry(geometry, size=(height, width), train=train)
         self.sampling, self.geometry = sampling, geometry
         views = sampling.views(data.frames, frames) * geometry.views
+        total = float(views.sum(dtype=np.float64))
+        if total > _MOST_SAMPLES:
+            raise ValueError(f"{data!r}: {total:.0f} clips, more than {_MOST_SAMPLES}; use a larger interval")
         self._views = int(views[0])
         # Sample number of each video's first clip; None if all videos have the same number of clips.
         self._first = None if (views == views[0]).all() else np.concatenate([[0], np.cumsum(views)])

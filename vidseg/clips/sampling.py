@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from vidseg.clips.arguments import MOST_FRAMES, whole
 from vidseg.clips.draws import uniform
 
 __all__ = [
@@ -100,8 +101,8 @@ class RandomStart(_OneView):
 
     def __post_init__(self) -> None:
         _check(self.intervals, self.short)
-        if self.full_length is not None and self.full_length < 1:
-            raise ValueError(f"full_length is {self.full_length}, must be at least 1")
+        if self.full_length is not None:
+            whole(self.full_length, "full_length", least=1, most=MOST_FRAMES)
 
     def frames(
         self, counts: Integers, views: Integers, *, length: int, seed: int, epoch: int, samples: Integers
@@ -434,8 +435,10 @@ def named_sampling(name: str | None, *, intervals: tuple[int, ...], train: bool,
 
 
 def _check(numbers: tuple[int, ...], short: str) -> None:
-    if not numbers or min(numbers) < 1:
-        raise ValueError(f"{numbers}: intervals and numbers of frames and clips must be at least 1")
+    if not numbers:
+        raise ValueError("intervals: there must be at least one")
+    for number in numbers:
+        whole(number, "interval, or number of frames or clips,", least=1, most=MOST_FRAMES)
     if short not in ("loop", "clamp"):
         raise ValueError(f'short is {short!r}, must be "loop" or "clamp"')
 

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from vidseg.clips.arguments import MOST_SIDE, whole
 from vidseg.clips.draws import uniform
 
 __all__ = ["Canvas", "OneView", "Size", "Step", "Stepped", "below", "check_size", "mirrors", "pair"]
@@ -49,7 +50,7 @@ class Canvas:
 
     def crop_size(self, size: Size) -> tuple[Integers, Integers]:
         """Return height and width of a crop, limited to the frame size; int64 (B,) each."""
-        height, width = self.output if size is None else (size, size) if isinstance(size, int) else size
+        height, width = self.output if size is None else pair(size)
         return np.minimum(height, self.heights), np.minimum(width, self.widths)
 
 
@@ -90,9 +91,23 @@ def below(draws: Reals, limits: Integers | int) -> Integers:
 
 
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else size
+    """Return height and width of a size.
+
+    Raises:
+        TypeError: a side is not an integer.
+        ValueError: a side is below 1 pixel or too large, or there are not two.
+    """
+    sides = size if isinstance(size, tuple | list) else (size, size)
+    if len(sides) != 2:
+        raise ValueError(f"size is {size!r:.80}, must be one number of pixels, or height and width")
+    height, width = (whole(side, "size", least=1, most=MOST_SIDE) for side in sides)
+    return height, width
 
 
 def check_size(step: object, size: Size) -> None:
-    if size is not None and min(pair(size)) < 1:
-        raise ValueError(f"{step}: size must be at least 1 pixel")
+    """Raise ValueError or TypeError for a size that `pair` refuses; the message names the step."""
+    try:
+        if size is not None:
+            pair(size)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{step}: {error}") from None

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from vidseg.clips.arguments import MOST_CLIPS, whole
 from vidseg.clips.draws import permutation, uniform
 
 __all__ = [
@@ -35,6 +36,8 @@ Sampling = Literal["uniform", "random", "linspace", "uniform_random"]
 
 IGNORED_LABEL = -100
 
+_LONGEST = 1 << 40  # frames of a video
+_MOST_SPAN = 1 << 24  # frames of a window
 _MOST_WINDOWS = 1 << 24  # of one video; (video, window) gives one number to draw with
 
 
@@ -56,8 +59,10 @@ class WindowShape:
     interval: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.stride, self.frames, self.interval) < 1:
-            raise ValueError(f"{self}: stride, frames and interval must be at least 1")
+        for name in ("stride", "frames", "interval"):
+            whole(getattr(self, name), name, least=1, most=_MOST_SPAN)
+        if self.span > _MOST_SPAN:
+            raise ValueError(f"{self}: a window of {self.span} frames is longer than {_MOST_SPAN}")
         if self.span < self.stride:
             raise ValueError(
                 f"{self}: windows of {self.frames} x {self.interval} frames at a stride of {self.stride} leave gaps; "
@@ -262,6 +267,20 @@ class StreamItem:
         return np.arange(self.frames.shape[1] * self.interval) < self.valid[:, None]
 
 
+def _counts_of(counts: Sequence[int] | npt.NDArray[np.int64], name: str) -> npt.NDArray[np.int64]:
+    """Return numbers of frames as int64 (V,).
+
+    Raises:
+        TypeError: a number is not an integer.
+        ValueError: a number is larger than that of any video.
+    """
+    if not isinstance(counts, np.ndarray):
+        counts = np.array([whole(count, name, most=_LONGEST) for count in counts], np.int64)
+    if counts.size and counts.dtype.kind not in "iu":
+        raise TypeError(f"{name} have the type {counts.dtype}, must be integers")
+    return counts.astype(np.int64)
+
+
 class StreamPlan:
     """All windows of all videos in one epoch, for one rank.
 
@@ -302,30 +321,34 @@ class StreamPlan:
         incomplete: Literal["repeat", "drop"] = "repeat",
     ) -> None:
         self.shape = shape
-        self.lengths = np.asarray(lengths, np.int64)
-        self.video_frames = self.lengths if video_frames is None else np.asarray(video_frames, np.int64)
+        self.lengths = _counts_of(lengths, "lengths")
+        self.video_frames = self.lengths if video_frames is None else _counts_of(video_frames, "video_frames")
         if self.video_frames.shape != self.lengths.shape or self.lengths.ndim != 1:
             raise ValueError(f"lengths {self.lengths.shape} and video_frames {self.video_frames.shape} must be (V,)")
         for name, values in (("lengths", self.lengths), ("video_frames", self.video_frames)):
             if len(values) and values.min() < 1:
                 raise ValueError(f"{name}: video {int(values.argmin())} has {int(values.min())} frames")
-        if group < 1:
-            raise ValueError(f"group={group} must be at least 1")
-        if not 0 <= rank < ranks:
+        whole(group, "group", least=1, most=MOST_CLIPS)
+        whole(ranks, "ranks", least=1, most=MOST_CLIPS)
+        if sampling not in get_args(Sampling):
+            raise ValueError(f"sampling={sampling!r} is not one of {', '.join(get_args(Sampling))}")
+        if not 0 <= whole(rank, "rank") < ranks:
             raise ValueError(f"rank={rank} is not one of {ranks}")
         if incomplete not in ("repeat", "drop"):
             raise ValueError(f"incomplete={incomplete!r} is not one of repeat, drop")
         self.sampling = sampling
-        self.seed, self.epoch = seed, epoch
+        self.seed, self.epoch = whole(seed, "seed"), whole(epoch, "epoch")
         order = permutation(seed, epoch, len(self.lengths)) if shuffle else np.arange(len(self.lengths))
-        whole = group * ranks
-        missing = -len(order) % whole
+        together = group * ranks
+        if len(order) and together > MOST_CLIPS:
+            raise ValueError(f"group={group} with {ranks} ranks: more than {MOST_CLIPS} videos at a time")
+        missing = -len(order) % together
         if missing and incomplete == "drop":
-            order, missing = order[: len(order) - len(order) % whole], 0
+            order, missing = order[: len(order) - len(order) % together], 0
         if missing:
-            first = len(order) - len(order) % whole
+            first = len(order) - len(order) % together
             order = np.concatenate([order, np.resize(order[first:], missing)])
-        groups = order.reshape(-1, whole)
+        groups = order.reshape(-1, together)
         counted = (np.arange(groups.size) < groups.size - missing).reshape(groups.shape)
         self._counts = -(-self.lengths // shape.stride)
         self._videos, self._counted = groups[:, rank::ranks], counted[:, rank::ranks]
@@ -342,7 +365,7 @@ class StreamPlan:
         return len(self._windows)
 
     def __getitem__(self, index: int) -> StreamItem:
-        if not 0 <= index < len(self):
+        if not 0 <= whole(index, "index") < len(self):
             raise IndexError(f"item {index} of {len(self)}")
         number = int(np.searchsorted(self._first, index, side="right")) - 1
         window = index - int(self._first[number])

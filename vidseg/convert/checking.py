@@ -275,11 +275,11 @@ def _update_catalogs(changed: Iterable[str]) -> None:
                 height=height,
                 width=width,
                 fps=database.meta.get("fps") or 0.0,
-                seconds=database.meta.get("duration", 0.0),
+                seconds=database.meta.get("duration") or 0.0,
                 size_bytes=database.path.stat().st_size,
             )
         )
     for dataset, records in by_dataset.items():
-        with contextlib.closing(read_catalog(dataset)) as connection:
+        with read_catalog(dataset) as connection:
             listed = {path for (path,) in connection.execute("SELECT path FROM videos")}
         update_catalog(dataset, [record for record in records if record.path in listed])

@@ -37,12 +37,14 @@ from vidseg.engine.task import Result, Task
 from vidseg.engine.trainer import DEFAULT_LR, Trainer
 from vidseg.labels import VideoDataset
 from vidseg.labels.counting import counted
+from vidseg.labels.json_files import read_json
 from vidseg.models import InputSpec, LoadReport, load_weights
 
 __all__ = [
     "RunFolder",
     "Training",
     "base_input",
+    "check_record",
     "filled_schedule",
     "load_initial",
     "read_record",
@@ -66,8 +68,20 @@ _LEFT = (
 """What a run, its tests and its plots leave in its folder besides the record and the checkpoints."""
 _IDENTITY = ("task", "network", "network_options", "input", "classes", "division", "validation_videos", "data")
 """Entries of the record that stay the same as long as a run is resumed."""
+_TYPES: dict[str, tuple[type, str]] = {
+    "task": (str, "a text"),
+    "network": (str, "a text"),
+    "network_options": (dict, "a mapping"),
+    "input": (dict, "a mapping"),
+    "classes": (list, "a list"),
+    "division": (str, "a text"),
+    "validation_videos": (list, "a list"),
+    "options": (dict, "a mapping"),
+}
+"""Types of the entries of the record, and their descriptions."""
 _PLACES = ("out", "model_dir", "task_name")
 """Options that say where the folder of the run is; it may be moved."""
+_LONGEST_NAME = 100  # of a task or network
 _OWN_IDENTITY = ("stride",)
 """Entries of some tasks that stay the same."""
 _WARMUP_STEPS = 500
@@ -105,13 +119,37 @@ def read_record(run: str | Path) -> dict[str, Any]:
         parts = ", ".join(sorted(str(found.parent) for found in Path(run).glob(f"*/{RECORD}")))
         hint = f"; the runs in it are {parts}" if parts else ""
         raise FileNotFoundError(f"{path}: not found, so {run} is not the folder of a run{hint}")
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not a JSON file: {error}") from error
-    missing = [name for name in _IDENTITY if name not in record]
+    return check_record(read_json(path), str(path))
+
+
+def check_record(record: Any, place: str) -> dict[str, Any]:
+    """Return the record of a run, after checking that it is complete and has values of the right types.
+
+    Args:
+        record: content of `options.json`, or the entry `record` of a checkpoint.
+        place: file, for the message.
+
+    Raises:
+        ValueError: it is not the record of a run.
+    """
+    if not isinstance(record, dict):
+        raise ValueError(f"{place}: it is not the record of a run, but {type(record).__name__}")
+    missing = [name for name in (*_IDENTITY, "options") if name not in record]
     if missing:
-        raise ValueError(f"{path}: has no {', '.join(missing)}; it is not the record of a run")
+        raise ValueError(f"{place}: has no {', '.join(missing)}; it is not the record of a run")
+    for name, (kind, description) in _TYPES.items():
+        if not isinstance(record[name], kind):
+            raise ValueError(f"{place}: {name} is {record[name]!r:.80}, expected {description}")
+    for name in ("task", "network"):
+        if len(record[name]) > _LONGEST_NAME or set("/\\\0") & set(record[name]):
+            raise ValueError(f"{place}: {name} is {record[name]!r:.80}, which is not a name")
+    for name in ("network_options", "input", "options"):
+        wrong = [key for key in record[name] if not isinstance(key, str)]
+        if wrong:
+            raise ValueError(f"{place}: {name} has the key {wrong[0]!r:.80}, expected texts")
+    wrong = [name for name in record["classes"] if not isinstance(name, str)]
+    if wrong:
+        raise ValueError(f"{place}: classes has {wrong[0]!r:.80}, expected names")
     return record
 
 
@@ -234,7 +272,7 @@ class RunFolder:
         if self.options.session.overwrite:
             networks = {self.network}
             if (self.path / RECORD).is_file():
-                networks.add(json.loads((self.path / RECORD).read_text(encoding="utf-8")).get("network", self.network))
+                networks.add(read_record(self.path)["network"])
             for network in networks:
                 CheckpointFolder(self.path, network).remove_all()
             for found in self._old_files():

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from vidseg.engine.checkpoints import CheckpointFolder
 from vidseg.engine.options import Options, options_from
-from vidseg.engine.runs import read_record
+from vidseg.engine.runs import check_record, read_record
 from vidseg.labels import VideoDataset
 from vidseg.loaders.transfer import resolve_device
 from vidseg.models import InputSpec, create_model, load_weights, model_input_spec, model_task, read_state
 from vidseg.models._torch_file import read_torch_file
 
 __all__ = ["Source", "TrainedModel", "find_weights", "test_name"]
+
+_SPARE_VALUES = 1 << 24  # of parts that a file of weights may lack, such as the classifier
+_SPARE_PARAMETERS = 1000
+_BYTES_PER_RECORD = 64  # that an entry needs at least in a file
 
 
 @dataclass(frozen=True)
@@ -89,8 +95,9 @@ def find_weights(
         raise FileNotFoundError(f"no weights at {path}")
     content = _content(path)
     epoch, score = content.get("epoch"), content.get("best")
-    record = record or content.get("record") or {}
-    if record and "network" in record:
+    if not record and isinstance(content.get("record"), Mapping) and "network" in content["record"]:
+        record = check_record(content["record"], str(path))
+    if record:
         if network not in (None, record["network"]):
             raise ValueError(f"{path}: holds weights of {record['network']}, not of {network}")
         return Source(
@@ -130,6 +137,32 @@ def test_name(source: Source, *parts: str) -> str:
     return "_".join(["test", *named, *([] if source.chosen else [source.path.stem])])
 
 
+@contextmanager
+def _no_larger_than(size: int) -> Iterator[None]:
+    """Refuse networks that need far more memory than their file of weights, such as those of a hostile file.
+
+    Args:
+        size: size of the file in bytes.
+
+    Raises:
+        ValueError: a network made in this context has more than 4 values per byte of the file, or too many parameters.
+    """
+    most_values, most_parameters = 4 * size + _SPARE_VALUES, size // _BYTES_PER_RECORD + _SPARE_PARAMETERS
+    values = parameters = 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal values, parameters
+        values, parameters = values + (0 if parameter is None else parameter.numel()), parameters + 1
+        if values > most_values or parameters > most_parameters:
+            raise ValueError(f"its options give a network that is much larger than the file ({size} bytes)")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 class TrainedModel:
     """A network with its weights, its classes and its input.
 
@@ -156,15 +189,40 @@ class TrainedModel:
         report = load_weights(model, source.path, strict=strict, network=source.network)
         spec = self.default_input()
         if source.record:
-            spec = InputSpec.from_dict(source.record["input"])
+            try:
+                spec = InputSpec.from_dict(source.record["input"])
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{source.path}: {error}") from error
         elif report.input_spec is not None:
             spec = report.input_spec
         self.input_spec = self.change_input(spec, changes)
         self.model: nn.Module = model.to(self.device).eval()
 
     def build(self) -> nn.Module:
-        """Return the network with fresh weights."""
-        return create_model(self.network, num_classes=len(self.classes), **self.source.network_options)
+        """Return the network with fresh weights.
+
+        Raises:
+            ValueError: the network has no such options, or is far larger than the file of its weights.
+        """
+        return self.create(len(self.classes))
+
+    def create(self, num_classes: int, **options: Any) -> nn.Module:
+        """Return the network with fresh weights, for any number of classes.
+
+        Args:
+            num_classes: number of classes K.
+            **options: options of the network beside those of the file of weights.
+
+        Raises:
+            ValueError: as for `build`.
+        """
+        path = self.source.path
+        try:
+            with _no_larger_than(path.stat().st_size):
+                return create_model(self.network, num_classes=num_classes, **{**options, **self.source.network_options})
+        except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"{path}: cannot make the network {self.network} of these weights: {reason}") from error
 
     def default_input(self) -> InputSpec:
         """Return the input spec of the network, before weights, run or caller change it."""

@@ -342,9 +342,10 @@ def _check_meta(meta: dict[str, Any]) -> None:
     for key in ("height", "width"):
         if key in meta or {"height", "width"} & meta.keys():
             _whole(meta, key, 1, MAX_SIDE)
-    fps = meta.get("fps")
-    if fps is not None and not (isinstance(fps, int | float) and 0 <= fps < 1e9):
-        raise ValueError(f"the entry 'fps' of its metadata is {fps!r:.40}, expected a number of frames per second")
+    for key, unit in (("fps", "frames per second"), ("duration", "seconds")):
+        value = meta.get(key)
+        if value is not None and not (isinstance(value, int | float) and 0 <= value < 1e9):
+            raise ValueError(f"the entry {key!r} of its metadata is {value!r:.40}, expected a number of {unit}")
 
 
 def _frame_order(connection: sqlite3.Connection, most: int) -> np.ndarray:

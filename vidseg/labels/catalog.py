@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidseg.frames.schema import check_tables, guard, raise_interrupt
+from vidseg.frames.schema import MAX_SIDE, check_tables, guard, raise_interrupt
+from vidseg.labels.catalog_content import MOST_FRAMES, MOST_RATE, MOST_SECONDS, check_content
 from vidseg.labels.catalog_lock import connect_to_copy, is_locked, lacks_locks, lock_holder
 from vidseg.labels.classes import add_classes
 from vidseg.labels.names import clean_name
@@ -42,8 +43,13 @@ FORMAT_VERSION = 1
 UNLABELED = "unlabeled"
 """Folder under jpg/ that holds the videos without a class."""
 
+# A message of SQLite that quotes undecodable text of the file raises UnicodeDecodeError.
+_SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 _BUSY_SECONDS = 60.0  # time that a command waits for a writer, such as another shard
 _NOTICE_SECONDS = 2.0  # time after which a log line says that it waits
+# What SQLite says of a file with another schema or other text, beside the errors of damaged pages.
+_DAMAGE = ("no such", "decode to UTF-8", "malformed", "cannot", "unrecognized", "error in", "unknown", "has no column")
+_MOST = {"frames": MOST_FRAMES, "height": MAX_SIDE, "width": MAX_SIDE, "fps": MOST_RATE, "seconds": MOST_SECONDS}
 _TABLES = ("classes", "videos", "splits", "split_videos", "segments")
 
 SCHEMA = """
@@ -123,19 +129,24 @@ def catalog_path(root: str | Path) -> Path:
     return Path(root) / "catalog.db"
 
 
-def check_format(connection: sqlite3.Connection, path: Path) -> None:
+def check_format(connection: sqlite3.Connection, path: Path, *, content: bool) -> None:
     """Check that `path` is a catalog of a supported format, with ordinary tables and without triggers.
+
+    Args:
+        connection: the open file.
+        path: the file, for messages.
+        content: check the values of all rows, too.
 
     Raises:
         ValueError: it is not; the message says what to do.
-        OSError: the file is locked, or cannot be read.
+        sqlite3.Error: the file is locked, or cannot be read.
     """
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
     try:
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
         tables = check_tables(connection, (*_TABLES, "timelines"))
-        trigger = connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger' LIMIT 1").fetchone()
-    except (sqlite3.Error, ValueError) as error:
+    except ValueError as error:
         raise _explain(path, error) from error
+    trigger = connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger' LIMIT 1").fetchone()
     if trigger is not None:
         raise ValueError(
             f"{path}: the catalog has the trigger {trigger[0]!r:.60}, which vidseg does not run; remove the trigger"
@@ -146,6 +157,11 @@ def check_format(connection: sqlite3.Connection, path: Path) -> None:
         )
     if version == 0 or not tables >= set(_TABLES):
         raise ValueError(f"{path}: not a vidseg catalog; {_rebuild(path)}")
+    if content:
+        try:
+            check_content(connection, tables)
+        except ValueError as error:
+            raise ValueError(f"{path}: damaged catalog: {error}; {_rebuild(path)}") from error
 
 
 def _rebuild(path: Path) -> str:
@@ -170,9 +186,9 @@ def _explain(path: Path, error: Exception) -> Exception:
             f"{path}: locked by {lock_holder(path)} for more than {_BUSY_SECONDS:.0f} seconds. The catalog is not"
             " damaged: run the command again when that process has finished; `lsof` and `fuser` show who uses the file"
         )
-    if isinstance(error, sqlite3.OperationalError):
+    if isinstance(error, sqlite3.OperationalError) and not any(sign in str(error) for sign in _DAMAGE):
         return OSError(f"{path}: cannot access the catalog ({error}); it is unchanged")
-    return ValueError(f"{path}: not a catalog ({error}); {_rebuild(path)}")
+    return ValueError(f"{path}: not a catalog ({error!s:.300}); {_rebuild(path)}")
 
 
 def _begin(connection: sqlite3.Connection, path: Path, *statements: str) -> None:
@@ -198,14 +214,19 @@ def _begin(connection: sqlite3.Connection, path: Path, *statements: str) -> None
     connection.execute(f"PRAGMA busy_timeout = {round(_BUSY_SECONDS * 1000)}")
 
 
-def read_catalog(root: str | Path) -> sqlite3.Connection:
-    """Open the catalog for reading, in one transaction; close it with `contextlib.closing`.
+@contextmanager
+def read_catalog(root: str | Path, *, content: bool = False) -> Iterator[sqlite3.Connection]:
+    """Open the catalog for reading, in one transaction; it is closed at the end of the context.
 
     Where the file system has no file locks, a local copy is read.
 
+    Args:
+        root: folder of the data set.
+        content: check the values of all rows before they are read.
+
     Raises:
         FileNotFoundError: the data set or its catalog does not exist.
-        ValueError: the file is not a catalog, or has a newer format.
+        ValueError: the file is not a catalog, is damaged, or has a newer format.
         TimeoutError: another process keeps the catalog locked.
         OSError: the file cannot be read.
     """
@@ -214,28 +235,43 @@ def read_catalog(root: str | Path) -> sqlite3.Connection:
         raise FileNotFoundError(f"{root}: folder not found")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: the data set has no catalog; run `vidseg labels scan {root}` to create it")
-    # mode=rw, not ro: after a writer was killed, SQLite has to roll back its journal before the file can be read. On
-    # a read-only disk SQLite falls back to read-only access.
     connection = None
     try:
-        try:
-            connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
-            guard(connection)
-            _begin(connection, path, "BEGIN", "SELECT count(*) FROM sqlite_master")
-        except sqlite3.Error as error:
-            if not lacks_locks(error, path):
-                raise
-            logger.info("%s: the file system has no file locks; reading a copy", path)
-            if connection is not None:
-                connection.close()
-            connection = connect_to_copy(path)
-            guard(connection)
-        check_format(connection, path)
-    except BaseException as error:
+        connection = _connect(path)
+        check_format(connection, path, content=content)
+        yield connection
+    except _SQLITE_ERRORS as error:
+        raise _explain(path, error) from error
+    finally:
         if connection is not None:
             connection.close()
-        if isinstance(error, sqlite3.Error):
-            raise _explain(path, error) from error
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Open a catalog, or a copy of it, and begin to read.
+
+    Raises:
+        sqlite3.Error: SQLite cannot read it.
+        OSError: it cannot be copied.
+    """
+    connection = None
+    try:
+        # mode=rw, not ro: after a writer was killed, SQLite has to roll back its journal before the file can be read.
+        # On a read-only disk SQLite falls back to read-only access.
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
+        guard(connection)
+        _begin(connection, path, "BEGIN", "SELECT count(*) FROM sqlite_master")
+    except _SQLITE_ERRORS as error:
+        if connection is not None:
+            connection.close()
+        if not isinstance(error, sqlite3.Error) or not lacks_locks(error, path):
+            raise
+        logger.info("%s: the file system has no file locks; reading a copy", path)
+        connection = connect_to_copy(path)
+        guard(connection)
+    except BaseException:
+        if connection is not None:
+            connection.close()
         raise
     return connection
 
@@ -250,7 +286,7 @@ def write_catalog(root: str | Path, *, create: bool = True) -> Iterator[Database
 
     Raises:
         FileNotFoundError: the folder does not exist, or the catalog does not and `create` is False.
-        ValueError: the file is not a catalog, or has a newer format.
+        ValueError: the file is not a catalog, is damaged, or has a newer format.
         TimeoutError: another process keeps the catalog locked.
         OSError: the catalog cannot be written, or its file system has no locks; it is unchanged.
     """
@@ -270,21 +306,21 @@ def write_catalog(root: str | Path, *, create: bool = True) -> Iterator[Database
             guard(connection)
             connection.execute("PRAGMA foreign_keys = ON")
             _begin(connection, path, "BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
+        except _SQLITE_ERRORS as error:
             raise _explain(path, error) from error
         try:
             if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
                 for statement in SCHEMA.split("\n\n"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
-            check_format(connection, path)
+            check_format(connection, path, content=True)
             yield Database(connection)
             connection.execute("COMMIT")
         except BaseException as error:
             # A full disk may already have caused a rollback.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            if isinstance(error, sqlite3.OperationalError):
+            if isinstance(error, _SQLITE_ERRORS):
                 raise _explain(path, error) from error
             raise
     finally:
@@ -338,6 +374,10 @@ def _row(record: VideoRecord) -> tuple[str, str | None, bool, int, int, int, flo
         raise ValueError(f"video path {record.path!r}: expected jpg/<class>/<video> relative to the data set")
     if any(value is not None and not clean_name(value) for value in (record.label, record.split)):
         raise ValueError(f"{record.path}: the label or split is empty; use None")
+    for name, most in _MOST.items():
+        value = getattr(record, name)
+        if not 0 <= value <= most:
+            raise ValueError(f"{record.path}: {name} is {value}, must be 0 to {most:g}")
     try:
         "".join((record.path, record.label or "", record.split or "")).encode()
     except UnicodeEncodeError as error:

@@ -20,9 +20,9 @@ from pathlib import Path, PurePosixPath
 
 from vidseg.labels.counting import counted
 from vidseg.labels.faults import SegmentFaults
-from vidseg.labels.names import clean_name, strip_extension, video_name
+from vidseg.labels.names import LONGEST_NAME, clean_name, strip_extension, video_name
 
-__all__ = ["LabelRow", "folder_names", "has_header", "read_label_csv", "read_rows", "write_label_csv"]
+__all__ = ["LabelRow", "check_row", "folder_names", "has_header", "read_label_csv", "read_rows", "write_label_csv"]
 
 _NAME_COLUMNS = ("youtube_id", "id", "path")  # the first column present names the video
 _DELIMITERS = (",", "\t", ";")
@@ -122,11 +122,18 @@ def read_rows(path: str | Path, *, delimiter: str = ",") -> list[tuple[int, list
         # utf-8-sig removes the byte order mark of spreadsheets; newline="" leaves line ends to the csv module.
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True, delimiter=delimiter)
-            return [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+            rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from error
     except csv.Error as error:
         raise ValueError(f"{path}:{reader.line_num}: not valid CSV ({error}); check its quotes") from error
+    for line, cells in rows:
+        longest = max(map(len, cells))
+        if longest > LONGEST_NAME:
+            raise ValueError(
+                f"{path}:{line}: a cell of {longest} characters, more than {LONGEST_NAME}; check its quotes"
+            )
+    return rows
 
 
 def read_label_csv(path: str | Path, *, faults: SegmentFaults | None = None) -> list[LabelRow]:
@@ -153,11 +160,11 @@ def read_label_csv(path: str | Path, *, faults: SegmentFaults | None = None) -> 
     columns = {name: position for position, name in enumerate(names)}
     if len(columns) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{path}:{header_line}: the header has column {twice!r} twice; remove one")
+        raise ValueError(f"{path}:{header_line}: the header has column {twice!r:.80} twice; remove one")
     name_column = next((name for name in _NAME_COLUMNS if name in columns), None)
     if name_column is None:
         raise ValueError(
-            f"{path}:{header_line}: the header {','.join(names)!r} has none of the columns youtube_id, id, path;"
+            f"{path}:{header_line}: the header {','.join(names)!r:.200} has none of the columns youtube_id, id, path;"
             " write the column names in the first line"
         )
     if ("time_start" in columns) != ("time_end" in columns):
@@ -173,9 +180,9 @@ def read_label_csv(path: str | Path, *, faults: SegmentFaults | None = None) -> 
         cell = dict(zip(names, cells, strict=True))
         place = f"{path}:{line}"
         name = cell[name_column]
-        name = video_name(name) if name_column == "path" else strip_extension(clean_name(name))
-        if not name:
+        if not clean_name(name):
             raise ValueError(f"{place}: column {name_column!r} is empty; write the name of the video")
+        name = video_name(name) if name_column == "path" else strip_extension(clean_name(name))
         start, stop = (_seconds(cell.get(column, ""), column, place) for column in ("time_start", "time_end"))
         if (start is None) != (stop is None):
             raise ValueError(f"{place}: one of time_start and time_end is empty; set both or neither")
@@ -192,7 +199,7 @@ def read_label_csv(path: str | Path, *, faults: SegmentFaults | None = None) -> 
             split=cell.get("split"),
             path=cell.get("path", "").strip() or None,
         )
-        _check(row, place)
+        check_row(row, place)
         rows.append(row)
     return rows
 
@@ -211,12 +218,25 @@ def _seconds(text: str, column: str, place: str) -> float | None:
     return value
 
 
-def _check(row: LabelRow, place: str) -> None:
+def check_row(row: LabelRow, place: str) -> None:
+    """Check that a row has a name, and that its texts can be names of folders.
+
+    Args:
+        row: row of a label file.
+        place: file and line, for the message.
+
+    Raises:
+        ValueError: a text is empty or too long, or contains a line break or NUL.
+    """
+    if not row.name:
+        raise ValueError(f"{place}: the row has no name of a video")
     for column, value in (("label", row.label), ("name", row.name), ("split", row.split), ("path", row.path)):
         if value is not None and any(character in value for character in "\n\r\0"):
             raise ValueError(
-                f"{place}: {column} {value!r} contains a line break or NUL, which folder names must not contain"
+                f"{place}: {column} {value!r:.200} contains a line break or NUL, which folder names must not contain"
             )
+        if value is not None and len(value) > LONGEST_NAME:
+            raise ValueError(f"{place}: {column} of {len(value)} characters, more than {LONGEST_NAME}")
 
 
 def write_label_csv(path: str | Path, rows: Iterable[LabelRow]) -> None:
@@ -242,7 +262,7 @@ def write_label_csv(path: str | Path, rows: Iterable[LabelRow]) -> None:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow([*header, "path"] if with_path else header)
             for row in rows:
-                _check(row, str(path))
+                check_row(row, str(path))
                 times = [_text(row.start), _text(row.stop)] if timed else []
                 cells = [row.label or "", row.name, *times, row.split or ""]
                 writer.writerow([*cells, row.path or ""] if with_path else cells)

@@ -6,7 +6,6 @@ import hashlib
 import logging
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import SupportsIndex, overload
@@ -14,7 +13,6 @@ from typing import SupportsIndex, overload
 import numpy as np
 import numpy.typing as npt
 
-from vidseg.frames.schema import raise_interrupt
 from vidseg.labels.catalog import catalog_path, read_catalog
 from vidseg.labels.classes import class_names
 from vidseg.labels.counting import counted
@@ -216,7 +214,7 @@ class VideoDataset:
         """Return the labeled segments of an untrimmed video ordered by start, read from the catalog."""
         if not self.converted:
             return []
-        with closing(read_catalog(self.root)) as connection:
+        with read_catalog(self.root) as connection:
             rows = connection.execute(
                 "SELECT s.start, s.stop, c.number FROM segments s JOIN videos v ON v.id = s.video_id"
                 " JOIN classes c ON c.id = s.class_id WHERE v.path = ? ORDER BY s.start, s.stop",
@@ -296,7 +294,7 @@ def open_dataset(root: str | Path, split: str | None = None) -> VideoDataset:
         ValueError: the split is unknown, the split or data set has no videos, or the file is not a catalog.
     """
     root = Path(root)
-    with closing(read_catalog(root)) as connection:
+    with read_catalog(root, content=True) as connection:
         numbers = dict(connection.execute("SELECT id, number FROM classes"))
         split_ids = dict(connection.execute("SELECT name, id FROM splits ORDER BY name"))
         where, parameters = "", []
@@ -316,10 +314,7 @@ def open_dataset(root: str | Path, split: str | None = None) -> VideoDataset:
                 raise ValueError(f"the class numbers are not 0 to {len(numbers) - 1}")
             _check_paths(connection)
             columns, path_bytes = _read_columns(cursor, numbers)
-        except sqlite3.Error as error:
-            raise_interrupt(error)
-            raise ValueError(f"{catalog_path(root)}: damaged catalog: {error}") from error
-        except (ValueError, TypeError, OverflowError) as error:
+        except ValueError as error:
             raise ValueError(f"{catalog_path(root)}: damaged catalog: {error}") from error
         data = VideoDataset(
             root,
@@ -372,18 +367,16 @@ def _read_columns(
     number_of = np.array([numbers.get(key, _NO_CLASS) for key in keys.tolist()], np.int64)
     while rows := cursor.fetchmany(16384):
         path, *values = zip(*rows, strict=True)
+        try:
+            b"\0".join(path).decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"a video path is not UTF-8 text ({error})") from error
         paths.append(b"".join(path))
         lengths.append(np.fromiter(map(len, path), np.int64, len(path)))
         for (name, dtype), value in zip(types.items(), values, strict=True):
             portions[name].append(np.array(value, dtype))
     columns = {name: np.concatenate(parts) for name, parts in portions.items()}
-    for name in ("frames", "height", "width"):
-        if (columns[name] < 0).any():
-            raise ValueError(f"negative {name}")
-    places = np.minimum(np.searchsorted(keys, columns["label"]), len(keys) - 1)
-    if (keys[places] != columns["label"]).any():
-        raise ValueError("a video has a class that does not exist")
-    columns["label"] = number_of[places]
+    columns["label"] = number_of[np.searchsorted(keys, columns["label"])]
     columns["path_stop"] = np.cumsum(np.concatenate(lengths))
     columns["path_start"] = columns["path_stop"] - np.concatenate(lengths)
     return columns, np.frombuffer(b"".join(paths), np.uint8)

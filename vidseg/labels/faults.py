@@ -6,6 +6,7 @@ import logging
 import math
 from dataclasses import dataclass, field
 
+from vidseg.labels.catalog_content import MOST_SECONDS
 from vidseg.labels.counting import counted
 
 __all__ = ["SegmentFaults"]
@@ -56,9 +57,11 @@ class SegmentFaults:
         Raises:
             ValueError: the segment labels nothing and `skip` is False, or a time is not a number.
         """
-        what = f"segment {'' if label is None else f'{label!r} '}from {start:g} to {stop:g} seconds"
-        if not (math.isfinite(start) and math.isfinite(stop)):
-            raise ValueError(f"{place}: {what}: the times are not finite numbers")
+        what = f"segment {'' if label is None else f'{label!r:.80} '}from {start:g} to {stop:g} seconds"
+        if not (abs(start) <= MOST_SECONDS and abs(stop) <= MOST_SECONDS):
+            raise ValueError(
+                f"{place}: {what}: the times are not finite numbers of seconds, at most {MOST_SECONDS:.0f}"
+            )
         reason = None
         if stop == start:
             reason = "it has no length"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vidseg.labels.counting import counted
-from vidseg.labels.csv_labels import LabelRow, has_header, read_label_csv
+from vidseg.labels.csv_labels import LabelRow, check_row, has_header, read_label_csv
 from vidseg.labels.faults import SegmentFaults
 from vidseg.labels.names import clean_name, division_of_file, is_split_name, video_name
 from vidseg.labels.official_lists import read_lines, read_numbered_classes
@@ -183,6 +183,7 @@ def _rows(
         elif line.number is None and known is not None and line.folder is not None and len(folders) > 1:
             raise ValueError(f"{line.place}: folder {line.folder!r} is not a class of {source}")
         rows.append(LabelRow(label, video_name(line.path), split=line.split, path=line.path))
+        check_row(rows[-1], line.place)
     return rows, names
 
 

@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from vidseg.labels.csv_labels import LabelRow
+from vidseg.labels.catalog_content import MOST_LABELS, MOST_RATE, MOST_SECONDS
+from vidseg.labels.csv_labels import LabelRow, check_row
 from vidseg.labels.dataset import Segment
 from vidseg.labels.faults import SegmentFaults
-from vidseg.labels.json_files import read_json
+from vidseg.labels.json_files import json_number, json_text, read_json
 from vidseg.labels.names import clean_name, split_name, strip_extension
 from vidseg.labels.segmentation_labels import Labels, SegmentationLabels, labels_from_segments, segments_from_labels
 
@@ -78,7 +79,12 @@ def read_localization_json(path: str | Path, *, faults: SegmentFaults | None = N
     database = content.get("database") if isinstance(content, dict) else None
     if not isinstance(database, dict):
         raise ValueError(f"{path}: expected an object with the entry 'database', as in ActivityNet's annotation file")
-    rate = content.get("fps")
+    try:
+        rate = json_number(content["fps"], "fps") if content.get("fps") else None
+        if rate is not None and not 0 < rate <= MOST_RATE:
+            raise ValueError(f"fps is {rate}, must be above 0 and at most {MOST_RATE:g}")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     videos: dict[str, LocalizedVideo] = {}
     for written, entry in database.items():
         try:
@@ -87,15 +93,22 @@ def read_localization_json(path: str | Path, *, faults: SegmentFaults | None = N
                 annotations = [] if split_name(str(entry.get("subset"))) == "test" else entry["annotations"]
             found = [_timed_label(annotation, rate) for annotation in annotations]
             frames, seconds = entry.get("frames"), entry.get("duration")
-            seconds = frames / rate if rate and frames else None if seconds is None else float(seconds)
-            subset, fps = entry.get("subset"), entry.get("fps", rate)
-            fps = None if fps is None else float(fps)
+            if rate and frames:
+                seconds = json_number(frames, "frames") / rate
+            elif seconds is not None:
+                seconds = json_number(seconds, "duration")
+            if seconds is not None and not 0 <= seconds <= MOST_SECONDS:
+                raise ValueError(f"the duration is {seconds:g} seconds, must be 0 to {MOST_SECONDS:.0f}")
+            subset = json_text(entry["subset"], "subset") if entry.get("subset") else None
+            fps = entry.get("fps", rate)
+            fps = None if fps is None else json_number(fps, "fps")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{path}: video {written!r}: {type(error).__name__}: {error}") from error
+            raise ValueError(f"{path}: video {written!r:.80}: {type(error).__name__}: {error}") from error
         name = strip_extension(clean_name(written))
+        check_row(LabelRow(None, name), f"{path}: video {written!r:.80}")
         if name in videos:
-            raise ValueError(f"{path}: video {written!r} occurs twice; remove one entry")
-        place = f"{path}: video {name!r}"
+            raise ValueError(f"{path}: video {written!r:.80} occurs twice; remove one entry")
+        place = f"{path}: video {name!r:.80}"
         segments = []
         for one in found:
             times = faults.check(one.start, one.stop, place=place, label=one.label, seconds=seconds)
@@ -107,10 +120,11 @@ def read_localization_json(path: str | Path, *, faults: SegmentFaults | None = N
 
 def _timed_label(annotation: Mapping[str, Any], rate: float | None) -> TimedLabel:
     if rate and "start_frame" in annotation and "end_frame" in annotation:
-        start, stop = annotation["start_frame"] / rate, (annotation["end_frame"] + 1) / rate
+        start = json_number(annotation["start_frame"], "start_frame") / rate
+        stop = (json_number(annotation["end_frame"], "end_frame") + 1) / rate
     else:
-        start, stop = map(float, annotation["segment"])
-    label = clean_name(annotation["label"])
+        start, stop = (json_number(time, "time of a segment") for time in annotation["segment"])
+    label = clean_name(json_text(annotation["label"], "label"))
     if not label:
         raise ValueError("a segment has an empty label")
     return TimedLabel(label, start, stop)
@@ -215,6 +229,11 @@ def frame_labels_of(
             if times is not None:
                 segments.append(Segment(*times, numbers[one.label]))
         count = max(1, round(duration * rate))
+        if count > MOST_LABELS:
+            raise ValueError(
+                f"video {name!r:.80}: {duration:g} seconds have {count} labels at {rate:g} per second, more than"
+                f" {MOST_LABELS}; correct its duration"
+            )
         labels[name] = labels_from_segments(segments, count, rate, background=numbers[background])
         if video.split is not None:
             splits.setdefault(video.split, []).append(name)

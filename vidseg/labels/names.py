@@ -13,7 +13,19 @@ import unicodedata
 from collections.abc import Container
 from pathlib import Path, PurePosixPath
 
-__all__ = ["PathFinder", "clean_name", "division_of_file", "find_name", "split_name", "strip_extension", "video_name"]
+__all__ = [
+    "LONGEST_NAME",
+    "PathFinder",
+    "clean_name",
+    "division_of_file",
+    "find_name",
+    "split_name",
+    "strip_extension",
+    "video_name",
+]
+
+LONGEST_NAME = 4096
+"""Most characters of a name or path in a label file, as of a path on Linux."""
 
 _INVISIBLE = "\ufeff\u200b\u2060"  # byte order mark, zero width space, word joiner
 _VIDEO_EXTENSIONS = frozenset(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidseg.labels.counting import counted
-from vidseg.labels.csv_labels import LabelRow, read_rows
+from vidseg.labels.csv_labels import LabelRow, check_row, read_rows
 from vidseg.labels.faults import SegmentFaults
-from vidseg.labels.names import split_name, video_name
+from vidseg.labels.names import clean_name, split_name, strip_extension, video_name
 
 __all__ = ["read_hacs_csv", "read_moments_csv"]
 
@@ -34,7 +34,7 @@ def read_hacs_csv(path: str | Path, *, faults: SegmentFaults | None = None) -> t
     lines = read_rows(path)
     header = [cell.strip() for cell in lines[0][1]] if lines else []
     if header != _HACS_COLUMNS:
-        raise ValueError(f"{path}:1: header {','.join(header)!r}, expected {','.join(_HACS_COLUMNS)}")
+        raise ValueError(f"{path}:1: header {','.join(header)!r:.200}, expected {','.join(_HACS_COLUMNS)}")
     rows, negatives = [], 0
     for number, cells in lines[1:]:
         if len(cells) != len(_HACS_COLUMNS):
@@ -51,7 +51,8 @@ def read_hacs_csv(path: str | Path, *, faults: SegmentFaults | None = None) -> t
             raise ValueError(f"{path}:{number}: times {start!r} and {end!r} are not numbers of seconds") from None
         clip = faults.check(*times, place=f"{path}:{number}", label=name)
         if clip is not None:
-            rows.append(LabelRow(name, video, *clip, split=split_name(subset)))
+            rows.append(LabelRow(name, strip_extension(clean_name(video)), *clip, split=split_name(subset)))
+            check_row(rows[-1], f"{path}:{number}")
     return rows, negatives
 
 
@@ -74,4 +75,5 @@ def read_moments_csv(path: str | Path, *, split: str) -> list[LabelRow]:
         if position == 0 and "." not in cells[0]:
             continue  # some copies have a header line
         rows.append(LabelRow(cells[1], video_name(cells[0]), split=split))
+        check_row(rows[-1], f"{path}:{number}")
     return rows

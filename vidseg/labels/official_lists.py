@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from vidseg.labels.csv_labels import LabelRow, read_rows
+from vidseg.labels.csv_labels import LabelRow, check_row, read_rows
 from vidseg.labels.json_files import read_json
-from vidseg.labels.names import clean_name, video_name
+from vidseg.labels.names import LONGEST_NAME, clean_name, video_name
 
 __all__ = [
     "read_class_list",
@@ -34,6 +34,9 @@ def read_lines(path: str | Path) -> list[tuple[int, str]]:
     found = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
     if not found:
         raise ValueError(f"{path}: the file is empty")
+    for number, line in found:
+        if len(line) > LONGEST_NAME:
+            raise ValueError(f"{path}:{number}: a line of {len(line)} characters, more than {LONGEST_NAME}")
     return found
 
 
@@ -67,8 +70,8 @@ def read_numbered_classes(path: str | Path) -> tuple[list[str], int | None]:
             raise ValueError(f"{path}: expected a list of class names, or an object {{name: number}}")
     else:
         lines = _class_lines(path)
-        first = [re.fullmatch(r"c?(?P<number>\d+)\s+(?P<name>.+)", line) for line in lines]
-        last = [re.fullmatch(r"(?P<name>.+?)\s*[,\t]\s*(?P<number>\d+)", line) for line in lines]
+        first = [re.fullmatch(r"c?(?P<number>[0-9]{1,9})\s+(?P<name>.+)", line) for line in lines]
+        last = [re.fullmatch(r"(?P<name>.+?)\s*[,\t]\s*(?P<number>[0-9]{1,9})", line) for line in lines]
         matches = first if all(first) else last
         if all(matches):
             numbered = [(int(match["number"]), match["name"]) for match in matches if match]
@@ -107,6 +110,7 @@ def read_ucf_list(path: str | Path, *, split: str) -> list[LabelRow]:
         if not match:
             raise ValueError(f"{path}:{number}: {line!r} is not of the form Class/video.avi, with or without a number")
         rows.append(LabelRow(match[1], video_name(match[2]), split=split))
+        check_row(rows[-1], f"{path}:{number}")
     return rows
 
 
@@ -122,6 +126,7 @@ def read_hmdb_list(path: str | Path, *, label: str, division: str) -> list[Label
             raise ValueError(f"{path}:{number}: {line!r} is not of the form video.avi CODE with a code of 0, 1 or 2")
         part = _HMDB_CODES[code]
         rows.append(LabelRow(label, video_name(file), split=f"{division}/{part}" if part else None))
+        check_row(rows[-1], f"{path}:{number}")
     return rows
 
 

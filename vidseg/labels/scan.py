@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from vidseg.labels.catalog import (
     stage_records,
     write_catalog,
 )
+from vidseg.labels.catalog_content import MOST_SECONDS
 from vidseg.labels.counting import counted
 from vidseg.labels.names import clean_name
 
@@ -69,7 +69,7 @@ def scan_catalog(root: str | Path) -> ScanReport:
         raise FileNotFoundError(f"{root / 'jpg'}: folder not found; pass the output folder of `vidseg convert`")
     known = set()
     if catalog_path(root).is_file():
-        with closing(read_catalog(root)) as connection:
+        with read_catalog(root) as connection:
             # size_bytes 0: a video with frame labels and features, but without frames
             known = {path for (path,) in connection.execute("SELECT path FROM videos WHERE size_bytes > 0")}
     report = ScanReport(0)
@@ -125,5 +125,8 @@ def _record(root: Path, path: str, report: ScanReport) -> VideoRecord | None:
     folder = path.split("/")[1]
     # The last frame has the mean frame duration. Databases of dataset2database 1.2 have no timestamps and no rate.
     seconds = float(timestamps[-1] - timestamps[0]) + 1 / fps if fps and timestamps is not None else 0.0
+    if not 0 <= seconds <= MOST_SECONDS:
+        report.unreadable.append(f"{path}: its timestamps give a duration of {seconds:g} seconds")
+        return None
     label = None if folder == UNLABELED else clean_name(folder)
     return VideoRecord(path, label, frames, height, width, fps, seconds, file.stat().st_size)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from contextlib import closing
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +36,7 @@ class SegmentTable:
         rows = {data.video_path(index): index for index in range(len(data))}
         self.seconds = np.zeros(len(data))
         found: dict[int, list[tuple[float, float, int]]] = {}
-        with closing(read_catalog(data.root)) as connection:
+        with read_catalog(data.root) as connection:
             for path, seconds in connection.execute("SELECT path, seconds FROM videos"):
                 if path in rows:
                     self.seconds[rows[path]] = seconds

@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from vidseg.labels.catalog_content import MOST_LABELS
 from vidseg.labels.counting import counted
 from vidseg.labels.faults import SegmentFaults
-from vidseg.labels.names import clean_name
+from vidseg.labels.names import LONGEST_NAME, clean_name
 from vidseg.labels.official_lists import read_lines
 
 __all__ = [
@@ -110,6 +111,9 @@ def read_frame_names(path: str | Path) -> list[str]:
         lines.pop()
     if len(lines) == 2 and lines[0].startswith("#"):  # "### Frame level recognition: ###"
         lines = lines[1].split()
+    for line, name in enumerate(lines, start=1):
+        if len(name) > LONGEST_NAME:
+            raise ValueError(f"{path}:{line}: a class name of {len(name)} characters, more than {LONGEST_NAME}")
     cleaned = {name: clean_name(name) for name in set(lines)}
     names = [cleaned[name] for name in lines]
     if not all(names):
@@ -172,6 +176,8 @@ def read_range_names(path: str | Path, *, faults: SegmentFaults | None = None) -
         if int(last) < int(first):
             (faults or SegmentFaults()).empty(f"range of frames {text!r}", place=f"{path}:{line}")
             continue
+        if int(last) > MOST_LABELS:
+            raise ValueError(f"{path}:{line}: frame {last} is above {MOST_LABELS}, the largest number of labels")
         if int(first) - 1 not in {len(names), len(names) - 1}:
             raise ValueError(
                 f"{path}:{line}: the range starts at frame {first}, but the previous range ends at {len(names)}"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import sqlite3
 from collections.abc import Container, Iterable
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,7 +38,7 @@ __all__ = [
 
 Labels = npt.NDArray[np.int64]
 
-_MOST_LABELS = 1 << 28  # of one video; bounds the memory that a damaged catalog can ask for
+_MOST_LABELS = 1 << 30  # of the videos of one object; bounds the memory that a damaged catalog can ask for
 
 TIMELINES = """
 CREATE TABLE IF NOT EXISTS timelines (
@@ -289,7 +288,7 @@ def _check(labels: SegmentationLabels) -> None:
 
 def has_frame_labels(root: str | Path) -> bool:
     """Return whether any video of the data set is labeled frame by frame."""
-    with closing(read_catalog(root)) as connection:
+    with read_catalog(root) as connection:
         return _has_timelines(connection) and bool(connection.execute("SELECT 1 FROM timelines LIMIT 1").fetchone())
 
 
@@ -317,16 +316,20 @@ class FrameLabels:
         row_of = {data.video_path(index): index for index in range(count)}
         self.lengths, self.rates = np.zeros(count, np.int64), np.zeros(count)
         self._labels: list[npt.NDArray] = [np.zeros(0, np.int16)] * count
+        total = 0
         small = np.int16 if len(data.classes) < 2**15 else np.int64
-        with closing(read_catalog(data.root)) as connection:
+        with read_catalog(data.root) as connection:
             if _has_timelines(connection):
                 for path, length, rate in connection.execute(
                     "SELECT v.path, t.labels, t.rate FROM timelines t JOIN videos v ON v.id = t.video_id"
                 ):
                     if path in row_of:
                         row = row_of[path]
-                        if not (isinstance(length, int) and 0 < length <= _MOST_LABELS and 0 < rate < 1e9):
-                            raise ValueError(f"{data.root}: video {path}: {length} labels at {rate} per second")
+                        total += length
+                        if total > _MOST_LABELS:
+                            raise ValueError(
+                                f"{data.root}: more than {_MOST_LABELS} frame labels; open one split, or part of it"
+                            )
                         self.lengths[row], self.rates[row] = length, rate
                         self._labels[row] = np.full(length, -1, small)
                 for path, start, stop, number in connection.execute(

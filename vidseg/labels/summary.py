@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +63,7 @@ def summarize_catalog(root: str | Path) -> CatalogSummary:
         FileNotFoundError: the catalog does not exist.
         ValueError: the file is not a catalog.
     """
-    with closing(read_catalog(root)) as connection:
+    with read_catalog(root, content=True) as connection:
         rows = connection.execute
         names = class_names(connection)
         classes: dict[str, dict[str, int]] = {name: {"videos": 0} for name in names}

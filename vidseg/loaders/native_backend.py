@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vidseg.clips import BatchPlan
+from vidseg.clips.arguments import whole
 from vidseg.frames import FrameDatabaseError
 from vidseg.frames.native import operators
 from vidseg.frames.open_files import too_many_open_files
@@ -64,7 +65,8 @@ class NativeFiller:
         cache: Literal["encoded", "decoded"] = "encoded",
         cache_bytes: int = 0,
     ) -> None:
-        self.data, self.form, self.threads = data, form, threads
+        self.data, self.form = data, form
+        self.threads = whole(threads, "threads", least=1, most=1024)
         self.enlarge, self.on_error = enlarge, on_error
         self._cache = int(operators.open_cache(cache_bytes, cache == "decoded")) if cache_bytes else 0
         self._memory = BatchMemory(pin=form.pin)

@@ -43,11 +43,11 @@ def read_torch_file(path: str | Path) -> Any:
         ValueError: the file is damaged, or holds something else; one sentence that names the file.
     """
     path = Path(path)
-    with path.open("rb") as file:
-        zipped = zipfile.is_zipfile(file)
+    with path.open("rb") as file:  # an error of the file system is not one of the content
+        file.read(1)
     try:
-        record = _damaged_record(path) if zipped else None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        record = _damaged_record(path) if zipfile.is_zipfile(path) else None
+    except (zipfile.BadZipFile, zlib.error, *_REFUSALS) as error:
         raise ValueError(f"{path}: the file is damaged: {_line(error)}; {_REMEDY}") from error
     if record is not None:
         raise ValueError(f"{path}: the file is damaged: the checksum of {record!r} does not match; {_REMEDY}")

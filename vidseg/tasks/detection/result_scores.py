@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -228,7 +227,7 @@ def _catalog_videos(root: Path) -> list[tuple[str | None, str, LocalizedVideo]]:
     """Return split, name and segments of the videos of a catalog; a video of several splits occurs in each."""
     classes = open_dataset(root).classes
     videos: dict[str, LocalizedVideo] = {}
-    with closing(read_catalog(root)) as connection:
+    with read_catalog(root) as connection:
         for path, seconds, fps in connection.execute("SELECT path, seconds, fps FROM videos ORDER BY path"):
             videos[path] = LocalizedVideo([], seconds or None, fps=fps or None)
         for path, start, stop, number in connection.execute(

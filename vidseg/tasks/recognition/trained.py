@@ -17,7 +17,7 @@ from vidseg.engine.trained import TrainedModel, test_name
 from vidseg.labels import VideoDataset, open_dataset
 from vidseg.loaders.transfer import copy_ahead
 from vidseg.metrics.video_scores import VideoScores, check_suffix, write_scores
-from vidseg.models import InputSpec, classifier_name, create_model, named_for, read_state
+from vidseg.models import InputSpec, classifier_name, named_for, read_state
 from vidseg.tasks.recognition.class_report import TestReport, draw_mistakes, make_report, write_report
 from vidseg.tasks.recognition.data import choose_splits, evaluation_loader, labeled, resolved_input, spec_geometry
 from vidseg.tasks.recognition.evaluation import Evaluation, evaluate
@@ -94,7 +94,7 @@ class RecognitionModel(TrainedModel):
 
     def _class_count(self) -> int:
         with torch.device("meta"):
-            model = create_model(self.network, num_classes=1, **self.source.network_options)
+            model = self.create(1)
         name = classifier_name(model)
         state = named_for(model, read_state(self.source.path))
         if f"{name}.weight" not in state:

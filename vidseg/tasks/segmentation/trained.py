@@ -17,7 +17,6 @@ from vidseg.labels import VideoDataset
 from vidseg.labels.parts import class_numbers
 from vidseg.labels.segmentation_files import check_mapping
 from vidseg.loaders.transfer import copy_ahead
-from vidseg.models import create_model
 from vidseg.tasks.segmentation.cross_validation import make_loader
 from vidseg.tasks.segmentation.options import SegmentationOptions
 from vidseg.tasks.segmentation.task import SegmentationTask, VideoLabeler
@@ -66,7 +65,7 @@ class SegmentationModel(FrameLabelModel):
                 f"{self.source.path}: does not hold the width of its features; give it with --network-option "
                 "in_features=2048"
             )
-        return create_model(self.network, num_classes=len(self.classes), **options)
+        return self.create(len(self.classes), in_features=options["in_features"])
 
     def predict(self, source: str | Path | npt.ArrayLike | Tensor, *, layout: str | None = None) -> FrameLabels:
         """Label the columns of a video's features.
