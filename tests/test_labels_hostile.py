@@ -76,7 +76,7 @@ def kinetics(**entry):
     [
         (kinetics(subset=["train"]), "subset is .'train'., expected a text"),
         (kinetics(annotations={"label": 3}), "label is 3, expected a text"),
-        (kinetics(annotations={"label": "run", "segment": ["1", 2]}), "start of the segment is '1'"),
+        (kinetics(annotations={"label": "run", "segment": ["one", 2]}), "start of the segment is 'one'"),
         (kinetics(annotations={"label": "a\nb"}), "contains a line break"),
         ({LONG: kinetics()["v"]}, "name of 70000 characters, more than 4096"),
         ({" ": kinetics()["v"]}, "no name of a video"),

@@ -52,14 +52,17 @@ def json_text(value: Any, what: str) -> str:
 
 
 def json_number(value: Any, what: str) -> float:
-    """Return a finite number.
+    """Return a finite number; published files also have numbers as texts, such as "18.6".
 
     Raises:
         ValueError: `value` is something else; the message has `what`.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
-        raise ValueError(f"{what} is {value!r:.60}, expected a finite number")
     try:
-        return float(value)
+        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float | str) else float(value)
+    except ValueError:
+        number = math.nan
     except OverflowError:
         raise ValueError(f"{what} is an integer too large for a number of seconds or frames") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{what} is {value!r:.60}, expected a finite number")
+    return number
