@@ -81,7 +81,7 @@ class Command:
     def _features(self, name: str) -> dict[str, Any]:
         from vidseg.models import model_task
 
-        return {"in_features": self.in_features} if model_task(name) == "segmentation" else {}
+        return {"in_features": self.in_features} if model_task(name) in ("segmentation", "detection") else {}
 
     def _measure(self, name: str, shape: tuple[int, ...], options: dict[str, Any]) -> "Timing":
         import torch

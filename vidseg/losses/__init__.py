@@ -1,10 +1,20 @@
 """Training losses, one for each family of networks, selected by network name."""
 
 from vidseg.losses._registry import create_loss, list_losses, register_loss
+from vidseg.losses.detection import DetectionLoss, DetectionTargets
 from vidseg.losses.staged import AsrfLoss, C2fLoss, DiffActLoss, SegmentationLoss, StagedLoss
 from vidseg.losses.streaming import create_stream_loss
 
-__all__ = ["SegmentationLoss", "StagedLoss", "create_loss", "create_stream_loss", "list_losses", "register_loss"]
+__all__ = [
+    "DetectionLoss",
+    "DetectionTargets",
+    "SegmentationLoss",
+    "StagedLoss",
+    "create_loss",
+    "create_stream_loss",
+    "list_losses",
+    "register_loss",
+]
 
 for _name in ("mstcn", "mstcn2", "asformer"):
     register_loss(_name, StagedLoss)

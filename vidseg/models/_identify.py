@@ -165,9 +165,12 @@ def _fits(design: Design, shapes: Shapes) -> bool:
 
 
 def with_names(keys: Iterable[str]) -> list[str]:
-    """Return the segmentation and streaming networks with these keys; shapes and numbers in the keys are ignored."""
+    """Return the segmentation, streaming and detection networks with these keys.
+
+    Shapes and numbers in the keys are ignored.
+    """
     wanted = _patterns(keys)
-    return [name for name, patterns in _segmentation_patterns().items() if patterns == wanted]
+    return [name for name, patterns in _registered_patterns().items() if patterns == wanted]
 
 
 def _patterns(keys: Iterable[str]) -> frozenset[str]:
@@ -175,8 +178,8 @@ def _patterns(keys: Iterable[str]) -> frozenset[str]:
 
 
 @cache
-def _segmentation_patterns() -> dict[str, frozenset[str]]:
-    names = [name for name in list_models() if model_task(name) in ("segmentation", "streaming")]
+def _registered_patterns() -> dict[str, frozenset[str]]:
+    names = [name for name in list_models() if model_task(name) in ("segmentation", "streaming", "detection")]
     found = {}
     for name in names:
         with torch.device("meta"):

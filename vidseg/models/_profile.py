@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from vidseg.models._detection import DetectionOutput
 from vidseg.models._registry import create_model, model_task
 
 __all__ = ["Cost", "Timing", "count_cost", "count_parameters", "input_shape", "measure", "training_batch"]
 
-_FRAMES = {"segmentation": 1000, "streaming": 32}
+_FRAMES = {"segmentation": 1000, "streaming": 32, "detection": 128}
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,12 @@ def input_shape(
     Args:
         name: registered name.
         batch: B.
-        frames: T or L; None: 1000 for segmentation, 32 for streaming, 16 otherwise.
-        size: H and W in pixels; no effect on segmentation networks.
-        in_features: D of segmentation networks; no effect on others.
+        frames: T or L; None: 1000 for segmentation, 128 for detection, 32 for streaming, 16 otherwise.
+        size: H and W in pixels; no effect on segmentation and detection networks.
+        in_features: D of segmentation and detection networks; no effect on others.
 
     Returns:
-        (B, D, L) for segmentation, (B, 2, T, H, W) for optical flow, (B, 3, T, H, W) otherwise.
+        (B, D, L) for segmentation and detection, (B, 2, T, H, W) for optical flow, (B, 3, T, H, W) otherwise.
 
     Raises:
         ValueError: no network has this name, or a number is below 1.
@@ -92,7 +93,7 @@ def input_shape(
     for label, value in (("batch", batch), ("frames", frames), ("size", size), ("in_features", in_features)):
         if value < 1:
             raise ValueError(f"{label}={value} must be at least 1")
-    if task == "segmentation":
+    if task in ("segmentation", "detection"):
         return (batch, in_features, frames)
     return (batch, 2 if task == "flow_recognition" else 3, frames, size, size)
 
@@ -258,9 +259,13 @@ def measure(model: nn.Module, x: Tensor, *, rounds: int = 5) -> Timing:
 
 
 def _scores(output: Any) -> Tensor:
-    """Return the logits of a network's output: a tensor, an output with stages, or a pair of output and state."""
+    """Return the logits of a network's output: a tensor, an output with stages, a pair of output and state, or the
+    predictions of a detector as one vector."""
     if isinstance(output, tuple):
         output = output[0]
+    if isinstance(output, DetectionOutput):
+        floating = (value for value in output.predictions.values() if value.requires_grad)
+        return torch.cat([value.flatten() for value in floating])
     return output if isinstance(output, Tensor) else output.logits
 
 

@@ -42,9 +42,9 @@ def register_model(
             signature defines the options.
         task: task of the network, which defines its input and output: "recognition" (clips (B, 3, T, H, W) -> logits
             (B, K)), "flow_recognition" (optical flow (B, 2, T, H, W) -> logits (B, K)), "segmentation" (features
-            (B, D, L) -> logits of each stage), "streaming" (a window of frames and a state -> logits of each stage and
-            the next state), or a new task.
-        input_spec: expected input; None: features for "segmentation", otherwise `InputSpec()`.
+            (B, D, L) -> logits of each stage), "detection" (features (B, D, L) -> scored segments), "streaming" (a
+            window of frames and a state -> logits of each stage and the next state), or a new task.
+        input_spec: expected input; None: features for "segmentation" and "detection", otherwise `InputSpec()`.
 
     Raises:
         ValueError: the name is already registered.
@@ -52,7 +52,7 @@ def register_model(
     if name in _ENTRIES:
         raise ValueError(f"a network called {name!r} is already registered")
     if input_spec is None:
-        input_spec = InputSpec(modality="features") if task == "segmentation" else InputSpec()
+        input_spec = InputSpec(modality="features") if task in ("segmentation", "detection") else InputSpec()
     _ENTRIES[name] = _Entry(factory, task, input_spec)
 
 
