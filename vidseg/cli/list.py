@@ -17,7 +17,8 @@ class Command:
     words: Annotated[Positional[tuple[str, ...]], arg(metavar="[models] [PATTERN]")] = ()
     """Shell pattern of names; default: all."""
     task: str | None = None
-    """Only networks for this task: recognition, flow_recognition, segmentation or streaming."""
+    """Only networks for this task: recognition, flow_recognition, segmentation, detection or
+    streaming."""
     num_classes: int = 400
     """Number of classes, which affects the number of parameters."""
     json: bool = False

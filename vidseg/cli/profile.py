@@ -25,11 +25,12 @@ class Command:
     num_classes: int = 400
     """Number of classes."""
     frames: int | None = None
-    """Number of frames; default: 1000 for segmentation, 32 for streaming, 16 otherwise."""
+    """Number of frames; default: 1000 for segmentation, 128 for detection, 32 for streaming, 16
+    otherwise."""
     size: int = 224
-    """Height and width in pixels; no effect on segmentation networks."""
+    """Height and width in pixels; no effect on segmentation and detection networks."""
     in_features: int = 2048
-    """Feature width of segmentation networks."""
+    """Feature width of segmentation and detection networks."""
     network_option: tuple[str, ...] = ()
     """Options of the network as NAME=VALUE, such as placement=mid width=0.5; `vidseg list NAME` shows them."""
     count_only: bool = False

@@ -6,6 +6,7 @@ x * seconds per column.
 Shapes: B videos, C channels, D feature width, K classes, L columns, N proposals.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +15,18 @@ from torch import Tensor, nn
 from vidseg.models._segmentation import video_lengths
 from vidseg.ops import align1d
 
-__all__ = ["DetectionOutput", "ProposalClassifier", "align_segments", "probabilities"]
+__all__ = [
+    "DetectionOutput",
+    "ProposalClassifier",
+    "align_segments",
+    "dense_proposals",
+    "in_chunks",
+    "probabilities",
+    "training_segments",
+]
+
+_CHUNK = 8192
+"""Number of proposals of a batch that are processed together without gradients."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,61 @@ torch.export.register_dataclass(DetectionOutput)
 def probabilities(logits: Tensor) -> Tensor:
     """Return the sigmoid of logits in at least single precision: half precision rounds values near 1 to 1."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
+
+
+def dense_proposals(length: int, *, max_duration: int | None, device: torch.device) -> Tensor:
+    """Return all segments between two column edges, in order of duration, then of start.
+
+    Args:
+        length: number of columns L.
+        max_duration: longest segment in columns; None: L.
+        device: device of the result.
+
+    Returns:
+        int64 (N, 2), start and end in columns; N = L * (L + 1) / 2 without `max_duration`.
+    """
+    rows = length if max_duration is None else torch.sym_min(length, max_duration)
+    duration = torch.arange(rows, device=device)
+    first = duration * length - duration * (duration - 1) // 2
+    entries = torch.arange(rows * length - rows * (rows - 1) // 2, device=device)
+    row = torch.searchsorted(first, entries, right=True) - 1
+    start = entries - first[row]
+    return torch.stack([start, start + row + 1], dim=1)
+
+
+def training_segments(segments: Tensor, features: Tensor, *, what: str) -> Tensor:
+    """Return given segments in the dtype for positions, at least single precision.
+
+    Args:
+        segments: (B, N, 2), start and end in columns.
+        features: (B, D, L), input of the network.
+        what: name of the argument in the message.
+
+    Raises:
+        ValueError: the shape is wrong.
+    """
+    if segments.dim() != 3 or segments.shape[0] != features.shape[0] or segments.shape[2] != 2:
+        raise ValueError(f"{what} must be ({features.shape[0]}, N, 2), but have shape {tuple(segments.shape)}")
+    return segments.to(torch.promote_types(features.dtype, torch.float32))
+
+
+def in_chunks(function: Callable[[Tensor], tuple[Tensor, ...]], segments: Tensor) -> tuple[Tensor, ...]:
+    """Apply a function to segments (B, N, 2), without gradients in chunks along N, which limits the memory.
+
+    Args:
+        function: maps segments (B, n, 2) to tensors (..., n, C).
+        segments: (B, N, 2).
+
+    Returns:
+        The tensors (..., N, C) of the function.
+    """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return function(segments)
+    size = max(1, _CHUNK // max(1, len(segments)))
+    if segments.shape[1] <= size:
+        return function(segments)
+    parts = [function(part) for part in segments.split(size, dim=1)]
+    return tuple(torch.cat(each, dim=-2) for each in zip(*parts, strict=True))
 
 
 def align_segments(
@@ -124,5 +191,9 @@ class ProposalClassifier(nn.Module):
             segments: (B, N, 2), start and end in columns; no gradient.
             padding: bool (B, 1, L), True on padded columns; None: no column is padding.
         """
-        aligned = align_segments(x, segments, self.bins, padding=padding)
-        return self.layers(aligned.flatten(1)).unflatten(0, segments.shape[:2])
+
+        def logits(part: Tensor) -> tuple[Tensor]:
+            aligned = align_segments(x, part, self.bins, padding=padding)
+            return (self.layers(aligned.flatten(1)).unflatten(0, part.shape[:2]),)
+
+        return in_chunks(logits, segments)[0]
