@@ -156,8 +156,8 @@ def seeded_generator(seed: int, purpose: str) -> torch.Generator:
     return torch.Generator("cpu").manual_seed((seed ^ zlib.crc32(purpose.encode())) & 0xFFFFFFFF)
 
 
-def draw_uniform(valid: Tensor, seeds: Sequence[int], purpose: str) -> Tensor:
-    """Draw a uniform number from 0 to 1 for each valid entry.
+def draw_uniform(valid: Tensor, seeds: Sequence[int], purpose: str, *, count: int = 1) -> Tensor:
+    """Draw uniform numbers from 0 to 1 for each valid entry.
 
     The numbers of a video depend on its seed and on its number of valid entries, not on the batch.
 
@@ -165,12 +165,13 @@ def draw_uniform(valid: Tensor, seeds: Sequence[int], purpose: str) -> Tensor:
         valid: bool (B, N).
         seeds: one seed per video.
         purpose: name of the use; different purposes have independent numbers.
+        count: numbers per entry.
 
     Returns:
-        float32 (B, N) on the device of `valid`; 1 for entries that are not valid.
+        float32 (count, B, N) on the device of `valid`; 1 for entries that are not valid.
     """
-    drawn = torch.ones(valid.shape)
     inside = valid.cpu()
-    for row, own, seed in zip(drawn, inside, seeds, strict=True):
-        row[own] = torch.rand(int(own.sum()), generator=seeded_generator(seed, purpose))
+    drawn = torch.ones(count, *valid.shape)
+    for video, (own, seed) in enumerate(zip(inside, seeds, strict=True)):
+        drawn[:, video, own] = torch.rand(count, int(own.sum()), generator=seeded_generator(seed, purpose))
     return drawn.to(valid.device)

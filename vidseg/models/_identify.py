@@ -170,7 +170,11 @@ def with_names(keys: Iterable[str]) -> list[str]:
     Shapes and numbers in the keys are ignored.
     """
     wanted = _patterns(keys)
-    return [name for name, patterns in _registered_patterns().items() if patterns == wanted]
+    return [
+        name
+        for name, (patterns, unused) in _registered_patterns().items()
+        if patterns == {pattern for pattern in wanted if not pattern.startswith(unused)}
+    ]
 
 
 def _patterns(keys: Iterable[str]) -> frozenset[str]:
@@ -178,10 +182,12 @@ def _patterns(keys: Iterable[str]) -> frozenset[str]:
 
 
 @cache
-def _registered_patterns() -> dict[str, frozenset[str]]:
+def _registered_patterns() -> dict[str, tuple[frozenset[str], tuple[str, ...]]]:
+    """Return the patterns of each network's keys, and the prefixes of entries of files that it does not use."""
     names = [name for name in list_models() if model_task(name) in ("segmentation", "streaming", "detection")]
     found = {}
     for name in names:
         with torch.device("meta"):
-            found[name] = _patterns(create_model(name, num_classes=2).state_dict())
+            model = create_model(name, num_classes=2)
+        found[name] = _patterns(model.state_dict()), tuple(getattr(model, "other_heads", ()))
     return found

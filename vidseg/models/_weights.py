@@ -117,6 +117,7 @@ def load_weights(
         raise ValueError(f"{type(model).__name__} has no weights")
     found = _resolved(_identity(origin.entries, origin.modules), origin, network)
     notes = _other_network(found, _identity(own, _modules(own_state)), origin)
+    notes += getattr(_unwrapped(model), "differences", _no_differences)(origin.entries)
     entries = named_for(model, origin.entries)
     taken = {key: value for key, value in entries.items() if key in own and own[key].shape == value.shape}
     report = _report(own, entries, taken, notes)
@@ -151,6 +152,11 @@ def named_for(model: nn.Module, entries: Mapping[str, Tensor]) -> dict[str, Tens
     """
     rename = getattr(_unwrapped(model), "own_key", str)
     return {rename(key): value for key, value in entries.items()}
+
+
+def _no_differences(entries: Mapping[str, Tensor]) -> list[str]:
+    """Return no note: the default of a network's method `differences`."""
+    return []
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

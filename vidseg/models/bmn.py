@@ -12,6 +12,7 @@ matrix and with about a sixtieth of the multiply-adds.
 Shapes: B videos, C channels, D feature width, K classes, L columns, N proposals, M instances.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -157,6 +158,19 @@ class Bmn(nn.Module):
             self.classifier = ProposalClassifier(maps, num_classes=num_classes)
             self.classifier_name = "classifier"
 
+    def differences(self, entries: Mapping[str, Tensor]) -> list[str]:
+        """Return a note if a file was trained with other axes, which its fixed matrix shows and its weights do not."""
+        matrix = entries.get("sample_mask")
+        if matrix is None or matrix.numel() != _SAMPLES * len(matrix) ** 3 or len(matrix) < 2:
+            return []
+        length = len(matrix)
+        # A segment that starts in the last column and ends in the first does not exist; one of all columns does.
+        cell = matrix.reshape(length, _SAMPLES, length, length)[:, :, -1, 0]
+        axes = "duration_start" if cell.any() else "start_end"
+        if axes == self.axes:
+            return []
+        return [f"the weights were trained with axes={axes!r}, the network has {self.axes!r}"]
+
     def forward(self, features: Tensor, mask: Tensor | None = None, instances: Tensor | None = None) -> DetectionOutput:
         """Score all segments between two column edges, see `dense_proposals`.
 
@@ -173,9 +187,7 @@ class Bmn(nn.Module):
         lengths = video_lengths(features, padding)
         valid = segments[:, 1] <= lengths[:, None]
         x = self.forward_features(features, padding)
-        starts, ends = (
-            clear_padding(probabilities(head(x)), padding)[:, 0] for head in (self.x_1d_s, self.x_1d_e)
-        )
+        starts, ends = (clear_padding(probabilities(head(x)), padding)[:, 0] for head in (self.x_1d_s, self.x_1d_e))
         found = self._map(x, segments, padding)
         row, column = self._cells(segments)
         ious = found[:, :, row, column].transpose(1, 2)
@@ -225,6 +237,9 @@ class Bmn(nn.Module):
         rows = length if self.max_duration is None else torch.sym_min(length, self.max_duration)
         x = clear_padding(self.x_1d_p(x), padding)
         sampled = self._sample(x, segments)
+        if padding is not None:
+            beyond = segments[:, 1] > video_lengths(x, padding)[:, None]
+            sampled = sampled.masked_fill(beyond[:, None], 0)
         row, column = self._cells(segments)
         cells = sampled.new_zeros(batch, sampled.shape[1], rows * length)
         cells = cells.index_copy(2, row * length + column, sampled).unflatten(2, (rows, length))

@@ -10,6 +10,8 @@ Positions are in columns of the features; the published code uses fractions of t
 Shapes: B videos, C channels, D feature width, K classes, L columns, N proposals, S stages, M instances.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -56,12 +58,12 @@ def refine_segments(segments: Tensor, regression: Tensor) -> Tensor:
     )
 
 
-class _Unit(nn.Sequential):
+class _Unit(nn.ModuleList):
     """Grouped convolution without bias, group normalization over the columns of each video, ReLU."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int):
         conv = nn.Conv1d(inputs, outputs, kernel, padding=kernel // 2, groups=_GROUPS, bias=False)
-        super().__init__(conv, nn.GroupNorm(_NORM_GROUPS, outputs))
+        super().__init__([conv, nn.GroupNorm(_NORM_GROUPS, outputs)])
 
     def forward(self, x: Tensor, padding: Tensor | None) -> Tensor:
         conv, norm = self
@@ -118,7 +120,7 @@ def _reverse(x: Tensor, padding: Tensor | None) -> Tensor:
 def _branch(*widths: int) -> nn.Sequential:
     """Return linear layers with a ReLU between two of them."""
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
@@ -139,11 +141,15 @@ class _ProposalStage(nn.Module):
         self.reg_s_fc = _branch(*ends)
         self.reg_e_fc = _branch(*ends)
 
+    def reduce(self, x: Tensor, padding: Tensor | None) -> Tensor:
+        """Halve the number of channels: (B, maps, L) -> (B, maps / 2, L), 0 on padding."""
+        return clear_padding(self.reduce_dim_before(x), padding)
+
     def forward(self, x: Tensor, segments: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Score proposals.
 
         Args:
-            x: (B, width, L), result of `reduce_dim_before`, 0 on padding.
+            x: (B, maps / 2, L), result of `reduce`.
             segments: (B, N, 2).
             padding: bool (B, 1, L), or None.
 
@@ -188,7 +194,7 @@ class Etad(nn.Module):
         in_features: D.
         stages: S.
         roi_size: number of columns to which a proposal is resampled, a multiple of 4; OpenTAD uses 16.
-        maps: number of channels of the base, a multiple of 32.
+        maps: number of channels of the base, a multiple of 64.
         hidden: width of the first linear layers, a multiple of 4.
         max_duration: longest proposal in columns without given proposals; None: the whole sequence.
         classify: add a classifier of proposals; in evaluation mode, scores are (B, N, K), the score of the proposal
@@ -211,7 +217,7 @@ class Etad(nn.Module):
         classify: bool = False,
     ):
         super().__init__()
-        for name, value, unit in (("roi_size", roi_size, 4), ("maps", maps, 32), ("hidden", hidden, 4)):
+        for name, value, unit in (("roi_size", roi_size, 4), ("maps", maps, 64), ("hidden", hidden, 4)):
             if value < unit or value % unit:
                 raise ValueError(f"{name}={value} must be a multiple of {unit}")
         if in_features % _GROUPS:
@@ -225,9 +231,7 @@ class Etad(nn.Module):
         self.class_agnostic = not classify
         self.max_duration = max_duration
         self.temporal_enhance = _Base(in_features, maps)
-        self.tem = nn.Sequential(
-            nn.Conv1d(maps, maps, 3, padding=1, groups=_GROUPS), nn.ReLU(), nn.Conv1d(maps, 2, 1)
-        )
+        self.tem = nn.Sequential(nn.Conv1d(maps, maps, 3, padding=1, groups=_GROUPS), nn.ReLU(), nn.Conv1d(maps, 2, 1))
         self.stage_conv = nn.ModuleList(
             nn.Sequential(nn.Conv1d(maps, maps, 3, padding=1, groups=_GROUPS), nn.ReLU()) for _ in range(stages)
         )
@@ -272,8 +276,8 @@ class Etad(nn.Module):
         bounds = clear_padding(probabilities(self.tem(x)), padding)
         levels = []
         for conv, pem in zip(self.stage_conv, self.stage_pem, strict=True):
-            reduced = pem.reduce_dim_before(clear_padding(x + conv(x), padding))
-            levels.append(clear_padding(reduced, padding))
+            assert isinstance(pem, _ProposalStage)
+            levels.append(pem.reduce(clear_padding(x + conv(x), padding), padding))
         entered, ious, regression, se, segments = in_chunks(
             lambda part: self._cascade(levels, part, padding), proposals
         )
@@ -296,7 +300,7 @@ class Etad(nn.Module):
         return DetectionOutput(segments, scores * valid[..., None], valid, predictions)
 
     def _cascade(self, levels: list[Tensor], segments: Tensor, padding: Tensor | None) -> tuple[Tensor, ...]:
-        """Return segments (S, B, N, 2) that enter the stages, IoU, regression, bounds, and the mean result (B, N, 2)."""
+        """Return the segments that enter the stages, IoU, regression and bounds, and the mean of the results."""
         entered, found, refined = [], [], []
         for x, pem in zip(levels, self.stage_pem, strict=True):
             entered.append(segments)
