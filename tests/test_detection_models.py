@@ -16,7 +16,7 @@ from vidseg.models._profile import count_cost, input_shape, measure
 from vidseg.models.bmn import sampling_weights
 
 SMALL = {
-    "etad": {"stages": 2, "roi_size": 8, "maps": 64, "hidden": 16},
+    "etad": {"stages": 2, "roi_size": 8, "maps": 64, "hidden": 32},
     "bmn": {"maps": 16, "hidden": 8, "map_maps": 8},
 }
 VARIANTS = [

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from test_detection_models import SMALL as DETECTION
 from test_segmentation_models import SMALL as SEGMENTATION
 from test_streaming_models import SMALL as STREAMING
 from torch import nn
@@ -13,11 +14,13 @@ from torch.export import Dim
 from torch.utils import _pytree as pytree
 
 from vidseg.models import _registry, create_model, list_models, model_options, model_task
+from vidseg.models._detection import DetectionOutput
 from vidseg.models._recurrent import run_recurrent
 from vidseg.models._segmentation import SegmentationOutput
 from vidseg.models._streaming import StreamOutput, StreamState
 
-FEATURES, CLASSES = 6, 5
+FEATURES, CLASSES = 8, 5
+FEATURE_TASKS = ("segmentation", "detection")
 # Networks to export where one factory builds several: one of each kind of block. Otherwise the first one is exported.
 CHOSEN = {
     "r2plus1d_18",
@@ -34,6 +37,7 @@ BLOCKS = (1, 1, 1, 1)
 OPTIONS = {
     "asformer": {"decoders": 1, "layers": 3},
     "block_recurrent": {"layers": 1},
+    "etad": {"stages": 1},
     "memory_tcn": {"layers": 1},
     "svtas_rl": {"depths": (2,), "heads": (2,), "layers": 1},
 }
@@ -74,9 +78,9 @@ def shallow_networks(monkeypatch):
 
 def small(name: str) -> nn.Module:
     torch.manual_seed(0)
-    options = (SEGMENTATION.get(name) or STREAMING.get(name) or {}) | OPTIONS.get(name, {})
+    options = (SEGMENTATION.get(name) or DETECTION.get(name) or STREAMING.get(name) or {}) | OPTIONS.get(name, {})
     options |= {"width": 0.125} if "width" in model_options(name) and not options else {}
-    options |= {"in_features": FEATURES} if model_task(name) == "segmentation" else {}
+    options |= {"in_features": FEATURES} if model_task(name) in FEATURE_TASKS else {}
     model = create_model(name, num_classes=CLASSES, **options).eval()
     for module in model.modules():
         if isinstance(module, nn.LSTM | nn.GRU):  # larger weights, so that their outputs exceed rounding errors
@@ -87,7 +91,7 @@ def small(name: str) -> nn.Module:
 
 def inputs(name: str, batch: int, frames: int, *, masked: bool, model: nn.Module):
     """Return the arguments of a call; with a mask, those of the second window of streams."""
-    if model_task(name) == "segmentation":
+    if model_task(name) in FEATURE_TASKS:
         lengths = torch.tensor([frames] + [frames - 3] * (batch - 1))
         mask = torch.arange(frames) < lengths[:, None]
         return (torch.randn(batch, FEATURES, frames), mask) if masked else (torch.randn(batch, FEATURES, frames),)
@@ -117,12 +121,13 @@ def difference(found, expected) -> float:
     (found, form), (expected, other) = pytree.tree_flatten(found), pytree.tree_flatten(expected)
     assert form == other and len(found) > 0
     return max(
-        float((a - b).double().norm() / (b.double().norm() + 1e-12)) for a, b in zip(found, expected, strict=True)
+        float((a.double() - b.double()).norm() / (b.double().norm() + 1e-12))
+        for a, b in zip(found, expected, strict=True)
     )
 
 
 CASES = [(name, False) for name in representatives() if model_task(name) != "streaming"]
-CASES += [(name, True) for name in representatives() if model_task(name) in ("segmentation", "streaming")]
+CASES += [(name, True) for name in representatives() if model_task(name) in (*FEATURE_TASKS, "streaming")]
 CASES += [("memory_tcn", False)]  # the first window, without a state
 
 
@@ -130,7 +135,7 @@ CASES += [("memory_tcn", False)]  # the first window, without a state
 def test_exported_with_variable_batch_and_length(name, masked, shallow_networks):
     model = small(name)
     (first, second) = FRAMES.get(name, (6, 5) if model_task(name) == "streaming" else (12, 9))
-    if model_task(name) == "segmentation":
+    if model_task(name) in FEATURE_TASKS:
         first, second = FRAMES.get(name, (40, 57))
     arguments = inputs(name, 2, first, masked=masked, model=model)
     program = torch.export.export(model, arguments, dynamic_shapes=with_variable_sizes(name, arguments)).module()
@@ -169,6 +174,7 @@ def test_recurrent_layers_have_equal_outputs_in_a_graph(kind, layers):
     "output",
     [
         SegmentationOutput(torch.ones(1), None),
+        DetectionOutput(torch.ones(1), torch.ones(1), torch.ones(1), {"starts": torch.ones(1)}),
         StreamOutput(torch.ones(1), None, torch.zeros(2), None),
         StreamState({"a": torch.ones(2, 1), "b": torch.zeros(2)}),
         StreamState({}),
@@ -182,6 +188,8 @@ def test_outputs_are_pytrees(output):
     if isinstance(output, StreamState):
         assert list(again) == list(output) and all(torch.equal(again[name], output[name]) for name in output)
         assert all(torch.equal(twice[name], output[name] + 1) for name in output)
+    elif isinstance(output, DetectionOutput):
+        assert twice.scores == 2 and twice.predictions == {"starts": 2} and again.segments is output.segments
     else:
         assert torch.equal(twice.logits, output.logits + 1) and again.boundaries is output.boundaries is None
 
@@ -192,5 +200,5 @@ def test_every_output_class_is_a_pytree():
         annotation = inspect.signature(type(small(name)).forward).return_annotation
         classes |= {part for part in (annotation, *getattr(annotation, "__args__", ())) if inspect.isclass(part)}
     own = {part for part in classes if part.__module__.startswith("vidseg.")}
-    assert own == {SegmentationOutput, StreamOutput, StreamState}
+    assert own == {DetectionOutput, SegmentationOutput, StreamOutput, StreamState}
     assert own <= set(pytree.SUPPORTED_NODES)

@@ -70,7 +70,9 @@ def test_the_loader_has_the_same_constants():
 @pytest.mark.parametrize("name", list_models())
 def test_every_network_has_a_spec(name):
     spec = model_input_spec(name)
-    modality = {"segmentation": "features", "flow_recognition": "flow"}.get(model_task(name), "rgb")
+    modality = {"segmentation": "features", "detection": "features", "flow_recognition": "flow"}.get(
+        model_task(name), "rgb"
+    )
     assert spec.modality == modality
     if name.startswith(("srtg_", "mtnet_")):
         assert (spec.mean, spec.std, spec.color) == (SRTG_MEAN, SRTG_STD, "rgb")
