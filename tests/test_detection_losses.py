@@ -3,6 +3,7 @@
 import json
 import math
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -95,6 +96,12 @@ def test_iou_of_reversed_segments():
     segments = torch.tensor([[3.0, 1.0], [2.0, 2.0], [0.0, 4.0]])
     assert paired_iou(segments, torch.tensor([0.0, 4.0])).tolist() == [0, 0, 1]
     assert paired_iou(segments[1], segments[1]) == 0
+
+
+def test_padding_is_never_assigned():
+    segments = torch.tensor([[[0.0, 0.0], [6.0, 8.0]]])
+    iou, rows = assign_instances(torch.tensor([[[1.0, 3.0], [5.0, 8.0]]]), segments, torch.tensor([[False, True]]))
+    assert rows.tolist() == [[1, 1]] and torch.allclose(iou, torch.tensor([[0.0, 2 / 3]]))
 
 
 # Sampling
@@ -225,6 +232,57 @@ def test_shares_of_sampled_terms():
     assert found.item() == pytest.approx((2 * 0.04 + 0.81 + 1) / 4, rel=1e-5)
     found = sampled_squared_error(torch.ones(1, 8), iou, valid, draws, zeros=False)
     assert found.item() == pytest.approx((2 * 0.04 + 0.81) / 3, rel=1e-5)
+
+
+def mean_log(*p: float) -> float:
+    """Mean of -log p, with the published epsilon."""
+    return sum(-math.log(value + 1e-6) for value in p) / len(p)
+
+
+def one_instance():
+    """A video of ten columns with one instance, and constant predictions of the boundaries."""
+    targets = DetectionTargets(torch.tensor([[[2.0, 6.0]]]), torch.tensor([[0]]))
+    return targets, {"starts": torch.full((1, 10), 0.5), "ends": torch.full((1, 10), 0.5)}
+
+
+def test_terms_of_etad_by_definition():
+    """Two stages with equal predictions; proposals with an IoU of 1 and 0."""
+    targets, predictions = one_instance()
+    stage = {
+        "proposals": [[2.0, 6.0], [7.0, 9.0]],
+        "ious": [[0.8, 0.9], [0.3, 0.2]],
+        "regression": [[0.1, -0.1, 0.05, 0.2], [3.0, 3.0, 3.0, 3.0]],
+        "bounds": [[0.6, 0.7], [0.1, 0.2]],
+    }
+    predictions |= {key: torch.tensor([value])[None].expand(2, -1, -1, -1) for key, value in stage.items()}
+    output = SimpleNamespace(predictions=predictions, valid=torch.ones(1, 2, dtype=torch.bool))
+    loss = create_loss("etad", num_classes=1, stage_ious=(0.7, 0.8))
+    found = loss.terms(output, targets, seeds=[0])
+    expected = {
+        "boundaries": 2 * mean_log(0.5),
+        "iou_classes": 2 * mean_log(0.8, 0.7),
+        "ious": 2 * 5 * (0.1**2 + 0.2**2) / 2,
+        "offsets": 2 * (10 * (0.1**2 / 2 + 0.1**2 / 2) + 10 * (0.05**2 / 2 + 0.2**2 / 2)),
+        "bounds": 2 * 0.5 * (mean_log(0.6, 0.9) + mean_log(0.7, 0.8)),
+    }
+    assert {key: value.item() for key, value in found.items()} == pytest.approx(expected, rel=1e-4)
+
+
+def test_terms_of_bmn_by_definition():
+    targets, predictions = one_instance()
+    # Columns whose bins, around their left edges, are covered by the windows at 2 and 6.
+    predictions["starts"] = torch.tensor([[0.1, 0.9, 0.9, 0.9] + [0.1] * 6])
+    predictions["ends"] = torch.tensor([[0.1] * 5 + [0.9, 0.9, 0.9] + [0.1] * 2])
+    predictions["ious"] = torch.tensor([[[0.9, 0.8], [0.7, 0.4], [0.3, 0.3]]])
+    segments = torch.tensor([[[2.0, 6.0], [2.0, 4.0], [7.0, 9.0]]])  # IoU 1, 0.5 and 0
+    output = SimpleNamespace(segments=segments, predictions=predictions, valid=torch.ones(1, 3, dtype=torch.bool))
+    found = create_loss("bmn", num_classes=1).terms(output, targets, seeds=[0])
+    expected = {
+        "boundaries": 2 * mean_log(0.9),
+        "ious": 10 * 0.5 * (0.1**2 + 0.2**2) / 2,
+        "iou_classes": (mean_log(0.8) + mean_log(0.6, 0.7)) / 2,
+    }
+    assert {key: value.item() for key, value in found.items()} == pytest.approx(expected, rel=1e-4)
 
 
 # Whole losses

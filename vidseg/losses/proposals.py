@@ -45,9 +45,12 @@ def _mean(values: Tensor, chosen: Tensor) -> Tensor:
 
 
 def _share(few: Tensor, many: Tensor) -> Tensor:
-    """Return the share of `many` to keep so that as many are kept as there are of `few`; 1 if there are none."""
+    """Return the share of `many` to keep so that as many are kept as there are of `few`; at least 1 keeps all.
+
+    Without `few`, all of `many` are kept.
+    """
     wanted, present = (batch_mean(part.sum().float()) for part in (few, many))
-    return torch.where(wanted > 0, (wanted / present.clamp(min=1e-6)).clamp(max=1), 1)
+    return torch.where(wanted > 0, wanted / present.clamp(min=1e-6), 1)
 
 
 def balanced_cross_entropy(p: Tensor, targets: Tensor, valid: Tensor, *, threshold: float = _BOUNDARY) -> Tensor:
