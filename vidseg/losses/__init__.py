@@ -3,6 +3,7 @@
 from vidseg.losses._registry import create_loss, list_losses, register_loss
 from vidseg.losses.detection import DetectionLoss, DetectionTargets
 from vidseg.losses.proposals import BmnLoss, EtadLoss
+from vidseg.losses.points import ActionFormerLoss, TriDetLoss
 from vidseg.losses.staged import AsrfLoss, C2fLoss, DiffActLoss, SegmentationLoss, StagedLoss
 from vidseg.losses.streaming import create_stream_loss
 
@@ -24,3 +25,5 @@ register_loss("c2f_tcn", C2fLoss)
 register_loss("diffact", DiffActLoss)
 register_loss("etad", EtadLoss)
 register_loss("bmn", BmnLoss)
+register_loss("actionformer", ActionFormerLoss)
+register_loss("tridet", TriDetLoss)

@@ -34,7 +34,8 @@ class DetectionOutput:
     """Output of a detection network."""
 
     segments: Tensor
-    """(B, N, 2): start and end in columns of the features. Not limited to the video."""
+    """(B, N, 2): start and end in columns of the features; (B, N, K, 2) if a proposal has a segment for each class. Not
+    limited to the video."""
     scores: Tensor
     """(B, N, K): probabilities from 0 to 1; K = 1 if the network proposes segments without a class. 0 for proposals
     that are not valid."""

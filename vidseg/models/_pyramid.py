@@ -1,0 +1,472 @@
+"""Parts shared by the detection networks that predict a segment at every point of a feature pyramid.
+
+Level i of the pyramid has one point per 2^i columns of the features. Heads with shared weights predict the classes of
+each point and the distances from the point to the start and the end of an action. Parameter names are those of the
+published weights of ActionFormer (arXiv 2202.07925) and TriDet (arXiv 2303.07347).
+
+Padding, two modes:
+- "exact": padded columns are zero before every operator over several columns and have no part in statistics, so the
+  output for a video depends neither on the batch nor on the length to which it is padded.
+- "published": as in the published code, which pads every video to `max_seq_len` columns, masks the output of
+  convolutions and not the input. The biases of normalizations on padded columns affect the last columns of a video.
+
+Shapes: B videos, C channels, D feature width, J columns of joined levels, K classes, L columns, N points.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vidseg.models._detection import DetectionOutput, probabilities
+from vidseg.models._segmentation import clear_padding, find_padding, video_lengths
+
+__all__ = [
+    "ChannelNorm",
+    "ClassHead",
+    "Convolution",
+    "Joined",
+    "OffsetHead",
+    "PaddingMode",
+    "PointNetwork",
+    "StochasticDepth",
+    "max_pool",
+]
+
+PaddingMode = Literal["exact", "published"]
+
+Level = tuple[Tensor, Tensor | None]
+"""Map (B, C, L) of a level and its padding: bool (B, 1, L), True on padded columns; None: no column is padding."""
+
+_PRIOR = 0.01
+"""Initial probability of each class, which keeps the first losses finite (arXiv 1708.02002, section 4.1)."""
+
+
+class ChannelNorm(nn.Module):
+    """Layer normalization over the channels of each column of (B, C, L)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, channels, 1))
+        self.bias = nn.Parameter(torch.zeros(1, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.weight.flatten(), self.bias.flatten()
+        return F.layer_norm(x.transpose(1, 2), weight.shape, weight, bias).transpose(1, 2)
+
+
+class Convolution(nn.Module):
+    """Convolution under the published name `conv`, with zeros outside the sequence and a bias that starts at 0."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, bias: bool = False
+    ):
+        super().__init__()
+        self.conv = nn.Conv1d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=bias)
+        if self.conv.bias is not None:
+            nn.init.zeros_(self.conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class StochasticDepth(nn.Module):
+    """Learned scale of each channel of a residual branch, which is dropped for whole videos in training.
+
+    Sources: stochastic depth, arXiv 1603.09382; scale, arXiv 2103.17239. Other videos are multiplied by
+    1 / (1 - probability). The random numbers come from PyTorch's default generator of the device.
+
+    Args:
+        channels: C.
+        probability: of dropping the branch, from 0 to below 1.
+    """
+
+    def __init__(self, channels: int, probability: float):
+        super().__init__()
+        if not 0 <= probability < 1:
+            raise ValueError(f"drop_path={probability} must be at least 0 and below 1")
+        self.scale = nn.Parameter(torch.full((1, channels, 1), 1e-4))
+        self.probability = probability
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * self.scale
+        if not self.training or not self.probability:
+            return x
+        kept = torch.rand(x.shape[0], 1, 1, device=x.device) >= self.probability
+        return x * (kept / (1 - self.probability)).to(x.dtype)
+
+
+def residual_scale(channels: int, probability: float) -> nn.Module:
+    """Return the stochastic depth of a residual branch; without parameters, as published, if the probability is 0."""
+    return StochasticDepth(channels, probability) if probability else nn.Identity()
+
+
+def max_pool(x: Tensor, padding: Tensor | None, *, exact: bool) -> Tensor:
+    """Halve the length by the maximum over three columns: (B, C, L) -> (B, C, L / 2).
+
+    Args:
+        x: (B, C, L), L even.
+        padding: bool (B, 1, L), True on padded columns, or None.
+        exact: exclude padded columns from the maximum. False: use their values, as the published code does.
+
+    Returns:
+        Column i is the maximum over columns 2 i - 1 to 2 i + 1; -inf if `exact` and all three are padding.
+    """
+    if exact and padding is not None:
+        x = x.masked_fill(padding, -torch.inf)
+    return F.max_pool1d(x, 3, stride=2, padding=1)
+
+
+def _convolve(
+    x: Tensor, convolutions: Iterable[nn.Module], norms: Iterable[nn.Module], *, after: Tensor | None, last: Tensor | None
+) -> Tensor:
+    """Apply convolution, normalization and ReLU several times.
+
+    Args:
+        x: (B, C, J).
+        convolutions: modules that return (B, C, J).
+        norms: as many as there are convolutions.
+        after: bool mask of columns that are set to zero after the convolution.
+        last: bool mask of columns that are set to zero after the ReLU.
+    """
+    for convolution, norm in zip(convolutions, norms, strict=True):
+        x = clear_padding(F.relu(norm(clear_padding(convolution(x), after))), last)
+    return x
+
+
+class _PositionEncoding(nn.Module):
+    """Sinusoidal encoding of columns, divided by the square root of the number of channels.
+
+    For videos of more than `frames` columns, the encodings of `frames` columns are stretched by linear interpolation.
+    """
+
+    table: Tensor
+
+    def __init__(self, frames: int, channels: int):
+        super().__init__()
+        rates = 10000.0 ** (-2 * (torch.arange(channels, dtype=torch.float64) // 2) / channels)
+        angles = torch.arange(frames, dtype=torch.float64)[:, None] * rates
+        even = torch.arange(channels) % 2 == 0
+        table = torch.where(even, angles.sin(), angles.cos()) / channels**0.5
+        self.register_buffer("table", table.float(), persistent=False)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Add the encodings to x (B, C, L) of videos with `lengths` (B,) columns."""
+        frames = self.table.shape[0]
+        ratio = (frames / lengths.to(torch.float32)).clamp(max=1)[:, None]
+        column = torch.arange(x.shape[2], device=x.device)
+        position = ((column + 0.5) * ratio - 0.5).clamp(0, frames - 1)
+        left = position.floor()
+        share = (position - left)[..., None]
+        index = left.long()
+        encoding = torch.lerp(self.table[index], self.table[(index + 1).clamp(max=frames - 1)], share)
+        return x + encoding.transpose(1, 2).to(x.dtype)
+
+
+class Backbone(nn.Module):
+    """Convolutions, blocks at full length, and blocks that each halve the length.
+
+    Args:
+        in_features: D.
+        maps: C, number of channels.
+        embeddings: number of convolutions in front of the blocks.
+        stem: blocks at full length; they map a level to a level.
+        branch: blocks that halve the length.
+        max_seq_len: number of columns of the position encodings; None: no position encoding.
+        exact: whether the mode of padding is "exact".
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        maps: int,
+        *,
+        embeddings: int,
+        stem: Iterable[nn.Module],
+        branch: Iterable[nn.Module],
+        max_seq_len: int | None,
+        exact: bool,
+    ):
+        super().__init__()
+        self.exact = exact
+        widths = [in_features] + [maps] * embeddings
+        self.embd = nn.ModuleList(Convolution(inputs, maps, 3) for inputs in widths[:-1])
+        self.embd_norm = nn.ModuleList(ChannelNorm(maps) for _ in range(embeddings))
+        self.position = None if max_seq_len is None else _PositionEncoding(max_seq_len, maps)
+        self.stem = nn.ModuleList(stem)
+        self.branch = nn.ModuleList(branch)
+        for module in self.modules():
+            if isinstance(module, nn.Conv1d) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor, padding: Tensor | None) -> list[Level]:
+        """Return the levels, from full length to the shortest."""
+        after, last = (None, padding) if self.exact else (padding, None)
+        x = _convolve(x, self.embd, self.embd_norm, after=after, last=last)
+        if self.position is not None:
+            lengths = video_lengths(x, padding if self.exact else None)
+            x = self.position(x, lengths)
+            x = clear_padding(x, padding) if self.exact else x
+        for block in self.stem:
+            x, padding = block(x, padding)
+        levels: list[Level] = [(x, padding)]
+        for block in self.branch:
+            levels.append(block(*levels[-1]))
+        return levels
+
+
+class _Neck(nn.Module):
+    """Normalization of each level."""
+
+    def __init__(self, maps: int, levels: int):
+        super().__init__()
+        self.fpn_norms = nn.ModuleList(ChannelNorm(maps) for _ in range(levels))
+
+    def forward(self, levels: list[Level]) -> list[Level]:
+        return [(norm(x), padding) for norm, (x, padding) in zip(self.fpn_norms, levels, strict=True)]
+
+
+class Joined(NamedTuple):
+    """Maps of all levels in one tensor, with columns of zeros between them, so that a head needs one call."""
+
+    x: Tensor
+    """(B, C, J)."""
+    outside: Tensor
+    """bool (B or 1, 1, J), True on padding and between levels."""
+    after: Tensor | None
+    """Mask of columns that heads set to zero after a convolution, other than the last."""
+    last: Tensor | None
+    """Mask of columns that heads set to zero before the next convolution."""
+    places: tuple[tuple[int, int], ...]
+    """Start of each level among the columns, and its number of points in the output."""
+
+    @staticmethod
+    def join(levels: Sequence[Level], *, frames: int, gap: int, exact: bool) -> "Joined":
+        """Join levels.
+
+        Args:
+            levels: maps (B, C, L) and their paddings.
+            frames: L of the features, without the columns that the network adds.
+            gap: number of columns of zeros between two levels: half the largest kernel of the heads.
+            exact: whether the mode of padding is "exact".
+        """
+        maps, outside, between, places, start = [], [], [], [], 0
+        for index, (x, padding) in enumerate(levels):
+            length = x.shape[2]
+            inside = torch.zeros_like(x[:1, :1], dtype=torch.bool)
+            outside.append(F.pad(inside if padding is None else padding, (0, gap), value=True))
+            between.append(F.pad(inside, (0, gap), value=True))
+            places.append((start, (frames + 2**index - 1) // 2**index))
+            start += length + gap
+            maps.append(x)
+        everything, gaps = torch.cat(outside, dim=2), torch.cat(between, dim=2)
+        joined = torch.cat([F.pad(x, (0, gap)) for x in maps], dim=2)
+        if exact:
+            return Joined(clear_padding(joined, everything), everything, None, everything, tuple(places))
+        return Joined(joined, everything, everything, gaps, tuple(places))
+
+    def split(self, x: Tensor) -> list[Tensor]:
+        """Return the points of each level of a head's output (..., J)."""
+        return [x[..., start : start + count] for start, count in self.places]
+
+
+class _Head(nn.Module):
+    """Convolutions with normalization and ReLU."""
+
+    def __init__(self, inputs: int, maps: int, *, kernel: int, layers: int):
+        super().__init__()
+        widths = [inputs] + [maps] * (layers - 1)
+        self.head = nn.ModuleList(Convolution(width, maps, kernel) for width in widths[:-1])
+        self.norm = nn.ModuleList(ChannelNorm(maps) for _ in range(layers - 1))
+
+    def hidden(self, joined: Joined) -> Tensor:
+        return _convolve(joined.x, self.head, self.norm, after=joined.after, last=joined.last)
+
+
+class ClassHead(_Head):
+    """Class logits of every point.
+
+    Args:
+        inputs: number of channels of the levels.
+        maps: number of channels of the head.
+        num_classes: K.
+        kernel: kernel size, odd.
+        layers: number of convolutions, at least 2.
+    """
+
+    def __init__(self, inputs: int, maps: int, num_classes: int, *, kernel: int, layers: int):
+        super().__init__(inputs, maps, kernel=kernel, layers=layers)
+        self.cls_head = Convolution(maps, num_classes, kernel, bias=True)
+        nn.init.constant_(self.cls_head.conv.bias, -math.log((1 - _PRIOR) / _PRIOR))
+
+    def forward(self, joined: Joined) -> Tensor:
+        """Return logits (B, K, J), 0 on padding and between levels."""
+        return clear_padding(self.cls_head(self.hidden(joined)), joined.outside)
+
+
+class _Scale(nn.Module):
+    """Learned factor of a level."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+
+class OffsetHead(_Head):
+    """Values of every point that are not negative, with a learned factor for each level.
+
+    Args:
+        inputs: number of channels of the levels.
+        maps: number of channels of the head.
+        outputs: number of values of a point.
+        levels: number of levels.
+        kernel: kernel size, odd.
+        layers: number of convolutions, at least 2.
+    """
+
+    def __init__(self, inputs: int, maps: int, outputs: int, *, levels: int, kernel: int, layers: int):
+        super().__init__(inputs, maps, kernel=kernel, layers=layers)
+        self.scale = nn.ModuleList(_Scale() for _ in range(levels))
+        self.offset_head = Convolution(maps, outputs, kernel, bias=True)
+
+    def forward(self, joined: Joined) -> list[Tensor]:
+        """Return the values (B, outputs, n) of the n points of each level, 0 on padding."""
+        levels = joined.split(clear_padding(self.offset_head(self.hidden(joined)), joined.outside))
+        return [F.relu(module.scale * x) for module, x in zip(self.scale, levels, strict=True)]
+
+
+class PointNetwork(nn.Module, ABC):
+    """Base class of networks with a feature pyramid and shared heads.
+
+    Args:
+        backbone: network that returns the levels.
+        num_classes: K.
+        in_features: D.
+        maps: number of channels of the levels.
+        levels: number of levels, at least 1.
+        gap: half the largest kernel of the heads.
+        max_seq_len: number of columns to which padding="published" pads shorter videos.
+        divisor: number whose multiples are the lengths to which padding="published" pads longer videos.
+        reach: number of columns of the shortest level behind a video that affect the video's output with
+            padding="published"; None: all.
+        padding: "exact" or "published".
+    """
+
+    class_agnostic = False
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        num_classes: int,
+        in_features: int,
+        maps: int,
+        levels: int,
+        gap: int,
+        max_seq_len: int,
+        divisor: int,
+        reach: int | None,
+        padding: PaddingMode,
+    ):
+        super().__init__()
+        self.num_classes = num_classes
+        self.in_features = in_features
+        self.backbone = backbone
+        self.neck = _Neck(maps, levels)
+        self.levels = levels
+        self.max_seq_len = max_seq_len
+        self.padding = padding
+        self._gap = gap
+        self._divisor = divisor
+        self._reach = reach
+        self._input_noise = 0.0
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> DetectionOutput:
+        """Detect actions.
+
+        Args:
+            features: (B, D, L).
+            mask: bool (B, L), True on valid columns; None: no column is padding.
+
+        Returns:
+            One proposal for each point, ordered by level, then by position; N is the sum of ceil(L / 2^i) over the
+            levels i.
+
+        Raises:
+            ValueError: see `vidseg.models._segmentation.find_padding`.
+        """
+        padding = find_padding(features, mask, in_features=self.in_features)
+        frames = features.shape[2]
+        x, padding = self._extend(clear_padding(features, padding), padding)
+        if self.training and self._input_noise:
+            x = x + self._input_noise * torch.randn_like(x)
+            x = clear_padding(x, padding) if self.padding == "exact" else x
+        levels = self.neck(self.backbone(x, padding))
+        joined = Joined.join(levels, frames=frames, gap=self._gap, exact=self.padding == "exact")
+        valid = torch.cat(joined.split(~joined.outside[:, 0]), dim=1).expand(features.shape[0], -1)
+        return self._predict(joined, valid)
+
+    @abstractmethod
+    def _predict(self, joined: Joined, valid: Tensor) -> DetectionOutput:
+        """Apply the heads and return the output for points with `valid` (B, N)."""
+
+    def _extend(self, x: Tensor, padding: Tensor | None) -> Level:
+        """Pad features to a length that every level divides."""
+        frames = x.shape[2]
+        length = self._padded_length(frames)
+        if padding is None and not torch.compiler.is_exporting() and length == frames:
+            return x, None
+        if padding is None:  # an exported graph has a mask for every length
+            padding = (torch.arange(frames, device=x.device) < 0).expand(x.shape[0], 1, -1)
+        return F.pad(x, (0, length - frames)), F.pad(padding, (0, length - frames), value=True)
+
+    def _padded_length(self, frames: int) -> int:
+        block = 2 ** (self.levels - 1)
+        blocks = (frames + block - 1) // block
+        if self.padding == "exact":
+            return blocks * block
+        length = self.max_seq_len
+        if frames > length:
+            length = (frames + self._divisor - 1) // self._divisor * self._divisor
+        if self._reach is not None:
+            length = min(length, (blocks + self._reach) * block)
+        return length
+
+    @staticmethod
+    def _points(levels: Sequence[Tensor]) -> Tensor:
+        """Return position and stride in columns, float32 (N, 2), of the points of levels (..., n)."""
+        points = []
+        for index, level in enumerate(levels):
+            number = torch.arange(level.shape[-1], dtype=torch.float32, device=level.device)
+            points.append(torch.stack([number * 2**index + 0.5, torch.ones_like(number) * 2**index], dim=1))
+        return torch.cat(points)
+
+
+def output_of_points(
+    logits: Tensor, offsets: Tensor, points: Tensor, valid: Tensor, **predictions: Tensor
+) -> DetectionOutput:
+    """Decode the predictions of points.
+
+    Args:
+        logits: (B, N, K), class scores before the sigmoid.
+        offsets: (B, N, 2) or (B, N, K, 2), distances to start and end in strides of the point, at least 0.
+        points: (N, 2), position and stride in columns.
+        valid: bool (B, N).
+        **predictions: further predictions.
+
+    Returns:
+        The output; its predictions are `logits`, `offsets`, `points` and the further ones.
+    """
+    distances = offsets.to(torch.promote_types(offsets.dtype, torch.float32))
+    shape = (-1,) + (1,) * (offsets.dim() - 3)
+    position, stride = (column.reshape(shape) for column in points.unbind(dim=1))
+    start, end = distances.unbind(dim=-1)
+    segments = torch.stack([position - start * stride, position + end * stride], dim=-1)
+    scores = probabilities(logits).masked_fill(~valid[:, :, None], 0)
+    return DetectionOutput(
+        segments, scores, valid, {"logits": logits, "offsets": offsets, "points": points, **predictions}
+    )
