@@ -35,7 +35,7 @@ _CHUNK = 32
 
 
 def local_attention(
-    query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None, *, heads: int, window: int
+    query: Tensor, key: Tensor, value: Tensor, outside: Tensor | None, *, heads: int, window: int
 ) -> Tensor:
     """Compute the attention of each column to the valid columns of a window centered on it.
 
@@ -43,51 +43,59 @@ def local_attention(
     Memory is linear in L.
 
     Args:
-        query: (B, C, L).
-        key: (B, C, L).
-        value: (B, C, L).
-        padding: bool (B, 1, L), True on padded columns; None: no column is padding.
+        query: (B, L, C).
+        key: (B, L, C).
+        value: (B, L, C).
+        outside: bool (B, L, 1), True on padded columns; None: no column is padding.
         heads: number of heads; divides C.
         window: number of columns of a window, odd.
 
     Returns:
-        (B, C, L); finite, but without meaning, on padded columns.
+        (B, L, C); finite, but without meaning, on padded columns.
     """
-    batch, _, frames = query.shape
+    batch, frames, _ = query.shape
     half = window // 2
     rest = -frames % _CHUNK
     keys = _CHUNK + 2 * half
 
-    def neighborhoods(x: Tensor, fill: float = 0) -> Tensor:
-        """Return the keys of each of n chunks: (B, C, L) -> (B, C, n, keys)."""
-        return F.pad(x, (half, half + rest), value=fill).unfold(2, keys, _CHUNK)
+    def chunks(x: Tensor, fill: float = 0) -> Tensor:
+        """Return the keys of each of n chunks: (B, L, C) -> (B, n, keys, C)."""
+        return F.pad(x, (0, 0, half, half + rest), value=fill).unfold(1, keys, _CHUNK).transpose(2, 3)
 
-    def by_chunk(x: Tensor) -> Tensor:
-        """Divide channels into heads: (B, C, n, columns) -> (B * n, heads, columns, C / heads)."""
-        return x.unflatten(1, (heads, -1)).permute(0, 3, 1, 4, 2).flatten(0, 1)
+    def by_head(x: Tensor) -> Tensor:
+        """Divide channels into heads: (B, n, columns, C) -> (B * n, heads, columns, C / heads)."""
+        return x.unflatten(3, (heads, -1)).transpose(2, 3).flatten(0, 1)
 
-    if padding is None:
-        padding = torch.zeros_like(query[:1, :1], dtype=torch.bool)
-    valid = ~neighborhoods(padding, True)[:, 0, :, None]
-    rows = torch.arange(_CHUNK, device=query.device)[:, None]
-    distance = torch.arange(keys, device=query.device) - half - rows
+    if outside is None:
+        outside = torch.zeros_like(query[:1, :, :1], dtype=torch.bool)
+    valid = ~chunks(outside, True).transpose(2, 3)
+    distance = torch.arange(keys, device=query.device) - torch.arange(_CHUNK, device=query.device)[:, None] - half
     # Padded columns attend to themselves: a row without any key would be NaN.
     seen = ((distance.abs() <= half) & valid) | (distance == 0)
     attended = F.scaled_dot_product_attention(
-        by_chunk(F.pad(query, (0, rest)).unflatten(2, (-1, _CHUNK))),
-        by_chunk(neighborhoods(key)),
-        by_chunk(neighborhoods(value)),
+        by_head(F.pad(query, (0, 0, 0, rest)).unflatten(1, (-1, _CHUNK))),
+        by_head(chunks(key)),
+        by_head(chunks(value)),
         attn_mask=seen.expand(batch, -1, -1, -1).flatten(0, 1)[:, None],
     )
-    chunks = attended.unflatten(0, (batch, -1))
-    return chunks.permute(0, 2, 4, 1, 3).flatten(3).flatten(1, 2)[..., :frames]
+    return attended.transpose(1, 2).flatten(2).unflatten(0, (batch, -1)).flatten(1, 2)[:, :frames]
 
 
-def _full_attention(query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None, *, heads: int) -> Tensor:
-    """Compute the attention of each column to all valid columns, as `local_attention`."""
-    parts = (x.unflatten(1, (heads, -1)).transpose(2, 3) for x in (query, key, value))
-    seen = None if padding is None else ~padding[:, :, None]
-    return F.scaled_dot_product_attention(*parts, attn_mask=seen).transpose(2, 3).flatten(1, 2)
+def _full_attention(query: Tensor, key: Tensor, value: Tensor, outside: Tensor | None, *, heads: int) -> Tensor:
+    """Compute the attention of each column to all valid columns; arguments as for `local_attention`."""
+    parts = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (query, key, value))
+    seen = None if outside is None else ~outside.transpose(1, 2)[:, None]
+    return F.scaled_dot_product_attention(*parts, attn_mask=seen).transpose(1, 2).flatten(2)
+
+
+class _Pointwise(nn.Conv1d):
+    """Pointwise convolution of (B, L, C), computed as a linear layer."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight[:, :, 0], self.bias)
 
 
 class _Attention(nn.Module):
@@ -97,29 +105,41 @@ class _Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.window = window
+        self.stride = stride
         for name in ("query", "key", "value"):
-            self.add_module(f"{name}_conv", Convolution(maps, maps, 3, stride=stride, groups=maps))
+            self.add_module(f"{name}_conv", Convolution(maps, maps, 3, groups=maps))
             self.add_module(f"{name}_norm", ChannelNorm(maps))
-        self.key = nn.Conv1d(maps, maps, 1)
-        self.query = nn.Conv1d(maps, maps, 1)
-        self.value = nn.Conv1d(maps, maps, 1)
-        self.proj = nn.Conv1d(maps, maps, 1)
+        self.key = _Pointwise(maps, maps)
+        self.query = _Pointwise(maps, maps)
+        self.value = _Pointwise(maps, maps)
+        self.proj = _Pointwise(maps, maps)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, padding: Tensor | None) -> Tensor:
-        """Map (B, C, L) to (B, C, L / stride) with `padding`."""
-        query = self.query(self.query_norm(self.query_conv(x)))
-        key = self.key(self.key_norm(self.key_conv(x)))
-        value = self.value(self.value_norm(self.value_conv(x)))
+    def forward(self, x: Tensor, outside: Tensor | None) -> Tensor:
+        """Map (B, L, C) to (B, L / stride, C), whose padding is `outside` (B, L / stride, 1)."""
+        padded = F.pad(x, (0, 0, 1, 1))
+        taps = [padded[:, start : start + x.shape[1] : self.stride] for start in range(3)]
+        query = self.query(self.query_norm.by_rows(_depthwise(taps, self.query_conv)))
+        key = self.key(self.key_norm.by_rows(_depthwise(taps, self.key_conv)))
+        value = self.value(self.value_norm.by_rows(_depthwise(taps, self.value_conv)))
         if self.window:
-            attended = local_attention(query, key, value, padding, heads=self.heads, window=self.window)
+            attended = local_attention(query, key, value, outside, heads=self.heads, window=self.window)
         else:
-            attended = _full_attention(query, key, value, padding, heads=self.heads)
-        return clear_padding(self.dropout(self.proj(attended)), padding)
+            attended = _full_attention(query, key, value, outside, heads=self.heads)
+        return clear_padding(self.dropout(self.proj(attended)), outside)
+
+
+def _depthwise(taps: list[Tensor], convolution: Convolution) -> Tensor:
+    """Apply a depthwise convolution with kernel size 3 to shifted inputs (B, L, C)."""
+    first, second, third = convolution.conv.weight[:, 0].unbind(dim=1)
+    return torch.addcmul(torch.addcmul(taps[0] * first, taps[1], second), taps[2], third)
 
 
 class _Block(nn.Module):
-    """Transformer block, which halves the length with stride 2."""
+    """Transformer block, which halves the length with stride 2.
+
+    It computes with (B, L, C), the layout of linear layers. Input and output are (B, C, L).
+    """
 
     def __init__(
         self, maps: int, *, heads: int, window: int, stride: int, dropout: float, drop_path: float, exact: bool
@@ -131,22 +151,23 @@ class _Block(nn.Module):
         self.ln2 = ChannelNorm(maps)
         self.attn = _Attention(maps, heads=heads, window=window, stride=stride, dropout=dropout)
         self.mlp = nn.Sequential(
-            nn.Conv1d(maps, 4 * maps, 1),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Conv1d(4 * maps, maps, 1),
-            nn.Dropout(dropout),
+            _Pointwise(maps, 4 * maps), nn.GELU(), nn.Dropout(dropout), _Pointwise(4 * maps, maps), nn.Dropout(dropout)
         )
         self.drop_path_attn = residual_scale(maps, drop_path)
         self.drop_path_mlp = residual_scale(maps, drop_path)
 
     def forward(self, x: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        normal = clear_padding(self.ln1(x), padding if self.exact else None)
+        x = x.transpose(1, 2).contiguous()
+        outside = None if padding is None else padding.transpose(1, 2)
+        normal = clear_padding(self.ln1.by_rows(x), outside if self.exact else None)
         if self.stride > 1:
-            x = max_pool(x, padding, exact=self.exact)
-            padding = None if padding is None else padding[..., :: self.stride]
-        x = clear_padding(x, padding) + self.drop_path_attn(self.attn(normal, padding))
-        return x + self.drop_path_mlp(clear_padding(self.mlp(self.ln2(x)), padding)), padding
+            x = max_pool(x, outside, dim=1, exact=self.exact)
+            outside = None if outside is None else outside[:, :: self.stride]
+        attended = self.attn(normal, outside)
+        x = clear_padding(x, outside) + self.drop_path_attn(attended.transpose(1, 2)).transpose(1, 2)
+        changed = clear_padding(self.mlp(self.ln2.by_rows(x)), outside)
+        x = x + self.drop_path_mlp(changed.transpose(1, 2)).transpose(1, 2)
+        return x.transpose(1, 2), None if outside is None else outside.transpose(1, 2)
 
 
 class ActionFormer(PointNetwork):

@@ -118,7 +118,7 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if self.stride > 1:
-            x = max_pool(x, padding, exact=self.exact)
+            x = max_pool(x, padding, dim=2, exact=self.exact)
             padding = None if padding is None else padding[..., :: self.stride]
         hidden = padding if self.exact else None
         x = clear_padding(x, hidden)
