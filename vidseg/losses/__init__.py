@@ -2,8 +2,8 @@
 
 from vidseg.losses._registry import create_loss, list_losses, register_loss
 from vidseg.losses.detection import DetectionLoss, DetectionTargets
-from vidseg.losses.proposals import BmnLoss, EtadLoss
 from vidseg.losses.points import ActionFormerLoss, TriDetLoss
+from vidseg.losses.proposals import BmnLoss, EtadLoss
 from vidseg.losses.staged import AsrfLoss, C2fLoss, DiffActLoss, SegmentationLoss, StagedLoss
 from vidseg.losses.streaming import create_stream_loss
 

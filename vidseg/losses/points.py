@@ -1,8 +1,8 @@
 """Losses of the detection networks that predict a segment at every point of a feature pyramid: ActionFormer, TriDet.
 
 A point is positive if it lies near the center of an instance whose boundaries are within the range of distances of the
-level. The classes of all points have a focal loss, the segments of positive points a distance-IoU loss; both are divided
-by a moving average of the number of positive points.
+level. The loss is the sum of a focal loss over the classes of all points and a distance-IoU loss over the segments of
+positive points, both divided by a moving average of the number of positive points.
 
 Sources: ActionFormer, arXiv 2202.07925, section 3.3; TriDet, arXiv 2303.07347, section 3.4; their published code.
 
@@ -156,10 +156,10 @@ class PointLoss(DetectionLoss):
         label_smoothing: share of the targets that is spread over K + 1 classes; published: 0.1 for ActivityNet.
         alpha: weight of positive classes in the focal loss.
         gamma: exponent of the focal loss.
-        initial_positives: initial value of the moving average of the number of positive points of a batch. Published:
-            100 for THUMOS-14, 250 for EPIC-Kitchens, 400 for ActivityNet.
+        initial_positives: initial value of the moving average of the number of positive points of a video. Published
+            for a batch: 100 for 2 videos of THUMOS-14, 250 for 2 of EPIC-Kitchens, 400 for 16 of ActivityNet.
         momentum: share of the old value in an update of the moving average, from 0 to below 1. Each call in training
-            mode updates it; in evaluation mode it is constant.
+            mode updates it, the buffer `positives`; in evaluation mode it is constant.
 
     Raises:
         ValueError: an option is out of range.
@@ -177,7 +177,7 @@ class PointLoss(DetectionLoss):
         label_smoothing: float = 0.0,
         alpha: float = 0.25,
         gamma: float = 2.0,
-        initial_positives: float = 100.0,
+        initial_positives: float = 50.0,
         momentum: float = 0.9,
     ):
         super().__init__(num_classes=num_classes)
@@ -221,18 +221,22 @@ class PointLoss(DetectionLoss):
         place, predicted = self._positive(offsets, classes)
         target = assigned.offsets.to(offsets.dtype)[place[0], place[1]]
         focal = self._weighted(focal, classes, predicted, target).masked_fill(~output.valid[:, :, None], 0)
-        normalizer = self._normalizer(classes.any(dim=2).sum())
+        normalizer = self._normalizer(classes.any(dim=2).sum(), videos=len(classes))
         return {
             "classes": focal.sum() / normalizer,
             "segments": self.regression * distance_iou_loss(predicted, target).sum() / normalizer,
         }
 
-    def _normalizer(self, count: Tensor) -> Tensor:
-        """Update the moving average with the number of positive points of the batch and return it."""
+    def _normalizer(self, count: Tensor, *, videos: int) -> Tensor:
+        """Update the moving average with the number of positive points of the batch; return its multiple for the batch.
+
+        The average is that of a video, so it depends neither on the batch size nor on the number of processes.
+        """
+        videos_here = batch_mean(self.positives.new_tensor(float(videos)))
         if self.training:
-            new = batch_mean(count.to(self.positives.dtype)).clamp(min=1)
+            new = batch_mean(count.to(self.positives.dtype)).clamp(min=1) / videos_here
             self.positives = torch.lerp(new, self.positives, self.momentum)
-        return self.positives
+        return self.positives * videos_here
 
     @abstractmethod
     def _positive(self, offsets: Tensor, classes: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
@@ -279,7 +283,7 @@ class TriDetLoss(PointLoss):
         label_smoothing: float = 0.0,
         alpha: float = 0.25,
         gamma: float = 2.0,
-        initial_positives: float = 100.0,
+        initial_positives: float = 50.0,
         momentum: float = 0.9,
     ):
         super().__init__(

@@ -50,7 +50,7 @@ def top_candidates(
     Raises:
         ValueError: count < 1, minimum_score < 0, or `groups` does not have one entry for each proposal.
     """
-    videos, proposals, classes = output.scores.shape
+    _, proposals, classes = output.scores.shape
     if count < 1:
         raise ValueError(f"count={count} must be at least 1")
     if minimum_score < 0:

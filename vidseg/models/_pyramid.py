@@ -74,9 +74,7 @@ class ChannelNorm(nn.Module):
 class Convolution(nn.Module):
     """Convolution under the published name `conv`, with zeros outside the sequence and a bias that starts at 0."""
 
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, bias: bool = False
-    ):
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, bias: bool = False):
         super().__init__()
         self.conv = nn.Conv1d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=bias)
         if self.conv.bias is not None:
@@ -141,7 +139,12 @@ def max_pool(x: Tensor, padding: Tensor | None, *, dim: int, exact: bool) -> Ten
 
 
 def _convolve(
-    x: Tensor, convolutions: Iterable[nn.Module], norms: Iterable[nn.Module], *, after: Tensor | None, last: Tensor | None
+    x: Tensor,
+    convolutions: Iterable[nn.Module],
+    norms: Iterable[nn.Module],
+    *,
+    after: Tensor | None,
+    last: Tensor | None,
 ) -> Tensor:
     """Apply convolution, normalization and ReLU several times.
 
@@ -180,7 +183,7 @@ class _PositionEncoding(nn.Module):
         column = torch.arange(x.shape[2], device=x.device)
         position = ((column + 0.5) * ratio - 0.5).clamp(0, frames - 1)
         left = position.floor()
-        share = (position - left)[..., None]
+        share = (position - left)[..., None].to(self.table.dtype)
         index = left.long()
         encoding = torch.lerp(self.table[index], self.table[(index + 1).clamp(max=frames - 1)], share)
         return x + encoding.transpose(1, 2).to(x.dtype)

@@ -45,7 +45,7 @@ def decode_bins(starts: Tensor, ends: Tensor, bins: Tensor) -> Tensor:
     Args:
         starts: (B, K, L), start logits of a level.
         ends: (B, K, L), end logits.
-        bins: (B, 2 * (n + 1), L), scores of the bins: those of the start from n to 0, then those of the end from 0 to n.
+        bins: (B, 2 * (n + 1), L), scores of the bins: of the start for n to 0, then of the end for 0 to n.
 
     Returns:
         (B, K, L, 2): distances to start and end, in strides.
@@ -168,7 +168,8 @@ class TriDet(PointNetwork):
         deviation: standard deviation of the initial weights of the depthwise convolutions. The published configurations
             of THUMOS-14 and EPIC-Kitchens use 0; then the convolutions have no gradient and stay 0.
         padding: "exact": padding does not affect the output for a video. "published": as in the published code, where
-            means and convolutions include the padding to `max_seq_len` columns; required to reproduce published results.
+            means and convolutions include the padding to `max_seq_len` columns; required to reproduce published
+            results.
 
     Raises:
         ValueError: an option is out of range.
@@ -248,9 +249,7 @@ class TriDet(PointNetwork):
         self.cls_head = head(head_kernel)
         self.start_head = head(boundary_kernel)
         self.end_head = head(boundary_kernel)
-        self.reg_head = OffsetHead(
-            maps, width, 2 * (bins + 1), levels=levels, kernel=head_kernel, layers=head_layers
-        )
+        self.reg_head = OffsetHead(maps, width, 2 * (bins + 1), levels=levels, kernel=head_kernel, layers=head_layers)
 
     def _predict(self, joined: Joined, valid: Tensor) -> DetectionOutput:
         logits = joined.split(self.cls_head(joined))
