@@ -6,7 +6,8 @@ from functools import partial
 
 import pytest
 import torch
-from test_detection_models import SMALL as DETECTION
+from test_detection_models import SMALL as PROPOSALS
+from test_detection_points import SMALL as POINTS
 from test_segmentation_models import SMALL as SEGMENTATION
 from test_streaming_models import SMALL as STREAMING
 from torch import nn
@@ -21,6 +22,7 @@ from vidseg.models._streaming import StreamOutput, StreamState
 
 FEATURES, CLASSES = 8, 5
 FEATURE_TASKS = ("segmentation", "detection")
+DETECTION = PROPOSALS | POINTS
 # Networks to export where one factory builds several: one of each kind of block. Otherwise the first one is exported.
 CHOSEN = {
     "r2plus1d_18",
@@ -35,11 +37,13 @@ CHOSEN = {
 BLOCKS = (1, 1, 1, 1)
 # Options that reduce the tracing time further than those of the other tests.
 OPTIONS = {
+    "actionformer": {"levels": 2, "window": (5, 0), "stem": 1, "position_encoding": True, "max_seq_len": 50},
     "asformer": {"decoders": 1, "layers": 3},
     "block_recurrent": {"layers": 1},
     "etad": {"stages": 1},
     "memory_tcn": {"layers": 1},
     "svtas_rl": {"depths": (2,), "heads": (2,), "layers": 1},
+    "tridet": {"levels": 2, "window": 3, "stem": 1},
 }
 # Its temporal pooling makes tracing with a variable length slow.
 FIXED_LENGTH = {"mtnet_xs"}

@@ -72,13 +72,21 @@ class ChannelNorm(nn.Module):
 
 
 class Convolution(nn.Module):
-    """Convolution under the published name `conv`, with zeros outside the sequence and a bias that starts at 0."""
+    """Convolution under the published name `conv`, with zeros outside the sequence.
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, bias: bool = False):
+    Args:
+        inputs: number of input channels.
+        outputs: number of output channels.
+        kernel: kernel size, odd.
+        groups: groups of channels.
+        bias: initial bias; None: no bias.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, groups: int = 1, bias: float | None = None):
         super().__init__()
-        self.conv = nn.Conv1d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=bias)
-        if self.conv.bias is not None:
-            nn.init.zeros_(self.conv.bias)
+        self.conv = nn.Conv1d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=bias is not None)
+        if bias is not None and self.conv.bias is not None:
+            nn.init.constant_(self.conv.bias, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x)
@@ -322,8 +330,7 @@ class ClassHead(_Head):
 
     def __init__(self, inputs: int, maps: int, num_classes: int, *, kernel: int, layers: int):
         super().__init__(inputs, maps, kernel=kernel, layers=layers)
-        self.cls_head = Convolution(maps, num_classes, kernel, bias=True)
-        nn.init.constant_(self.cls_head.conv.bias, -math.log((1 - _PRIOR) / _PRIOR))
+        self.cls_head = Convolution(maps, num_classes, kernel, bias=-math.log((1 - _PRIOR) / _PRIOR))
 
     def forward(self, joined: Joined) -> Tensor:
         """Return logits (B, K, J), 0 on padding and between levels."""
@@ -336,6 +343,9 @@ class _Scale(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
 
 
 class OffsetHead(_Head):
@@ -353,12 +363,12 @@ class OffsetHead(_Head):
     def __init__(self, inputs: int, maps: int, outputs: int, *, levels: int, kernel: int, layers: int):
         super().__init__(inputs, maps, kernel=kernel, layers=layers)
         self.scale = nn.ModuleList(_Scale() for _ in range(levels))
-        self.offset_head = Convolution(maps, outputs, kernel, bias=True)
+        self.offset_head = Convolution(maps, outputs, kernel, bias=0.0)
 
     def forward(self, joined: Joined) -> list[Tensor]:
         """Return the values (B, outputs, n) of the n points of each level, 0 on padding."""
         levels = joined.split(clear_padding(self.offset_head(self.hidden(joined)), joined.outside))
-        return [F.relu(module.scale * x) for module, x in zip(self.scale, levels, strict=True)]
+        return [F.relu(scale(x)) for scale, x in zip(self.scale, levels, strict=True)]
 
 
 class PointNetwork(nn.Module, ABC):

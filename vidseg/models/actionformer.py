@@ -83,9 +83,9 @@ def local_attention(
 
 def _full_attention(query: Tensor, key: Tensor, value: Tensor, outside: Tensor | None, *, heads: int) -> Tensor:
     """Compute the attention of each column to all valid columns; arguments as for `local_attention`."""
-    parts = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (query, key, value))
+    query, key, value = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (query, key, value))
     seen = None if outside is None else ~outside.transpose(1, 2)[:, None]
-    return F.scaled_dot_product_attention(*parts, attn_mask=seen).transpose(1, 2).flatten(2)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=seen).transpose(1, 2).flatten(2)
 
 
 class _Pointwise(nn.Conv1d):
@@ -106,9 +106,12 @@ class _Attention(nn.Module):
         self.heads = heads
         self.window = window
         self.stride = stride
-        for name in ("query", "key", "value"):
-            self.add_module(f"{name}_conv", Convolution(maps, maps, 3, groups=maps))
-            self.add_module(f"{name}_norm", ChannelNorm(maps))
+        self.query_conv = Convolution(maps, maps, 3, groups=maps)
+        self.query_norm = ChannelNorm(maps)
+        self.key_conv = Convolution(maps, maps, 3, groups=maps)
+        self.key_norm = ChannelNorm(maps)
+        self.value_conv = Convolution(maps, maps, 3, groups=maps)
+        self.value_norm = ChannelNorm(maps)
         self.key = _Pointwise(maps, maps)
         self.query = _Pointwise(maps, maps)
         self.value = _Pointwise(maps, maps)

@@ -134,7 +134,8 @@ class _Block(nn.Module):
         narrow, wide = self.convw, self.convkw
         margin = (wide.kernel_size[0] - narrow.kernel_size[0]) // 2
         weight = F.pad(narrow.weight, (margin, margin)) + wide.weight
-        both = F.conv1d(x, weight, narrow.bias + wide.bias, padding=wide.kernel_size[0] // 2, groups=x.shape[1])
+        bias = None if narrow.bias is None or wide.bias is None else narrow.bias + wide.bias
+        both = F.conv1d(x, weight, bias, padding=wide.kernel_size[0] // 2, groups=x.shape[1])
         return both * _depthwise(x, self.psi)
 
 
