@@ -19,7 +19,8 @@ __all__ = ["LoadReport", "load_weights", "named_for", "read_state"]
 
 logger = logging.getLogger(__name__)
 
-_CONTAINERS = ("state_dict", "model_state", "model")
+# In order of priority: published results of ActionFormer and TriDet are those of the averaged weights.
+_CONTAINERS = ("state_dict_ema", "state_dict", "model_state", "model")
 _PREFIXES = ("module.", "_orig_mod.")  # added by DataParallel and torch.compile
 
 # Frame interval of the published weights, by number of classes: HACS, Moments in Time, Kinetics.
@@ -88,9 +89,10 @@ def load_weights(
 
     Args:
         model: network that is filled in place; its device and dtypes do not change.
-        source: state dict, checkpoint with a state dict under "state_dict", "model_state" or "model", or path of such a
-            file: safetensors, or a file that torch.load reads with weights_only=True. The prefixes "module." and
-            "_orig_mod." of DataParallel and torch.compile are ignored.
+        source: state dict, checkpoint with a state dict under "state_dict_ema" (averaged weights), "state_dict",
+            "model_state" or "model", the first of them that exists, or path of such a file: safetensors, or a file that
+            torch.load reads with weights_only=True. The prefixes "module." and "_orig_mod." of DataParallel and
+            torch.compile are ignored.
         strict: raise an error if an entry of the network is not filled, an entry of the file is not used, or the
             weights belong to another network. False: copy the entries that agree in name and shape, for training from
             published weights; weights of another network are logged as a warning.
