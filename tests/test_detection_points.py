@@ -525,22 +525,18 @@ def test_zero_weights_of_depthwise_convolutions_stay():
 def test_boundary_heads_do_not_train_the_backbone():
     model = small("tridet").double()
     features, mask, _ = padded_batch()
-    for weight in model.parameters():
-        weight.requires_grad_(False)
-    for head in (model.start_head, model.end_head):
-        head.requires_grad_(True)
     features = features.nan_to_num().requires_grad_()
-    output = model(features, mask)
-    (gradient,) = torch.autograd.grad(output.predictions["offsets"].square().sum(), features, retain_graph=True)
+
+    def gradients() -> tuple[torch.Tensor, ...]:
+        value = model(features, mask).predictions["offsets"].square().sum()
+        return torch.autograd.grad(value, (features, model.start_head.head[0].conv.weight))
+
+    assert all(gradient.any() for gradient in gradients())
     with torch.no_grad():
-        for head in (model.start_head, model.end_head):
-            head.cls_head.conv.weight.zero_()
-            head.cls_head.conv.bias.zero_()
-    assert gradient.any()  # by the bins
-    for weight in model.reg_head.parameters():
-        weight.zero_()
-    (gradient,) = torch.autograd.grad(model(features, mask).predictions["offsets"].square().sum(), features)
-    assert not gradient.any()
+        for weight in model.reg_head.parameters():
+            weight.zero_()
+    of_features, of_head = gradients()
+    assert of_head.any() and not of_features.any()
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -649,6 +645,28 @@ def test_top_candidates():
         top_candidates(output, groups=torch.tensor([1, 2]))
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name, options", VARIANTS)
+def test_same_on_cuda(name, options):
+    """Output, loss, gradients and candidates."""
+    results = []
+    for device in ("cpu", "cuda"):
+        features, mask, targets = padded_batch()
+        model = small(name, **options).double().to(device)
+        loss = create_loss(name, num_classes=CLASSES).to(device)
+        features, mask, targets = features.to(device), mask.to(device), targets.to(device)
+        output = model(features, mask)
+        value = loss(output, targets, mask, seeds=seeds())
+        value.backward()
+        gradients = torch.cat([weight.grad.flatten() for weight in model.parameters()])
+        best = top_candidates(output, count=20)[0]
+        parts = (value, gradients, output.scores, output.segments, best.segments, best.scores, loss.positives)
+        results.append([part.detach().cpu() for part in parts])
+    for cpu, cuda in zip(*results, strict=True):
+        assert torch.allclose(cpu, cuda, rtol=1e-5, atol=1e-8)
+
+
 # Weights, costs, compilation, refused input
 
 
@@ -692,12 +710,18 @@ def test_compiled_networks(name, options):
     "name, options, message",
     [
         ("actionformer", {"padding": "none"}, "padding='none'"),
+        ("actionformer", {"levels": 0}, "levels=0 must be at least 1"),
+        ("actionformer", {"head_layers": 1}, "head_layers=1 must be at least 2"),
+        ("actionformer", {"head_kernel": 2}, "kernel size 2 of a head must be odd"),
+        ("actionformer", {"padding": "published", "max_seq_len": 100}, "max_seq_len=100 must be a multiple of 32"),
         ("actionformer", {"window": (3, 3)}, r"window=\(3, 3\).*6 levels"),
         ("actionformer", {"window": 4}, "window: 4 must be odd"),
         ("actionformer", {"maps": 30}, "maps=30 must be a multiple of heads=4"),
         ("tridet", {"padding": "none"}, "padding='none'"),
         ("tridet", {"maps": 24}, "maps=24 must be a multiple of 16"),
         ("tridet", {"window": 2}, "window=2 must be odd"),
+        ("tridet", {"boundary_kernel": 0}, "kernel size 0 of a head must be odd"),
+        ("tridet", {"bins": 0}, "bins=0 must be at least 1"),
     ],
 )
 def test_wrong_options(name, options, message):

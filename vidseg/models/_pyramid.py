@@ -34,6 +34,7 @@ __all__ = [
     "PaddingMode",
     "PointNetwork",
     "StochasticDepth",
+    "check_pyramid",
     "max_pool",
     "output_of_points",
     "residual_scale",
@@ -49,6 +50,23 @@ _EPS = 1e-5
 
 _PRIOR = 0.01
 """Initial probability of each class, which keeps the first losses finite (arXiv 1708.02002, section 4.1)."""
+
+
+def check_pyramid(*, levels: int, head_layers: int, kernels: Iterable[int], padding: str) -> None:
+    """Check options that networks of points share.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+    if padding not in ("exact", "published"):
+        raise ValueError(f"padding={padding!r} must be 'exact' or 'published'")
+    if levels < 1:
+        raise ValueError(f"levels={levels} must be at least 1")
+    if head_layers < 2:
+        raise ValueError(f"head_layers={head_layers} must be at least 2")
+    for kernel in kernels:
+        if kernel < 1 or kernel % 2 == 0:
+            raise ValueError(f"kernel size {kernel} of a head must be odd")
 
 
 class ChannelNorm(nn.Module):
@@ -386,6 +404,10 @@ class PointNetwork(nn.Module, ABC):
         reach: number of columns of the shortest level behind a video that affect the video's output with
             padding="published"; None: all.
         padding: "exact" or "published".
+        input_noise: standard deviation of the noise that is added to the features in training.
+
+    Raises:
+        ValueError: max_seq_len does not fit the levels with padding="published".
     """
 
     class_agnostic = False
@@ -403,8 +425,12 @@ class PointNetwork(nn.Module, ABC):
         divisor: int,
         reach: int | None,
         padding: PaddingMode,
+        input_noise: float = 0.0,
     ):
         super().__init__()
+        block = 2 ** (levels - 1)
+        if padding == "published" and max_seq_len % block:
+            raise ValueError(f"max_seq_len={max_seq_len} must be a multiple of {block} for {levels} levels")
         self.num_classes = num_classes
         self.in_features = in_features
         self.backbone = backbone
@@ -413,9 +439,9 @@ class PointNetwork(nn.Module, ABC):
         self.max_seq_len = max_seq_len
         self.padding = padding
         self._gap = gap
-        self._divisor = divisor
+        self._divisor = math.lcm(divisor, block)
         self._reach = reach
-        self._input_noise = 0.0
+        self.input_noise = input_noise
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> DetectionOutput:
         """Detect actions.
@@ -434,8 +460,8 @@ class PointNetwork(nn.Module, ABC):
         padding = find_padding(features, mask, in_features=self.in_features)
         frames = features.shape[2]
         x, padding = self._extend(clear_padding(features, padding), padding)
-        if self.training and self._input_noise:
-            x = x + self._input_noise * torch.randn_like(x)
+        if self.training and self.input_noise:
+            x = x + self.input_noise * torch.randn_like(x)
             x = clear_padding(x, padding) if self.padding == "exact" else x
         levels = self.neck(self.backbone(x, padding))
         joined = Joined.join(levels, frames=frames, gap=self._gap, exact=self.padding == "exact")
@@ -478,9 +504,7 @@ class PointNetwork(nn.Module, ABC):
         return torch.cat(points)
 
 
-def output_of_points(
-    logits: Tensor, offsets: Tensor, points: Tensor, valid: Tensor, **predictions: Tensor
-) -> DetectionOutput:
+def output_of_points(logits: Tensor, offsets: Tensor, points: Tensor, valid: Tensor) -> DetectionOutput:
     """Decode the predictions of points.
 
     Args:
@@ -488,10 +512,9 @@ def output_of_points(
         offsets: (B, N, 2) or (B, N, K, 2), distances to start and end in strides of the point, at least 0.
         points: (N, 2), position and stride in columns.
         valid: bool (B, N).
-        **predictions: further predictions.
 
     Returns:
-        The output; its predictions are `logits`, `offsets`, `points` and the further ones.
+        The output; its predictions are `logits`, `offsets` and `points`.
     """
     distances = offsets.to(torch.promote_types(offsets.dtype, torch.float32))
     shape = (-1,) + (1,) * (offsets.dim() - 3)
@@ -499,6 +522,4 @@ def output_of_points(
     start, end = distances.unbind(dim=-1)
     segments = torch.stack([position - start * stride, position + end * stride], dim=-1)
     scores = probabilities(logits).masked_fill(~valid[:, :, None], 0)
-    return DetectionOutput(
-        segments, scores, valid, {"logits": logits, "offsets": offsets, "points": points, **predictions}
-    )
+    return DetectionOutput(segments, scores, valid, {"logits": logits, "offsets": offsets, "points": points})

@@ -21,6 +21,7 @@ from vidseg.models._pyramid import (
     OffsetHead,
     PaddingMode,
     PointNetwork,
+    check_pyramid,
     max_pool,
     output_of_points,
     residual_scale,
@@ -223,8 +224,7 @@ class ActionFormer(PointNetwork):
         drop_path: float = 0.1,
         padding: PaddingMode = "exact",
     ):
-        if padding not in ("exact", "published"):
-            raise ValueError(f"padding={padding!r} must be 'exact' or 'published'")
+        check_pyramid(levels=levels, head_layers=head_layers, kernels=[head_kernel], padding=padding)
         windows = (window,) * levels if isinstance(window, int) else tuple(window)
         if len(windows) != levels:
             raise ValueError(f"window={window} must be a number or have one number for each of the {levels} levels")

@@ -22,6 +22,7 @@ from vidseg.models._pyramid import (
     OffsetHead,
     PaddingMode,
     PointNetwork,
+    check_pyramid,
     max_pool,
     output_of_points,
     residual_scale,
@@ -200,12 +201,14 @@ class TriDet(PointNetwork):
         deviation: float = 0.1,
         padding: PaddingMode = "exact",
     ):
-        if padding not in ("exact", "published"):
-            raise ValueError(f"padding={padding!r} must be 'exact' or 'published'")
+        kernels = (head_kernel, boundary_kernel)
+        check_pyramid(levels=levels, head_layers=head_layers, kernels=kernels, padding=padding)
         if maps % _GROUPS:
             raise ValueError(f"maps={maps} must be a multiple of {_GROUPS}, the groups of the group normalization")
         if window < 1 or window % 2 == 0:
             raise ValueError(f"window={window} must be odd")
+        if bins < 1:
+            raise ValueError(f"bins={bins} must be at least 1")
         exact = padding == "exact"
 
         def block(size: int, stride: int, depth: float) -> _Block:
@@ -235,13 +238,13 @@ class TriDet(PointNetwork):
             in_features=in_features,
             maps=maps,
             levels=levels,
-            gap=max(head_kernel, boundary_kernel) // 2,
+            gap=max(kernels) // 2,
             max_seq_len=max_seq_len,
             divisor=2 ** (levels - 1) * window,
             reach=None,
             padding=padding,
+            input_noise=input_noise,
         )
-        self._input_noise = input_noise
         width = maps if head_maps is None else head_maps
 
         def head(kernel: int) -> ClassHead:
