@@ -137,6 +137,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
             voting=0.9,
             max_detections=100,
             network_option=("window=(25, 25, 25, 25, 25, 0)", "position_encoding=True", "maps=256", "max_seq_len=192"),
+            loss_option=("initial_positives=25", "label_smoothing=0.1"),
         ),
         "tridet": _points(
             **_ACTIVITYNET,
