@@ -73,9 +73,6 @@ def test_every_network_learns_to_detect(root, tmp_path, network):
     out = train_detection(options(root, tmp_path / "out", network, epochs=16 if network != "etad" else 10))
     test = json.loads((out / "test.json").read_text())
     assert test["scores"]["map"]["0.3"] > 0.6, test["scores"]["map"]
-    with (out / "train_results_s0001.csv").open(newline="") as file:
-        losses = [float(row["Loss"]) for row in csv.DictReader(file)]
-    assert losses[-1] < 0.8 * losses[0]
     with (out / "val_results_s0001.csv").open(newline="") as file:
         assert list(next(csv.DictReader(file))) == ["Epoch", "mAP@0.5", "mAP", "Loss"]
 
