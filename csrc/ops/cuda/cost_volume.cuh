@@ -97,9 +97,11 @@ struct Gradients {
     // image of the batch.
     __device__ compute_t<T> at(const T* plane, Size pj, Size pi, Size y, Size x) const {
         compute_t<T> sum = 0;
+#pragma unroll 1  // rarely more than one
         for (Size kj = 0; kj < kernel; ++kj) {
             const Size above = y - origin - kj * dilation;
             if (above < 0 || above % stride != 0 || above / stride >= height) continue;
+#pragma unroll 1
             for (Size ki = 0; ki < kernel; ++ki) {
                 const Size left = x - origin - ki * dilation;
                 if (left < 0 || left % stride != 0 || left / stride >= width) continue;

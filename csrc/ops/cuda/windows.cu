@@ -49,7 +49,11 @@ Items items_of(const Windows& w, const Tensor& starts, int64_t count) {
 }
 
 Cover cover_of(const Windows& w, const Tensor& starts, int64_t count) {
-    return {Divider(w.inner, count), Divider(w.total, count), w.count, w.length, w.dilation,
+    return {Divider(w.inner, count),
+            Divider(w.total, count),
+            Divider(w.dilation, w.length * w.dilation),
+            w.count,
+            (w.length - 1) * w.dilation,
             starts_of(starts)};
 }
 

@@ -216,22 +216,18 @@ __global__ void gather_pixels(const __grid_constant__ Items items, Divider pixel
     }
 }
 
-// Returns the element of a window that begins at `start` at time t, or -1.
-__device__ inline int64_t element_at(int64_t start, int64_t t, int64_t length, int64_t dilation) {
-    if (start > t || start < t - (length - 1) * dilation) return -1;
-    const int64_t distance = t - start;
-    if (dilation == 1) return distance;
-    return distance % dilation == 0 ? distance / dilation : -1;
-}
-
 // Windows of a sequence, seen from its elements.
 struct Cover {
-    Divider inner, total;
-    int64_t count, length, dilation;
+    Divider inner, total, dilation;
+    int64_t count, reach;  // windows of a sequence; distance of their first and last elements
     Starts starts;
 
+    // Returns the element of window n of sequence b at time t, or -1.
     __device__ int64_t element(int64_t b, int64_t n, int64_t t) const {
-        return element_at(starts.at(b, n), t, length, dilation);
+        const int64_t start = starts.at(b, n);
+        if (start > t || start < t - reach) return -1;
+        const Quotient distance = dilation.divide(t - start);
+        return distance.remainder == 0 ? distance.quotient : -1;
     }
 };
 
