@@ -1,5 +1,5 @@
-// Schemas of the operators. Python (vidseg.ops) adds defaults, names, fake kernels, autograd and autocast, and
-// the schemas of nms_1d and soft_nms_1d: their tags need torch 2.12 in C++.
+// Schemas of the operators. Python (vidseg.ops) adds defaults, names, fake kernels, autograd and autocast,
+// and the schemas of nms_1d and soft_nms_1d: their tags need torch 2.12 in C++.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(vidseg, m) {
