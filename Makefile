@@ -51,11 +51,9 @@ bench: setup
 	$(BIN)/python benchmarks/learning.py
 	$(BIN)/python benchmarks/segmentation.py
 
-# On a machine with torch, nvcc and a GPU, without network: builds the operators alone, in place, with the python3 there.
+# On a machine with a GPU, torch and nvcc, without network: see .ci/gpu-check. It uses the python3 there, not .venv.
 gpu-check:
-	VIDSEG_PARTS=ops VIDSEG_CUDA=1 python3 setup.py -q build_ext --inplace
-	python3 -m pytest -q -p no:cacheprovider tests/test_ops_*.py
-	PYTHONPATH=. python3 benchmarks/ops_speed.py
+	python3 .ci/gpu-check
 
 clean:
 	rm -rf build dist *.egg-info vidseg/*/*.so $(DEMO)

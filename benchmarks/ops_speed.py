@@ -1,11 +1,12 @@
 """Speed and memory of the compiled operators compared with PyTorch, NumPy and other implementations.
 
-    python benchmarks/ops_speed.py [--rounds 7] [--threads N] [--json FILE]
+    python benchmarks/ops_speed.py [--rounds 7] [--threads N] [--cuda-only] [--json FILE]
 
 Each row alternates two implementations of the same computation; the ratio is the median over rounds of their quotient,
 so that load on the machine affects both. If the package spatial-correlation-sampler can be imported, it is a further
-baseline (docs/operators.md describes its installation without CUDA). With a GPU, the CUDA kernels are compared with
-lower bounds from the measured copy bandwidth and the measured rate of multiply-adds.
+baseline (docs/operators.md describes its installation without CUDA). With a GPU, a second table compares the CUDA
+kernels with lower bounds from the measured copy bandwidth and the measured rate of multiply-adds (see ops_cuda.py);
+`--cuda-only` prints no other.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from ops_cuda import cuda_rows, cuda_table
 from torch import Tensor
 
 from vidseg import ops
@@ -242,74 +244,13 @@ def nms_rows(rounds: int) -> list[Row]:
     return rows
 
 
-def cuda_seconds(call: Callable[[], object], rounds: int = 50) -> float:
-    for _ in range(3):
-        call()
-    times = []
-    for _ in range(rounds):
-        began, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        began.record()
-        call()
-        ended.record()
-        ended.synchronize()
-        times.append(began.elapsed_time(ended) / 1e3)
-    return statistics.median(times)
-
-
-def cuda_rows() -> list[Row]:
-    """Compare each kernel with the time for its bytes or its multiply-adds at the measured rates of this GPU."""
-    big = torch.empty(2**28, dtype=torch.uint8, device="cuda")
-    other = torch.empty_like(big)
-    bandwidth = 2 * big.numel() / cuda_seconds(lambda: other.copy_(big))
-    torch.backends.cuda.matmul.allow_tf32 = False
-    a = torch.randn(8192, 8192, device="cuda")
-    rate = a.shape[0] ** 3 / cuda_seconds(lambda: a @ a, 5)
-    name = torch.cuda.get_device_name()
-    print(f"{name}: copies {bandwidth / 1e9:.0f} GB/s, float32 {rate / 1e12:.1f} T multiply-adds/s")
-    rows = []
-
-    def row(what: str, call: Callable[[], object], moved: int, products: int) -> None:
-        took, floor = cuda_seconds(call), max(moved / bandwidth, products / rate)
-        name = "copy bandwidth" if moved / bandwidth >= products / rate else "multiply-add rate"
-        rows.append(
-            {
-                "what": what,
-                "ms": took * 1e3,
-                "baseline": name,
-                "baseline_ms": floor * 1e3,
-                "ratio": floor / took,
-                "target": 0.8,
-            }
-        )
-
-    for dtype in (torch.float32, torch.float16):
-        x = torch.randint(0, 256, (8, 128, 224, 224, 3), dtype=torch.uint8, device="cuda")
-        starts = (torch.arange(4, device="cuda") * 32).repeat(8, 1)
-        moved = x.numel() * (1 + torch.finfo(dtype).bits // 8)
-        row(
-            f"CUDA window_gather of 8 x 4 x 32 frames 224 x 224 to {dtype}",
-            lambda x=x, s=starts, d=dtype: ops.window_gather(x, s, 32, mean=MEAN, std=STD, dtype=d),
-            moved,
-            0,
-        )
-    for channels, height, width in PYRAMID:
-        f1, f2 = (torch.randn(8, channels, height, width, device="cuda") for _ in range(2))
-        moved = 8 * height * width * (2 * channels + 81) * 4
-        row(
-            f"CUDA correlation, forward, B 8, C {channels}, {height} x {width}",
-            lambda f1=f1, f2=f2: ops.correlation(f1, f2, DISPLACEMENT),
-            moved,
-            8 * 81 * channels * height * width,
-        )
-    return rows
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="number of repetitions (slow baselines: at most 3)")
     parser.add_argument(
         "--threads", type=int, default=torch.get_num_threads(), help="number of threads of PyTorch and of the operators"
     )
+    parser.add_argument("--cuda-only", action="store_true", help="time the CUDA kernels alone")
     parser.add_argument("--json", type=Path, help="write the rows to this file as well")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -317,22 +258,24 @@ def main() -> None:
     machine = {"machine": platform.platform(), "torch": torch.__version__, "threads": options.threads}
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
 
-    sections = (correlation_rows, window_rows, align_rows, nms_rows)
-    rows = [row for section in sections for row in section(options.rounds)]
+    record: dict[str, Any] = dict(machine)
+    if not options.cuda_only:
+        sections = (correlation_rows, window_rows, align_rows, nms_rows)
+        rows = record["speed"] = [row for section in sections for row in section(options.rounds)]
+        print(f"\n| {'operation':66} | {'ms':>8} | {'baseline':28} | {'ms':>9} | {'ratio':>7} | {'target':>6} |")
+        print("| --- | ---: | --- | ---: | ---: | ---: |")
+        for row in rows:
+            line = "| {what:66} | {ms:8.2f} | {baseline:28} | {baseline_ms:9.2f} | {ratio:7.2f} | {target:6.1f} |"
+            print(line.format(**row))
+        memory = record["memory"] = correlation_memory()
+        print("", *memory, sep="\n")
     if torch.cuda.is_available():
-        rows += cuda_rows()
+        record["cuda"] = cuda_rows(PYRAMID, 3 * options.rounds)
+        print("", cuda_table(record["cuda"]), sep="\n")
     else:
         print("no GPU found; skipping the CUDA kernels")
-    print(f"\n| {'operation':66} | {'ms':>8} | {'baseline':28} | {'ms':>9} | {'ratio':>7} | {'target':>6} |")
-    print("| --- | ---: | --- | ---: | ---: | ---: |")
-    for row in rows:
-        line = "| {what:66} | {ms:8.2f} | {baseline:28} | {baseline_ms:9.2f} | {ratio:7.2f} | {target:6.1f} |"
-        print(line.format(**row))
-    print()
-    memory = correlation_memory()
-    print("\n".join(memory))
     if options.json:
-        options.json.write_text(json.dumps({**machine, "speed": rows, "memory": memory}, indent=1) + "\n")
+        options.json.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vidseg import ops
+from vidseg.ops import segments
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
@@ -279,6 +280,23 @@ def test_suppression_has_no_gradient():
     segments, scores = random_segments(10, 0)
     rows, values = ops.soft_nms_1d(segments.requires_grad_(), scores.requires_grad_())
     assert not values.requires_grad and not rows.requires_grad
+
+
+def test_suppression_of_gpu_tensors_runs_on_the_host():
+    boxes, scores, labels = torch.rand(40, 2).sort(dim=1).values, torch.rand(40), torch.randint(0, 3, (40,))
+    for name, options in (("nms_1d", (0.4, 0.0, None)), ("soft_nms_1d", (0, 0.5, 0.0, 0.0, 0.1, 10))):
+        operator = getattr(torch.ops.vidseg, name).default
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"vidseg::{name}", "CUDA")
+        assert torch.Tag.cudagraph_unsafe in operator.tags
+        got, expected = (
+            segments._suppress_on_host(name, boxes, scores, labels, *options),
+            operator(boxes, scores, labels, *options),
+        )
+        for a, b in zip(*((t if isinstance(t, tuple) else (t,)) for t in (got, expected)), strict=True):
+            assert torch.equal(a, b)
+        with pytest.raises(ValueError, match=f"{name}: scores is on meta, must be on the device of segments, cpu"):
+            segments._suppress_on_host(name, boxes, scores.to("meta"), labels, *options)
+    assert torch.Tag.cudagraph_unsafe not in torch.ops.vidseg.align1d.default.tags
 
 
 PUBLISHED = json.loads((GOLDEN / "detection_softnms.json").read_text())["cases"]

@@ -1,4 +1,5 @@
-// Schemas of all operators. Python (vidseg.ops) adds defaults, names, fake kernels, autograd and autocast.
+// Schemas of the operators. Python (vidseg.ops) adds defaults, names, fake kernels, autograd and autocast,
+// and the schemas of nms_1d and soft_nms_1d: their tags need torch 2.12 in C++.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(vidseg, m) {
@@ -32,13 +33,4 @@ STABLE_TORCH_LIBRARY(vidseg, m) {
     m.def(
         "align1d_backward(Tensor grad, Tensor rois, SymInt batch, SymInt total, int sampling_ratio) -> "
         "Tensor");
-    // segments (N, 2), scores (N,), labels (N,) -> rows to keep by falling score (and their scores)
-    m.def(
-        "nms_1d(Tensor segments, Tensor scores, Tensor? labels, float iou_threshold, float min_score, "
-        "int? max_segments) -> Tensor");
-    // method: 0 gaussian, 1 linear, 2 hard
-    m.def(
-        "soft_nms_1d(Tensor segments, Tensor scores, Tensor? labels, int method, float sigma, float "
-        "iou_threshold, "
-        "float threshold_slope, float min_score, int? max_segments) -> (Tensor, Tensor)");
 }

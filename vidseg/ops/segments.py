@@ -5,6 +5,7 @@ arXiv 1703.06870). Soft suppression follows Bodla et al. (arXiv 1704.04503), wit
 (arXiv 1907.09702) that grows with the length of a segment.
 """
 
+import functools
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,21 @@ from vidseg.ops.registration import compute_in_float32, require
 __all__ = ["align1d", "nms_1d", "soft_nms_1d"]
 
 _METHODS = ("gaussian", "linear")  # the position is the number in C++
+
+# The number of kept segments depends on the data, so both wait for the device and cannot be part of a CUDA graph.
+_TAGS = (torch.Tag.cudagraph_unsafe, torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output)
+torch.library.define(
+    "vidseg::nms_1d",
+    "(Tensor segments, Tensor scores, Tensor? labels, float iou_threshold, float min_score, int? max_segments) "
+    "-> Tensor",
+    tags=_TAGS,
+)
+torch.library.define(
+    "vidseg::soft_nms_1d",
+    "(Tensor segments, Tensor scores, Tensor? labels, int method, float sigma, float iou_threshold, "
+    "float threshold_slope, float min_score, int? max_segments) -> (Tensor, Tensor)",
+    tags=_TAGS,
+)
 
 
 def align1d(x: Tensor, rois: Tensor, output_size: int, *, sampling_ratio: int = 0) -> Tensor:
@@ -36,7 +52,9 @@ def align1d(x: Tensor, rois: Tensor, output_size: int, *, sampling_ratio: int = 
         (R, C, output_size), dtype and device of x.
 
     Raises:
-        ValueError: a shape, dtype, device or size is wrong, a batch index is out of range or a roi is not finite.
+        ValueError: a shape, dtype, device or size is wrong. On the CPU also: a batch index is out of range, or a roi is
+            not finite. On CUDA the operator does not wait for the device to check these: the bins of such a roi are
+            NaN, and it adds nothing to the gradient of x.
     """
     return torch.ops.vidseg.align1d(x, rois, output_size, sampling_ratio)
 
@@ -134,6 +152,29 @@ def _(x: Tensor, rois: Tensor, output_size: int, sampling_ratio: int) -> Tensor:
 @torch.library.register_fake("vidseg::align1d_backward")
 def _(grad: Tensor, rois: Tensor, batch: int, total: int, sampling_ratio: int) -> Tensor:
     return grad.new_empty((batch, grad.shape[1], total))
+
+
+def _suppress_on_host(name: str, segments: Tensor, scores: Tensor, labels: Tensor | None, *options: Any) -> Any:
+    """Run the CPU operator `name` and return its results on the device of `segments`.
+
+    The checks need the values on the host, and each selection depends on the one before: a processor core is faster
+    here than a GPU.
+    """
+    for argument, tensor in (("scores", scores), ("labels", labels)):
+        require(
+            tensor is None or tensor.device == segments.device,
+            f"{name}: {argument} is on {tensor.device if tensor is not None else ''}, must be on the device of "
+            f"segments, {segments.device}",
+        )
+    host = [None if tensor is None else tensor.cpu() for tensor in (segments, scores, labels)]
+    results = getattr(torch.ops.vidseg, name)(*host, *options)
+    if isinstance(results, tuple):
+        return tuple(result.to(segments.device) for result in results)
+    return results.to(segments.device)
+
+
+for _name in ("nms_1d", "soft_nms_1d"):
+    torch.library.impl(f"vidseg::{_name}", "cuda", functools.partial(_suppress_on_host, _name))
 
 
 def _any_number() -> Any:

@@ -1,315 +1,192 @@
-// CUDA kernels of correlation and spatial_correlation. Every output is summed by one thread in a fixed order.
+// CUDA operators correlation and spatial_correlation: choice of the kernel, and launches.
 #include "../cost_volume.h"
 
 #include <torch/csrc/stable/library.h>
 
-#include "launch.cuh"
+#include "cost_backward.cuh"
+#include "cost_forward.cuh"
 
 namespace vidseg {
 namespace {
 
-struct Strides {
-    int64_t batch, channel, row, column;
-};
-
-Strides strides_of(const Tensor& image) {
+ImageStrides strides_of(const Tensor& image) {
     return {image.stride(0), image.stride(1), image.stride(2), image.stride(3)};
 }
 
-template <class T>
-__device__ compute_t<T> pixel(const T* image, const Strides& s, int64_t height, int64_t width, int64_t c,
-                              int64_t y, int64_t x) {
-    if (y < 0 || y >= height || x < 0 || x >= width) return compute_t<T>(0);
-    return static_cast<compute_t<T>>(image[c * s.channel + y * s.row + x * s.column]);
+int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+bool is_aligned(const void* data, size_t bytes) { return reinterpret_cast<uintptr_t>(data) % bytes == 0; }
+
+// Whether all sizes and their sums fit in 32 bits.
+bool fits_in_int(const CostVolume& v) {
+    constexpr int64_t most = int64_t{1} << 28;
+    const auto within = [&](int64_t size) { return -most <= size && size <= most; };
+    return within(v.channels) && within(v.height) && within(v.width) && within(v.patch) && within(v.step) &&
+           within(v.patch * v.step) && within(v.first) && within(v.origin) && within(v.out_height) &&
+           within(v.out_width) && within(v.kernel) && within(v.dilation) && within(v.kernel * v.dilation) &&
+           within(v.stride);
 }
 
-// ------------------------------------------------------------------------------------------------ forward
+// Whether groups of four elements of a row are aligned, in global memory and at column `x`.
+bool rows_of_fours(const Tensor& image, int64_t x) {
+    return image.stride(3) == 1 && image.stride(2) % 4 == 0 && image.stride(1) % 4 == 0 &&
+           image.stride(0) % 4 == 0 && is_aligned(image.const_data_ptr(), 4 * image.element_size()) &&
+           x % 4 == 0;
+}
 
-// Any geometry: one thread per output.
+// Number of tiles of `rows` rows, `step` apart, that cover `height` rows.
+int64_t tiles_along_y(int64_t height, int64_t rows, int64_t step) {
+    return ceil_divide(height, rows * step) * step;
+}
+
+// Grids have at most 65535 blocks along y and z.
+bool is_grid(int64_t x, int64_t y, int64_t z) { return x <= INT32_MAX && y <= 65535 && z <= 65535; }
+
+dim3 grid_of(int64_t x, int64_t y, int64_t z) {
+    return dim3(static_cast<unsigned>(x), static_cast<unsigned>(y), static_cast<unsigned>(z));
+}
+
+Dense dense_of(const CostVolume& v, int64_t columns, const void* out, size_t element_size) {
+    Dense d{};
+    d.channels = static_cast<int>(v.channels);
+    d.height = static_cast<int>(v.height);
+    d.width = static_cast<int>(v.width);
+    d.patch = static_cast<int>(v.patch);
+    d.first = static_cast<int>(v.first);
+    d.origin = static_cast<int>(v.origin);
+    d.out_height = static_cast<int>(v.out_height);
+    d.out_width = static_cast<int>(v.out_width);
+    d.tiles_x = static_cast<int>(ceil_divide(v.out_width, columns));
+    d.groups = static_cast<int>(ceil_divide(v.patch, kGroup));
+    d.aligned = v.out_width % 4 == 0 && is_aligned(out, 4 * element_size);
+    d.scale = v.scale;
+    return d;
+}
+
+// Returns false if the tensor cores do not apply.
 template <class T>
-__global__ void forward_any(CostVolume v, const T* f1, Strides s1, const T* f2, Strides s2, T* out,
-                            int64_t count) {
-    using A = compute_t<T>;
-    for (int64_t i = first_element(); i < count; i += element_step()) {
-        const int64_t ox = i % v.out_width;
-        const int64_t oy = i / v.out_width % v.out_height;
-        const int64_t plane = i / v.out_width / v.out_height;
-        const int64_t dx = v.first + plane % v.patch * v.step;
-        const int64_t dy = v.first + plane / v.patch % v.patch * v.step;
-        const int64_t b = plane / v.patch / v.patch;
-        A sum = 0;
-        for (int64_t kj = 0; kj < v.kernel; ++kj) {
-            const int64_t y = v.origin + oy * v.stride + kj * v.dilation;
-            if (y < 0 || y >= v.height || y + dy < 0 || y + dy >= v.height) continue;
-            for (int64_t ki = 0; ki < v.kernel; ++ki) {
-                const int64_t x = v.origin + ox * v.stride + ki * v.dilation;
-                if (x < 0 || x >= v.width || x + dx < 0 || x + dx >= v.width) continue;
-                const T* a = f1 + b * s1.batch + y * s1.row + x * s1.column;
-                const T* other = f2 + b * s2.batch + (y + dy) * s2.row + (x + dx) * s2.column;
-                for (int64_t c = 0; c < v.channels; ++c) {
-                    sum += static_cast<A>(a[c * s1.channel]) * static_cast<A>(other[c * s2.channel]);
-                }
-            }
-        }
-        out[i] = static_cast<T>(sum * static_cast<A>(v.scale));
+bool try_matrix(const char* op, const CostVolume& v, const Tensor& f1, const Tensor& f2, const Tensor& out) {
+    if constexpr (sizeof(T) == 2) {
+        using Tile = MatrixTile;
+        if (v.step != 1 || v.patch > kGroup || v.channels < 8) return false;
+        if (!rows_of_fours(f1, v.origin) || !rows_of_fours(f2, v.origin + v.first)) return false;
+        auto* to = static_cast<T*>(out.mutable_data_ptr());
+        const Dense d = dense_of(v, Tile::kColumns, to, sizeof(T));
+        const int64_t tiles = d.tiles_x * tiles_along_y(v.out_height, Tile::kRows, 1);
+        if (!is_grid(tiles, 1, v.batch)) return false;
+        launch(op, f1, grid_of(tiles, 1, v.batch), dim3(32 * Tile::kWarps), forward_matrix<T>, d,
+               static_cast<const T*>(f1.const_data_ptr()), strides_of(f1),
+               static_cast<const T*>(f2.const_data_ptr()), strides_of(f2), to);
+        return true;
+    } else {
+        return false;
     }
 }
-
-// Kernel size 1 and stride 1: a block computes 64 columns of 4 rows at 9 x 9 displacements. A thread computes
-// 4 columns of one row at 9 displacements (dy, dx to dx + 8 steps), so that 36 sums share 4 values of f1 and
-// 4 + 8 * Step of f2.
-constexpr int kColumns = 64;
-constexpr int kEach = 4;  // columns per thread
-constexpr int kRows = 4;
-constexpr int kGroup = 9;  // displacements along each axis
-constexpr int kDepth = 4;  // channels in shared memory at a time
 
 template <class T, int Step>
-__global__ void __launch_bounds__(kColumns / kEach * kGroup * kRows)
-    forward_dense(CostVolume v, const T* f1, Strides s1, const T* f2, Strides s2, T* out, int64_t tiles_x) {
-    using A = compute_t<T>;
-    constexpr int span = kColumns + (kGroup - 1) * Step;          // columns of f2 that the block reads
-    constexpr int slots = (kRows - 1) + (kGroup - 1) * Step + 1;  // and rows
-    __shared__ A a[kDepth][kRows][kColumns];
-    __shared__ A other[kDepth][slots][span];
-
-    const int64_t groups = (v.patch + kGroup - 1) / kGroup;
-    const int64_t x0 = blockIdx.x % tiles_x * kColumns;
-    const int64_t y0 = blockIdx.x / tiles_x * kRows;
-    const int64_t pi0 = blockIdx.y % groups * kGroup;
-    const int64_t pj0 = blockIdx.y / groups * kGroup;
-    const int64_t b = blockIdx.z;
-    f1 += b * s1.batch;
-    f2 += b * s2.batch;
-
-    const int tx = threadIdx.x * kEach;
-    const int ty = threadIdx.z;
-    const int slot = ty + threadIdx.y * Step;
-    const int thread = (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;
-    const int threads = blockDim.x * blockDim.y * blockDim.z;
-    A sums[kGroup][kEach] = {};
-
-    for (int64_t c0 = 0; c0 < v.channels; c0 += kDepth) {
-        const int depth = static_cast<int>(v.channels - c0 < kDepth ? v.channels - c0 : kDepth);
-        __syncthreads();
-        for (int i = thread; i < depth * kRows * kColumns; i += threads) {
-            const int x = i % kColumns, y = i / kColumns % kRows, c = i / kColumns / kRows;
-            a[c][y][x] = pixel(f1, s1, v.height, v.width, c0 + c, v.origin + y0 + y, v.origin + x0 + x);
-        }
-        for (int i = thread; i < depth * slots * span; i += threads) {
-            const int x = i % span, y = i / span % slots, c = i / span / slots;
-            other[c][y][x] =
-                pixel(f2, s2, v.height, v.width, c0 + c, v.origin + y0 + v.first + pj0 * Step + y,
-                      v.origin + x0 + v.first + pi0 * Step + x);
-        }
-        __syncthreads();
-        for (int c = 0; c < depth; ++c) {
-            A mine[kEach], window[kEach + (kGroup - 1) * Step];
-#pragma unroll
-            for (int i = 0; i < kEach; ++i) mine[i] = a[c][ty][tx + i];
-#pragma unroll
-            for (int i = 0; i < kEach + (kGroup - 1) * Step; ++i) window[i] = other[c][slot][tx + i];
-#pragma unroll
-            for (int p = 0; p < kGroup; ++p) {
-#pragma unroll
-                for (int i = 0; i < kEach; ++i) sums[p][i] += mine[i] * window[i + p * Step];
-            }
+bool try_dense(const char* op, const CostVolume& v, const Tensor& f1, const Tensor& f2, const Tensor& out) {
+    using Tile = ForwardTile<T, Step>;
+    auto* to = static_cast<T*>(out.mutable_data_ptr());
+    Dense d = dense_of(v, Tile::kColumns, to, sizeof(T));
+    const int64_t tiles = d.tiles_x * tiles_along_y(v.out_height, Tile::kRows, Step);
+    // Fewer displacements in a block where the tiles alone do not fill a GPU.
+    constexpr int64_t wanted = 256;
+    int64_t down = kGroup;
+    while (down > 1 && tiles * d.groups * ceil_divide(v.patch, down) * v.batch < wanted) down /= 3;
+    d.down = static_cast<int>(down);
+    const int64_t parts = d.groups * ceil_divide(v.patch, down);
+    if (!is_grid(tiles, parts, v.batch)) return false;
+    const auto run = [&](auto kernel) {
+        launch(op, f1, grid_of(tiles, parts, v.batch),
+               dim3(static_cast<unsigned>(ceil_divide(Tile::kThreadsDown * down, 32) * 32)), kernel, d,
+               static_cast<const T*>(f1.const_data_ptr()), strides_of(f1),
+               static_cast<const T*>(f2.const_data_ptr()), strides_of(f2), to);
+    };
+    if constexpr (std::is_same_v<T, float>) {
+        if (v.patch <= kGroup && rows_of_fours(f1, v.origin) && rows_of_fours(f2, v.origin + v.first)) {
+            run(forward_dense<T, Step, 4>);
+            return true;
         }
     }
-
-    const int64_t oy = y0 + ty;
-    const int64_t pj = pj0 + threadIdx.y;
-    if (oy >= v.out_height || pj >= v.patch) return;
-#pragma unroll
-    for (int p = 0; p < kGroup; ++p) {
-        if (pi0 + p >= v.patch) break;
-        T* row = out + (((b * v.patch + pj) * v.patch + pi0 + p) * v.out_height + oy) * v.out_width;
-#pragma unroll
-        for (int i = 0; i < kEach; ++i) {
-            const int64_t ox = x0 + tx + i;
-            if (ox < v.out_width) row[ox] = static_cast<T>(sums[p][i] * static_cast<A>(v.scale));
-        }
-    }
+    run(forward_dense<T, Step, 1>);
+    return true;
 }
 
 template <class T>
 void forward(const char* op, const CostVolume& v, const Tensor& f1, const Tensor& f2, const Tensor& out) {
-    const auto* a = static_cast<const T*>(f1.const_data_ptr());
-    const auto* b = static_cast<const T*>(f2.const_data_ptr());
-    auto* to = static_cast<T*>(out.mutable_data_ptr());
-    const int64_t tiles_x = (v.out_width + kColumns - 1) / kColumns;
-    const int64_t tiles = tiles_x * ((v.out_height + kRows - 1) / kRows);
-    const int64_t groups = (v.patch + kGroup - 1) / kGroup;
-    const bool fits = tiles <= INT32_MAX && groups * groups <= 65535 && v.batch <= 65535;
-    if (fits && v.kernel == 1 && v.stride == 1 && v.step <= 2) {
-        const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(groups * groups),
-                        static_cast<unsigned>(v.batch));
-        const dim3 block(kColumns / kEach, kGroup, kRows);
-        // 64-bit sums and windows of double steps do not fit in shared memory together and use the other
-        // kernel.
-        if (v.step == 1) {
-            return launch(op, f1, grid, block, forward_dense<T, 1>, v, a, strides_of(f1), b, strides_of(f2),
-                          to, tiles_x);
-        }
-        if constexpr (sizeof(T) <= 4) {
-            return launch(op, f1, grid, block, forward_dense<T, 2>, v, a, strides_of(f1), b, strides_of(f2),
-                          to, tiles_x);
-        }
+    if (fits_in_int(v) && v.kernel == 1 && v.stride == 1) {
+        if (try_matrix<T>(op, v, f1, f2, out)) return;
+        if (v.step == 1 && try_dense<T, 1>(op, v, f1, f2, out)) return;
+        if (v.step == 2 && try_dense<T, 2>(op, v, f1, f2, out)) return;
     }
-    launch(op, f1, grid_for(out.numel()), kThreads, forward_any<T>, v, a, strides_of(f1), b, strides_of(f2),
-           to, out.numel());
+    const int64_t count = out.numel();
+    launch(op, f1, grid_for(count), kThreads, forward_any<T>, v, static_cast<const T*>(f1.const_data_ptr()),
+           strides_of(f1), static_cast<const T*>(f2.const_data_ptr()), strides_of(f2),
+           Divider(v.out_width, count), Divider(v.out_height, count), Divider(v.patch, count),
+           static_cast<T*>(out.mutable_data_ptr()), count);
 }
 
-// ------------------------------------------------------------------------------------------------ backward
-
-// Sum of the output gradients of displacement (pj, pi) whose kernel covers (y, x) of f1.
-template <class T>
-__device__ compute_t<T> gradient_at(const CostVolume& v, const T* grad, const GradientStrides& s, int64_t pj,
-                                    int64_t pi, int64_t y, int64_t x) {
-    compute_t<T> sum = 0;
-    for (int64_t kj = 0; kj < v.kernel; ++kj) {
-        const int64_t above = y - v.origin - kj * v.dilation;
-        if (above < 0 || above % v.stride != 0 || above / v.stride >= v.out_height) continue;
-        for (int64_t ki = 0; ki < v.kernel; ++ki) {
-            const int64_t left = x - v.origin - ki * v.dilation;
-            if (left < 0 || left % v.stride != 0 || left / v.stride >= v.out_width) continue;
-            sum += static_cast<compute_t<T>>(
-                grad[pj * s.pj + pi * s.pi + above / v.stride * s.row + left / v.stride * s.column]);
-        }
-    }
-    return sum;
+template <class T, class Size>
+Gradients<T, Size> gradients_of(const CostVolume& v, const Tensor& grad, const GradientStrides& strides) {
+    return {static_cast<const T*>(grad.const_data_ptr()),
+            strides,
+            static_cast<Size>(v.kernel),
+            static_cast<Size>(v.dilation),
+            static_cast<Size>(v.stride),
+            static_cast<Size>(v.origin),
+            static_cast<Size>(v.out_height),
+            static_cast<Size>(v.out_width)};
 }
 
-// grad[y, x] = scale * sum over displacements of G(y, x) * other[y + dy, x + dx]. For the gradient of f2 the
-// partner is at -dy, -dx and G is read there. `first` is the first displacement from this image.
-template <class T>
-__global__ void backward_any(CostVolume v, int64_t first, bool second, const T* grad, GradientStrides sg,
-                             const T* other, Strides so, T* out, int64_t count) {
-    using A = compute_t<T>;
-    for (int64_t i = first_element(); i < count; i += element_step()) {
-        const int64_t x = i % v.width;
-        const int64_t y = i / v.width % v.height;
-        const int64_t c = i / v.width / v.height % v.channels;
-        const int64_t b = i / v.width / v.height / v.channels;
-        A sum = 0;
-        for (int64_t q = 0; q < v.patch; ++q) {
-            const int64_t py = y + first + q * v.step;
-            if (py < 0 || py >= v.height) continue;
-            for (int64_t p = 0; p < v.patch; ++p) {
-                const int64_t px = x + first + p * v.step;
-                if (px < 0 || px >= v.width) continue;
-                const A g =
-                    second ? gradient_at(v, grad + b * sg.batch, sg, v.patch - 1 - q, v.patch - 1 - p, py, px)
-                           : gradient_at(v, grad + b * sg.batch, sg, q, p, y, x);
-                sum +=
-                    g * static_cast<A>(other[b * so.batch + c * so.channel + py * so.row + px * so.column]);
-            }
-        }
-        out[i] = static_cast<T>(sum * static_cast<A>(v.scale));
-    }
-}
-
-// A block computes 64 columns of one row and 64 channels, a thread 4 of each. For each displacement along y,
-// 9 displacements along x are processed at a time: the gathered gradients and the rows of the other image are
-// in shared memory, a window of them in registers.
 template <class T, int Step>
-__global__ void __launch_bounds__(256)
-    backward_dense(CostVolume v, int64_t first, bool second, const T* grad, GradientStrides sg,
-                   const T* other, Strides so, T* out, int64_t tiles_x) {
-    using A = compute_t<T>;
-    constexpr int span = kColumns + (kGroup - 1) * Step;
-    constexpr int channels = 64;
-    __shared__ A g[kGroup][kColumns];
-    __shared__ A rows[channels][span];
-
-    const int64_t x0 = blockIdx.x % tiles_x * kColumns;
-    const int64_t y = blockIdx.x / tiles_x;
-    const int64_t c0 = int64_t{blockIdx.y} * channels;
-    const int64_t b = blockIdx.z;
-    grad += b * sg.batch;
-    other += b * so.batch;
-    const int tx = threadIdx.x * kEach;
-    const int tc = threadIdx.y * kEach;
-    const int thread = threadIdx.y * blockDim.x + threadIdx.x;
-    const int threads = blockDim.x * blockDim.y;
-    const int depth = static_cast<int>(v.channels - c0 < channels ? v.channels - c0 : channels);
-    A sums[kEach][kEach] = {};
-
-    for (int64_t q = 0; q < v.patch; ++q) {
-        const int64_t py = y + first + q * Step;
-        if (py < 0 || py >= v.height) continue;  // the same for the whole block
-        for (int64_t p0 = 0; p0 < v.patch; p0 += kGroup) {
-            __syncthreads();
-            for (int i = thread; i < kGroup * kColumns; i += threads) {
-                const int64_t p = p0 + i / kColumns;
-                const int64_t x = x0 + i % kColumns;
-                A value = 0;
-                if (p < v.patch && x < v.width) {
-                    value = second ? gradient_at(v, grad, sg, v.patch - 1 - q, v.patch - 1 - p, py,
-                                                 x + first + p * Step)
-                                   : gradient_at(v, grad, sg, q, p, y, x);
-                }
-                g[i / kColumns][i % kColumns] = value;
-            }
-            for (int i = thread; i < depth * span; i += threads) {
-                rows[i / span][i % span] =
-                    pixel(other, so, v.height, v.width, c0 + i / span, py, x0 + first + p0 * Step + i % span);
-            }
-            __syncthreads();
-            A window[kEach][kEach + (kGroup - 1) * Step];
-#pragma unroll
-            for (int c = 0; c < kEach; ++c) {
-#pragma unroll
-                for (int i = 0; i < kEach + (kGroup - 1) * Step; ++i) {
-                    window[c][i] = tc + c < depth ? rows[tc + c][tx + i] : A(0);
-                }
-            }
-#pragma unroll
-            for (int p = 0; p < kGroup; ++p) {
-#pragma unroll
-                for (int i = 0; i < kEach; ++i) {
-                    const A value = g[p][tx + i];
-#pragma unroll
-                    for (int c = 0; c < kEach; ++c) sums[c][i] += value * window[c][i + p * Step];
-                }
-            }
+bool try_dense_gradient(const char* op, const CostVolume& v, const Tensor& grad,
+                        const GradientStrides& strides, const Tensor& other, int64_t first, bool second,
+                        const Tensor& out) {
+    using Tile = BackwardTile<T, Step>;
+    auto* to = static_cast<T*>(out.mutable_data_ptr());
+    DenseGradient d{};
+    d.channels = static_cast<int>(v.channels);
+    d.height = static_cast<int>(v.height);
+    d.width = static_cast<int>(v.width);
+    d.patch = static_cast<int>(v.patch);
+    d.first = static_cast<int>(first);
+    d.tiles_x = static_cast<int>(ceil_divide(v.width, Tile::kColumns));
+    d.second = second;
+    d.aligned = v.width % 4 == 0 && is_aligned(to, 4 * sizeof(T));
+    d.scale = v.scale;
+    const int64_t channel_groups = std::min<int64_t>(ceil_divide(v.channels, Tile::kEachChannels), 16);
+    const int64_t channel_blocks = ceil_divide(v.channels, channel_groups * Tile::kEachChannels);
+    const int64_t tiles = d.tiles_x * tiles_along_y(v.height, Tile::kRows, Step);
+    if (!is_grid(tiles, channel_blocks, v.batch)) return false;
+    const auto run = [&](auto kernel) {
+        launch(op, other, grid_of(tiles, channel_blocks, v.batch),
+               dim3(Tile::kColumns / Tile::kEach, static_cast<unsigned>(channel_groups), Tile::kRows / 2),
+               kernel, d, gradients_of<T, int>(v, grad, strides),
+               static_cast<const T*>(other.const_data_ptr()), strides_of(other), to);
+    };
+    if constexpr (std::is_same_v<T, float>) {
+        if (v.patch <= kGroup && rows_of_fours(other, first)) {
+            run(backward_dense<T, Step, 4>);
+            return true;
         }
     }
-#pragma unroll
-    for (int c = 0; c < kEach; ++c) {
-        if (tc + c >= depth) break;
-        T* row = out + ((b * v.channels + c0 + tc + c) * v.height + y) * v.width;
-#pragma unroll
-        for (int i = 0; i < kEach; ++i) {
-            if (x0 + tx + i < v.width)
-                row[x0 + tx + i] = static_cast<T>(sums[c][i] * static_cast<A>(v.scale));
-        }
-    }
+    run(backward_dense<T, Step, 1>);
+    return true;
 }
 
 template <class T>
-void backward(const char* op, const CostVolume& v, const Tensor& grad, const GradientStrides& sg,
+void backward(const char* op, const CostVolume& v, const Tensor& grad, const GradientStrides& strides,
               const Tensor& other, bool second, const Tensor& out) {
-    const auto* g = static_cast<const T*>(grad.const_data_ptr());
-    const auto* o = static_cast<const T*>(other.const_data_ptr());
-    auto* to = static_cast<T*>(out.mutable_data_ptr());
     const int64_t first = second ? -(v.first + (v.patch - 1) * v.step) : v.first;
-    const int64_t tiles_x = (v.width + kColumns - 1) / kColumns;
-    const int64_t channel_blocks = (v.channels + 63) / 64;
-    const bool fits = tiles_x * v.height <= INT32_MAX && channel_blocks <= 65535 && v.batch <= 65535;
-    if (fits && v.step <= 2) {
-        const dim3 grid(static_cast<unsigned>(tiles_x * v.height), static_cast<unsigned>(channel_blocks),
-                        static_cast<unsigned>(v.batch));
-        const dim3 block(kColumns / kEach, 64 / kEach);
-        if (v.step == 1) {
-            return launch(op, other, grid, block, backward_dense<T, 1>, v, first, second, g, sg, o,
-                          strides_of(other), to, tiles_x);
-        }
-        return launch(op, other, grid, block, backward_dense<T, 2>, v, first, second, g, sg, o,
-                      strides_of(other), to, tiles_x);
+    if (fits_in_int(v)) {
+        if (v.step == 1 && try_dense_gradient<T, 1>(op, v, grad, strides, other, first, second, out)) return;
+        if (v.step == 2 && try_dense_gradient<T, 2>(op, v, grad, strides, other, first, second, out)) return;
     }
-    launch(op, other, grid_for(out.numel()), kThreads, backward_any<T>, v, first, second, g, sg, o,
-           strides_of(other), to, out.numel());
+    const int64_t count = out.numel();
+    launch(op, other, grid_for(count), kThreads, backward_any<T>, v, first, second,
+           gradients_of<T, int64_t>(v, grad, strides), static_cast<const T*>(other.const_data_ptr()),
+           strides_of(other), Divider(v.width, count), Divider(v.height, count), Divider(v.channels, count),
+           static_cast<T*>(out.mutable_data_ptr()), count);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "../checks.h"
+#include "divider.cuh"
 
 namespace vidseg {
 
@@ -22,8 +23,11 @@ void launch(const char* op, const Tensor& like, dim3 grid, dim3 block, void (*ke
             const Args&... args) {
     void* stream = nullptr;
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(like.get_device_index(), &stream));
-    kernel<<<grid, block, 0, static_cast<cudaStream_t>(stream)>>>(args...);
-    const cudaError_t error = cudaGetLastError();
+    cudaLaunchConfig_t config{};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.stream = static_cast<cudaStream_t>(stream);
+    const cudaError_t error = cudaLaunchKernelEx(&config, kernel, args...);
     if (error != cudaSuccess) throw std::runtime_error(std::string(op) + ": " + cudaGetErrorString(error));
 }
 
@@ -35,9 +39,5 @@ inline dim3 grid_for(int64_t count) {
 __device__ inline int64_t first_element() { return int64_t{blockIdx.x} * blockDim.x + threadIdx.x; }
 
 __device__ inline int64_t element_step() { return int64_t{gridDim.x} * blockDim.x; }
-
-inline Tensor on_cpu(const Tensor& tensor) {
-    return torch::stable::to(tensor, torch::stable::Device(torch::headeronly::DeviceType::CPU));
-}
 
 }  // namespace vidseg
