@@ -76,8 +76,6 @@ class DetectionTask(Task):
         self.gradients, self.sampling = gradients, sampling or SnippetSampling()
         self.class_scores, self.class_top, self.name = class_scores, class_top, name
         self.columns = ("mAP@0.5", "mAP", "Loss")
-        # Sampled gradients come from many backward passes in one step.
-        self.one_backward = gradients != "sampled"
         self.proposals_only = False
 
     @property
@@ -102,7 +100,8 @@ class DetectionTask(Task):
                 f"{width}"
             )
         detector = model.detector if pixels else model
-        self.one_backward = not (pixels and self.gradients == "sampled")
+        # Wrapped for several processes, the encoder could not be called apart from the detector.
+        self.one_backward = not pixels or self.gradients == "all"
         self.proposals_only = bool(getattr(detector, "class_agnostic", False)) and self.class_scores is None
         self.columns = ("AR@100", "AUC", "Loss") if self.proposals_only else ("mAP@0.5", "mAP", "Loss")
         if self.loss is None:
@@ -218,11 +217,14 @@ class DetectionTask(Task):
                     targets = DetectionTargets(batch.segments, batch.labels)
                     seeds = self._seeds(_EVALUATION_SEED, 0, batch)
                     with context():
+                        columns, network = batch.inputs, model
+                        if isinstance(model, SnippetDetector):
+                            columns, network = model.encode(batch.inputs, batch.mask), model.detector
                         inputs = loss.model_inputs(targets, batch.mask, seeds=seeds)
-                        output = model(batch.inputs, batch.mask, **inputs)
+                        output = network(columns, batch.mask, **inputs)
                         value = loss(output, targets, batch.mask, seeds=seeds)
                         if thorough and inputs:
-                            output = model(batch.inputs, batch.mask)
+                            output = network(columns, batch.mask)
                     count = int(batch.valid.sum())
                     total += torch.tensor([float(value) * count, count], dtype=torch.float64)
                     for number, found in self.detect(output, batch):
