@@ -14,8 +14,7 @@ from vidseg.engine.frame_label_report import record_validation, test_report, wri
 from vidseg.engine.frame_label_scores import FrameLabelResult, LabeledVideo, score_videos
 from vidseg.engine.task import Task
 from vidseg.engine.trained import TrainedModel, test_name
-from vidseg.labels import VideoDataset, open_dataset
-from vidseg.labels.parts import check_disjoint, part_name
+from vidseg.labels import VideoDataset
 
 __all__ = ["FrameLabelModel", "FrameLabelTask"]
 
@@ -124,15 +123,8 @@ class FrameLabelModel(TrainedModel):
         Raises:
             ValueError: the data set has other classes or no test split, or the weights do not belong to a run.
         """
+        data, root, name = self.test_data(dataset, split)
         record = self.source.record
-        if not record:
-            raise ValueError(f"{self.source.path}: holds weights alone; a test needs a run or one of its checkpoints")
-        root, division = Path(dataset or record["dataset"]), record["division"]
-        name, train = split or part_name(division, "test"), part_name(division, "train")
-        data = open_dataset(root, name)
-        self.check_classes(data, root)
-        if split is None and train in data.splits:
-            check_disjoint(open_dataset(root, train), data, division)
         result = self.evaluate(data, root)
         report = test_report(
             result,

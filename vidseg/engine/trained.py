@@ -15,7 +15,8 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from vidseg.engine.checkpoints import CheckpointFolder
 from vidseg.engine.options import Options, options_from
 from vidseg.engine.runs import check_record, read_record
-from vidseg.labels import VideoDataset
+from vidseg.labels import VideoDataset, open_dataset
+from vidseg.labels.parts import check_disjoint, part_name
 from vidseg.loaders.transfer import resolve_device
 from vidseg.models import InputSpec, create_model, load_weights, model_input_spec, model_task, read_state
 from vidseg.models._torch_file import read_torch_file
@@ -262,6 +263,28 @@ class TrainedModel:
             f"{root / 'catalog.db'}: {len(data.classes)} classes, with {wrong[0]!r} in place of {wrong[1]!r}; the "
             f"network has {len(self.classes)}: use the data set that it was trained on"
         )
+
+    def test_data(self, dataset: str | Path | None, split: str | None) -> tuple[VideoDataset, Path, str]:
+        """Return the videos of a test, the folder of their data set, and the name of the split.
+
+        Args:
+            dataset: folder of the data set; None: the one that the run was trained on.
+            split: name of the split; None: the test split of the run's division.
+
+        Raises:
+            ValueError: the weights do not belong to a run, the data set has other classes or no such split, or a video
+                of the test split is one that was trained on.
+        """
+        record = self.source.record
+        if not record:
+            raise ValueError(f"{self.source.path}: holds weights alone; a test needs a run or one of its checkpoints")
+        root, division = Path(dataset or record["dataset"]), record["division"]
+        name, train = split or part_name(division, "test"), part_name(division, "train")
+        data = open_dataset(root, name)
+        self.check_classes(data, root)
+        if split is None and train in data.splits:
+            check_disjoint(open_dataset(root, train), data, division)
+        return data, root, name
 
     def facts(self) -> dict[str, Any]:
         """Return a description in plain data, for `vidseg info`."""

@@ -9,7 +9,16 @@ from typing import Literal
 
 from vidseg.labels import VideoDataset, open_dataset
 
-__all__ = ["Parts", "check_disjoint", "choose_parts", "class_numbers", "divisions_of", "part_name", "video_names"]
+__all__ = [
+    "Parts",
+    "check_disjoint",
+    "choose_parts",
+    "chosen_division",
+    "class_numbers",
+    "divisions_of",
+    "part_name",
+    "video_names",
+]
 
 Select = Literal["validation", "last", "test"]
 
@@ -39,6 +48,18 @@ def part_name(division: str, part: str) -> str:
 def divisions_of(data: VideoDataset) -> list[str]:
     """Return the divisions that have a training split, in the catalog's order."""
     return [name.rpartition("/")[0] for name in data.splits if name.rpartition("/")[2] == "train"]
+
+
+def chosen_division(root: str | Path, wanted: str) -> str:
+    """Return a division by its name, for "" the first one; "" where the data set has none.
+
+    Raises:
+        ValueError: there is no such division; names those that there are.
+    """
+    divisions = divisions_of(open_dataset(root))
+    if wanted and wanted not in divisions:
+        raise ValueError(f"{root}: no split {wanted!r} with a part train; there are {', '.join(divisions) or 'none'}")
+    return wanted or (divisions[0] if divisions else "")
 
 
 def choose_parts(root: str | Path, division: str, *, select: Select, validation_share: float, seed: int) -> Parts:

@@ -27,8 +27,8 @@ from vidseg.engine.runs import (
     start_run,
     train_run,
 )
-from vidseg.labels import VideoDataset, open_dataset
-from vidseg.labels.parts import Parts, choose_parts, class_numbers, divisions_of, video_names
+from vidseg.labels import VideoDataset
+from vidseg.labels.parts import Parts, choose_parts, chosen_division, class_numbers, video_names
 from vidseg.loaders import DetectionLoader, SnippetFrames
 from vidseg.losses import create_loss
 from vidseg.losses.detection import DetectionLoss
@@ -177,12 +177,9 @@ def make_task(options: DetectionOptions, classes: list[str], *, classify: bool) 
 
 def _parts(options: DetectionOptions) -> Parts:
     data = options.data
-    divisions = divisions_of(open_dataset(data.dataset))
-    if data.split and data.split not in divisions:
-        raise ValueError(f"{data.dataset}: no split {data.split!r} with a part train; there are {', '.join(divisions)}")
     return choose_parts(
         data.dataset,
-        data.split or (divisions[0] if divisions else ""),
+        chosen_division(data.dataset, data.split),
         select=data.select,
         validation_share=data.validation_share,
         seed=options.session.seed,

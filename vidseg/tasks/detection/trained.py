@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from vidseg.engine import distributed
 from vidseg.engine.runs import write_json
 from vidseg.engine.trained import TrainedModel, test_name
-from vidseg.labels import VideoDataset, open_dataset
-from vidseg.labels.parts import check_disjoint, part_name
+from vidseg.labels import VideoDataset
 from vidseg.loaders import DetectionBatch
 from vidseg.loaders.detection_loader import column_times, fit_columns, window_spans
 from vidseg.loaders.feature_files import SUFFIXES, read_array
@@ -228,15 +227,8 @@ class DetectionModel(TrainedModel):
         Raises:
             ValueError: the data set has other classes or no test split, or the weights do not belong to a run.
         """
+        data, root, name = self.test_data(dataset, split)
         record = self.source.record
-        if not record:
-            raise ValueError(f"{self.source.path}: holds weights alone; a test needs a run or one of its checkpoints")
-        root, division = Path(dataset or record["dataset"]), record["division"]
-        name, train = split or part_name(division, "test"), part_name(division, "train")
-        data = open_dataset(root, name)
-        self.check_classes(data, root)
-        if split is None and train in data.splits:
-            check_disjoint(open_dataset(root, train), data, division)
         result = self.evaluate(data, root)
         scores = score_pair(result.pair)
         report: dict[str, Any] = {

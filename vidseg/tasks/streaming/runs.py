@@ -31,8 +31,8 @@ from vidseg.engine.runs import (
     start_run,
     train_run,
 )
-from vidseg.labels import VideoDataset, open_dataset
-from vidseg.labels.parts import Parts, choose_parts, class_numbers, divisions_of, video_names
+from vidseg.labels import VideoDataset
+from vidseg.labels.parts import Parts, choose_parts, chosen_division, class_numbers, video_names
 from vidseg.loaders import StreamLoader
 from vidseg.losses import create_stream_loss
 from vidseg.models import InputSpec, create_model, list_models, model_input_spec, model_options, model_task
@@ -122,13 +122,9 @@ def make_loader(
 
 def _parts(options: StreamingOptions) -> Parts:
     data = options.data
-    whole = open_dataset(data.dataset)
-    divisions = divisions_of(whole)
-    if data.split and data.split not in divisions:
-        raise ValueError(f"{data.dataset}: no split {data.split!r} with a part train; there are {', '.join(divisions)}")
     return choose_parts(
         data.dataset,
-        data.split or (divisions[0] if divisions else ""),
+        chosen_division(data.dataset, data.split),
         select=data.select,
         validation_share=data.validation_share,
         seed=options.session.seed,
