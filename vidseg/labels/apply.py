@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vidseg.frames.whole_file import write_text
 from vidseg.labels.catalog import UNLABELED, split_ids, write_catalog
 from vidseg.labels.classes import (
     add_classes,
@@ -67,12 +67,7 @@ class LabelReport:
 
     def write(self, path: Path) -> None:
         """Write the whole report as JSON, replacing an existing file atomically."""
-        temporary = Path(f"{path}.tmp{os.getpid()}")
-        try:
-            temporary.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_text(path, json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
 
 
 def apply_labels(

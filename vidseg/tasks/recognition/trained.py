@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from vidseg.clips.geometry import Geometry
 from vidseg.clips.named_geometry import named_geometry
 from vidseg.engine import distributed
 from vidseg.engine.trained import TrainedModel, test_name
+from vidseg.frames.whole_file import whole_file
 from vidseg.labels import VideoDataset, open_dataset
 from vidseg.metrics.video_scores import VideoScores, check_suffix, write_scores
 from vidseg.models import InputSpec, classifier_name, create_model, named_for, read_state
@@ -278,18 +280,14 @@ def draw_prediction(prediction: Prediction, out: Path) -> Path:
     found = zip(prediction.classes, prediction.probabilities, strict=True)
     text = "\n".join(f"{share:6.1%}  {name}" for name, share in found)
     source = VideoSource(Path(prediction.video))
-    temporary = out.with_name(f".{out.name}.tmp{out.suffix}")
-    writer: LabeledVideoWriter | None = None
-    try:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(out, suffix=f".tmp{out.suffix}") as temporary, ExitStack() as stack:
+        writer: LabeledVideoWriter | None = None
         for timed in source:
             if writer is None:
-                writer = LabeledVideoWriter(temporary, fps=float(source.properties["fps"] or 25))
+                fps = float(source.properties["fps"] or 25)
+                writer = stack.enter_context(LabeledVideoWriter(temporary, fps=fps))
             writer.write(timed.frame, timed.time, text)
-        if writer is not None:
-            writer.close()
-            temporary.replace(out)
-    finally:
-        if writer is not None:
-            writer.close()
-        temporary.unlink(missing_ok=True)
+        if writer is None:
+            raise ValueError(f"{prediction.video}: no frame to draw on")
     return out
