@@ -251,6 +251,10 @@ def main() -> None:
     if not options.folders and not options.generated:
         parser.error("name folders of videos, or give --generated")
     readers = [name for name, (module, _) in READERS.items() if util.find_spec(module)]
+    ffmpeg = subprocess.run(["ffmpeg", "-version"], capture_output=True, text=True, check=True).stdout.split()[2]
+    names = {"OpenCV": "opencv-python-headless", "PyAV": "av"}
+    packages = {name: metadata.version(names.get(name, name)) for name in readers if name != "vidseg"}
+    versions = ", ".join(f"{name} {version}" for name, version in packages.items())
     faults: dict[str, dict[str, str]] = {name: {} for name in readers}
     places: dict[str, tuple[str, str]] = {}
     skipped = []
@@ -266,11 +270,6 @@ def main() -> None:
                 found = asked(name, path, expected, options.seconds)
                 if found is not None:
                     faults[name][path.name] = found
-    ffmpeg = subprocess.run(["ffmpeg", "-version"], capture_output=True, text=True, check=True).stdout.split()[2]
-    packages = {
-        name: metadata.version({"OpenCV": "opencv-python-headless", "PyAV": "av"}.get(name, name)) for name in readers
-    }
-    versions = ", ".join(f"{name} {version}" for name, version in packages.items())
     print(f"machine: {platform.machine()}, Python {platform.python_version()}\nversions: ffmpeg {ffmpeg}, {versions}")
     print(f"files: {len(places)}" + (f"; left out: {', '.join(skipped)}" if skipped else ""))
     rows = []
