@@ -493,7 +493,7 @@ class Trainer:
 
     def _evaluate(self, progress: _Progress, epoch: int) -> tuple[Result, bool]:
         """Evaluate the validation split; returns the result and whether it is the best so far."""
-        distributed.share_statistics(self.model)
+        self._share_statistics()
         total: list[Tensor] = []
 
         wrong: list[int] = []
@@ -540,6 +540,12 @@ class Trainer:
         progress.lowest = min(progress.lowest, loss)
         return result, better
 
+    def _share_statistics(self) -> None:
+        """Make the statistics of norms the same in all processes: what is evaluated is what is saved."""
+        distributed.share_statistics(self.model)
+        if self.average is not None:
+            self.average.share_statistics()
+
     def _renew_statistics(self, epoch: int, batches: int) -> None:
         """Precise batch norm, on clips of the shape that the evaluation has."""
         self.loader.set_epoch(epoch)
@@ -574,7 +580,7 @@ class Trainer:
 
     def _save(self, progress: _Progress, schedule: Schedule, *, numbered: bool = False, best: bool = False) -> None:
         """Write the state of the run; the first process does, the others wait for it."""
-        distributed.share_statistics(self.model)
+        self._share_statistics()
         if distributed.is_first():
             weights = self.precision.weights(self.model) if self.average is None else self.average.weights()
             state = {

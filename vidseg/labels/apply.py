@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidseg.frames.whole_file import write_text
-from vidseg.labels.catalog import UNLABELED, split_ids, write_catalog
+from vidseg.labels.catalog import UNLABELED, same_division, split_ids, write_catalog
 from vidseg.labels.classes import (
     add_classes,
     check_case,
@@ -110,6 +110,7 @@ def apply_labels(
         found = db.conn.execute("SELECT path, id, seconds FROM videos ORDER BY path").fetchall()
         videos = {path: row_id for path, row_id, _ in found}
         matches = _match(videos, rows, split)
+        _check_splits(db, matches)
         _check_segments(matches, {path: seconds for path, _, seconds in found}, faults)
         _store(db, matches, videos)
         if classes is None:
@@ -157,6 +158,22 @@ def _check_segments(matches: _Matches, seconds: dict[str, float], faults: Segmen
         matches.segments[path] = checked
 
 
+def _check_splits(db: Database, matches: _Matches) -> None:
+    """Leave videos out that another split of the division contains, which these label files do not name."""
+    known = db.conn.execute(
+        "SELECT v.path, s.name FROM split_videos JOIN videos v ON v.id = video_id JOIN splits s ON s.id = split_id"
+    )
+    others = [(path, other) for path, other in known if other not in matches.splits]
+    for name, paths in matches.splits.items():
+        for path, other in others:
+            if path in paths and same_division(name, other):
+                del paths[path]
+                matches.conflicts.append(
+                    f"{path}: split {name!r}, but the catalog has it in {other!r}; apply the label files of both "
+                    "splits in one command, or remove the video from one of them"
+                )
+
+
 def _match(paths: Iterable[str], rows: Sequence[LabelRow], split: str | None) -> _Matches:
     by_name: dict[str, list[str]] = {}
     by_path: dict[str, str] = {}  # folder names on disk can be in another Unicode form
@@ -165,6 +182,7 @@ def _match(paths: Iterable[str], rows: Sequence[LabelRow], split: str | None) ->
         by_path[clean_name(path)] = path
     matches = _Matches()
     clips_of: dict[str, tuple[float | None, float | None]] = {}
+    split_of: dict[tuple[str, str], str] = {}  # by path and division
 
     def place(row: LabelRow) -> str | None:
         name = split or (split_name(row.split) if row.split else None)
@@ -185,8 +203,19 @@ def _match(paths: Iterable[str], rows: Sequence[LabelRow], split: str | None) ->
             if first != row.label:
                 matches.conflicts.append(f"{path}: label {row.label!r}, but an earlier row has {first!r}")
                 return
-        if name := place(row):
+        put(row, path)
+
+    def put(row: LabelRow, path: str) -> None:
+        """Put a video into the split of its row; in a division a video has one split."""
+        if (name := place(row)) is None:
+            return
+        first = split_of.setdefault((path, name.rpartition("/")[0]), name)
+        if first == name:
             matches.splits[name][path] = None
+        else:
+            matches.conflicts.append(
+                f"{path}: split {name!r}, but an earlier row has {first!r}; remove the video from one of them"
+            )
 
     # Rows that match a video and its class folder come first; the other rows can match the remaining videos.
     inexact = []
@@ -216,8 +245,7 @@ def _match(paths: Iterable[str], rows: Sequence[LabelRow], split: str | None) ->
             assign(row, (clips or videos)[0])
         elif len(videos) == 1 and row.label is not None and row.start is not None and row.stop is not None:
             matches.segments.setdefault(videos[0], {})[(row.start, row.stop, row.label)] = None
-            if name := place(row):
-                matches.splits[name][videos[0]] = None
+            put(row, videos[0])
         elif clips or videos:
             found = ", ".join(clips or videos)
             matches.conflicts.append(
