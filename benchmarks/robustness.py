@@ -144,7 +144,7 @@ def reference(path: Path) -> Answer:
     quiet = ["-v", "quiet"]
     select = ["-select_streams", "V:0", "-show_entries", "frame=best_effort_timestamp_time", "-of", "csv=p=0"]
     listed = subprocess.run(["ffprobe", *quiet, *select, str(path)], capture_output=True, text=True, check=False).stdout
-    scale = ["-map", "0:V:0", "-fps_mode", "passthrough", "-vf", f"scale={SIDE}:{SIDE}:flags=area"]
+    scale = ["-map", "0:V:0", "-fps_mode", "passthrough", "-vf", f"format=rgb24,scale={SIDE}:{SIDE}:flags=area"]
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     pixels = subprocess.run(["ffmpeg", *quiet, "-i", str(path), *scale, *raw], capture_output=True, check=False).stdout
     words = [line.split(",")[0] for line in listed.split()]

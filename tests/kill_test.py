@@ -23,6 +23,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ PRELOADED = [
     "torch._dynamo",
 ]
 LONGEST = 600  # seconds after which a process hangs
+PATIENCE = 10  # seconds that a group of processes has to end by itself, and after a signal
 AGAIN = 0.3  # share of the kills whose repeated work is killed, too
 
 
@@ -95,6 +97,9 @@ class Started:
             AssertionError: a process hangs.
         """
         end = time.monotonic() + LONGEST
+        connection.wait([process.sentinel for process in self.processes], LONGEST)
+        if any(process.exitcode not in (None, 0) for process in self.processes):
+            self._end_others()
         for process in self.processes:
             process.join(max(0.0, end - time.monotonic()))
         hanging = [process for process in self.processes if process.is_alive()]
@@ -103,6 +108,15 @@ class Started:
             process.join()
         assert not hanging, f"{len(hanging)} processes did not end within {LONGEST} s: {self.printed()}"
         return [process.exitcode for process in self.processes]
+
+    def _end_others(self) -> None:
+        """End the processes of a group of which one has failed, as torchrun does."""
+        for end in (lambda process: None, BaseProcess.terminate, BaseProcess.kill):
+            for process in self.processes:
+                if process.is_alive():
+                    end(process)
+            for process in self.processes:
+                process.join(PATIENCE)
 
     def changes(self) -> int:
         """Return the number of changes of files, of the first process."""
@@ -159,13 +173,13 @@ def kill_once(work: Work, out: Path, log: Path, seconds: float, changes: int, ch
         started = Started(work.call(out), out, log, ranks=work.ranks)
         while not work.started(out) and started.running():
             time.sleep(0.005)
-        end = time.monotonic() + choice.uniform(0, seconds)
+        end = time.monotonic() + choice.uniform(0, 0.8 * seconds)
         while started.running() and time.monotonic() < end:
             time.sleep(0.001)
         pids = started.pids() if started.running() else []
         children = pids[work.ranks :]
         if pids:
-            kind = children if children and choice.random() < 0.5 else pids[: work.ranks]
+            kind = children if children and choice.random() < 0.7 else pids[: work.ranks]
             victim = choice.choice(kind)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(victim, signal.SIGKILL)
@@ -173,7 +187,8 @@ def kill_once(work: Work, out: Path, log: Path, seconds: float, changes: int, ch
     status = started.wait()
     if any(each in (-signal.SIGKILL, -signal.SIGALRM) for each in status):
         killed = "parent" if work.ranks == 1 else "one of two"
-    expected = (0, 1, -signal.SIGKILL, -signal.SIGALRM)  # 1: a video failed, whose worker was killed
+    # 1: a video failed, whose worker was killed, or a process whose group was left
+    expected = (0, 1, 128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGKILL, -signal.SIGALRM)
     assert all(each in expected for each in status), f"exit status {status}: {started.printed()}"
     for child in children:  # workers end with their parent
         end = time.monotonic() + LONGEST

@@ -356,10 +356,16 @@ class StreamingTraining(Training):
 
 class DistributedTraining(Training):
     name, task, ranks = "train (recognition, 2 processes)", "recognition", 2
-    checked = f"the other process ends; {Training.checked}"
 
     def words(self, out: Path) -> list[str]:
         return [*super().words(out), "--batch-size", "4"]
+
+
+class DistributedStreaming(DistributedTraining):
+    name, task = "train (streaming, 2 processes)", "streaming"
+
+    def words(self, out: Path) -> list[str]:
+        return [*Training.words(self, out), "--batch-size", "2"]
 
 
 class Test(Work):
@@ -429,6 +435,7 @@ KINDS: tuple[type[Work], ...] = (
     Extraction,
     DistributedTraining,
     Prediction,
+    DistributedStreaming,
     Upgrade,
     Labeling,
     JpegExport,

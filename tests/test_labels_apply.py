@@ -100,7 +100,7 @@ def test_a_split_holds_exactly_what_was_applied_last(tmp_path):
     assert report.unlabeled_videos == []  # the others are in a split already
 
 
-def test_a_video_is_in_one_split_of_a_division(tmp_path):
+def test_no_training_video_is_in_another_part_of_its_division(tmp_path):
     """A row that would put a training video into the validation split is a conflict, also of two commands."""
     put(tmp_path, "run/1", "run/2", "run/3")
     first = [LabelRow("run", "1", split="train"), LabelRow("run", "2", split="train")]
@@ -116,6 +116,7 @@ def test_a_video_is_in_one_split_of_a_division(tmp_path):
 
     apply_labels(tmp_path, [LabelRow("run", "2", split="train"), LabelRow("run", "1", split="val")])
     assert [[*labels_of(tmp_path, split)] for split in ("train", "val")] == [["run/2"], ["run/1"]]
+    assert not apply_labels(tmp_path, [LabelRow("run", "2", split="all"), LabelRow("run", "1", split="test")]).conflicts
 
 
 def test_rows_without_a_label_only_place_videos_in_splits(tmp_path):

@@ -158,15 +158,21 @@ def _check_segments(matches: _Matches, seconds: dict[str, float], faults: Segmen
         matches.segments[path] = checked
 
 
+def _exclude(first: str, second: str) -> bool:
+    """Return whether no video may be in both splits: training, and validation or test, of one division."""
+    parts = {first.rpartition("/")[2], second.rpartition("/")[2]}
+    return same_division(first, second) and parts in ({"train", "val"}, {"train", "test"})
+
+
 def _check_splits(db: Database, matches: _Matches) -> None:
-    """Leave videos out that another split of the division contains, which these label files do not name."""
+    """Leave videos out that a split which these label files do not name excludes."""
     known = db.conn.execute(
         "SELECT v.path, s.name FROM split_videos JOIN videos v ON v.id = video_id JOIN splits s ON s.id = split_id"
     )
     others = [(path, other) for path, other in known if other not in matches.splits]
     for name, paths in matches.splits.items():
         for path, other in others:
-            if path in paths and same_division(name, other):
+            if path in paths and _exclude(name, other):
                 del paths[path]
                 matches.conflicts.append(
                     f"{path}: split {name!r}, but the catalog has it in {other!r}; apply the label files of both "
@@ -182,7 +188,7 @@ def _match(paths: Iterable[str], rows: Sequence[LabelRow], split: str | None) ->
         by_path[clean_name(path)] = path
     matches = _Matches()
     clips_of: dict[str, tuple[float | None, float | None]] = {}
-    split_of: dict[tuple[str, str], str] = {}  # by path and division
+    splits_of: dict[str, list[str]] = {}
 
     def place(row: LabelRow) -> str | None:
         name = split or (split_name(row.split) if row.split else None)
@@ -206,11 +212,13 @@ def _match(paths: Iterable[str], rows: Sequence[LabelRow], split: str | None) ->
         put(row, path)
 
     def put(row: LabelRow, path: str) -> None:
-        """Put a video into the split of its row; in a division a video has one split."""
+        """Put a video into the split of its row."""
         if (name := place(row)) is None:
             return
-        first = split_of.setdefault((path, name.rpartition("/")[0]), name)
-        if first == name:
+        names = splits_of.setdefault(path, [])
+        first = next((first for first in names if _exclude(first, name)), None)
+        if first is None:
+            names.append(name)
             matches.splits[name][path] = None
         else:
             matches.conflicts.append(
