@@ -146,11 +146,19 @@ class CheckpointFolder:
         Killed anywhere in between, the folder holds whole files, and the resumed run completes them.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        names = [self.numbered(int(content["epoch"]))] if numbered else []
-        save_checkpoint(self.last, content, names=[*names, self.best] if best else names)
+        names = [self.best] if best else []
+        if numbered:  # behind the best one: a run without a last checkpoint continues from a numbered one
+            names.append(self.numbered(int(content["epoch"])))
+        save_checkpoint(self.last, content, names=names)
         if numbered and self.options.keep is not None:
             for path in self.found()[: -self.options.keep]:
                 path.unlink()
+
+    def complete(self) -> None:
+        """Give the newest checkpoint the name of the last one too, which a killed process may not have come to."""
+        newest = self.newest()
+        if newest is not None and newest != self.last:
+            _same_file(newest, self.last)
 
     def remove_leftovers(self) -> None:
         """Delete what processes left that were killed while they wrote."""

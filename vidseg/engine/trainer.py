@@ -275,6 +275,8 @@ class Trainer:
         self._folder.folder.mkdir(parents=True, exist_ok=True)
         tables = {}
         if distributed.is_first():
+            if resume:
+                self._folder.complete()
             self._folder.remove_leftovers()
             kinds = ("train",) if self.validation is None else ("train", "val")
             tables = {
