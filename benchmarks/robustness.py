@@ -1,21 +1,25 @@
 """Frames, times and pictures of video files by vidseg and other readers, beside those of the ffmpeg program.
 
-    python benchmarks/robustness.py FOLDER [FOLDER ...] [--list] [--json FILE]
+    python benchmarks/robustness.py [FOLDER ...] [--generated] [--list] [--json FILE]
 
-A reader is right about a file of the folders if it gives as many frames as ffmpeg, each frame is nearest to ffmpeg's
-frame of the same number among all frames and has its colors, and the times since the first frame differ by at most a
-millisecond. Readers run with their defaults, each file in a process of its own. Readers that are not installed are left
-out: `pip install torchcodec decord2 opencv-python-headless`. Requires ffmpeg and ffprobe.
+A reader is right about a file if it gives as many frames as ffmpeg, each frame is nearest to ffmpeg's frame of the same
+number among all frames and has its colors, and the times since the first frame differ by at most a millisecond. Readers
+run with their defaults, each file in a process of its own. Readers that are not installed are left out:
+`pip install torchcodec decord2 opencv-python-headless`. Requires ffmpeg and ffprobe.
+
+With --generated the files are clips of 25 frames that ffmpeg writes: its common codecs in its common containers, every
+other codec in the first container that takes it, and every other container with its default codec.
 """
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import platform
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -33,7 +37,47 @@ from vidseg.videos.listing import Job
 SIDE = 48  # frames are compared at this size
 MOST_FRAMES = 2000
 COLOR = 6.0  # largest mean difference of a right frame, of 255; JPEG and other conversions from YUV stay below
-CONTAINERS = "3gp avi asf flv gif m4v mkv mov mp4 mpg mxf nut ogv ts webm wmv".split()
+CONTAINERS = {
+    "MP4, MOV, 3GP": "mp4 m4v mov 3gp",
+    "Matroska, WebM": "mkv webm",
+    "AVI": "avi",
+    "ASF": "asf wmv",
+    "FLV": "flv",
+    "MPEG-PS, MPEG-TS": "mpg ts",
+    "Ogg": "ogv",
+    "MXF": "mxf",
+    "NUT": "nut",
+    "GIF": "gif",
+}
+OTHER_CONTAINERS = {
+    "others": "3g2 apng dv f4v gxf ismv m2ts rm roq swf vob wtv y4m",
+    "elementary streams": "drc h261 h263 h264 hevc ivf m1v m2v mjpeg obu",
+}
+CODECS = {
+    "H.264": "libx264",
+    "H.265": "libx265",
+    "AV1": "libaom-av1",
+    "VP8, VP9": "libvpx libvpx-vp9",
+    "Theora": "libtheora",
+    "MPEG-1, MPEG-2": "mpeg1video mpeg2video",
+    "MPEG-4, H.263": "mpeg4 msmpeg4v2 msmpeg4 h263p",
+    "WMV, Sorenson": "wmv1 wmv2 flv",
+    "MJPEG, ProRes, DNxHD": "mjpeg prores_ks dnxhd",
+    "lossless": "ffv1 huffyuv utvideo gif png qtrle rawvideo",
+}
+OTHER_CODECS = (
+    "amv asv1 asv2 ayuv cfhd cinepak cljr dpx exr ffvhuff flashsv h261 h263 hap jpeg2000 jpegls libopenjpeg librav1e "
+    "libsvtav1 libx264rgb libxvid ljpeg magicyuv msvideo1 prores r10k r210 rpza smc snow speedhq svq1 targa tiff v210 "
+    "v308 v408 v410 vc2 y41p yuv4 zlib zmbv"
+)
+FORMATS = {
+    **{codec: [] for codec in ("gif", "png", "qtrle", "rawvideo")},
+    "prores_ks": ["-pix_fmt", "yuv422p10le"],
+    "dnxhd": ["-pix_fmt", "yuv422p", "-profile:v", "dnxhr_sq"],
+}
+SPEED = {"libaom-av1": ["-cpu-used", "8"], "libx264": ["-bf", "3"], "mpeg4": ["-bf", "2"]}
+
+KINDS = ("other number of frames", "other frame", "other picture", "other times", "refused or crashed")
 
 Answer = tuple[np.ndarray, np.ndarray]  # times in seconds (T,), frames RGB (T, SIDE, SIDE, 3)
 
@@ -100,7 +144,7 @@ def reference(path: Path) -> Answer:
     quiet = ["-v", "quiet"]
     select = ["-select_streams", "V:0", "-show_entries", "frame=best_effort_timestamp_time", "-of", "csv=p=0"]
     listed = subprocess.run(["ffprobe", *quiet, *select, str(path)], capture_output=True, text=True, check=False).stdout
-    scale = ["-map", "0:V:0", "-fps_mode", "passthrough", "-vf", f"scale={SIDE}:{SIDE}:flags=area"]
+    scale = ["-map", "0:V:0", "-fps_mode", "passthrough", "-vf", f"format=rgb24,scale={SIDE}:{SIDE}:flags=area"]
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     pixels = subprocess.run(["ffmpeg", *quiet, "-i", str(path), *scale, *raw], capture_output=True, check=False).stdout
     words = [line.split(",")[0] for line in listed.split()]
@@ -152,47 +196,99 @@ def asked(name: str, path: Path, expected: Answer, seconds: float) -> str | None
         process.join()
 
 
+def write_clip(path: Path, arguments: list[str]) -> bool:
+    """Write a clip of 25 different frames; returns whether ffmpeg could."""
+    size = "720x576" if path.suffix in (".dv", ".gxf") else "176x144"
+    picture = ["-f", "lavfi", "-i", f"testsrc2=size={size}:rate=25:duration=1"]
+    command = ["ffmpeg", "-v", "quiet", "-y", *picture, "-strict", "-2", *arguments, str(path)]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def written_clips(folder: Path) -> Iterator[tuple[Path, str, str]]:
+    """Write clips; yields the path of each with its rows in the tables of containers and of codecs."""
+    for (family, containers), (group, codecs) in itertools.product(CONTAINERS.items(), CODECS.items()):
+        for container, codec in itertools.product(containers.split(), codecs.split()):
+            path = folder / f"{codec}.{container}"
+            chosen = [*FORMATS.get(codec, ["-pix_fmt", "yuv420p"]), *SPEED.get(codec, [])]
+            if write_clip(path, ["-c:v", codec, *chosen, "-q:v", "3"]):
+                yield path, family, group
+    for family, containers in OTHER_CONTAINERS.items():
+        for container in containers.split():
+            path = folder / f"default.{container}"
+            if write_clip(path, []):
+                yield path, family, "default of the container"
+    for codec in OTHER_CODECS.split():
+        path = folder / f"{codec}.mkv"
+        if write_clip(path, ["-c:v", codec]):
+            yield path, "Matroska, WebM", "others"
+
+
+def found_clips(folders: Iterable[Path]) -> Iterator[tuple[Path, str, str]]:
+    """Find the videos in folders, by their extensions; yields them as `written_clips` does."""
+    names = {
+        container: family for family, words in (CONTAINERS | OTHER_CONTAINERS).items() for container in words.split()
+    }
+    for path in (path for root in folders for path in sorted(root.rglob("*"))):
+        if path.suffix.lower()[1:] in names:
+            yield path, "files of the folders", "files of the folders"
+
+
+def print_table(title: str, heads: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    heads = list(heads)
+    print(f"\n| {title} | {' | '.join(heads)} |\n| --- |{' ---: |' * len(heads)}")
+    for row in rows:
+        print(f"| {' | '.join(map(str, row))} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="folders of videos")
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="folders of videos")
+    parser.add_argument("--generated", action="store_true", help="also clips that ffmpeg writes")
     parser.add_argument("--seconds", type=float, default=20, help="longest time for a file; default: 20")
     parser.add_argument("--list", action="store_true", help="print every fault")
     parser.add_argument("--json", type=Path, help="write the results to this file")
     options = parser.parse_args()
+    if not options.folders and not options.generated:
+        parser.error("name folders of videos, or give --generated")
     readers = [name for name, (module, _) in READERS.items() if util.find_spec(module)]
-    faults: dict[str, dict[str, str]] = {name: {} for name in readers}
-    files, skipped = 0, []
-    for path in (path for root in options.folders for path in sorted(root.rglob("*"))):
-        if path.suffix.lower()[1:] not in CONTAINERS:
-            continue
-        expected = reference(path)
-        if not 1 <= len(expected[1]) <= MOST_FRAMES:
-            skipped.append(f"{path.name} ({len(expected[1])} frames by ffmpeg)")
-            continue
-        files += 1
-        for name in readers:
-            found = asked(name, path, expected, options.seconds)
-            if found is not None:
-                faults[name][path.name] = found
     ffmpeg = subprocess.run(["ffmpeg", "-version"], capture_output=True, text=True, check=True).stdout.split()[2]
-    packages = {
-        name: metadata.version({"OpenCV": "opencv-python-headless", "PyAV": "av"}.get(name, name)) for name in readers
-    }
+    names = {"OpenCV": "opencv-python-headless", "PyAV": "av"}
+    packages = {name: metadata.version(names.get(name, name)) for name in readers if name != "vidseg"}
     versions = ", ".join(f"{name} {version}" for name, version in packages.items())
+    faults: dict[str, dict[str, str]] = {name: {} for name in readers}
+    places: dict[str, tuple[str, str]] = {}
+    skipped = []
+    with tempfile.TemporaryDirectory() as folder:
+        generated = written_clips(Path(folder)) if options.generated else ()
+        for path, family, group in itertools.chain(found_clips(options.folders), generated):
+            expected = reference(path)
+            if not 1 <= len(expected[1]) <= MOST_FRAMES:
+                skipped.append(f"{path.name} ({len(expected[1])} frames by ffmpeg)")
+                continue
+            places[path.name] = (family, group)
+            for name in readers:
+                found = asked(name, path, expected, options.seconds)
+                if found is not None:
+                    faults[name][path.name] = found
     print(f"machine: {platform.machine()}, Python {platform.python_version()}\nversions: ffmpeg {ffmpeg}, {versions}")
-    print(f"files: {files}" + (f"; left out: {', '.join(skipped)}" if skipped else ""))
-    kinds = ("right", "other number of frames", "other frame", "other picture", "other times", "refused or crashed")
-    print(f"\n| reader | {' | '.join(kinds)} |\n| --- |{' ---: |' * len(kinds)}")
+    print(f"files: {len(places)}" + (f"; left out: {', '.join(skipped)}" if skipped else ""))
+    rows = []
     for name in readers:
         count = Counter(kind(text) for text in faults[name].values())
-        cells = [files - len(faults[name]), *(count[label] for label in kinds[1:])]
-        print(f"| {name} | {' | '.join(map(str, cells))} |")
+        rows.append([name, len(places) - len(faults[name]), *(count[label] for label in KINDS)])
+    print_table("reader", ["right", *KINDS], rows)
+    for number, title in enumerate(("container", "codec") if options.generated else ()):
+        total = Counter(place[number] for place in places.values())
+        wrong = {name: Counter(places[path][number] for path in faults[name]) for name in readers}
+        rows = [[row, count, *(count - wrong[name][row] for name in readers)] for row, count in total.items()]
+        print_table(title, ["files", *readers], rows)
     if options.list:
         for name in readers:
             for path, text in faults[name].items():
                 print(f"{name:11} {path:24} {text}")
     if options.json:
-        options.json.write_text(json.dumps({"versions": packages, "files": files, "faults": faults}, indent=1) + "\n")
+        content = {"versions": packages, "files": places, "faults": faults}
+        options.json.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def kind(text: str) -> str:

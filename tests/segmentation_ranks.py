@@ -53,10 +53,10 @@ def stream_case(out: Path, name: str, weighting: str, update: str) -> dict:
     return {"state": trainer.model.state_dict(), "seen": loader.seen}
 
 
-def own_norms_case(out: Path) -> dict:
+def own_norms_case(out: Path, ema: float = 0.0) -> dict:
     """Norms of each process: what is evaluated and saved has the mean of their statistics."""
-    loader, seen = DoubleStreams(), []
-    trainer = make_trainer(loader, model=Tiny().double(), validation=DoubleStreams(train=False))
+    loader, seen, validation = DoubleStreams(), [], DoubleStreams(train=False)
+    trainer = make_trainer(loader, model=Tiny().double(), validation=validation, options={"ema": ema})
     evaluate = trainer.task.evaluate
 
     def spy(model, *given, **named):
@@ -67,7 +67,8 @@ def own_norms_case(out: Path) -> dict:
     own = []
     trainer.model.norm.register_forward_hook(lambda norm, *_: own.append(norm.running_mean.clone()))
     trainer.fit(1, out)
-    return {"own": own[len(loader) - 1], "evaluated": seen[0], "kept": trainer.model.norm.running_mean}
+    kept = trainer.average.weights()["norm.running_mean"] if ema else trainer.model.norm.running_mean
+    return {"own": own[len(loader) - 1], "evaluated": seen[0], "kept": kept}
 
 
 class _Columns(torch.nn.Module):
@@ -149,6 +150,7 @@ def as_rank(rank: int, port: int, features: Path, videos: Path, out: Path) -> No
     distributed.join_group()
     cases = [stream_case(out / f"two_case{number}", *case) for number, case in enumerate(CASES)]
     found = {"streams": cases, "norms": own_norms_case(out / "two_norms"), "features": {}}
+    found["averaged norms"] = own_norms_case(out / "two_averaged_norms", 0.5)
     found["feature norms"] = feature_norms_case(features, out / "two_feature_norms")
     for model, network in FEATURE_NETWORKS.items():
         found["features"][model] = feature_run(features, out / f"two_{model}", model, network, 1)

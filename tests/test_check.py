@@ -41,7 +41,6 @@ def test_files_of_users_stay(data):
     left = [
         data / "jpg/run/a/frames.db.0123456789abcdef.tmp",
         data / "jpg/run/b/n_frames.0123456789abcdef.tmp",
-        data / "conversion_report.json.4711.tmp",
     ]
     for path in own + left:
         path.write_text("x")

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -78,6 +79,27 @@ def test_killed_while_writing_a_checkpoint(processes, undisturbed, tmp_path):
     train(tmp_path)
     assert_same_end(tmp_path, undisturbed)
     assert not list(tmp_path.glob(".net*"))
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_stopped_between_the_names_of_one_checkpoint(tmp_path, monkeypatch, stop):
+    """The checkpoint of the first epoch is the numbered, the best and the last one; a resumed run has all three."""
+    replace, calls = Path.replace, []
+
+    def stopping(path, target):
+        calls.append(target)
+        if len(calls) == stop:
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, epochs=1, every=None)
+    monkeypatch.undo()
+    train(tmp_path, epochs=1, every=None)
+    found = [read_checkpoint(tmp_path / f"net_{name}.pth") for name in ("ep-0001", "best", "last")]
+    assert [content["epoch"] for content in found] == [1, 1, 1]
+    assert len({path.stat().st_ino for path in tmp_path.glob("net_*.pth")}) == 1
 
 
 def test_more_epochs_later(tmp_path):

@@ -1,6 +1,8 @@
 """Conversion of videos: every frame, its time, its color; every kind of source; every option."""
 
 import json
+import re
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -392,10 +394,32 @@ def test_export_to_jpegs_and_videos(tmp_path, make_video):
     assert np.allclose([time for time, _ in frames], np.array([0, 1, 2, 8, 9, 20]) / 25, atol=2e-3)
     assert frames[0][1].shape == (48, 64, 3)
     assert np.abs(frames[3][1].astype(int) - database.decode([3])[0].numpy()[:48, :64]).mean() < 4
-    with pytest.raises(FileExistsError, match="--overwrite"):
-        export_frames(database.path, tmp_path / "films", form="video")
     with pytest.raises(FileNotFoundError, match=r"no frames\.db"):
         export_frames(tmp_path / "v", tmp_path / "films", form="jpeg")
+
+
+def test_an_export_that_was_interrupted_is_completed_and_other_files_are_refused(tmp_path, make_video):
+    from vidseg.convert.export import export_frames
+
+    for name in "ab":
+        make_video(tmp_path / f"v/run/{name}.mp4", frames=3, size=(48, 64 if name == "a" else 80))
+    convert_videos(tmp_path / "v", tmp_path / "data", workers=1)
+    jpegs, films = tmp_path / "jpegs", tmp_path / "films"
+    for form, out in (("jpeg", jpegs), ("video", films)):
+        export_frames(tmp_path / "data", out, form=form)
+        before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        removed = sorted(before)[0]
+        removed.unlink()
+        report = export_frames(tmp_path / "data", out, form=form)
+        assert report.startswith(f"1 video, {1 if form == 'jpeg' else 3} frame")
+        assert report.endswith("; 1 video exported earlier")
+        assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    for form, out, path in (("jpeg", jpegs, "run/b/frame_00002.jpg"), ("video", films, "run/b.mp4")):
+        shutil.copy(out / path.replace("b", "a", 1), out / path)
+        with pytest.raises(FileExistsError, match=rf"{re.escape(path)}: the file exists, .*--overwrite"):
+            export_frames(tmp_path / "data/jpg/run/b", out / "run", form=form)
+        export_frames(tmp_path / "data/jpg/run/b", out / "run", form=form, overwrite=True)
+        assert (out / path).is_file()
 
 
 def test_catalog_equals_the_databases(tmp_path, make_video):

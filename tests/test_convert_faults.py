@@ -225,17 +225,39 @@ def test_on_error_stop(tmp_path, make_video):
 def test_targets_that_cannot_be_written(tmp_path, make_video):
     make_video(tmp_path / "v/run/a.mp4", frames=2)
     (tmp_path / "file").write_text("")
-    for target in (tmp_path / "file/data", Path("/proc/vidseg")):
-        with pytest.raises(TargetError, match="cannot write to this folder"):
-            convert_videos(tmp_path / "v", target)
+    (tmp_path / "catalog/catalog.db").mkdir(parents=True)
+    (tmp_path / "jpg").mkdir()
+    (tmp_path / "jpg/jpg").write_text("")
+    for target, place in (
+        ("file/data", "file/data/jpg"),
+        ("/proc/vidseg", "No such file or directory"),
+        ("catalog", "catalog.db"),
+        ("jpg", "jpg/jpg"),
+    ):
+        with pytest.raises(TargetError, match=f"cannot write to this folder: .*{place}"):
+            convert_videos(tmp_path / "v", tmp_path / target)
+    assert not list(tmp_path.rglob("frames.db"))
+
+
+def test_a_disk_that_is_full_at_the_start_is_named_before_a_video_is_read(tmp_path, make_video):
+    make_video(tmp_path / "v/run/a.mp4", frames=2)
+
+    def no_space() -> None:  # a file-size limit stands for a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    command = [*COMMAND, str(tmp_path / "v"), str(tmp_path / "data")]
+    result = subprocess.run(command, capture_output=True, text=True, preexec_fn=no_space)
+    assert result.returncode == 1 and result.stdout == ""
+    assert result.stderr.splitlines()[-1].endswith("data: cannot write to this folder: File too large")
+    assert not list(tmp_path.rglob("frames.db"))
 
 
 def test_a_full_disk_stops_the_run_cleanly(tmp_path, make_video):
     for index in range(6):
-        make_video(tmp_path / f"v/run/{index}.mp4", frames=3 if index < 2 else 400)
+        make_video(tmp_path / f"v/run/{index}.mp4", frames=3 if index < 2 else 1500)
 
     def small_files_only() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_100_000, 1_100_000))
 
     command = [*COMMAND, str(tmp_path / "v"), str(tmp_path / "data"), "--workers", "1", "--json"]
     result = subprocess.run(command, capture_output=True, text=True, preexec_fn=small_files_only)

@@ -79,6 +79,14 @@ def test_statistics_of_norms_are_shared(found, case):
         assert torch.allclose(first[entry], (first["own"] + second["own"]) / 2, rtol=1e-6)
 
 
+def test_averaged_statistics_of_norms_are_shared(found):
+    """The moving average that is evaluated is that of the checkpoint, in each process."""
+    first, second = (rank["averaged norms"] for rank in found)
+    assert not torch.allclose(first["own"], second["own"], rtol=1e-3)
+    assert torch.equal(first["evaluated"], second["evaluated"])
+    assert torch.equal(first["kept"], second["kept"]) and torch.equal(first["kept"], first["evaluated"])
+
+
 @pytest.mark.parametrize("model", FEATURE_NETWORKS)
 def test_features(found, folders, tmp_path, model):
     """Three training videos in batches of two, of which the last, of one video, is left out."""

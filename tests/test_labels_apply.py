@@ -100,6 +100,25 @@ def test_a_split_holds_exactly_what_was_applied_last(tmp_path):
     assert report.unlabeled_videos == []  # the others are in a split already
 
 
+def test_no_training_video_is_in_another_part_of_its_division(tmp_path):
+    """A row that would put a training video into the validation split is a conflict, also of two commands."""
+    put(tmp_path, "run/1", "run/2", "run/3")
+    first = [LabelRow("run", "1", split="train"), LabelRow("run", "2", split="train")]
+    both = apply_labels(tmp_path, [*first, LabelRow("run", "2", split="val"), LabelRow("run", "3", split="val")])
+    (conflict,) = both.conflicts
+    assert conflict.startswith("jpg/run/2: split 'val', but an earlier row has 'train'; remove the video from one")
+    assert [[*labels_of(tmp_path, split)] for split in ("train", "val")] == [["run/1", "run/2"], ["run/3"]]
+
+    later = apply_labels(tmp_path, [LabelRow("run", "1", split="test"), LabelRow("run", "3", split="other/test")])
+    (conflict,) = later.conflicts
+    assert conflict.startswith("jpg/run/1: split 'test', but the catalog has it in 'train'; apply the label files of")
+    assert [[*labels_of(tmp_path, split)] for split in ("train", "other/test")] == [["run/1", "run/2"], ["run/3"]]
+
+    apply_labels(tmp_path, [LabelRow("run", "2", split="train"), LabelRow("run", "1", split="val")])
+    assert [[*labels_of(tmp_path, split)] for split in ("train", "val")] == [["run/2"], ["run/1"]]
+    assert not apply_labels(tmp_path, [LabelRow("run", "2", split="all"), LabelRow("run", "1", split="test")]).conflicts
+
+
 def test_rows_without_a_label_only_place_videos_in_splits(tmp_path):
     put(tmp_path, "a/1", "unlabeled/2")
     report = apply_labels(tmp_path, [LabelRow(None, "1", split="test"), LabelRow(None, "2", split="test")])

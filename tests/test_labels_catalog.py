@@ -78,12 +78,16 @@ def test_splits_share_the_classes_of_the_data_set(tmp_path):
     assert len(open_dataset(tmp_path)) == 4
 
 
-def test_a_video_is_in_one_split_of_each_division(tmp_path):
+def test_a_video_is_in_one_split_of_each_division(tmp_path, caplog):
     for split in ("split1/train", "split2/test", "split1/test", "train", "val"):
         update_catalog(tmp_path, labeled("a/1", split=split))
     with read_catalog(tmp_path) as connection:
         rows = connection.execute("SELECT name FROM splits JOIN split_videos ON split_id = id ORDER BY name")
         assert [name for (name,) in rows] == ["split1/test", "split2/test", "val"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "1 video moved to the split split1/test, such as jpg/a/1, which was in split1/train",
+        "1 video moved to the split val, such as jpg/a/1, which was in train",
+    ]
 
 
 def test_slices_are_data_sets(tmp_path):

@@ -14,9 +14,11 @@ from torch import nn
 import vidseg
 from vidseg.cli.main import main
 from vidseg.engine import Schedule, ScheduleOptions
+from vidseg.engine.checkpoints import read_checkpoint
 from vidseg.engine.options import flat_options, named_values
 from vidseg.models import create_model
 from vidseg.models._segmentation import SegmentationOutput
+from vidseg.tasks import load_trained
 from vidseg.tasks.segmentation.cross_validation import build_network, cross_validate
 from vidseg.tasks.segmentation.options import LabelingOptions
 from vidseg.tasks.segmentation.recipes import RECIPES, recipe_options
@@ -187,6 +189,19 @@ def test_finished_splits_are_kept(root, tmp_path):
     assert len(table.splits) == 2 and (tmp_path / "split1/mstcn_last.pth").stat().st_mtime_ns == before
     with pytest.raises(FileExistsError, match="--resume"):
         cross_validate(options(root, tmp_path, epochs=1))
+
+
+def test_a_tested_split_whose_longer_training_was_killed_is_trained_further(root, tmp_path, monkeypatch):
+    longer = {"splits": ("split1",), "epochs": 3, "resume": True}
+    cross_validate(options(root, tmp_path, splits=("split1",), epochs=1))
+    monkeypatch.setattr(SegmentationTask, "train_batch", lambda *_: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        cross_validate(options(root, tmp_path, **longer))
+    assert json.loads((tmp_path / "split1/options.json").read_text())["options"]["epochs"] == 3
+    monkeypatch.undo()
+    load_trained(tmp_path / "split1").test()  # of the first epoch: it must not count as the test after the third
+    cross_validate(options(root, tmp_path, **longer))
+    assert read_checkpoint(tmp_path / "split1/mstcn_last.pth")["epoch"] == 3
 
 
 def contents(folder):

@@ -1,6 +1,8 @@
 """A video in both the training and the test split is an error of training and of testing."""
 
+import contextlib
 import re
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +10,11 @@ import pytest
 from segmentation_data import segmentation_dataset
 
 from vidseg.engine.options import NetworkOptions, RunOptions, ScheduleOptions
-from vidseg.labels import apply_segmentation, read_segmentation
+from vidseg.labels import VideoRecord, apply_segmentation, read_segmentation, update_catalog
 from vidseg.labels.parts import choose_parts
 from vidseg.tasks import load_trained
+from vidseg.tasks.recognition.data import choose_splits
+from vidseg.tasks.recognition.options import RecognitionData
 from vidseg.tasks.segmentation.cross_validation import cross_validate
 from vidseg.tasks.segmentation.options import SegmentationData, SegmentationOptions
 from vidseg.tasks.streaming.options import StreamData, StreamingOptions
@@ -85,6 +89,20 @@ def test_evaluation_of_a_trained_model(root, options, tmp_path):
     with refused(root):
         trained.test(picture=False)
     assert trained.test(picture=False, split="split1/test")["scores"]["frames"] > 0
+
+
+@pytest.mark.parametrize("other", ["val", "test"])
+def test_recognition_training(tmp_path, other):
+    records = [VideoRecord(f"jpg/run/{number}", "run", 9, 8, 8, 5, 2, 9, "train") for number in range(3)]
+    update_catalog(tmp_path, records)
+    with contextlib.closing(sqlite3.connect(tmp_path / "catalog.db")) as catalog, catalog:
+        catalog.execute("INSERT INTO splits (name) VALUES (?)", (other,))
+        catalog.execute("INSERT INTO split_videos SELECT splits.id, 2 FROM splits WHERE name = ?", (other,))
+    message = f"video jpg/run/1 is in both the training and the {other} split of the data set; remove it from one"
+    with pytest.raises(ValueError, match=message):
+        choose_splits(RecognitionData(str(tmp_path)), seed=0)
+    overfitted = choose_splits(RecognitionData(str(tmp_path), val_split="train", test_split="train"), seed=0)
+    assert len(overfitted.train) == len(overfitted.validation) == 3
 
 
 def test_disjoint_divisions_are_trained(root, options):

@@ -101,6 +101,12 @@ def test_foreign_files_are_not_deleted(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.mp4"]
 
 
+def test_a_call_that_was_killed_at_its_first_file_can_be_repeated(tmp_path):
+    (tmp_path / ".synth.json.tmp").write_text("{")
+    synthesize_videos(tmp_path, SynthOptions(videos=1, frames=2, width=64, height=64), workers=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.csv", "synth.json", "videos"]
+
+
 def test_other_options_need_overwrite(tmp_path):
     first = SynthOptions(videos=8, frames=3, width=64, height=64)
     second = SynthOptions(videos=3, frames=3, width=64, height=64)

@@ -198,6 +198,21 @@ def test_narrow_videos_go_both_ways(tmp_path, make_video, size):
     assert np.abs(frames[0][0, 0] - stored[0, 0]).max() < 60  # color at half resolution
 
 
+@pytest.mark.parametrize("codec, pixel_format, suffix", [("amv", "yuvj420p", "avi"), ("tiff", "yuv420p", "mov")])
+def test_codecs_with_unusual_frames(tmp_path, make_video, codec, pixel_format, suffix):
+    """AMV frames have their last row first in memory; FFmpeg 8 adds side data to TIFF that PyAV 18 does not know."""
+    path = tmp_path / f"v/a.{suffix}"
+    make_video(path, frames=3, codec=codec, pixel_format=pixel_format, options={"strict": "-2"})
+    assert convert_videos(tmp_path / "v", tmp_path / "data", workers=1).ok
+    database = FrameDatabase(tmp_path / "data/jpg/unlabeled/a")
+    with av.open(str(path)) as container:
+        expected = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(database) == len(expected) == 3
+    for index, pixels in enumerate(expected):
+        assert np.abs(database.decode([index])[0].numpy().astype(int) - pixels).mean() < 4
+    assert np.abs(expected[0][::-1].astype(int) - expected[0]).mean() > 20
+
+
 def test_a_size_is_a_number_too(tmp_path, make_video):
     make_video(tmp_path / "v/x.mp4", frames=2)
     convert_videos(tmp_path / "v", tmp_path / "data", workers=1, size=24)

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -19,8 +18,6 @@ from vidseg.labels.catalog import VideoRecord, catalog_path, read_catalog, updat
 from vidseg.labels.counting import counted
 
 __all__ = ["CheckReport", "DatabaseCheck", "check_databases"]
-
-_REPORT = re.compile(r"conversion_report(?:\.shard-\d+-of-\d+)?\.json\.\d+\.tmp")
 
 
 @dataclass
@@ -86,14 +83,15 @@ class CheckReport:
 def check_databases(path: str | Path, *, index: bool = False, repair: bool = False) -> CheckReport:
     """Verify all frame databases at or below `path`.
 
-    With `index` or `repair` the lock of each data set is held, as in a conversion, and the catalog is updated.
+    With `index` or `repair` the lock of each data set is held, as in a conversion, temporary files of interrupted
+    conversions are deleted, and the catalog is updated.
 
     Args:
         path: a frames.db or a folder.
         index: rewrite databases in the format of dataset2database 1.2 with an integer key, frames in order and
             metadata.
         repair: rewrite faulty databases: damaged smaller copies are made again from their frame, and frames that cannot
-            be decoded are dropped. Write missing n_frames files, and delete temporary files of interrupted conversions.
+            be decoded are dropped. Write missing n_frames files.
 
     Returns:
         A report with the faults of each database.
@@ -113,12 +111,11 @@ def check_databases(path: str | Path, *, index: bool = False, repair: bool = Fal
         # The compiled decoder releases the GIL, so threads are enough.
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
             checks = list(threads.map(lambda file: _check_one(file, index, repair), paths))
-        if repair:
+        if changing:
             for leftover in leftovers:
                 Path(leftover).unlink(missing_ok=True)
-        if changing:
             _update_catalogs(check.path for check in checks if check.actions)
-    return CheckReport(str(root), checks, leftovers, repair)
+    return CheckReport(str(root), checks, leftovers, changing)
 
 
 def _dataset_of(database: Path) -> Path | None:
@@ -142,12 +139,11 @@ def _leftovers(root: Path, datasets: Iterable[Path], *, changing: bool) -> list[
     """Return temporary files of conversions that no longer run."""
     running = set() if changing else {dataset for dataset in datasets if locked_dataset(dataset)}
     found = []
-    for folder, _, names in os.walk(root):
+    for folder, _, _ in os.walk(root):
         here = Path(folder)
         if running and not running.isdisjoint({here.resolve(), *here.resolve().parents}):
             continue
         found += [str(path) for path in temporary_files(here)]
-        found += [str(here / name) for name in names if _REPORT.fullmatch(name)]
     return sorted(found)
 
 

@@ -1,20 +1,19 @@
 """The lock of a data set: one conversion or repair at a time, or several shards of one conversion."""
 
 import contextlib
-import errno
 import fcntl
 import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from vidseg.frames.whole_file import NO_LOCKS
+
 __all__ = ["TargetError", "lock_dataset", "locked_dataset"]
 
 _log = logging.getLogger("vidseg.convert")
 
 _WHOLE = ".conversion.lock"  # hidden, so that it is no source when a data set is inside the folder of its videos
-# Some network disks have no locks.
-_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 class TargetError(RuntimeError):
@@ -68,7 +67,7 @@ def _lock(root: Path, name: str, *, shared: bool) -> Iterator[None]:
             lock.close()
             raise TargetError(f"{root}: another conversion is writing to this folder; wait for it to finish") from None
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 lock.close()
                 raise
             _log.warning("%s: this disk has no locks; run one conversion at a time in this folder", root)

@@ -1,13 +1,13 @@
 """Report of a conversion: counts, console summary and conversion_report.json."""
 
 import json
-import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import vidseg
 from vidseg.convert.conversion import Outcome
+from vidseg.frames.whole_file import write_text
 from vidseg.labels.counting import counted
 
 __all__ = ["ConversionReport"]
@@ -67,9 +67,7 @@ class ConversionReport:
 
     def write(self, path: Path) -> None:
         """Write the report as JSON, replacing an existing file atomically."""
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(self.as_dict(), indent=1) + "\n")
-        temporary.replace(path)
+        write_text(path, json.dumps(self.as_dict(), indent=1) + "\n")
 
     def __str__(self) -> str:
         """Return the console summary."""

@@ -1,7 +1,6 @@
 """Export of frame databases to JPEG files or video files."""
 
-import contextlib
-import os
+import hashlib
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from vidseg.frames import FrameDatabase, FrameDatabaseError
 from vidseg.frames.schema import DATABASE_NAME
+from vidseg.frames.whole_file import whole_file
 from vidseg.labels.counting import counted
 from vidseg.videos.opening import file_address
 
@@ -24,6 +24,8 @@ _BATCH = 32
 
 def export_frames(source: str | Path, target: str | Path, *, form: str, overwrite: bool = False) -> str:
     """Write the frames of one database, or of all databases below a folder, as JPEG files or as videos.
+
+    Files that an earlier export of the same frames has written are kept.
 
     JPEG files contain the stored bytes unchanged and are named frame_%05d.jpg, counted from 1; the folder structure is
     kept. Videos are H.264 in MP4, one `<video>.mp4` per database, with the stored timestamps.
@@ -39,20 +41,21 @@ def export_frames(source: str | Path, target: str | Path, *, form: str, overwrit
 
     Raises:
         FileNotFoundError: `source` holds no database.
-        FileExistsError: an output file exists and `overwrite` is off.
+        FileExistsError: an output file exists that is not of these frames, and `overwrite` is off.
         FrameDatabaseError: a database cannot be read.
     """
     source, target = Path(source), Path(target)
-    videos = frames = 0
+    videos = frames = kept = 0
     for database, relative in _databases(source):
         place = target / relative
         if form == "jpeg":
-            _export_jpegs(database, place, overwrite)
+            written = _export_jpegs(database, place, overwrite)
         else:
-            _export_video(database, place.with_name(f"{place.name}.mp4"), overwrite)
-        videos, frames = videos + 1, frames + len(database)
+            written = _export_video(database, place.with_name(f"{place.name}.mp4"), overwrite)
+        videos, frames, kept = videos + bool(written), frames + written, kept + (not written)
     kind = "JPEG files" if form == "jpeg" else "H.264"
-    return f"{counted(videos, 'video')}, {counted(frames, 'frame')} written to {target} as {kind}"
+    text = f"{counted(videos, 'video')}, {counted(frames, 'frame')} written to {target} as {kind}"
+    return text + (f"; {counted(kept, 'video')} exported earlier" if kept else "")
 
 
 def _databases(source: Path) -> Iterator[tuple[FrameDatabase, Path]]:
@@ -68,24 +71,36 @@ def _databases(source: Path) -> Iterator[tuple[FrameDatabase, Path]]:
         yield FrameDatabase(path), path.parent.relative_to(root)
 
 
-def _export_jpegs(database: FrameDatabase, folder: Path, overwrite: bool) -> None:
+def _export_jpegs(database: FrameDatabase, folder: Path, overwrite: bool) -> int:
+    """Write the frames that are not there yet; returns their number."""
     folder.mkdir(parents=True, exist_ok=True)
+    written = 0
     for index in range(len(database)):
         path = folder / f"frame_{index + 1:05d}.jpg"
+        (jpeg,) = database.read([index])
         if path.exists() and not overwrite:
-            raise FileExistsError(f"{path}: the file exists; --overwrite replaces it")
-        path.write_bytes(database.read([index])[0])
+            if path.read_bytes() != jpeg:
+                raise FileExistsError(f"{path}: the file exists, with another frame; --overwrite replaces it")
+            continue
+        with whole_file(path) as temporary:
+            temporary.write_bytes(jpeg)
+        written += 1
+    return written
 
 
-def _export_video(database: FrameDatabase, path: Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path}: the file exists; --overwrite replaces it")
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _export_video(database: FrameDatabase, path: Path, overwrite: bool) -> int:
+    """Write the video if it is not there yet; returns the number of frames written."""
     times = _times(database)
+    mark = _mark(database, times)
+    if path.exists() and not overwrite:
+        if _mark_of(path) != mark:
+            raise FileExistsError(f"{path}: the file exists, and is no export of these frames; --overwrite replaces it")
+        return 0
+    path.parent.mkdir(parents=True, exist_ok=True)
     height, width = database.frame_size
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with av.open(file_address(temporary), "w", format="mp4") as container:
+        with whole_file(path) as temporary, av.open(file_address(temporary), "w", format="mp4") as container:
+            container.metadata["comment"] = mark
             stream = container.add_stream(
                 "libx264", rate=Fraction(database.meta.get("fps") or _DEFAULT_FPS).limit_denominator(1001)
             )
@@ -101,12 +116,26 @@ def _export_video(database: FrameDatabase, path: Path, overwrite: bool) -> None:
                     frame.pts, frame.time_base = round(times[index] / _TIME_BASE), _TIME_BASE
                     container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
-        temporary.replace(path)
     except av.error.FFmpegError as error:
         raise FrameDatabaseError(f"{database.path}: cannot be exported as video: {error}") from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+    return len(database)
+
+
+def _mark(database: FrameDatabase, times: list[float]) -> str:
+    """Return the text that an exported video has as its comment: a hash of the frames and times."""
+    digest = hashlib.sha256(np.asarray(times, "<f8").tobytes())
+    for index in range(len(database)):
+        digest.update(database.read([index])[0])
+    return f"vidseg export {digest.hexdigest()}"
+
+
+def _mark_of(path: Path) -> str | None:
+    """Return the comment of an existing video, or None."""
+    try:
+        with av.open(file_address(path)) as container:
+            return container.metadata.get("comment")
+    except (av.error.FFmpegError, OSError):
+        return None
 
 
 def _fitted(pixels: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:

@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +20,14 @@ from vidseg.convert.conversion_report import ConversionReport
 from vidseg.convert.convert_options import ConvertOptions
 from vidseg.convert.pool import run_local
 from vidseg.labels import VideoRecord, update_catalog
+from vidseg.labels.catalog import catalog_path
 from vidseg.videos.listing import Job, Listing, find_jobs, in_shard
 
 __all__ = ["TargetError", "convert_videos"]
 
 _log = logging.getLogger("vidseg.convert")
 _INTERRUPTED = "interrupted; run the same command again to resume"
+_LEAST_SPACE = 1 << 20  # bytes that must be free at the start
 _CHUNK = 1000  # finished videos that are looked up together
 _LOG_EVERY = 10.0  # seconds between progress lines without a terminal
 
@@ -174,13 +177,20 @@ def _record(outcome: Outcome) -> VideoRecord:
 
 @contextlib.contextmanager
 def _locked(root: Path, options: ConvertOptions) -> Iterator[None]:
-    """Make the data set's folder and hold the lock on this part of it."""
+    """Make the data set's folder and hold the lock on this part of it; refuse a target that cannot be written."""
     try:
         (root / "jpg").mkdir(parents=True, exist_ok=True)
         with lock_dataset(root, shard=None if options.shard is None else options.shard_numbers()):
+            with tempfile.TemporaryFile(dir=root / "jpg") as file:
+                file.write(bytes(_LEAST_SPACE))
+                file.flush()
+                os.fsync(file.fileno())
+            if options.shard is None and catalog_path(root).exists():
+                update_catalog(root, [])
             yield
     except OSError as error:
-        raise TargetError(f"{root}: cannot write to this folder: {error.strerror or error}") from error
+        place = f"{error.filename}: " if error.filename and Path(error.filename) != root else ""
+        raise TargetError(f"{root}: cannot write to this folder: {place}{error.strerror or error}") from error
 
 
 class _Progress:

@@ -25,6 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vidseg.convert.synth_options import SynthOptions
+from vidseg.frames.whole_file import whole_file, write_text
 from vidseg.labels.counting import counted
 
 __all__ = ["ACTIONS", "SynthOptions", "SynthReport", "frame_planes", "synthesize_videos", "trajectory"]
@@ -166,9 +167,9 @@ def _claim(dst: Path, options: SynthOptions, overwrite: bool) -> None:
             shutil.rmtree(dst / name, ignore_errors=True)
         for name in ("labels.csv", "segments.csv", "synth.json"):
             (dst / name).unlink(missing_ok=True)
-    elif any(dst.iterdir()):
+    elif any(path.name != f".{record.name}.tmp" for path in dst.iterdir()):
         raise FileExistsError(f"{dst} holds files not written by vidseg synth; choose an empty folder")
-    record.write_text(json.dumps(asdict(options), indent=2) + "\n")
+    write_text(record, json.dumps(asdict(options), indent=2) + "\n")
 
 
 def _plan(options: SynthOptions) -> list[_Video]:
@@ -196,7 +197,7 @@ def _plan(options: SynthOptions) -> list[_Video]:
 
 def _write_tables(dst: Path, options: SynthOptions, videos: Sequence[_Video]) -> None:
     def write(name: str, header: list[str], rows: list[list[object]]) -> None:
-        with (dst / name).open("w", newline="", encoding="utf-8") as file:
+        with whole_file(dst / name) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
     trimmed = [video for video in videos if video.number[0] == 0]

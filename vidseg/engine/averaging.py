@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from vidseg.engine import distributed
+
 __all__ = ["WeightAverage"]
 
 
@@ -52,6 +54,11 @@ class WeightAverage:
         for name, value in self.model.named_buffers():
             if name in self._average:
                 self._average[name].copy_(value)
+
+    def share_statistics(self) -> None:
+        """Replace the averages of floating-point buffers by their means over all processes."""
+        averages = [self._average.get(name) for name, _ in self.model.named_buffers()]
+        distributed.mean_over_group([value for value in averages if value is not None and value.is_floating_point()])
 
     def weights(self) -> dict[str, Tensor]:
         """Return the averaged weights and buffers."""

@@ -24,7 +24,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,14 @@ def find_non_finite(state: Mapping[str, Any]) -> str | None:
     return None
 
 
-def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+def save_checkpoint(path: Path, content: Mapping[str, Any], *, names: Sequence[Path] = ()) -> None:
     """Write a checkpoint under another name, on the disk to the last byte, and rename it.
+
+    Args:
+        path: the file.
+        content: plain data and tensors.
+        names: further names of the file; it has them before it has its own, so that a run that is killed in between and
+            resumed from `path` makes them again.
 
     Raises:
         ValueError: a weight is not finite; an existing file is unchanged.
@@ -66,6 +72,8 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
             torch.save(dict(content), file)
             file.flush()
             os.fsync(file.fileno())
+        for further in names:
+            _same_file(temporary, further)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -135,17 +143,22 @@ class CheckpointFolder:
     def save(self, content: Mapping[str, Any], *, numbered: bool = False, best: bool = False) -> None:
         """Write the last checkpoint; it becomes a numbered one and the best one as well, without being written again.
 
-        Killed anywhere in between, the folder holds whole files, each of some moment of the run.
+        Killed anywhere in between, the folder holds whole files, and the resumed run completes them.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(self.last, content)
-        if numbered:
-            _same_file(self.last, self.numbered(int(content["epoch"])))
-            if self.options.keep is not None:
-                for path in self.found()[: -self.options.keep]:
-                    path.unlink()
-        if best:
-            _same_file(self.last, self.best)
+        names = [self.best] if best else []
+        if numbered:  # behind the best one: a run without a last checkpoint continues from a numbered one
+            names.append(self.numbered(int(content["epoch"])))
+        save_checkpoint(self.last, content, names=names)
+        if numbered and self.options.keep is not None:
+            for path in self.found()[: -self.options.keep]:
+                path.unlink()
+
+    def complete(self) -> None:
+        """Give the newest checkpoint the name of the last one too, which a killed process may not have come to."""
+        newest = self.newest()
+        if newest is not None and newest != self.last:
+            _same_file(newest, self.last)
 
     def remove_leftovers(self) -> None:
         """Delete what processes left that were killed while they wrote."""

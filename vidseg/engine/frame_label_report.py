@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import itertools
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from vidseg.engine import distributed
 from vidseg.engine.frame_label_scores import FrameLabelResult
 from vidseg.engine.runs import write_json
+from vidseg.frames.whole_file import whole_file
 from vidseg.labels.parts import class_numbers
 from vidseg.labels.segmentation_files import write_frame_labels
 from vidseg.metrics import boundary_scores, label_boundaries
@@ -106,10 +106,8 @@ def append_scores(path: Path, epoch: int, result: FrameLabelResult) -> None:
     if path.is_file():
         with path.open(newline="") as file:
             earlier = [line for line in list(csv.reader(file))[1:] if int(line[0]) < epoch]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", newline="") as file:
+    with whole_file(path) as temporary, temporary.open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([head, *earlier, row])
-    temporary.replace(path)
 
 
 def scores_text(found: Any) -> str:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,6 +34,7 @@ from vidseg.engine.options import ONE_START, NetworkOptions, ScheduleOptions, Tr
 from vidseg.engine.schedules import Schedule
 from vidseg.engine.task import Result, Task
 from vidseg.engine.trainer import DEFAULT_LR, Trainer
+from vidseg.frames.whole_file import write_text
 from vidseg.labels import VideoDataset
 from vidseg.labels.counting import counted
 from vidseg.labels.json_files import read_json
@@ -93,9 +93,7 @@ _SMALLEST_SHARE = 0.5
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file under another name and rename it, so that it is complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
 def run_folder(options: TrainOptions, dataset: str) -> Path:

@@ -279,6 +279,8 @@ class Trainer:
         self._folder.folder.mkdir(parents=True, exist_ok=True)
         tables = {}
         if distributed.is_first():
+            if resume:
+                self._folder.complete()
             self._folder.remove_leftovers()
             kinds = ("train",) if self.validation is None else ("train", "val")
             tables = {
@@ -497,7 +499,7 @@ class Trainer:
 
     def _evaluate(self, progress: _Progress, epoch: int) -> tuple[Result, bool]:
         """Evaluate the validation split; returns the result and whether it is the best so far."""
-        distributed.share_statistics(self.model)
+        self._share_statistics()
         total: list[Tensor] = []
 
         wrong: list[int] = []
@@ -544,6 +546,12 @@ class Trainer:
         progress.lowest = min(progress.lowest, loss)
         return result, better
 
+    def _share_statistics(self) -> None:
+        """Make the statistics of norms the same in all processes: what is evaluated is what is saved."""
+        distributed.share_statistics(self.model)
+        if self.average is not None:
+            self.average.share_statistics()
+
     def _renew_statistics(self, epoch: int, batches: int) -> None:
         """Precise batch norm, on clips of the shape that the evaluation has."""
         self.loader.set_epoch(epoch)
@@ -581,7 +589,7 @@ class Trainer:
 
     def _save(self, progress: _Progress, schedule: Schedule, *, numbered: bool = False, best: bool = False) -> None:
         """Write the state of the run; the first process does, the others wait for it."""
-        distributed.share_statistics(self.model)
+        self._share_statistics()
         if distributed.is_first():
             weights = self.precision.weights(self.model) if self.average is None else self.average.weights()
             state = {

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidseg.labels.catalog import UNLABELED, split_ids, write_catalog
+from vidseg.frames.whole_file import write_text
+from vidseg.labels.catalog import UNLABELED, same_division, split_ids, write_catalog
 from vidseg.labels.classes import (
     add_classes,
     check_case,
@@ -67,12 +67,7 @@ class LabelReport:
 
     def write(self, path: Path) -> None:
         """Write the whole report as JSON, replacing an existing file atomically."""
-        temporary = Path(f"{path}.tmp{os.getpid()}")
-        try:
-            temporary.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_text(path, json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
 
 
 def apply_labels(
@@ -115,6 +110,7 @@ def apply_labels(
         found = db.conn.execute("SELECT path, id, seconds FROM videos ORDER BY path").fetchall()
         videos = {path: row_id for path, row_id, _ in found}
         matches = _match(videos, rows, split)
+        _check_splits(db, matches)
         _check_segments(matches, {path: seconds for path, _, seconds in found}, faults)
         _store(db, matches, videos)
         if classes is None:
@@ -162,6 +158,28 @@ def _check_segments(matches: _Matches, seconds: dict[str, float], faults: Segmen
         matches.segments[path] = checked
 
 
+def _exclude(first: str, second: str) -> bool:
+    """Return whether no video may be in both splits: training, and validation or test, of one division."""
+    parts = {first.rpartition("/")[2], second.rpartition("/")[2]}
+    return same_division(first, second) and parts in ({"train", "val"}, {"train", "test"})
+
+
+def _check_splits(db: Database, matches: _Matches) -> None:
+    """Leave videos out that a split which these label files do not name excludes."""
+    known = db.conn.execute(
+        "SELECT v.path, s.name FROM split_videos JOIN videos v ON v.id = video_id JOIN splits s ON s.id = split_id"
+    )
+    others = [(path, other) for path, other in known if other not in matches.splits]
+    for name, paths in matches.splits.items():
+        for path, other in others:
+            if path in paths and _exclude(name, other):
+                del paths[path]
+                matches.conflicts.append(
+                    f"{path}: split {name!r}, but the catalog has it in {other!r}; apply the label files of both "
+                    "splits in one command, or remove the video from one of them"
+                )
+
+
 def _match(paths: Iterable[str], rows: Sequence[LabelRow], split: str | None) -> _Matches:
     by_name: dict[str, list[str]] = {}
     by_path: dict[str, str] = {}  # folder names on disk can be in another Unicode form
@@ -170,6 +188,7 @@ def _match(paths: Iterable[str], rows: Sequence[LabelRow], split: str | None) ->
         by_path[clean_name(path)] = path
     matches = _Matches()
     clips_of: dict[str, tuple[float | None, float | None]] = {}
+    splits_of: dict[str, list[str]] = {}
 
     def place(row: LabelRow) -> str | None:
         name = split or (split_name(row.split) if row.split else None)
@@ -190,8 +209,21 @@ def _match(paths: Iterable[str], rows: Sequence[LabelRow], split: str | None) ->
             if first != row.label:
                 matches.conflicts.append(f"{path}: label {row.label!r}, but an earlier row has {first!r}")
                 return
-        if name := place(row):
+        put(row, path)
+
+    def put(row: LabelRow, path: str) -> None:
+        """Put a video into the split of its row."""
+        if (name := place(row)) is None:
+            return
+        names = splits_of.setdefault(path, [])
+        first = next((first for first in names if _exclude(first, name)), None)
+        if first is None:
+            names.append(name)
             matches.splits[name][path] = None
+        else:
+            matches.conflicts.append(
+                f"{path}: split {name!r}, but an earlier row has {first!r}; remove the video from one of them"
+            )
 
     # Rows that match a video and its class folder come first; the other rows can match the remaining videos.
     inexact = []
@@ -221,8 +253,7 @@ def _match(paths: Iterable[str], rows: Sequence[LabelRow], split: str | None) ->
             assign(row, (clips or videos)[0])
         elif len(videos) == 1 and row.label is not None and row.start is not None and row.stop is not None:
             matches.segments.setdefault(videos[0], {})[(row.start, row.stop, row.label)] = None
-            if name := place(row):
-                matches.splits[name][videos[0]] = None
+            put(row, videos[0])
         elif clips or videos:
             found = ", ".join(clips or videos)
             matches.conflicts.append(

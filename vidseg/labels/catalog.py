@@ -19,6 +19,7 @@ from vidseg.frames.schema import MAX_SIDE, check_tables, guard, raise_interrupt
 from vidseg.labels.catalog_content import MOST_FRAMES, MOST_RATE, MOST_SECONDS, check_content
 from vidseg.labels.catalog_lock import connect_to_copy, is_locked, lacks_locks, lock_holder
 from vidseg.labels.classes import add_classes
+from vidseg.labels.counting import counted
 from vidseg.labels.names import clean_name
 
 if TYPE_CHECKING:
@@ -424,7 +425,18 @@ def merge_staged(db: Database) -> None:
     )
     names = [name for (name,) in conn.execute("SELECT DISTINCT split FROM staged WHERE split IS NOT NULL")]
     for split_id, name in zip(split_ids(db, names), names, strict=True):
-        division = [row_id for row_id, other in conn.execute("SELECT id, name FROM splits") if _same(name, other)]
+        others = dict(conn.execute("SELECT id, name FROM splits").fetchall())
+        division = [row_id for row_id, other in others.items() if same_division(name, other)]
+        moved = conn.execute(
+            "SELECT path, split_id FROM staged JOIN videos v USING (path) JOIN split_videos ON video_id = v.id"
+            f" WHERE split = ? AND split_id != ? AND split_id IN ({','.join('?' * len(division))})",
+            (name, split_id, *division),
+        ).fetchall()
+        if moved:
+            logger.warning(
+                "%s moved to the split %s, such as %s, which was in %s",
+                counted(len(moved), "video"), name, moved[0][0], others[moved[0][1]],
+            )  # fmt: skip
         conn.execute(
             f"DELETE FROM split_videos WHERE split_id IN ({','.join('?' * len(division))}) AND video_id IN"
             " (SELECT v.id FROM staged s JOIN videos v USING (path) WHERE s.split = ?)",
@@ -438,7 +450,7 @@ def merge_staged(db: Database) -> None:
     logger.debug("catalog: %d videos", db["videos"].count)
 
 
-def _same(split: str, other: str) -> bool:
+def same_division(split: str, other: str) -> bool:
     """Return whether two splits belong to one division, in which a video has only one split."""
     return split.rpartition("/")[0] == other.rpartition("/")[0]
 

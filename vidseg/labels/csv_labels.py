@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from vidseg.frames.whole_file import whole_file
 from vidseg.labels.counting import counted
 from vidseg.labels.faults import SegmentFaults
 from vidseg.labels.names import LONGEST_NAME, clean_name, strip_extension, video_name
@@ -256,19 +256,14 @@ def write_label_csv(path: str | Path, rows: Iterable[LabelRow]) -> None:
     timed = any(row.start is not None for row in rows)
     with_path = any(row.path is not None for row in rows)
     header = ["label", "youtube_id" if timed else "id", *(["time_start", "time_end"] if timed else []), "split"]
-    temporary = Path(f"{path}.tmp{os.getpid()}")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([*header, "path"] if with_path else header)
-            for row in rows:
-                check_row(row, str(path))
-                times = [_text(row.start), _text(row.stop)] if timed else []
-                cells = [row.label or "", row.name, *times, row.split or ""]
-                writer.writerow([*cells, row.path or ""] if with_path else cells)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*header, "path"] if with_path else header)
+        for row in rows:
+            check_row(row, str(path))
+            times = [_text(row.start), _text(row.stop)] if timed else []
+            cells = [row.label or "", row.name, *times, row.split or ""]
+            writer.writerow([*cells, row.path or ""] if with_path else cells)
 
 
 def _text(value: float | None) -> str:

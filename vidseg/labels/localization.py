@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from vidseg.frames.whole_file import write_text
 from vidseg.labels.catalog_content import MOST_LABELS, MOST_RATE, MOST_SECONDS
 from vidseg.labels.csv_labels import LabelRow, check_row
 from vidseg.labels.dataset import Segment
@@ -160,13 +160,8 @@ def write_localization_json(path: str | Path, labels: SegmentationLabels, *, bac
                 for segment in segments_from_labels(values, labels.rate, background=left_out)
             ],
         }
-    temporary = Path(f"{path}.tmp{os.getpid()}")
-    try:
-        content = {"fps": labels.rate, "database": database}
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = {"fps": labels.rate, "database": database}
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def _numbers(classes: Sequence[str], names: Iterable[str]) -> set[int]:

@@ -99,8 +99,14 @@ def choose_parts(root: str | Path, division: str, *, select: Select, validation_
     return Parts(train, validation, test, division)
 
 
-def check_disjoint(train: VideoDataset, test: VideoDataset, division: str) -> None:
-    """Refuse a test on training videos.
+def check_disjoint(train: VideoDataset, test: VideoDataset, division: str, *, name: str = "test") -> None:
+    """Refuse a test or a validation on training videos.
+
+    Args:
+        train: training videos.
+        test: the other videos.
+        division: of both.
+        name: of the other split.
 
     Raises:
         ValueError: a video is in both splits.
@@ -108,7 +114,7 @@ def check_disjoint(train: VideoDataset, test: VideoDataset, division: str) -> No
     paths = [{data.video_path(row) for row in range(len(data))} for data in (train, test)]
     if both := paths[0] & paths[1]:
         raise ValueError(
-            f"{train.root}: video {sorted(both)[0]} is in both the training and the test split of "
+            f"{train.root}: video {sorted(both)[0]} is in both the training and the {name} split of "
             f"{division or 'the data set'}; remove it from one of them"
         )
 

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vidseg.frames.whole_file import write_text
 from vidseg.labels.counting import counted
 from vidseg.labels.csv_labels import LabelRow, write_label_csv
 
@@ -65,9 +66,7 @@ class PublishedLabels:
             write_label_csv(paths[-1], rows)
             prefix = re.sub(r"(train|val|test)$", "", name)
             dictionary = {label: number for number, label in enumerate(self.classes)}
-            (folder / f"{prefix}dictionary.json").write_text(
-                json.dumps(dictionary, ensure_ascii=False), encoding="utf-8"
-            )
+            write_text(folder / f"{prefix}dictionary.json", json.dumps(dictionary, ensure_ascii=False))
         return paths
 
 

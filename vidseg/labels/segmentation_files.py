@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from vidseg.frames.whole_file import write_text
 from vidseg.labels.catalog_content import MOST_LABELS
 from vidseg.labels.counting import counted
 from vidseg.labels.faults import SegmentFaults
@@ -93,7 +94,7 @@ def check_mapping(path: str | Path, classes: Sequence[str]) -> None:
 
 def write_mapping(path: str | Path, classes: Sequence[str]) -> None:
     """Write a mapping.txt."""
-    Path(path).write_text("".join(f"{number} {name}\n" for number, name in enumerate(classes)), encoding="utf-8")
+    write_text(path, "".join(f"{number} {name}\n" for number, name in enumerate(classes)))
 
 
 def read_frame_names(path: str | Path) -> list[str]:
@@ -150,7 +151,7 @@ def _unknown(name: str, known: Iterable[str]) -> str:
 
 def write_frame_labels(path: str | Path, labels: Labels, classes: Sequence[str]) -> None:
     """Write the class name of each frame (L,), one per line."""
-    Path(path).write_text("".join(f"{classes[number]}\n" for number in labels.tolist()), encoding="utf-8")
+    write_text(path, "".join(f"{classes[number]}\n" for number in labels.tolist()))
 
 
 def read_range_names(path: str | Path, *, faults: SegmentFaults | None = None) -> list[str]:
@@ -205,7 +206,7 @@ def read_bundle(path: str | Path) -> dict[str, int]:
 
 def write_bundle(path: str | Path, videos: Iterable[str]) -> None:
     """Write the videos of a split, one per line."""
-    Path(path).write_text("".join(f"{video}.txt\n" for video in videos), encoding="utf-8")
+    write_text(path, "".join(f"{video}.txt\n" for video in videos))
 
 
 def by_name(paths: Iterable[Path], ending: str) -> dict[str, Path]:

@@ -1,12 +1,13 @@
 """Figure creation, common style and atomic saving for all plots."""
 
-import os
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from vidseg.frames.whole_file import whole_file
 
 __all__ = ["BLUE", "INK", "MUTED", "ORANGE", "SURFACE", "new_figure", "quiet", "save_figure"]
 
@@ -60,10 +61,6 @@ def save_figure(figure: Figure, path: str | Path, *, dpi: int = 150) -> Path:
     if kind not in figure.canvas.get_supported_filetypes():
         raise ValueError(f"{path}: unsupported file extension; use .png, .pdf or .svg")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole_file(path) as temporary:
         figure.savefig(temporary, format=kind, dpi=dpi, facecolor=figure.get_facecolor())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path

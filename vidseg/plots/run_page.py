@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import accumulate
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.colors import to_hex
 
+from vidseg.frames.whole_file import write_text
 from vidseg.labels.counting import counted
 from vidseg.plots.canvas import BLUE, GRID, INK, MUTED, ORANGE, SURFACE
 from vidseg.plots.segment_bars import class_colors
@@ -79,12 +79,7 @@ def write_report(run: str | Path, out: str | Path) -> Path:
         f"<style>{_STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(out, page)
     return out
 
 

@@ -16,6 +16,7 @@ import av.error
 from tqdm import tqdm
 
 import vidseg
+from vidseg.frames.whole_file import write_text
 from vidseg.labels import VideoDataset, VideoFile, VideoRecord
 from vidseg.labels.video_files import dataset_of_files
 from vidseg.videos.frame_index import chosen_frames, read_frame_index
@@ -150,12 +151,8 @@ class _Index:
         """Write the cache if the folder is writable."""
         if not self._changed:
             return
-        temporary = self.path.with_name(f"{INDEX_NAME}.{os.getpid()}.tmp")
         content = {"format": 1, "tool": f"vidseg {vidseg.__version__}", "videos": self._known}
         try:
-            temporary.write_text(json.dumps(content))
-            temporary.replace(self.path)
+            write_text(self.path, json.dumps(content))
         except OSError as error:
             logger.info("%s: cannot write the index (%s); the next call counts frames again", self.path, error.strerror)
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import av
 import av.error
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.stream import VideoStream
 
 from vidseg.videos.frame_size import MAX_PIXELS
@@ -31,6 +32,26 @@ _PIPES_OF_OTHER_FILES = frozenset({"svg_pipe"})  # an SVG may refer to other fil
 
 # PyAV 19 decodes metadata leniently and has no such argument.
 _LENIENT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+
+
+def _accept_new_side_data() -> None:
+    """Let PyAV list the side data of a frame of which some has a type that FFmpeg has and PyAV's list lacks.
+
+    PyAV raises ValueError for such a frame, also for its display matrix; FFmpeg 8 adds EXIF tags of pictures, for
+    example.
+    """
+
+    def unknown(types: Any, value: object) -> Any:
+        if not isinstance(value, int):
+            return None
+        added = object.__new__(types)
+        added._name_, added._value_ = f"TYPE_{value}", value
+        return added
+
+    SideDataType._missing_ = classmethod(unknown)  # type: ignore[assignment]
+
+
+_accept_new_side_data()
 
 
 class VideoError(RuntimeError):

@@ -1,5 +1,6 @@
 """Upright frames of one size from decoded video, kept as YCbCr planes if the source is YCbCr."""
 
+import ctypes
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,8 +113,16 @@ class UprightFrames:
 
 
 def _planes(frame: Any) -> tuple[list[torch.Tensor], list[int]]:
-    planes = frame.planes[:3]
-    return [torch.frombuffer(plane, dtype=torch.uint8) for plane in planes], [plane.line_size for plane in planes]
+    planes = [_from_the_top(plane) if plane.line_size < 0 else plane for plane in frame.planes[:3]]
+    strides = [abs(plane.line_size) for plane in frame.planes[:3]]
+    return [torch.frombuffer(plane, dtype=torch.uint8) for plane in planes], strides
+
+
+def _from_the_top(plane: Any) -> bytearray:
+    """Return the rows of an `av.VideoPlane` whose first row is the last one in memory, in the usual order."""
+    stride, rows = -plane.line_size, plane.height
+    memory = ctypes.string_at(plane.buffer_ptr - stride * (rows - 1), stride * rows)
+    return bytearray(np.frombuffer(memory, np.uint8).reshape(rows, stride)[::-1])
 
 
 def _turned(

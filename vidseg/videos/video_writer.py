@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +12,7 @@ from typing import Any
 import av
 import numpy as np
 
+from vidseg.frames.whole_file import whole_file
 from vidseg.videos.decoding import VideoSource
 from vidseg.videos.opening import file_address
 from vidseg.videos.orientation import frame_orientation
@@ -111,20 +113,19 @@ def draw_labels(video: str | Path, out: Path, text_at: Callable[[float], str]) -
 
     Returns:
         `out`.
+
+    Raises:
+        ValueError: the video has no frame.
     """
     source = VideoSource(Path(video))
-    temporary = out.with_name(f".{out.name}.tmp{out.suffix}")
-    writer: LabeledVideoWriter | None = None
-    try:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(out, suffix=f".tmp{out.suffix}") as temporary, ExitStack() as stack:
+        writer: LabeledVideoWriter | None = None
         for timed in source:
             if writer is None:
-                writer = LabeledVideoWriter(temporary, fps=float(source.properties["fps"] or 25))
+                fps = float(source.properties["fps"] or 25)
+                writer = stack.enter_context(LabeledVideoWriter(temporary, fps=fps))
             writer.write(timed.frame, timed.time, text_at(timed.time))
-        if writer is not None:
-            writer.close()
-            temporary.replace(out)
-    finally:
-        if writer is not None:
-            writer.close()
-        temporary.unlink(missing_ok=True)
+        if writer is None:
+            raise ValueError(f"{video}: no frame to draw on")
     return out

@@ -10,7 +10,6 @@ import csv
 import itertools
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 import numpy.typing as npt
 
+from vidseg.frames.whole_file import whole_file
 from vidseg.labels.json_files import read_json
 from vidseg.labels.names import clean_name, find_name, strip_extension
 from vidseg.metrics.detections import Detections
@@ -315,13 +315,7 @@ def _clock(seconds: float, web: bool) -> str:
 
 @contextmanager
 def _replacing(path: str | Path) -> Iterator[TextIO]:
-    """Open a file that replaces `path` once it is complete."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            yield file
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Yield a text file whose content replaces `path` at the end."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        yield file

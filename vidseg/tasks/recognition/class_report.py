@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vidseg.engine.runs import write_json
 from vidseg.frames import FrameDatabase
+from vidseg.frames.whole_file import whole_file
 from vidseg.labels import VideoDataset
 from vidseg.metrics import confusion_matrix, mean_class_accuracy
 from vidseg.plots import contact_sheet
@@ -122,8 +123,9 @@ def make_report(result: Evaluation, data: VideoDataset, **facts: Any) -> TestRep
 def write_report(report: TestReport, folder: Path, name: str = "test") -> None:
     """Write `<name>.json` and the mistakes as CSV into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(asdict(report), indent=1) + "\n")
-    with (folder / f"{name.replace('test', 'mistakes', 1)}.csv").open("w", newline="") as file:
+    write_json(folder / f"{name}.json", asdict(report))
+    table = folder / f"{name.replace('test', 'mistakes', 1)}.csv"
+    with whole_file(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["video", "true", "predicted", "probability_true", "probability_predicted"])
         writer.writerows(asdict(mistake).values() for mistake in report.mistakes)

@@ -14,6 +14,7 @@ from vidseg.clips.multigrid import Multigrid
 from vidseg.clips.named_geometry import named_geometry
 from vidseg.clips.sampling import CenterClip, DenseClips, FrameSampling, RandomStart, SegmentSampling
 from vidseg.labels import VideoDataset, open_dataset
+from vidseg.labels.parts import check_disjoint
 from vidseg.loaders import ClipLoader
 from vidseg.models import InputSpec
 from vidseg.tasks.recognition.options import InputOptions, MultigridOptions, RecognitionData
@@ -57,7 +58,8 @@ def choose_splits(options: RecognitionData, *, seed: int) -> Splits:
     """Return the videos of a run, the same ones each time.
 
     Raises:
-        ValueError: a split does not exist or has no video, or the number of classes is not `num_classes`.
+        ValueError: a split does not exist or has no video, a training video is in another split too, or the number of
+            classes is not `num_classes`.
     """
     if not options.dataset:
         raise ValueError("dataset: name the folder of the data set, as `vidseg convert` leaves it")
@@ -82,6 +84,9 @@ def choose_splits(options: RecognitionData, *, seed: int) -> Splits:
     if train_name is None:
         held_out = {part.video_path(row) for part in (validation, test) if part is not None for row in range(len(part))}
         train = train.subset([row for row in range(len(train)) if train.video_path(row) not in held_out])
+    for part, name in ((validation, val_name), (test, test_name)):
+        if part is not None and name != train_name:  # the training split itself is given on purpose
+            check_disjoint(train, part, "", name=name or "test")
     return Splits(train, validation, test)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +27,9 @@ from vidseg.clips.geometry import Geometry
 from vidseg.clips.named_geometry import named_geometry
 from vidseg.clips.plan import ColorPlan
 from vidseg.engine.monitors import progress_bar
+from vidseg.engine.runs import write_json
 from vidseg.frames import FrameDatabaseError
+from vidseg.frames.whole_file import whole_file
 from vidseg.labels import VideoDataset
 from vidseg.loaders.native_backend import NativeFiller
 from vidseg.loaders.output import OutputForm
@@ -224,9 +225,7 @@ def _claim(out: Path, record: dict[str, Any], *, overwrite: bool) -> None:
     elif any(out.glob("*.npy")) and not overwrite:
         raise ValueError(f"{out}: holds features of another origin; choose another folder, or --overwrite them")
     out.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{_RECORD}.{os.getpid()}")
-    temporary.write_text(json.dumps(record, indent=1) + "\n")
-    temporary.replace(path)
+    write_json(path, record)
 
 
 def _holds(path: Path, columns: int) -> bool:
@@ -235,12 +234,5 @@ def _holds(path: Path, columns: int) -> bool:
 
 
 def _save(path: Path, columns: npt.NDArray[np.float32]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            np.save(file, columns)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path, sync=True) as temporary, temporary.open("wb") as file:
+        np.save(file, columns)

@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from vidseg.engine import distributed
+from vidseg.engine.checkpoints import read_checkpoint
 from vidseg.engine.dry_run import PlannedEpochs, plan_epochs
 from vidseg.engine.frame_label_report import CrossValidation, scores_text, summary_row
 from vidseg.engine.runs import (
@@ -96,10 +97,12 @@ def cross_validate(options: SegmentationOptions, *, rate: float = 15.0) -> Cross
 
 def _finished(folder: Path, options: SegmentationOptions) -> bool:
     """Whether a resumed cross-validation has tested this split after as many epochs or steps."""
-    if not options.session.resume or not all((folder / name).is_file() for name in ("test.json", RECORD)):
+    session, last = options.session, RunFolder(folder, options.network.network).checkpoints.newest()
+    if not session.resume or last is None or not all((folder / name).is_file() for name in ("test.json", RECORD)):
         return False
-    known = read_record(folder)["options"]
-    return all(known.get(name) == getattr(options.session, name) for name in ("epochs", "max_steps"))
+    known, state = read_record(folder)["options"], read_checkpoint(last)
+    ended = state["epoch"] >= session.epochs or (session.max_steps is not None and state["steps"] >= session.max_steps)
+    return ended and all(known.get(name) == getattr(session, name) for name in ("epochs", "max_steps"))
 
 
 def _parts(options: SegmentationOptions, division: str) -> Parts:
@@ -282,6 +285,8 @@ def train_split(options: SegmentationOptions, division: str, out: Path, *, devic
         report=report,
         batch_size=data.batch_size * distributed.world_size(),
     )
+    if distributed.is_first():
+        (out / "test.json").unlink(missing_ok=True)  # it is of fewer epochs
     train_run(training, options, out, device=device)
     with folder.log(append=True):
         test = load_trained(out, device=device).test(picture=options.monitors.pictures)
