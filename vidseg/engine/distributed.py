@@ -89,8 +89,8 @@ def choose_gpus(gpus: str | None, *, present: int) -> list[int]:
 
 @contextmanager
 def _prints_on_stderr() -> Iterator[None]:
-    """Redirect what native code prints on stdout to stderr: Gloo of torch 2.10 and 2.11 prints its connections, and
-    stdout is for results."""
+    """Redirect what native code prints on stdout to stderr: Gloo of torch 2.10 prints its connections, and stdout is
+    for results."""
     if sys.stdout is None or sys.stderr is None:  # the process was started without them
         yield
         return
