@@ -5,7 +5,7 @@ DEMO := demo
 VIDEOS :=
 TRAIN :=
 
-.PHONY: setup demo test lint format bench gpu-check clean
+.PHONY: setup demo test lint format cuda lanes bench gpu-check clean
 
 setup:
 	@.ci/setup
@@ -38,6 +38,14 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format -i
+
+# CUDA operators against the torch versions that are supported; needs nvcc, no GPU
+cuda: setup
+	.ci/cuda
+
+# the lowest and the newest versions of all dependencies, each in a venv of its own
+lanes:
+	.ci/lanes
 
 bench: setup
 	$(BIN)/python benchmarks/convert_speed.py

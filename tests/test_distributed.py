@@ -1,7 +1,9 @@
 """Several processes: equal to one with the whole batch, disjoint samples; which GPUs are meant."""
 
 import multiprocessing
+import os
 import socket
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -202,3 +204,12 @@ def test_what_gpus_means():
     }.items():
         with pytest.raises(ValueError, match=message):
             choose_gpus(text, present=3)
+
+
+def test_what_gloo_prints_is_not_on_stdout(capfd):
+    """Gloo of torch 2.10 prints "Rank 0 is connected to 1 peer ranks" while the group is formed."""
+    sys.stdout.write("before\n")
+    with distributed._prints_on_stderr():
+        os.write(1, b"[Gloo] Rank 0\n")
+    sys.stdout.write("after\n")
+    assert capfd.readouterr() == ("before\nafter\n", "[Gloo] Rank 0\n")

@@ -27,7 +27,7 @@ _PACKAGES = (
 @dataclass(frozen=True)
 class Command:
     """Print the versions of all dependencies and the status of the native libraries; exit status 1 if one cannot be
-    loaded."""
+    loaded. The CUDA operators may be missing."""
 
     json: bool = False
     """Print one JSON object instead of lines."""
@@ -51,7 +51,7 @@ def _collect() -> tuple[dict[str, Any], bool]:
     import torch
 
     import vidseg
-    from vidseg.ops.library import NativeLibraryError, load_library
+    from vidseg.ops.library import NativeLibraryError, load_cuda_library, load_library
 
     facts: dict[str, Any] = {
         "vidseg": vidseg.__version__,
@@ -71,6 +71,13 @@ def _collect() -> tuple[dict[str, Any], bool]:
         except NativeLibraryError as error:
             facts[name] = f"NOT LOADED: {error}"
             sound = False
+    cuda = load_cuda_library()
+    facts["ops/_ops_cuda"] = f"{'NOT LOADED' if cuda.damaged else 'not loaded'}: {cuda.problem}"
+    if cuda.problem is None:
+        facts["ops/_ops_cuda"] = f"loaded from {cuda.path}"
+    if built := cuda.architectures():
+        facts["CUDA operators built for"] = f"compute capability {', '.join(built)}; PTX {built[-1]} for later ones"
+    sound = sound and not cuda.damaged
     if facts["frames/_frames"].startswith("loaded"):
         from vidseg.frames.native import versions
 

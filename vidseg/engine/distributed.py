@@ -6,6 +6,7 @@ Without torchrun's environment a process is its own group, and the functions her
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -86,6 +87,23 @@ def choose_gpus(gpus: str | None, *, present: int) -> list[int]:
     return chosen
 
 
+@contextmanager
+def _prints_on_stderr() -> Iterator[None]:
+    """Redirect what native code prints on stdout to stderr: Gloo of torch 2.10 prints its connections, and stdout is
+    for results."""
+    if sys.stdout is None or sys.stderr is None:  # the process was started without them
+        yield
+        return
+    sys.stdout.flush()
+    stdout = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
+
+
 def join_group() -> torch.device:
     """Join the group of torchrun's environment, if there is one; returns this process's device."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
@@ -98,7 +116,8 @@ def join_group() -> torch.device:
         device, backend = torch.device(accelerator.type, local), distributed.get_default_backend_for_device(accelerator)
         torch.accelerator.set_device_index(local)
     if not distributed.is_initialized():
-        distributed.init_process_group(backend, device_id=None if device.type == "cpu" else device)
+        with _prints_on_stderr():
+            distributed.init_process_group(backend, device_id=None if device.type == "cpu" else device)
     return device
 
 

@@ -1,11 +1,14 @@
 """Loading of the compiled libraries, with one error message for all causes of failure."""
 
 import functools
+import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
-__all__ = ["NativeLibraryError", "load_library"]
+__all__ = ["CudaLibrary", "NativeLibraryError", "load_cuda_library", "load_library"]
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -38,3 +41,60 @@ def load_library(name: str) -> Path:
             "SQLite (Debian/Ubuntu: libjpeg62-turbo or libjpeg-turbo8, libsqlite3-0)."
         ) from error
     return path
+
+
+@dataclass(frozen=True)
+class CudaLibrary:
+    """The library of CUDA operators, which is optional.
+
+    Attributes:
+        path: its file, which may not exist.
+        problem: why the library is not loaded and what to do; None if it is loaded.
+        damaged: whether the file exists and torch has CUDA, but the library does not load.
+    """
+
+    path: Path
+    problem: str | None = None
+    damaged: bool = False
+
+    def architectures(self) -> tuple[str, ...]:
+        """Read from the file for which compute capabilities it was compiled, oldest first, such as ("8.0", "9.0").
+
+        The file also has PTX of the newest one, which the driver compiles for later devices.
+        """
+        if not self.path.is_file():
+            return ()
+        found = re.search(rb"vidseg CUDA architectures: ([0-9,]+)", self.path.read_bytes())
+        numbers = found[1].decode().split(",") if found else []
+        return tuple(f"{number[:-2]}.{number[-2]}" for number in numbers)  # nvcc writes 9.0 as 900
+
+    def refuse(self, *arguments: object) -> NoReturn:
+        """Raise the error of an operator that is called with CUDA tensors while the library is not loaded.
+
+        Raises:
+            NativeLibraryError: always; the message contains `problem`.
+        """
+        raise NativeLibraryError(f"vidseg's operators cannot use CUDA tensors: {self.problem}")
+
+
+@functools.cache
+def load_cuda_library() -> CudaLibrary:
+    """Load `vidseg/ops/_ops_cuda.so` once, if it exists and torch has CUDA."""
+    path = _PACKAGE / "ops/_ops_cuda.so"
+    if not torch.version.cuda:
+        return CudaLibrary(path, f"torch {torch.__version__} is a build without CUDA.")
+    if not path.is_file():
+        return CudaLibrary(
+            path,
+            f"{path} does not exist: vidseg was built without its CUDA operators. Build vidseg again with "
+            "VIDSEG_CUDA=1, which prints what is missing.",
+        )
+    try:
+        torch.ops.load_library(str(path))
+    except OSError as error:
+        problem = (
+            f"{path} cannot be loaded: {error}. It needs torch >= 2.10 (found {torch.__version__}). Build vidseg again "
+            "with VIDSEG_CUDA=1 and the torch that is installed."
+        )
+        return CudaLibrary(path, problem, damaged=True)
+    return CudaLibrary(path)

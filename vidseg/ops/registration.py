@@ -4,17 +4,18 @@ Schemas and kernels are C++ (csrc/ops): for CPU, and for CUDA if `_ops_cuda.so` 
 package register a fake kernel (shapes, for torch.compile), the autograd formula and the autocast rule of each operator.
 """
 
-from pathlib import Path
-
 import torch
 
-from vidseg.ops.library import load_library
+from vidseg.ops.library import load_cuda_library, load_library
 
 __all__ = ["compute_in_float32", "require"]
 
 load_library("ops/_ops")
-if torch.version.cuda and (Path(__file__).parent / "_ops_cuda.so").is_file():
-    load_library("ops/_ops_cuda")
+_cuda = load_cuda_library()
+if torch.version.cuda and _cuda.problem:  # otherwise torch's message lists dispatch keys
+    for _name in torch._C._dispatch_get_all_op_names():
+        if _name.startswith("vidseg::"):
+            torch.library.impl(_name, "cuda", _cuda.refuse)
 
 
 def compute_in_float32(name: str) -> None:

@@ -4,7 +4,6 @@ import ctypes
 from dataclasses import dataclass
 from typing import Any
 
-import av
 import numpy as np
 import torch
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
@@ -25,8 +24,6 @@ _LUMA_WEIGHTS = {
     10: (0.2627, 0.0593),  # BT.2020, constant luminance
 }
 _FULL_RANGE = 2
-# PyAV 17 scales with one thread per core by default; earlier versions always use one.
-_ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 _NOT_YCBCR = ("gray", "mono", "pal", "ya", "xyz")
 
 
@@ -108,7 +105,7 @@ class UprightFrames:
             src_color_range=source_levels,
             dst_color_range=levels,
             interpolation=Interpolation.BICUBIC,
-            **_ONE_THREAD,
+            threads=1,  # the default is one per core
         )
 
 
