@@ -148,7 +148,7 @@ def test_weights_that_do_not_fit_are_refused(data, tmp_path, capsys):
     assert "no weights at" in capsys.readouterr().err
     torch.save({"x": torch.zeros(1)}, tmp_path / "x.pth")
     assert main([*words, str(tmp_path / "x.pth"), "--network", NETWORK]) == 2
-    assert f"not weights of {NETWORK}" in capsys.readouterr().err
+    assert f"cannot make the network {NETWORK} of these weights" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "w.pth"), "--network", NETWORK, "--geometry", "three_crops"]) == 2
     assert "3 views; a column is made of one" in capsys.readouterr().err
     with pytest.raises(ValueError, match="no linear classifier"):
