@@ -23,13 +23,19 @@ from vidseg.clips import augmentations
 from vidseg.clips.named_geometry import GEOMETRIES
 from vidseg.engine.launch import launch_command, launch_processes
 from vidseg.engine.options import flat_options
+from vidseg.tasks.detection.options import DetectionOptions
 from vidseg.tasks.recognition.options import RecognitionOptions
 from vidseg.tasks.recognition.recipes import RECIPES
 from vidseg.tasks.segmentation.options import SegmentationOptions
 from vidseg.tasks.streaming.options import StreamingOptions
 
 ROOT = Path(__file__).parent.parent
-TASKS = {"recognition": RecognitionOptions(), "segmentation": SegmentationOptions(), "streaming": StreamingOptions()}
+TASKS = {
+    "recognition": RecognitionOptions(),
+    "segmentation": SegmentationOptions(),
+    "streaming": StreamingOptions(),
+    "detection": DetectionOptions(),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -135,7 +141,9 @@ def test_variant_of_kinetics():
     assert main(["train", "hacs", "--variant", "400"]) == 2
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"streaming", "segmentation"}))  # data of the user have no program
+@pytest.mark.parametrize(
+    "name", sorted(set(NAMES) - {"streaming", "segmentation", "detection"})
+)  # data of the user have no program
 def test_each_data_set_has_a_program(name, capsys):
     source = (ROOT / f"train/train_{name}.py").read_text()
     assert f'train_program("{name}")' in source

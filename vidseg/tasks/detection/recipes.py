@@ -194,16 +194,17 @@ RECIPES: dict[str, dict[str, Recipe]] = {
 """By data set and network; "detection" is for data sets of your own, with settings for a few hundred videos."""
 
 
-def recipe_options(name: str, network: str = "actionformer", **changes: Any) -> DetectionOptions:
+def recipe_options(name: str, network: str | None = None, **changes: Any) -> DetectionOptions:
     """Return the published options of a network on a data set, with changes.
 
     Args:
         name: thumos14, activitynet, activitynet_pixels, or detection for a data set of your own.
-        network: name of the network.
+        network: name of the network; None: the first one of the data set.
         **changes: options by their flat names, such as `dataset` and `epochs`; the options in `network_option` and
             `loss_option` are added to the published ones.
 
     Raises:
         ValueError: there is no such data set, network or option, or a value is out of its range.
     """
-    return options_from(published_options(RECIPES, name, network, changes), defaults=DetectionOptions())
+    chosen = network or next(iter(RECIPES.get(name, ())), "")
+    return options_from(published_options(RECIPES, name, chosen, changes), defaults=DetectionOptions())
