@@ -167,6 +167,7 @@ def raw_calls() -> list[tuple[str, tuple]]:
 def test_the_list_of_operators_is_complete():
     schemas = (schema.name for schema in torch._C._jit_get_all_schemas())
     registered = {name.removeprefix("vidseg::") for name in schemas if name.startswith("vidseg::")}
+    registered.discard("video_noise")  # of a network, vidseg/models/diffact.py, where that was imported
     assert registered == {name for name, _ in raw_calls()}
 
 
