@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -165,6 +166,20 @@ def test_nothing_is_left_of_a_failed_write(tmp_path):
         save_checkpoint(tmp_path / "a.pth", {"epoch": lambda: 1})
     assert torch.load(tmp_path / "a.pth", weights_only=True) == {"epoch": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
+
+
+def test_a_full_disk_is_named_and_the_old_file_stays(tmp_path):
+    path = tmp_path / "net_last.pth"
+    save_checkpoint(path, {"epoch": 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))  # stands for a full disk
+    try:
+        with pytest.raises(OSError, match=r"File too large; checkpoints of earlier steps are unchanged") as caught:
+            save_checkpoint(path, {"epoch": 2, "state_dict": {"w": torch.zeros(10_000)}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == [path] and torch.load(path) == {"epoch": 1}
 
 
 def test_what_cannot_be_resumed_is_said(tmp_path):

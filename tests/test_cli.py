@@ -1,6 +1,7 @@
 """The commands as a user types them: help, exit statuses, what goes to stdout, what `check` repairs."""
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -133,6 +134,13 @@ def test_wrong_use_is_exit_status_2(arguments, tmp_path, monkeypatch, capsys):
     (tmp_path / "videos").mkdir()
     assert main(arguments) == 2
     assert capsys.readouterr().err
+
+
+def test_errors_of_the_system_begin_with_the_name_of_the_file(dataset, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    out = tmp_path / "file/out"
+    assert main(["convert", str(dataset), str(out), "--to", "jpeg"]) == 2
+    assert re.fullmatch(rf"vidseg convert: {out}\S*: Not a directory\n", capsys.readouterr().err)
 
 
 def test_flags_take_true_and_false_and_underscores(tmp_path, make_video):

@@ -213,6 +213,30 @@ def test_codecs_with_unusual_frames(tmp_path, make_video, codec, pixel_format, s
     assert np.abs(expected[0][::-1].astype(int) - expected[0]).mean() > 20
 
 
+@pytest.mark.parametrize(
+    "codec, pixel_format, form, named",
+    [
+        ("libx264", "yuv420p", "h264", "a.h264"),
+        ("libx264", "yuv420p", "h264", "a.mp4"),
+        ("mjpeg", "yuvj420p", "mjpeg", "a.mjpeg"),
+        ("mpeg2video", "yuv420p", "mpeg2video", "a.m2v"),
+        ("rawvideo", "yuv420p", "yuv4mpegpipe", "a.y4m"),
+    ],
+)
+def test_streams_without_a_container(tmp_path, make_video, codec, pixel_format, form, named):
+    """Raw streams have no times and no index: frames are in display order, and the times are those of the rate."""
+    make_video(tmp_path / "v" / named, frames=12, codec=codec, pixel_format=pixel_format, container_format=form)
+    report = convert_videos(tmp_path / "v", tmp_path / "data", workers=1)
+    assert report.ok, report
+    database = FrameDatabase(tmp_path / "data/jpg/unlabeled/a")
+    assert len(database) == 12
+    assert np.diff(database.timestamps) == pytest.approx(0.04)
+    expected = np.stack([picture(index) for index in range(12)]).astype(int)
+    for index in range(12):
+        distances = np.abs(expected - database.decode([index])[0].numpy()).mean(axis=(1, 2, 3))
+        assert distances.argmin() == index
+
+
 def test_a_size_is_a_number_too(tmp_path, make_video):
     make_video(tmp_path / "v/x.mp4", frames=2)
     convert_videos(tmp_path / "v", tmp_path / "data", workers=1, size=24)

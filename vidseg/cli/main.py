@@ -88,7 +88,7 @@ def run_prepared(program: str, words: list[str], prepare: Callable[..., Any], na
         try:
             prepared = prepare(words, name)
         except (ValueError, TypeError, OSError) as error:
-            print(f"{program}: {error}", file=sys.stderr)
+            print(f"{program}: {_sentence(error)}", file=sys.stderr)
             return 2
         shown = program if name or not prepared.name else f"{program} {prepared.name}"
         return _run(shown, prepared.command, prepared.words, default=prepared.default, run=prepared.run)
@@ -121,11 +121,18 @@ def _run(
         sys.stderr.close()
         return 1
     except (ValueError, TypeError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError) as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{program}: {_sentence(error)}", file=sys.stderr)
         return 2
     except (RuntimeError, OSError, ImportError) as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{program}: {_sentence(error)}", file=sys.stderr)
         return 1
+
+
+def _sentence(error: BaseException) -> str:
+    """Return the message of an error; one of the system begins with the name of the file."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _start_logging() -> None:

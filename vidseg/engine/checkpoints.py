@@ -61,6 +61,7 @@ def save_checkpoint(path: Path, content: Mapping[str, Any], *, names: Sequence[P
 
     Raises:
         ValueError: a weight is not finite; an existing file is unchanged.
+        OSError: the disk is full or the folder cannot be written; an existing file is unchanged.
     """
     for part in ("state_dict", "trained"):
         name = find_non_finite(content.get(part) or {})
@@ -69,7 +70,14 @@ def save_checkpoint(path: Path, content: Mapping[str, Any], *, names: Sequence[P
     temporary = _temporary(path)
     try:
         with temporary.open("wb") as file:
-            torch.save(dict(content), file)
+            try:
+                torch.save(dict(content), file)
+            except RuntimeError as error:  # torch's, for every error of the disk
+                disk = error.__context__
+                if not isinstance(disk, OSError):
+                    raise
+                reason = f"{disk.strerror}; checkpoints of earlier steps are unchanged"
+                raise OSError(disk.errno, reason, str(path)) from error
             file.flush()
             os.fsync(file.fileno())
         for further in names:

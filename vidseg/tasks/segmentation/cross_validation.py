@@ -285,8 +285,8 @@ def train_split(options: SegmentationOptions, division: str, out: Path, *, devic
         report=report,
         batch_size=data.batch_size * distributed.world_size(),
     )
-    if distributed.is_first():
-        (out / "test.json").unlink(missing_ok=True)  # it is of fewer epochs
+    if distributed.is_first() and (out / "test.json").is_file():
+        (out / "test.json").unlink()  # it is of fewer epochs
     train_run(training, options, out, device=device)
     with folder.log(append=True):
         test = load_trained(out, device=device).test(picture=options.monitors.pictures)
