@@ -136,6 +136,15 @@ class Started:
         assert not any(status), f"exit status {status}: {self.printed()}"
 
 
+def birth(pid: int) -> str | None:
+    """Return when a process was started, which its number alone does not tell; None if it does not run."""
+    try:
+        facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if facts[0] == "Z" else facts[19]
+
+
 def measure(work: Work, log: Path) -> tuple[float, int]:
     """Do the work undisturbed; returns the seconds from its begin to its end, and the changes of files."""
     work.prepare(work.expected)
@@ -161,13 +170,12 @@ def kill_once(work: Work, out: Path, log: Path, seconds: float, changes: int, ch
     Returns:
         Which process was killed, or "none" if the work ended before the kill.
     """
-    killed = "none"
+    killed, births = "none", dict[int, str | None]()
     if changes and choice.random() < 0.5:
         event, delay = choice.randint(1, changes), 10 ** choice.uniform(-6, -2)
         started = Started(work.call(out), out, log, ranks=work.ranks, event=event, delay=delay)
-        children: list[int] = []
         while started.running():
-            children = started.pids()[work.ranks :]
+            births = {child: birth(child) for child in started.pids()[work.ranks :]}
             time.sleep(0.01)
     else:
         started = Started(work.call(out), out, log, ranks=work.ranks)
@@ -178,6 +186,7 @@ def kill_once(work: Work, out: Path, log: Path, seconds: float, changes: int, ch
             time.sleep(0.001)
         pids = started.pids() if started.running() else []
         children = pids[work.ranks :]
+        births = {child: birth(child) for child in children}
         if pids:
             kind = children if children and choice.random() < 0.7 else pids[: work.ranks]
             victim = choice.choice(kind)
@@ -190,11 +199,12 @@ def kill_once(work: Work, out: Path, log: Path, seconds: float, changes: int, ch
     # 1: a video failed, whose worker was killed, or a process whose group was left
     expected = (0, 1, 128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGKILL, -signal.SIGALRM)
     assert all(each in expected for each in status), f"exit status {status}: {started.printed()}"
-    for child in children:  # workers end with their parent
-        end = time.monotonic() + LONGEST
-        while Path(f"/proc/{child}").exists() and time.monotonic() < end:
-            time.sleep(0.01)
-        assert not Path(f"/proc/{child}").exists(), f"worker {child} goes on without its parent"
+    end = time.monotonic() + LONGEST
+    while any(
+        began is not None and birth(child) == began for child, began in births.items()
+    ):  # workers end with their parent
+        assert time.monotonic() < end, f"{work.name}: a worker goes on without its parent"
+        time.sleep(0.01)
     work.check_left(out)
     return killed
 

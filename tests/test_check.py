@@ -45,8 +45,11 @@ def test_files_of_users_stay(data):
     for path in own + left:
         path.write_text("x")
     assert check_databases(data).leftovers == sorted(map(str, left))
-    assert check_databases(data, repair=True).ok
-    assert [path.exists() for path in own + left] == [True] * len(own) + [False] * len(left)
+    for changes in ({"repair": True}, {"index": True}):
+        for path in left:
+            path.write_text("x")
+        assert check_databases(data, **changes).ok
+        assert [path.exists() for path in own + left] == [True] * len(own) + [False] * len(left)
 
 
 def test_conversion_keeps_files_of_users_beside_a_database(data, tmp_path, make_video):

@@ -16,7 +16,8 @@ class Command:
     path: Annotated[Positional[str], arg(metavar="PATH")]
     """A frames.db, or a folder with databases at any depth."""
     index: bool = False
-    """Upgrade databases of dataset2database 1.2 in place: integer key, frames in order, metadata."""
+    """Upgrade databases of dataset2database 1.2 in place: integer key, frames in order, metadata. Temporary files of
+    interrupted conversions are deleted."""
     repair: bool = False
     """Rewrite faulty databases with the frames that can be decoded, write missing n_frames files, and delete temporary
     files of interrupted conversions."""
