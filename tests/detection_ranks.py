@@ -34,6 +34,7 @@ def run_case(name: str, features: Path, pixels: Path, out: Path, batch_size: int
         "batch_size": batch_size, "pictures": False, "device": "cpu", "select": "last", **_SGD, **chosen,
     }  # fmt: skip
     run = train_detection(recipe_options("detection", network, **values))
+    distributed.barrier()  # the first process writes the test
     (path,) = run.glob("*_last.pth")
     return {
         "state": read_checkpoint(path)["state_dict"],
