@@ -141,12 +141,16 @@ def test_colors_only_on_a_terminal(tmp_path):
     terminal = Terminal()
     handler = logging.StreamHandler(terminal)
     logging.getLogger().addHandler(handler)
+    unopened = logging.FileHandler(tmp_path / "user.log", delay=True)  # its stream is None
+    logging.getLogger().addHandler(unopened)
     try:
         with run_log(tmp_path / "train.log"):
             logging.getLogger("vidseg.engine.trainer").info("Speed (r=1.00e+0) clip/sec")
         logging.getLogger("vidseg.engine.trainer").warning("Speed (r=2.00e+0) afterwards")
     finally:
         logging.getLogger().removeHandler(handler)
+        logging.getLogger().removeHandler(unopened)
+        unopened.close()
     assert terminal.text == "Speed (r=\033[91m1.00e+0\033[0m) clip/sec\nSpeed (r=2.00e+0) afterwards\n"
     stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
     assert re.fullmatch(rf"{stamp}: Speed \(r=1.00e\+0\) clip/sec\n", (tmp_path / "train.log").read_text())

@@ -200,6 +200,11 @@ def progress_bar(total: int, title: str, *, shown: bool = True) -> Iterator[Any]
         yield stack.enter_context(tqdm(total=total, desc=title, unit="batch", leave=False, disable=not shown))
 
 
+def _is_terminal(stream: Any) -> bool:
+    """Return whether a handler's stream is a terminal; a delayed file handler has no stream, and others no isatty."""
+    return bool(getattr(stream, "isatty", bool)())
+
+
 @contextmanager
 def run_log(path: Path, *, append: bool = False, debug: bool = False) -> Iterator[None]:
     """Also write vidseg's log to `path`, and color the speeds in handlers that write to a terminal."""
@@ -211,7 +216,7 @@ def run_log(path: Path, *, append: bool = False, debug: bool = False) -> Iterato
     terminals = [
         handler
         for handler in logging.getLogger().handlers
-        if isinstance(handler, logging.StreamHandler) and handler.stream.isatty()
+        if isinstance(handler, logging.StreamHandler) and _is_terminal(handler.stream)
     ]
     plain = [handler.formatter or logging.Formatter() for handler in terminals]
     for handler, formatter in zip(terminals, plain, strict=True):

@@ -5,6 +5,7 @@ ValueError with argument, value and rule before any kernel runs.
 """
 
 from vidseg.ops.cost_volume import correlation, spatial_correlation
+from vidseg.ops.registration import refuse_cuda_without_library
 from vidseg.ops.segments import align1d, nms_1d, soft_nms_1d
 from vidseg.ops.windows import window_gather, window_scatter
 
@@ -17,3 +18,5 @@ __all__ = [
     "window_gather",
     "window_scatter",
 ]
+
+refuse_cuda_without_library()

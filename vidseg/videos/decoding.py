@@ -24,6 +24,7 @@ from vidseg.videos.opening import VideoError, open_video, reason_of
 
 __all__ = ["DamagedVideoError", "TimedFrame", "VideoError", "VideoSource", "at_rate", "frame_clock"]
 
+_NO_RESOURCES = (errno.ENOMEM, errno.EAGAIN)  # of a decoder that cannot be opened: memory, threads
 _SHORTFALL_SECONDS = 1.0
 _SHORTFALL_FRACTION = 0.05
 _HELD_BYTES = 256 << 20  # most memory for frames whose times are not decided yet
@@ -194,8 +195,10 @@ class VideoSource:
             try:
                 frames = packet.decode()
             except av.error.FFmpegError as error:
-                if error.errno == errno.ENOMEM:
-                    raise VideoError(f"decoding needs more memory after frame {number} (memory_limit)") from error
+                if error.errno in _NO_RESOURCES:
+                    raise VideoError(
+                        f"decoding needs more memory or threads after frame {number} (memory_limit, ulimit -u)"
+                    ) from error
                 errors += 1
                 if errors <= 3:
                     self.damage.append(f"a packet after frame {number} cannot be decoded: {reason_of(error)}")
