@@ -171,7 +171,7 @@ def kill_once(work: Work, out: Path, log: Path, seconds: float, changes: int, ch
         Which process was killed, or "none" if the work ended before the kill.
     """
     killed, births = "none", dict[int, str | None]()
-    if changes and choice.random() < 0.5:
+    if changes and choice.random() > work.timed:
         event, delay = choice.randint(1, changes), 10 ** choice.uniform(-6, -2)
         started = Started(work.call(out), out, log, ranks=work.ranks, event=event, delay=delay)
         while started.running():
@@ -200,9 +200,8 @@ def kill_once(work: Work, out: Path, log: Path, seconds: float, changes: int, ch
     expected = (0, 1, 128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGKILL, -signal.SIGALRM)
     assert all(each in expected for each in status), f"exit status {status}: {started.printed()}"
     end = time.monotonic() + LONGEST
-    while any(
-        began is not None and birth(child) == began for child, began in births.items()
-    ):  # workers end with their parent
+    # workers end with their parent
+    while any(began is not None and birth(child) == began for child, began in births.items()):
         assert time.monotonic() < end, f"{work.name}: a worker goes on without its parent"
         time.sleep(0.01)
     work.check_left(out)

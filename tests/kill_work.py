@@ -117,6 +117,8 @@ class Work:
     checked = "same files as an undisturbed run"
     ranks = 1
     """Processes of the work, where the work does not start them."""
+    timed = 0.5
+    """Share of the kills at a random time, not at a change of a file by the first process."""
     repeated = True
     """Whether the work comes to an end when it is done again."""
 
@@ -147,7 +149,7 @@ class Work:
 
 
 class Conversion(Work):
-    name = "convert"
+    name, timed = "convert", 0.8
     checked = "each database whole; same bytes as an undisturbed conversion; catalog complete"
 
     def words(self, out: Path) -> list[str]:

@@ -20,6 +20,15 @@ from vidseg.videos.frame_index import chosen_frames, read_frame_index
 from vidseg.videos.frame_reader import FrameReader
 
 
+def test_times_in_decoding_order_are_sorted():
+    """MXF without an index: FFmpeg returns the frames in display order with the times in decoding order."""
+    stored = [0, 3, 2, 4, 1, 7, 6, 8, 5, 11, 10, 12, 9, 15, 14, 16, 13, 19, 18, 20, 17, 22, 23, 21, 24]
+    frames = ((number, time / 25, 0.0) for number, time in enumerate(stored))
+    clock = FrameClock(1 / 25)
+    assert [timed.time for timed in clock.repaired(frames)] == pytest.approx([number / 25 for number in range(25)])
+    assert clock.replaced == clock.restarts == 0
+
+
 def write(
     path: Path,
     frames: int = 50,

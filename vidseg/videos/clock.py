@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -157,9 +158,9 @@ class FrameClock:
         assert self._last is not None
         returned = times[back]
         assert returned is not None
-        group = _reordered(times, back + 1)
+        group = _reordered(times, back + 1, self._last)
         if self._last < min(group) and max(group) <= self._last + _NEAR * unit * (len(group) + 1):
-            if len(group) == len(times) and not complete:
+            if not complete:
                 return []
             if None not in times[: len(group)] and len(set(group)) == len(group):
                 return sorted(group)
@@ -185,13 +186,18 @@ class FrameClock:
         return [first]
 
 
-def _reordered(times: Sequence[float | None], count: int) -> list[float]:
-    """Return the first `count` times, and the following ones that belong before the last of those."""
+def _reordered(times: Sequence[float | None], count: int, above: float = -math.inf) -> list[float]:
+    """Return the first `count` times, and all up to the last one that belongs before one of those.
+
+    Args:
+        times: of the held frames.
+        count: at least 1.
+        above: later times up to this one are of another clock, not of this group.
+    """
     group = [time for time in times[:count] if time is not None]
-    for time in times[count:]:
-        if time is None or time >= max(group):
-            break
-        group.append(time)
+    for number, time in enumerate(times[count:], start=count):
+        if time is not None and above < time < max(group):
+            group = [known for known in times[: number + 1] if known is not None]
     return group
 
 
