@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from conftest import write_published_database
+from detection_data import detection_dataset
 from segmentation_data import segmentation_dataset
 from shapes import shapes_dataset
 from stream_data import stream_dataset
@@ -39,6 +40,7 @@ STREAMING = (
     "--network etesvs --network-option width=0.1 --size 32 --stride 8 --frames 4 --interval 2 --threads 1 "
     "--validation-share 0.4"
 ).split()
+DETECTION = "--network actionformer --network-option maps=16 heads=2 --batch-size 2 --validation-share 0.5".split()
 CPU = ["--device", "cpu"]
 
 
@@ -98,6 +100,12 @@ class Inputs:
     def segmentation(self) -> list[str]:
         """Words that train for segmentation, split by split."""
         return ["train", "segmentation", str(self.features), *SEGMENTATION, *RUN, *CPU]
+
+    @cached_property
+    def detection(self) -> list[str]:
+        """Words that train for detection."""
+        data = detection_dataset(self.folder / "segments", train=4, test=2)
+        return ["train", "detection", str(data), *DETECTION, *RUN, *CPU]
 
     @cached_property
     def streaming(self) -> list[str]:
@@ -356,6 +364,10 @@ class StreamingTraining(Training):
     name, task = "train (streaming)", "streaming"
 
 
+class DetectionTraining(Training):
+    name, task = "train (detection)", "detection"
+
+
 class DistributedTraining(Training):
     name, task, ranks = "train (recognition, 2 processes)", "recognition", 2
 
@@ -434,6 +446,7 @@ KINDS: tuple[type[Work], ...] = (
     SegmentationTraining,
     Catalog,
     StreamingTraining,
+    DetectionTraining,
     Extraction,
     DistributedTraining,
     Prediction,
