@@ -276,8 +276,9 @@ def test_a_network_of_another_task_is_refused(root, tmp_path):
 
 
 def test_the_plan_of_a_run(root, tmp_path):
-    text = str(plan_detection(options(root, tmp_path / "out", epochs=3, batch_size=3)))
-    assert "3" in text and not (tmp_path / "out").exists()
+    plan = plan_detection(options(root, tmp_path / "out", epochs=4, batch_size=3, accumulate=3))
+    assert [(epoch.batches, epoch.steps) for epoch in plan.epochs] == [(3, 1)] * 4 and plan.steps == 4
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -223,7 +223,7 @@ class DetectionTask(Task):
                         inputs = loss.model_inputs(targets, batch.mask, seeds=seeds)
                         output = network(columns, batch.mask, **inputs)
                         value = loss(output, targets, batch.mask, seeds=seeds)
-                        if thorough and inputs:
+                        if thorough and "proposals" in inputs:
                             output = network(columns, batch.mask)
                     count = int(batch.valid.sum())
                     total += torch.tensor([float(value) * count, count], dtype=torch.float64)
