@@ -50,6 +50,7 @@ def contact_sheet(
         raise ValueError(f"{counted(len(videos), 'video')}, columns={columns}, rows={rows}: each must be at least 1")
     if len(videos) == 1:
         title, database = videos[0]
+        title = " ".join(title.split("\n"))  # the heading has one line
         lines = rows or min(6, max(2, math.ceil(_seconds(database) / columns)))
         shown = min(lines * columns, len(database))
         picks = _spread(database, shown)
