@@ -14,6 +14,7 @@ import vidseg
 from vidseg.cli.main import main
 from vidseg.convert.synth import synthesize_videos
 from vidseg.convert.synth_options import SynthOptions
+from vidseg.engine import Trainer
 from vidseg.engine.checkpoints import read_checkpoint
 from vidseg.labels.catalog import write_catalog
 from vidseg.tasks.detection.recipes import RECIPES, recipe_options
@@ -167,6 +168,19 @@ def test_class_scores_of_whole_videos_name_the_proposals(root, tmp_path):
     results = json.loads((out / "predictions.json").read_text())["results"]
     assert {row["label"] for rows in results.values() for row in rows} == {CLASSES[1]}
     assert "map" in json.loads((out / "test.json").read_text())["scores"]
+
+
+@pytest.mark.parametrize("network", ["actionformer", "tridet", "etad", "bmn"])
+def test_a_loop_of_ones_own_needs_the_name_of_the_task_alone(root, tmp_path, network):
+    data = vidseg.open_dataset(root, "train")
+    loader = vidseg.loaders.DetectionLoader(data, fit="resize", length=16, batch_size=4)
+    chosen = dict(word.split("=") for word in SMALL[network]["network_option"] if "maps" in word or "hidden" in word)
+    model = vidseg.create_model(
+        network, num_classes=3, in_features=SIZE, **{key: int(value) for key, value in chosen.items()}
+    )
+    validation = vidseg.loaders.DetectionLoader(data, fit="resize", length=16, train=False)
+    result = Trainer(model, loader, task="detection", validation=validation, device="cpu").fit(1, tmp_path)
+    assert len(result.pair.videos) == len(data) and 0 <= result.quality <= 1
 
 
 # From pixels
