@@ -43,8 +43,8 @@ def check_clips(model: nn.Module, clips: Tensor, *, frames: int = 1, size: int =
 def window_mean(maps: Tensor, size: int) -> Tensor:
     """Average feature maps over time and over all spatial windows of a size, as the published heads do.
 
-    The published average pooling has the size of the maps of training clips and a stride of 1. Larger clips have several
-    windows, whose mean counts the center of the maps more often than the border.
+    The published average pooling has the size of the maps of training clips and a stride of 1. Larger clips have
+    several windows, whose mean counts the center of the maps more often than the border.
 
     Args:
         maps: (B, C, T, H, W).

@@ -46,6 +46,10 @@ class ResnetDesign:
         """Numbers of the four stages in `blocks` of the network."""
         return (1, 3, 4, 5) if self.pooled else (1, 2, 3, 4)
 
+    def stage_kernels(self, stage: int) -> list[int]:
+        """Return the temporal kernel size of each block of a stage, counted from 0."""
+        return list((self.kernels[stage] * self.blocks[stage])[: self.blocks[stage]])
+
 
 _SLOW = ResnetDesign(DEPTHS[50], ((1,), (1,), (3,), (3,)))
 NETWORKS = {
@@ -127,9 +131,8 @@ class Resnet3d(nn.Module):
         self.design, self.num_classes, self.num_features = design, num_classes, 4 * widths[3]
         self.blocks = nn.ModuleList([Stem(widths[0], design.stem)])
         inputs = widths[0]
-        for number, (count, inner) in enumerate(zip(design.blocks, widths, strict=True)):
-            kernels = (design.kernels[number] * count)[:count]
-            self.blocks.append(ResStage(inputs, inner, kernels, stride=1 if number == 0 else 2))
+        for number, inner in enumerate(widths):
+            self.blocks.append(ResStage(inputs, inner, design.stage_kernels(number), stride=1 if number == 0 else 2))
             inputs = 4 * inner
             if number == 0 and design.pooled:
                 self.blocks.append(nn.MaxPool3d((2, 1, 1)))
@@ -191,5 +194,5 @@ def _resnet3d(
 _INPUT = InputSpec(frames=8, interval=8, size=224, resize=256, mean=(0.45,) * 3, std=(0.225,) * 3)
 
 for _name, _design in NETWORKS.items():
-    _sampling = {"frames": 4, "interval": 16} if _name.endswith("4x16") else {}
-    register_model(_name, partial(_resnet3d, _design), input_spec=replace(_INPUT, **_sampling))
+    _input = replace(_INPUT, frames=4, interval=16) if _name.endswith("4x16") else _INPUT
+    register_model(_name, partial(_resnet3d, _design), input_spec=_input)

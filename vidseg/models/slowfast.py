@@ -26,8 +26,8 @@ from vidseg.models.resnet3d import mmaction_block_key, published_input
 __all__ = ["NETWORKS", "Port", "SlowFast", "SlowFastDesign", "own_key", "slow_frames"]
 
 Port = Literal["pytorchvideo", "mmaction2"]
-"""Variant of the network. "pytorchvideo": norm and ReLU after lateral convolutions, slow frames from the first to the last
-frame. "mmaction2": lateral convolutions alone, every alpha-th frame, one pooling window for every size."""
+"""Variant of the network. "pytorchvideo": norm and ReLU after lateral convolutions, slow frames from the first to the
+last frame. "mmaction2": lateral convolutions alone, every alpha-th frame, one pooling window for every size."""
 
 _WINDOW = 7  # side of the maps of a published training clip, 224 / 32
 _FAST_CHANNELS = 8  # beta: the slow pathway has this many times the channels of the fast one
@@ -77,9 +77,7 @@ def own_key(key: str) -> str:
     if found := re.fullmatch(r"backbone\.(slow|fast)_path\.layer([1-4])\.(\d+)\.(.+)", key):
         path = "01"[found[1] == "fast"]
         return f"blocks.{found[2]}.multipathway_blocks.{path}.res_blocks.{found[3]}.{mmaction_block_key(found[4])}"
-    if found := re.fullmatch(
-        r"(?:s1\.pathway([01])_stem|backbone\.(slow|fast)_path\.conv1)\.(conv|bn)\.(\w+)", key
-    ):
+    if found := re.fullmatch(r"(?:s1\.pathway([01])_stem|backbone\.(slow|fast)_path\.conv1)\.(conv|bn)\.(\w+)", key):
         path = found[1] or "01"[found[2] == "fast"]
         return f"blocks.0.multipathway_blocks.{path}.{'conv' if found[3] == 'conv' else 'norm'}.{found[4]}"
     if found := re.fullmatch(r"s([1-4])_fuse\.(conv_f2s|bn)\.(\w+)", key):
@@ -107,7 +105,7 @@ def slow_frames(frames: int, alpha: int, device: torch.device) -> Tensor:
         int64, T / alpha, rounded up.
     """
     count = (frames + alpha - 1) // alpha
-    # Exact integers. A linspace of floats, which the published code rounds down, gives the same for 4 to 32 slow frames.
+    # Exact integers. The published code rounds a linspace of floats down, which is the same for 2 to 32 slow frames.
     return torch.arange(count, device=device) * (frames - 1) // max(count - 1, 1)
 
 
@@ -149,8 +147,8 @@ class SlowFast(nn.Module):
         port: variant of the network, see `Port`.
         dropout: dropout probability before the classifier.
         zero_init: set the scale of the last norm of each block to 0 at initialization, as published.
-        width: multiplier of the widths of the slow pathway, rounded to multiples of 8; the fast pathway has 1/8 of them.
-            Published: 1.0.
+        width: multiplier of the widths of the slow pathway, rounded to multiples of 8; the fast pathway has 1/8 of
+            them. Published: 1.0.
 
     Raises:
         ValueError: `port` is unknown, or width is not positive.
@@ -253,8 +251,8 @@ class SlowFast(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """Compute logits (B, K) of normalized clips (B, 3, T, H, W); errors as in `forward_features`.
 
-        Features are averaged over time and over windows of 7x7 positions, as published for clips of 224 pixels; over all
-        positions with port="mmaction2".
+        Features are averaged over time and over windows of 7x7 positions, as published for clips of 224 pixels; over
+        all positions with port="mmaction2".
         """
         check_clips(self, clips, frames=self.design.alpha)
         maps = self.forward_pathways(*self.pathways(clips))

@@ -1,8 +1,8 @@
 """X3D: a narrow 3-D network with depthwise convolutions, expanded step by step in frames, size, width and depth.
 
-"X3D: Expanding Architectures for Efficient Video Recognition", CVPR 2020, arXiv 2004.04730. Parameter names are those of
-PyTorchVideo; `load_weights` also reads files of PySlowFast. XS, S and M have the same entries and differ in their input
-and in the size of the pooling.
+"X3D: Expanding Architectures for Efficient Video Recognition", CVPR 2020, arXiv 2004.04730. Parameter names are those
+of PyTorchVideo; `load_weights` also reads files of PySlowFast. XS, S and M have the same entries and differ in their
+input and in the size of the pooling.
 
 Shapes: B clips, C channels, T frames, H, W, K classes.
 """
