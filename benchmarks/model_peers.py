@@ -3,9 +3,9 @@
     python benchmarks/model_peers.py [--peers FOLDER] [--networks slowfast_r50_4x16 "x3d_*"] [--quick] [--json FILE]
 
 Both modules have the same weights and get the same clips. Their logits are compared in evaluation mode first, then
-their passes alternate, with the order changed every round. A ratio is the median over the rounds of the time of the peer
-divided by that of the network of vidseg: above 1, vidseg is faster. Peers are installed packages or source trees inside
-FOLDER, which is not changed:
+their passes alternate, with the order changed every round. A ratio is the median over the rounds of the time of the
+peer divided by that of the network of vidseg: above 1, vidseg is faster. Peers are installed packages or source trees
+in FOLDER, which is not changed:
 
     git clone https://github.com/facebookresearch/pytorchvideo FOLDER/pytorchvideo    (needs fvcore and iopath)
     git clone https://github.com/mit-han-lab/temporal-shift-module FOLDER/temporal-shift-module

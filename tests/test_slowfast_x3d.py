@@ -26,10 +26,10 @@ COSTS = {
     "slowfast_r50_8x8": (34_566_488, 32, 256, 65.71),
     "slowfast_r101_8x8": (62_826_968, 32, 256, 127.20),
     "slowfast_r101_16x8": (53_774_808, 64, 256, 215.61),
-    "x3d_xs": (3_794_274, 4, 182, 0.91),
-    "x3d_s": (3_794_274, 13, 182, 2.96),
-    "x3d_m": (3_794_274, 16, 256, 6.72),
-    "x3d_l": (6_153_384, 16, 356, 26.64),
+    "x3d_xs": (3_794_274, 4, 160, 0.60),
+    "x3d_s": (3_794_274, 13, 160, 1.96),
+    "x3d_m": (3_794_274, 16, 224, 4.73),
+    "x3d_l": (6_153_384, 16, 312, 18.37),
     "tsn_mobilenet_v2": (2_736_272, 8, 224, 2.4),
     "tsm_mobilenet_v2": (2_736_272, 8, 224, 2.4),
 }
@@ -46,9 +46,9 @@ def shapes_of(name: str, width: float = 1.0, **options) -> dict[str, tuple[int, 
     return {key: tuple(value.shape) for key, value in model.state_dict().items()}
 
 
-def small(name: str, num_classes: int = 4, **options) -> nn.Module:
+def small(name: str, num_classes: int = 4, width: float = 0.125, **options) -> nn.Module:
     torch.manual_seed(0)
-    return create_model(name, num_classes=num_classes, width=0.125, **options)
+    return create_model(name, num_classes=num_classes, width=width, **options)
 
 
 @pytest.mark.parametrize("name", COSTS)
@@ -92,6 +92,8 @@ def test_published_values(vector, name, options):
 def test_every_weight_learns(name):
     """Also with recomputed blocks, from clips whose sides and frames no stride divides."""
     options = {} if name.startswith("ts") else {"zero_init": False}
+    if name.startswith("slowfast"):  # a fast pathway of one channel has norms of one weight, which does not learn
+        options |= {"width": 0.25}
     if "r101" in name or name == "x3d_l":
         pytest.skip("the blocks are those of the smaller network")
     model = prepare(small(name, **options), checkpointing=True)
@@ -173,11 +175,11 @@ def test_larger_clips_have_several_windows():
 PYSF_BLOCK = [
     (r"branch1_conv", "branch1"),
     (r"branch1_norm", "branch1_bn"),
-    (r"branch2\.conv_([abc])", r"branch2.\1"),
+    (r"branch2\.conv_([abc])", r"branch2.\2"),
     (r"branch2\.norm_b\.0", r"branch2.b_bn"),
     (r"branch2\.norm_b\.1\.block\.0", r"branch2.se.fc1"),
     (r"branch2\.norm_b\.1\.block\.2", r"branch2.se.fc2"),
-    (r"branch2\.norm_([abc])", r"branch2.\1_bn"),
+    (r"branch2\.norm_([abc])", r"branch2.\2_bn"),
 ]
 MM_BLOCK = [
     (r"branch1_conv", "downsample.conv"),
