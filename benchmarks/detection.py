@@ -101,11 +101,11 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "actionformer": {"network_option": ("maps=128", "heads=4", "levels=5", "window=9")},
     "tridet": {"network_option": ("maps=128", "hidden=192", "levels=5", "bins=8")},
     "etad": {
-        "network_option": ("maps=64", "hidden=128", "roi_size=16", "classify=True"),
+        "network_option": ("maps=64", "hidden=128", "roi_size=16", "class_agnostic=False"),
         "fit": "whole",
         "snippets": 64,
     },
-    "bmn": {"network_option": ("hidden=64", "classify=True"), "fit": "whole", "snippets": 64},
+    "bmn": {"network_option": ("hidden=64", "class_agnostic=False"), "fit": "whole", "snippets": 64},
 }
 
 
