@@ -182,7 +182,9 @@ def _convolve(
         last: bool mask of columns that are zero in the result.
     """
     for convolution, norm in zip(convolutions, norms, strict=True):
-        x = F.relu(clear_padding(norm(clear_padding(convolution(x), after)), last))
+        x = convolution(x)  # no backward pass reads what is overwritten here
+        x = norm(x if after is None else x.masked_fill_(after, 0))
+        x = F.relu_(x if last is None else x.masked_fill_(last, 0))
     return x
 
 

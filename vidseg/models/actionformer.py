@@ -90,13 +90,16 @@ def _full_attention(query: Tensor, key: Tensor, value: Tensor, outside: Tensor |
 
 
 class _Pointwise(nn.Conv1d):
-    """Pointwise convolution of (B, L, C), computed as a linear layer."""
+    """Pointwise convolution of (B, L, C)."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight[:, :, 0], self.bias)
+        if x.device.type != "cpu" or torch.compiler.is_exporting():
+            return F.linear(x, self.weight[:, :, 0], self.bias)
+        # On AMD processors oneDNN's convolution takes half the time of the matrix product of a linear layer.
+        return F.conv2d(x.transpose(1, 2)[:, :, None], self.weight[:, :, None], self.bias)[:, :, 0].transpose(1, 2)
 
 
 class _Attention(nn.Module):
@@ -195,7 +198,7 @@ class ActionFormer(PointNetwork):
         head_kernel: kernel size of the heads, odd.
         position_encoding: add sinusoidal position encodings, as published for ActivityNet and Ego4D.
         max_seq_len: number of columns of the position encodings, and length to which padding="published" pads videos.
-        dropout: dropout probability of values inside a block.
+        dropout: dropout probability of values inside a block; published: 0, and 0.1 for Ego4D.
         drop_path: probability of dropping a residual branch for a video; branches have a learned scale of each channel
             unless it is 0.
         class_agnostic: predict a single class, an action of any kind, as published for ActivityNet with class scores of
@@ -222,7 +225,7 @@ class ActionFormer(PointNetwork):
         head_kernel: int = 3,
         position_encoding: bool = False,
         max_seq_len: int = 2304,
-        dropout: float = 0.1,
+        dropout: float = 0.0,
         drop_path: float = 0.1,
         class_agnostic: bool = False,
         padding: PaddingMode = "exact",
