@@ -313,8 +313,10 @@ def main() -> None:
     measured = {"batch": options.batch_size, "quick": options.quick, "rounds": options.rounds, "device": device}
     for name in names:
         try:
-            rows.append(compare(name, PEERS[name], **measured))
-            print(f"{name}: done", flush=True)
+            row = compare(name, PEERS[name], **measured)
+            rows.append(row)
+            ratios = "inference {inference_ratio:.2f}, training {training_ratio:.2f}".format(**row)
+            print(f"{name}: ratio {ratios}", flush=True)
         except AbsentError as error:
             absent[name] = str(error)
     for name, reason in absent.items():
