@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from vidseg.models import i3d, tsn, video_resnet
+from vidseg.models import i3d, timesformer, tsn, video_resnet, videomae, vjepa2
 from vidseg.models._registry import create_model, list_models, model_task
 from vidseg.models.mtnet import BLOCKS
 from vidseg.models.srtg import DESIGNS, Design
@@ -53,7 +53,7 @@ def identify(shapes: Shapes, *, modules: Collection[str] | None = None) -> Ident
     Returns:
         The network, or None if no recognition network fits.
     """
-    if found := _i3d(shapes) or _tsn(shapes) or _video(shapes, modules):
+    if found := _i3d(shapes) or _tsn(shapes) or _video(shapes, modules) or _transformer(shapes):
         return found
     blocks = _blocks(shapes, "")
     if "stem.0.weight" not in shapes or 0 in blocks:
@@ -83,6 +83,12 @@ def _i3d(shapes: Shapes) -> Identity | None:
         return None
     names = {3: ("i3d_rgb",), 2: ("i3d_flow",)}.get(first[1])
     return None if names is None else Identity(names, first[0] / 64)
+
+
+def _transformer(shapes: Shapes) -> Identity | None:
+    """Return a video transformer of a published size."""
+    name = next(filter(None, (module.recognize(shapes) for module in (videomae, vjepa2, timesformer))), None)
+    return None if name is None else Identity((name,), 1.0)
 
 
 def _tsn(shapes: Shapes) -> Identity | None:
