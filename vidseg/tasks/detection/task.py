@@ -100,6 +100,10 @@ class DetectionTask(Task):
                 f"{width}"
             )
         detector = model.detector if pixels else model
+        if pixels and self.gradients != "none" and not any(value.requires_grad for value in model.backbone.parameters()):
+            raise ValueError(
+                f"gradients={self.gradients!r}: the encoder is frozen and has no gradient; use --gradients none"
+            )
         # Wrapped for several processes, the encoder could not be called apart from the detector.
         self.one_backward = not pixels or self.gradients == "all"
         self.proposals_only = bool(getattr(detector, "class_agnostic", False)) and self.class_scores is None
