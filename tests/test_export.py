@@ -57,7 +57,13 @@ if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13):
     # Graphs keep the remainders of the lengths before temporal strides and pooling.
     FIXED_LENGTH |= {"c2f_tcn", "r2plus1d_18", "r3d_50", "srtg_r3d_18"}
 # Frames of the exported clip and of another clip.
-FRAMES = {"transeger": (4, 4), "svtas_rl": (8, 12), "c2f_tcn": (400, 451), "videomae_base": (12, 8), "vjepa2_large": (12, 8)}
+FRAMES = {
+    "transeger": (4, 4),
+    "svtas_rl": (8, 12),
+    "c2f_tcn": (400, 451),
+    "videomae_base": (12, 8),
+    "vjepa2_large": (12, 8),
+}
 
 
 def representatives() -> list[str]:

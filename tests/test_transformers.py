@@ -139,7 +139,9 @@ def test_encoder_and_probe_of_vjepa2_are_separate_files():
     state = source.state_dict()
     probe = {key: value for key, value in state.items() if key.startswith(("pooler.", "linear."))}
     encoder = {f"module.backbone.{key}": value for key, value in state.items() if key not in probe}
-    heads = load_weights(model, {"classifiers": [{f"module.{key}": value for key, value in probe.items()}]}, strict=False)
+    heads = load_weights(
+        model, {"classifiers": [{f"module.{key}": value for key, value in probe.items()}]}, strict=False
+    )
     trunk = load_weights(model, {"epoch": 1, "target_encoder": encoder}, strict=False)
     assert {*heads.taken, *trunk.taken} == set(state) and heads.left == trunk.left == ()
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
@@ -147,12 +149,20 @@ def test_encoder_and_probe_of_vjepa2_are_separate_files():
 
 def test_pretraining_without_a_classifier_needs_strict_off():
     state = small("videomae_small").state_dict()
-    encoder = {f"encoder.{key}": value for key, value in authors_names(state).items() if key.startswith(("blocks", "patch"))}
-    encoder |= {"decoder.blocks.0.norm1.weight": torch.ones(3), "mask_token": torch.zeros(1), "encoder.norm.weight": torch.ones(48)}
+    encoder = {
+        f"encoder.{key}": value for key, value in authors_names(state).items() if key.startswith(("blocks", "patch"))
+    }
+    encoder |= {
+        "decoder.blocks.0.norm1.weight": torch.ones(3),
+        "mask_token": torch.zeros(1),
+        "encoder.norm.weight": torch.ones(48),
+    }
     model = small("videomae_small")
     with pytest.raises(ValueError, match=r"not in the file: 4 \(fc_norm.weight, fc_norm.bias, head.weight"):
         load_weights(model, encoder)
-    assert set(load_weights(model, encoder, strict=False).missing) == {key for key in state if "head" in key or "fc_" in key}
+    assert set(load_weights(model, encoder, strict=False).missing) == {
+        key for key in state if "head" in key or "fc_" in key
+    }
 
 
 def test_published_networks_are_identified():

@@ -172,7 +172,9 @@ class Trainer:
                 "precise_bn reads the training batches again, which test_every_steps interrupts: give one of them"
             )
         if frozen and self.evaluation.precise_bn:
-            raise ValueError("precise_bn changes the statistics of norms, which a frozen backbone keeps: give one of them")
+            raise ValueError(
+                "precise_bn changes the statistics of norms, which a frozen backbone keeps: give one of them"
+            )
         self._head = freeze_backbone(model) if frozen else ()
         if adapter_rank:
             add_adapters(model, adapter_rank, seed=seed)

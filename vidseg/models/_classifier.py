@@ -36,7 +36,11 @@ def head_names(model: nn.Module) -> tuple[str, ...]:
         return declared
     children = dict(model.named_children())
     if "backbone" in children:
-        return tuple(name for name, child in children.items() if name != "backbone" and next(child.parameters(), None) is not None)
+        return tuple(
+            name
+            for name, child in children.items()
+            if name != "backbone" and next(child.parameters(), None) is not None
+        )
     name = classifier_name(model)
     own = [name for name, module in model.named_modules() if next(module.parameters(recurse=False), None) is not None]
     last = name is not None and "." not in name and own[-1] == name
@@ -58,7 +62,7 @@ def freeze_backbone(model: nn.Module) -> tuple[str, ...]:
     names = head_names(model)
     if not names:
         raise ValueError(
-            f"freeze_backbone: {type(model).__name__} has no classifier behind a backbone, so nothing would be left to train"
+            f"freeze_backbone: {type(model).__name__} has no classifier behind a backbone, so nothing is left to train"
         )
     prefixes = tuple(f"{name}." for name in names)
     for name, parameter in model.named_parameters():

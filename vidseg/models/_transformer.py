@@ -192,7 +192,9 @@ class Attention(nn.Module):
             swapped = both.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
             query, key = torch.addcmul(both * cosines, swapped, sines).unbind(-3)
             value = qkv[..., 2, :, :]
-        attended = F.scaled_dot_product_attention(query.transpose(-3, -2), key.transpose(-3, -2), value.transpose(-3, -2))
+        attended = F.scaled_dot_product_attention(
+            query.transpose(-3, -2), key.transpose(-3, -2), value.transpose(-3, -2)
+        )
         return self.proj(attended.transpose(-3, -2).flatten(-2))
 
 
@@ -250,7 +252,7 @@ class VideoTransformer(nn.Module):
     """
 
     head_modules: tuple[str, ...] = ()
-    """Modules behind the blocks that `--freeze-backbone` and `--adapter-rank` train, and that have the full rate with `--layer-decay`."""
+    """Modules behind the blocks that `--freeze-backbone` and `--adapter-rank` train."""
     adapted = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
     """Ends of the names of the linear layers in `blocks` that `--adapter-rank` adapts."""
     blocks: nn.Module

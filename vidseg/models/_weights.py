@@ -151,8 +151,8 @@ def named_for(model: nn.Module, entries: Mapping[str, Tensor]) -> dict[str, Tens
     """Return the entries of a file under the keys of the network.
 
     Args:
-        model: any network, wrapped or not; its method `own_entries` or `own_key`, if there is one, renames keys of other
-            publications, and `own_entries` also joins separate entries.
+        model: any network, wrapped or not; its method `own_entries`, which may also join entries, or else `own_key`
+            renames keys of other publications.
         entries: entries of the file, without prefixes of wrappers.
     """
     convert = getattr(_unwrapped(model), "own_entries", None)

@@ -149,7 +149,15 @@ class _Layer(nn.Module):
     """Residual layer: dilated convolution, attention in windows, attention over the whole video."""
 
     def __init__(
-        self, maps: int, dilation: int, *, window: int, stride: int, norm: bool, dropout: float, attention_dropout: float
+        self,
+        maps: int,
+        dilation: int,
+        *,
+        window: int,
+        stride: int,
+        norm: bool,
+        dropout: float,
+        attention_dropout: float,
     ):
         super().__init__()
         self.dilated_conv = _DilatedConv(maps, dilation)
@@ -170,7 +178,15 @@ class _Stage(nn.Module):
     """Stage: projection, layers, classifier."""
 
     def __init__(
-        self, inputs: int, maps: int, outputs: int, *, layers: int, channel_dropout: float, exact: bool, **options: float
+        self,
+        inputs: int,
+        maps: int,
+        outputs: int,
+        *,
+        layers: int,
+        channel_dropout: float,
+        exact: bool,
+        **options: float,
     ):
         super().__init__()
         self.input_proj = nn.Conv1d(inputs, maps, 1)

@@ -143,7 +143,7 @@ class TimeSformer(VideoTransformer):
         width: multiplier of D, see `scaled_width`; published: 1.0.
         layers: number of blocks; None: the published number.
         dropout: dropout probability before the classifier.
-        drop_path: rate of stochastic depth of the last block; it rises linearly from 0 in the first one. Published: 0.1.
+        drop_path: rate of stochastic depth of the last block (published: 0.1); it rises linearly from 0 in the first.
 
     Raises:
         ValueError: an option is out of range.

@@ -132,7 +132,9 @@ def rotary_tables(grid: Size, channels: int, *, device: torch.device, dtype: tor
     part = 2 * (channels // 3 // 2)
     rates = 10000 ** -(torch.arange(part // 2, device=device, dtype=torch.float32) / (part / 2))
     axes = [torch.arange(size, device=device, dtype=torch.float32) for size in grid]
-    angles = torch.cat([places.flatten()[:, None] * rates.repeat(2) for places in torch.meshgrid(*axes, indexing="ij")], 1)
+    angles = torch.cat(
+        [places.flatten()[:, None] * rates.repeat(2) for places in torch.meshgrid(*axes, indexing="ij")], 1
+    )
     angles = F.pad(angles, (0, channels - 3 * part))
     signs = torch.tensor([-1.0, 1.0], device=device).repeat(channels // 2)
     return angles.cos()[:, None, None].to(dtype), (angles.sin() * signs)[:, None, None].to(dtype)

@@ -100,7 +100,11 @@ class DetectionTask(Task):
                 f"{width}"
             )
         detector = model.detector if pixels else model
-        if pixels and self.gradients != "none" and not any(value.requires_grad for value in model.backbone.parameters()):
+        if (
+            pixels
+            and self.gradients != "none"
+            and not any(value.requires_grad for value in model.backbone.parameters())
+        ):
             raise ValueError(
                 f"gradients={self.gradients!r}: the encoder is frozen and has no gradient; use --gradients none"
             )

@@ -101,8 +101,8 @@ RECIPES: dict[str, dict[str, Recipe]] = {
             loss_option=("soft_label=4", "boundary_smooth=3", "smoothing=0.025"),
             median=15,
         ),
-        # The published rate is constant for 15 epochs and then follows a cosine that would end at epoch 180; the run ends
-        # at epoch 150, where the cosine of this run ends.
+        # The published rate is constant for 15 epochs and then follows a cosine that would end at epoch 180, after the
+        # end of the run at epoch 150, where the cosine of this run ends.
         "ltcontext": _recipe(
             epochs=150,
             lr=2.5e-4,
@@ -116,8 +116,8 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     },
 }
 RECIPES["segmentation"] = {**RECIPES["gtea"], "ltcontext": RECIPES["breakfast"]["ltcontext"]}
-"""By data set and network; "segmentation" is for data sets of your own, with the settings for GTEA, which LTContext does
-not have: it has those for Breakfast."""
+"""By data set and network; "segmentation" is for data sets of your own, with the settings for GTEA. LTContext has none
+for GTEA, but those for Breakfast."""
 
 RATES = {"gtea": 15.0, "50salads": 30.0, "breakfast": 15.0, "segmentation": 15.0}
 """Labels a second of the published files; a catalog has its own."""
