@@ -58,7 +58,7 @@ def test_only_the_head_of_a_frozen_network_changes(name, tmp_path):
     clips = ShuffledClips()
     if name == "mtnet_xs":
         clips.frames = clips.frames.repeat(1, 1, 1, 2, 2)
-    trained = trainer(model, batches=clips, frozen=True, optimizer=OptimizerOptions(ema=0.9))
+    trained = trainer(model, batches=clips, freeze_backbone=True, optimizer=OptimizerOptions(ema=0.9))
     trained.fit(1, tmp_path)
     heads = tuple(f"{head}." for head in head_names(model))
     assert changed(before, weights(model)) == {key for key in before if key.startswith(heads)}
@@ -105,7 +105,7 @@ def test_a_network_with_a_backbone_trains_what_follows():
 
 def test_precise_norms_of_a_frozen_backbone_are_refused():
     with pytest.raises(ValueError, match="precise_bn changes the statistics"):
-        trainer(linear(), batches=Batches(), frozen=True, evaluation=EvaluationOptions(precise_bn=2))
+        trainer(linear(), batches=Batches(), freeze_backbone=True, evaluation=EvaluationOptions(precise_bn=2))
 
 
 # Adapters
@@ -158,7 +158,7 @@ def test_adapters_and_a_frozen_backbone_exclude_each_other():
     with pytest.raises(ValueError, match="adapter_rank=2 exclude each other"):
         NetworkOptions(freeze_backbone=True, adapter_rank=2)
     with pytest.raises(ValueError, match="adapter_rank=2 exclude each other"):
-        trainer(small("videomae_small"), frozen=True, adapter_rank=2)
+        trainer(small("videomae_small"), freeze_backbone=True, adapter_rank=2)
     model = small("videomae_small")
     add_adapters(model, 2)
     with pytest.raises(ValueError, match="already has adapters"):
@@ -180,7 +180,11 @@ def test_only_adapters_and_head_change(tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"frozen": True}, {"adapter_rank": 2}, {"optimizer": OptimizerOptions(optimizer="adamw", layer_decay=0.5)}],
+    [
+        {"freeze_backbone": True},
+        {"adapter_rank": 2},
+        {"optimizer": OptimizerOptions(optimizer="adamw", layer_decay=0.5)},
+    ],
     ids=["frozen", "adapters", "layer_decay"],
 )
 def test_a_resumed_run_ends_with_the_same_bits(options, tmp_path):

@@ -458,7 +458,7 @@ def train_run(training: Training, options: TrainOptions, out: Path, *, device: t
             monitors=options.monitors,
             fine_tune=network.fine_tune,
             fresh=() if report is None else report.missing,
-            frozen=network.freeze_backbone,
+            freeze_backbone=network.freeze_backbone,
             adapter_rank=network.adapter_rank,
         )
         session = options.session

@@ -42,7 +42,8 @@ from vidseg.engine.precision import ApexPrecision, make_precision
 from vidseg.engine.schedules import Schedule
 from vidseg.engine.task import BatchResult, Position, Result, Task, make_task, means
 from vidseg.loaders.transfer import copy_ahead
-from vidseg.models import add_adapters, freeze_backbone, prepare
+from vidseg.models import add_adapters, prepare
+from vidseg.models import freeze_backbone as freeze_all_but_head
 
 __all__ = ["Trainer"]
 
@@ -125,7 +126,7 @@ class Trainer:
         monitors: logging.
         fine_tune: see `NetworkOptions.fine_tune`.
         fresh: names of parameters that no checkpoint filled, for `fine_tune`.
-        frozen: see `NetworkOptions.freeze_backbone`.
+        freeze_backbone: see `NetworkOptions.freeze_backbone`.
         adapter_rank: see `NetworkOptions.adapter_rank`; the adapters are added to `model` in place.
 
     Raises:
@@ -154,11 +155,13 @@ class Trainer:
         monitors: MonitorOptions | None = None,
         fine_tune: bool = False,
         fresh: Collection[str] = (),
-        frozen: bool = False,
+        freeze_backbone: bool = False,
         adapter_rank: int = 0,
     ):
-        if frozen and adapter_rank:
-            raise ValueError(f"frozen and adapter_rank={adapter_rank} exclude each other: adapters train the backbone")
+        if freeze_backbone and adapter_rank:
+            raise ValueError(
+                f"freeze_backbone and adapter_rank={adapter_rank} exclude each other: adapters train the backbone"
+            )
         given = None if isinstance(optimizer, OptimizerOptions) else optimizer
         self.optimizer_options = optimizer if isinstance(optimizer, OptimizerOptions) else OptimizerOptions()
         self.evaluation, self.monitors = evaluation or EvaluationOptions(), monitors or MonitorOptions()
@@ -171,11 +174,11 @@ class Trainer:
             raise ValueError(
                 "precise_bn reads the training batches again, which test_every_steps interrupts: give one of them"
             )
-        if frozen and self.evaluation.precise_bn:
+        if freeze_backbone and self.evaluation.precise_bn:
             raise ValueError(
                 "precise_bn changes the statistics of norms, which a frozen backbone keeps: give one of them"
             )
-        self._head = freeze_backbone(model) if frozen else ()
+        self._head = freeze_all_but_head(model) if freeze_backbone else ()
         if adapter_rank:
             add_adapters(model, adapter_rank, seed=seed)
         self.task.check(model, loader)
