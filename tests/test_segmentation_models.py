@@ -55,6 +55,7 @@ SMALL = {
         "dropout": 0.0,
         "channel_dropout": 0.0,
         "attention_dropout": 0.0,
+        "projection_dropout": 0.0,
     },
 }
 LENGTHS = dict.fromkeys(NAMES, (37, 23, 1, 30)) | {"c2f_tcn": (523, 386, 41, 447)}

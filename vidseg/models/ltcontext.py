@@ -7,7 +7,7 @@ feature map gives the values of its attention. Parameter names are those of the 
 Shapes: B videos, D feature width, K classes, L frames, S stages, C channels.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -97,12 +97,12 @@ def long_term_attention(
 class _Projections(nn.Module):
     """Projections of an attention with one head to half of the channels, and back."""
 
-    def __init__(self, maps: int):
+    def __init__(self, maps: int, dropout: float):
         super().__init__()
         self.proj_q = nn.Conv1d(maps, maps // 2, 1)
         self.proj_k = nn.Conv1d(maps, maps // 2, 1)
         self.proj_v = nn.Conv1d(maps, maps // 2, 1)
-        self.dropout = nn.Dropout(0.1)
+        self.dropout = nn.Dropout(dropout)
         self.proj = nn.Sequential(nn.GELU(), nn.Conv1d(maps // 2, maps, 1))
 
 
@@ -113,13 +113,13 @@ class _Attention(nn.Module):
         maps: C.
         step: W of `windowed_attention` or G of `long_term_attention`.
         kind: which of the two.
-        dropout: dropout probability of the attention weights.
+        dropout: dropout probabilities of the attention weights and of the output.
     """
 
-    def __init__(self, maps: int, step: int, kind: Literal["windowed", "long_term"], dropout: float):
+    def __init__(self, maps: int, step: int, kind: Literal["windowed", "long_term"], dropout: tuple[float, float]):
         super().__init__()
-        self.attn = _Projections(maps)
-        self.step, self.kind, self.dropout = step, kind, dropout
+        self.attn = _Projections(maps, dropout[1])
+        self.step, self.kind, self.dropout = step, kind, dropout[0]
 
     def forward(self, x: Tensor, source: Tensor | None, padding: Tensor | None) -> Tensor:
         """Compute attention with queries and keys from `x` and values from `source` (None: `x`), all (B, C, L)."""
@@ -157,7 +157,7 @@ class _Layer(nn.Module):
         stride: int,
         norm: bool,
         dropout: float,
-        attention_dropout: float,
+        attention_dropout: tuple[float, float],
     ):
         super().__init__()
         self.dilated_conv = _DilatedConv(maps, dilation)
@@ -186,11 +186,11 @@ class _Stage(nn.Module):
         layers: int,
         channel_dropout: float,
         exact: bool,
-        **options: float,
+        **options: Any,
     ):
         super().__init__()
         self.input_proj = nn.Conv1d(inputs, maps, 1)
-        self.layers = nn.ModuleList(_Layer(maps, 2**index, **options) for index in range(layers))  # type: ignore[arg-type]
+        self.layers = nn.ModuleList(_Layer(maps, 2**index, **options) for index in range(layers))
         self.out_proj = nn.Conv1d(maps, outputs, 1)
         self.channel_dropout, self.exact = channel_dropout, exact
 
@@ -220,6 +220,7 @@ class LtContext(nn.Module):
         dropout: dropout probability of the output of a layer.
         channel_dropout: dropout probability of the channels of the input of a stage.
         attention_dropout: dropout probability of attention weights.
+        projection_dropout: dropout probability of the output of an attention.
         padding: values of padded frames in the input of the first layer of a stage. "published": the bias of the
             projection, so the first frames in front of the padding differ from those of the video alone. "exact":
             zeros. Both agree without padding, as in all published training.
@@ -242,6 +243,7 @@ class LtContext(nn.Module):
         dropout: float = 0.2,
         channel_dropout: float = 0.3,
         attention_dropout: float = 0.2,
+        projection_dropout: float = 0.1,
         padding: Literal["published", "exact"] = "exact",
     ):
         super().__init__()
@@ -266,7 +268,7 @@ class LtContext(nn.Module):
                 stride=stride,
                 norm=instance_norm,
                 dropout=dropout,
-                attention_dropout=attention_dropout,
+                attention_dropout=(attention_dropout, projection_dropout),
             )
 
         self.in_features = in_features
