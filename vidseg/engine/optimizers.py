@@ -88,7 +88,7 @@ def parameter_groups(
             slow = backbone_lr != 1 and name.startswith("backbone.")
             title = f"backbone, {layer}" if slow else layer
             number, share = None, 1.0
-            if layer_decay != 1:
+            if layer_decay != 1 and layer_of is not None:
                 number = layer_of(name)
                 title, share = f"{title}, layer {number}", layer_decay ** (model.num_layers - number)
             members = groups.setdefault(

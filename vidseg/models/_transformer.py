@@ -19,6 +19,7 @@ __all__ = [
     "Block",
     "DropPath",
     "Mlp",
+    "PatchEmbed",
     "Size",
     "VideoTransformer",
     "check_clips",
@@ -26,7 +27,6 @@ __all__ = [
     "drop_rates",
     "initialize",
     "joined",
-    "project_patches",
     "scaled_width",
 ]
 
@@ -89,18 +89,31 @@ def cut_patches(clips: Tensor, *, tubelet: int) -> Tensor:
     return parts.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
 
 
-def project_patches(clips: Tensor, projection: nn.Conv2d | nn.Conv3d, *, tubelet: int) -> Tensor:
-    """Project the patches of clips to tokens; a matrix product, faster than the convolution that it replaces.
+class PatchEmbed(nn.Module):
+    """Projection of the patches of clips to tokens; a matrix product, faster than the convolution that it replaces.
 
     Args:
-        clips: (B, C, T, H, W).
-        projection: convolution whose kernel size and stride are the size of a patch.
-        tubelet: number of frames of a patch.
-
-    Returns:
-        (B, T / tubelet, H / 16, W / 16, D).
+        width: D.
+        tubelet: number of frames of a patch; None: one frame, with the weight of a convolution of images.
     """
-    return F.linear(cut_patches(clips, tubelet=tubelet), projection.weight.flatten(1), projection.bias)
+
+    def __init__(self, width: int, tubelet: int | None):
+        super().__init__()
+        self.tubelet = tubelet or 1
+        patch = (self.tubelet, PATCH, PATCH)
+        self.proj: nn.Conv2d | nn.Conv3d = (
+            nn.Conv2d(3, width, PATCH, PATCH) if tubelet is None else nn.Conv3d(3, width, patch, patch)
+        )
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Compute tokens (B, T / tubelet, H / 16, W / 16, D) of clips (B, 3, T, H, W).
+
+        Raises:
+            ValueError: a size is not a multiple of that of a patch.
+        """
+        check_clips(clips, tubelet=self.tubelet)
+        patches = cut_patches(clips, tubelet=self.tubelet)
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
 class DropPath(nn.Module):
@@ -253,7 +266,7 @@ class VideoTransformer(nn.Module):
 
     head_modules: tuple[str, ...] = ()
     """Modules behind the blocks that `--freeze-backbone` and `--adapter-rank` train."""
-    adapted = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    adapted: tuple[str, ...] = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
     """Ends of the names of the linear layers in `blocks` that `--adapter-rank` adapts."""
     blocks: nn.Module
 

@@ -25,11 +25,10 @@ from vidseg.models._transformer import (
     PATCH,
     Attention,
     Block,
+    PatchEmbed,
     VideoTransformer,
-    check_clips,
     drop_rates,
     initialize,
-    project_patches,
     scaled_width,
 )
 
@@ -176,7 +175,7 @@ class TimeSformer(VideoTransformer):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, features))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.side**2, features))
         self.time_embed = nn.Parameter(torch.zeros(1, frames, features))
-        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, features, PATCH, PATCH)})
+        self.patch_embed = PatchEmbed(features, None)
         self.blocks = Stage(
             *(_DividedBlock(features, design.heads, hidden=4 * features, drop_path=rate) for rate in rates)
         )
@@ -186,7 +185,8 @@ class TimeSformer(VideoTransformer):
         initialize(self)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
-        for block in list(self.blocks)[1:]:  # as published: attention over time begins without effect
+        for block in list(self.blocks.children())[1:]:  # as published: attention over time begins without effect
+            assert isinstance(block, _DividedBlock)
             nn.init.zeros_(block.temporal_fc.weight)
 
     def _positions(self, height: int, width: int) -> Tensor:
@@ -215,8 +215,7 @@ class TimeSformer(VideoTransformer):
         Raises:
             ValueError: a size is not a multiple.
         """
-        check_clips(clips, tubelet=1)
-        patches = project_patches(clips, self.patch_embed["proj"], tubelet=1)
+        patches: Tensor = self.patch_embed(clips)
         frames, height, width = patches.shape[1:4]
         patches = patches.flatten(2, 3).transpose(1, 2)
         patches = patches + self._positions(height, width)[:, :, None] + self._times(frames)[:, None]

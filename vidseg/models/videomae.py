@@ -25,13 +25,12 @@ from vidseg.models._stage import Stage
 from vidseg.models._transformer import (
     PATCH,
     Block,
+    PatchEmbed,
     Size,
     VideoTransformer,
-    check_clips,
     drop_rates,
     initialize,
     joined,
-    project_patches,
     scaled_width,
 )
 
@@ -155,10 +154,9 @@ class VideoMae(VideoTransformer):
             raise ValueError(f"frames={frames} must be a multiple of {TUBELET}, size={size} a multiple of {PATCH}")
         features = scaled_width(design.width, design.heads, width)
         rates = drop_rates(drop_path, design.layers if layers is None else layers)
-        patch = (TUBELET, PATCH, PATCH)
         self.num_classes, self.num_features = num_classes, features
         self.grid: Size = (frames // TUBELET, size // PATCH, size // PATCH)
-        self.patch_embed = nn.ModuleDict({"proj": nn.Conv3d(3, features, patch, patch)})
+        self.patch_embed = PatchEmbed(features, TUBELET)
         self.blocks = Stage(
             *(Block(features, design.heads, hidden=4 * features, drop_path=rate, key_bias=False) for rate in rates)
         )
@@ -193,8 +191,7 @@ class VideoMae(VideoTransformer):
         Raises:
             ValueError: a size is not a multiple.
         """
-        check_clips(clips, tubelet=TUBELET)
-        tokens = project_patches(clips, self.patch_embed["proj"], tubelet=TUBELET)
+        tokens: Tensor = self.patch_embed(clips)
         grid = tokens.shape[1], tokens.shape[2], tokens.shape[3]
         return self.blocks((tokens + self._positions(grid)).flatten(1, 3))
 

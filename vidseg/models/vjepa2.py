@@ -23,16 +23,14 @@ from vidseg.models._input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from vidseg.models._registry import register_model
 from vidseg.models._stage import Stage
 from vidseg.models._transformer import (
-    PATCH,
     Block,
     Mlp,
+    PatchEmbed,
     Size,
     VideoTransformer,
-    check_clips,
     drop_rates,
     initialize,
     joined,
-    project_patches,
     scaled_width,
 )
 
@@ -237,10 +235,10 @@ class VJepa2(VideoTransformer):
             raise ValueError(f"probe_layers={probe_layers} must be at least 0")
         features = scaled_width(design.width, design.heads, width)
         rates = drop_rates(drop_path, design.layers if layers is None else layers)
-        patch, hidden = (TUBELET, PATCH, PATCH), int(features * design.ratio)
+        hidden = int(features * design.ratio)
         self.num_classes, self.num_features = num_classes, features
         self.head_channels = features // design.heads
-        self.patch_embed = nn.ModuleDict({"proj": nn.Conv3d(3, features, patch, patch)})
+        self.patch_embed = PatchEmbed(features, TUBELET)
         self.blocks = Stage(*(_RotaryBlock(features, design.heads, hidden=hidden, drop_path=rate) for rate in rates))
         self.norm = nn.LayerNorm(features, eps=1e-6)
         self.pooler = AttentivePooler(features, design.heads, probe_layers)
@@ -249,8 +247,9 @@ class VJepa2(VideoTransformer):
         initialize(self)
         nn.init.trunc_normal_(self.pooler.query_tokens, std=0.02)
         # As published, deeper blocks start with smaller residual branches.
-        for blocks in (self.blocks, self.pooler.blocks):
-            for depth, block in enumerate(blocks, start=1):
+        for stage in (self.blocks, self.pooler.blocks):
+            for depth, block in enumerate(stage.children(), start=1):
+                assert isinstance(block, Block)
                 block.attn.proj.weight.data.div_((2 * depth) ** 0.5)
                 block.mlp.fc2.weight.data.div_((2 * depth) ** 0.5)
 
@@ -272,8 +271,7 @@ class VJepa2(VideoTransformer):
         Raises:
             ValueError: a size is not a multiple.
         """
-        check_clips(clips, tubelet=TUBELET)
-        tokens = project_patches(clips, self.patch_embed["proj"], tubelet=TUBELET)
+        tokens: Tensor = self.patch_embed(clips)
         grid = tokens.shape[1], tokens.shape[2], tokens.shape[3]
         tables = rotary_tables(grid, self.head_channels, device=tokens.device, dtype=tokens.dtype)
         return self.norm(self.blocks((tokens.flatten(1, 3), tables))[0])

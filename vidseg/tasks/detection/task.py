@@ -103,7 +103,7 @@ class DetectionTask(Task):
         if (
             pixels
             and self.gradients != "none"
-            and not any(value.requires_grad for value in model.backbone.parameters())
+            and not any(value.requires_grad for name, value in model.named_parameters() if name.startswith("backbone."))
         ):
             raise ValueError(
                 f"gradients={self.gradients!r}: the encoder is frozen and has no gradient; use --gradients none"
