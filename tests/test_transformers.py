@@ -53,6 +53,7 @@ def test_published_values(name):
     predictor = sum(value.numel() for key, value in state.items() if ".predictor." in key)
     assert sum(value.numel() for value in model.parameters()) + predictor == spec["params"]
     assert report.filled == 1 and all(".predictor." in f".{key}" for key in report.left)
+    model.blocks[-1].label_only = False  # for TimeSformer: the vector has all tokens
     model.blocks.register_forward_hook(lambda _, inputs, output: found.append(output))
     ((_, shape, kind, seed),) = spec["inputs"]
     with torch.no_grad():
@@ -64,6 +65,9 @@ def test_published_values(name):
         last = torch.cat((last[0], last[1].flatten(1, 2)), dim=1)
     assert relative_error(last, expected[0]) < 1e-5
     assert relative_error(logits, expected[1]) < 1e-5
+    model.blocks[-1].label_only = True
+    with torch.no_grad():
+        assert torch.allclose(model(made_input(shape, kind, seed).transpose(1, 2)), logits, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", SIZES)

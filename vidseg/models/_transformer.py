@@ -129,16 +129,11 @@ class DropPath(nn.Module):
         super().__init__()
         self.rate = rate
 
-    def factor(self, x: Tensor) -> Tensor | None:
-        """Return a factor of the branch for each sample, with the dimensions of `x` (B, ...); None: 1 for all."""
-        if not self.rate or not self.training:
-            return None
-        keep = x.new_empty(x.shape[0], *(1,) * (x.dim() - 1)).bernoulli_(1 - self.rate)
-        return keep.div_(1 - self.rate)
-
     def forward(self, x: Tensor) -> Tensor:
-        factor = self.factor(x)
-        return x if factor is None else x * factor
+        if not self.rate or not self.training:
+            return x
+        keep = x.new_empty(x.shape[0], *(1,) * (x.dim() - 1)).bernoulli_(1 - self.rate)
+        return x * keep.div_(1 - self.rate)
 
     def extra_repr(self) -> str:
         return f"rate={self.rate:g}"
@@ -189,12 +184,12 @@ class Attention(nn.Module):
         """Compute attention.
 
         Args:
-            x: (..., N, D).
+            x: (B, N, D).
             rotation: tables (N, 1, 1, D / heads) of `vidseg.models.vjepa2.rotary_tables` for queries and keys; None:
                 no rotary positions.
 
         Returns:
-            (..., N, D).
+            (B, N, D).
         """
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
         if rotation is None:
@@ -205,10 +200,8 @@ class Attention(nn.Module):
             swapped = both.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
             query, key = torch.addcmul(both * cosines, swapped, sines).unbind(-3)
             value = qkv[..., 2, :, :]
-        attended = F.scaled_dot_product_attention(
-            query.transpose(-3, -2), key.transpose(-3, -2), value.transpose(-3, -2)
-        )
-        return self.proj(attended.transpose(-3, -2).flatten(-2))
+        attended = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+        return self.proj(attended.transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):

@@ -37,6 +37,14 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, valid: Tensor, *, dropout
     return F.scaled_dot_product_attention(query, key, value, mask[:, :, None], dropout_p=dropout)
 
 
+def _rest(frames: int, step: int) -> int:
+    """Return the number of frames that fill a video to a multiple of `step`.
+
+    In an exported graph it is at least 1: the layout of the result must not depend on whether the length is a multiple.
+    """
+    return step - frames % step if torch.compiler.is_exporting() else -frames % step
+
+
 def windowed_attention(
     query: Tensor, key: Tensor, value: Tensor, valid: Tensor, *, window: int, dropout: float = 0.0
 ) -> Tensor:
@@ -54,7 +62,7 @@ def windowed_attention(
         (B, L, C).
     """
     frames, half = query.shape[1], window // 2
-    rest = -frames % window
+    rest = _rest(frames, window)
 
     def neighborhoods(x: Tensor) -> Tensor:
         """Return overlapping views (B, L / W, 2 W, C)."""
@@ -83,7 +91,7 @@ def long_term_attention(
         (B, L, C).
     """
     frames = query.shape[1]
-    rest = -frames % stride
+    rest = _rest(frames, stride)
 
     def phases(x: Tensor) -> Tensor:
         """Return the frames by their remainder: (B, L, C) -> (B, G, L / G, C)."""

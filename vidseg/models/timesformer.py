@@ -108,6 +108,9 @@ class _DividedBlock(Block):
         drop_path: rate of stochastic depth.
     """
 
+    label_only = False
+    """Whether to compute the MLP for the token of the class alone: nothing reads the patches of the last block."""
+
     def __init__(self, width: int, heads: int, *, hidden: int, drop_path: float = 0.0):
         super().__init__(width, heads, hidden=hidden, drop_path=drop_path)
         self.temporal_norm1 = nn.LayerNorm(width, eps=1e-6)
@@ -117,18 +120,19 @@ class _DividedBlock(Block):
     def forward(self, x: _Tokens) -> _Tokens:  # type: ignore[override]
         """Compute the next tokens from the token of the class (B, 1, D) and those of the patches (B, N, T, D)."""
         label, patches = x
-        over_time = self.drop_path(self.temporal_attn(self.temporal_norm1(patches)))
-        patches = patches + self.temporal_fc(over_time)
-        frames = patches.shape[2]
+        count, frames = patches.shape[1:3]
+        # Attention has fast kernels for three dimensions: each place of each clip is a sequence.
+        over_time = self.temporal_attn(self.temporal_norm1(patches).flatten(0, 1)).unflatten(0, (-1, count))
+        patches = patches + self.temporal_fc(self.drop_path(over_time))
         tokens = torch.cat((label[:, None].expand(-1, frames, -1, -1), patches.transpose(1, 2)), dim=2)
-        over_space = self.drop_path(self.attn(self.norm1(tokens)))
+        over_space = self.drop_path(self.attn(self.norm1(tokens).flatten(0, 1)).unflatten(0, (-1, frames)))
         label = label + over_space[:, :, 0].mean(dim=1, keepdim=True)
         patches = patches + over_space[:, :, 1:].transpose(1, 2)
-        of_label, of_patches = self.mlp(self.norm2(label)), self.mlp(self.norm2(patches))
-        factor = self.drop_path.factor(label)
-        if factor is not None:
-            of_label, of_patches = of_label * factor, of_patches * factor[..., None]
-        return label + of_label, patches + of_patches
+        if self.label_only:
+            return label + self.drop_path(self.mlp(self.norm2(label))), patches
+        joint = torch.cat((label, patches.flatten(1, 2)), dim=1)  # one product with the large weights for both
+        joint = joint + self.drop_path(self.mlp(self.norm2(joint)))
+        return joint[:, :1], joint[:, 1:].unflatten(1, (count, frames))
 
 
 class TimeSformer(VideoTransformer):
@@ -185,6 +189,7 @@ class TimeSformer(VideoTransformer):
         initialize(self)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
+        list(self.blocks.children())[-1].label_only = True  # type: ignore[assignment]
         for block in list(self.blocks.children())[1:]:  # as published: attention over time begins without effect
             assert isinstance(block, _DividedBlock)
             nn.init.zeros_(block.temporal_fc.weight)
@@ -219,7 +224,7 @@ class TimeSformer(VideoTransformer):
         frames, height, width = patches.shape[1:4]
         patches = patches.flatten(2, 3).transpose(1, 2)
         patches = patches + self._positions(height, width)[:, :, None] + self._times(frames)[:, None]
-        label = (self.cls_token + self.pos_embed[:, :1]).expand(len(clips), -1, -1)
+        label = (self.cls_token + self.pos_embed[:, :1]).expand(clips.shape[0], -1, -1)
         return self.norm(self.blocks((label, patches))[0][:, 0])
 
     def forward(self, clips: Tensor) -> Tensor:

@@ -194,7 +194,7 @@ class AttentivePooler(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Compute the features (B, D) of tokens (B, N, D)."""
         tokens = self.blocks(tokens)
-        return self.cross_attention_block(self.query_tokens.expand(len(tokens), -1, -1), tokens)[:, 0]
+        return self.cross_attention_block(self.query_tokens.expand(tokens.shape[0], -1, -1), tokens)[:, 0]
 
 
 class VJepa2(VideoTransformer):
