@@ -11,6 +11,9 @@ in FOLDER, which is not changed:
     git clone https://github.com/mit-han-lab/temporal-shift-module FOLDER/temporal-shift-module
     git clone https://github.com/piergiaj/pytorch-i3d FOLDER/pytorch-i3d
 
+The transformers' peers are the modules of the package transformers, with their scaled-dot-product attention where they
+have one.
+
 The program names the peers that it does not find and continues with the others.
 """
 
@@ -57,6 +60,7 @@ class Peer:
         arguments: arguments of the module for clips (B, 3, T, H, W), given the network of vidseg.
         logits: logits (B, K) from the output of the module.
         weights: state dict of the module, as `load_weights` takes it.
+        grid: the network of vidseg has the options `frames` and `size`, which are those of the clips.
     """
 
     source: str
@@ -67,6 +71,7 @@ class Peer:
     arguments: Callable[[nn.Module, Tensor], tuple[Any, ...]] = lambda _, clips: (clips,)
     logits: Callable[[Any, Tensor], Tensor] = lambda output, _: output
     weights: Callable[[nn.Module], Mapping[str, Tensor]] = lambda module: module.state_dict()
+    grid: bool = False
 
 
 def imported(name: str) -> ModuleType:
@@ -169,6 +174,41 @@ def x3d_of_pytorchvideo(clip: Shape, depth: float) -> Peer:
     return Peer("PyTorchVideo", build, clip, (4, 96, 96), {"dropout": 0.0})
 
 
+# transformers
+
+
+def of_transformers(kind: str, clip: Shape, **sizes: int) -> Peer:
+    """A module `<kind>ForVideoClassification`, without V-JEPA 2's predictor.
+
+    Args:
+        kind: prefix of the names of its classes.
+        clip: frames, height and width of the published clips.
+        **sizes: fields of its configuration.
+    """
+
+    def build(shape: Shape) -> nn.Module:
+        source = imported("transformers")
+        names = ("frames_per_clip", "crop_size") if kind == "VJEPA2" else ("num_frames", "image_size")
+        predictor = {"pred_num_hidden_layers": 1} if kind == "VJEPA2" else {}
+        attention = {} if kind == "Timesformer" else {"attn_implementation": "sdpa"}
+        grid = dict(zip(names, shape[:2], strict=True))
+        config = getattr(source, f"{kind}Config")(num_labels=CLASSES, **grid, **sizes, **predictor, **attention)
+        return getattr(source, f"{kind}ForVideoClassification")(config)
+
+    quick = (8, 64, 64)
+    return Peer(
+        "transformers",
+        build,
+        clip,
+        quick,
+        {} if kind == "VJEPA2" else {"drop_path": 0.0},
+        arguments=lambda _, clips: (clips.transpose(1, 2).contiguous(),),
+        logits=lambda output, _: output.logits,
+        weights=lambda module: {key: value for key, value in module.state_dict().items() if ".predictor." not in key},
+        grid=kind != "VJEPA2",
+    )
+
+
 # Other authors
 
 
@@ -231,6 +271,21 @@ PEERS: dict[str, Peer] = {
     "x3d_m": x3d_of_pytorchvideo((16, 224, 224), 2.2),
     "x3d_l": x3d_of_pytorchvideo((16, 312, 312), 5.0),
     "i3d_rgb": i3d_of_pytorch_i3d(),
+    "videomae_small": of_transformers(
+        "VideoMAE", (16, 224, 224), hidden_size=384, num_attention_heads=6, intermediate_size=1536
+    ),
+    "videomae_base": of_transformers("VideoMAE", (16, 224, 224)),
+    "videomae_large": of_transformers(
+        "VideoMAE",
+        (16, 224, 224),
+        hidden_size=1024,
+        num_attention_heads=16,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+    ),
+    "vjepa2_large": of_transformers("VJEPA2", (16, 256, 256)),
+    "vjepa2_huge": of_transformers("VJEPA2", (16, 256, 256), hidden_size=1280, num_hidden_layers=32),
+    "timesformer_base": of_transformers("Timesformer", (8, 224, 224)),
 }
 """Peers by the name of the network of vidseg. A function returns a row, so a family has one entry for each size."""
 
@@ -254,7 +309,8 @@ def compare(name: str, peer: Peer, *, batch: int, quick: bool, rounds: int, devi
     torch.manual_seed(0)
     frames, height, width = peer.quick if quick else peer.clip
     theirs = peer.build((frames, height, width)).to(device)
-    ours = create_model(name, num_classes=CLASSES, **peer.options).to(device)
+    grid = {"frames": frames, "size": height} if peer.grid else {}
+    ours = create_model(name, num_classes=CLASSES, **peer.options, **grid).to(device)
     report = load_weights(ours, dict(peer.weights(theirs)), strict=False, network=name)
     if report.missing or report.left:
         raise ValueError(f"{name}: {peer.source} has other weights: {report}")

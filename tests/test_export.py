@@ -36,6 +36,8 @@ CHOSEN = {
     "i3d_r50",
     "slowfast_r50_8x8",
     "x3d_s",
+    "videomae_base",
+    "vjepa2_large",
 }
 # Number of blocks of each stage: the registered networks repeat the same blocks, and tracing time grows with them.
 BLOCKS = (1, 1, 1, 1)
@@ -45,9 +47,13 @@ OPTIONS = {
     "asformer": {"decoders": 1, "layers": 3},
     "block_recurrent": {"layers": 1},
     "etad": {"stages": 1},
+    "ltcontext": {"stages": 2, "layers": 1},
     "memory_tcn": {"layers": 1},
     "svtas_rl": {"depths": (2,), "heads": (2,), "layers": 1},
+    "timesformer_base": {"width": 0.125, "layers": 1},
     "tridet": {"levels": 2, "window": 3, "stem": 1},
+    "videomae_base": {"width": 0.125, "layers": 1},
+    "vjepa2_large": {"width": 0.125, "layers": 1, "probe_layers": 1},
 }
 # Its temporal pooling makes tracing with a variable length slow.
 FIXED_LENGTH = {"mtnet_xs"}
@@ -55,7 +61,13 @@ if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13):
     # Graphs keep the remainders of the lengths before temporal strides and pooling.
     FIXED_LENGTH |= {"c2f_tcn", "r2plus1d_18", "r3d_50", "srtg_r3d_18"}
 # Frames of the exported clip and of another clip.
-FRAMES = {"transeger": (4, 4), "svtas_rl": (8, 12), "c2f_tcn": (400, 451)}
+FRAMES = {
+    "transeger": (4, 4),
+    "svtas_rl": (8, 12),
+    "c2f_tcn": (400, 451),
+    "videomae_base": (12, 8),
+    "vjepa2_large": (12, 8),
+}
 
 
 def representatives() -> list[str]:
@@ -80,7 +92,9 @@ def shallow_networks(monkeypatch):
     """Registry whose residual recognition networks have one block in each stage."""
     entries = {
         name: entry._replace(factory=shallow(entry.factory))
-        if isinstance(entry.factory, partial) and name not in ("i3d_rgb", "i3d_flow")
+        if isinstance(entry.factory, partial)
+        and name not in ("i3d_rgb", "i3d_flow")
+        and not name.startswith(("timesformer", "videomae", "vjepa2"))
         else entry
         for name, entry in _registry._ENTRIES.items()
     }

@@ -214,7 +214,8 @@ def share_weights(model: nn.Module) -> None:
 
 def share_statistics(model: nn.Module) -> None:
     """Replace the floating-point buffers, such as statistics of batch norm, by their means over all processes."""
-    mean_over_group([value for value in model.buffers() if value.is_floating_point()])
+    saved = model.state_dict()  # without tables that a network computes itself
+    mean_over_group([value for name, value in model.named_buffers() if name in saved and value.is_floating_point()])
 
 
 def average_gradients(model: nn.Module) -> None:

@@ -46,6 +46,7 @@ def parameter_groups(
     fine_tune: bool = False,
     fresh: Collection[str] = (),
     backbone_lr: float = 1.0,
+    layer_decay: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Return the trainable parameters in groups with `name`, `params`, `lr_mult` and `weight_decay`.
 
@@ -56,12 +57,20 @@ def parameter_groups(
         fine_tune: multiply learning rates by `FINE_TUNE`.
         fresh: names of parameters that no checkpoint filled; they keep the whole rate.
         backbone_lr: multiplier of the rate for parameters whose names begin with "backbone.".
+        layer_decay: multiplier of the rate from each layer to the one before it, for a model with `layer_of` and
+            `num_layers` (`vidseg.models._transformer.VideoTransformer`): layer i has layer_decay^(num_layers - i).
 
     Raises:
-        ValueError: the model has no trainable parameter.
+        ValueError: the model has no trainable parameter, or no `layer_of` for `layer_decay`.
     """
     classifier = classifier_names(model)
-    groups: dict[tuple[str, bool, bool], dict[str, Any]] = {}
+    layer_of = getattr(model, "layer_of", None)
+    if layer_decay != 1 and layer_of is None:
+        raise ValueError(
+            f"layer_decay={layer_decay}: {type(model).__name__} does not number its layers; use a transformer such as "
+            "videomae_base, or fine_tune"
+        )
+    groups: dict[tuple[str, bool, bool, int | None], dict[str, Any]] = {}
     seen: set[int] = set()
     for prefix, module in model.named_modules():
         kind = next(name for name, types in _KINDS if isinstance(module, types))
@@ -78,12 +87,16 @@ def parameter_groups(
                 layer = "classifier"
             slow = backbone_lr != 1 and name.startswith("backbone.")
             title = f"backbone, {layer}" if slow else layer
+            number, share = None, 1.0
+            if layer_decay != 1 and layer_of is not None:
+                number = layer_of(name)
+                title, share = f"{title}, layer {number}", layer_decay ** (model.num_layers - number)
             members = groups.setdefault(
-                (layer, decayed, slow),
+                (layer, decayed, slow, number),
                 {
                     "name": title if decayed else f"{title}, no decay",
                     "params": [],
-                    "lr_mult": (FINE_TUNE[layer] if fine_tune else 1.0) * (backbone_lr if slow else 1.0),
+                    "lr_mult": (FINE_TUNE[layer] if fine_tune else 1.0) * (backbone_lr if slow else 1.0) * share,
                     "weight_decay": weight_decay if decayed else 0.0,
                 },
             )["params"]

@@ -60,6 +60,19 @@ class NetworkOptions:
     fine_tune: bool = False
     """Multiply the learning rate of convolutions by 0.6 and of recurrent layers by 0.5; the classifier and layers that
     the checkpoint did not fill keep the whole rate."""
+    freeze_backbone: bool = False
+    """Train only the classifier, or the probe of V-JEPA 2; the rest of the network is in evaluation mode and has no
+    gradient."""
+    adapter_rank: int = 0
+    """Rank of trained adapters (LoRA) of the attention and MLP layers of a transformer, whose own weights are frozen;
+    0: no adapters. The trained model has them merged."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "adapter_rank")
+        if self.freeze_backbone and self.adapter_rank:
+            raise ValueError(
+                f"freeze_backbone and adapter_rank={self.adapter_rank} exclude each other: adapters train the backbone"
+            )
 
     def chosen_options(self) -> dict[str, Any]:
         """`network_option` as a dictionary.
@@ -86,6 +99,8 @@ class OptimizerOptions:
     """Apply weight decay to biases and norms as well; --no-decay-all leaves them out."""
     backbone_lr: float = 1.0
     """Multiplier of the learning rate for parameters whose names begin with "backbone."."""
+    layer_decay: float = 1.0
+    """Multiplier of the learning rate from each block of a transformer to the one before it, such as 0.75; 1: none."""
     frozen_norms: bool = False
     """Keep the statistics of batch norm as they are, for networks with published weights."""
     clip_norm: float | None = None
@@ -98,6 +113,8 @@ class OptimizerOptions:
     def __post_init__(self) -> None:
         at_least(self, 1, "accumulate")
         at_least(self, 0, "weight_decay", "backbone_lr")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay={self.layer_decay} must be in (0, 1]")
         if not 0 <= self.momentum < 1 or not 0 <= self.ema < 1:
             raise ValueError(f"momentum={self.momentum} and ema={self.ema} must be in [0, 1)")
         if self.clip_norm is not None and self.clip_norm <= 0:

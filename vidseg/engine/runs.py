@@ -458,6 +458,8 @@ def train_run(training: Training, options: TrainOptions, out: Path, *, device: t
             monitors=options.monitors,
             fine_tune=network.fine_tune,
             fresh=() if report is None else report.missing,
+            freeze_backbone=network.freeze_backbone,
+            adapter_rank=network.adapter_rank,
         )
         session = options.session
         result = trainer.fit(session.epochs, out, max_steps=session.max_steps, resume=resume, record=record)

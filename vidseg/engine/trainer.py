@@ -42,7 +42,8 @@ from vidseg.engine.precision import ApexPrecision, make_precision
 from vidseg.engine.schedules import Schedule
 from vidseg.engine.task import BatchResult, Position, Result, Task, make_task, means
 from vidseg.loaders.transfer import copy_ahead
-from vidseg.models import prepare
+from vidseg.models import add_adapters, prepare
+from vidseg.models import freeze_backbone as freeze_all_but_head
 
 __all__ = ["Trainer"]
 
@@ -125,9 +126,12 @@ class Trainer:
         monitors: logging.
         fine_tune: see `NetworkOptions.fine_tune`.
         fresh: names of parameters that no checkpoint filled, for `fine_tune`.
+        freeze_backbone: see `NetworkOptions.freeze_backbone`.
+        adapter_rank: see `NetworkOptions.adapter_rank`; the adapters are added to `model` in place.
 
     Raises:
-        ValueError: options that contradict each other, or a model and a loader that do not fit.
+        ValueError: options that contradict each other, a model and a loader that do not fit, or a model without the
+            layers that an option needs.
     """
 
     def __init__(
@@ -151,7 +155,13 @@ class Trainer:
         monitors: MonitorOptions | None = None,
         fine_tune: bool = False,
         fresh: Collection[str] = (),
+        freeze_backbone: bool = False,
+        adapter_rank: int = 0,
     ):
+        if freeze_backbone and adapter_rank:
+            raise ValueError(
+                f"freeze_backbone and adapter_rank={adapter_rank} exclude each other: adapters train the backbone"
+            )
         given = None if isinstance(optimizer, OptimizerOptions) else optimizer
         self.optimizer_options = optimizer if isinstance(optimizer, OptimizerOptions) else OptimizerOptions()
         self.evaluation, self.monitors = evaluation or EvaluationOptions(), monitors or MonitorOptions()
@@ -164,6 +174,13 @@ class Trainer:
             raise ValueError(
                 "precise_bn reads the training batches again, which test_every_steps interrupts: give one of them"
             )
+        if freeze_backbone and self.evaluation.precise_bn:
+            raise ValueError(
+                "precise_bn changes the statistics of norms, which a frozen backbone keeps: give one of them"
+            )
+        self._head = freeze_all_but_head(model) if freeze_backbone else ()
+        if adapter_rank:
+            add_adapters(model, adapter_rank, seed=seed)
         self.task.check(model, loader)
         if len(loader) == 0:
             raise ValueError("the loader has no batch to train on: is the split empty?")
@@ -222,6 +239,7 @@ class Trainer:
             fine_tune=fine_tune,
             fresh=fresh,
             backbone_lr=options.backbone_lr,
+            layer_decay=options.layer_decay,
         )
         groups = self.precision.prepare(self.model, groups)
         for group in groups:
@@ -365,7 +383,12 @@ class Trainer:
         return means(progress.sums)
 
     def _train_mode(self) -> None:
-        self.model.train()
+        self.model.train(not self._head)
+        if self._head:
+            parts = [self.model.get_submodule(name) for name in self._head]
+            # Dropout in front of the classifier belongs to the head.
+            for part in (*parts, *(child for child in self.model.children() if isinstance(child, nn.Dropout))):
+                part.train()
         if self.optimizer_options.frozen_norms:
             for module in self.model.modules():
                 if isinstance(module, _BatchNorm):

@@ -18,7 +18,7 @@ __all__ = [
     "register_loss",
 ]
 
-for _name in ("mstcn", "mstcn2", "asformer"):
+for _name in ("mstcn", "mstcn2", "asformer", "ltcontext"):
     register_loss(_name, StagedLoss)
 register_loss("asrf", AsrfLoss)
 register_loss("c2f_tcn", C2fLoss)

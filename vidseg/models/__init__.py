@@ -9,7 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vidseg.models._classifier import classifier_name
+    from vidseg.models._adapters import add_adapters, merge_adapters
+    from vidseg.models._classifier import classifier_name, freeze_backbone
     from vidseg.models._input_spec import InputSpec
     from vidseg.models._prepare import prepare
     from vidseg.models._registry import (
@@ -25,10 +26,13 @@ if TYPE_CHECKING:
 _HOME = {
     "InputSpec": ("_input_spec", "InputSpec"),
     "LoadReport": ("_weights", "LoadReport"),
+    "add_adapters": ("_adapters", "add_adapters"),
     "classifier_name": ("_classifier", "classifier_name"),
     "create_model": ("_registry", "create_model"),
+    "freeze_backbone": ("_classifier", "freeze_backbone"),
     "list_models": ("_registry", "list_models"),
     "load_weights": ("_weights", "load_weights"),
+    "merge_adapters": ("_adapters", "merge_adapters"),
     "model_input_spec": ("_registry", "input_spec"),
     "model_options": ("_registry", "model_options"),
     "model_task": ("_registry", "model_task"),
@@ -41,10 +45,13 @@ _HOME = {
 __all__ = [
     "InputSpec",
     "LoadReport",
+    "add_adapters",
     "classifier_name",
     "create_model",
+    "freeze_backbone",
     "list_models",
     "load_weights",
+    "merge_adapters",
     "model_input_spec",
     "model_options",
     "model_task",

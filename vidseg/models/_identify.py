@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from vidseg.models import i3d, resnet3d, slowfast, tsn, video_resnet, x3d
+from vidseg.models import i3d, resnet3d, slowfast, timesformer, tsn, video_resnet, videomae, vjepa2, x3d
 from vidseg.models._registry import create_model, list_models, model_task
 from vidseg.models.mtnet import BLOCKS
 from vidseg.models.srtg import DESIGNS, Design
@@ -55,7 +55,7 @@ def identify(shapes: Shapes, *, modules: Collection[str] | None = None) -> Ident
     """
     if found := _i3d(shapes) or _tsn(shapes) or _slowfast(shapes) or _x3d(shapes) or _resnet3d(shapes):
         return found
-    if found := _video(shapes, modules):
+    if found := _video(shapes, modules) or _transformer(shapes):
         return found
     blocks = _blocks(shapes, "")
     if "stem.0.weight" not in shapes or 0 in blocks:
@@ -85,6 +85,12 @@ def _i3d(shapes: Shapes) -> Identity | None:
         return None
     names = {3: ("i3d_rgb",), 2: ("i3d_flow",)}.get(first[1])
     return None if names is None else Identity(names, first[0] / 64)
+
+
+def _transformer(shapes: Shapes) -> Identity | None:
+    """Return a video transformer of a published size."""
+    name = next(filter(None, (module.recognize(shapes) for module in (videomae, vjepa2, timesformer))), None)
+    return None if name is None else Identity((name,), 1.0)
 
 
 def _tsn(shapes: Shapes) -> Identity | None:

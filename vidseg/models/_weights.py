@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vidseg.models._adapters import merged_entries
 from vidseg.models._classifier import classifier_name
 from vidseg.models._identify import Identity, identify, with_names
 from vidseg.models._input_spec import InputSpec
@@ -20,7 +21,8 @@ __all__ = ["LoadReport", "load_weights", "named_for", "read_state"]
 logger = logging.getLogger(__name__)
 
 # In order of priority: published results of ActionFormer and TriDet are those of the averaged weights.
-_CONTAINERS = ("state_dict_ema", "state_dict", "model_state", "model")
+# VideoMAE has "module"; the encoders of V-JEPA 2 have "target_encoder", its probes a list "classifiers" of one.
+_CONTAINERS = ("state_dict_ema", "state_dict", "model_state", "model", "module", "target_encoder", "classifiers")
 _PREFIXES = ("module.", "_orig_mod.")  # added by DataParallel and torch.compile
 
 # Frame interval of the published weights, by number of classes: HACS, Moments in Time, Kinetics.
@@ -150,9 +152,14 @@ def named_for(model: nn.Module, entries: Mapping[str, Tensor]) -> dict[str, Tens
     """Return the entries of a file under the keys of the network.
 
     Args:
-        model: any network, wrapped or not; its method `own_key`, if there is one, renames keys of other publications.
+        model: any network, wrapped or not; its method `own_entries`, which may also join entries, or else `own_key`
+            renames keys of other publications.
         entries: entries of the file, without prefixes of wrappers.
     """
+    convert = getattr(_unwrapped(model), "own_entries", None)
+    if convert is not None:
+        converted: dict[str, Tensor] = convert(entries)
+        return converted
     rename = getattr(_unwrapped(model), "own_key", str)
     return {rename(key): value for key, value in entries.items()}
 
@@ -216,11 +223,15 @@ def _origin(checkpoint: Any, label: str) -> _Origin:
     """Return the entries of a checkpoint, without prefixes of wrappers, and what it records about them."""
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f"{label}: expected a state dict, found an object of type {type(checkpoint).__name__}")
+    probes = checkpoint.get("classifiers")
+    if isinstance(probes, list) and len(probes) == 1:
+        checkpoint = {**checkpoint, "classifiers": probes[0]}
     state = next((checkpoint[name] for name in _CONTAINERS if isinstance(checkpoint.get(name), Mapping)), checkpoint)
     entries = {_bare(str(key)): value for key, value in state.items()}
     if not entries or not all(isinstance(value, Tensor) for value in entries.values()):
         keys = ", ".join(map(str, state))[:200]
         raise ValueError(f"{label}: expected a state dict, found the top-level entries {keys or '(none)'}")
+    entries = merged_entries(entries)
     if state is checkpoint:
         return _Origin(label, entries, modules=_modules(state))
     network, spec = _recorded(checkpoint, label)

@@ -100,6 +100,14 @@ class DetectionTask(Task):
                 f"{width}"
             )
         detector = model.detector if pixels else model
+        if (
+            pixels
+            and self.gradients != "none"
+            and not any(value.requires_grad for name, value in model.named_parameters() if name.startswith("backbone."))
+        ):
+            raise ValueError(
+                f"gradients={self.gradients!r}: the encoder is frozen and has no gradient; use --gradients none"
+            )
         # Wrapped for several processes, the encoder could not be called apart from the detector.
         self.one_backward = not pixels or self.gradients == "all"
         class_agnostic = bool(getattr(detector, "class_agnostic", False))

@@ -1,7 +1,7 @@
 """Published settings of segmentation networks on each data set; imports nothing heavy.
 
 Sources: the papers and published programs of MS-TCN (arXiv 1903.01945), MS-TCN++ (2006.09220), ASFormer (2110.08568),
-ASRF (2007.06866), C2F-TCN (2105.10859) and DiffAct (2303.17959).
+ASRF (2007.06866), C2F-TCN (2105.10859), DiffAct (2303.17959) and LTContext (2308.11358).
 """
 
 from __future__ import annotations
@@ -101,10 +101,23 @@ RECIPES: dict[str, dict[str, Recipe]] = {
             loss_option=("soft_label=4", "boundary_smooth=3", "smoothing=0.025"),
             median=15,
         ),
+        # The published rate is constant for 15 epochs and then follows a cosine that would end at epoch 180, after the
+        # end of the run at epoch 150, where the cosine of this run ends.
+        "ltcontext": _recipe(
+            epochs=150,
+            lr=2.5e-4,
+            weight_decay=1e-3,
+            schedule="cosine",
+            warmup_epochs=15.0,
+            warmup_start=2.5e-4,
+            lr_end=5e-5,
+            loss_option=("smoothing=0.17",),
+        ),
     },
 }
-RECIPES["segmentation"] = RECIPES["gtea"]
-"""By data set and network; "segmentation" is for data sets of your own, with the settings for GTEA."""
+RECIPES["segmentation"] = {**RECIPES["gtea"], "ltcontext": RECIPES["breakfast"]["ltcontext"]}
+"""By data set and network; "segmentation" is for data sets of your own, with the settings for GTEA. LTContext has none
+for GTEA, but those for Breakfast."""
 
 RATES = {"gtea": 15.0, "50salads": 30.0, "breakfast": 15.0, "segmentation": 15.0}
 """Labels a second of the published files; a catalog has its own."""
