@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidseg.engine.apex import apex_optimizer, missing_optimizers
@@ -118,7 +119,9 @@ def make_optimizer(
         return made
     first = groups[0]["params"][0]
     # On a GPU the fused step also looks at the loss scale's overflow flag there, so the loop need not wait for it.
-    if options.implementation == "fused" or (options.implementation == "auto" and first.is_cuda):
+    if options.implementation == "fused" or (
+        options.implementation == "auto" and first.is_cuda and not isinstance(first, DTensor)  # which has no fused SGD
+    ):
         own["fused"] = True
     factories = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     return factories[options.optimizer](groups, **own)

@@ -169,6 +169,9 @@ class DeviceOptions:
     """Compile the network with torch.compile."""
     recompute: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
+    shard: bool = False
+    """Divide weights, gradients and optimizer state over the processes (FSDP2), for networks that do not fit into the
+    memory of one device; no effect on one process."""
 
     def __post_init__(self) -> None:
         if self.amp == "apex" and self.opt_level == "bf16":

@@ -19,6 +19,7 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidseg.engine.apex import apex_amp
@@ -110,6 +111,7 @@ class Precision:
             self._scaler.unscale_(optimizer)
             values = [value for group in optimizer.param_groups for value in group["params"]]
             norm = nn.utils.clip_grad_norm_(values, clip_norm)
+            norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         self._scaler.step(optimizer)
         self._scaler.update()
         optimizer.zero_grad()
