@@ -1,7 +1,9 @@
 """Small sharded runs for tests: the network, its data, and what one process of a group does."""
 
+import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import torch
@@ -54,7 +56,7 @@ class Net(nn.Module):
         return self.fc(self.stage(clips).mean((2, 3, 4)))
 
 
-def train(out: Path, *, epochs=2, level="O0", stop=None, shard=True, recompute=False, **optimizer) -> Trainer:
+def train(out: Path, *, epochs=2, level="O0", stop=None, devices=None, **optimizer) -> Trainer:
     """Train, or go on in the folder; float64 with O0, which shows differences that are not rounding."""
     torch.set_num_threads(1)
     os.fsync = lambda descriptor: None
@@ -71,7 +73,7 @@ def train(out: Path, *, epochs=2, level="O0", stop=None, shard=True, recompute=F
         device="cpu",
         opt_level=level,
         schedule=ScheduleOptions(lr=0.05),
-        devices=DeviceOptions(sync_bn=True, shard=shard, recompute=recompute),
+        devices=DeviceOptions(sync_bn=True, **(devices or {"shard": True})),
         evaluation=EvaluationOptions(precise_bn=1),
         checkpoints=CheckpointOptions(checkpoint_every=1, save_frequency=1),
         optimizer=OptimizerOptions(**optimizer),
@@ -80,22 +82,44 @@ def train(out: Path, *, epochs=2, level="O0", stop=None, shard=True, recompute=F
     return trainer
 
 
-def train_sharded(rank: int, port: int, out: Path) -> None:
-    """One of two processes: a whole run; one that stops within an epoch and goes on; lower precisions."""
+def train_both_ways(out: Path, name: str, **options) -> Trainer:
+    """Train a whole run, and one that stops within an epoch and goes on; leaves a copy of the stopped one."""
+    trainer = train(out / name, **options)
+    try:
+        train(out / f"{name}_stopped", stop=(1, 2), **options)
+    except StoppedError:
+        distributed.barrier()
+    if distributed.is_first():
+        shutil.copytree(out / f"{name}_stopped", out / f"{name}_left")
+    train(out / f"{name}_stopped", **options)
+    return trainer
+
+
+def join(rank: int, port: int) -> None:
     os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1")
     os.environ["MASTER_PORT"] = str(port)
+    distributed.join_group()
+
+
+def train_sharded(rank: int, port: int, out: Path) -> None:
+    """One of two processes whose weights are slices."""
+    join(rank, port)
     with distributed.leaving_group():
-        distributed.join_group()
-        trainer = train(out / "two", **EXACT)
+        trainer = train_both_ways(out, "exact", **EXACT)
         held = {name: value.to_local().numel() for name, value in trainer.model.named_parameters()}
         torch.save(held, out / f"held{rank}.pt")
-        for name, options in {"stopped": EXACT, "half_stopped": HALF}.items():
-            try:
-                train(out / name, stop=(1, 2), **options)
-            except StoppedError:
-                distributed.barrier()
-            if rank == 0:
-                shutil.copytree(out / name, out / f"{name}_one")
-            train(out / name, **options)
-        train(out / "half", **HALF)
-        train(out / "bf16", level="bf16", recompute=True)
+        train_both_ways(out, "half", **HALF)
+        train(out / "bf16", level="bf16", devices={"shard": True, "recompute": True})
+
+
+def train_deepspeed(rank: int, port: int, out: Path, package: Path | None, stages: tuple[int, ...]) -> None:
+    """One of two processes with DeepSpeed's engine, or with a package that stands for it."""
+    if package is not None:
+        sys.path.insert(0, str(package))
+    join(rank, port)
+    with distributed.leaving_group():
+        for stage in stages:
+            config = out / f"stage{stage}_{rank}.json"
+            config.write_text(json.dumps({"zero_optimization": {"stage": stage}, "train_batch_size": "auto"}))
+            devices = {"engine": "deepspeed", "deepspeed_config": str(config)}
+            train_both_ways(out, f"stage{stage}", devices=devices, **EXACT)

@@ -2,33 +2,47 @@
 
 import math
 import multiprocessing
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from sharded_ranks import EXACT, HALF, Net, train, train_sharded
+from sharded_ranks import EXACT, HALF, Net, train, train_deepspeed, train_sharded
 from test_distributed import free_port
 from test_engine import rows
 
 from vidseg.engine import DeviceOptions
 from vidseg.engine.checkpoints import read_checkpoint
+from vidseg.engine.deepspeed import DeepSpeedPrecision, read_settings
 from vidseg.engine.sharding import check_sharding, shard_model
+
+
+def started(target, *arguments):
+    """Two processes that have been started."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sharded_ranks"])
+    port = free_port()
+    ranks = [context.Process(target=target, args=(rank, port, *arguments)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    return ranks
+
+
+def join(ranks):
+    for process in ranks:
+        process.join(120)
+        assert process.exitcode == 0
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """The folder of runs on two processes, and of the same ones on one process."""
     out = tmp_path_factory.mktemp("sharded")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sharded_ranks"])
-    port = free_port()
-    ranks = [context.Process(target=train_sharded, args=(rank, port, out)) for rank in range(2)]
-    for process in ranks:
-        process.start()
+    ranks = started(train_sharded, out)
     for name, options in {"one": EXACT, "bf16_one": {"level": "bf16"}}.items():
         train(out / name, **options)
-    for process in ranks:
-        process.join(120)
-        assert process.exitcode == 0
+    join(ranks)
     return out
 
 
@@ -48,16 +62,21 @@ def assert_close(found, expected, **tolerance):
         torch.testing.assert_close(found, expected, equal_nan=True, **tolerance)
 
 
+def last(runs, *names):
+    """The last checkpoints of runs."""
+    return [read_checkpoint(runs / f"{name}/net_last.pth") for name in names]
+
+
 STATES = ("state_dict", "trained", "average", "optimizer")
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_two_processes_with_slices_equal_one(runs, epoch):
-    found, expected = (read_checkpoint(runs / f"{name}/net_ep-{epoch:04d}.pth") for name in ("two", "one"))
+    found, expected = (read_checkpoint(runs / f"{name}/net_ep-{epoch:04d}.pth") for name in ("exact", "one"))
     for name in STATES:
         assert_close(found[name], expected[name], rtol=1e-6, atol=1e-8)
     for name in ("train_results_s0001.csv", "val_results_s0001.csv"):
-        for one, other in zip(rows(runs / "one" / name), rows(runs / "two" / name), strict=True):
+        for one, other in zip(rows(runs / "one" / name), rows(runs / "exact" / name), strict=True):
             assert other == pytest.approx(one, rel=1e-5)
 
 
@@ -70,26 +89,24 @@ def test_each_process_holds_a_part_of_every_parameter(runs):
 
 
 def test_a_run_that_stopped_within_an_epoch_goes_on_with_any_number_of_processes(runs):
-    stopped = read_checkpoint(runs / "stopped_one/net_last.pth")
-    assert (stopped["epoch"], stopped["batch"]) == (1, 2)
-    train(runs / "stopped_one", **EXACT)
-    train(runs / "half_stopped_one", **HALF)
-    found = {name: read_checkpoint(runs / f"{name}/net_last.pth") for name in ("two", "stopped", "stopped_one", "half")}
+    left = read_checkpoint(runs / "exact_left/net_last.pth")
+    assert (left["epoch"], left["batch"]) == (1, 2)
+    train(runs / "exact_left", **EXACT)
+    whole, two, one = last(runs, "exact", "exact_stopped", "exact_left")
     for name in STATES:  # checkpoints have float32 weights, of these networks in float64
-        assert_close(found["stopped"][name], found["two"][name], rtol=1e-5, atol=1e-7)
-        assert_close(found["stopped_one"][name], found["stopped"][name], rtol=1e-5, atol=1e-7)
-    same = read_checkpoint(runs / "half_stopped/net_last.pth")
+        assert_close(two[name], whole[name], rtol=1e-5, atol=1e-7)
+        assert_close(one[name], whole[name], rtol=1e-5, atol=1e-7)
+    train(runs / "half_left", **HALF)
+    whole, two, one = last(runs, "half", "half_stopped", "half_left")
     for name in (*STATES, "scaler", "best_values"):
-        assert_close(same[name], found["half"][name], rtol=0, atol=0)
-    one = read_checkpoint(runs / "half_stopped_one/net_last.pth")
-    assert_close(one["scaler"], same["scaler"])
-    assert one["best_values"] == pytest.approx(same["best_values"], rel=0.02)
+        assert_close(two[name], whole[name], rtol=0, atol=0)
+    assert_close(one["scaler"], whole["scaler"])
+    assert one["best_values"] == pytest.approx(whole["best_values"], rel=0.02)
 
 
 def test_lower_precision(runs):
-    found, expected = (read_checkpoint(runs / f"{name}/net_last.pth") for name in ("bf16", "bf16_one"))
+    found, expected, half = last(runs, "bf16", "bf16_one", "half")
     assert_close(found["state_dict"], expected["state_dict"], rtol=0.02, atol=0.01)
-    half = read_checkpoint(runs / "half/net_last.pth")
     assert half["scaler"]["scale"] == 2.0**16 and half["scaler"]["_growth_tracker"] == 4  # four steps, no overflow
     for state in half["optimizer"]["state"].values():
         assert state["exp_avg"].dtype == torch.float32
@@ -112,3 +129,62 @@ def test_what_slices_exclude_is_refused():
     scale.number = torch.nn.Parameter(torch.tensor(1.0))
     with pytest.raises(ValueError, match="number is a single number"):
         shard_model(scale, torch.device("cpu"))
+
+
+# DeepSpeed
+
+
+STAND_IN = Path(__file__).parent / "fake_deepspeed"
+
+
+@pytest.mark.parametrize("package", ["stand-in", "deepspeed"])
+def test_deepspeed_trains_what_one_process_trains_and_resumes(package, runs, tmp_path):
+    stages = (0,)
+    if package == "deepspeed":
+        pytest.importorskip("deepspeed")
+        stages = (0, 1, 2)
+    join(started(train_deepspeed, tmp_path, STAND_IN if package == "stand-in" else None, stages))
+    one = read_checkpoint(runs / "one/net_last.pth")
+    for stage in stages:
+        whole, resumed, left = last(tmp_path, *(f"stage{stage}{name}" for name in ("", "_stopped", "_left")))
+        assert (left["epoch"], left["batch"]) == (1, 2)
+        tolerance = {"rtol": 1e-6, "atol": 1e-8} if stage == 0 else {"rtol": 1e-4, "atol": 1e-6}
+        for name in ("state_dict", "trained", "average"):
+            assert_close(whole[name], one[name], **tolerance)
+            assert_close(resumed[name], whole[name], rtol=1e-5, atol=1e-7)
+        assert ("processes" in whole["optimizer"]) is (stage > 0)
+    train(tmp_path / "stage0_left", **EXACT)  # without divided states, any engine goes on
+    assert_close(last(tmp_path, "stage0_left")[0]["state_dict"], one["state_dict"], rtol=1e-5, atol=1e-7)
+
+
+def test_what_deepspeed_excludes_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="needs its JSON file"):
+        DeviceOptions(engine="deepspeed")
+    with pytest.raises(ValueError, match="needs its JSON file"):
+        DeviceOptions(deepspeed_config="zero.json")
+    with pytest.raises(ValueError, match="excludes shard"):
+        DeviceOptions(engine="deepspeed", deepspeed_config="zero.json", shard=True)
+    with pytest.raises(ValueError, match=r"opt_level='O2'.*O0 or bf16"):
+        DeepSpeedPrecision("O2", torch.device("cpu"))
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(ImportError, match="pip install deepspeed, or use shard"):
+        DeepSpeedPrecision("O0", torch.device("cpu"))
+    monkeypatch.setitem(sys.modules, "deepspeed", SimpleNamespace(initialize=print))
+    with pytest.raises(ValueError, match="torchrun"):
+        DeepSpeedPrecision("O0", torch.device("cpu"))
+    run = {"batch": 2, "accumulate": 3, "clip_norm": None}
+    with pytest.raises(FileNotFoundError, match=r"absent\.json"):
+        read_settings(tmp_path / "absent.json", **run)
+    for content, message in (
+        ("[]", "holds list"),
+        ('{"optimizer": {"type": "Adam"}}', "use --optimizer"),
+        ('{"bf16": {"enabled": true}}', "use --opt-level bf16"),
+        ('{"zero_optimization": {"stage": 3}}', "stage 3, expected 0, 1 or 2"),
+        ('{"train_batch_size": 5}', "train_batch_size is 5, by the options of the run it is 12"),
+    ):
+        (tmp_path / "zero.json").write_text(content)
+        with pytest.raises(ValueError, match=message):
+            read_settings(tmp_path / "zero.json", world_size=2, **run)
+    (tmp_path / "zero.json").write_text('{"bf16": {"enabled": false}, "zero_optimization": {"stage": 2}}')
+    settings = read_settings(tmp_path / "zero.json", world_size=2, **run)
+    assert settings["zero_optimization"] == {"stage": 2} and settings["train_batch_size"] == 12

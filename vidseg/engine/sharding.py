@@ -19,7 +19,15 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from vidseg.engine.options import DeviceOptions, OptLevel
 from vidseg.models._stage import Stage
 
-__all__ = ["as_stored", "check_sharding", "is_sharded", "local_parts", "shard_model", "stored_optimizer", "whole_values"]
+__all__ = [
+    "as_stored",
+    "check_sharding",
+    "is_sharded",
+    "local_parts",
+    "shard_model",
+    "stored_optimizer",
+    "whole_values",
+]
 
 
 def check_sharding(

@@ -26,6 +26,7 @@ from vidseg.clips.multigrid import Multigrid
 from vidseg.engine import distributed
 from vidseg.engine.averaging import WeightAverage
 from vidseg.engine.checkpoints import CheckpointFolder, find_non_finite, read_checkpoint
+from vidseg.engine.deepspeed import DeepSpeedPrecision, read_settings
 from vidseg.engine.monitors import ScoreTable, SpeedMonitor, iteration_line, progress_bar, time_line
 from vidseg.engine.optimizers import make_optimizer, parameter_groups, set_rates
 from vidseg.engine.options import (
@@ -40,15 +41,7 @@ from vidseg.engine.options import (
 from vidseg.engine.precise_norm import renew_statistics
 from vidseg.engine.precision import ApexPrecision, make_precision
 from vidseg.engine.schedules import Schedule
-from vidseg.engine.sharding import (
-    as_stored,
-    check_sharding,
-    is_sharded,
-    local_parts,
-    shard_model,
-    stored_optimizer,
-    whole_values,
-)
+from vidseg.engine.sharding import as_stored, check_sharding, is_sharded, local_parts, shard_model, whole_values
 from vidseg.engine.task import BatchResult, Position, Result, Task, make_task, means
 from vidseg.loaders.transfer import copy_ahead
 from vidseg.models import prepare
@@ -194,7 +187,13 @@ class Trainer:
         )
         if devices.shard:
             self._shard(devices, opt_level, given)
-        self.precision = make_precision(opt_level, self.device, amp=devices.amp)
+        if devices.engine == "deepspeed" and not self.task.one_backward:
+            raise ValueError("engine='deepspeed': this task has several backward passes in a batch; use engine='torch'")
+        self.precision = (
+            DeepSpeedPrecision(opt_level, self.device)
+            if devices.engine == "deepspeed"
+            else make_precision(opt_level, self.device, amp=devices.amp)
+        )
         self._set_rates = schedule is not None or given is None
         self.schedule = schedule or ScheduleOptions()
         if self.schedule.lr is None:
@@ -207,13 +206,18 @@ class Trainer:
             if schedule is not None:
                 raise ValueError("schedule and scheduler both set the learning rate: give one of them")
             self._set_rates = False
-        # With one backward pass in a batch, gradients are exchanged while it runs; else once before each step.
         self._sharded = is_sharded(self.model)
-        wrapped = self.task.one_backward and distributed.world_size() > 1 and not self._sharded
-        self._wrapped = distributed.wrap_model(self.model, self.device) if wrapped else self.model
-        self._exchanged = wrapped or self._sharded
-        if not self._exchanged:
+        # With one backward pass in a batch, gradients are exchanged while it runs; else once before each step.
+        self._wrapped, self._exchanged = self.model, True
+        if isinstance(self.precision, DeepSpeedPrecision):
             distributed.share_weights(self.model)
+            self._wrapped = self.precision.attach(self.model, self.optimizer, self._deepspeed_settings(devices))
+        elif not self._sharded:
+            self._exchanged = self.task.one_backward and distributed.world_size() > 1
+            if self._exchanged:
+                self._wrapped = distributed.wrap_model(self.model, self.device)
+            else:
+                distributed.share_weights(self.model)
         decay = self.optimizer_options.ema
         self.average = WeightAverage(self.model, decay) if decay else None
         self._speed = SpeedMonitor(self.device)
@@ -231,6 +235,16 @@ class Trainer:
             return
         distributed.share_weights(self.model)
         shard_model(self.model, self.device)
+
+    def _deepspeed_settings(self, devices: DeviceOptions) -> dict[str, Any]:
+        batch = getattr(self.loader, "batch_size", None) or distributed.world_size()
+        return read_settings(
+            devices.deepspeed_config or "",
+            batch=max(1, batch // distributed.world_size()),
+            accumulate=self.optimizer_options.accumulate,
+            world_size=distributed.world_size(),
+            clip_norm=self.optimizer_options.clip_norm,
+        )
 
     def _make_optimizer(self, given: Any, *, fine_tune: bool, fresh: Collection[str]) -> torch.optim.Optimizer:
         options = self.optimizer_options
@@ -446,6 +460,7 @@ class Trainer:
             with torch.autocast(self.device.type, enabled=False):
                 self.precision.backward(loss if count == 1 else loss / count)
 
+        self.precision.start_batch(final=final)
         with self._explained(position, batch):
             batch = batch.to(self.device, non_blocking=True)
             with nullcontext() if final else distributed.without_exchange(self._wrapped), self.precision.forward():
@@ -619,15 +634,13 @@ class Trainer:
         self._share_statistics()
         # Slices are gathered by all processes, and kept by the first one.
         first = distributed.is_first()
-        if first or self._sharded:
+        if first or self._sharded or isinstance(self.precision, DeepSpeedPrecision):
             own = whole_values(self.precision.weights(self.model), keep=first)
-            optimizer = self.optimizer.state_dict()
-            optimizer["state"] = whole_values(optimizer["state"], keep=first) if self._sharded else optimizer["state"]
             state = {
                 **{name: value for name, value in asdict(progress).items() if name != "sums"},
                 "sums": progress.sums,
                 "state_dict": own,
-                "optimizer": optimizer,
+                "optimizer": self.precision.optimizer_state(self.optimizer, keep=first),
                 "scaler": self.precision.state_dict(),
                 "loader": self.loader.state_dict() if progress.batch and hasattr(self.loader, "state_dict") else None,
                 "losses": list(schedule.losses),
@@ -654,9 +667,8 @@ class Trainer:
         if state["epoch"] > epochs:
             raise ValueError(f"{path} is of epoch {state['epoch']}, past the end of this run of {epochs} epochs")
         try:
-            weights = state.get("trained", state["state_dict"])
-            self.precision.load_weights(self.model, as_stored(weights, self.model.state_dict()))
-            self.optimizer.load_state_dict(stored_optimizer(state["optimizer"], self.optimizer))
+            self.precision.load_weights(self.model, state.get("trained", state["state_dict"]))
+            self.precision.load_optimizer(self.optimizer, state["optimizer"])
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"{path} is not of this network and optimizer: {error}") from error
         self.precision.load_state_dict(state.get("scaler", {}))
