@@ -14,7 +14,8 @@ from vidseg.engine import CheckpointOptions, DeviceOptions, EvaluationOptions, O
 from vidseg.engine.options import ScheduleOptions
 from vidseg.models._stage import Stage
 
-EXACT = {"accumulate": 2, "clip_norm": 0.5, "ema": 0.5, "momentum": 0.8}
+SINGLE = {"accumulate": 2, "clip_norm": 0.5, "ema": 0.5, "momentum": 0.8}
+EXACT = {**SINGLE, "double": True}
 HALF = {"level": "O1", "optimizer": "adamw", "accumulate": 2, "clip_norm": 0.5, "ema": 0.5}
 
 
@@ -56,13 +57,13 @@ class Net(nn.Module):
         return self.fc(self.stage(clips).mean((2, 3, 4)))
 
 
-def train(out: Path, *, epochs=2, level="O0", stop=None, devices=None, **optimizer) -> Trainer:
-    """Train, or go on in the folder; float64 with O0, which shows differences that are not rounding."""
+def train(out: Path, *, epochs=2, level="O0", stop=None, double=False, devices=None, **optimizer) -> Trainer:
+    """Train, or go on in the folder; `double` shows differences that are not rounding."""
     torch.set_num_threads(1)
     os.fsync = lambda descriptor: None
     torch.manual_seed(distributed.rank())  # the first process's weights count
     model, loader, validation = Net(), Clips(stop=stop), Clips(train=False)
-    if level == "O0":
+    if double:
         model.double()
         loader.frames, validation.frames = loader.frames.double(), validation.frames.double()
     trainer = Trainer(
@@ -122,4 +123,4 @@ def train_deepspeed(rank: int, port: int, out: Path, package: Path | None, stage
             config = out / f"stage{stage}_{rank}.json"
             config.write_text(json.dumps({"zero_optimization": {"stage": stage}, "train_batch_size": "auto"}))
             devices = {"engine": "deepspeed", "deepspeed_config": str(config)}
-            train_both_ways(out, f"stage{stage}", devices=devices, **EXACT)
+            train_both_ways(out, f"stage{stage}", devices=devices, **SINGLE)

@@ -8,13 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from sharded_ranks import EXACT, HALF, Net, train, train_deepspeed, train_sharded
+from sharded_ranks import EXACT, HALF, SINGLE, Net, train, train_deepspeed, train_sharded
 from test_distributed import free_port
 from test_engine import rows
 
 from vidseg.engine import DeviceOptions
 from vidseg.engine.checkpoints import read_checkpoint
 from vidseg.engine.deepspeed import DeepSpeedPrecision, read_settings
+from vidseg.engine.precision import make_precision
 from vidseg.engine.sharding import check_sharding, shard_model
 
 
@@ -40,7 +41,7 @@ def runs(tmp_path_factory):
     """The folder of runs on two processes, and of the same ones on one process."""
     out = tmp_path_factory.mktemp("sharded")
     ranks = started(train_sharded, out)
-    for name, options in {"one": EXACT, "bf16_one": {"level": "bf16"}}.items():
+    for name, options in {"one": EXACT, "bf16_one": {"level": "bf16"}, "single_one": SINGLE}.items():
         train(out / name, **options)
     join(ranks)
     return out
@@ -144,17 +145,16 @@ def test_deepspeed_trains_what_one_process_trains_and_resumes(package, runs, tmp
         pytest.importorskip("deepspeed")
         stages = (0, 1, 2)
     join(started(train_deepspeed, tmp_path, STAND_IN if package == "stand-in" else None, stages))
-    one = read_checkpoint(runs / "one/net_last.pth")
+    (one,) = last(runs, "single_one")
     for stage in stages:
         whole, resumed, left = last(tmp_path, *(f"stage{stage}{name}" for name in ("", "_stopped", "_left")))
         assert (left["epoch"], left["batch"]) == (1, 2)
-        tolerance = {"rtol": 1e-6, "atol": 1e-8} if stage == 0 else {"rtol": 1e-4, "atol": 1e-6}
         for name in ("state_dict", "trained", "average"):
-            assert_close(whole[name], one[name], **tolerance)
-            assert_close(resumed[name], whole[name], rtol=1e-5, atol=1e-7)
+            assert_close(whole[name], one[name], rtol=1e-3, atol=1e-5)
+            assert_close(resumed[name], whole[name], rtol=0, atol=0)
         assert ("processes" in whole["optimizer"]) is (stage > 0)
-    train(tmp_path / "stage0_left", **EXACT)  # without divided states, any engine goes on
-    assert_close(last(tmp_path, "stage0_left")[0]["state_dict"], one["state_dict"], rtol=1e-5, atol=1e-7)
+    train(tmp_path / "stage0_left", **SINGLE)  # without divided states, any engine goes on
+    assert_close(last(tmp_path, "stage0_left")[0]["state_dict"], one["state_dict"], rtol=1e-3, atol=1e-5)
 
 
 def test_what_deepspeed_excludes_is_refused(tmp_path, monkeypatch):
@@ -172,7 +172,7 @@ def test_what_deepspeed_excludes_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "deepspeed", SimpleNamespace(initialize=print))
     with pytest.raises(ValueError, match="torchrun"):
         DeepSpeedPrecision("O0", torch.device("cpu"))
-    run = {"batch": 2, "accumulate": 3, "clip_norm": None}
+    run = {"batch": 2, "accumulate": 3, "world_size": 2, "clip_norm": None}
     with pytest.raises(FileNotFoundError, match=r"absent\.json"):
         read_settings(tmp_path / "absent.json", **run)
     for content, message in (
@@ -184,7 +184,20 @@ def test_what_deepspeed_excludes_is_refused(tmp_path, monkeypatch):
     ):
         (tmp_path / "zero.json").write_text(content)
         with pytest.raises(ValueError, match=message):
-            read_settings(tmp_path / "zero.json", world_size=2, **run)
+            read_settings(tmp_path / "zero.json", **run)
     (tmp_path / "zero.json").write_text('{"bf16": {"enabled": false}, "zero_optimization": {"stage": 2}}')
-    settings = read_settings(tmp_path / "zero.json", world_size=2, **run)
+    settings = read_settings(tmp_path / "zero.json", **run)
     assert settings["zero_optimization"] == {"stage": 2} and settings["train_batch_size"] == 12
+    optimizer = torch.optim.SGD([torch.zeros(1)])
+    divided = {"stage": 1, "processes": [{}, {}]}
+    with pytest.raises(ValueError, match="continue with --engine deepspeed"):
+        make_precision("O0", torch.device("cpu")).load_optimizer(optimizer, divided)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 3)
+    engine = SimpleNamespace(initialize=lambda **options: (torch.nn.Module(),))
+    monkeypatch.setitem(sys.modules, "deepspeed", engine)
+    precision = DeepSpeedPrecision("O0", torch.device("cpu"))
+    for stage in (0, 1, 2):
+        precision.attach(torch.nn.Module(), optimizer, {"zero_optimization": {"stage": stage}})
+        with pytest.raises(ValueError, match=f"stage 1 on 2 processes, here it is stage {stage} on 3"):
+            precision.load_optimizer(optimizer, divided)

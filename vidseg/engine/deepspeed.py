@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
+from vidseg.engine import distributed
 from vidseg.engine.options import OptLevel
 from vidseg.engine.precision import Precision
 from vidseg.engine.sharding import whole_values
@@ -101,7 +102,7 @@ class DeepSpeedPrecision(Precision):
         if level not in _LEVELS:
             raise ValueError(f"engine='deepspeed' with opt_level={level!r}: expected {' or '.join(_LEVELS)}")
         self._package = deepspeed_package()
-        if not distributed.is_initialized():
+        if not torch.distributed.is_initialized():
             raise ValueError("engine='deepspeed' needs a group of processes; start it with torchrun --nproc-per-node N")
         super().__init__(level, device)
         self._engine: Any = None
@@ -135,16 +136,16 @@ class DeepSpeedPrecision(Precision):
         state = whole_values(optimizer.state_dict())
         if not self._stage:
             return state
-        parts: list[Any] = [None] * distributed.get_world_size()
-        distributed.all_gather_object(parts, state)
+        parts: list[Any] = [None] * distributed.world_size()
+        torch.distributed.all_gather_object(parts, state)
         return {"stage": self._stage, "processes": parts}
 
     def load_optimizer(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
         parts, stage = state.get("processes", []), state.get("stage", 0)
-        if stage != self._stage or (stage and len(parts) != distributed.get_world_size()):
+        if stage != self._stage or (stage and len(parts) != distributed.world_size()):
+            there = f"ZeRO stage {stage} on {len(parts)} processes" if stage else "no ZeRO stage"
             raise ValueError(
-                f"its optimizer is of ZeRO stage {stage} on {len(parts) or 'any number of'} processes, here it is stage "
-                f"{self._stage} on {distributed.get_world_size()}; continue with the same, or start a run from its "
-                "weights with --pretrained"
+                f"its optimizer is of {there}, here it is stage {self._stage} on {distributed.world_size()}; "
+                "continue with the same, or start a run from its weights with --pretrained"
             )
-        optimizer.load_state_dict(parts[distributed.get_rank()] if stage else state)
+        optimizer.load_state_dict(parts[distributed.rank()] if stage else state)

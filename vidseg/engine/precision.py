@@ -19,12 +19,11 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidseg.engine.apex import apex_amp
 from vidseg.engine.options import OptLevel
-from vidseg.engine.sharding import as_stored, stored_optimizer, whole_values
+from vidseg.engine.sharding import as_stored, is_slice, stored_optimizer, whole_values
 
 __all__ = ["ApexPrecision", "Precision", "make_precision"]
 
@@ -115,7 +114,7 @@ class Precision:
             self._scaler.unscale_(optimizer)
             values = [value for group in optimizer.param_groups for value in group["params"]]
             norm = nn.utils.clip_grad_norm_(values, clip_norm)
-            norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+            norm = norm.full_tensor() if is_slice(norm) else norm
         self._scaler.step(optimizer)
         self._scaler.update()
         optimizer.zero_grad()

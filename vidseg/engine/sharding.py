@@ -7,14 +7,12 @@ every process. Checkpoints hold whole tensors, so that one process or any number
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from vidseg.engine.options import DeviceOptions, OptLevel
 from vidseg.models._stage import Stage
@@ -22,7 +20,7 @@ from vidseg.models._stage import Stage
 __all__ = [
     "as_stored",
     "check_sharding",
-    "is_sharded",
+    "is_slice",
     "local_parts",
     "shard_model",
     "stored_optimizer",
@@ -70,6 +68,9 @@ def shard_model(model: nn.Module, device: torch.device) -> None:
     Raises:
         ValueError: a parameter cannot be divided.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+
     for name, parameter in model.named_parameters():
         if parameter.dim() == 0:
             raise ValueError(f"shard: {name} is a single number, which cannot be divided; train without shard")
@@ -89,9 +90,10 @@ def shard_model(model: nn.Module, device: torch.device) -> None:
             module.reshard()
 
 
-def is_sharded(model: nn.Module) -> bool:
-    """Return whether `shard_model` has divided the model."""
-    return isinstance(model, FSDPModule)
+def is_slice(value: object) -> bool:
+    """Return whether a tensor is divided over the processes (a DTensor)."""
+    module = sys.modules.get("torch.distributed.tensor")  # its import takes half a second, and most runs have no slices
+    return module is not None and isinstance(value, module.DTensor)
 
 
 def whole_values(values: Mapping[Any, Any], *, keep: bool = True) -> dict[Any, Any]:
@@ -108,7 +110,7 @@ def whole_values(values: Mapping[Any, Any], *, keep: bool = True) -> dict[Any, A
         if isinstance(value, Mapping):
             whole: Any = whole_values(value, keep=keep)
         elif isinstance(value, Tensor):
-            whole = value.full_tensor() if isinstance(value, DTensor) else value
+            whole = value.full_tensor() if is_slice(value) else value
             whole = whole.cpu() if keep else None
         else:
             whole = value
@@ -119,7 +121,7 @@ def whole_values(values: Mapping[Any, Any], *, keep: bool = True) -> dict[Any, A
 
 def local_parts(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a state dict with this process's slices of divided tensors."""
-    return {name: value.to_local() if isinstance(value, DTensor) else value for name, value in values.items()}
+    return {name: value.to_local() if is_slice(value) else value for name, value in values.items()}
 
 
 def as_stored(weights: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,9 +158,11 @@ def stored_optimizer(state: Mapping[str, Any], optimizer: torch.optim.Optimizer)
 
 
 def _like(value: Any, own: Any, name: str) -> Any:
-    if not isinstance(own, DTensor) or not isinstance(value, Tensor):
+    if not is_slice(own) or not isinstance(value, Tensor):
         return value
     if value.shape != own.shape:
         raise RuntimeError(f"size mismatch for {name}: {tuple(value.shape)}, expected {tuple(own.shape)}")
+    from torch.distributed.tensor import distribute_tensor
+
     # Every process has read the whole tensor: none sends anything.
     return distribute_tensor(value.to(own.device), own.device_mesh, own.placements, src_data_rank=None)

@@ -41,7 +41,7 @@ from vidseg.engine.options import (
 from vidseg.engine.precise_norm import renew_statistics
 from vidseg.engine.precision import ApexPrecision, make_precision
 from vidseg.engine.schedules import Schedule
-from vidseg.engine.sharding import as_stored, check_sharding, is_sharded, local_parts, shard_model, whole_values
+from vidseg.engine.sharding import as_stored, check_sharding, local_parts, shard_model, whole_values
 from vidseg.engine.task import BatchResult, Position, Result, Task, make_task, means
 from vidseg.loaders.transfer import copy_ahead
 from vidseg.models import prepare
@@ -185,8 +185,7 @@ class Trainer:
         prepare(
             self.model, channels_last=devices.channels_last, compile=devices.compile, checkpointing=devices.recompute
         )
-        if devices.shard:
-            self._shard(devices, opt_level, given)
+        self._sharded = devices.shard and self._shard(devices, opt_level, given)
         if devices.engine == "deepspeed" and not self.task.one_backward:
             raise ValueError("engine='deepspeed': this task has several backward passes in a batch; use engine='torch'")
         self.precision = (
@@ -206,7 +205,6 @@ class Trainer:
             if schedule is not None:
                 raise ValueError("schedule and scheduler both set the learning rate: give one of them")
             self._set_rates = False
-        self._sharded = is_sharded(self.model)
         # With one backward pass in a batch, gradients are exchanged while it runs; else once before each step.
         self._wrapped, self._exchanged = self.model, True
         if isinstance(self.precision, DeepSpeedPrecision):
@@ -222,8 +220,8 @@ class Trainer:
         self.average = WeightAverage(self.model, decay) if decay else None
         self._speed = SpeedMonitor(self.device)
 
-    def _shard(self, devices: DeviceOptions, level: OptLevel, given: Any) -> None:
-        """Divide the model over the processes; refuses what does not go with it."""
+    def _shard(self, devices: DeviceOptions, level: OptLevel, given: Any) -> bool:
+        """Divide the model over the processes, and return whether there are several; refuse what excludes it."""
         implementation = self.optimizer_options.implementation
         check_sharding(devices, level, implementation=implementation, one_backward=self.task.one_backward)
         if isinstance(given, torch.optim.Optimizer):
@@ -232,9 +230,10 @@ class Trainer:
             )
         if distributed.world_size() == 1:
             logger.info("shard has no effect on one process")
-            return
+            return False
         distributed.share_weights(self.model)
         shard_model(self.model, self.device)
+        return True
 
     def _deepspeed_settings(self, devices: DeviceOptions) -> dict[str, Any]:
         batch = getattr(self.loader, "batch_size", None) or distributed.world_size()
