@@ -172,7 +172,7 @@ def test_what_deepspeed_excludes_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "deepspeed", SimpleNamespace(initialize=print))
     with pytest.raises(ValueError, match="torchrun"):
         DeepSpeedPrecision("O0", torch.device("cpu"))
-    run = {"batch": 2, "accumulate": 3, "world_size": 2, "clip_norm": None}
+    run = {"accumulate": 3, "world_size": 2, "clip_norm": None}
     with pytest.raises(FileNotFoundError, match=r"absent\.json"):
         read_settings(tmp_path / "absent.json", **run)
     for content, message in (
@@ -180,14 +180,16 @@ def test_what_deepspeed_excludes_is_refused(tmp_path, monkeypatch):
         ('{"optimizer": {"type": "Adam"}}', "use --optimizer"),
         ('{"bf16": {"enabled": true}}', "use --opt-level bf16"),
         ('{"zero_optimization": {"stage": 3}}', "stage 3, expected 0, 1 or 2"),
-        ('{"train_batch_size": 5}', "train_batch_size is 5, by the options of the run it is 12"),
+        ('{"zero_optimization": [3]}', r"stage \[3\], expected"),
+        ('{"train_batch_size": 5}', "use --batch-size"),
+        ('{"gradient_accumulation_steps": 5}', "gradient_accumulation_steps is 5, by the options of the run it is 3"),
     ):
         (tmp_path / "zero.json").write_text(content)
         with pytest.raises(ValueError, match=message):
             read_settings(tmp_path / "zero.json", **run)
     (tmp_path / "zero.json").write_text('{"bf16": {"enabled": false}, "zero_optimization": {"stage": 2}}')
     settings = read_settings(tmp_path / "zero.json", **run)
-    assert settings["zero_optimization"] == {"stage": 2} and settings["train_batch_size"] == 12
+    assert settings["zero_optimization"] == {"stage": 2} and settings["train_batch_size"] == 6
     optimizer = torch.optim.SGD([torch.zeros(1)])
     divided = {"stage": 1, "processes": [{}, {}]}
     with pytest.raises(ValueError, match="continue with --engine deepspeed"):

@@ -23,6 +23,8 @@ __all__ = ["DeepSpeedPrecision", "deepspeed_package", "read_settings"]
 
 _LEVELS = ("O0", "bf16")
 _OWN = {
+    "train_batch_size": "--batch-size",
+    "train_micro_batch_size_per_gpu": "--batch-size",
     "optimizer": "--optimizer",
     "scheduler": "--schedule",
     "fp16": "--opt-level bf16",
@@ -30,7 +32,7 @@ _OWN = {
     "torch_autocast": "--opt-level bf16",
     "amp": "--opt-level bf16",
 }
-"""Sections of the JSON file for which a run has options."""
+"""Entries of the JSON file for which a run has options."""
 
 
 def deepspeed_package() -> Any:
@@ -50,14 +52,11 @@ def deepspeed_package() -> Any:
     return package
 
 
-def read_settings(
-    path: str | Path, *, batch: int, accumulate: int, world_size: int, clip_norm: float | None
-) -> dict[str, Any]:
+def read_settings(path: str | Path, *, accumulate: int, world_size: int, clip_norm: float | None) -> dict[str, Any]:
     """Return the content of DeepSpeed's JSON file, completed with the options of the run.
 
     Args:
         path: JSON file.
-        batch: samples of a batch of one process.
         accumulate: batches in a step.
         world_size: number of processes.
         clip_norm: largest norm of the gradient; None: no clipping.
@@ -73,21 +72,19 @@ def read_settings(
         raise ValueError(f"{path}: it holds {type(settings).__name__}, expected the settings of DeepSpeed")
     for name, option in _OWN.items():
         section = settings.get(name)
-        if section and not (isinstance(section, dict) and section.get("enabled") is False):
+        if section and section != "auto" and not (isinstance(section, dict) and section.get("enabled") is False):
             raise ValueError(f"{path}: {name} is an option of the run; remove it and use {option}")
-    stage = (settings.get("zero_optimization") or {}).get("stage", 0)
-    if stage not in (0, 1, 2):
+    zero = settings.get("zero_optimization", {})
+    stage = zero.get("stage", 0) if isinstance(zero, dict) else zero
+    if isinstance(stage, bool) or stage not in (0, 1, 2):
         raise ValueError(f"{path}: ZeRO stage {stage!r}, expected 0, 1 or 2; --shard divides the weights as well")
-    own = {
-        "train_micro_batch_size_per_gpu": batch,
-        "gradient_accumulation_steps": accumulate,
-        "train_batch_size": batch * accumulate * world_size,
-        "gradient_clipping": clip_norm or 0.0,
-    }
+    own = {"gradient_accumulation_steps": accumulate, "gradient_clipping": clip_norm or 0.0}
     for name, value in own.items():
         if settings.get(name, "auto") not in ("auto", value):
             raise ValueError(f"{path}: {name} is {settings[name]!r}, by the options of the run it is {value}")
-    return {**settings, **own, "zero_allow_untested_optimizer": True}
+    # DeepSpeed asks for a batch size and only logs it; batches of a run differ in size (multigrid, the last one).
+    size = {"train_micro_batch_size_per_gpu": 1, "train_batch_size": accumulate * world_size}
+    return {**settings, **own, **size, "zero_allow_untested_optimizer": True}
 
 
 class DeepSpeedPrecision(Precision):
@@ -109,7 +106,7 @@ class DeepSpeedPrecision(Precision):
 
     def attach(self, model: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any]) -> nn.Module:
         """Make the engine; returns it as the model of the forward passes."""
-        self._stage = (settings.get("zero_optimization") or {}).get("stage", 0)
+        self._stage = settings.get("zero_optimization", {}).get("stage", 0)
         self._engine = self._package.initialize(
             model=model, optimizer=optimizer, config=settings, dist_init_required=False
         )[0]

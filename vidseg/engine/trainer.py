@@ -236,10 +236,8 @@ class Trainer:
         return True
 
     def _deepspeed_settings(self, devices: DeviceOptions) -> dict[str, Any]:
-        batch = getattr(self.loader, "batch_size", None) or distributed.world_size()
         return read_settings(
             devices.deepspeed_config or "",
-            batch=max(1, batch // distributed.world_size()),
             accumulate=self.optimizer_options.accumulate,
             world_size=distributed.world_size(),
             clip_norm=self.optimizer_options.clip_norm,
