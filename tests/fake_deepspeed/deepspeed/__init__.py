@@ -14,6 +14,7 @@ class Engine(nn.Module):
     def __init__(self, model, optimizer, config):
         super().__init__()
         self.module, self.optimizer, self.config, self.boundary, self.norm = model, optimizer, config, True, None
+        self.exchanges = 0
 
     def forward(self, *inputs):
         return self.module(*inputs)
@@ -24,12 +25,15 @@ class Engine(nn.Module):
     def backward(self, loss, scale_wrt_gas=True):
         (loss / self.config["gradient_accumulation_steps"] if scale_wrt_gas else loss).backward()
         if self.boundary:
+            self.exchanges += 1
             for value in self.module.parameters():
                 distributed.all_reduce(value.grad)
                 value.grad /= distributed.get_world_size()
 
     def step(self):
         if self.boundary:
+            assert self.exchanges == 1, "gradients are exchanged once in a step"
+            self.exchanges = 0
             if self.config["gradient_clipping"]:
                 self.norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.config["gradient_clipping"])
             self.optimizer.step()
