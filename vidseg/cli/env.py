@@ -19,6 +19,7 @@ _PACKAGES = (
     "tensorboard",
     "imgaug",
     "apex",
+    "deepspeed",
     "nvidia-dali-cuda120",
     "nvidia-dali-cuda130",
 )

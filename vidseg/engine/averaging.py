@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vidseg.engine import distributed
+from vidseg.engine.sharding import local_parts
 
 __all__ = ["WeightAverage"]
 
@@ -32,11 +33,12 @@ class WeightAverage:
         """Take the weights of a step into account."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for name, value in self.model.state_dict().items():
+        averages = local_parts(self._average)
+        for name, value in local_parts(self.model.state_dict()).items():
             if value.is_floating_point():
-                self._average[name].lerp_(value.to(self._average[name].dtype), 1 - decay)
+                averages[name].lerp_(value.to(averages[name].dtype), 1 - decay)
             else:
-                self._average[name].copy_(value)
+                averages[name].copy_(value)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -65,8 +67,8 @@ class WeightAverage:
         return dict(self._average)
 
     def state_dict(self) -> dict[str, object]:
-        """Return steps and averages, on the CPU."""
-        return {"steps": self.steps, "average": {name: value.cpu() for name, value in self._average.items()}}
+        """Return steps and averages."""
+        return {"steps": self.steps, "average": self.weights()}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Continue from a `state_dict`."""

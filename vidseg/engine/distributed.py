@@ -304,13 +304,14 @@ class SyncBatchNorm(_BatchNorm):
         # A second exchange, of squares about the mean: one of raw squares would cancel where the mean is large.
         variance = _SumOverGroup.apply((centered * centered).sum(axes) * heard) / sums[-1]
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
-            assert self.num_batches_tracked is not None
-            self.num_batches_tracked.add_(1)
+            if self.num_batches_tracked is not None:  # it is None, and the momentum 0, while a block is recomputed
+                self.num_batches_tracked.add_(1)
             with torch.no_grad():
                 unbiased = variance * (sums[-1] / (sums[-1] - 1).clamp(min=1))
                 for running, value in ((self.running_mean, mean), (self.running_var, unbiased)):
                     step: Any = self.momentum
                     if step is None:  # a cumulative average
+                        assert self.num_batches_tracked is not None
                         step = self.num_batches_tracked.double().reciprocal().to(running.dtype)
                     running.lerp_(value.to(running.dtype), step)
         out = centered * torch.rsqrt(variance + self.eps).view(shape)

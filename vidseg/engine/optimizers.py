@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidseg.engine.apex import apex_optimizer, missing_optimizers
 from vidseg.engine.options import OptimizerOptions
+from vidseg.engine.sharding import is_slice
 from vidseg.models import classifier_name
 
 __all__ = ["FINE_TUNE", "classifier_names", "make_optimizer", "parameter_groups", "set_rates"]
@@ -131,7 +132,9 @@ def make_optimizer(
         return made
     first = groups[0]["params"][0]
     # On a GPU the fused step also looks at the loss scale's overflow flag there, so the loop need not wait for it.
-    if options.implementation == "fused" or (options.implementation == "auto" and first.is_cuda):
+    if options.implementation == "fused" or (
+        options.implementation == "auto" and first.is_cuda and not is_slice(first)  # which has no fused SGD
+    ):
         own["fused"] = True
     factories = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     return factories[options.optimizer](groups, **own)

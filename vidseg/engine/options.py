@@ -186,10 +186,24 @@ class DeviceOptions:
     """Compile the network with torch.compile."""
     recompute: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
+    shard: bool = False
+    """Divide weights, gradients and optimizer state over the processes (FSDP2), for networks that do not fit into the
+    memory of one device; no effect on one process."""
+    engine: Literal["torch", "deepspeed"] = "torch"
+    """What exchanges gradients: torch, or DeepSpeed with --deepspeed-config."""
+    deepspeed_config: str | None = None
+    """JSON file of DeepSpeed: ZeRO stage 0, 1 or 2, and how gradients are exchanged."""
 
     def __post_init__(self) -> None:
         if self.amp == "apex" and self.opt_level == "bf16":
             raise ValueError("amp='apex' has O0, O1, O2 and O3; bf16 needs amp='torch'")
+        if (self.engine == "deepspeed") != (self.deepspeed_config is not None):
+            raise ValueError(
+                f"engine={self.engine!r} and deepspeed_config={self.deepspeed_config!r}: engine='deepspeed' needs its "
+                "JSON file, and only it reads one"
+            )
+        if self.engine == "deepspeed" and (self.shard or self.compile or self.amp == "apex"):
+            raise ValueError("engine='deepspeed' excludes shard, compile and amp='apex'")
         if self.device is not None and self.gpus is not None:
             raise ValueError(f"device={self.device!r} and gpus={self.gpus!r}: give one of them")
 

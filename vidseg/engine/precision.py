@@ -23,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidseg.engine.apex import apex_amp
 from vidseg.engine.options import OptLevel
+from vidseg.engine.sharding import as_stored, is_slice, stored_optimizer, whole_values
 
 __all__ = ["ApexPrecision", "Precision", "make_precision"]
 
@@ -85,6 +86,9 @@ class Precision:
             return torch.autocast(self.device.type, dtype=self._low)
         return nullcontext()
 
+    def start_batch(self, *, final: bool) -> None:
+        """Take note of whether the next batch is the last one before a step."""
+
     def backward(self, loss: Tensor) -> None:
         """Add the (scaled) gradient of the loss."""
         self._scaler.scale(loss).backward()
@@ -110,6 +114,7 @@ class Precision:
             self._scaler.unscale_(optimizer)
             values = [value for group in optimizer.param_groups for value in group["params"]]
             norm = nn.utils.clip_grad_norm_(values, clip_norm)
+            norm = norm.full_tensor() if is_slice(norm) else norm
         self._scaler.step(optimizer)
         self._scaler.update()
         optimizer.zero_grad()
@@ -158,11 +163,31 @@ class Precision:
         Raises:
             RuntimeError: names or shapes differ.
         """
-        model.load_state_dict(weights)
+        model.load_state_dict(as_stored(weights, model.state_dict()))
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if parameter in self._masters:
                     self._masters[parameter].copy_(weights[name])
+
+    def optimizer_state(self, optimizer: torch.optim.Optimizer, *, keep: bool) -> dict[str, Any]:
+        """Return the state of the optimizer for a checkpoint, with whole tensors.
+
+        Args:
+            optimizer: over the groups from `prepare`.
+            keep: False: take part in the exchange of slices only; the result is not complete.
+        """
+        state = optimizer.state_dict()
+        return {**state, "state": whole_values(state["state"], keep=keep)}
+
+    def load_optimizer(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        """Restore the state of `optimizer_state`.
+
+        Raises:
+            ValueError: it is of another optimizer.
+        """
+        if "processes" in state:
+            raise ValueError("its optimizer state is DeepSpeed's; continue with --engine deepspeed")
+        optimizer.load_state_dict(stored_optimizer(state, optimizer))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the loss scale."""

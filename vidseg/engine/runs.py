@@ -28,6 +28,7 @@ import vidseg
 from vidseg.engine import distributed
 from vidseg.engine.apex import apex_amp, apex_optimizer
 from vidseg.engine.checkpoints import CheckpointFolder
+from vidseg.engine.deepspeed import deepspeed_package
 from vidseg.engine.launch import choose_device
 from vidseg.engine.monitors import run_log
 from vidseg.engine.options import ONE_START, NetworkOptions, ScheduleOptions, TrainOptions, flat_options
@@ -398,13 +399,15 @@ def start_run(options: TrainOptions) -> torch.device:
     """Check what does not depend on data, join the group of processes, and return the device to compute on.
 
     Raises:
-        ImportError: an option needs apex, which is not installed.
+        ImportError: an option needs apex or DeepSpeed, which is not installed.
         ValueError: a GPU that does not exist.
     """
     if options.devices.amp == "apex":
         apex_amp()
     if options.optimizer.implementation == "apex":
         apex_optimizer("FusedSGD" if options.optimizer.optimizer == "sgd" else "FusedAdam")
+    if options.devices.engine == "deepspeed":
+        deepspeed_package()
     return choose_device(options.devices)
 
 

@@ -26,6 +26,7 @@ from vidseg.clips.multigrid import Multigrid
 from vidseg.engine import distributed
 from vidseg.engine.averaging import WeightAverage
 from vidseg.engine.checkpoints import CheckpointFolder, find_non_finite, read_checkpoint
+from vidseg.engine.deepspeed import DeepSpeedPrecision, read_settings
 from vidseg.engine.monitors import ScoreTable, SpeedMonitor, iteration_line, progress_bar, time_line
 from vidseg.engine.optimizers import make_optimizer, parameter_groups, set_rates
 from vidseg.engine.options import (
@@ -40,6 +41,7 @@ from vidseg.engine.options import (
 from vidseg.engine.precise_norm import renew_statistics
 from vidseg.engine.precision import ApexPrecision, make_precision
 from vidseg.engine.schedules import Schedule
+from vidseg.engine.sharding import as_stored, check_sharding, local_parts, shard_model, whole_values
 from vidseg.engine.task import BatchResult, Position, Result, Task, make_task, means
 from vidseg.loaders.transfer import copy_ahead
 from vidseg.models import add_adapters, prepare
@@ -200,7 +202,14 @@ class Trainer:
         prepare(
             self.model, channels_last=devices.channels_last, compile=devices.compile, checkpointing=devices.recompute
         )
-        self.precision = make_precision(opt_level, self.device, amp=devices.amp)
+        self._sharded = devices.shard and self._shard(devices, opt_level, given)
+        if devices.engine == "deepspeed" and not self.task.one_backward:
+            raise ValueError("engine='deepspeed': this task has several backward passes in a batch; use engine='torch'")
+        self.precision = (
+            DeepSpeedPrecision(opt_level, self.device)
+            if devices.engine == "deepspeed"
+            else make_precision(opt_level, self.device, amp=devices.amp)
+        )
         self._set_rates = schedule is not None or given is None
         self.schedule = schedule or ScheduleOptions()
         if self.schedule.lr is None:
@@ -214,13 +223,42 @@ class Trainer:
                 raise ValueError("schedule and scheduler both set the learning rate: give one of them")
             self._set_rates = False
         # With one backward pass in a batch, gradients are exchanged while it runs; else once before each step.
-        wrapped = self.task.one_backward and distributed.world_size() > 1
-        self._wrapped = distributed.wrap_model(self.model, self.device) if wrapped else self.model
-        if not wrapped:
+        self._wrapped, self._exchanged = self.model, True
+        if isinstance(self.precision, DeepSpeedPrecision):
             distributed.share_weights(self.model)
+            self._wrapped = self.precision.attach(self.model, self.optimizer, self._deepspeed_settings(devices))
+        elif not self._sharded:
+            self._exchanged = self.task.one_backward and distributed.world_size() > 1
+            if self._exchanged:
+                self._wrapped = distributed.wrap_model(self.model, self.device)
+            else:
+                distributed.share_weights(self.model)
         decay = self.optimizer_options.ema
         self.average = WeightAverage(self.model, decay) if decay else None
         self._speed = SpeedMonitor(self.device)
+
+    def _shard(self, devices: DeviceOptions, level: OptLevel, given: Any) -> bool:
+        """Divide the model over the processes, and return whether there are several; refuse what excludes it."""
+        implementation = self.optimizer_options.implementation
+        check_sharding(devices, level, implementation=implementation, one_backward=self.task.one_backward)
+        if isinstance(given, torch.optim.Optimizer):
+            raise ValueError(
+                "shard changes the parameters: give the optimizer as a function that makes it from parameter groups"
+            )
+        if distributed.world_size() == 1:
+            logger.info("shard has no effect on one process")
+            return False
+        distributed.share_weights(self.model)
+        shard_model(self.model, self.device)
+        return True
+
+    def _deepspeed_settings(self, devices: DeviceOptions) -> dict[str, Any]:
+        return read_settings(
+            devices.deepspeed_config or "",
+            accumulate=self.optimizer_options.accumulate,
+            world_size=distributed.world_size(),
+            clip_norm=self.optimizer_options.clip_norm,
+        )
 
     def _make_optimizer(self, given: Any, *, fine_tune: bool, fresh: Collection[str]) -> torch.optim.Optimizer:
         options = self.optimizer_options
@@ -442,6 +480,7 @@ class Trainer:
             with torch.autocast(self.device.type, enabled=False):
                 self.precision.backward(loss if count == 1 else loss / count)
 
+        self.precision.start_batch(final=final)
         with self._explained(position, batch):
             batch = batch.to(self.device, non_blocking=True)
             with nullcontext() if final else distributed.without_exchange(self._wrapped), self.precision.forward():
@@ -449,7 +488,7 @@ class Trainer:
             progress.complete += result.complete
             stepped = result.complete and final
             if stepped:
-                if self._wrapped is self.model:
+                if not self._exchanged:
                     distributed.average_gradients(self.model)
                 norm = self.precision.step(self.model, self.optimizer, clip_norm=self.optimizer_options.clip_norm)
                 if norm is not None:
@@ -473,7 +512,7 @@ class Trainer:
         """Read what is left, and check the weights: what is evaluated and saved next is finite."""
         while unread:
             self._read(unread.popleft(), progress, batches)
-        name = find_non_finite(self.precision.weights(self.model))
+        name = find_non_finite(local_parts(self.precision.weights(self.model)))
         if name is not None:
             rate = float(self.optimizer.param_groups[0]["lr"])
             raise RuntimeError(
@@ -613,13 +652,15 @@ class Trainer:
     def _save(self, progress: _Progress, schedule: Schedule, *, numbered: bool = False, best: bool = False) -> None:
         """Write the state of the run; the first process does, the others wait for it."""
         self._share_statistics()
-        if distributed.is_first():
-            weights = self.precision.weights(self.model) if self.average is None else self.average.weights()
+        # Slices are gathered by all processes, and kept by the first one.
+        first = distributed.is_first()
+        if first or self._sharded or isinstance(self.precision, DeepSpeedPrecision):
+            own = whole_values(self.precision.weights(self.model), keep=first)
             state = {
                 **{name: value for name, value in asdict(progress).items() if name != "sums"},
                 "sums": progress.sums,
-                "state_dict": {key: value.cpu() for key, value in weights.items()},
-                "optimizer": self.optimizer.state_dict(),
+                "state_dict": own,
+                "optimizer": self.precision.optimizer_state(self.optimizer, keep=first),
                 "scaler": self.precision.state_dict(),
                 "loader": self.loader.state_dict() if progress.batch and hasattr(self.loader, "state_dict") else None,
                 "losses": list(schedule.losses),
@@ -627,11 +668,11 @@ class Trainer:
             }
             if self.average is not None:
                 # The weights that are trained further; `state_dict` holds those that are evaluated.
-                own = self.precision.weights(self.model)
-                state["trained"] = {key: value.cpu() for key, value in own.items()}
-                state["average"] = self.average.state_dict()
+                average = whole_values(self.average.state_dict(), keep=first)
+                state |= {"trained": own, "state_dict": average.get("average"), "average": average}
             if self.scheduler is not None:
                 state["scheduler"] = self.scheduler.state_dict()
+        if first:
             self._folder.save({**self._content, **state}, numbered=numbered, best=best)
         distributed.barrier()
 
@@ -647,13 +688,14 @@ class Trainer:
             raise ValueError(f"{path} is of epoch {state['epoch']}, past the end of this run of {epochs} epochs")
         try:
             self.precision.load_weights(self.model, state.get("trained", state["state_dict"]))
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.precision.load_optimizer(self.optimizer, state["optimizer"])
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"{path} is not of this network and optimizer: {error}") from error
         self.precision.load_state_dict(state.get("scaler", {}))
         self.task.load_state_dict(state.get("task", {}))
         if self.average is not None and "average" in state:
-            self.average.load_state_dict(state["average"])
+            average = as_stored(state["average"]["average"], self.average.weights())
+            self.average.load_state_dict({**state["average"], "average": average})
         if self.scheduler is not None and "scheduler" in state:
             self.scheduler.load_state_dict(state["scheduler"])
         schedule.losses[:] = state.get("losses", [])
