@@ -69,8 +69,8 @@ RECORD = "options.json"
 _TABLES = "*_results_s*.csv"
 _LEFT = (
     _TABLES, "test.json", "test_*.json", "mistakes.*", "mistakes_*", "validation.csv", "pictures", "predictions",
-    "predictions_*", "tensorboard", "events", "train.log", "log.txt", "curves.png", "confusion.png", "speed.png", "segments.png",
-    "schedule.png",
+    "predictions_*", "tensorboard", "events", "train.log", "log.txt", "curves.png", "confusion.png", "speed.png",
+    "segments.png", "schedule.png",
 )  # fmt: skip
 """What a run, its tests and its plots leave in its folder besides the record and the checkpoints."""
 _IDENTITY = ("task", "network", "network_options", "input", "classes", "division", "validation_videos", "data")
