@@ -52,7 +52,7 @@ def draw_colors(
     presets = color_presets(preset)
     if not presets or not clips:
         return ColorPlan.none(clips)
-    columns = []
+    columns: list[tuple[npt.NDArray[Any], ...]] = []
     for group, one in enumerate(presets):
         if isinstance(one, RandAugment):
             drawn, codes, parameters = one.colors(group, seed, epoch, numbers)

@@ -15,7 +15,7 @@ from vidseg.clips.draws import permutation, uniform
 
 __all__ = ["VideoOrder"]
 
-MOST_REPEATS = 64
+_MOST_REPEATS = 64
 
 
 class VideoOrder:
@@ -38,7 +38,7 @@ class VideoOrder:
 
     def __init__(self, labels: npt.ArrayLike, *, repeats: int = 1, balanced: bool = False, seed: int = 0) -> None:
         self.labels = np.asarray(labels, np.int64)
-        self.repeats, self.balanced = whole(repeats, "repeats", least=1, most=MOST_REPEATS), balanced
+        self.repeats, self.balanced = whole(repeats, "repeats", least=1, most=_MOST_REPEATS), balanced
         self.seed, self.epoch = seed, 0
         if balanced and (self.labels < 0).any():
             raise ValueError(f"{int((self.labels < 0).sum())} videos have no class, so classes cannot be balanced")
