@@ -127,7 +127,8 @@ class OnDevice(TorchDispatchMode):
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_batch_norm_over_the_group_does_not_wait_for_the_device(monkeypatch, momentum):
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
-    monkeypatch.setattr(distributed, "sum_over_group", lambda values, group=None: values)  # the other process has no sample
+    # the other process has no sample
+    monkeypatch.setattr(distributed, "sum_over_group", lambda values, group=None: values)
     norm, plain = SyncBatchNorm(4, momentum=momentum), nn.BatchNorm1d(4, momentum=momentum)
     for _ in range(3):
         values = torch.randn(6, 4, 5, requires_grad=True)

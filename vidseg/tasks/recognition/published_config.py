@@ -125,10 +125,10 @@ def _flat(part: Mapping[str, Any], path: Path, above: str = "") -> Iterator[tupl
                 raise ValueError(f"{path}: {_unknown(key)}")
             yield from _flat(value, path, f"{key}.")
         elif key in ELSEWHERE:
-            logger.warning("%s: %s has no meaning in a file of options: %s", path, key, ELSEWHERE[key])
+            logger.warning("%s: common.%s has no meaning in a file of options: %s", path, key, ELSEWHERE[key])
         elif key in KEYS or above == "model.kwargs.":
-            close = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.85)
-            if key not in KEYS and close:
+            own = [known.rpartition(".")[2] for known in KEYS if known.startswith("model.kwargs.")]
+            if key not in KEYS and difflib.get_close_matches(str(name), own, n=1, cutoff=0.75):
                 raise ValueError(f"{path}: {_unknown(key)}")
             yield key, value
         elif value is not None or not any(known.startswith(f"{key}.") for known in KEYS):  # an empty section
@@ -137,9 +137,8 @@ def _flat(part: Mapping[str, Any], path: Path, above: str = "") -> Iterator[tupl
 
 def _unknown(key: str) -> str:
     names = {known.rpartition(".")[2]: known for known in KEYS}
-    close = difflib.get_close_matches(key, KEYS, n=1) or [
-        names[name] for name in difflib.get_close_matches(key.rpartition(".")[2], names, n=1)
-    ]
+    close = [names[name] for name in difflib.get_close_matches(key.rpartition(".")[2], names, n=1)]
+    close = close or difflib.get_close_matches(key, KEYS, n=1)
     hint = f"; did you mean 'common.{close[0]}'?" if close else f"; the keys are {', '.join(KEYS)}"
     return f"there is no key 'common.{key}'{hint}"
 
