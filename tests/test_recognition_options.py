@@ -350,4 +350,4 @@ def test_nesterov_is_an_option():
         optimizer = make_optimizer([{"params": [weight]}], options, rate=0.1)
         weight.grad = torch.tensor([1.0])
         optimizer.step()
-        assert float(weight) == pytest.approx(1 - 0.1 * (1.9 if nesterov else 1.0))
+        assert weight.item() == pytest.approx(1 - 0.1 * (1.9 if nesterov else 1.0))
