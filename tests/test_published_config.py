@@ -3,6 +3,7 @@
 import inspect
 import json
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -328,7 +329,7 @@ def test_the_experiment_folder_has_its_files(run):
     assert {"ckpt.pth.tar", "ckpt_best.pth.tar", "events", "log.txt", "config.yaml", "options.json"} <= names
     assert not list(run.glob("*.pth")) and len(list((run / "events").iterdir())) == 1
     log = (run / "log.txt").read_text()
-    assert log.count("(val)  average") == 3  # after 2 and 4 iterations and at the end
+    assert len(re.findall(r"Epoch \[\d\]:  \(val\)  average", log)) == 3  # after 2 and 4 iterations and at the end
     content = torch.load(run / "ckpt.pth.tar", weights_only=True)
     assert (content["step"], content["arch"]) == (5, "tsn_r50") and 0 <= content["best_prec1"] <= 100
     assert all(key.startswith("module.") for key in content["state_dict"])

@@ -23,7 +23,7 @@ from vidseg.loaders.recolor import apply_colors
 from vidseg.metrics.multi_label import label_average_precisions, r_squared
 from vidseg.tasks.recognition.data import augmentation_presets
 from vidseg.tasks.recognition.options import AugmentationOptions, LossOptions, RecognitionData
-from vidseg.tasks.recognition.targets import ClassesTarget, ClassTarget, ValueTarget, class_weights
+from vidseg.tasks.recognition.target_kinds import ClassesTarget, ClassTarget, ValueTarget, class_weights
 from vidseg.tasks.recognition.task import RecognitionTask
 
 # Colors of RandAugment

@@ -233,7 +233,7 @@ class Targets:
     """CSV files; pass all files of a split in one call."""
     classes: Path | None = None
     """Class list that sets the class numbers; another class is an error. Default: the official classes of the data set,
-    else the names of the files, sorted."""
+    else the names of the files, sorted, behind the classes that the data set has."""
     split: str | None = None
     """Split of all rows, replacing the column split."""
     json: bool = False

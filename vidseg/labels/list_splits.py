@@ -108,7 +108,7 @@ def _read(path: Path) -> list[_Entry]:
     entries = []
     for (number, text), part in zip(lines, parts, strict=True):
         place = f"{path}:{number}"
-        name, label = (part[0], part[2]) if with_frames else (text.rsplit(None, 1) + [""])[:2]
+        name, label = (part[0], part[2]) if with_frames else [*text.rsplit(None, 1), ""][:2]
         if not name.strip() or not label.isdigit():
             raise ValueError(f"{place}: {text!r:.200} is not of the form PATH NUM_FRAMES LABEL or PATH LABEL")
         entries.append(_Entry(name.strip(), int(part[1]) if with_frames else None, int(label), place))

@@ -117,7 +117,8 @@ def apply_targets(
         root: folder of the data set.
         files: CSV files of `read_targets`.
         classes: class list that sets the class numbers; other classes in the files are then an error. None: the
-            official classes of the catalog, if it has any, else the names of the files, sorted.
+            official classes of the catalog, if it has any, else the names of the files, sorted, behind the classes that
+            the catalog has already.
         split: split of all rows, replacing the column `split`.
 
     Raises:

@@ -16,7 +16,7 @@ from vidseg.engine.distributed import gather_rows
 from vidseg.metrics import fuse_views, top_k_hits
 
 if TYPE_CHECKING:
-    from vidseg.tasks.recognition.targets import Target
+    from vidseg.tasks.recognition.target_kinds import Target
 
 __all__ = ["Evaluation", "Fuse", "evaluate", "evaluate_target", "fused_logits", "fused_values"]
 
@@ -69,7 +69,7 @@ class Evaluation:
 
 def evaluate(model: nn.Module, loader: Iterable[Any], **options: Any) -> Evaluation:
     """Evaluate a classifier of one class for each video; see `evaluate_target` for the options."""
-    from vidseg.tasks.recognition.targets import ClassTarget
+    from vidseg.tasks.recognition.target_kinds import ClassTarget
 
     found: Evaluation = evaluate_target(model, loader, ClassTarget(), **options)
     return found

@@ -37,7 +37,7 @@ from vidseg.tasks.recognition.data import (
     training_loader,
 )
 from vidseg.tasks.recognition.options import RecognitionOptions
-from vidseg.tasks.recognition.targets import Target, make_target
+from vidseg.tasks.recognition.target_kinds import Target, make_target
 from vidseg.tasks.recognition.task import RecognitionTask
 
 __all__ = ["build_network", "check_network", "plan_recognition", "train_recognition"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vidseg.labels import VideoDataset
-from vidseg.tasks.recognition.targets import ClassesEvaluation, ValueEvaluation
+from vidseg.tasks.recognition.target_kinds import ClassesEvaluation, ValueEvaluation
 
 __all__ = ["TargetReport", "target_report"]
 

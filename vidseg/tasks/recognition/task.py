@@ -12,7 +12,7 @@ from vidseg.clips.mixing import draw_mixing, mix_clips
 from vidseg.engine.distributed import rank
 from vidseg.engine.task import BatchResult, Position, Task, sums_of
 from vidseg.tasks.recognition.evaluation import evaluate_target
-from vidseg.tasks.recognition.targets import ClassTarget, Target
+from vidseg.tasks.recognition.target_kinds import ClassTarget, Target
 
 __all__ = ["RecognitionTask"]
 

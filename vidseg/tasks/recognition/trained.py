@@ -23,8 +23,8 @@ from vidseg.tasks.recognition.class_report import TestReport, draw_mistakes, mak
 from vidseg.tasks.recognition.data import choose_splits, evaluation_loader, labeled, resolved_input, spec_geometry
 from vidseg.tasks.recognition.evaluation import Fuse, evaluate_target
 from vidseg.tasks.recognition.options import RecognitionOptions
+from vidseg.tasks.recognition.target_kinds import Target, Unlabeled, make_target
 from vidseg.tasks.recognition.target_report import TargetReport, target_report
-from vidseg.tasks.recognition.targets import Target, Unlabeled, make_target
 from vidseg.videos import draw_labels, open_videos
 from vidseg.videos.listing import find_jobs
 
