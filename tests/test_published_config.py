@@ -130,7 +130,7 @@ def test_the_published_file_is_understood_key_by_key(experiment):
     assert options.session.max_steps == 15010 and options.monitors.log_every == 10
     assert options.evaluation.test_every_steps == options.checkpoints.checkpoint_every == 250
     assert options.evaluation.test_every > 15010  # not at ends of epochs
-    assert options.checkpoints.layout == "experiment" and options.monitors.tensorboard
+    assert options.checkpoints.run_files == "experiment" and options.monitors.tensorboard
     assert options.session.out.endswith("exps/one")
 
 

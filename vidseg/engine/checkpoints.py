@@ -17,9 +17,9 @@ it is read. All hold a dict that `torch.load(..., weights_only=True)` reads:
 | `schedule` | options of schedule and optimizer, length of the run |
 | `record` | what the caller added: options, classes, versions |
 
-In the layout "experiment" the last two are `ckpt.pth.tar` and `ckpt_best.pth.tar`, and there are no numbered ones. They
-have the entries `step`, `arch` and `best_prec1` (percent) as well, and the weights have the prefix `module.`, so that
-training code of that format reads them.
+With `run_files="experiment"` the last two are `ckpt.pth.tar` and `ckpt_best.pth.tar`, and there are no numbered ones.
+They have the entries `step`, `arch` and `best_prec1` (percent) as well, and the weights have the prefix `module.`, so
+that training code of that format reads them.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ class CheckpointFolder:
 
     @property
     def as_experiment(self) -> bool:
-        """Whether the files have the names and entries of the layout "experiment"."""
-        return self.options.layout == "experiment"
+        """Whether the files have the names and entries of `run_files="experiment"`."""
+        return self.options.run_files == "experiment"
 
     @property
     def last(self) -> Path:
@@ -178,7 +178,7 @@ class CheckpointFolder:
                 path.unlink()
 
     def _published(self, content: Mapping[str, Any]) -> dict[str, Any]:
-        """The entries that training code of the layout "experiment" reads."""
+        """The entries that training code of `run_files="experiment"` reads."""
         best = content.get("best")
         return {
             "step": content.get("steps", 0),

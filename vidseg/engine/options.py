@@ -210,7 +210,7 @@ class CheckpointOptions:
     """Batches between renewals of <network>_last.pth within an epoch, at the next step; default: at ends of epochs."""
     keep: int | None = None
     """Numbered checkpoints to keep; default: all."""
-    layout: Literal["vidseg", "experiment"] = "vidseg"
+    run_files: Literal["vidseg", "experiment"] = "vidseg"
     """Names of a run's files. experiment: ckpt.pth.tar (the last checkpoint), ckpt_best.pth.tar, log.txt, which is
     appended to, and events/, without numbered checkpoints; config.yaml files of the `common:` format choose it."""
 

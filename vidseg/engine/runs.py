@@ -278,8 +278,8 @@ class RunFolder:
             self.checkpoints.remove_all()
             if (self.path / RECORD).is_file():
                 earlier = read_record(self.path)
-                layout = earlier["options"].get("layout", "vidseg")
-                CheckpointFolder(self.path, earlier["network"], CheckpointOptions(layout=layout)).remove_all()
+                names = earlier["options"].get("run_files", "vidseg")
+                CheckpointFolder(self.path, earlier["network"], CheckpointOptions(run_files=names)).remove_all()
             for found in self._old_files():
                 shutil.rmtree(found) if found.is_dir() else found.unlink()
         write_json(self.path / RECORD, record)

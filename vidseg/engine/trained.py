@@ -82,8 +82,8 @@ def find_weights(
     run = found = None
     if source.is_dir():
         run, record = source, read_record(source)
-        layout = record["options"].get("layout", "vidseg")
-        folder = CheckpointFolder(source, record["network"], CheckpointOptions(layout=layout))
+        names = record["options"].get("run_files", "vidseg")
+        folder = CheckpointFolder(source, record["network"], CheckpointOptions(run_files=names))
         select_last = record["options"].get("select") == "last"
         found = folder.best if folder.best.is_file() and not select_last else folder.newest()
         path = Path(checkpoint) if checkpoint is not None else found

@@ -162,7 +162,7 @@ class _Reader:
             for key, option in KEYS.items()
             if option is not None and self.values.get(key) is not None
         }
-        found |= {"layout": "experiment", "tensorboard": True, "out": str(self.path.parent), "optimizer": "sgd"}
+        found |= {"run_files": "experiment", "tensorboard": True, "out": str(self.path.parent), "optimizer": "sgd"}
         found |= self._network() | self._norms() | rates | self._intervals() | self._lists()
         if self.values.get("no_wd") is not None:
             found["decay_all"] = not self._flag("no_wd")
