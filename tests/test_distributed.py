@@ -11,7 +11,7 @@ import torch
 from test_engine import rows
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from trained import CLIPS, ShuffledClips, fail_as_rank, train, train_as_rank
+from trained import CLIPS, ShuffledClips, fail_as_rank, norm_as_rank, train, train_as_rank
 
 from vidseg.engine import DeviceOptions, distributed
 from vidseg.engine.distributed import SyncBatchNorm, choose_gpus, leaving_group, synchronize_norms
@@ -127,7 +127,8 @@ class OnDevice(TorchDispatchMode):
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_batch_norm_over_the_group_does_not_wait_for_the_device(monkeypatch, momentum):
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
-    monkeypatch.setattr(distributed, "sum_over_group", lambda values: values)  # the other process has no sample
+    # the other process has no sample
+    monkeypatch.setattr(distributed, "sum_over_group", lambda values, group=None: values)
     norm, plain = SyncBatchNorm(4, momentum=momentum), nn.BatchNorm1d(4, momentum=momentum)
     for _ in range(3):
         values = torch.randn(6, 4, 5, requires_grad=True)
@@ -147,7 +148,7 @@ def test_batch_norm_over_the_group_does_not_wait_for_the_device(monkeypatch, mom
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_batch_norm_over_the_group_does_not_wait_for_a_gpu(monkeypatch, momentum):
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
-    monkeypatch.setattr(distributed, "sum_over_group", lambda values: values)
+    monkeypatch.setattr(distributed, "sum_over_group", lambda values, group=None: values)
     norm = SyncBatchNorm(8, momentum=momentum).cuda()
     values = torch.randn(4, 8, 5, device="cuda", requires_grad=True)
     norm(values).sum().backward()
@@ -187,6 +188,39 @@ def test_batch_norm_over_the_group_takes_the_place_of_the_usual_one():
     assert torch.equal(model(frames), plain(frames))  # one process: the same thing
     assert model.state_dict().keys() == plain.state_dict().keys()
     assert torch.equal(model[1].running_var, plain[1].running_var)
+
+
+def test_groups_of_processes_share_statistics_of_batch_norm(tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["trained"])
+    port = free_port()
+    ranks = [context.Process(target=norm_as_rank, args=(rank, 4, port, tmp_path, 2)) for rank in range(4)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(240)
+        assert process.exitcode == 0
+    found = [torch.load(tmp_path / f"norm{rank}.pt", weights_only=True) for rank in range(4)]
+    for first in (0, 2):
+        norm = nn.BatchNorm1d(3)
+        values = torch.cat([torch.randn(4, 3, generator=torch.Generator().manual_seed(first + k)) for k in range(2)])
+        values.requires_grad_()
+        expected = norm(values)
+        (expected * torch.arange(3.0)).square().sum().backward()
+        for key, both in (("out", expected.detach()), ("gradient", values.grad)):
+            assert torch.allclose(torch.cat([found[first][key], found[first + 1][key]]), both, atol=1e-5), key
+        for rank in (first, first + 1):
+            assert torch.allclose(found[rank]["mean"], norm.running_mean, atol=1e-6)
+    assert not torch.allclose(found[0]["mean"], found[2]["mean"])
+
+
+def test_groups_of_batch_norm_divide_the_processes(monkeypatch):
+    monkeypatch.setattr(distributed, "world_size", lambda: 6)
+    assert distributed.norm_group(None) is distributed.norm_group(16) is distributed.norm_group(6) is None
+    with pytest.raises(ValueError, match="bn_group_size=4: the number of processes, 6, must be a multiple of it"):
+        distributed.norm_group(4)
+    with pytest.raises(ValueError, match="bn_group_size=2 has no effect without sync_bn"):
+        DeviceOptions(bn_group_size=2)
 
 
 def test_what_gpus_means():

@@ -144,3 +144,19 @@ def train_as_rank(rank: int, ranks: int, port: int, out: Path) -> None:
         {"seen": loader.seen, "state": trainer.model.state_dict(), "logits": result.logits}, out / f"rank{rank}.pt"
     )
     distributed.leave_group()
+
+
+def norm_as_rank(rank: int, world_size: int, port: int, out: Path, group_size: int) -> None:
+    """One of several processes with batch norm over groups; leaves its output, gradient and running statistics."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1")
+    os.environ["MASTER_PORT"] = str(port)
+    torch.set_num_threads(1)
+    distributed.join_group()
+    with distributed.leaving_group():
+        model = nn.Sequential(nn.BatchNorm1d(3))
+        distributed.synchronize_norms(model, group_size=group_size)
+        values = torch.randn(4, 3, generator=torch.Generator().manual_seed(rank)).requires_grad_()
+        found = model(values)
+        (found * torch.arange(3.0)).square().sum().backward()
+        state = {"out": found.detach(), "gradient": values.grad, "mean": model[0].running_mean}
+        torch.save(state, out / f"norm{rank}.pt")

@@ -34,6 +34,16 @@ float linear_contrast(float value, double factor) {
     return 127.0f + static_cast<float>(factor) * (value - 127.0f);
 }
 
+// As PIL.ImageOps.posterize and solarize.
+float posterize(float value, double bits) {
+    const int step = 1 << (8 - static_cast<int>(bits));
+    return static_cast<float>(static_cast<int>(value) / step * step);
+}
+
+float solarize(float value, double threshold) {
+    return static_cast<double>(value) < threshold ? value : 255.0f - value;
+}
+
 FrameChange gaussian_blur(const ColorValues& values, FrameSize) {
     if (values[0] <= 1e-3) return {};
     SeparableFilter filter = gaussian_filter(values[0]);
@@ -113,6 +123,22 @@ FrameChange random_erasing(const ColorValues& values, FrameSize) {
     };
 }
 
+FrameChange autocontrast(const ColorValues& values, FrameSize) {
+    return [cutoff = values[0]](const RgbFrame& frame, FilterScratch&) {
+        stretch_contrast(cutoff, frame.rgb, frame.pixels());
+    };
+}
+
+FrameChange equalize(const ColorValues&, FrameSize) {
+    return [](const RgbFrame& frame, FilterScratch&) { equalize_tones(frame.rgb, frame.pixels()); };
+}
+
+FrameChange sharpness(const ColorValues& values, FrameSize) {
+    return [factor = static_cast<float>(values[0])](const RgbFrame& frame, FilterScratch& scratch) {
+        sharpen(factor, frame.rgb, frame.height, frame.width, scratch);
+    };
+}
+
 FrameChange grayscale(const ColorValues&, FrameSize) {
     return [](const RgbFrame& frame, FilterScratch&) { make_gray(frame.rgb, frame.pixels()); };
 }
@@ -161,6 +187,12 @@ std::vector<ColorOperation> make_operations() {
          nullptr,
          random_erasing},
         {"grayscale", {}, Reads::kPixel, nullptr, grayscale},
+        {"posterize", {{"bits", 1.0, 8.0, Kind::kWhole}}, Reads::kPixel, posterize},
+        {"solarize", {{"threshold", 0.0, 256.0}}, Reads::kPixel, solarize},
+        // percentage of the darkest and of the brightest pixels that are left out
+        {"autocontrast", {{"cutoff", 0.0, 49.0}}, Reads::kFrame, nullptr, autocontrast},
+        {"equalize", {}, Reads::kFrame, nullptr, equalize},
+        {"sharpness", {{"factor", 0.0, 255.0}}, Reads::kNeighbors, nullptr, sharpness},
     };
 }
 

@@ -248,4 +248,24 @@ void convolve(const std::vector<Tap>& taps, uint8_t* rgb, int height, int width,
     }
 }
 
+void sharpen(float factor, uint8_t* rgb, int height, int width, FilterScratch& scratch) {
+    if (height < 3 || width < 3) return;
+    const size_t row = static_cast<size_t>(width) * 3;
+    scratch.padded.assign(rgb, rgb + row * height);
+    const uint8_t* source = scratch.padded.data();
+    for (int y = 1; y + 1 < height; ++y) {
+        const uint8_t* middle = source + row * y;
+        uint8_t* out = rgb + row * y;
+        for (size_t x = 3; x + 3 < row; ++x) {
+            int sum = 4 * middle[x];
+            for (const uint8_t* line : {middle - row, middle, middle + row}) {
+                sum += line[x - 3] + line[x] + line[x + 3];
+            }
+            const auto smooth = static_cast<float>((2 * sum + 13) / 26);  // sum / 13, rounded
+            const float value = smooth + factor * (static_cast<float>(middle[x]) - smooth);
+            out[x] = static_cast<uint8_t>(std::min(255.0f, std::max(0.0f, value)));
+        }
+    }
+}
+
 }  // namespace vidseg

@@ -45,4 +45,8 @@ void blur_gaussian(const SeparableFilter& filter, uint8_t* rgb, int height, int 
 void blur_average(const SeparableFilter& filter, uint8_t* rgb, int height, int width, FilterScratch& scratch);
 void convolve(const std::vector<Tap>& taps, uint8_t* rgb, int height, int width, FilterScratch& scratch);
 
+// As PIL.ImageEnhance.Sharpness: a blend with a 3x3 average that has five times the weight in its center; the
+// pixels at the border stay as they are.
+void sharpen(float factor, uint8_t* rgb, int height, int width, FilterScratch& scratch);
+
 }  // namespace vidseg

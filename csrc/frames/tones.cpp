@@ -46,6 +46,15 @@ void each_run(uint8_t* rgb, size_t pixels, const Change& change) {
     }
 }
 
+// Number of pixels of each level of each channel.
+std::array<std::array<size_t, 256>, 3> histograms(const uint8_t* rgb, size_t pixels) {
+    std::array<std::array<size_t, 256>, 3> counts{};
+    for (size_t i = 0; i < pixels; ++i) {
+        for (size_t channel = 0; channel < 3; ++channel) ++counts[channel][rgb[3 * i + channel]];
+    }
+    return counts;
+}
+
 inline uint8_t cut(float value) {
     return static_cast<uint8_t>(static_cast<int32_t>(std::min(255.0f, std::max(0.0f, value))));
 }
@@ -284,6 +293,43 @@ void scale_saturation(double factor, uint8_t* rgb, size_t pixels) {
 
 void shift_hue(float part, uint8_t* rgb, size_t pixels) {
     each_run(rgb, pixels, [&](Run& run, int count) { hue_run(6.0f * part, count, run); });
+}
+
+void stretch_contrast(double cutoff, uint8_t* rgb, size_t pixels) {
+    const auto counts = histograms(rgb, pixels);
+    std::vector<uint8_t> tables(3 * 256);
+    for (size_t channel = 0; channel < 3; ++channel) {
+        const auto& count = counts[channel];
+        const auto cut = static_cast<size_t>(std::floor(static_cast<double>(pixels) * cutoff / 100.0));
+        int low = 0, high = 255;
+        for (size_t left = cut; low < 255 && count[low] <= left; ++low) left -= count[low];
+        for (size_t left = cut; high > 0 && count[high] <= left; --high) left -= count[high];
+        uint8_t* table = tables.data() + 256 * channel;
+        const double scale = 255.0 / std::max(1, high - low), offset = -low * scale;
+        for (int value = 0; value < 256; ++value) {
+            const double level = high <= low ? value : value * scale + offset;
+            table[value] = static_cast<uint8_t>(std::min(255.0, std::max(0.0, level)));
+        }
+    }
+    look_up(tables.data(), rgb, pixels);
+}
+
+void equalize_tones(uint8_t* rgb, size_t pixels) {
+    const auto counts = histograms(rgb, pixels);
+    std::vector<uint8_t> tables(3 * 256);
+    for (size_t channel = 0; channel < 3; ++channel) {
+        const auto& count = counts[channel];
+        int last = 255;
+        while (last > 0 && count[last] == 0) --last;
+        const size_t step = (pixels - count[last]) / 255;
+        size_t sum = step / 2;
+        for (int value = 0; value < 256; ++value) {
+            const size_t level = step == 0 ? static_cast<size_t>(value) : sum / step;
+            tables[256 * channel + value] = static_cast<uint8_t>(std::min<size_t>(255, level));
+            sum += count[value];
+        }
+    }
+    look_up(tables.data(), rgb, pixels);
 }
 
 void make_gray(uint8_t* rgb, size_t pixels) {

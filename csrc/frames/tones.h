@@ -29,6 +29,10 @@ void scale_contrast(double factor, uint8_t* rgb, std::size_t pixels);
 void scale_saturation(double factor, uint8_t* rgb, std::size_t pixels);
 void shift_hue(float part, uint8_t* rgb, std::size_t pixels);
 
+// As PIL.ImageOps.autocontrast and equalize: each channel by its own histogram.
+void stretch_contrast(double cutoff, uint8_t* rgb, std::size_t pixels);
+void equalize_tones(uint8_t* rgb, std::size_t pixels);
+
 // As OpenCV's conversion to gray.
 void make_gray(uint8_t* rgb, std::size_t pixels);
 

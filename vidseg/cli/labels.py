@@ -219,10 +219,41 @@ class Segments:
         return 1 if report.skipped else 0
 
 
+@dataclass
+class Targets:
+    """Write several classes, or a number, for each video to the catalog, for `vidseg train --target classes` or value.
+
+    CSV files with the columns id (or youtube_id, path, video), either `labels` (classes separated by ; or |, or none)
+    or `value` (a number), and optionally split.
+    """
+
+    root: tyro.conf.Positional[Path]
+    """Folder of the data set."""
+    files: tyro.conf.Positional[tuple[Path, ...]]
+    """CSV files; pass all files of a split in one call."""
+    classes: Path | None = None
+    """Class list that sets the class numbers; another class is an error. Default: the official classes of the data set,
+    else the names of the files, sorted, behind the classes that the data set has."""
+    split: str | None = None
+    """Split of all rows, replacing the column split."""
+    json: bool = False
+    """Print the report as JSON."""
+
+    def run(self) -> int:
+        from vidseg.labels.video_targets import apply_targets
+
+        if not self.files:
+            raise ValueError("no label file; pass at least one CSV file")
+        report = apply_targets(self.root, self.files, classes=self.classes, split=self.split)
+        _print(report, self.json)
+        return 1 if report.conflicts else 0
+
+
 Command = (
     Annotated[Scan, tyro.conf.subcommand("scan")]
     | Annotated[Apply, tyro.conf.subcommand("apply")]
     | Annotated[Segments, tyro.conf.subcommand("segments")]
+    | Annotated[Targets, tyro.conf.subcommand("targets")]
     | Annotated[Split, tyro.conf.subcommand("split")]
     | Annotated[Frames, tyro.conf.subcommand("frames")]
     | Annotated[Show, tyro.conf.subcommand("show")]

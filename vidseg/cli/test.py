@@ -38,6 +38,9 @@ class Command:
     """Recognition: clips of each video, spread over its length, whose scores are averaged; default: 1, the middle."""
     crops: Literal[1, 3, 5, 10] | None = None
     """Recognition: crops of each clip; default: 1, as in validation."""
+    clip_positions: Literal["mmaction2", "pyslowfast"] | None = None
+    """Recognition: positions of several clips; mmaction2 puts the last one at the end of the video, pyslowfast one step
+    before; default: the run's."""
     fuse: Literal["softmax", "logits"] | None = None
     """Recognition: mean of the views' probabilities (softmax) or of their logits; default: softmax."""
     dump: str | None = None
@@ -55,7 +58,8 @@ class Command:
             raise ValueError(f"worst={self.worst} must be at least 0")
         trained = load_model(self.run_folder, self.model, self.input, checkpoint=self.checkpoint)
         given: dict[str, Any] = {
-            name: getattr(self, name) for name in ("dataset", "split", "clips", "crops", "fuse", "dump")
+            name: getattr(self, name)
+            for name in ("dataset", "split", "clips", "crops", "clip_positions", "fuse", "dump")
         }
         if trained.task == "recognition":
             given["mistakes"] = self.worst

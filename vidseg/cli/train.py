@@ -22,7 +22,7 @@ from vidseg.cli.train_words import given_options, last_value, normalized, option
 from vidseg.engine.options import TrainOptions, flat_options, merged_values, options_from
 from vidseg.tasks.detection.options import DetectionOptions
 from vidseg.tasks.detection.recipes import RECIPES as DETECTION_RECIPES
-from vidseg.tasks.recognition.options import RecognitionOptions
+from vidseg.tasks.recognition.options import RecognitionData, RecognitionOptions
 from vidseg.tasks.recognition.recipes import RECIPES as RECOGNITION_RECIPES
 from vidseg.tasks.segmentation.options import SegmentationOptions
 from vidseg.tasks.segmentation.recipes import RECIPES as SEGMENTATION_RECIPES
@@ -239,6 +239,8 @@ class _Start:
         options = self.resolved(command)
         options.network.chosen_options()  # first: a FOLDER behind --network-option is taken as one of its values
         if not options.data.dataset:
+            if getattr(options.data, "train_lists", ()):
+                raise ValueError(_lists_need_data(options.data))
             named = f"{self.name} " if self.name else ""
             raise ValueError(f"dataset: name the folder of the data set, as in `vidseg train {named}FOLDER`")
         if options.session.dry_run:
@@ -279,6 +281,19 @@ class _Start:
                 chosen |= {key: getattr(options.session, key) for key in ("out", "model_dir", "task_name")}
                 return _with_changes(chosen, options_from(record["options"], defaults=_DEFAULTS[self.task]))
         return options
+
+
+def _lists_need_data(data: RecognitionData) -> str:
+    """What to do for list files without a data set."""
+    from vidseg.labels.list_splits import convert_commands
+
+    commands = [convert_commands(data.train_lists, data.train_root)]
+    if data.val_lists:
+        commands.append(convert_commands(data.val_lists, data.val_root))
+    return (
+        "dataset: the list files name videos or folders of frames, and training reads frame databases; convert them "
+        f"once, `{' && '.join(commands)}`, and name the folder: `vidseg train DATA --config FILE`"
+    )
 
 
 def _with_changes(changes: Mapping[str, Any], defaults: Any) -> Any:

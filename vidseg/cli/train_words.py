@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from vidseg.cli.parsing import without_none
 from vidseg.engine.options import ONE_START
+from vidseg.tasks.recognition.published_config import is_published_config, published_config_options
 
 __all__ = ["SPELLINGS", "given_options", "last_value", "normalized", "option_types", "read_config"]
 
@@ -130,6 +131,8 @@ def read_config(path: Path, types: Mapping[str, Any], *, task: str) -> dict[str,
         raise ValueError(f"{path}: not a {kind} file: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds no options; expected lines such as `batch-size: 48`")
+    if is_published_config(content):
+        content = {"task": "recognition", "options": published_config_options(content, path)}
     if content.get("task", task) != task:
         raise ValueError(f"{path}: holds options of a {content['task']} run, not of {task}")
     options = content.get("options", content)

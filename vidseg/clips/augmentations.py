@@ -17,6 +17,7 @@ import numpy.typing as npt
 from vidseg.clips.draws import uniform
 from vidseg.clips.erasing import ATTEMPTS, erasing_boxes
 from vidseg.clips.operations import ParameterRule, color_rule
+from vidseg.clips.rand_augment import RAND_PRESETS, AffineWarps, RandAugment
 
 __all__ = [
     "PRESETS",
@@ -24,6 +25,7 @@ __all__ = [
     "ColorPreset",
     "Erasing",
     "Operation",
+    "Preset",
     "RandomSource",
     "Range",
     "Warp",
@@ -238,6 +240,10 @@ class ColorPreset:
     shuffled: bool = False
 
 
+Preset = ColorPreset | RandAugment
+"""Augmentation of a clip: color operations with a warp, or RandAugment."""
+
+
 @dataclass(frozen=True, eq=False)
 class Warps:
     """Perspective and rotation of B clips.
@@ -364,7 +370,7 @@ def random_erasing(
     return ColorPreset((erasing,))
 
 
-def color_presets(preset: str | ColorPreset | Sequence[ColorPreset] | None) -> tuple[ColorPreset, ...]:
+def color_presets(preset: str | Preset | Sequence[Preset] | None) -> tuple[Preset, ...]:
     """Return the presets of an `augment=` argument.
 
     Args:
@@ -376,19 +382,20 @@ def color_presets(preset: str | ColorPreset | Sequence[ColorPreset] | None) -> t
     if preset is None:
         return ()
     if isinstance(preset, str):
-        if preset not in PRESETS:
-            raise ValueError(f"preset {preset!r} is unknown: choose from {', '.join(PRESETS)}")
-        return (PRESETS[preset],)
-    presets = (preset,) if isinstance(preset, ColorPreset) else tuple(preset)
+        named: dict[str, Preset] = {**PRESETS, **RAND_PRESETS}
+        if preset not in named:
+            raise ValueError(f"preset {preset!r} is unknown: choose from {', '.join(named)}")
+        return (named[preset],)
+    presets = (preset,) if isinstance(preset, (ColorPreset, RandAugment)) else tuple(preset)
     for one in presets:
-        for operation in one.operations:
+        for operation in one.operations if isinstance(one, ColorPreset) else ():
             operation.check()
     return presets
 
 
 def draw_warps(
-    preset: str | ColorPreset | Sequence[ColorPreset] | None, seed: int, epoch: int, samples: npt.ArrayLike
-) -> Warps:
+    preset: str | Preset | Sequence[Preset] | None, seed: int, epoch: int, samples: npt.ArrayLike
+) -> Warps | AffineWarps:
     """Sample perspective or rotation of each clip of a batch.
 
     The corners move as in imgaug 0.4.0's `PerspectiveTransform`: each coordinate by the absolute value of a normally
@@ -406,10 +413,13 @@ def draw_warps(
     numbers = np.atleast_1d(np.asarray(samples, np.int64))
     clips = len(numbers)
     warps = Warps(np.zeros(clips, np.int64), np.zeros((clips, 4, 2)), np.zeros(clips))
-    having = [(group, one) for group, one in enumerate(color_presets(preset)) if one.warp is not None]
+    presets = list(enumerate(color_presets(preset)))
+    having = [(group, one) for group, one in presets if isinstance(one, RandAugment) or one.warp is not None]
     if len(having) > 1:
         raise ValueError(f"{len(having)} presets have a warp; a clip can have one")
     for group, one in having:
+        if isinstance(one, RandAugment):
+            return one.warps(group, seed, epoch, numbers)
         warp = one.warp
         assert warp is not None
         touched = uniform(seed, epoch, numbers, purpose=f"color {group}")[:, 0] < one.probability

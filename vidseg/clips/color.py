@@ -7,20 +7,22 @@ operations; `csrc/frames/color_operations.cpp` implements them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vidseg.clips.augmentations import ColorPreset, RandomSource, color_presets
+from vidseg.clips.augmentations import ColorPreset, Preset, RandomSource, color_presets
 from vidseg.clips.draws import uniform
 from vidseg.clips.operations import color_code, max_parameters
 from vidseg.clips.plan import ColorPlan
+from vidseg.clips.rand_augment import RandAugment
 
 __all__ = ["draw_colors"]
 
 
 def draw_colors(
-    preset: str | ColorPreset | Sequence[ColorPreset] | None,
+    preset: str | Preset | Sequence[Preset] | None,
     seed: int,
     epoch: int,
     samples: npt.ArrayLike,
@@ -48,31 +50,42 @@ def draw_colors(
     numbers = np.atleast_1d(np.asarray(samples, np.int64))
     clips = len(numbers)
     presets = color_presets(preset)
-    operations = [operation for one in presets for operation in one.operations]
-    if not operations or not clips:
+    if not presets or not clips:
         return ColorPlan.none(clips)
-    drawn = np.zeros((clips, len(operations)), bool)
-    places = np.zeros((clips, len(operations)))
-    parameters = np.zeros((clips, len(operations), max_parameters()))
-    column = 0
+    columns: list[tuple[npt.NDArray[Any], ...]] = []
     for group, one in enumerate(presets):
-        touched = uniform(seed, epoch, numbers, purpose=f"color {group}")[:, 0] < one.probability
-        for position, operation in enumerate(one.operations):
-            purpose = f"color {group} {position} {operation.name}"
-            source = RandomSource(seed, epoch, numbers, purpose)
-            first = source.uniforms(1 + operation.count)
-            values, possible = operation.values(first[:, 1:], source, height, width)
-            drawn[:, column] = touched & (first[:, 0] < operation.probability) & possible
-            parameters[:, column, : values.shape[1]] = values
-            places[:, column] = group + position / len(one.operations)
-            column += 1
-        if one.shuffled:
-            count = len(one.operations)
-            shuffle = uniform(seed, epoch, numbers, purpose=f"color order {group}", count=count)
-            places[:, column - count : column] = group + shuffle
+        if isinstance(one, RandAugment):
+            drawn, codes, parameters = one.colors(group, seed, epoch, numbers)
+            slots = drawn.shape[1]
+            columns.append((drawn, np.tile(group + np.arange(slots) / slots, (clips, 1)), codes, parameters))
+        elif one.operations:
+            columns.append(_draw_preset(one, group, seed, epoch, numbers, height=height, width=width))
+    if not columns:
+        return ColorPlan.none(clips)
+    drawn, places, codes, parameters = (np.concatenate(parts, axis=1) for parts in zip(*columns, strict=True))
     order = np.argsort(places, axis=1, kind="stable")
     rows = np.arange(clips)[:, None]
     drawn = drawn[rows, order]
-    codes = np.array([color_code(operation.name) for operation in operations], np.int64)[order]
     offsets = np.concatenate([[0], np.cumsum(drawn.sum(axis=1))]).astype(np.int64)
-    return ColorPlan(offsets, codes[drawn], parameters[rows, order][drawn])
+    return ColorPlan(offsets, codes[rows, order][drawn], parameters[rows, order][drawn])
+
+
+def _draw_preset(
+    preset: ColorPreset, group: int, seed: int, epoch: int, samples: npt.NDArray[np.int64], *, height: int, width: int
+) -> tuple[npt.NDArray[Any], ...]:
+    """Which operations B clips get (B, M), their places in the order, codes (B, M) and parameters (B, M, P)."""
+    clips, count = len(samples), len(preset.operations)
+    drawn = np.zeros((clips, count), bool)
+    parameters = np.zeros((clips, count, max_parameters()))
+    touched = uniform(seed, epoch, samples, purpose=f"color {group}")[:, 0] < preset.probability
+    for column, operation in enumerate(preset.operations):
+        source = RandomSource(seed, epoch, samples, f"color {group} {column} {operation.name}")
+        first = source.uniforms(1 + operation.count)
+        values, possible = operation.values(first[:, 1:], source, height, width)
+        drawn[:, column] = touched & (first[:, 0] < operation.probability) & possible
+        parameters[:, column, : values.shape[1]] = values
+    places = np.tile(group + np.arange(count) / count, (clips, 1))
+    if preset.shuffled:
+        places = group + uniform(seed, epoch, samples, purpose=f"color order {group}", count=count)
+    codes = np.array([color_code(operation.name) for operation in preset.operations], np.int64)
+    return drawn, places, np.tile(codes, (clips, 1)), parameters

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from vidseg.clips.arguments import MOST_SIDE, check_interval, whole
 from vidseg.clips.augmentations import Warps
+from vidseg.clips.rand_augment import AffineWarps
 from vidseg.clips.steps import Canvas, OneView, Size, Step, Stepped, below, check_size, mirrors, pair
 from vidseg.clips.warps import perspective_matrices, rotation_matrices, warp_matrices
 
@@ -182,7 +183,7 @@ class Geometry:
         seed: int,
         epoch: int,
         samples: Integers,
-        warps: Warps | None = None,
+        warps: Warps | AffineWarps | None = None,
     ) -> Reals:
         """Return homogeneous matrices from output to source points.
 

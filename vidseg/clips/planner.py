@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidseg.clips.arguments import MOST_CLIPS, whole
-from vidseg.clips.augmentations import ColorPreset, color_presets, draw_warps
+from vidseg.clips.augmentations import Preset, color_presets, draw_warps
 from vidseg.clips.color import draw_colors
 from vidseg.clips.draws import permutation
 from vidseg.clips.geometry import Geometry
@@ -93,7 +93,7 @@ class ClipPlanner:
         train: bool = True,
         sampling: FrameSampling | str | None = None,
         geometry: Geometry | str | None = None,
-        augment: str | ColorPreset | Sequence[ColorPreset] | None = None,
+        augment: str | Preset | Sequence[Preset] | None = None,
         short: Short = "loop",
         shapes: Shapes | None = None,
         sampler: Iterable[int] | None = None,

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidseg.clips.augmentations import Warps
+from vidseg.clips.rand_augment import AffineWarps
 
 __all__ = ["perspective_matrices", "rotation_matrices", "warp_matrices"]
 
@@ -16,8 +17,10 @@ Reals = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 
-def warp_matrices(warps: Warps, heights: Integers, widths: Integers) -> Reals:
+def warp_matrices(warps: Warps | AffineWarps, heights: Integers, widths: Integers) -> Reals:
     """Return the matrices (B, 3, 3) from output to source of drawn warps, for frames of the given sizes, int64 (B,)."""
+    if isinstance(warps, AffineWarps):
+        return warps.matrices(heights, widths)
     matrices = np.tile(np.eye(3), (len(warps.kinds), 1, 1))
     bent, turned = (np.flatnonzero(warps.kinds == kind) for kind in (Warps.PERSPECTIVE, Warps.ROTATION))
     matrices[bent] = perspective_matrices(warps.corners[bent], heights[bent], widths[bent])

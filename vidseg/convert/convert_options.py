@@ -60,6 +60,8 @@ class ConvertOptions:
     """Maximum time without a new frame in seconds; a worker that exceeds it is stopped."""
     videos: str | None = None
     """Folder of the videos listed in a CSV source; default: folder of the CSV."""
+    first_number: int | None = None
+    """Number of the first class in a list source, 0 or 1; default: as the list shows."""
     shard: str | None = None
     """Convert only part i of n, as "i/n" with i counted from 1; for batch schedulers."""
     executor: str = "local"
@@ -72,6 +74,7 @@ class ConvertOptions:
         _within("restart_interval", self.restart_interval, -1, 65535)
         _within("levels", self.levels, 0, 4)
         _one_of("chroma", self.chroma, (420, 444))
+        _one_of("first_number", self.first_number, (None, 0, 1))
         _one_of("on_error", self.on_error, ("skip", "stop"))
         _one_of("damaged", self.damaged, ("keep", "refuse"))
         _one_of("executor", self.executor, ("local", "ray"))

@@ -62,7 +62,8 @@ def convert_videos(
     jpg_folder = (root / "jpg").resolve()
     if jpg_folder in (Path(source).resolve(), *Path(source).resolve().parents):
         raise ValueError(f"{source}: this source is inside the data set {root}; convert it to another folder")
-    listing = find_jobs(Path(source), videos=Path(options.videos) if options.videos else None, skip=jpg_folder)
+    videos = Path(options.videos) if options.videos else None
+    listing = find_jobs(Path(source), videos=videos, skip=jpg_folder, first_number=options.first_number)
     shard = options.shard_numbers()
     listing.jobs = [job for job in listing.jobs if in_shard(job, shard)]
     report = ConversionReport(str(source), str(root), ignored=listing.ignored)

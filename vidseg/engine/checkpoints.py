@@ -16,6 +16,10 @@ it is read. All hold a dict that `torch.load(..., weights_only=True)` reads:
 | `random` | seed of the run; with epoch and batch it decides everything random |
 | `schedule` | options of schedule and optimizer, length of the run |
 | `record` | what the caller added: options, classes, versions |
+
+With `run_files="experiment"` the last two are `ckpt.pth.tar` and `ckpt_best.pth.tar`, and there are no numbered ones.
+They have the entries `step`, `arch` and `best_prec1` (percent) as well, and the weights have the prefix `module.`, so
+that training code of that format reads them.
 """
 
 from __future__ import annotations
@@ -35,6 +39,8 @@ from vidseg.engine.options import CheckpointOptions
 from vidseg.models._torch_file import read_torch_file
 
 __all__ = ["CheckpointFolder", "find_non_finite", "read_checkpoint", "save_checkpoint"]
+
+_WRAPPED = "module."  # prefix that DataParallel adds to the names of weights
 
 
 def find_non_finite(state: Mapping[str, Any]) -> str | None:
@@ -104,7 +110,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path}: a run cannot go on from it, it has no {', '.join(sorted(missing))}; "
             "its weights may serve as --pretrained-3d"
         )
-    found: dict[str, Any] = content
+    found: dict[str, Any] = dict(content)
+    if found["state_dict"] and all(key.startswith(_WRAPPED) for key in found["state_dict"]):
+        found["state_dict"] = {key.removeprefix(_WRAPPED): value for key, value in found["state_dict"].items()}
     return found
 
 
@@ -122,14 +130,19 @@ class CheckpointFolder:
         self.options = options or CheckpointOptions()
 
     @property
+    def as_experiment(self) -> bool:
+        """Whether the files have the names and entries of `run_files="experiment"`."""
+        return self.options.run_files == "experiment"
+
+    @property
     def last(self) -> Path:
         """Path of the most recent checkpoint."""
-        return self.folder / f"{self.name}_last.pth"
+        return self.folder / ("ckpt.pth.tar" if self.as_experiment else f"{self.name}_last.pth")
 
     @property
     def best(self) -> Path:
         """Path of the checkpoint with the best score on held-out videos."""
-        return self.folder / f"{self.name}_best.pth"
+        return self.folder / ("ckpt_best.pth.tar" if self.as_experiment else f"{self.name}_best.pth")
 
     def numbered(self, epoch: int) -> Path:
         """Path of the checkpoint after `epoch` epochs."""
@@ -155,12 +168,24 @@ class CheckpointFolder:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         names = [self.best] if best else []
+        if self.as_experiment:
+            numbered, content = False, {**content, **self._published(content)}
         if numbered:  # behind the best one: a run without a last checkpoint continues from a numbered one
             names.append(self.numbered(int(content["epoch"])))
         save_checkpoint(self.last, content, names=names)
         if numbered and self.options.keep is not None:
             for path in self.found()[: -self.options.keep]:
                 path.unlink()
+
+    def _published(self, content: Mapping[str, Any]) -> dict[str, Any]:
+        """The entries that training code of `run_files="experiment"` reads."""
+        best = content.get("best")
+        return {
+            "step": content.get("steps", 0),
+            "arch": self.name,
+            "best_prec1": 100.0 * best if isinstance(best, (int, float)) else 0.0,
+            "state_dict": {f"{_WRAPPED}{key}": value for key, value in content["state_dict"].items()},
+        }
 
     def complete(self) -> None:
         """Give the newest checkpoint the name of the last one too, which a killed process may not have come to."""
@@ -170,8 +195,9 @@ class CheckpointFolder:
 
     def remove_leftovers(self) -> None:
         """Delete what processes left that were killed while they wrote."""
-        for path in self.folder.glob(f".{self.name}_*.pth.*"):
-            path.unlink(missing_ok=True)
+        for pattern in (f".{self.name}_*.pth.*", ".ckpt*.pth.tar.*"):
+            for path in self.folder.glob(pattern):
+                path.unlink(missing_ok=True)
 
     def remove_all(self) -> None:
         """Delete the checkpoints of an earlier run."""

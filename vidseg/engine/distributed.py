@@ -190,10 +190,10 @@ def barrier() -> None:
         distributed.barrier()
 
 
-def sum_over_group(values: Tensor) -> Tensor:
-    """Sum a tensor over all processes, in place; returns it."""
+def sum_over_group(values: Tensor, group: Any = None) -> Tensor:
+    """Sum a tensor over the processes of a group, all of them for None, in place; returns it."""
     if world_size() > 1:
-        distributed.all_reduce(values)
+        distributed.all_reduce(values, group=group)
     return values
 
 
@@ -261,15 +261,16 @@ def without_exchange(model: nn.Module) -> AbstractContextManager[Any]:
 
 
 class _SumOverGroup(torch.autograd.Function):
-    """Sum over the group, in both directions."""
+    """Sum over a group, in both directions."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        return sum_over_group(values.clone())
+    def forward(ctx: Any, values: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        return sum_over_group(values.clone(), group)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return sum_over_group(gradients[0].clone())
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return sum_over_group(gradients[0].clone(), ctx.group), None
 
 
 class SyncBatchNorm(_BatchNorm):
@@ -280,9 +281,11 @@ class SyncBatchNorm(_BatchNorm):
 
     Attributes:
         silent: this process takes part in the exchange with a weight of 0.
+        group: processes that share statistics; None: all.
     """
 
     silent = False
+    group: Any = None
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
@@ -297,12 +300,12 @@ class SyncBatchNorm(_BatchNorm):
         # Counts stay on the device: to read a number on the host, or to send one, would wait in every layer.
         count = values.new_full((1,), values.numel() / values.shape[1])
         heard = 0.0 if self.silent else 1.0
-        sums = _SumOverGroup.apply(torch.cat([values.sum(axes), count]) * heard)
+        sums = _SumOverGroup.apply(torch.cat([values.sum(axes), count]) * heard, self.group)
         mean = sums[:-1] / sums[-1]
         shape = (1, -1, *[1] * (values.dim() - 2))
         centered = values - mean.view(shape)
         # A second exchange, of squares about the mean: one of raw squares would cancel where the mean is large.
-        variance = _SumOverGroup.apply((centered * centered).sum(axes) * heard) / sums[-1]
+        variance = _SumOverGroup.apply((centered * centered).sum(axes) * heard, self.group) / sums[-1]
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             if self.num_batches_tracked is not None:  # it is None, and the momentum 0, while a block is recomputed
                 self.num_batches_tracked.add_(1)
@@ -339,9 +342,36 @@ def silent_norms(model: nn.Module) -> Iterator[None]:
             shared.silent = False
 
 
-def synchronize_norms(model: nn.Module) -> int:
-    """Replace every batch norm of the model by one over the group, in place; returns their number."""
+def norm_group(size: int | None) -> Any:
+    """Return this process's group of `size` consecutive processes; None for all processes.
+
+    With fewer processes than `size` they are one group.
+
+    Raises:
+        ValueError: the number of processes is not a multiple of `size`.
+    """
+    count = world_size()
+    if size is None or size >= count:
+        return None
+    if count % size:
+        raise ValueError(f"bn_group_size={size}: the number of processes, {count}, must be a multiple of it")
+    # Every process makes every group, as torch asks for.
+    groups = [distributed.new_group(list(range(first, first + size))) for first in range(0, count, size)]
+    return groups[rank() // size]
+
+
+def synchronize_norms(model: nn.Module, *, group_size: int | None = None) -> int:
+    """Replace every batch norm of the model by one over several processes, in place; returns their number.
+
+    Args:
+        model: changed in place.
+        group_size: number of consecutive processes that share statistics, running ones included; None: all.
+
+    Raises:
+        ValueError: the number of processes is not a multiple of `group_size`.
+    """
     replaced = 0
+    group = norm_group(group_size)
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, _BatchNorm) and not isinstance(layer, SyncBatchNorm):
@@ -353,6 +383,7 @@ def synchronize_norms(model: nn.Module) -> int:
                 for buffer, value in layer.named_buffers(recurse=False):
                     setattr(other, buffer, value)
                 other.train(layer.training)
+                other.group = group
                 setattr(parent, name, other)
                 replaced += 1
     return replaced

@@ -118,7 +118,7 @@ def make_optimizer(
     groups = list(groups)
     own: dict[str, Any] = {"lr": rate}
     if options.optimizer == "sgd":
-        own |= {"momentum": options.momentum, "nesterov": options.momentum > 0}
+        own |= {"momentum": options.momentum, "nesterov": options.nesterov and options.momentum > 0}
     else:
         own |= {"betas": (options.momentum, 0.999)}
     if options.implementation == "apex":

@@ -88,11 +88,13 @@ class OptimizerOptions:
     """The optimizer and what happens to a gradient before the step."""
 
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    """SGD with Nesterov momentum, Adam with an L2 penalty, or Adam with decoupled weight decay."""
+    """SGD with momentum, Adam with an L2 penalty, or Adam with decoupled weight decay."""
     implementation: Literal["auto", "torch", "fused", "apex"] = "auto"
     """Optimizer implementation: torch's plain or fused one, or NVIDIA apex's; auto is fused on a GPU."""
     momentum: float = 0.9
-    """Nesterov momentum of SGD, or the first beta of Adam."""
+    """Momentum of SGD, or the first beta of Adam."""
+    nesterov: bool = True
+    """Nesterov's form of SGD's momentum; --no-nesterov: the classical one."""
     weight_decay: float = 1e-4
     """L2 penalty, or decoupled weight decay with adamw."""
     decay_all: bool = True
@@ -180,6 +182,8 @@ class DeviceOptions:
     """Mixed precision of torch, or of an old NVIDIA apex."""
     sync_bn: bool = False
     """Compute the statistics of batch norm over all processes."""
+    bn_group_size: int | None = None
+    """With --sync-bn: number of consecutive processes whose batch norms share statistics; default: all."""
     channels_last: bool = False
     """Memory format of clips and convolutions; faster on some devices, see `vidseg profile`."""
     compile: bool = False
@@ -204,6 +208,9 @@ class DeviceOptions:
             )
         if self.engine == "deepspeed" and (self.shard or self.compile or self.amp == "apex"):
             raise ValueError("engine='deepspeed' excludes shard, compile and amp='apex'")
+        at_least(self, 1, "bn_group_size")
+        if self.bn_group_size is not None and not self.sync_bn:
+            raise ValueError(f"bn_group_size={self.bn_group_size} has no effect without sync_bn")
         if self.device is not None and self.gpus is not None:
             raise ValueError(f"device={self.device!r} and gpus={self.gpus!r}: give one of them")
 
@@ -234,6 +241,9 @@ class CheckpointOptions:
     """Batches between renewals of <network>_last.pth within an epoch, at the next step; default: at ends of epochs."""
     keep: int | None = None
     """Numbered checkpoints to keep; default: all."""
+    run_files: Literal["vidseg", "experiment"] = "vidseg"
+    """Names of a run's files. experiment: ckpt.pth.tar (the last checkpoint), ckpt_best.pth.tar, log.txt, which is
+    appended to, and events/, without numbered checkpoints; config.yaml files of the `common:` format choose it."""
 
     def __post_init__(self) -> None:
         at_least(self, 1, "save_frequency", "checkpoint_every", "keep")

@@ -31,7 +31,14 @@ from vidseg.engine.checkpoints import CheckpointFolder
 from vidseg.engine.deepspeed import deepspeed_package
 from vidseg.engine.launch import choose_device
 from vidseg.engine.monitors import run_log
-from vidseg.engine.options import ONE_START, NetworkOptions, ScheduleOptions, TrainOptions, flat_options
+from vidseg.engine.options import (
+    ONE_START,
+    CheckpointOptions,
+    NetworkOptions,
+    ScheduleOptions,
+    TrainOptions,
+    flat_options,
+)
 from vidseg.engine.schedules import Schedule
 from vidseg.engine.task import Result, Task
 from vidseg.engine.trainer import DEFAULT_LR, Trainer
@@ -63,8 +70,8 @@ RECORD = "options.json"
 _TABLES = "*_results_s*.csv"
 _LEFT = (
     _TABLES, "test.json", "test_*.json", "mistakes.*", "mistakes_*", "validation.csv", "pictures", "predictions",
-    "predictions_*", "tensorboard", "train.log", "curves.png", "confusion.png", "speed.png", "segments.png",
-    "schedule.png",
+    "predictions_*", "tensorboard", "events", "train.log", "log.txt", "curves.png", "confusion.png", "speed.png",
+    "segments.png", "schedule.png",
 )  # fmt: skip
 """What a run, its tests and its plots leave in its folder besides the record and the checkpoints."""
 _IDENTITY = ("task", "network", "network_options", "input", "classes", "division", "validation_videos", "data")
@@ -269,11 +276,11 @@ class RunFolder:
     def prepare(self, record: Mapping[str, Any]) -> None:
         """Write the record; with `overwrite` everything of the earlier run is removed first."""
         if self.options.session.overwrite:
-            networks = {self.network}
+            self.checkpoints.remove_all()
             if (self.path / RECORD).is_file():
-                networks.add(read_record(self.path)["network"])
-            for network in networks:
-                CheckpointFolder(self.path, network).remove_all()
+                earlier = read_record(self.path)
+                names = earlier["options"].get("run_files", "vidseg")
+                CheckpointFolder(self.path, earlier["network"], CheckpointOptions(run_files=names)).remove_all()
             for found in self._old_files():
                 shutil.rmtree(found) if found.is_dir() else found.unlink()
         write_json(self.path / RECORD, record)
@@ -285,8 +292,9 @@ class RunFolder:
             logging.getLogger("vidseg").setLevel(logging.WARNING)
             yield
             return
-        path = Path(self.options.session.log_file or self.path / "train.log")
-        with run_log(path, append=append, debug=self.options.monitors.debug_mode):
+        experiment = self.checkpoints.as_experiment
+        path = Path(self.options.session.log_file or self.path / ("log.txt" if experiment else "train.log"))
+        with run_log(path, append=append or experiment, debug=self.options.monitors.debug_mode):
             yield
 
 
@@ -465,7 +473,8 @@ def train_run(training: Training, options: TrainOptions, out: Path, *, device: t
             adapter_rank=network.adapter_rank,
         )
         session = options.session
-        result = trainer.fit(session.epochs, out, max_steps=session.max_steps, resume=resume, record=record)
+        epochs = session.epochs if session.max_steps is None else None
+        result = trainer.fit(epochs, out, max_steps=session.max_steps, resume=resume, record=record)
         if distributed.is_first():
             logger.info("next: vidseg test %s", out)
     return result

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from vidseg.engine.checkpoints import CheckpointFolder
-from vidseg.engine.options import Options, options_from
+from vidseg.engine.options import CheckpointOptions, Options, options_from
 from vidseg.engine.runs import check_record, read_record
 from vidseg.labels import VideoDataset, open_dataset
 from vidseg.labels.parts import check_disjoint, part_name
@@ -82,13 +82,14 @@ def find_weights(
     run = found = None
     if source.is_dir():
         run, record = source, read_record(source)
-        folder = CheckpointFolder(source, record["network"])
+        names = record["options"].get("run_files", "vidseg")
+        folder = CheckpointFolder(source, record["network"], CheckpointOptions(run_files=names))
         select_last = record["options"].get("select") == "last"
         found = folder.best if folder.best.is_file() and not select_last else folder.newest()
         path = Path(checkpoint) if checkpoint is not None else found
         if path is None:
             raise FileNotFoundError(
-                f"{source}: no checkpoint {record['network']}_*.pth in it; the run has not finished an epoch"
+                f"{source}: no checkpoint {folder.last.name} in it; the run has not finished an epoch"
             )
     else:
         path, record = Path(checkpoint) if checkpoint is not None else source, {}

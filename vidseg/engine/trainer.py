@@ -198,7 +198,7 @@ class Trainer:
         self.name, self.seed = name, seed
         self.model = model.to(self.device)
         if devices.sync_bn:
-            distributed.synchronize_norms(self.model)
+            distributed.synchronize_norms(self.model, group_size=devices.bn_group_size)
         prepare(
             self.model, channels_last=devices.channels_last, compile=devices.compile, checkpointing=devices.recompute
         )
@@ -358,7 +358,9 @@ class Trainer:
                     self._step_scheduler(scores[-1])
                 last = epoch == epochs - 1 or (max_steps is not None and progress.steps >= max_steps)
                 better = False
-                if self.validation is not None and (last or (epoch + 1) % self.evaluation.test_every == 0):
+                every = self.evaluation.test_every_steps
+                due = (epoch + 1) % self.evaluation.test_every == 0 or (every and progress.steps % every == 0)
+                if self.validation is not None and (last or due):
                     result, better = self._evaluate(progress, epoch)
                 progress.epoch, progress.batch, progress.complete, progress.sums = epoch + 1, 0, 0, None
                 numbered = last or (epoch + 1) % self.checkpoints.numbered_every(epochs) == 0
@@ -716,7 +718,7 @@ class Trainer:
         from vidseg.engine.tensorboard import Board
 
         with ExitStack() as stack:
-            yield stack.enter_context(closing(Board(out / "tensorboard")))
+            yield stack.enter_context(closing(Board(out / ("events" if self._folder.as_experiment else "tensorboard"))))
 
     @contextmanager
     def _explained(self, position: Position, batch: Any) -> Iterator[None]:

@@ -14,6 +14,7 @@ MOST_LABELS = 1 << 25  # of one video labeled frame by frame; 310 hours at 30 la
 MOST_SECONDS = 1e9
 MOST_RATE = 1e9  # frames or labels per second
 _MOST_CLASSES = (1 << 31) - 1
+_MOST_VALUE = 1e300  # of a regression
 
 _Rule = tuple[str, str]
 """SQL condition, in which `{0}` is the column, and its description."""
@@ -62,6 +63,12 @@ _RULES: dict[str, dict[str, _Rule]] = {
         "video_id": _VIDEO,
         "labels": _above_zero(_whole(MOST_LABELS)),
         "rate": _above_zero(_number(0, MOST_RATE)),
+    },
+    "video_classes": {"video_id": _VIDEO, "class_id": _CLASS},
+    "video_values": {
+        "video_id": _VIDEO,
+        "value": (f"{{0}} IS NULL OR {_number(-_MOST_VALUE, _MOST_VALUE)[0]}", "NULL or a number"),
+        "several": _whole(1),
     },
 }
 

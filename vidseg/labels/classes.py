@@ -110,13 +110,10 @@ def order_classes(connection: sqlite3.Connection, official: Sequence[str]) -> No
 
 def classes_in_use(connection: sqlite3.Connection) -> set[str]:
     """Return the names of the classes of all videos and segments."""
-    return {
-        name
-        for (name,) in connection.execute(
-            "SELECT name FROM classes WHERE id IN"
-            " (SELECT class_id FROM videos WHERE class_id IS NOT NULL UNION SELECT class_id FROM segments)"
-        )
-    }
+    used = "SELECT class_id FROM videos WHERE class_id IS NOT NULL UNION SELECT class_id FROM segments"
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'video_classes'").fetchone():
+        used += " UNION SELECT class_id FROM video_classes"
+    return {name for (name,) in connection.execute(f"SELECT name FROM classes WHERE id IN ({used})")}
 
 
 def drop_unused_classes(connection: sqlite3.Connection, candidates: Iterable[str] | None = None) -> None:

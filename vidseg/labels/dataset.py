@@ -16,6 +16,7 @@ import numpy.typing as npt
 from vidseg.labels.catalog import catalog_path, read_catalog
 from vidseg.labels.classes import class_names
 from vidseg.labels.counting import counted
+from vidseg.labels.target_columns import target_columns
 
 __all__ = ["Segment", "Video", "VideoDataset", "VideoFile", "open_dataset"]
 
@@ -124,6 +125,22 @@ class VideoDataset:
         return self._columns["width"]
 
     @property
+    def class_sets(self) -> npt.NDArray[np.bool_] | None:
+        """(N, K) classes of videos that may have several of them; None if the data set has no such labels."""
+        bits = self._columns.get("class_bits")
+        return None if bits is None else np.unpackbits(bits, axis=1, count=len(self.classes)).astype(bool)
+
+    @property
+    def has_class_set(self) -> npt.NDArray[np.bool_]:
+        """(N,) whether a video has a set of classes, which may be empty."""
+        return self._columns.get("several", np.zeros(len(self), bool))
+
+    @property
+    def values(self) -> npt.NDArray[np.float64] | None:
+        """(N,) numbers of the videos for a regression, NaN for none; None if the data set has no numbers."""
+        return self._columns.get("value")
+
+    @property
     def num_classes(self) -> int:
         """Number of classes of the data set.
 
@@ -156,7 +173,7 @@ class VideoDataset:
             return self.subset(range(len(self))[index])
         row = self._row(index.__index__())
         folder, file = self.video_path(row), self.video_file(row)
-        value = {name: column[row].item() for name, column in self._columns.items()}
+        value = {name: self._columns[name][row].item() for name in ("label", "frames", "fps", "height", "width")}
         return Video(
             name=folder.rpartition("/")[2],
             path=self.root / folder / "frames.db" if file is None else file.path,
@@ -249,6 +266,28 @@ class VideoDataset:
             path_bytes=self._path_bytes,
         )
 
+    def with_classes(self, labels: npt.NDArray[np.int64], classes: list[str]) -> VideoDataset:
+        """Return the same videos with other classes.
+
+        Args:
+            labels: int64 (N,) class numbers, -1 for none.
+            classes: names by number.
+
+        Raises:
+            ValueError: another number of labels, or one outside the classes.
+        """
+        if labels.shape != self.labels.shape or (len(labels) and not -1 <= labels.min() <= labels.max() < len(classes)):
+            raise ValueError(f"{self.root}: labels must be {len(self)} numbers from -1 to {len(classes) - 1}")
+        return VideoDataset(
+            self.root,
+            split_name=self.split_name,
+            splits=self.splits,
+            classes=list(classes),
+            columns={name: column for name, column in self._columns.items() if name not in ("class_bits", "several")}
+            | {"label": labels.astype(np.int64)},
+            path_bytes=self._path_bytes,
+        )
+
     def split(self, fraction: float, *, seed: int) -> tuple[VideoDataset, VideoDataset]:
         """Divide the videos at random, class by class, for data sets without official splits.
 
@@ -316,6 +355,7 @@ def open_dataset(root: str | Path, split: str | None = None) -> VideoDataset:
             columns, path_bytes = _read_columns(cursor, numbers)
         except ValueError as error:
             raise ValueError(f"{catalog_path(root)}: damaged catalog: {error}") from error
+        columns |= target_columns(connection, columns, path_bytes, classes=len(numbers))
         data = VideoDataset(
             root,
             split_name=split,
@@ -330,7 +370,7 @@ def open_dataset(root: str | Path, split: str | None = None) -> VideoDataset:
         raise ValueError(
             f"{root}: split {split!r} has no converted video; {root / 'labels_report.json'} lists the missing ones"
         )
-    without = int((data.labels == _NO_CLASS).sum())
+    without = int(((data.labels == _NO_CLASS) & ~data.has_class_set).sum())
     if 0 < without < len(data):
         logger.warning("%r: videos without a class: %d; their label is -1", data, without)
     return data

@@ -23,7 +23,7 @@ from vidseg.labels.faults import SegmentFaults
 from vidseg.labels.names import clean_name, division_of_file, is_split_name, video_name
 from vidseg.labels.official_lists import read_lines, read_numbered_classes
 
-__all__ = ["LABEL_FILE_SUFFIXES", "LabelFiles", "read_label_files"]
+__all__ = ["LABEL_FILE_SUFFIXES", "LabelFiles", "class_list_beside", "read_label_files"]
 
 LABEL_FILE_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".lst", ".list"})
 
@@ -96,13 +96,26 @@ def read_label_files(
         else:
             lines += _read_list(path)
             if classes is None:
-                beside = sorted(set(path.parent.iterdir()) - set(files))
-                classes = _only([other for other in beside if _CLASS_LISTS.fullmatch(other.name.lower())])
+                classes = class_list_beside(path, files)
     names, first = (None, None) if classes is None else read_numbered_classes(classes)
     if lines:
         found, names = _rows(lines, names, first if first_number is None else first_number, classes, first_number)
         rows += found
     return LabelFiles(rows, names)
+
+
+def class_list_beside(path: Path, files: Sequence[Path] = ()) -> Path | None:
+    """Return the class list in the folder of a list file, such as classInd.txt, or None.
+
+    Args:
+        path: list file.
+        files: files of the folder that are left out.
+
+    Raises:
+        ValueError: there are several class lists.
+    """
+    beside = sorted(set(path.parent.iterdir()) - set(files))
+    return _only([other for other in beside if _CLASS_LISTS.fullmatch(other.name.lower())])
 
 
 def _only(lists: Sequence[Path]) -> Path | None:

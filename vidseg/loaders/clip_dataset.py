@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from vidseg.clips.augmentations import ColorPreset
+from vidseg.clips.augmentations import Preset
 from vidseg.clips.geometry import Geometry
 from vidseg.clips.plan import ClipPlan
 from vidseg.clips.planner import ClipPlanner
@@ -83,7 +83,7 @@ class ClipDataset(Dataset[ClipItem]):
         train: bool = True,
         sampling: FrameSampling | str | None = None,
         geometry: Geometry | str | None = None,
-        augment: str | ColorPreset | Sequence[ColorPreset] | None = None,
+        augment: str | Preset | Sequence[Preset] | None = None,
         short: Literal["loop", "clamp"] = "loop",
         transform: ClipTransform | Callable[..., Any] | None = None,
         target: Callable[..., Any] | None = None,

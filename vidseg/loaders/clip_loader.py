@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vidseg.clips import BatchPlan
-from vidseg.clips.augmentations import ColorPreset
+from vidseg.clips.augmentations import Preset
 from vidseg.clips.geometry import Geometry
 from vidseg.clips.planner import ClipPlanner, Shapes
 from vidseg.clips.sampling import FrameSampling
@@ -104,7 +104,7 @@ class ClipLoader:
         train: bool = True,
         sampling: FrameSampling | str | None = None,
         geometry: Geometry | str | None = None,
-        augment: str | ColorPreset | Sequence[ColorPreset] | None = None,
+        augment: str | Preset | Sequence[Preset] | None = None,
         short: Literal["loop", "clamp"] = "loop",
         shapes: Shapes | None = None,
         sampler: Iterable[int] | None = None,

@@ -41,14 +41,15 @@ def plot_speeds(run: str | Path, out: str | Path, *, title: str = "") -> Path:
     """Plot the speeds of a run's iterations, and save the figure.
 
     Args:
-        run: folder with `train.log`.
+        run: folder with `train.log`, or `log.txt`.
         out: output file.
         title: heading, such as the name of the run.
 
     Returns:
         The path of the file.
     """
-    rows = read_speeds(Path(run) / "train.log")
+    logs = [Path(run) / name for name in ("train.log", "log.txt")]
+    rows = read_speeds(next((log for log in logs if log.is_file()), logs[0]))
     places = np.arange(len(rows))
     figure = new_figure(10, 5)
     if title:

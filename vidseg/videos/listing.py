@@ -69,7 +69,9 @@ class Listing:
     ignored: list[str]
 
 
-def find_jobs(source: Path, *, videos: Path | None = None, skip: Path | None = None) -> Listing:
+def find_jobs(
+    source: Path, *, videos: Path | None = None, skip: Path | None = None, first_number: int | None = None
+) -> Listing:
     """List the conversion jobs of `source`.
 
     Names are converted to Unicode NFC without surrounding blanks. Folders train, val and test at the top are splits if
@@ -81,6 +83,7 @@ def find_jobs(source: Path, *, videos: Path | None = None, skip: Path | None = N
             or with a column `path`, or a list such as train.txt (see `vidseg.labels.label_files`).
         videos: folder of the videos listed in a label file; default: folder of the file.
         skip: folder to leave out, such as a data set inside `source` that the videos are converted to.
+        first_number: number of the first class in a list, 0 or 1; default: as the list shows.
 
     Returns:
         The jobs, the sources that cannot be converted, and the ignored files.
@@ -92,7 +95,7 @@ def find_jobs(source: Path, *, videos: Path | None = None, skip: Path | None = N
     if not source.exists():
         raise FileNotFoundError(f"{source}: no such file or folder")
     if source.suffix.lower() in LABEL_FILE_SUFFIXES and source.is_file():
-        listing = _from_labels(source, videos or source.parent)
+        listing = _from_labels(source, videos or source.parent, first_number)
     else:
         listing = _from_tree(source, skip)
     listing.jobs.sort(key=lambda job: (job.target, job.source))
@@ -212,10 +215,10 @@ def _walk(
             yield from _walk(child, listing, skip=skip, above=above | {here})
 
 
-def _from_labels(file: Path, videos: Path) -> Listing:
+def _from_labels(file: Path, videos: Path, first_number: int | None) -> Listing:
     listing = Listing([], [], [])
     faults = SegmentFaults(skip=True)
-    rows = read_label_files([file], faults=faults).rows
+    rows = read_label_files([file], first_number=first_number, faults=faults).rows
     listing.problems += [Problem(str(file), None, fault) for fault in faults.skipped]
     if not videos.is_dir():
         raise FileNotFoundError(f"{videos}: folder of videos not found; set it with --videos")

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
+
+from vidseg.clips.augmentations import Preset, color_jitter, color_presets, draw_warps, random_erasing
 from vidseg.clips.crops import CenterCrop
 from vidseg.clips.cycles import CyclesFirst
 from vidseg.clips.geometry import Geometry, Mirror, ResizeShort
 from vidseg.clips.multigrid import Multigrid
 from vidseg.clips.named_geometry import named_geometry
+from vidseg.clips.rand_augment import RandAugment
 from vidseg.clips.sampling import CenterClip, DenseClips, FrameSampling, RandomStart, SegmentSampling
+from vidseg.clips.video_order import VideoOrder
 from vidseg.labels import VideoDataset, open_dataset
+from vidseg.labels.list_splits import open_lists
 from vidseg.labels.parts import check_disjoint
 from vidseg.loaders import ClipLoader
 from vidseg.models import InputSpec
-from vidseg.tasks.recognition.options import InputOptions, MultigridOptions, RecognitionData
+from vidseg.tasks.recognition.options import AugmentationOptions, InputOptions, MultigridOptions, RecognitionData
 from vidseg.videos import open_videos
 
 __all__ = [
     "Splits",
+    "augmentation_presets",
     "choose_splits",
     "evaluation_loader",
     "fitting_batch",
@@ -32,6 +39,7 @@ __all__ = [
     "training_loader",
 ]
 
+TargetKind = Literal["class", "classes", "value"]
 _HELD_OUT = 0.2
 _TRAIN = ("train", "split1/train")
 _TEST = ("test", "split1/test")
@@ -54,8 +62,13 @@ class Splits:
     test: VideoDataset | None
 
 
-def choose_splits(options: RecognitionData, *, seed: int) -> Splits:
+def choose_splits(options: RecognitionData, *, seed: int, target: TargetKind = "class") -> Splits:
     """Return the videos of a run, the same ones each time.
+
+    Args:
+        options: data set and splits.
+        seed: seed of the part that is held out where there is no other split.
+        target: what is learned; videos without it are left out.
 
     Raises:
         ValueError: a split does not exist or has no video, a training video is in another split too, or the number of
@@ -63,6 +76,8 @@ def choose_splits(options: RecognitionData, *, seed: int) -> Splits:
     """
     if not options.dataset:
         raise ValueError("dataset: name the folder of the data set, as `vidseg convert` leaves it")
+    if options.train_lists:
+        return _listed_splits(options, seed=seed)
     known = open_data(options).splits
 
     def first(*names: str) -> str | None:
@@ -71,16 +86,16 @@ def choose_splits(options: RecognitionData, *, seed: int) -> Splits:
     train_name = options.train_split or first(*_TRAIN)
     test_name = options.test_split or first(*_TEST)
     val_name = options.val_split or first("val") or test_name
-    train = labeled(open_data(options, train_name))
-    if options.num_classes is not None and train.num_classes != options.num_classes:
+    train = labeled(open_data(options, train_name), target)
+    if target != "value" and options.num_classes is not None and train.num_classes != options.num_classes:
         raise ValueError(
             f"{options.dataset} has {train.num_classes} classes, {options.num_classes} are expected; for a part of the "
             f"data set use --num-classes {train.num_classes}"
         )
     if val_name is None:
         return Splits(*train.split(1 - _HELD_OUT, seed=seed), None)
-    validation = labeled(open_data(options, val_name))
-    test = None if test_name in (None, val_name) else labeled(open_data(options, test_name))
+    validation = labeled(open_data(options, val_name), target)
+    test = None if test_name in (None, val_name) else labeled(open_data(options, test_name), target)
     if train_name is None:
         held_out = {part.video_path(row) for part in (validation, test) if part is not None for row in range(len(part))}
         train = train.subset([row for row in range(len(train)) if train.video_path(row) not in held_out])
@@ -90,6 +105,21 @@ def choose_splits(options: RecognitionData, *, seed: int) -> Splits:
     return Splits(train, validation, test)
 
 
+def _listed_splits(options: RecognitionData, *, seed: int) -> Splits:
+    """The splits of list files; without lists of validation videos a part of each class is held out."""
+    both = {"num_classes": options.num_classes}
+    train = open_lists(options.dataset, options.train_lists, folder=options.train_root, **both)
+    if not options.val_lists:
+        return Splits(*train.split(1 - _HELD_OUT, seed=seed), None)
+    count = len(train.classes)
+    folder = options.val_root
+    validation = open_lists(options.dataset, options.val_lists, folder=folder, num_classes=count)
+    validation = validation.with_classes(validation.labels, train.classes)
+    if options.val_lists != options.train_lists:  # the same lists are given on purpose
+        check_disjoint(train, validation, "", name="val")
+    return Splits(train, validation, None)
+
+
 def open_data(options: RecognitionData, split: str | None = None) -> VideoDataset:
     """Open the data set, converted or, for the backend "video", as it is."""
     if options.backend == "video" and not (Path(options.dataset) / "catalog.db").is_file():
@@ -97,12 +127,22 @@ def open_data(options: RecognitionData, split: str | None = None) -> VideoDatase
     return open_dataset(options.dataset, split)
 
 
-def labeled(data: VideoDataset) -> VideoDataset:
-    """Return the videos that have a class.
+def labeled(data: VideoDataset, target: TargetKind = "class") -> VideoDataset:
+    """Return the videos that have a class, a set of classes, or a number.
 
     Raises:
         ValueError: no video has one.
     """
+    if target != "class":
+        values = data.values
+        known = data.has_class_set if target == "classes" or values is None else ~np.isnan(values)
+        if not known.any() or (target == "value" and values is None):
+            column, noun = ("labels", "set of classes") if target == "classes" else ("value", "number")
+            raise ValueError(
+                f"{data}: no video has a {noun}; run `vidseg labels targets {data.root} FILE.csv`, a file with a "
+                f"column {column!r}, or leave --target {target} out"
+            )
+        return data.subset(known)
     found = data.subset(data.labels >= 0)
     if len(found) == 0:
         raise ValueError(f"{data}: no video has a class; run `vidseg labels apply {data.root} LABELS.csv`")
@@ -165,6 +205,8 @@ def training_loader(
     train_interval: tuple[int, ...] | None = None,
     stretch_intervals: bool = False,
     multigrid: Any = None,
+    augmentation: AugmentationOptions | None = None,
+    target: Callable[..., Any] | None = None,
 ) -> ClipLoader:
     """Return shuffled, randomly cropped training clips.
 
@@ -177,6 +219,8 @@ def training_loader(
         train_interval: intervals that clips draw from; None: 1 to the spec's interval.
         stretch_intervals: see `InputOptions.stretch_intervals`.
         multigrid: schedule of shapes, or None.
+        augmentation: colors, noise and warps; None: none.
+        target: see `vidseg.loaders.ClipLoader`.
 
     Raises:
         ValueError: options that contradict each other.
@@ -195,7 +239,9 @@ def training_loader(
         interval=intervals,
         sampling=sampling,
         geometry=geometry,
-        augment=options.augment,
+        augment=augmentation_presets(augmentation or AugmentationOptions()),
+        sampler=_order(data, options, seed=seed),
+        target=target,
         shapes=None if multigrid is None else multigrid.shapes,
         cache_bytes=options.cache_bytes,
         enlarge=options.enlarge,
@@ -211,6 +257,7 @@ def evaluation_loader(
     batch_size: int,
     clips: int = 1,
     crops: int = 1,
+    target: Callable[..., Any] | None = None,
 ) -> ClipLoader:
     """Return the clips that an evaluation sees, in order.
 
@@ -221,6 +268,7 @@ def evaluation_loader(
         batch_size: clips over all processes.
         clips: views in time of each video; 1 is the middle.
         crops: views in space of each clip: 1, 3, 5 or 10.
+        target: see `vidseg.loaders.ClipLoader`.
 
     Raises:
         ValueError: a number of clips or crops that does not exist.
@@ -229,7 +277,9 @@ def evaluation_loader(
         raise ValueError(f"clips={clips} must be at least 1")
     if crops != 1 and crops not in _CROPS:
         raise ValueError(f"crops={crops} is not one of 1, {', '.join(map(str, _CROPS))}")
-    sampling: FrameSampling = CenterClip(spec.interval) if clips == 1 else DenseClips(clips, interval=spec.interval)
+    sampling: FrameSampling = CenterClip(spec.interval)
+    if clips > 1:
+        sampling = DenseClips(clips, interval=spec.interval, rule=options.clip_positions)
     if spec.sampling == "segments":
         sampling = SegmentSampling(clips=clips)
     size = (spec.size, spec.size)
@@ -245,8 +295,34 @@ def evaluation_loader(
         interval=spec.interval,
         sampling=sampling,
         geometry=geometry,
+        target=target,
         **_common(options, spec, seed=0, batch_size=batch_size),
     )
+
+
+def augmentation_presets(options: AugmentationOptions) -> tuple[Preset, ...] | None:
+    """Return the presets that the options choose, in the order in which they are applied; None without any.
+
+    Raises:
+        ValueError: an unknown name, or two presets with a warp.
+    """
+    presets = list(color_presets(options.augment))
+    if options.rand_augment:
+        presets.append(RandAugment(int(options.rand_augment[0]), *options.rand_augment[1:]))
+    if options.color_jitter:
+        names = ("brightness", "contrast", "saturation", "hue")
+        presets.append(color_jitter(**dict(zip(names, options.color_jitter, strict=True))))
+    if options.random_erasing:
+        presets.append(random_erasing(*options.random_erasing))
+    draw_warps(presets, 0, 0, [0])  # two warps are an error now, not in the first batch
+    return tuple(presets) or None
+
+
+def _order(data: VideoDataset, options: RecognitionData, *, seed: int) -> VideoOrder | None:
+    """The order of an epoch; None for each video once."""
+    if options.repeats == 1 and not options.balance:
+        return None
+    return VideoOrder(data.labels, repeats=options.repeats, balanced=options.balance, seed=seed)
 
 
 def spec_geometry(spec: InputSpec) -> Geometry:

@@ -24,6 +24,7 @@ from vidseg.engine.runs import (
     start_run,
     train_run,
 )
+from vidseg.labels import VideoDataset
 from vidseg.loaders import ClipLoader
 from vidseg.models import InputSpec, create_model, model_input_spec, model_task
 from vidseg.tasks.recognition.data import (
@@ -36,6 +37,7 @@ from vidseg.tasks.recognition.data import (
     training_loader,
 )
 from vidseg.tasks.recognition.options import RecognitionOptions
+from vidseg.tasks.recognition.target_kinds import Target, make_target
 from vidseg.tasks.recognition.task import RecognitionTask
 
 __all__ = ["build_network", "check_network", "plan_recognition", "train_recognition"]
@@ -47,6 +49,7 @@ class _Data:
 
     Attributes:
         options: with the batch size that was chosen.
+        batch_size: over all processes.
     """
 
     splits: Splits
@@ -54,13 +57,18 @@ class _Data:
     multigrid: Any
     loader: ClipLoader
     options: RecognitionOptions
+    batch_size: int
 
 
 def _data(options: RecognitionOptions, splits: Splits, spec: InputSpec) -> _Data:
     spec = resolved_input(options.input, spec, val_geometry=options.data.val_geometry)
-    size = options.data.batch_size or fitting_batch(len(splits.train), distributed.world_size())
-    options = replace(options, data=replace(options.data, batch_size=size))
-    multigrid = make_multigrid(len(splits.train), size, spec, options.multigrid)
+    world, clips = distributed.world_size(), len(splits.train) * options.data.repeats
+    size = options.data.batch_size or fitting_batch(clips, world)
+    if options.data.process_batch_size is not None:
+        size = options.data.process_batch_size * world
+    else:
+        options = replace(options, data=replace(options.data, batch_size=size))
+    multigrid = make_multigrid(clips, size, spec, options.multigrid)
     loader = training_loader(
         splits.train,
         options.data,
@@ -70,8 +78,10 @@ def _data(options: RecognitionOptions, splits: Splits, spec: InputSpec) -> _Data
         train_interval=options.input.train_interval,
         stretch_intervals=options.input.stretch_intervals,
         multigrid=multigrid,
+        augmentation=options.augmentation,
+        target=make_target(options.loss).function(splits.train),
     )
-    return _Data(splits, spec, multigrid, loader, options)
+    return _Data(splits, spec, multigrid, loader, options, size)
 
 
 def train_recognition(options: RecognitionOptions) -> Path:
@@ -85,25 +95,30 @@ def train_recognition(options: RecognitionOptions) -> Path:
     network = options.network
     check_network(network.network)
     device = start_run(options)
-    splits = choose_splits(options.data, seed=options.session.seed)
+    splits = choose_splits(options.data, seed=options.session.seed, target=options.loss.target)
     out = run_folder(options, options.data.dataset)
     folder = RunFolder(out, network.network, options)
     torch.manual_seed(options.session.seed)
-    model = build_network(network, splits.train.num_classes)
+    names = ["value"] if options.loss.target == "value" else splits.train.classes
+    model = build_network(network, len(names))
     report = load_initial(model, network, folder)
     default = model_input_spec(network.network, **network.chosen_options())
     data = _data(options, splits, base_input(folder, report, default))
-    options, size = data.options, data.options.data.batch_size or 1
+    options, size = data.options, data.batch_size
+    target = make_target(options.loss, splits.train)
     dataset = str(Path(options.data.dataset).resolve())
     training = Training(
-        task=RecognitionTask(label_smoothing=options.loss.label_smoothing, mixup=options.loss.mixup),
+        task=RecognitionTask(target=target, mixup=options.loss.mixup, cutmix=options.loss.cutmix),
         model=model,
         loader=data.loader,
-        validation=evaluation_loader(splits.validation, options.data, data.spec, batch_size=size),
-        record=run_record("recognition", options, input_spec=data.spec, dataset=dataset, train=splits.train),
+        validation=_validation_loader(splits.validation, options, data.spec, batch_size=size, target=target),
+        record=run_record(
+            "recognition", options, input_spec=data.spec, dataset=dataset, train=splits.train, classes=list(names)
+        ),
         summary=(
-            f"{len(splits.train)} training and {len(splits.validation)} validation videos of "
-            f"{splits.train.num_classes} classes, batches of {size} clips"
+            f"{len(splits.train)} training and {len(splits.validation)} validation videos "
+            + ("with a number" if options.loss.target == "value" else f"of {len(names)} classes")
+            + f", batches of {size} clips"
         ),
         report=report,
         multigrid=data.multigrid,
@@ -113,6 +128,22 @@ def train_recognition(options: RecognitionOptions) -> Path:
     return out
 
 
+def _validation_loader(
+    data: VideoDataset, options: RecognitionOptions, spec: InputSpec, *, batch_size: int, target: Target
+) -> ClipLoader:
+    """The views of each validation video that the options ask for."""
+    chosen = options.data
+    return evaluation_loader(
+        data,
+        chosen,
+        spec if chosen.val_frames is None else replace(spec, frames=chosen.val_frames),
+        batch_size=batch_size,
+        clips=chosen.val_clips,
+        crops=chosen.val_crops,
+        target=target.function(data),
+    )
+
+
 def plan_recognition(options: RecognitionOptions) -> Planned:
     """Return the schedule that a run of these options follows; nothing is decoded or written.
 
@@ -120,9 +151,9 @@ def plan_recognition(options: RecognitionOptions) -> Planned:
         ValueError: options that do not fit the data set.
     """
     check_network(options.network.network)
-    splits = choose_splits(options.data, seed=options.session.seed)
+    splits = choose_splits(options.data, seed=options.session.seed, target=options.loss.target)
     data = _data(options, splits, model_input_spec(options.network.network, **options.network.chosen_options()))
-    schedule = filled_schedule(options, batches=len(data.loader), batch_size=data.options.data.batch_size or 1)
+    schedule = filled_schedule(options, batches=len(data.loader), batch_size=data.batch_size)
     session, rates = options.session, run_schedule(options, schedule)
     return plan_run(
         data.loader, rates, epochs=session.epochs, multigrid=data.multigrid, accumulate=options.optimizer.accumulate

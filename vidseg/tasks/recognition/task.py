@@ -1,4 +1,4 @@
-"""Recognition: one class for each clip, cross entropy, top-1 and top-5 accuracy."""
+"""Recognition: a class, a set of classes or a number for each clip; loss and scores are those of its target."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from vidseg.clips.mixing import draw_mixup, mix_clips, mix_targets
+from vidseg.clips.mixing import draw_mixing, mix_clips
 from vidseg.engine.distributed import rank
 from vidseg.engine.task import BatchResult, Position, Task, sums_of
-from vidseg.metrics import top_k_hits
-from vidseg.tasks.recognition.evaluation import Evaluation, evaluate
+from vidseg.tasks.recognition.evaluation import evaluate_target
+from vidseg.tasks.recognition.target_kinds import ClassTarget, Target
 
 __all__ = ["RecognitionTask"]
 
@@ -23,23 +22,41 @@ class RecognitionTask(Task):
 
     Args:
         label_smoothing: epsilon in [0, 1): the target is 1 - epsilon on the true class, and epsilon spread evenly over
-            all K classes (Szegedy et al., CVPR 2016).
+            all K classes (Szegedy et al., CVPR 2016); of the default target.
         mixup: alpha of the Beta distribution from which each batch's mixing weight is drawn (Zhang et al., ICLR 2018);
             0 disables mixup. The training accuracy counts each clip's own class.
+        cutmix: alpha of CutMix's Beta distribution (Yun et al., ICCV 2019); 0 disables CutMix. With mixup each batch
+            has one of them, with equal probability.
+        target: what is learned; None: one class for each video.
     """
 
-    columns: tuple[str, ...] = ("Top1", "Top5", "Loss")
+    def __init__(
+        self,
+        *,
+        label_smoothing: float = 0.0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        target: Target | None = None,
+    ):
+        self.target = target or ClassTarget(smoothing=label_smoothing)
+        self.mixup, self.cutmix = mixup, cutmix
+        self.columns = self.target.columns
 
-    def __init__(self, *, label_smoothing: float = 0.0, mixup: float = 0.0):
-        self.label_smoothing, self.mixup = label_smoothing, mixup
+    @property
+    def train_columns(self) -> tuple[str, ...]:
+        """See `Task.train_columns`."""
+        return self.target.train_columns
 
     def check(self, model: nn.Module, loader: Any) -> None:
-        classes = getattr(model, "num_classes", None)
+        """See `Task.check`."""
         labels = getattr(getattr(loader, "data", None), "labels", None)
         if labels is None:
             return
         if len(labels) == 0:
             raise ValueError(f"{loader.data}: the split is empty; `vidseg labels show` lists what the data set has")
+        if not isinstance(self.target, ClassTarget):
+            return
+        classes = getattr(model, "num_classes", None)
         if labels.min() < 0:
             count = int((labels < 0).sum())
             text = "1 video has no class" if count == 1 else f"{count} videos have no class"
@@ -53,35 +70,48 @@ class RecognitionTask(Task):
     def train_batch(
         self, model: nn.Module, batch: Any, position: Position, backward: Callable[[Tensor], None]
     ) -> BatchResult:
-        frames, labels = batch.inputs, batch.labels
-        mixing = None
-        if self.mixup:
-            mixing = draw_mixup(
-                position.seed, position.epoch, position.batch, clips=len(labels), alpha=self.mixup, rank=rank()
-            )
+        """See `Task.train_batch`."""
+        frames, rows = batch.inputs, self.target.rows(batch)
+        mixing = draw_mixing(
+            position.seed,
+            position.epoch,
+            position.batch,
+            clips=len(rows),
+            mixup=self.mixup,
+            cutmix=self.cutmix,
+            height=frames.shape[-2],
+            width=frames.shape[-1],
+            rank=rank(),
+        )
+        if mixing is not None:
             frames = mix_clips(frames, mixing)
         logits = model(frames).float()
-        if mixing is None:
-            losses = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
-        else:
-            targets = mix_targets(labels, mixing, logits.shape[1], smoothing=self.label_smoothing)
-            losses = F.cross_entropy(logits, targets.to(logits.device), reduction="none")
+        losses = self.target.losses(logits, rows, mixing)
         valid = getattr(batch, "valid", None)
         weights = torch.ones_like(losses) if valid is None else valid.to(losses.dtype)
         # Over all rows, padding included: every process divides by the same number, so every clip weighs alike.
         backward((losses * weights).sum() / len(losses))
-        hits = (top_k_hits(logits.detach(), labels, k) * weights for k in (1, 5))
-        sums = [*(row.sum() for row in hits), (losses.detach() * weights).sum()]
+        scores = [row * weights for row in self.target.scores(logits.detach(), rows)]
+        sums = [*(row.sum() for row in scores), (losses.detach() * weights).sum()]
         return BatchResult(sums_of(sums, weights.sum(), device=losses.device))
 
-    def evaluate(self, model: nn.Module, loader: Iterable[Any], **options: Any) -> Evaluation:
-        return evaluate(model, loader, **options)
+    def evaluate(self, model: nn.Module, loader: Iterable[Any], **options: Any) -> Any:
+        """See `Task.evaluate`."""
+        if not isinstance(self.target, ClassTarget):
+            options.pop("progress", None)  # a batch has no mean average precision
+        return evaluate_target(model, loader, self.target, **options)
 
     def scores_text(self, values: tuple[float, ...]) -> str:
+        """See `Task.scores_text`."""
+        if not isinstance(self.target, ClassTarget):
+            return super().scores_text(values)
         top1, top5, loss = values
         return f"loss-ce = {loss:.5f}, top1 = {top1:.5f}, top5 = {top5:.5f}"
 
     def epoch_text(self, kind: str, epoch: int, values: tuple[float, ...], *, iteration: int | None = None) -> str:
+        """See `Task.epoch_text`."""
+        if not isinstance(self.target, ClassTarget):
+            return super().epoch_text(kind, epoch, values, iteration=iteration)
         top1, top5, loss = values
         if kind == "train":
             head, equals = f"Epoch [{epoch}]  (train)", ": "

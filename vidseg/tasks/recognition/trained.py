@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vidseg.clips.geometry import Geometry
 from vidseg.clips.named_geometry import named_geometry
 from vidseg.engine import distributed
+from vidseg.engine.runs import write_json
 from vidseg.engine.trained import TrainedModel, test_name
 from vidseg.labels import VideoDataset, open_dataset
 from vidseg.loaders.transfer import copy_ahead
@@ -20,14 +21,14 @@ from vidseg.metrics.video_scores import VideoScores, check_suffix, write_scores
 from vidseg.models import InputSpec, classifier_name, named_for, read_state
 from vidseg.tasks.recognition.class_report import TestReport, draw_mistakes, make_report, write_report
 from vidseg.tasks.recognition.data import choose_splits, evaluation_loader, labeled, resolved_input, spec_geometry
-from vidseg.tasks.recognition.evaluation import Evaluation, evaluate
+from vidseg.tasks.recognition.evaluation import Fuse, evaluate_target
 from vidseg.tasks.recognition.options import RecognitionOptions
+from vidseg.tasks.recognition.target_kinds import Target, Unlabeled, make_target
+from vidseg.tasks.recognition.target_report import TargetReport, target_report
 from vidseg.videos import draw_labels, open_videos
 from vidseg.videos.listing import find_jobs
 
 __all__ = ["Prediction", "Predictions", "RecognitionModel", "draw_prediction"]
-
-Fuse = Literal["softmax", "logits"]
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class RecognitionModel(TrainedModel):
             threads: decoding threads; None: one for each core.
 
         Returns:
-            `Predictions`; of clips probabilities, float32 (B, K), on the CPU.
+            `Predictions`; of clips probabilities (of a regression: values), float32 (B, K), on the CPU.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -132,15 +133,18 @@ class RecognitionModel(TrainedModel):
         """
         if isinstance(source, Tensor):
             with torch.inference_mode():
-                return self.model(source.to(self.device)).float().softmax(dim=1).cpu()
+                return self.target.predictions(self.model(source.to(self.device)).float()).cpu()
         if top < 1:
             raise ValueError(f"top={top} must be at least 1")
         source = Path(source)
         data, listing = open_videos(source), find_jobs(source)
         options = self.options(RecognitionOptions()).data
         options = replace(options, backend="video", threads=threads or options.threads)
-        result = self._evaluate(data, options, clips=clips, crops=crops, fuse=fuse, batch_size=batch_size)
-        scores = _scores(result, data, self.classes)
+        target = Unlabeled(self.target)
+        result = self._evaluate(
+            data, options, clips=clips, crops=crops, fuse=fuse, batch_size=batch_size, target=target
+        )
+        scores = _scores(result, data, self.classes, self.target)
         best = torch.from_numpy(scores.scores).topk(min(top, len(self.classes)), dim=1)
         videos = []
         for number, shares, places in zip(
@@ -150,9 +154,14 @@ class RecognitionModel(TrainedModel):
             videos.append(Prediction(str(data[number].path), names, tuple(shares)))
         return Predictions(tuple(videos), scores, failed=len(listing.jobs) + len(listing.problems) - len(data))
 
+    @property
+    def target(self) -> Target:
+        """What the network predicts of a video."""
+        return make_target(self.options(RecognitionOptions()).loss)
+
     def _evaluate(
-        self, data: VideoDataset, options: Any, *, clips: int, crops: int, fuse: Fuse, batch_size: int
-    ) -> Evaluation:
+        self, data: VideoDataset, options: Any, *, clips: int, crops: int, fuse: Fuse, batch_size: int, target: Target
+    ) -> Any:
         loader = evaluation_loader(
             data,
             replace(options, val_geometry=self.val_geometry),
@@ -160,10 +169,11 @@ class RecognitionModel(TrainedModel):
             batch_size=min(batch_size, len(data) * clips * crops),
             clips=clips,
             crops=crops,
+            target=target.function(data),
         )
         copy_ahead(loader, self.device)
         with loader:
-            return evaluate(self.model, loader, device=self.device, fuse=fuse)
+            return evaluate_target(self.model, loader, target, device=self.device, fuse=fuse)
 
     def test(
         self,
@@ -175,7 +185,8 @@ class RecognitionModel(TrainedModel):
         fuse: Fuse = "softmax",
         dump: str | Path | None = None,
         mistakes: int = 12,
-    ) -> TestReport:
+        clip_positions: Literal["mmaction2", "pyslowfast"] | None = None,
+    ) -> TestReport | TargetReport:
         """Evaluate on labeled videos.
 
         The files test.json, mistakes.csv and mistakes.png are left in the folder of the run; a test with other
@@ -189,33 +200,45 @@ class RecognitionModel(TrainedModel):
             fuse: mean of the views' probabilities, or of their logits.
             dump: file for the scores of every video, .npz or .csv.
             mistakes: wrong predictions to draw, the highest probabilities first.
+            clip_positions: positions of several clips, see `vidseg.clips.sampling.DenseClips`; None: the run's.
 
         Raises:
             ValueError: the data set has other classes, or none is known.
         """
         options = self.options(RecognitionOptions())
         data, name, selected = self._test_data(options, dataset, split)
-        if data.classes != self.classes:
+        if options.loss.target != "value" and data.classes != self.classes:
             raise ValueError(f"{data}: its classes {data.classes} are not those of the network, {self.classes}")
         if dump is not None:
             check_suffix(dump)
         batch_size = options.data.batch_size or 16
-        result = self._evaluate(data, options.data, clips=clips, crops=crops, fuse=fuse, batch_size=batch_size)
-        source = self.source
-        report = make_report(
-            result,
-            data,
-            network=self.network,
-            checkpoint=source.path.name,
-            epoch=source.epoch,
-            split=name,
-            selected_on=selected,
-            clips=clips,
-            crops=crops,
-            fuse=fuse,
+        reading = replace(options.data, clip_positions=clip_positions or options.data.clip_positions)
+        target = self.target
+        result = self._evaluate(
+            data, reading, clips=clips, crops=crops, fuse=fuse, batch_size=batch_size, target=target
         )
+        source = self.source
+        facts: dict[str, Any] = {
+            "network": self.network,
+            "checkpoint": source.path.name,
+            "epoch": source.epoch,
+            "split": name,
+            "selected_on": selected,
+            "clips": clips,
+            "crops": crops,
+            "fuse": fuse,
+        }
         if dump is not None:
-            write_scores(dump, _scores(result, data, self.classes))
+            if options.loss.target != "class":
+                raise ValueError(
+                    f"dump={str(dump)!r}: files of scores have one class for each video; this run does not"
+                )
+            write_scores(dump, _scores(result, data, self.classes, target))
+        report = (
+            make_report(result, data, **facts)
+            if options.loss.target == "class"
+            else target_report(result, data, self.classes, **facts)
+        )
         if source.run is not None and distributed.is_first():
             title = test_name(
                 source,
@@ -223,8 +246,12 @@ class RecognitionModel(TrainedModel):
                 split or "",
                 "" if (clips, crops) == (1, 1) else f"{clips}x{crops}",
                 "" if fuse == "softmax" else fuse,
+                "" if clip_positions in (None, options.data.clip_positions) else clip_positions,
                 *self._changed_input(),
             )
+            if isinstance(report, TargetReport):
+                write_json(source.run / f"{title}.json", asdict(report))
+                return report
             write_report(report, source.run, title)
             if mistakes:
                 draw_mistakes(report, source.run, title, rows=mistakes)
@@ -246,9 +273,9 @@ class RecognitionModel(TrainedModel):
         if dataset is None and not options.data.dataset:
             raise ValueError(f"{self.source.path}: does not belong to a run; name the data set to test on")
         if dataset is not None or split is not None:
-            data = labeled(open_dataset(dataset or options.data.dataset, split))
+            data = labeled(open_dataset(dataset or options.data.dataset, split), options.loss.target)
             return data, split or f"all videos of {data.root}", False
-        splits = choose_splits(options.data, seed=options.session.seed)
+        splits = choose_splits(options.data, seed=options.session.seed, target=options.loss.target)
         if splits.test is not None:
             return splits.test, splits.test.split_name or "test", False
         name = splits.validation.split_name or "the videos held out of training"
@@ -266,11 +293,11 @@ class RecognitionModel(TrainedModel):
         return self.model.get_submodule(name)
 
 
-def _scores(result: Evaluation, data: VideoDataset, classes: Sequence[str]) -> VideoScores:
+def _scores(result: Any, data: VideoDataset, classes: Sequence[str], target: Target) -> VideoScores:
     return VideoScores(
         tuple(data.video_path(number) for number in result.numbers.tolist()),
         result.labels.numpy(),
-        result.logits.softmax(dim=1).numpy(),
+        target.predictions(result.logits).numpy(),
         tuple(classes),
     )
 
