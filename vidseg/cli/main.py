@@ -26,6 +26,7 @@ COMMANDS = {
     "predict": "classes of videos, labels of frames or streams, with a trained model",
     "extract-features": "extract features of long videos with a trained recognition network",
     "score": "scores of predictions in files; fusion of several networks",
+    "compare": "scores of several tested runs side by side, gains by class, significance",
     "stats": "mean and standard deviation of frames, weights of classes",
     "plot": "draw contact sheets, curves, confusion matrices, segments, labels",
     "profile": "parameters, multiply-adds, latency and memory of networks",

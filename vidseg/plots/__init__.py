@@ -3,6 +3,7 @@
 All figures use matplotlib's Agg canvas without pyplot, so no window is opened and no global state changes.
 """
 
+from vidseg.plots.class_gains import plot_class_gains
 from vidseg.plots.confusion import plot_confusion
 from vidseg.plots.contact import contact_sheet
 from vidseg.plots.curves import plot_curves
@@ -20,6 +21,7 @@ __all__ = [
     "SegmentedVideo",
     "class_colors",
     "contact_sheet",
+    "plot_class_gains",
     "plot_confusion",
     "plot_curves",
     "plot_false_positives",
