@@ -32,8 +32,8 @@ class Command:
     RESULTS.json has the official form of ActivityNet.
 
     Scores of videos: `vidseg score RUN1 RUN2 --weights 2 1` fuses the scores of tested recognition runs, or files of
-    `vidseg test --dump` and `vidseg predict --dump`, and prints top-1, top-5 and mean class accuracy. `--tune` finds the
-    weights on scores of a validation split.
+    `vidseg test --dump` and `vidseg predict --dump`, and prints top-1, top-5 and mean class accuracy. `--tune` finds
+    the weights on scores of a validation split.
     """
 
     files: Annotated[

@@ -270,7 +270,9 @@ def _recognition(names: Sequence[str], paths: Sequence[Path], tests: Sequence[Ma
         right.append(scores.scores[order].argmax(axis=1) == labels)
     columns = {"top-1": "top1", "top-5": "top5", "mean class": "mean_class_accuracy", "loss": "loss"}
     tables = [{name: float(test[key]) for name, key in columns.items()} for test in tests]
-    pairs = [_paired_recognition(name, first, right[0], other) for name, other in zip(names[1:], right[1:], strict=True)]
+    pairs = [
+        _paired_recognition(name, first, right[0], other) for name, other in zip(names[1:], right[1:], strict=True)
+    ]
     return tables, pairs, len(first.videos)
 
 
@@ -305,9 +307,7 @@ def _frame_labels(names: Sequence[str], paths: Sequence[Path], tests: Sequence[M
     pairs = []
     for name, test in zip(names[1:], tests[1:], strict=True):
         other = {video["name"]: video for video in test["videos"]}
-        gains = {
-            key: np.array([other[video][key] - first[video][key] for video in first]) for key in ("acc", "edit")
-        }
+        gains = {key: np.array([other[video][key] - first[video][key] for video in first]) for key in ("acc", "edit")}
         weighted = gains["acc"] * frames
 
         def accuracy(rows: npt.NDArray[np.int64], weighted: npt.NDArray[np.float64] = weighted) -> Any:
@@ -324,9 +324,7 @@ def _frame_labels(names: Sequence[str], paths: Sequence[Path], tests: Sequence[M
             )
         ]
         videos = dict(zip(first, gains["acc"].tolist(), strict=True))
-        pairs.append(
-            PairedRuns(name, differences, "class recall", _class_gains(tests[0], test), video_gains=videos)
-        )
+        pairs.append(PairedRuns(name, differences, "class recall", _class_gains(tests[0], test), video_gains=videos))
     return tables, pairs, len(first)
 
 
@@ -356,7 +354,7 @@ def _detection(names: Sequence[str], paths: Sequence[Path], tests: Sequence[Mapp
     different = next((test for test in tests if list(_keys(test)) != list(_keys(tests[0]))), None)
     if different is not None:
         raise ValueError(
-            f"the tests have different scores: {', '.join(_keys(tests[0]))} and {', '.join(_keys(different))}; test the "
+            f"different scores: {', '.join(_keys(tests[0]))} and {', '.join(_keys(different))}; test the "
             "runs with one protocol"
         )
     shared = "mAP" if "mAP" in tables[0] else list(tables[0])[-1]

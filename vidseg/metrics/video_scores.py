@@ -236,8 +236,8 @@ def check_apart(tuned: VideoScores, tested: VideoScores, place: str) -> None:
     both = sorted(set(tuned.videos) & set(tested.videos))
     if both:
         raise ValueError(
-            f"{place}: {both[0]!r} and {len(both) - 1} more of its videos are scored too; use the scores of a validation "
-            "split, such as `vidseg test RUN --split val`"
+            f"{place}: {len(both)} of its videos are scored too, such as {both[0]!r}; use the scores of a validation "
+            "split, as `vidseg test RUN --split val` leaves them"
         )
 
 
@@ -270,7 +270,7 @@ def _mean(
     values: Sequence[npt.NDArray[np.float64]], weights: Sequence[float], how: Literal["softmax", "logits"]
 ) -> npt.NDArray[np.float32]:
     shown = [np.log(np.maximum(part, _SMALLEST)) for part in values] if how == "logits" else values
-    total = sum(weight * part for weight, part in zip(weights, shown, strict=True)) / sum(weights)
+    total = np.tensordot(np.array(weights) / sum(weights), np.stack(list(shown)), axes=1)
     if how == "logits":
         total = np.exp(total - total.max(axis=1, keepdims=True))
         total /= total.sum(axis=1, keepdims=True)

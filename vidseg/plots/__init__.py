@@ -11,6 +11,7 @@ from vidseg.plots.detection_curves import plot_false_positives, plot_precision_r
 from vidseg.plots.detection_timeline import DetectedVideo, plot_timelines
 from vidseg.plots.label_counts import plot_label_counts
 from vidseg.plots.rates import plot_rates
+from vidseg.plots.reliability_diagram import plot_reliability
 from vidseg.plots.schedule import plot_schedule
 from vidseg.plots.segment_bars import SegmentedVideo, class_colors, plot_palette, plot_segments
 from vidseg.plots.segment_errors import plot_segment_errors
@@ -29,6 +30,7 @@ __all__ = [
     "plot_palette",
     "plot_precision_recall",
     "plot_rates",
+    "plot_reliability",
     "plot_schedule",
     "plot_segment_errors",
     "plot_segments",
