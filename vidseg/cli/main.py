@@ -28,7 +28,7 @@ COMMANDS = {
     "score": "scores of predictions in files; fusion of several networks",
     "compare": "scores of several tested runs side by side, gains by class, significance",
     "stats": "mean and standard deviation of frames, weights of classes",
-    "plot": "draw contact sheets, curves, confusion matrices, segments, labels",
+    "plot": "draw contact sheets, curves, confusions, calibration, segments, heat maps; reports",
     "profile": "parameters, multiply-adds, latency and memory of networks",
     "list": "networks with their task, parameters and input",
     "env": "versions of packages and native parts",

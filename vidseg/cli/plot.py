@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from vidseg.cli.plot_data import Contact, Detections, Errors, Labels, Segments
+from vidseg.cli.plot_models import Cam, Features, Landscape
 from vidseg.cli.plot_runs import Calibration, Confusion, Curves, Report, Speed
 
 __all__ = ["Command"]
@@ -21,5 +22,8 @@ Command = (
     | Annotated[Errors, tyro.conf.subcommand("errors")]
     | Annotated[Detections, tyro.conf.subcommand("detections")]
     | Annotated[Labels, tyro.conf.subcommand("labels")]
+    | Annotated[Cam, tyro.conf.subcommand("cam")]
+    | Annotated[Features, tyro.conf.subcommand("features")]
+    | Annotated[Landscape, tyro.conf.subcommand("landscape")]
     | Annotated[Report, tyro.conf.subcommand("report")]
 )

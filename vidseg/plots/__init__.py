@@ -9,7 +9,10 @@ from vidseg.plots.contact import contact_sheet
 from vidseg.plots.curves import plot_curves
 from vidseg.plots.detection_curves import plot_false_positives, plot_precision_recall
 from vidseg.plots.detection_timeline import DetectedVideo, plot_timelines
+from vidseg.plots.feature_map import plot_feature_map
+from vidseg.plots.heat import overlay_heat, plot_heat
 from vidseg.plots.label_counts import plot_label_counts
+from vidseg.plots.landscape import plot_landscape
 from vidseg.plots.rates import plot_rates
 from vidseg.plots.reliability_diagram import plot_reliability
 from vidseg.plots.schedule import plot_schedule
@@ -22,11 +25,15 @@ __all__ = [
     "SegmentedVideo",
     "class_colors",
     "contact_sheet",
+    "overlay_heat",
     "plot_class_gains",
     "plot_confusion",
     "plot_curves",
     "plot_false_positives",
+    "plot_feature_map",
+    "plot_heat",
     "plot_label_counts",
+    "plot_landscape",
     "plot_palette",
     "plot_precision_recall",
     "plot_rates",
