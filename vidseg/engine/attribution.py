@@ -194,12 +194,18 @@ def _maps_of(output: Any, value: Tensor, shape: torch.Size, grids: list[_Grid]) 
 
 def _layout(sizes: torch.Size, clips: torch.Size, grids: list[_Grid]) -> Callable[[Tensor], Tensor] | None:
     """Return the function from an output to maps (B, D, T', H', W'); None for an output without a spatial grid."""
-    batch, _, frames, _, _ = clips
-    if len(sizes) == 5 and sizes[0] == batch and sizes[3] * sizes[4] > 1:
+    batch, _, frames, height, width = clips
+    if len(sizes) in (4, 5):
+        rows, columns = sizes[-2:]
+        # Maps have the aspect of the clips, up to less than one cell; logits of frames, for example, do not.
+        if rows * columns == 1 or abs(rows * width - columns * height) >= max(height, width):
+            return None
+    if len(sizes) == 5 and sizes[0] == batch:
         if sizes[2] <= frames:
             return lambda x: x
         return (lambda x: x.transpose(1, 2)) if sizes[1] <= frames else None
-    if len(sizes) == 4 and sizes[0] % batch == 0 and sizes[2] * sizes[3] > 1 and sizes[0] // batch <= frames:
+    per_video = sizes[0] // batch
+    if len(sizes) == 4 and sizes[0] % batch == 0 and sizes[1] > 1 and min(2, frames) <= per_video <= frames:
         return lambda x: x.unflatten(0, (batch, -1)).transpose(1, 2)
     if len(sizes) == 3 and sizes[0] == batch:
         for width, *grid in reversed(grids):
