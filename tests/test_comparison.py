@@ -27,7 +27,7 @@ def recognition_run(folder, right, *, classes=CLASSES, split="test", names=None)
     write_scores(folder / "scores.npz", VideoScores(videos, labels, scores, tuple(classes)))
     top1 = float(np.mean(right))
     test = {"task": "recognition", "split": split, "classes": list(classes), "network": "net", "videos": len(right)}
-    test |= {"top1": top1, "top5": 1.0, "mean_class_accuracy": top1, "loss": 0.5}
+    test |= {"confusion": [], "top1": top1, "top5": 1.0, "mean_class_accuracy": top1, "loss": 0.5}
     (folder / "test.json").write_text(json.dumps(test))
     return folder
 

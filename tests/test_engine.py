@@ -531,7 +531,8 @@ def test_report_as_a_table_and_its_files(run, capsys):
     report = json.loads((run / "test.json").read_text())
     scores = read_scores(run)
     assert scores.summary()["top1"] == report["top1"] and len(scores.videos) == 16
-    right = {video: row.argmax() == label for video, row, label in zip(scores.videos, scores.scores, scores.labels)}
+    rows = zip(scores.videos, scores.scores, scores.labels, strict=True)
+    right = {video: row.argmax() == label for video, row, label in rows}
     assert {row["video"] for row in report["mistakes"]} == {video for video in right if not right[video]}
     pairs = report["confused_pairs"]
     assert sum(count for *_, count in pairs) == len(report["mistakes"])
