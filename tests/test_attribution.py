@@ -153,7 +153,7 @@ def test_wrong_use():
         clip_heat(model, clips, score, method="cam")
     with pytest.raises(ValueError, match="use no layer"):
         clip_heat(model, clips, score, method="integrated-gradients", layer="embed")
-    flat = nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 32 * 32, 2))
     with pytest.raises(ValueError, match="the network \\(Sequential\\) has no spatial feature maps"):
         grad_cam(flat, clips, lambda x: flat(x)[:, 1])
 
