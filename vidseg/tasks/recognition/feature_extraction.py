@@ -37,7 +37,7 @@ from vidseg.loaders.threads import default_threads
 from vidseg.models import InputSpec
 from vidseg.tasks.recognition.trained import RecognitionModel
 
-__all__ = ["ExtractionReport", "centered_frames", "extract_features"]
+__all__ = ["ExtractionReport", "centered_frames", "clip_outputs", "extract_features"]
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +74,8 @@ def centered_frames(spec: InputSpec, windows: range, stride: int, length: int) -
 
 
 @contextmanager
-def _outputs(trained: RecognitionModel, output: Output) -> Iterator[Any]:
-    """A function from clips (B, C, T, H, W) to float32 (B, D) on the CPU."""
+def clip_outputs(trained: RecognitionModel, output: Output) -> Iterator[Any]:
+    """Give a function from clips (B, C, T, H, W) to float32 (B, D) on the CPU: features, logits or probabilities."""
     seen: list[Tensor] = []
     classifier, model = trained.features(), trained.model
 
@@ -148,7 +148,7 @@ def extract_features(
     )
     report = ExtractionReport(str(out))
     counts = [-(-int(frames) // stride) for frames in data.frames]
-    with progress_bar(sum(counts), "windows") as bar, _outputs(trained, output) as output_of:
+    with progress_bar(sum(counts), "windows") as bar, clip_outputs(trained, output) as output_of:
         for row, name in enumerate(names):
             path = out / f"{name}.npy"
             if not overwrite and _holds(path, counts[row]):

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from vidseg.clips.geometry import Geometry
 from vidseg.clips.named_geometry import named_geometry
 from vidseg.engine import distributed
+from vidseg.engine.explanation import Explanation, Method, clip_heat, explain_windows, target_class
 from vidseg.engine.runs import write_json
-from vidseg.engine.trained import TrainedModel, test_name
+from vidseg.engine.trained import TrainedModel, spread_videos, test_name
 from vidseg.labels import VideoDataset, open_dataset
 from vidseg.loaders.transfer import copy_ahead
 from vidseg.metrics.video_scores import VideoScores, check_suffix, write_scores
@@ -189,8 +192,9 @@ class RecognitionModel(TrainedModel):
     ) -> TestReport | TargetReport:
         """Evaluate on labeled videos.
 
-        The files test.json, mistakes.csv and mistakes.png are left in the folder of the run; a test with other
-        arguments than the defaults has names of its own, such as test_val_10x3.json.
+        The files test.json, scores.npz, classes.csv, confusion.csv, confusion_shares.csv, mistakes.csv and mistakes.png
+        are left in the folder of the run; a test with other arguments than the defaults has names of its own, such as
+        test_val_10x3.json and scores_val_10x3.npz.
 
         Args:
             dataset: another data set than the run's, with the same classes.
@@ -206,11 +210,15 @@ class RecognitionModel(TrainedModel):
             ValueError: the data set has other classes, or none is known.
         """
         options = self.options(RecognitionOptions())
-        data, name, selected = self._test_data(options, dataset, split)
+        data, name, selected = self.test_videos(options, dataset, split)
         if options.loss.target != "value" and data.classes != self.classes:
             raise ValueError(f"{data}: its classes {data.classes} are not those of the network, {self.classes}")
         if dump is not None:
             check_suffix(dump)
+            if options.loss.target != "class":
+                raise ValueError(
+                    f"dump={str(dump)!r}: files of scores have one class for each video; this run does not"
+                )
         batch_size = options.data.batch_size or 16
         reading = replace(options.data, clip_positions=clip_positions or options.data.clip_positions)
         target = self.target
@@ -228,16 +236,13 @@ class RecognitionModel(TrainedModel):
             "crops": crops,
             "fuse": fuse,
         }
-        if dump is not None:
-            if options.loss.target != "class":
-                raise ValueError(
-                    f"dump={str(dump)!r}: files of scores have one class for each video; this run does not"
-                )
-            write_scores(dump, _scores(result, data, self.classes, target))
+        scores = _scores(result, data, self.classes, target) if options.loss.target == "class" else None
+        if dump is not None and scores is not None:
+            write_scores(dump, scores)
         report = (
-            make_report(result, data, **facts)
-            if options.loss.target == "class"
-            else target_report(result, data, self.classes, **facts)
+            target_report(result, data, self.classes, **facts)
+            if scores is None
+            else make_report(result, data, **facts)
         )
         if source.run is not None and distributed.is_first():
             title = test_name(
@@ -252,9 +257,9 @@ class RecognitionModel(TrainedModel):
             if isinstance(report, TargetReport):
                 write_json(source.run / f"{title}.json", asdict(report))
                 return report
-            write_report(report, source.run, title)
+            write_report(report, source.run, title, scores=scores)
             if mistakes:
-                draw_mistakes(report, source.run, title, rows=mistakes)
+                draw_mistakes(report, source.run, title, most=mistakes)
         return report
 
     def _changed_input(self) -> list[str]:
@@ -266,10 +271,10 @@ class RecognitionModel(TrainedModel):
             for name, value in changed.items()
         ]
 
-    def _test_data(
+    def test_videos(
         self, options: RecognitionOptions, dataset: str | Path | None, split: str | None
     ) -> tuple[VideoDataset, str, bool]:
-        """The videos to test, their name, and whether they selected the checkpoint."""
+        """Return the videos to test, their name, and whether they selected the checkpoint."""
         if dataset is None and not options.data.dataset:
             raise ValueError(f"{self.source.path}: does not belong to a run; name the data set to test on")
         if dataset is not None or split is not None:
@@ -280,6 +285,69 @@ class RecognitionModel(TrainedModel):
             return splits.test, splits.test.split_name or "test", False
         name = splits.validation.split_name or "the videos held out of training"
         return splits.validation, name, self.source.path.stem.endswith("_best")
+
+    def loss_function(
+        self, *_: Any, videos: int = 64, dataset: str | Path | None = None, split: str | None = None
+    ) -> Callable[[], float]:
+        """See `TrainedModel.loss_function`; the clips are decoded once and stay in memory."""
+        options = self.options(RecognitionOptions())
+        data = spread_videos(self.test_videos(options, dataset, split)[0], videos)
+        chosen = replace(options.data, val_geometry=self.val_geometry)
+        size = min(options.data.batch_size or 16, len(data))
+        with evaluation_loader(data, chosen, self.input_spec, batch_size=size) as loader:
+            batches = list(loader)
+        return lambda: evaluate_target(self.model, batches, self.target, device=self.device).loss
+
+    def explain(
+        self,
+        video: str | Path,
+        *_: Any,
+        target: str | None = None,
+        method: Method = "grad-cam",
+        layer: str | None = None,
+        steps: int = 32,
+        **__: Any,
+    ) -> Explanation:
+        """Compute which pixels of a video raise the logit of a class, clip by clip over the whole video.
+
+        Clips follow each other without overlap, and the last one repeats the last frame; a network that samples
+        segments sees one clip of the whole video.
+
+        Args:
+            video: video file.
+            target: name of the class; None: the predicted class of each clip.
+            method: "grad-cam" or "integrated-gradients".
+            layer: module whose maps Grad-CAM uses; None: the last one with maps.
+            steps: points of the integral of integrated gradients.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: an unknown class, method or layer, or a network without spatial maps.
+        """
+        chosen, spec = target_class(self.classes, target), self.input_spec
+
+        def windows(length: int) -> list[npt.NDArray[np.int64]]:
+            if spec.sampling == "segments":  # the middle of each segment, as in evaluation
+                return [((np.arange(spec.frames) + 0.5) * length / spec.frames).astype(np.int64)]
+            span = spec.frames * spec.interval
+            return [
+                np.minimum(start + np.arange(spec.frames) * spec.interval, length - 1)
+                for start in range(0, length, span)
+            ]
+
+        def explained(clip: Tensor, _: Tensor) -> tuple[Tensor, list[str]]:
+            with torch.inference_mode():
+                shares = self.model(clip).float().softmax(dim=1)[0]
+            likeliest = int(shares.argmax())
+            number = likeliest if chosen is None else chosen
+            text = "\n".join(f"{float(shares[one]):6.1%}  {self.classes[one]}" for one in {likeliest: 0, number: 0})
+            heat = clip_heat(
+                self.model, clip, lambda x: self.model(x)[:, number], method=method, layer=layer, steps=steps
+            )
+            return heat[0], [text] * clip.shape[2]
+
+        title = f"{self.network}, {target or 'predicted class'}, {method}"
+        return explain_windows(video, spec, windows, explained, title=title, device=self.device)
 
     def features(self) -> nn.Module:
         """Return the layer whose input the features of a clip are.
