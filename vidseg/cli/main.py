@@ -29,9 +29,12 @@ COMMANDS = {
     "stats": "mean and standard deviation of frames, weights of classes",
     "plot": "draw contact sheets, curves, confusion matrices, segments, labels",
     "profile": "parameters, multiply-adds, latency and memory of networks",
-    "list": "networks with their task, parameters and input",
+    "models": "networks with their cost, input, published score and weights; also spelled list",
     "env": "versions of packages and native parts",
 }
+
+ALIASES = {"list": "models"}
+"""Other names of commands."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +52,7 @@ def _main(words: list[str]) -> int:
 
         print(f"vidseg {vidseg.__version__}")
         return 0
-    name = words[0]
+    name = ALIASES.get(words[0], words[0])
     if name not in COMMANDS:
         import difflib
 
