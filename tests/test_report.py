@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 import pytest
 
 from vidseg.cli.main import main
-from vidseg.plots.run_page import _levels, write_report
+from vidseg.plots.page_parts import levels as round_levels
+from vidseg.plots.run_page import write_report
 
 CLASSES = ["take <tea>", "open", "background"]
 VOID = {"meta", "br"}
@@ -149,7 +150,7 @@ def test_curves_take_the_later_table_and_mark_the_tested_epoch(tmp_path):
     ],
 )
 def test_axes_have_round_numbers(largest, levels):
-    assert _levels(largest) == pytest.approx(levels)
+    assert round_levels(largest) == pytest.approx(levels)
 
 
 def test_several_splits_have_a_mean(tmp_path):
@@ -183,7 +184,7 @@ def test_the_command_and_its_errors(tmp_path, capsys):
         write_report(tmp_path, tmp_path / "page.html")
     (tmp_path / "other").mkdir()
     (tmp_path / "other/test.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"test\.json: not a test of frame labels"):
+    with pytest.raises(ValueError, match=r"test\.json: not a test of a run"):
         write_report(tmp_path / "other", tmp_path / "page.html")
     (tmp_path / "other/test.json").write_text("{")
     with pytest.raises(ValueError, match=r"test\.json: not valid JSON"):

@@ -373,11 +373,11 @@ class Labels:
 
 @dataclass(frozen=True)
 class Report:
-    """Write an HTML report of a segmentation or streaming run: scores, curves, labels of every video, lowest accuracy
-    first."""
+    """Write an HTML report of a tested run of any task: scores, curves, classes, confusions, mistakes with pictures or
+    labels of every video, and the commands that repeat the result."""
 
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
-    """Folder of a cross-validation, or of one run that has been tested."""
+    """Folder of a run that has been tested, of a cross-validation, or the JSON file of one test."""
     out: Path | None = None
     """Output file; default: RUN/report.html."""
 
@@ -385,7 +385,8 @@ class Report:
         """Write the report, and print its path."""
         from vidseg.plots.run_page import write_report
 
-        print(write_report(self.run_folder, self.out or self.run_folder / "report.html"))
+        folder = self.run_folder.parent if self.run_folder.suffix == ".json" else self.run_folder
+        print(write_report(self.run_folder, self.out or folder / "report.html"))
         return 0
 
 

@@ -20,7 +20,8 @@ __all__ = ["Command"]
 class Command:
     """Evaluate the network of RUN on its test split; prints the scores and writes them into the folder of the run.
 
-    A recognition run gets test.json, mistakes.csv and mistakes.png; a segmentation or streaming run gets test.json,
+    A recognition run gets test.json, scores.npz (of every video), classes.csv, confusion.csv, confusion_shares.csv,
+    mistakes.csv and mistakes.png; a segmentation or streaming run gets test.json,
     predictions/ and pictures/test.png; a detection run gets test.json, predictions.json and pictures/. A test with
     other options than the defaults has files of its own, such as
     test_val_10x3.json. RUN may also be a checkpoint or a file of weights; then name the data set with --dataset.

@@ -62,9 +62,10 @@ logger = logging.getLogger(__name__)
 RECORD = "options.json"
 _TABLES = "*_results_s*.csv"
 _LEFT = (
-    _TABLES, "test.json", "test_*.json", "mistakes.*", "mistakes_*", "validation.csv", "pictures", "predictions",
-    "predictions_*", "tensorboard", "train.log", "curves.png", "confusion.png", "speed.png", "segments.png",
-    "schedule.png",
+    _TABLES, "test.json", "test_*.json", "mistakes.*", "mistakes_*", "scores.npz", "scores_*.npz", "classes.csv",
+    "classes_*.csv", "confusion*.csv", "validation.csv", "pictures", "predictions", "predictions_*", "tensorboard",
+    "train.log", "curves.png", "confusion.png", "speed.png", "segments.png", "schedule.png", "calibration.png",
+    "features.png", "landscape.*", "cam.*", "report.html",
 )  # fmt: skip
 """What a run, its tests and its plots leave in its folder besides the record and the checkpoints."""
 _IDENTITY = ("task", "network", "network_options", "input", "classes", "division", "validation_videos", "data")

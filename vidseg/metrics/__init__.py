@@ -2,6 +2,7 @@
 
 from vidseg.metrics.classification import (
     class_accuracies,
+    confused_pairs,
     confusion_matrix,
     fuse_views,
     mean_class_accuracy,
@@ -24,6 +25,7 @@ __all__ = [
     "average_recall",
     "boundary_scores",
     "class_accuracies",
+    "confused_pairs",
     "confusion_matrix",
     "detection_map",
     "detection_protocol",

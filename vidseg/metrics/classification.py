@@ -5,7 +5,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["class_accuracies", "confusion_matrix", "fuse_views", "mean_class_accuracy", "top_k_hits"]
+__all__ = [
+    "class_accuracies",
+    "confused_pairs",
+    "confusion_matrix",
+    "fuse_views",
+    "mean_class_accuracy",
+    "top_k_hits",
+]
 
 
 def top_k_hits(logits: Tensor, labels: Tensor, k: int) -> Tensor:
@@ -61,6 +68,28 @@ def class_accuracies(confusion: Tensor) -> Tensor:
         float64 (K,) in 0..1, NaN for a class without clips.
     """
     return confusion.diagonal().double() / confusion.sum(dim=1).double()
+
+
+def confused_pairs(confusion: Tensor, most: int | None = None) -> list[tuple[int, int, int]]:
+    """Return the pairs of classes that are confused most often.
+
+    Args:
+        confusion: int64 (K, K) from `confusion_matrix`.
+        most: largest number of pairs; None: all.
+
+    Returns:
+        (true class, predicted class, count) with a count of at least 1, the highest count first; among equal counts the
+        highest share of the true class first.
+    """
+    rows, columns = confusion.nonzero(as_tuple=True)
+    sizes = confusion.sum(dim=1)
+    found = [
+        (true, predicted, int(confusion[true, predicted]))
+        for true, predicted in zip(rows.tolist(), columns.tolist(), strict=True)
+        if true != predicted
+    ]
+    found.sort(key=lambda pair: (-pair[2], int(sizes[pair[0]]), pair[0], pair[1]))
+    return found[:most]
 
 
 def mean_class_accuracy(confusion: Tensor) -> float:

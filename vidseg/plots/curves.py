@@ -26,7 +26,7 @@ def read_scores(path: Path) -> tuple[list[str], np.ndarray]:
     """
     with path.open(newline="") as file:
         header, *rows = list(csv.reader(file)) or [[]]
-    if len(header) < 3 or header[0] != "Epoch" or header[-1] != "Loss":
+    if len(header) < 2 or header[0] != "Epoch" or header[-1] != "Loss":
         raise ValueError(f"{path}:1: header {','.join(header)!r}, expected Epoch, scores and Loss")
     try:
         return header, np.array(rows, dtype=np.float64).reshape(len(rows), len(header))
@@ -68,7 +68,7 @@ def best_scores(run: str | Path) -> dict[str, float] | None:
 
 
 def plot_curves(run: str | Path, out: str | Path, *, title: str = "") -> Path:
-    """Plot loss and accuracy (top-1, or of frames) over the epochs of a run, and save the figure.
+    """Plot the loss and the first score (top-1, frame accuracy, mAP) over the epochs of a run, and save the figure.
 
     Args:
         run: folder with `train_results_s*.csv` and, if the run was evaluated, `val_results_s*.csv`.
@@ -86,26 +86,29 @@ def plot_curves(run: str | Path, out: str | Path, *, title: str = "") -> Path:
         header, scores = read_run(run, kind)
         if len(scores):
             found.append((label, color, scores))
-            names = header
+            names = header if len(header) > len(names) else names
     if not found:
         raise FileNotFoundError(f"{run}: no train_results_s*.csv with a finished epoch; pass the folder of a run")
     figure = new_figure(10, 3.9)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK, fontweight="bold")
     loss, accuracy = figure.subplots(1, 2)
-    for axes, column, name in ((loss, -1, "loss"), (accuracy, 1, _NAMES.get(names[1], names[1]))):
+    scored = [series for series in found if series[2].shape[1] > 2]  # a table of losses alone has no score
+    score = _NAMES.get(names[1], names[1]) if scored else "no score in the tables"
+    for axes, column, name, shown in ((loss, -1, "loss", found), (accuracy, 1, score, scored)):
         quiet(axes)
         axes.set_title(name, loc="left", fontsize=10, color=MUTED)
         axes.set_xlabel("epoch", fontsize=9, color=MUTED)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        for label, color, scores in found:
+        for label, color, scores in shown:
             marker = "o" if len(scores) < 3 else None
             axes.plot(scores[:, 0], scores[:, column], color=color, linewidth=2, label=label, marker=marker)
     # Limit the axis so that single outliers, common early in training with batch norm, do not compress the curves.
     loss.set_ylim(0, 1.15 * max(np.quantile(scores[:, -1], 0.9) for *_, scores in found))
     accuracy.set_ylim(0, 1.02)
     accuracy.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    _mark_last(accuracy, found)
+    if scored:
+        _mark_last(accuracy, scored)
     loss.legend(frameon=False, fontsize=9, labelcolor=INK, loc="best")
     return save_figure(figure, out)
 

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from vidseg.engine.runs import write_json
 from vidseg.frames import FrameDatabase
 from vidseg.frames.whole_file import whole_file
 from vidseg.labels import VideoDataset
-from vidseg.metrics import confusion_matrix, mean_class_accuracy
+from vidseg.metrics import confused_pairs, confusion_matrix, mean_class_accuracy
+from vidseg.metrics.video_scores import VideoScores, write_scores
 from vidseg.plots import contact_sheet
 from vidseg.tasks.recognition.evaluation import Evaluation
 
 __all__ = ["Mistake", "TestReport", "draw_mistakes", "make_report", "write_report"]
+
+_ROWS = 25  # mistakes in a picture
+_PAIRS = 20  # pairs of classes in a report
 
 
 @dataclass(frozen=True)
@@ -55,8 +63,11 @@ class TestReport:
     classes: list[str]
     confusion: list[list[int]]
     """Rows are true classes, columns predicted ones."""
+    confused_pairs: list[tuple[str, str, int]]
+    """(true class, predicted class, videos) of the pairs that are confused most often, at most 20."""
     mistakes: list[Mistake]
     """Wrong predictions, the highest probabilities first."""
+    task: str = "recognition"
 
     def __str__(self) -> str:
         width = max(map(len, (*self.classes, "class")))
@@ -115,35 +126,98 @@ def make_report(result: Evaluation, data: VideoDataset, **facts: Any) -> TestRep
         mean_class_accuracy=mean_class_accuracy(confusion),
         classes=data.classes,
         confusion=confusion.tolist(),
+        confused_pairs=[
+            (data.classes[true], data.classes[predicted], count)
+            for true, predicted, count in confused_pairs(confusion, _PAIRS)
+        ],
         mistakes=sorted(mistakes, key=lambda mistake: -mistake.probability_predicted),
         **facts,
     )
 
 
-def write_report(report: TestReport, folder: Path, name: str = "test") -> None:
-    """Write `<name>.json` and the mistakes as CSV into a folder."""
+def write_report(report: TestReport, folder: Path, name: str = "test", *, scores: VideoScores | None = None) -> None:
+    """Write the results of a test into a folder.
+
+    For the name "test": test.json, mistakes.csv (wrong predictions, the highest probabilities first), classes.csv
+    (videos, recall and precision of each class), confusion.csv (counts, rows are true classes),
+    confusion_shares.csv (counts divided by the videos of the true class), and scores.npz. Other names, such as
+    test_val, have their own files: mistakes_val.csv.
+
+    Args:
+        report: of `make_report`.
+        folder: folder of the run.
+        name: name of the test.
+        scores: of every video; None: no file of scores.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{name}.json", asdict(report))
-    table = folder / f"{name.replace('test', 'mistakes', 1)}.csv"
-    with whole_file(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    if scores is not None:
+        write_scores(folder / f"{name.replace('test', 'scores', 1)}.npz", scores)
+    mistakes = [asdict(mistake) for mistake in report.mistakes]
+    head = [one.name for one in fields(Mistake)]
+    _write_table(folder, name, "mistakes", head, [list(mistake.values()) for mistake in mistakes])
+    counts = np.array(report.confusion, np.int64)
+    videos, predicted, right = counts.sum(axis=1), counts.sum(axis=0), counts.diagonal()
+    rows = [
+        [
+            report.classes[number],
+            int(videos[number]),
+            _share(right[number], videos[number]),
+            _share(right[number], predicted[number]),
+        ]
+        for number in range(len(counts))
+    ]
+    _write_table(folder, name, "classes", ["class", "videos", "recall", "precision"], rows)
+    head = ["true", *report.classes]
+    lines = zip(report.classes, counts.tolist(), strict=True)
+    _write_table(folder, name, "confusion", head, [[label, *line] for label, line in lines])
+    shares = [
+        [report.classes[row], *(_share(value, videos[row]) for value in counts[row])] for row in range(len(counts))
+    ]
+    _write_table(folder, name, "confusion_shares", head, shares)
+
+
+def _share(count: int, total: int) -> str:
+    """Return count / total with six digits; "" without a total."""
+    return f"{count / total:.6f}" if total else ""
+
+
+def _write_table(folder: Path, name: str, title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    path = folder / f"{name.replace('test', title, 1)}.csv"
+    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["video", "true", "predicted", "probability_true", "probability_predicted"])
-        writer.writerows(asdict(mistake).values() for mistake in report.mistakes)
+        writer.writerow(head)
+        writer.writerows(rows)
 
 
-def draw_mistakes(report: TestReport, folder: Path, name: str = "test", *, rows: int = 12) -> Path | None:
-    """Draw frames of the mistakes with the highest probabilities; returns the picture, None without any.
+def draw_mistakes(report: TestReport, folder: Path, name: str = "test", *, most: int = 12) -> list[Path]:
+    """Draw frames of the mistakes with the highest probabilities, at most 25 in each picture.
 
     Videos of a data set of video files have no frame database, and are left out.
+
+    Args:
+        report: of `make_report`.
+        folder: folder of the pictures.
+        name: name of the test; "test" gives mistakes.png, mistakes_page2.png and so on.
+        most: largest number of mistakes.
+
+    Returns:
+        The pictures; none without a mistake that can be drawn.
     """
-    found = [(mistake, Path(report.dataset) / mistake.video / "frames.db") for mistake in report.mistakes]
+    found = [(mistake, Path(report.dataset) / mistake.video / "frames.db") for mistake in report.mistakes[:most]]
     drawn = [
-        (f"{mistake.true}\nas {mistake.predicted}\n{mistake.probability_predicted:.0%}", FrameDatabase(path))
-        for mistake, path in found[:rows]
+        (
+            f"{mistake.video.rpartition('/')[2]}\n{mistake.true}\nas {mistake.predicted}\n"
+            f"{mistake.probability_predicted:.0%}",
+            path,
+        )
+        for mistake, path in found
         if path.is_file()
     ]
-    if not drawn:
-        return None
-    out = folder / f"{name.replace('test', 'mistakes', 1)}.png"
-    contact_sheet(drawn, out)
-    return out
+    stem, pictures = name.replace("test", "mistakes", 1), []
+    for first in range(0, len(drawn), _ROWS):
+        page = "" if first == 0 else f"_page{first // _ROWS + 1}"
+        with ExitStack() as stack:
+            rows = [(text, stack.enter_context(FrameDatabase(path))) for text, path in drawn[first : first + _ROWS]]
+            pictures.append(contact_sheet(rows, folder / f"{stem}{page}.png"))
+    return pictures

@@ -178,8 +178,9 @@ class RecognitionModel(TrainedModel):
     ) -> TestReport:
         """Evaluate on labeled videos.
 
-        The files test.json, mistakes.csv and mistakes.png are left in the folder of the run; a test with other
-        arguments than the defaults has names of its own, such as test_val_10x3.json.
+        The files test.json, scores.npz, classes.csv, confusion.csv, confusion_shares.csv, mistakes.csv and mistakes.png
+        are left in the folder of the run; a test with other arguments than the defaults has names of its own, such as
+        test_val_10x3.json and scores_val_10x3.npz.
 
         Args:
             dataset: another data set than the run's, with the same classes.
@@ -214,8 +215,9 @@ class RecognitionModel(TrainedModel):
             crops=crops,
             fuse=fuse,
         )
+        scores = _scores(result, data, self.classes)
         if dump is not None:
-            write_scores(dump, _scores(result, data, self.classes))
+            write_scores(dump, scores)
         if source.run is not None and distributed.is_first():
             title = test_name(
                 source,
@@ -225,9 +227,9 @@ class RecognitionModel(TrainedModel):
                 "" if fuse == "softmax" else fuse,
                 *self._changed_input(),
             )
-            write_report(report, source.run, title)
+            write_report(report, source.run, title, scores=scores)
             if mistakes:
-                draw_mistakes(report, source.run, title, rows=mistakes)
+                draw_mistakes(report, source.run, title, most=mistakes)
         return report
 
     def _changed_input(self) -> list[str]:
