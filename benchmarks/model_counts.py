@@ -1,6 +1,6 @@
 """Parameters and multiply-adds of every network at its own input; --write stores them for `vidseg models`.
 
-    python benchmarks/model_counts.py --write
+python benchmarks/model_counts.py --write
 """
 
 import argparse

@@ -16,12 +16,14 @@ from vidseg.cli.interruption import Interrupted, run_interruptible
 __all__ = ["dataset2database", "main", "run_prepared", "run_program"]
 
 COMMANDS = {
+    "learn": "from a folder of videos to a tested network and a report",
     "convert": "convert video files to frame databases, and back",
     "check": "verify frame databases, upgrade or repair them",
     "info": "describe a run, a checkpoint, a data set or a frame database",
     "labels": "put classes, splits and segments into a data set's catalog",
     "synth": "make videos with known actions, for tests and demos",
     "train": "train a model",
+    "probe": "fit a linear classifier to the features of a frozen network",
     "test": "evaluate a trained model",
     "predict": "classes of videos, labels of frames or streams, with a trained model",
     "extract-features": "extract features of long videos with a trained recognition network",

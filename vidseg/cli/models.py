@@ -97,7 +97,9 @@ def _publications(published: list[dict[str, Any]]) -> list[str]:
         score = f"{one['score']} ({one['source']})" if one["score"] else one["source"]
         lines.append(f"published, {one['data']}: {score}")
         if one["address"]:
-            lines.append(f"    --pretrained {one['data']}  {one['address']}  SHA-256 {one['sha256'] or 'not published'}")
+            lines.append(
+                f"    --pretrained {one['data']}  {one['address']}  SHA-256 {one['sha256'] or 'not published'}"
+            )
     return lines or ["published: nothing known"]
 
 

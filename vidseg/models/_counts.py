@@ -12,8 +12,7 @@ __all__ = ["COUNTS", "cost_of", "count_network"]
 _CLASSES = 400
 
 # network: (parameters, multiply-adds of one sample), 400 classes
-COUNTS: dict[str, tuple[int, int]] = {
-}
+COUNTS: dict[str, tuple[int, int]] = {}
 
 
 def cost_of(name: str, *, num_classes: int = _CLASSES) -> tuple[int, int]:

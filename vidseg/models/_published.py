@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-__all__ = ["PUBLISHED", "PublishedWeights", "cache_folder", "find_published", "published_weights", "verify_published"]
+__all__ = [
+    "PUBLISHED",
+    "PublishedWeights",
+    "cache_folder",
+    "find_published",
+    "networks_of",
+    "published_weights",
+    "verify_published",
+]
 
 _BLOCK = 1 << 20
 _SUFFIXES = (".pth", ".pt", ".pyth", ".tar", ".safetensors", ".ckpt", ".bin")
@@ -227,6 +235,28 @@ def find_published(name: str | Path, network: str) -> Path:
     close = difflib.get_close_matches(str(name), names, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"published for {network}: {', '.join(names) or 'none'}"
     raise FileNotFoundError(f"weights file {name} does not exist, nor are there published weights of this name; {hint}")
+
+
+def networks_of(name: str | Path) -> list[str]:
+    """Return the networks that weights are published for, or that a file of weights fits.
+
+    Args:
+        name: path of a file, or a name as for `find_published`.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    known = [one.network for one in PUBLISHED if one.address and str(name) in (one.data, one.file)]
+    path = Path(name)
+    if not path.is_file():
+        return sorted(set(known))
+    if named := [one.network for one in PUBLISHED if one.file == path.name]:
+        return named
+    from vidseg.models._identify import identify
+    from vidseg.models._weights import read_state
+
+    found = identify({key: tuple(value.shape) for key, value in read_state(path).items()})
+    return [] if found is None else list(found.names)
 
 
 def verify_published(path: Path) -> None:
