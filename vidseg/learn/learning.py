@@ -20,7 +20,6 @@ from vidseg.convert import ConversionReport, ConvertOptions, convert_videos
 from vidseg.frames.schema import DATABASE_NAME
 from vidseg.labels import VideoDataset, open_dataset, scan_catalog
 from vidseg.labels.catalog import catalog_path, read_catalog
-from vidseg.labels.counting import counted
 from vidseg.labels.splitting import divide_videos
 from vidseg.learn.choices import Choices, choose_splitting, option_words
 from vidseg.learn.inspection import Inspection, inspect_videos
@@ -199,7 +198,7 @@ def divide(progress: Progress, root: Path, existing: list[str]) -> dict[str, int
 
     result = progress.step("split", [arguments, content_of(root)], work)
     splits: dict[str, int] = result["splits"]
-    progress.say(", ".join(f"{name}: {counted(count, 'video')}" for name, count in splits.items()))
+    progress.say("videos in the splits: " + ", ".join(f"{name} {count}" for name, count in splits.items()))
     if result["missing"]:
         progress.say(f"splits without a video of a class: {', '.join(result['missing'])}")
     return splits
