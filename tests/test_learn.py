@@ -49,7 +49,7 @@ def folder(tmp_path_factory, make_video) -> Path:
     return videos
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -61,13 +61,13 @@ def test_killed_after_each_step_it_continues_and_the_commands_repeat_it(folder, 
         def say(line):
             lines.append(line)
             if line.startswith(f"{step}: "):
-                raise Killed
+                raise KilledError
 
         return say
 
     for number, step in enumerate(steps):
         lines.clear()
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             learn(folder, options, say=killing(step))
         assert [line for line in lines if line.endswith("finished before")] == [
             f"{name}: finished before" for name in steps[:number]

@@ -73,7 +73,7 @@ def test_a_wrong_file_is_refused_with_both_digests(weights, digits):
     torch.save({"fc.weight": torch.zeros(1)}, path)
     wrong = hashlib.sha256(path.read_bytes()).hexdigest()[:digits]
     model = vidseg.create_model(SMALL["network"], num_classes=4, width=SMALL["width"])
-    with pytest.raises(ValueError, match=f"{wrong}, published is {digest[:digits]}"):
+    with pytest.raises(ValueError, match=rf"{wrong}, published is {digest[:digits]}"):
         vidseg.load_weights(model, path)
     own = path.rename(path.with_name("own.pth"))
     with pytest.raises(ValueError, match="does not fit"):  # not compared
@@ -92,7 +92,7 @@ def test_a_missing_file_is_named_with_its_address_and_its_place(weights):
         find_published("shapes", "tsn_r50")
     with pytest.raises(FileNotFoundError, match="did you mean 'shapes'"):
         find_published("shape", SMALL["network"])
-    with pytest.raises(FileNotFoundError, match="weights file absent.pth does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"weights file absent\.pth does not exist"):
         find_published("absent.pth", SMALL["network"])
 
 

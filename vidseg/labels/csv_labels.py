@@ -4,8 +4,9 @@
     Archery,abcdEFGH123,12.0,14.0,train
 
 `youtube_id`, `id` or `video` names the video (the first of them that exists); the times are given for clips cut from
-longer videos. A list of local videos has a column `path` instead. The label may be called `class`. Label, times and split are optional; other columns are ignored.
-Columns may also be separated by tabs or semicolons. Names are read in Unicode NFC without surrounding blanks.
+longer videos. A list of local videos has a column `path` instead. The label may be called `class`. Label, times and
+split are optional; other columns are ignored. Columns may also be separated by tabs or semicolons. Names are read in
+Unicode NFC without surrounding blanks.
 Source: loaders of the SRTG and MTNet training repositories.
 """
 
@@ -167,8 +168,8 @@ def read_label_csv(path: str | Path, *, faults: SegmentFaults | None = None) -> 
     name_column = next((name for name in _NAME_COLUMNS if name in columns), None)
     if name_column is None:
         raise ValueError(
-            f"{path}:{header_line}: the header {','.join(names)!r:.200} has none of the columns youtube_id, id, path, video;"
-            " write the column names in the first line"
+            f"{path}:{header_line}: the header {','.join(names)!r:.200} has none of the columns youtube_id, id, path, "
+            "video; write the column names in the first line"
         )
     if ("time_start" in columns) != ("time_end" in columns):
         raise ValueError(f"{path}:{header_line}: only one of time_start and time_end is present; add the other column")

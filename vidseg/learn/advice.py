@@ -38,8 +38,8 @@ def next_steps(facts: Facts, *, pretrained: bool, out: str) -> list[str]:
         )
     if facts.test <= chance * 1.25:
         advice.append(
-            f"The test accuracy of {facts.test:.0%} is near chance ({chance:.0%}): check that the classes differ in what "
-            "a clip shows, and that labels and videos belong together."
+            f"The test accuracy of {facts.test:.0%} is near chance ({chance:.0%}): check that the classes differ in "
+            "what a clip shows, and that labels and videos belong together."
         )
     if not pretrained and min(facts.per_class.values()) < _FEW:
         advice.append(
@@ -58,13 +58,13 @@ def next_steps(facts: Facts, *, pretrained: bool, out: str) -> list[str]:
     if largest >= _UNBALANCED * max(1, smallest):
         names = {name: count for name, count in facts.per_class.items() if count * _UNBALANCED <= largest}
         advice.append(
-            f"Balance the classes: the largest has {largest} training videos, {_some(sorted(names))} at most a third of "
-            "that. Judge by the mean class accuracy, which counts classes alike."
+            f"Balance the classes: the largest has {largest} training videos, {_some(sorted(names))} at most a third "
+            "of that. Judge by the mean class accuracy, which counts classes alike."
         )
     if facts.train - facts.test > _GAP:
         advice.append(
-            f"The network overfits: {facts.train:.0%} of the training videos are right and {facts.test:.0%} of the test "
-            "videos. More videos, published weights, a smaller network (--network-option width=0.125), or more "
+            f"The network overfits: {facts.train:.0%} of the training videos are right and {facts.test:.0%} of the "
+            "test videos. More videos, published weights, a smaller network (--network-option width=0.125), or more "
             "augmentation (--train-option mixup=0.2) reduce the gap."
         )
     elif facts.train < 0.8:
@@ -74,14 +74,14 @@ def next_steps(facts: Facts, *, pretrained: bool, out: str) -> list[str]:
         )
     if facts.best_epoch is not None and facts.best_epoch[0] >= _LATE * facts.best_epoch[1] and facts.test < 0.95:
         advice.append(
-            f"Train longer: the best epoch is {facts.best_epoch[0]} of {facts.best_epoch[1]}, so the network still "
-            f"improved at the end (--epochs {2 * facts.best_epoch[1]})."
+            f"Train longer: the best epoch is {facts.best_epoch[0]} of {facts.best_epoch[1]}, so the network "
+            f"still improved at the end (--epochs {2 * facts.best_epoch[1]})."
         )
     if facts.confused:
         true, predicted, count = facts.confused[0]
         advice.append(
-            f"The most confused pair is {true} predicted as {predicted} ({counted(count, 'test video')}): compare their "
-            "videos below, add videos of both, or merge the classes if they mean the same."
+            f"The most confused pair is {true} predicted as {predicted} ({counted(count, 'test video')}): compare "
+            "their videos below, add videos of both, or merge the classes if they mean the same."
         )
     if facts.short:
         advice.append(
@@ -99,8 +99,8 @@ def next_steps(facts: Facts, *, pretrained: bool, out: str) -> list[str]:
             f"{_some(facts.blurred)}. Check that they show what their label says."
         )
     advice.append(
-        f"With {counted(facts.tested, 'test video')} the accuracy of {facts.test:.1%} is known to lie between {low:.0%} "
-        f"and {high:.0%} only (95 % interval); differences within that range mean nothing."
+        f"With {counted(facts.tested, 'test video')} the accuracy of {facts.test:.1%} is known to lie between "
+        f"{low:.0%} and {high:.0%} only (95 % interval); differences within that range mean nothing."
         + (" The test videos also selected the epoch, so it is optimistic." if facts.selected_on else "")
     )
     advice.append(f"Use the network: vidseg predict VIDEO --weights {out}")

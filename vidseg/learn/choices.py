@@ -13,7 +13,15 @@ from vidseg.labels.counting import counted
 from vidseg.learn.learn_options import LearnOptions
 from vidseg.models import InputSpec, model_input_spec
 
-__all__ = ["Choices", "choose_network", "choose_splitting", "choose_training", "default_size", "option_words"]
+__all__ = [
+    "Choices",
+    "choose_network",
+    "choose_splitting",
+    "choose_training",
+    "default_size",
+    "option_values",
+    "option_words",
+]
 
 _SMALL, _MEDIUM = 500, 5000  # training videos
 _STEPS = 2000  # optimizer steps of a default run
@@ -187,11 +195,19 @@ def choose_training(
     reason = "no class names a direction" if directed is None else f"class {directed!r} names a direction"
     choices.add("mirror", "yes" if mirror else "no", reason, "--mirror", given=options.mirror is not None)
     values |= {"mirror": mirror, "seed": options.seed}
+    if scratch and videos < _SMALL:
+        values |= {"geometry": "stretch", "val_geometry": "stretch"}
+        choices.add(
+            "crop",
+            "the whole frame",
+            counted(videos, "training video"),
+            "--train-option geometry=random_resized_crop val_geometry=center",
+        )
     if scratch and videos < _MEDIUM:
         values |= {"augment": "hacs", "label_smoothing": 0.1}
         choices.add(
             "augmentation",
-            "random crops, colors, noise and warps of HACS, label smoothing 0.1",
+            "colors, noise and warps of HACS, label smoothing 0.1",
             counted(videos, "training video"),
             "--train-option augment=... label_smoothing=...",
         )
@@ -199,7 +215,7 @@ def choose_training(
         values |= {"fine_tune": True}
     if options.device is not None:
         values["device"] = options.device
-    for name, value in named_values(options.train_option).items():
+    for name, value in option_values(options.train_option).items():
         values[name] = value
         choices.add(name, value, "", "--train-option", given=True)
     return values
@@ -215,6 +231,21 @@ def default_size(options: LearnOptions, videos: int, spec: InputSpec) -> int:
     """
     small = options.pretrained is None and videos < _SMALL
     return options.size or (min(64, spec.size) if small else spec.size)
+
+
+def option_values(words: Sequence[str]) -> dict[str, Any]:
+    """Return NAME=VALUE words as options; words of one list, such as network_option, may be given several times.
+
+    Args:
+        words: such as ("augment=hacs", "network_option=width=0.5").
+    """
+    values: dict[str, Any] = {}
+    for word in words:
+        ((name, value),) = named_values([word]).items()
+        if name.endswith("_option"):
+            value = (*values.get(name, ()), str(value))
+        values[name] = value
+    return values
 
 
 def option_words(values: Mapping[str, Any]) -> list[str]:

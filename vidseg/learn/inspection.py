@@ -93,9 +93,9 @@ def inspect_videos(videos: Path, labels: Path | None, *, task: str | None, skip:
         classes.update(job.label for job in listing.jobs if job.label is not None)
         if len(classes) < 2:
             raise ValueError(
-                f"{labels or videos}: {'one class' if classes else 'no classes'} found, at least two are needed; put the "
-                "videos of each class into a folder of their own, or give a CSV with the columns video and class with "
-                "--labels"
+                f"{labels or videos}: {'one class' if classes else 'no classes'} found, at least two are needed; put "
+                "the videos of each class into a folder of their own, or give a CSV with the columns video and class "
+                "with --labels"
             )
     elif labels is None:
         raise ValueError(f"task={task}: needs labels of times; give them with --labels")

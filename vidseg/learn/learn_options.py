@@ -44,7 +44,8 @@ class LearnOptions:
     fine_tune: bool = True
     """With --pretrained: fine-tune the network after the probe; --no-fine-tune ends with the probe."""
     epochs: int | None = None
-    """Passes over the training videos; default: about 2000 optimizer steps, 20 to 150 epochs."""
+    """Passes over the training videos, of every network; default: about 2000 optimizer steps, 20 to 150 epochs; 40 for
+    detection and 50 for segmentation on features."""
     size: int | None = None
     """Height and width of clips in pixels; default: by the number of videos, or as the weights were trained."""
     frames: int | None = None
@@ -59,6 +60,9 @@ class LearnOptions:
     """Mirror half of the training clips; default: unless names of classes contain left, right or clockwise."""
     train_option: tuple[str, ...] = ()
     """Further options of `vidseg train` for the recognition network as NAME=VALUE, such as augment=hacs."""
+    times_option: tuple[str, ...] = ()
+    """Options of `vidseg train detection` or `segmentation` for the network on the features as NAME=VALUE, such as
+    network=tridet."""
     seed: int = 1
     """Seed of splits, weights, order and augmentation."""
     device: str | None = None

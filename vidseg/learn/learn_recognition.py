@@ -38,7 +38,7 @@ def learn_recognition(progress: Progress) -> Learned:
     source = found.labels if found.labels is not None else found.videos
     convert_source(progress, source, root, name="convert", size=size, videos=found.videos if labeled else None)
     splits = divide(progress, root, sorted({job.split for job in found.listing.jobs if job.split is not None}))
-    run, command = train_network(progress, root, network, train=splits["train"])
+    run = train_network(progress, root, network, train=splits["train"])
     tested = "test" if "test" in splits else "val"
     progress.command("test", run)
     reports = _test(progress, run, root, tested=tested, splits=list(splits))
@@ -79,7 +79,15 @@ def chosen_network(progress: Progress, *, videos: int, classes: int) -> dict[str
     return {**chosen, "spec": spec}
 
 
-def train_network(progress: Progress, root: Path, network: Mapping[str, Any], *, train: int) -> tuple[Path, list[str]]:
+def train_network(
+    progress: Progress,
+    root: Path,
+    network: Mapping[str, Any],
+    *,
+    train: int,
+    run: Path | None = None,
+    name: str = "train",
+) -> Path:
     """Train the recognition network: a probe on frozen features first where there are published weights.
 
     Args:
@@ -87,9 +95,11 @@ def train_network(progress: Progress, root: Path, network: Mapping[str, Any], *,
         root: folder of the data set of clips.
         network: result of `chosen_network`.
         train: number of training videos.
+        run: folder of the run; None: OUT/run.
+        name: of the step.
 
     Returns:
-        The folder of the better run, and the words of its command.
+        The folder of the better run on the validation videos.
     """
     options, data = progress.options, open_dataset(root)
     spec = network["spec"] if options.pretrained is not None else None
@@ -107,9 +117,9 @@ def train_network(progress: Progress, root: Path, network: Mapping[str, Any], *,
     if options.pretrained is not None:
         _probe(progress, root, values, content, probe)
         if not options.fine_tune:
-            return probe, []
+            return probe
         values["pretrained"] = str(probe / f"{values['network']}_best.pth")
-    run = progress.out / "run"
+    run = run or progress.out / "run"
     words = option_words({**values, "out": run})
     progress.command("train", root, *words)
     base = flat_options(RecognitionOptions()) | {"dataset": str(root), "out": str(run)}
@@ -120,7 +130,7 @@ def train_network(progress: Progress, root: Path, network: Mapping[str, Any], *,
         train_recognition(options_from({**base, **values, **start}, defaults=RecognitionOptions()))
         return {"validation": best_scores(run)}
 
-    trained = progress.step("train", [values, content, str(run)], work, files=(run / RECORD,))
+    trained = progress.step(name, [values, content, str(run)], work, files=(run / RECORD,))
     if options.pretrained is not None:
         before = best_scores(probe)
         after = trained["validation"]
@@ -129,8 +139,8 @@ def train_network(progress: Progress, root: Path, network: Mapping[str, Any], *,
                 f"the probe is better on the validation videos ({before['top1']:.4f}) than the fine-tuned network "
                 f"({after['top1']:.4f}) and is tested"
             )
-            return probe, words
-    return run, words
+            return probe
+    return run
 
 
 def _probe(progress: Progress, root: Path, values: Mapping[str, Any], content: Any, probe: Path) -> None:

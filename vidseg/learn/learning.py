@@ -205,7 +205,7 @@ def divide(progress: Progress, root: Path, existing: list[str]) -> dict[str, int
 
 
 def content_of(root: Path, *, splits: bool = False) -> list[Any]:
-    """Return what training depends on: path, class, frames and size of each video, and the splits if they are wanted."""
+    """Return what training depends on: path, class, frames and size of each video; the splits if they are wanted."""
     with read_catalog(root) as connection:
         rows = connection.execute(
             "SELECT v.path, c.name, v.frames, v.size_bytes FROM videos v LEFT JOIN classes c ON c.id = v.class_id"

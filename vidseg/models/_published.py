@@ -278,8 +278,8 @@ def verify_published(path: Path) -> None:
     if not found.hexdigest().startswith(wanted):
         shown = found.hexdigest()[: len(wanted)]
         raise ValueError(
-            f"{path}: its SHA-256 {'begins with' if len(wanted) < 64 else 'is'} {shown}, published is {wanted}; the file"
-            " is incomplete or another one: fetch it again, or rename it if it is your own"
+            f"{path}: its SHA-256 {'begins with' if len(wanted) < 64 else 'is'} {shown}, published is {wanted}; the "
+            "file is incomplete or another one: fetch it again, or rename it if it is your own"
         )
 
 

@@ -164,13 +164,13 @@ def _features(
     """Features float32 (N, D) and labels int64 (N,) of clips of every video."""
     loader = evaluation_loader(data, options, spec, batch_size=options.batch_size or 1, clips=clips)
     features, labels = [], []
-    with loader, torch.inference_mode(), layer_outputs(model, classifier) as outputs:
-        with progress_bar(len(loader), "batches") as bar:
-            for batch in loader:
-                valid = batch.valid.cpu()
-                views = batch.to(device).inputs
-                for shown in (views, views.flip(-1)) if mirror else (views,):
-                    features.append(outputs(shown)[valid])
-                    labels.append(batch.labels.cpu()[valid])
-                bar.update(1)
+    shown = progress_bar(len(loader), "batches")
+    with loader, shown as bar, torch.inference_mode(), layer_outputs(model, classifier) as outputs:
+        for batch in loader:
+            valid, labeled = batch.valid.cpu(), batch.labels.cpu()
+            clips_shown = batch.to(device).inputs
+            for view in (clips_shown, clips_shown.flip(-1)) if mirror else (clips_shown,):
+                features.append(outputs(view)[valid])
+                labels.append(labeled[valid])
+            bar.update(1)
     return torch.cat(features).clone(), torch.cat(labels)
