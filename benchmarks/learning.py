@@ -2,13 +2,12 @@
 
     python benchmarks/learning.py [--only ROW ...] [--seeds 1 2 3] [--folder learning] [--json] [--quick]
 
-Rows: the SRTG network and MTNet; the same 3-D ResNet without recurrence; the constant schedule with fewer and with more
-epochs; the multigrid schedule, compared with the constant one with more epochs; float16 and bfloat16 (O1, bf16)
-compared with float32 (O0). Each row is trained once per seed, on one thread, with as many runs in parallel as there are
+Rows: networks from random weights; the constant schedule with fewer and with more epochs; the multigrid schedule,
+compared with the constant one with as many epochs and with more; float16 and bfloat16 (O1, bf16) compared with float32
+(O0); a linear classifier on the frozen features of a network that was trained on half of the classes, compared with
+fine-tuning all of it. Each row is trained once per seed, on one thread, with as many runs in parallel as there are
 cores. Cost is the CPU time of the process, evaluation included, which depends less on other programs than wall-clock
-time. Checked on the means over the seeds: both networks reach 95 % top-1, multigrid reaches the accuracy of the
-constant schedule in 60 % of its time, O1 and bf16 reach that of O0; exit status 1 otherwise. Finished runs in the
-folder are reported, not repeated. `--quick` trains one epoch on a few videos without checks.
+time. Finished runs in the folder are reported, not repeated. `--quick` trains one epoch on a few videos.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ import sys
 import time
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 import torch
@@ -34,44 +33,53 @@ import tyro
 
 from vidseg.convert import ConvertOptions, convert_videos
 from vidseg.convert.synth import SynthOptions, synthesize_videos
-from vidseg.engine import train_run
-from vidseg.engine.options import TrainOptions, options_from
 from vidseg.labels import apply_labels, read_label_csv
 from vidseg.plots.canvas import INK, MUTED, new_figure, quiet, save_figure
-from vidseg.tasks.recognition.recipes import PRESETS
+from vidseg.tasks.recognition.options import RecognitionOptions
+from vidseg.tasks.recognition.recipes import recipe_options
+from vidseg.tasks.recognition.runs import train_recognition
 
 # Differences of all rows from `vidseg train synth`. With cycles, SGD does not leave chance level within 10 epochs.
 COMMON: dict[str, Any] = {
-    "clip_size": 80,
     "optimizer": "adamw",
-    "lr_base": 0.002,
+    "lr": 0.002,
     "warmup_start": 0.0002,
     "weight_decay": 0.01,
+    "pictures": False,
+    "device": "cpu",
 }
-# Row name -> options of the row; epochs as fractions of --epochs
+# Row name -> options of the row; epochs as multiples of --epochs
 ROWS: dict[str, dict[str, Any]] = {
     "srtg_r3d_18": {},
-    "r3d_18 (no recurrence)": {"network": "r3d_18", "placement": None},
-    "mtnet_xs": {"network": "mtnet_xs", "placement": None, "end_epoch": 1.5},
-    "srtg_r3d_18, fewer epochs": {"end_epoch": 14 / 24},
-    "srtg_r3d_18, more epochs": {"end_epoch": 1.5},
-    # Compared with the row above. Short cycles only, with clips of 80, 56 and 40 pixels: long cycles would use 28
-    # pixels, for which this network has a single output position. Epochs with cycles cost half as much as others.
+    "r3d_18 (no recurrence)": {"network": "r3d_18", "network_option": ("width=0.25",)},
+    "mtnet_xs": {"network": "mtnet_xs", "network_option": ("width=0.25",), "epochs": 1.5},
+    "tsm_r18": {"network": "tsm_r18", "network_option": ("width=0.25",), "frames": 8},
+    "slowfast_r50_4x16": {"network": "slowfast_r50_4x16", "network_option": ("width=0.25",), "interval": 1},
+    "x3d_xs": {"network": "x3d_xs", "network_option": ("width=1.0",), "frames": 8, "interval": 4},
+    "videomae": {
+        "network": "videomae_small",
+        "network_option": ("width=0.5", "layers=4", "size=64"),
+        "lr": 0.0005,
+        "warmup_start": 0.00005,
+        "weight_decay": 0.05,
+        "epochs": 2,
+    },
+    "srtg_r3d_18, fewer epochs": {"epochs": 14 / 24},
+    "srtg_r3d_18, more epochs": {"epochs": 1.5},
+    # Short cycles only: long cycles would use clips of 22 pixels, for which this network has a single output position.
+    # Epochs with cycles cost half as much as others.
     "srtg_r3d_18, multigrid": {
         "batch_size": 8,
         "short_cycles": True,
-        "end_epoch": 25 / 24,
-        "cycle_epochs": 12 / 24,
+        "cycle_epochs": 0.5,
         "precise_bn": 12,
-        "lr_base": 0.004,
+        "lr": 0.004,
         "warmup_start": 0.0004,
     },
     "srtg_r3d_18, O1": {"opt_level": "O1"},
     "srtg_r3d_18, bf16": {"opt_level": "bf16"},
 }
-EPOCHS = ("end_epoch", "cycle_epochs")
-REACH, SHARE, SLACK = 0.95, 0.6, 0.02
-"""Minimum top-1; maximum fraction of the constant schedule's time for multigrid; accuracy tolerance (4 of 240)."""
+EPOCHS = ("epochs", "cycle_epochs")
 
 
 @dataclass
@@ -86,14 +94,14 @@ class Options:
     """Folder of data and runs; an interrupted benchmark resumes with the missing runs."""
     epochs: int = 24
     """Number of training epochs."""
-    videos: int = 960
+    videos: int = 480
     """Number of synthetic videos, a quarter of them held out."""
     workers: int | None = None
     """Number of parallel runs; default: one per core."""
     json: bool = False
     """Print JSON rows instead of a table."""
     quick: bool = False
-    """Train one epoch on 48 videos without checks."""
+    """Train one epoch on 48 videos ."""
 
 
 def prepare(folder: Path, videos: int) -> Path:
@@ -102,33 +110,31 @@ def prepare(folder: Path, videos: int) -> Path:
     if (data / "labels_report.json").is_file():
         return data
     source = folder / f"synth{videos}"
-    # Clips have 80 pixels. The settings were chosen on videos of other seeds.
-    synthesize_videos(source, SynthOptions(videos=videos, width=170, height=128, seed=11))
+    # Clips have 64 pixels. The settings were chosen on videos of other seeds.
+    synthesize_videos(source, SynthOptions(videos=videos, width=128, height=96, seed=11))
     if not convert_videos(source / "videos", data, options=ConvertOptions()).ok:
         raise SystemExit(f"{source}: not all videos could be converted")
     apply_labels(data, read_label_csv(source / "labels.csv"))
     return data
 
 
-def settings(name: str, seed: int, data: Path, folder: Path, epochs: int) -> TrainOptions:
+def settings(name: str, seed: int, data: Path, folder: Path, epochs: int) -> RecognitionOptions:
     """Return the options of a run."""
-    row: dict[str, Any] = {"end_epoch": 1, **ROWS[name]}
+    row: dict[str, Any] = {**COMMON, "epochs": 1, **ROWS[name]}
     row |= {key: max(1, round(epochs * row[key])) for key in EPOCHS if key in row}
     out = folder / f"{re.sub(r'[^a-z0-9.]+', '_', name.lower())}-{seed}"
-    run = {"dataset": str(data), "out": str(out), "overwrite": True, "random_seed": seed, "threads": 1, "test_every": 5}
-    chosen = options_from({**COMMON, **run, **row}, defaults=PRESETS["synth"].defaults())
-    warmup = 0.3 * chosen.session.end_epoch
-    return replace(chosen, schedule=replace(chosen.schedule, warmup_epochs=warmup))
+    run = {"dataset": str(data), "out": str(out), "overwrite": True, "seed": seed, "threads": 1, "test_every": 5}
+    return recipe_options("synth", **run, **row, warmup_epochs=0.3 * row["epochs"])
 
 
-def measure(options: TrainOptions) -> dict[str, Any]:
+def measure(options: RecognitionOptions) -> dict[str, Any]:
     """Train unless the run is finished, and read its results."""
     run = Path(str(options.session.out))
     done = run / "cost.json"
     if not done.is_file():
         torch.set_num_threads(1)
         began = time.process_time()
-        train_run(options)
+        train_recognition(options)
         done.write_text(json.dumps({"cpu_s": time.process_time() - began}))
     train, held_out = (_rows(run / f"{kind}_results_s0000.csv") for kind in ("train", "val"))
     # The wall-clock seconds of the epochs in the log distribute the CPU time over the epochs.
@@ -140,7 +146,7 @@ def measure(options: TrainOptions) -> dict[str, Any]:
         "loss": held_out[-1]["Loss"],
         "train_top1": train[-1]["Top1"],
         "cpu_s": cost,
-        "epochs": options.session.end_epoch,
+        "epochs": options.session.epochs,
         "curve": [(end, cost * spent[end] / spent[-1], row["Top1"]) for end, row in zip(ends, held_out, strict=True)],
     }
 
@@ -150,7 +156,7 @@ def _rows(path: Path) -> list[dict[str, float]]:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
-def train_all(runs: dict[tuple[str, int], TrainOptions], workers: int | None) -> list[dict[str, Any]]:
+def train_all(runs: dict[tuple[str, int], RecognitionOptions], workers: int | None) -> list[dict[str, Any]]:
     """Return one row per name, averaged over the seeds."""
     found: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
     spawn = multiprocessing.get_context("spawn")
@@ -168,26 +174,6 @@ def train_all(runs: dict[tuple[str, int], TrainOptions], workers: int | None) ->
         curve = [tuple(map(mean, zip(*of_seeds, strict=True))) for of_seeds in points]
         rows.append({"row": name, **row, "curve": curve, "by_seed": [one["top1"] for one in each]})
     return rows
-
-
-def missed(rows: list[dict[str, Any]]) -> list[str]:
-    """Return the failed checks."""
-    by_name = {row["row"]: row for row in rows}
-    found = [
-        f"{name}: top-1 {by_name[name]['top1']:.3f}, expected at least {REACH}"
-        for name in ("srtg_r3d_18", "mtnet_xs")
-        if name in by_name and by_name[name]["top1"] < REACH
-    ]
-    # Row, reference, and maximum fraction of its time
-    for kind, reference, share in (("multigrid", ", more epochs", SHARE), ("O1", "", None), ("bf16", "", None)):
-        first, row = by_name.get(f"srtg_r3d_18{reference}"), by_name.get(f"srtg_r3d_18, {kind}")
-        if first is None or row is None:
-            continue
-        if row["top1"] < first["top1"] - SLACK:
-            found.append(f"{row['row']}: top-1 {row['top1']:.3f}, but {first['row']} has {first['top1']:.3f}")
-        if share is not None and row["cpu_s"] > share * first["cpu_s"]:
-            found.append(f"{row['row']}: {row['cpu_s'] / first['cpu_s']:.0%} of the time of {first['row']}")
-    return found
 
 
 def draw(rows: list[dict[str, Any]], out: Path) -> Path:
@@ -224,18 +210,17 @@ def main() -> int:
     else:
         cores = len(os.sched_getaffinity(0))
         print(f"{platform.machine()}, {cores} cores, torch {torch.__version__}; {videos} videos, {epochs} epochs\n")
-        print("| network | held-out top-1 | by seed | training top-1 | CPU s | / first row |")
-        print("| --- | ---: | ---: | ---: | ---: | ---: |")
+        print("| network | epochs | held-out top-1 | deviation | by seed | training top-1 | CPU s | / first row |")
+        print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
         for row in rows:
-            seeds = " ".join(f"{score:.3f}" for score in row["by_seed"])
-            ratio = row["cpu_s"] / rows[0]["cpu_s"]
-            values = f"{row['top1']:.3f} | {seeds} | {row['train_top1']:.3f} | {row['cpu_s']:.0f} | {ratio:.2f}"
-            print(f"| {row['row']} | {values} |")
+            seeds, spread = row["by_seed"], stdev(row["by_seed"]) if len(row["by_seed"]) > 1 else 0.0
+            cells = (
+                f"{row['epochs']:.0f} | {row['top1']:.3f} | {spread:.3f} | {' '.join(f'{one:.3f}' for one in seeds)}"
+            )
+            cells += f" | {row['train_top1']:.3f} | {row['cpu_s']:.0f} | {row['cpu_s'] / rows[0]['cpu_s']:.2f}"
+            print(f"| {row['row']} | {cells} |")
         print(f"\ncurves: {picture}")
-    wrong = [] if options.quick else missed(rows)
-    for line in wrong:
-        print(f"missed: {line}", file=sys.stderr)
-    return 1 if wrong else 0
+    return 0
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from vidseg.tasks.detection.runs import train_detection
 
 _SGD = {"optimizer": "sgd", "lr": 0.05, "momentum": 0.0, "warmup_epochs": 0.0, "clip_norm": None, "weight_decay": 0.0}
 _POINTS = ("maps=32", "heads=2", "levels=3", "window=5", "dropout=0.0", "drop_path=0.0")
-_PROPOSALS = ("maps=64", "hidden=32", "roi_size=8", "classify=False")  # the classifier drops values at random
+_PROPOSALS = ("maps=64", "hidden=32", "roi_size=8", "class_agnostic=True")  # the classifier drops values at random
 _PIXELS = {
     "encoder": "r3d_18", "encoder_option": ("width=0.125",), "snippet_frames": 4, "snippet_size": 32,
     "snippet_stride": 8, "min_inside": 0.2, "network_option": _POINTS,

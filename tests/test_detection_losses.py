@@ -302,11 +302,11 @@ def batch(*, extra: int = 0, empty: bool = False):
 
 
 def run(name, features, mask, targets, *, seeds, model=None, **options):
-    model = small(name, classify=True).double() if model is None else model
+    model = small(name, class_agnostic=False).double() if model is None else model
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    loss = create_loss(name, num_classes=CLASSES, classify=True, **(OPTIONS[name] | options))
+    loss = create_loss(name, num_classes=CLASSES, class_agnostic=False, **(OPTIONS[name] | options))
     output = model(features, mask, **loss.model_inputs(targets, mask, seeds=seeds))
     return model, loss, output
 
@@ -403,7 +403,7 @@ def test_processes_that_share_a_batch_have_its_loss(name):
 
 def test_validation_proposals_do_not_depend_on_seeds():
     _, mask, targets = batch()
-    loss = create_loss("etad", num_classes=CLASSES, classify=True).eval()
+    loss = create_loss("etad", num_classes=CLASSES, class_agnostic=False).eval()
     first, second = (loss.model_inputs(targets, mask, seeds=seeds) for seeds in ([1, 2, 3], [4, 5, 6]))
     assert torch.equal(first["proposals"], second["proposals"])
     grid = sample_proposals(9, sampling="grid")
@@ -434,7 +434,7 @@ def test_a_draw_depends_on_the_video_alone():
 @pytest.mark.parametrize("name", SMALL)
 def test_training_lowers_the_loss(name):
     features, mask, targets = batch()
-    model = small(name, classify=True).double()
+    model = small(name, class_agnostic=False).double()
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     values = []
     for _ in range(12):

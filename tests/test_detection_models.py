@@ -21,9 +21,9 @@ SMALL = {
 }
 VARIANTS = [
     ("etad", {}),
-    ("etad", {"max_duration": 7, "classify": True}),
+    ("etad", {"max_duration": 7, "class_agnostic": False}),
     ("bmn", {}),
-    ("bmn", {"axes": "duration_start", "max_duration": 9, "classify": True}),
+    ("bmn", {"axes": "duration_start", "max_duration": 9, "class_agnostic": False}),
 ]
 FEATURES, CLASSES = 8, 5
 LENGTHS = (20, 13, 1, 17)
@@ -121,7 +121,7 @@ def test_names_and_attributes():
     for name in SMALL:
         model = small(name)
         assert (model.class_agnostic, model.in_features, model.num_classes) == (True, FEATURES, CLASSES)
-        assert not small(name, classify=True).class_agnostic
+        assert not small(name, class_agnostic=False).class_agnostic
 
 
 def test_dense_proposals():
@@ -226,7 +226,7 @@ def test_chunks_change_nothing(name, options, monkeypatch):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_class_scores(name):
-    agnostic, model = small(name).eval(), small(name, classify=True).eval()
+    agnostic, model = small(name).eval(), small(name, class_agnostic=False).eval()
     load_weights(agnostic, model.state_dict(), strict=False)
     features = torch.randn(2, FEATURES, 12)
     output, alone = model(features), agnostic(features)
@@ -238,7 +238,7 @@ def test_class_scores(name):
     assert trained.scores.shape == alone.scores.shape
     trained.predictions["class_logits"].square().sum().backward()
     assert all(value.grad.any() for value in model.classifier.parameters())
-    with pytest.raises(ValueError, match="classify=True"):
+    with pytest.raises(ValueError, match="class_agnostic=False"):
         agnostic(features, instances=instances)
     with pytest.raises(ValueError, match=r"instances must be \(2, N, 2\)"):
         model(features, instances=instances[0])

@@ -583,6 +583,19 @@ def test_the_moving_average_is_state_of_the_loss():
 
 
 @pytest.mark.parametrize("name", SMALL)
+def test_a_class_agnostic_network_has_the_loss_of_a_single_class(name):
+    features, mask, targets = padded_batch()
+    agnostic = small(name, class_agnostic=True).double()
+    output = agnostic(features, mask)
+    assert output.scores.shape[2] == 1
+    loss = create_loss(name, num_classes=CLASSES, class_agnostic=True, label_smoothing=0.1)
+    single = create_loss(name, num_classes=1, label_smoothing=0.1)
+    ones = DetectionTargets(targets.segments, targets.labels.clamp(max=0))
+    values = [one(output, given, mask, seeds=seeds()) for one, given in ((loss, targets), (single, ones))]
+    assert values[0].equal(values[1])
+
+
+@pytest.mark.parametrize("name", SMALL)
 def test_trains_in_mixed_precision(name):
     features, mask, targets = padded_batch()
     model = small(name)

@@ -25,12 +25,12 @@ SMALL = {
     "actionformer": {"network_option": ("maps=32", "heads=2", "levels=4", "window=9"), "lr": 2e-3},
     "tridet": {"network_option": ("maps=32", "hidden=48", "levels=4", "bins=8"), "lr": 2e-3},
     "etad": {
-        "network_option": ("maps=64", "hidden=32", "roi_size=8", "stages=2", "classify=True"),
+        "network_option": ("maps=64", "hidden=32", "roi_size=8", "stages=2", "class_agnostic=False"),
         "loss_option": ("stage_ious=(0.7, 0.8)", "ratio=0.3"),
         "length": 32,
         "lr": 3e-3,
     },
-    "bmn": {"network_option": ("hidden=32", "classify=True"), "length": 32, "lr": 2e-3},
+    "bmn": {"network_option": ("hidden=32", "class_agnostic=False"), "length": 32, "lr": 2e-3},
 }
 
 
@@ -148,7 +148,7 @@ def test_every_form_of_samples_trains(root, tmp_path, fit):
 
 
 def test_proposals_without_classes_are_scored_by_recall(root, tmp_path, capsys):
-    small = ("maps=64", "hidden=32", "roi_size=8", "stages=2", "classify=False")
+    small = ("maps=64", "hidden=32", "roi_size=8", "stages=2", "class_agnostic=True")
     out = train_detection(options(root, tmp_path / "out", "etad", network_option=small, epochs=1))
     test = json.loads((out / "test.json").read_text())
     assert "map" not in test["scores"] and test["scores"]["average_recall"]["100"] > 0.2
@@ -158,13 +158,21 @@ def test_proposals_without_classes_are_scored_by_recall(root, tmp_path, capsys):
     assert {row.label for row in found.detections} == {"action"}
 
 
-def test_class_scores_of_whole_videos_name_the_proposals(root, tmp_path):
+@pytest.mark.parametrize(
+    "network, small",
+    [
+        ("etad", ("maps=64", "hidden=32", "roi_size=8", "stages=2", "class_agnostic=True")),
+        ("actionformer", ("class_agnostic=True",)),
+        ("tridet", ("class_agnostic=True",)),
+    ],
+)
+def test_class_scores_of_whole_videos_name_the_proposals(root, tmp_path, network, small):
     data = vidseg.open_dataset(root)
     scores = {video.name: [0.1, 0.7, 0.2] for video in data}
     (tmp_path / "cuhk.json").write_text(json.dumps({"class": list(CLASSES), "results": scores}))
-    small = ("maps=64", "hidden=32", "roi_size=8", "stages=2", "classify=False")
+    small += SMALL[network]["network_option"] if network != "etad" else ()
     chosen = {"network_option": small, "epochs": 1, "class_scores": str(tmp_path / "cuhk.json"), "class_top": 1}
-    out = train_detection(options(root, tmp_path / "out", "etad", **chosen))
+    out = train_detection(options(root, tmp_path / "out", network, **chosen))
     results = json.loads((out / "predictions.json").read_text())["results"]
     assert {row["label"] for rows in results.values() for row in rows} == {CLASSES[1]}
     assert "map" in json.loads((out / "test.json").read_text())["scores"]

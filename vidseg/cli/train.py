@@ -49,8 +49,9 @@ class RecognitionCommand(RecognitionOptions):
 
     `vidseg train FOLDER` trains on any data set. `vidseg train NAME FOLDER` has the published settings of NAME as
     defaults: hacs, kinetics, moments, ucf101, hmdb51, diving48 or synth for recognition; gtea, 50salads or breakfast
-    for segmentation of features, and segmentation for features of your own; stream for streaming networks; thumos14 or
-    activitynet for detection, and detection for videos of your own. `vidseg train NAME --help` shows them.
+    for segmentation of features, and segmentation for features of your own; stream for streaming networks; thumos14,
+    activitynet or hacs_segments for detection, and detection for videos of your own. `vidseg train NAME --help` shows
+    them.
     """
 
     task: ClassVar[str] = "recognition"

@@ -160,6 +160,7 @@ class PointLoss(DetectionLoss):
             for a batch: 100 for 2 videos of THUMOS-14, 250 for 2 of EPIC-Kitchens, 400 for 16 of ActivityNet.
         momentum: share of the old value in an update of the moving average, from 0 to below 1. Each call in training
             mode updates it, the buffer `positives`; in evaluation mode it is constant.
+        class_agnostic: of a network with a single class, an action of any kind: the labels are ignored.
 
     Raises:
         ValueError: an option is out of range.
@@ -179,6 +180,7 @@ class PointLoss(DetectionLoss):
         gamma: float = 2.0,
         initial_positives: float = 50.0,
         momentum: float = 0.9,
+        class_agnostic: bool = False,
     ):
         super().__init__(num_classes=num_classes)
         if not 0 <= label_smoothing < 1:
@@ -194,6 +196,7 @@ class PointLoss(DetectionLoss):
         self.alpha = alpha
         self.gamma = gamma
         self.momentum = momentum
+        self.class_agnostic = class_agnostic
         self.register_buffer("positives", torch.tensor(float(initial_positives)))
 
     def terms(
@@ -204,10 +207,13 @@ class PointLoss(DetectionLoss):
         *,
         seeds: Sequence[int],
     ) -> dict[str, Tensor]:
+        outputs = self.num_classes
+        if self.class_agnostic:
+            outputs, targets = 1, DetectionTargets(targets.segments, targets.labels.clamp(max=0))
         assigned = assign_points(
             output.predictions["points"],
             targets,
-            num_classes=self.num_classes,
+            num_classes=outputs,
             ranges=self.ranges,
             radius=self.radius,
         )
@@ -216,7 +222,7 @@ class PointLoss(DetectionLoss):
             value.to(torch.promote_types(value.dtype, torch.float32))
             for value in (output.predictions["logits"], output.predictions["offsets"])
         )
-        smoothed = classes.to(logits.dtype) * (1 - self.label_smoothing) + self.label_smoothing / (self.num_classes + 1)
+        smoothed = classes.to(logits.dtype) * (1 - self.label_smoothing) + self.label_smoothing / (outputs + 1)
         focal = sigmoid_focal_loss(logits, smoothed, alpha=self.alpha, gamma=self.gamma)
         place, predicted = self._positive(offsets, classes)
         target = assigned.offsets.to(offsets.dtype)[place[0], place[1]]
@@ -270,6 +276,7 @@ class TriDetLoss(PointLoss):
         gamma: as for `PointLoss`.
         initial_positives: as for `PointLoss`.
         momentum: as for `PointLoss`.
+        class_agnostic: as for `PointLoss`.
     """
 
     def __init__(
@@ -285,6 +292,7 @@ class TriDetLoss(PointLoss):
         gamma: float = 2.0,
         initial_positives: float = 50.0,
         momentum: float = 0.9,
+        class_agnostic: bool = False,
     ):
         super().__init__(
             num_classes=num_classes,
@@ -296,6 +304,7 @@ class TriDetLoss(PointLoss):
             gamma=gamma,
             initial_positives=initial_positives,
             momentum=momentum,
+            class_agnostic=class_agnostic,
         )
         self.iou_power = iou_power
 

@@ -139,29 +139,29 @@ class _ProposalLoss(DetectionLoss):
 
     Args:
         num_classes: K.
-        classify: train the classifier of a network with `classify`.
+        class_agnostic: of a network that does not classify its proposals; False: train its classifier too.
         copies: number of copies of each instance that the classifier sees in training.
         jitter: largest move of the ends of these copies, in lengths of the instance, from 0 to below 0.5.
     """
 
-    def __init__(self, *, num_classes: int, classify: bool, copies: int, jitter: float):
+    def __init__(self, *, num_classes: int, class_agnostic: bool, copies: int, jitter: float):
         super().__init__(num_classes=num_classes)
         if copies < 1:
             raise ValueError(f"copies={copies} must be at least 1")
         if not 0 <= jitter < 0.5:
             raise ValueError(f"jitter={jitter} must be from 0 to below 0.5, so that a start stays before its end")
-        self.classify, self.copies, self.jitter = classify, copies, jitter
+        self.class_agnostic, self.copies, self.jitter = class_agnostic, copies, jitter
 
     def model_inputs(self, targets: DetectionTargets, mask: Tensor, *, seeds: Sequence[int]) -> dict[str, Tensor]:
-        """Return "instances" (B, M * copies, 2) with `classify`; arguments as in the base class."""
-        if not self.classify:
+        """Return "instances" (B, M * copies, 2) with class_agnostic=False; arguments as in the base class."""
+        if self.class_agnostic:
             return {}
         copies, jitter = (self.copies, self.jitter) if self.training else (1, 0.0)
         return {"instances": jittered_instances(targets, seeds=seeds, copies=copies, jitter=jitter)}
 
     def class_terms(self, output: DetectedOutput, targets: DetectionTargets) -> dict[str, Tensor]:
         """Return the cross-entropy of the classifier, if there is one."""
-        if not self.classify:
+        if self.class_agnostic:
             return {}
         if "class_logits" not in output.predictions:
             raise ValueError("the output has no class_logits; pass the network the instances of `loss.model_inputs`")
@@ -187,7 +187,7 @@ class EtadLoss(_ProposalLoss):
         max_duration: longest proposal in columns; None: the whole sequence.
         stage_ious: smallest IoU of a proposal whose offsets are trained, for each stage.
         positive_iou: smallest IoU of a positive of the classified IoU.
-        classify: train the classifier of a network with `classify`.
+        class_agnostic: of a network that does not classify its proposals; False: train its classifier too.
         copies: number of copies of each instance that the classifier sees in training.
         jitter: largest move of the ends of these copies, in lengths of the instance.
 
@@ -204,11 +204,11 @@ class EtadLoss(_ProposalLoss):
         max_duration: int | None = None,
         stage_ious: Sequence[float] = (0.7, 0.8, 0.9),
         positive_iou: float = 0.9,
-        classify: bool = False,
+        class_agnostic: bool = True,
         copies: int = 4,
         jitter: float = 0.2,
     ):
-        super().__init__(num_classes=num_classes, classify=classify, copies=copies, jitter=jitter)
+        super().__init__(num_classes=num_classes, class_agnostic=class_agnostic, copies=copies, jitter=jitter)
         if sampling not in ("random", "grid", "block"):
             raise ValueError(f"sampling={sampling!r} must be 'random', 'grid' or 'block'")
         if not 0 < ratio <= (0.5 if sampling == "block" else 1):
@@ -222,7 +222,7 @@ class EtadLoss(_ProposalLoss):
         self.stage_ious, self.positive_iou = tuple(stage_ious), positive_iou
 
     def model_inputs(self, targets: DetectionTargets, mask: Tensor, *, seeds: Sequence[int]) -> dict[str, Tensor]:
-        """Return "proposals" (B, N, 2), and "instances" with `classify`; arguments as in the base class."""
+        """Return "proposals" (B, N, 2), and "instances" with class_agnostic=False; arguments as in the base class."""
         chosen = sample_batch(
             mask,
             seeds=seeds,
@@ -291,7 +291,7 @@ class BmnLoss(_ProposalLoss):
     Args:
         num_classes: K.
         positive_iou: smallest IoU of a positive of the classified IoU.
-        classify: train the classifier of a network with `classify`.
+        class_agnostic: of a network that does not classify its proposals; False: train its classifier too.
         copies: number of copies of each instance that the classifier sees in training.
         jitter: largest move of the ends of these copies, in lengths of the instance.
 
@@ -304,11 +304,11 @@ class BmnLoss(_ProposalLoss):
         *,
         num_classes: int,
         positive_iou: float = 0.9,
-        classify: bool = False,
+        class_agnostic: bool = True,
         copies: int = 4,
         jitter: float = 0.2,
     ):
-        super().__init__(num_classes=num_classes, classify=classify, copies=copies, jitter=jitter)
+        super().__init__(num_classes=num_classes, class_agnostic=class_agnostic, copies=copies, jitter=jitter)
         self.positive_iou = positive_iou
 
     def terms(

@@ -182,7 +182,9 @@ def _convolve(
         last: bool mask of columns that are zero in the result.
     """
     for convolution, norm in zip(convolutions, norms, strict=True):
-        x = F.relu(clear_padding(norm(clear_padding(convolution(x), after)), last))
+        x = convolution(x)  # no backward pass reads what is overwritten here
+        x = norm(x if after is None else x.masked_fill_(after, 0))
+        x = F.relu_(x if last is None else x.masked_fill_(last, 0))
     return x
 
 
@@ -405,12 +407,12 @@ class PointNetwork(nn.Module, ABC):
             padding="published"; None: all.
         padding: "exact" or "published".
         input_noise: standard deviation of the noise that is added to the features in training.
+        class_agnostic: the heads have a single class, an action of any kind; class scores of the video come from
+            another network.
 
     Raises:
         ValueError: max_seq_len does not fit the levels with padding="published".
     """
-
-    class_agnostic = False
 
     def __init__(
         self,
@@ -426,12 +428,15 @@ class PointNetwork(nn.Module, ABC):
         reach: int | None,
         padding: PaddingMode,
         input_noise: float = 0.0,
+        class_agnostic: bool = False,
     ):
         super().__init__()
         block = 2 ** (levels - 1)
         if padding == "published" and max_seq_len % block:
             raise ValueError(f"max_seq_len={max_seq_len} must be a multiple of {block} for {levels} levels")
         self.num_classes = num_classes
+        self.class_agnostic = class_agnostic
+        self.outputs = 1 if class_agnostic else num_classes
         self.in_features = in_features
         self.backbone = backbone
         self.neck = _Neck(maps, levels)

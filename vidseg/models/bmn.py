@@ -85,13 +85,13 @@ class Bmn(nn.Module):
 
     - "starts", "ends" (B, L): probabilities of a start and an end around the left edge of each column, 0 on padding.
     - "ious" (B, N, 2): IoU of each segment with an instance, as regressed and as classified.
-    - "class_logits" (B, M, K): classes of the segments `instances`, with `classify` and if they are given.
+    - "class_logits" (B, M, K): classes of the segments `instances`, with class_agnostic=False and if they are given.
 
     The score of a segment is the product of its start, its end and both IoU. The published code proposes no segment
     that ends at the end of the video; here the probability of the last column applies to that end.
 
     Args:
-        num_classes: K; has an effect with `classify` only.
+        num_classes: K; has an effect with class_agnostic=False only.
         in_features: D, a multiple of 4.
         axes: axes of the map of segments that is convolved, and positions of the samples, see `sampling_weights`.
             "start_end": JJBOY's code. "duration_start": the paper's code, MMAction2 and OpenTAD.
@@ -99,8 +99,8 @@ class Bmn(nn.Module):
         maps: number of channels of the base, a multiple of 4.
         map_maps: number of channels of the map.
         max_duration: longest segment in columns, for "duration_start" only; None: the whole sequence.
-        classify: add a classifier of proposals; in evaluation mode, scores are (B, N, K), the score of the segment
-            times the probability of the class.
+        class_agnostic: propose segments without a class. False: add a classifier of proposals; in evaluation mode,
+            scores are (B, N, K), the score of the segment times the probability of the class.
 
     Raises:
         ValueError: an option is out of range.
@@ -119,7 +119,7 @@ class Bmn(nn.Module):
         maps: int = 256,
         map_maps: int = 128,
         max_duration: int | None = None,
-        classify: bool = False,
+        class_agnostic: bool = True,
     ):
         super().__init__()
         if axes not in ("start_end", "duration_start"):
@@ -131,7 +131,7 @@ class Bmn(nn.Module):
             raise ValueError(f"max_duration={max_duration} must be at least 1 and requires axes='duration_start'")
         self.num_classes = num_classes
         self.in_features = in_features
-        self.class_agnostic = not classify
+        self.class_agnostic = class_agnostic
         self.axes: Axes = axes
         self.max_duration = max_duration
 
@@ -154,7 +154,7 @@ class Bmn(nn.Module):
             nn.ReLU(),
             nn.Conv2d(map_maps, 2, 1),
         )
-        if classify:
+        if not class_agnostic:
             self.classifier = ProposalClassifier(maps, num_classes=num_classes)
             self.classifier_name = "classifier"
 
@@ -177,10 +177,10 @@ class Bmn(nn.Module):
         Args:
             features: (B, D, L).
             mask: bool (B, L), True on valid columns; None: no column is padding.
-            instances: (B, M, 2), segments for "class_logits", see `BmnLoss`; with `classify` only.
+            instances: (B, M, 2), segments for "class_logits", see `BmnLoss`; with class_agnostic=False only.
 
         Raises:
-            ValueError: a shape or dtype is wrong, or `instances` without `classify`.
+            ValueError: a shape or dtype is wrong, or `instances` of a class-agnostic network.
         """
         padding = find_padding(features, mask, in_features=self.in_features)
         segments = dense_proposals(features.shape[2], max_duration=self.max_duration, device=features.device)
@@ -198,7 +198,7 @@ class Bmn(nn.Module):
         scores = scores[..., None]
         if instances is not None:
             if self.class_agnostic:
-                raise ValueError("instances without effect; create the network with classify=True")
+                raise ValueError("instances without effect; create the network with class_agnostic=False")
             chosen = training_segments(instances, features, what="instances")
             predictions["class_logits"] = self.classifier(x, chosen, padding)
         if not self.class_agnostic and not self.training:

@@ -185,20 +185,20 @@ class Etad(nn.Module):
     - "ious" (S, B, N, 2): IoU with an instance, as classified and as regressed.
     - "regression" (S, B, N, 4): offsets of start, end and center and logarithm of the change of length.
     - "bounds" (S, B, N, 2): probabilities that a segment begins at a start and ends at an end.
-    - "class_logits" (B, M, K): classes of the segments `instances`, with `classify` and if they are given.
+    - "class_logits" (B, M, K): classes of the segments `instances`, with class_agnostic=False and if they are given.
 
     `segments` is the mean of the results of the stages, `scores` the mean classified IoU times the mean regressed IoU.
 
     Args:
-        num_classes: K; has an effect with `classify` only.
+        num_classes: K; has an effect with class_agnostic=False only.
         in_features: D.
         stages: S.
         roi_size: number of columns to which a proposal is resampled, a multiple of 4; OpenTAD uses 16.
         maps: number of channels of the base, a multiple of 64.
         hidden: width of the first linear layers, a multiple of 4.
         max_duration: longest proposal in columns without given proposals; None: the whole sequence.
-        classify: add a classifier of proposals; in evaluation mode, scores are (B, N, K), the score of the proposal
-            times the probability of the class.
+        class_agnostic: propose segments without a class. False: add a classifier of proposals; in evaluation mode,
+            scores are (B, N, K), the score of the proposal times the probability of the class.
 
     Raises:
         ValueError: an option is out of range.
@@ -214,7 +214,7 @@ class Etad(nn.Module):
         maps: int = 256,
         hidden: int = 512,
         max_duration: int | None = None,
-        classify: bool = False,
+        class_agnostic: bool = True,
     ):
         super().__init__()
         for name, value, unit in (("roi_size", roi_size, 4), ("maps", maps, 64), ("hidden", hidden, 4)):
@@ -228,7 +228,7 @@ class Etad(nn.Module):
             raise ValueError(f"max_duration={max_duration} must be at least 1")
         self.num_classes = num_classes
         self.in_features = in_features
-        self.class_agnostic = not classify
+        self.class_agnostic = class_agnostic
         self.max_duration = max_duration
         self.temporal_enhance = _Base(in_features, maps)
         self.tem = nn.Sequential(nn.Conv1d(maps, maps, 3, padding=1, groups=_GROUPS), nn.ReLU(), nn.Conv1d(maps, 2, 1))
@@ -241,7 +241,7 @@ class Etad(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        if classify:
+        if not class_agnostic:
             self.classifier = ProposalClassifier(maps, num_classes=num_classes)
             self.classifier_name = "classifier"
 
@@ -259,10 +259,10 @@ class Etad(nn.Module):
             mask: bool (B, L), True on valid columns; None: no column is padding.
             proposals: (B, N, 2), segments in columns to score; entries that do not end after their start fill the
                 batch. None: all segments between two column edges, see `dense_proposals`.
-            instances: (B, M, 2), segments for "class_logits", see `EtadLoss`; with `classify` only.
+            instances: (B, M, 2), segments for "class_logits", see `EtadLoss`; with class_agnostic=False only.
 
         Raises:
-            ValueError: a shape or dtype is wrong, or `instances` without `classify`.
+            ValueError: a shape or dtype is wrong, or `instances` of a class-agnostic network.
         """
         padding = find_padding(features, mask, in_features=self.in_features)
         if proposals is None:
@@ -292,7 +292,7 @@ class Etad(nn.Module):
         scores = ious.mean(dim=0).prod(dim=2, keepdim=True)
         if instances is not None:
             if self.class_agnostic:
-                raise ValueError("instances without effect; create the network with classify=True")
+                raise ValueError("instances without effect; create the network with class_agnostic=False")
             chosen = training_segments(instances, features, what="instances")
             predictions["class_logits"] = self.classifier(x, chosen, padding)
         if not self.class_agnostic and not self.training:

@@ -169,6 +169,8 @@ class TriDet(PointNetwork):
         input_noise: standard deviation of the noise that is added to the features in training.
         deviation: standard deviation of the initial weights of the depthwise convolutions. The published configurations
             of THUMOS-14 and EPIC-Kitchens use 0; then the convolutions have no gradient and stay 0.
+        class_agnostic: predict a single class, an action of any kind, as published for ActivityNet with class scores of
+            the video from another network.
         padding: "exact": padding does not affect the output for a video. "published": as in the published code, where
             means and convolutions include the padding to `max_seq_len` columns; required to reproduce published
             results.
@@ -199,6 +201,7 @@ class TriDet(PointNetwork):
         drop_path: float = 0.1,
         input_noise: float = 0.0005,
         deviation: float = 0.1,
+        class_agnostic: bool = False,
         padding: PaddingMode = "exact",
     ):
         kernels = (head_kernel, boundary_kernel)
@@ -244,11 +247,12 @@ class TriDet(PointNetwork):
             reach=None,
             padding=padding,
             input_noise=input_noise,
+            class_agnostic=class_agnostic,
         )
         width = maps if head_maps is None else head_maps
 
         def head(kernel: int) -> ClassHead:
-            return ClassHead(maps, width, num_classes, kernel=kernel, layers=head_layers)
+            return ClassHead(maps, width, self.outputs, kernel=kernel, layers=head_layers)
 
         self.cls_head = head(head_kernel)
         self.start_head = head(boundary_kernel)

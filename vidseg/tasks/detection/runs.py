@@ -149,18 +149,18 @@ def make_loader(data: VideoDataset, options: DetectionOptions, *, train: bool) -
     )
 
 
-def make_task(options: DetectionOptions, classes: list[str], *, classify: bool) -> DetectionTask:
+def make_task(options: DetectionOptions, classes: list[str], *, class_agnostic: bool) -> DetectionTask:
     """Return the task of a run.
 
     Args:
         options: of the run.
         classes: class names.
-        classify: whether the network classifies its proposals itself; the file of class scores is then not read.
+        class_agnostic: whether the network proposes segments without a class; else the file of class scores is not
+            read.
     """
     given, scores = options.snippets, options.data.class_scores
     chosen = options.objective.loss_options()
-    if options.network.chosen_options().get("classify"):  # the classifier of proposals has a term of the loss
-        chosen.setdefault("classify", True)
+    chosen.setdefault("class_agnostic", class_agnostic)
     loss = create_loss(options.network.network, num_classes=len(classes), **chosen)
     assert isinstance(loss, DetectionLoss)
     return DetectionTask(
@@ -169,7 +169,7 @@ def make_task(options: DetectionOptions, classes: list[str], *, classify: bool) 
         protocol=options.data.protocol,
         gradients=given.gradients,
         sampling=SnippetSampling(given.snippet_ratio, given.snippet_strategy, given.unbiased),
-        class_scores=None if classify or scores is None else read_external_scores(scores, classes),
+        class_scores=None if scores is None or not class_agnostic else read_external_scores(scores, classes),
         class_top=options.data.class_top,
         name=options.network.network,
     )
@@ -228,7 +228,7 @@ def train_detection(options: DetectionOptions) -> Path:
     model = build_network(options, len(classes), loader.feature_size)
     report = load_initial(model, network, folder)
     detector: Any = getattr(model, "detector", model)
-    task = make_task(options, classes, classify=not detector.class_agnostic)
+    task = make_task(options, classes, class_agnostic=detector.class_agnostic)
     for each in (loader, validation, tested):  # wrong files of the test show now and not after the training
         if each is not None:
             task.check(model, each)

@@ -102,10 +102,12 @@ class DetectionTask(Task):
         detector = model.detector if pixels else model
         # Wrapped for several processes, the encoder could not be called apart from the detector.
         self.one_backward = not pixels or self.gradients == "all"
-        self.proposals_only = bool(getattr(detector, "class_agnostic", False)) and self.class_scores is None
+        class_agnostic = bool(getattr(detector, "class_agnostic", False))
+        self.proposals_only = class_agnostic and self.class_scores is None
         self.columns = ("AR@100", "AUC", "Loss") if self.proposals_only else ("mAP@0.5", "mAP", "Loss")
         if self.loss is None:
-            loss = create_loss(self.name or type(detector).__name__.lower(), num_classes=classes)
+            name = self.name or type(detector).__name__.lower()
+            loss = create_loss(name, num_classes=classes, class_agnostic=class_agnostic)
             if not isinstance(loss, DetectionLoss):
                 raise TypeError(f"{type(loss).__name__} is not a loss of detection")
             self.loss = loss

@@ -104,7 +104,7 @@ class DetectionModel(TrainedModel):
         """
         options = self.options(DetectionOptions())
         options = replace(options, data=replace(options.data, threads=threads or options.data.threads))
-        task = make_task(options, self.classes, classify=not self._class_agnostic)
+        task = make_task(options, self.classes, class_agnostic=self._class_agnostic)
         title = name or (Path(source).stem if isinstance(source, (str, Path)) else "features")
         if options.snippets.encoder:
             samples, length = self._pixels(source, options)
@@ -206,7 +206,7 @@ class DetectionModel(TrainedModel):
         """Detect in the videos of a data set whose folder is `root`, with all proposals, and score the detections."""
         options = self.options(DetectionOptions())
         options = replace(options, data=replace(options.data, dataset=str(root)))
-        task = make_task(options, self.classes, classify=not self._class_agnostic)
+        task = make_task(options, self.classes, class_agnostic=self._class_agnostic)
         loader = make_loader(data, options, train=False)
         task.check(self.model, loader)
         return task.evaluate(self.model, loader, device=self.device, thorough=True)
