@@ -32,6 +32,10 @@ CHOSEN = {
     "torchvision_mc3_18",
     "torchvision_r2plus1d_18",
     "tsm_r50",
+    "tsn_r18",
+    "i3d_r50",
+    "slowfast_r50_8x8",
+    "x3d_s",
 }
 # Number of blocks of each stage: the registered networks repeat the same blocks, and tracing time grows with them.
 BLOCKS = (1, 1, 1, 1)
@@ -76,7 +80,7 @@ def shallow_networks(monkeypatch):
     """Registry whose residual recognition networks have one block in each stage."""
     entries = {
         name: entry._replace(factory=shallow(entry.factory))
-        if isinstance(entry.factory, partial) and not name.startswith("i3d")
+        if isinstance(entry.factory, partial) and name not in ("i3d_rgb", "i3d_flow")
         else entry
         for name, entry in _registry._ENTRIES.items()
     }

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from vidseg.models import i3d, tsn, video_resnet
+from vidseg.models import i3d, resnet3d, slowfast, tsn, video_resnet, x3d
 from vidseg.models._registry import create_model, list_models, model_task
 from vidseg.models.mtnet import BLOCKS
 from vidseg.models.srtg import DESIGNS, Design
@@ -53,7 +53,9 @@ def identify(shapes: Shapes, *, modules: Collection[str] | None = None) -> Ident
     Returns:
         The network, or None if no recognition network fits.
     """
-    if found := _i3d(shapes) or _tsn(shapes) or _video(shapes, modules):
+    if found := _i3d(shapes) or _tsn(shapes) or _slowfast(shapes) or _x3d(shapes) or _resnet3d(shapes):
+        return found
+    if found := _video(shapes, modules):
         return found
     blocks = _blocks(shapes, "")
     if "stem.0.weight" not in shapes or 0 in blocks:
@@ -86,17 +88,66 @@ def _i3d(shapes: Shapes) -> Identity | None:
 
 
 def _tsn(shapes: Shapes) -> Identity | None:
-    """Return TSN or TSM; None for an image ResNet of torchvision, whose keys have no prefix."""
-    if not any(key.startswith(("backbone.layer1.", "base_model.layer1.")) for key in shapes):
+    """Return TSN or TSM; None for an image network of torchvision, whose keys have no prefix."""
+    if not any(key.startswith(("backbone.layer1.", "base_model.layer1.", "base_model.features.")) for key in shapes):
         return None
     named = {tsn.own_key(key): shape for key, shape in shapes.items()}
-    found = _blocks(named, "backbone.")
-    depth = next((depth for depth, blocks in tsn.BLOCKS.items() if blocks == found), None)
-    last = named.get("backbone.layer4.0.conv3.conv.weight", ())
-    if depth is None or len(last) != 4:
-        return None
     kind = "tsm" if any(".net." in key for key in shapes) else "tsn"
-    return Identity((f"{kind}_r{depth}",), last[1] / _LAST_WIDTH)
+    mobile = named.get("backbone.conv2.conv.weight", ())
+    if len(mobile) == 4 and "cls_head.fc_cls.weight" in named:  # streaming networks have the same trunk
+        return Identity((f"{kind}_mobilenet_v2",), mobile[0] / 1280)
+    found, basic = _blocks(named, "backbone."), "backbone.layer4.0.conv3.conv.weight" not in named
+    depth = next((depth for depth, blocks in tsn.BLOCKS.items() if (blocks, depth < 50) == (found, basic)), None)
+    inner = named.get("backbone.layer4.0.conv2.conv.weight", ())
+    if depth is None or len(inner) != 4:
+        return None
+    return Identity((f"{kind}_r{depth}",), inner[0] / _LAST_WIDTH)
+
+
+def _slowfast(shapes: Shapes) -> Identity | None:
+    named = {slowfast.own_key(key): shape for key, shape in shapes.items()}
+    lateral = named.get("blocks.0.multipathway_fusion.conv_fast_to_slow.weight", ())
+    if len(lateral) != 5 or "blocks.4.multipathway_blocks.0.res_blocks.0.branch2.conv_c.weight" not in named:
+        return None
+    normed = "blocks.0.multipathway_fusion.norm.weight" in named
+    kernels = [_kernels(named, f"blocks.{stage}.multipathway_blocks.0.") for stage in (1, 2, 3, 4)]
+    names = [
+        name
+        for name, design in slowfast.NETWORKS.items()
+        if kernels == [design.kernels(stage, fast=False) for stage in range(4)]
+        and lateral[2] == (design.lateral if normed else design.mmaction_lateral)
+    ]
+    last = named["blocks.4.multipathway_blocks.0.res_blocks.0.branch2.conv_c.weight"]
+    return Identity(tuple(names), last[1] / _LAST_WIDTH) if names else None
+
+
+def _x3d(shapes: Shapes) -> Identity | None:
+    named = {x3d.own_key(key): shape for key, shape in shapes.items()}
+    last = named.get("blocks.5.pool.post_conv.weight", ())
+    if len(last) != 5 or "blocks.0.conv.conv_t.weight" not in named:
+        return None
+    found = tuple(_count(named, f"blocks.{stage}.res_blocks.") for stage in (1, 2, 3, 4))
+    names = [name for name, design in x3d.NETWORKS.items() if design.blocks == found]
+    return Identity(tuple(names), last[0] / 2048) if names else None
+
+
+def _resnet3d(shapes: Shapes) -> Identity | None:
+    for pooled in (False, True):
+        named = {resnet3d.own_key(key, pooled=pooled): shape for key, shape in shapes.items()}
+        for design in resnet3d.NETWORKS.values():
+            kernels = [_kernels(named, f"blocks.{stage}.") for stage in design.stages]
+            if design.pooled == pooled and kernels == [design.stage_kernels(stage) for stage in range(4)]:
+                alike = [name for name, other in resnet3d.NETWORKS.items() if other == design]
+                last = named[f"blocks.{design.stages[3]}.res_blocks.0.branch2.conv_c.weight"]
+                return Identity(tuple(alike), last[1] / _LAST_WIDTH)
+    return None
+
+
+def _kernels(shapes: Shapes, stage: str) -> list[int]:
+    """Return the temporal kernel size of each block of a stage of a 3-D bottleneck ResNet."""
+    blocks = range(_count(shapes, f"{stage}res_blocks."))
+    found = [shapes.get(f"{stage}res_blocks.{block}.branch2.conv_a.weight", ()) for block in blocks]
+    return [shape[2] if len(shape) == 5 else 0 for shape in found]
 
 
 def _video(shapes: Shapes, modules: Collection[str] | None) -> Identity | None:

@@ -144,7 +144,8 @@ def load_weights(
     with torch.no_grad():
         for key, value in taken.items():
             own[key].copy_(value)
-    return replace(report, notes=tuple(notes), input_spec=_input_spec(found, origin, colors))
+    spec = _input_spec(_unwrapped(model), found, origin, colors, network)
+    return replace(report, notes=tuple(notes), input_spec=spec)
 
 
 def named_for(model: nn.Module, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -156,6 +157,11 @@ def named_for(model: nn.Module, entries: Mapping[str, Tensor]) -> dict[str, Tens
     """
     rename = getattr(_unwrapped(model), "own_key", str)
     return {rename(key): value for key, value in entries.items()}
+
+
+def _same_input(entries: Mapping[str, Tensor], spec: InputSpec) -> InputSpec:
+    """Return `spec`: the default of a network's method `published_input`."""
+    return spec
 
 
 def _no_differences(entries: Mapping[str, Tensor]) -> list[str]:
@@ -348,9 +354,18 @@ def _some(names: list[str] | tuple[str, ...]) -> str:
     return f"{len(names)} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
 
 
-def _input_spec(found: Identity | None, origin: _Origin, colors: Literal["rgb", "bgr"]) -> InputSpec | None:
-    """Return the input spec recorded in the file, or that of a recognized publication."""
+def _input_spec(
+    model: nn.Module, found: Identity | None, origin: _Origin, colors: Literal["rgb", "bgr"], network: str | None
+) -> InputSpec | None:
+    """Return the input spec recorded in the file, or that of a recognized publication.
+
+    Networks with the same entries may have different inputs, which are not known without the name of the network.
+    """
     spec = origin.input_spec
+    if found is not None and (named := network or origin.network) in found.names:
+        found = found._replace(names=(named,))
+    if found is not None and len({input_spec(name) for name in found.names}) > 1:
+        found = None
     if spec is None and found is not None and not found.ambiguous:
         own_run = origin.training and not origin.wrapped
         if found.names[0].startswith(("srtg_", "mtnet_", "r3d", "r2plus1d", "wide_")):
@@ -367,7 +382,8 @@ def _input_spec(found: Identity | None, origin: _Origin, colors: Literal["rgb", 
                     color="bgr",
                 )
         elif not own_run:
-            spec = input_spec(found.names[0])
+            published = getattr(model, "published_input", _same_input)
+            spec = published(origin.entries, input_spec(found.names[0]))
     return replace(spec, color="rgb") if spec is not None and colors == "bgr" else spec
 
 

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from vidseg.models._input_spec import InputSpec
 from vidseg.models._registry import register_model
+from vidseg.models._width import scaled
 
 __all__ = ["I3d", "Port", "own_key"]
 
@@ -148,12 +149,8 @@ class I3d(nn.Module):
         super().__init__()
         if port not in get_args(Port):
             raise ValueError(f"port={port!r} is not one of {', '.join(get_args(Port))}")
-        if width <= 0:
-            raise ValueError(f"width={width} must be positive")
 
-        def scale(outputs: int) -> int:
-            return outputs if width == 1 else max(8, 8 * round(outputs * width / 8))
-
+        scale = partial(scaled, width=width)
         self.num_classes = num_classes
         last = [scale(outputs) for outputs in _MIXED["Mixed_5c"]]
         self.num_features = last[0] + last[2] + last[4] + last[5]

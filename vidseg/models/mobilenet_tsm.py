@@ -3,11 +3,12 @@
 "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018, arXiv 1801.04381; "TSM: Temporal Shift Module for
 Efficient Video Understanding", ICCV 2019, arXiv 1811.08383. Blocks with an expansion and a residual connection exchange
 channels with the neighboring frames of the window before the first convolution. Parameter names are those of the
-published weights, in which `.net` marks a convolution after a shift.
+published weights, which are those of mmaction2; `.net` marks a convolution after a shift.
 
 Shapes: B videos, C channels, T frames, H, W, K classes.
 """
 
+import re
 from collections import OrderedDict
 
 import torch
@@ -16,9 +17,11 @@ from torch.nn import functional as F
 
 from vidseg.models._input_spec import GTEA_MEAN, GTEA_STD, InputSpec
 from vidseg.models._registry import register_model
+from vidseg.models._stage import Stage
 from vidseg.models._streaming import StreamModel, StreamOutput, StreamState, frame_mask
+from vidseg.models._width import scaled
 
-__all__ = ["FrameClassifier", "MobileNetTsm", "temporal_shift"]
+__all__ = ["FrameClassifier", "MobileNetTsm", "own_key", "temporal_shift"]
 
 # Expansion, channels, blocks and stride of the seven stages.
 _STAGES = (
@@ -30,6 +33,33 @@ _STAGES = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
+# Stage and the number of its first block, in files that number all blocks; 0 is the first convolution.
+_FIRST_BLOCKS = [(stage, 1 + sum(row[2] for row in _STAGES[: stage - 1])) for stage in range(1, len(_STAGES) + 1)]
+
+
+def own_key(key: str, *, flat: bool = False) -> str:
+    """Return the key of mmaction2's MobileNetV2 for a key of another publication; other keys are returned unchanged.
+
+    Args:
+        key: key without the prefix of the trunk and without `.net`, such as "features.2.conv.0.1.weight".
+        flat: the layers of a block are one sequence, as in the files of the authors of TSM, in which the number 3 is
+            the second convolution. False: the layers are grouped, as in torchvision.
+    """
+    found = re.fullmatch(r"features\.(\d+)\.((?:conv\.)?)([\d.]+)\.(\w+)", key)
+    if found is None:
+        return key
+    number, places, entry = int(found[1]), [int(place) for place in found[3].split(".")], found[4]
+    if not found[2]:  # the first or the last convolution
+        return f"conv{1 if number == 0 else 2}.{('conv', 'bn')[places[0]]}.{entry}"
+    stage, block = next((stage, number - first) for stage, first in reversed(_FIRST_BLOCKS) if number >= first)
+    layers = 2 if _STAGES[stage - 1][0] == 1 else 3
+    if flat:  # convolution, norm, activation of each layer
+        layer, part = divmod(places[0], 3)
+    elif len(places) == 2:
+        layer, part = places
+    else:  # the last convolution and its norm
+        layer, part = layers - 1, places[0] - (layers - 1)
+    return f"layer{stage}.{block}.conv.{layer}.{('conv', 'bn')[part]}.{entry}"
 
 
 def temporal_shift(x: Tensor, frames: int, division: int) -> Tensor:
@@ -77,23 +107,25 @@ class _Shifted(nn.Module):
 
 
 class _InvertedResidual(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int, division: int):
+    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int, division: int | None):
         super().__init__()
         hidden = inputs * expansion
         self.residual = stride == 1 and inputs == outputs
         layers: list[nn.Module] = []
         if expansion != 1:
             expand = _convolution(inputs, hidden, 1)
-            layers.append(_Shifted(expand, division) if self.residual else expand)
+            layers.append(_Shifted(expand, division) if self.residual and division is not None else expand)
         layers.append(_convolution(hidden, hidden, 3, stride=stride, groups=hidden))
         layers.append(_convolution(hidden, outputs, 1, relu=False))
         self.conv = nn.Sequential(*layers)
 
-    def forward(self, x: Tensor, frames: int) -> Tensor:
-        out = x
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute maps (B, T, C', H', W') of maps (B, T, C, H, W)."""
+        frames, maps = x.shape[1], x.flatten(0, 1)
+        out = maps
         for layer in self.conv:
             out = layer(out, frames) if isinstance(layer, _Shifted) else layer(out)
-        return x + out if self.residual else out
+        return (maps + out if self.residual else out).unflatten(0, (-1, frames))
 
 
 class MobileNetTsm(nn.Module):
@@ -101,28 +133,22 @@ class MobileNetTsm(nn.Module):
 
     Args:
         shift_division: reciprocal of the fraction of channels shifted in each direction; published: 8 in TSM, 30 in
-            the first version of ETESVS.
+            the first version of ETESVS. None: no shift.
         width: multiplier of all widths, rounded to multiples of 8; published: 1.0.
 
     Raises:
         ValueError: shift_division is below 2, or width is not positive.
     """
 
-    def __init__(self, *, shift_division: int = 8, width: float = 1.0):
+    def __init__(self, *, shift_division: int | None = 8, width: float = 1.0):
         super().__init__()
-        if shift_division < 2:
+        if shift_division is not None and shift_division < 2:
             raise ValueError(f"shift_division={shift_division} must be at least 2")
-        if width <= 0:
-            raise ValueError(f"width={width} must be positive")
-
-        def scale(channels: int) -> int:
-            return channels if width == 1 else max(8, 8 * round(channels * width / 8))
-
-        inputs = scale(32)
+        inputs = scaled(32, width)
         self.conv1 = _convolution(3, inputs, 3, stride=2)
         for number, (expansion, channels, blocks, stride) in enumerate(_STAGES, 1):
-            outputs = scale(channels)
-            stage = nn.Sequential()
+            outputs = scaled(channels, width)
+            stage = Stage()
             for block in range(blocks):
                 first = block == 0
                 stage.append(
@@ -133,31 +159,30 @@ class MobileNetTsm(nn.Module):
             self.add_module(f"layer{number}", stage)
             inputs = outputs
         self.stage_features = inputs
-        self.num_features = scale(1280)
+        self.num_features = scaled(1280, width)
         self.conv2 = _convolution(inputs, self.num_features, 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, clips: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, clips: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Compute the feature maps of the last stage and of the last convolution.
 
         Args:
             clips: (B, 3, T, H, W), normalized.
-            mask: (B, T), 1 on valid frames.
+            mask: (B, T), 1 on valid frames; None: all frames are valid.
 
         Returns:
             Two tensors (B, T, C, H / 32, W / 32) with C = `stage_features` and C = `num_features`, 0 on padded frames.
         """
         frames = clips.shape[2]
-        keep = mask.reshape(-1, 1, 1, 1)
-        x = self.conv1(clips.transpose(1, 2).flatten(0, 1))
+        keep = None if mask is None else mask[..., None, None, None]
+        x = self.conv1(clips.transpose(1, 2).flatten(0, 1)).unflatten(0, (-1, frames))
         for number in range(1, len(_STAGES) + 1):
-            for block in self.get_submodule(f"layer{number}").children():
-                x = block(x, frames)
-            x = x * keep
-        last = self.conv2(x) * keep
-        return x.unflatten(0, (-1, frames)), last.unflatten(0, (-1, frames))
+            x = self.get_submodule(f"layer{number}")(x)
+            x = x if keep is None else x * keep
+        last = self.conv2(x.flatten(0, 1)).unflatten(0, (-1, frames))
+        return x, last if keep is None else last * keep
 
 
 class FrameClassifier(StreamModel):

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from vidseg.models._input_spec import KINETICS_MEAN, KINETICS_STD, InputSpec
 from vidseg.models._registry import register_model
 from vidseg.models._stage import Stage
+from vidseg.models._width import scaled
 
 __all__ = ["NETWORKS", "VideoDesign", "VideoResNet", "own_key"]
 
@@ -119,11 +120,8 @@ class VideoResNet(nn.Module):
 
     def __init__(self, design: VideoDesign, *, num_classes: int, width: float = 1.0):
         super().__init__()
-        if width <= 0:
-            raise ValueError(f"width={width} must be positive")
 
-        def scale(channels: int) -> int:
-            return channels if width == 1 else max(8, 8 * round(channels * width / 8))
+        scale = partial(scaled, width=width)
 
         def stage(kind: Kind, inputs: int, outputs: int, count: int, stride: int) -> Stage:
             rest = (_Block(design, kind, outputs, outputs, 1) for _ in range(count - 1))
