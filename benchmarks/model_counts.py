@@ -22,11 +22,11 @@ def main() -> None:
     for name in list_models():
         stored = None if given.all else _counts.COUNTS.get(name)
         parameters, macs = stored or _counts.count_network(name)
-        print(f"{name:28} {parameters:>15,} {macs / 1e9:10.3f} GMAC", flush=True)
+        print(f"{name:28} {parameters:>15,} {macs:>10,} million", flush=True)
         lines.append(f'    "{name}": ({parameters}, {macs}),\n')
     if given.write:
         text = re.sub(
-            r"(COUNTS: .* = \{\n).*?(\}\n)", lambda found: found[1] + "".join(lines) + found[2], FILE.read_text(),
+            r"(COUNTS: .* = \{\n?).*?(\}\n)", lambda found: found[1] + "".join(lines) + found[2], FILE.read_text(),
             count=1, flags=re.DOTALL,
         )  # fmt: skip
         FILE.write_text(text)

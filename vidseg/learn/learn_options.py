@@ -73,6 +73,9 @@ class LearnOptions:
     """Do all steps again, also those that are finished."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "out", Path(self.out))  # a text is as good as a path
+        if self.labels is not None:
+            object.__setattr__(self, "labels", Path(self.labels))
         at_least(self, 1, "short_side", "epochs", "size", "frames", "interval", "batch_size", "workers")
         if self.fps is not None and not self.fps > 0:
             raise ValueError(f"fps={self.fps} must be above 0")

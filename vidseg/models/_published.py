@@ -97,6 +97,16 @@ def _mit(network: str, data: str, file: str, score: str) -> PublishedWeights:
     )
 
 
+def _pytorchvideo(network: str, file: str, score: str) -> PublishedWeights:
+    return PublishedWeights(
+        network,
+        "kinetics400",
+        f"{score} top-1/top-5, 10 clips, 3 crops",
+        "PyTorchVideo model zoo",
+        f"https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/{file}.pyth",
+    )
+
+
 def _i3d(network: str, file: str, score: str) -> PublishedWeights:
     return PublishedWeights(
         network,
@@ -158,6 +168,33 @@ PUBLISHED: tuple[PublishedWeights, ...] = (
     _mit("tsm_r50", "mit", f"{_SHIFT}_segment8_e50", "71.2 top-1, 8 frames, 1 crop"),
     _mit("tsm_r50", "mit-16frames", f"{_SHIFT}_segment16_e50", "72.6 top-1, 16 frames, 1 crop"),
     _mit("tsm_r50", "mit-dense", f"{_SHIFT}_segment8_e100_dense", "74.1 top-1, 8 frames, 10 clips"),
+    PublishedWeights(
+        "tsm_mobilenet_v2",
+        "kinetics400",
+        "68.46 / 88.64 top-1/top-5, dense sampling",
+        "mmaction2 0.x model zoo, TSM",
+        "https://download.openmmlab.com/mmaction/recognition/tsm/tsm_mobilenetv2_dense_1x1x8_100e_kinetics400_rgb/"
+        "tsm_mobilenetv2_dense_320p_1x1x8_100e_kinetics400_rgb_20210202-61135809.pth",
+        "61135809",
+    ),
+    _mit(
+        "tsm_mobilenet_v2",
+        "mit-dense",
+        "TSM_kinetics_RGB_mobilenetv2_shift8_blockres_avg_segment8_e100_dense",
+        "69.5 top-1, 8 frames, 10 clips",
+    ),
+    _pytorchvideo("c2d_r50", "C2D_8x8_R50", "71.46 / 89.68"),
+    _pytorchvideo("i3d_r50", "I3D_8x8_R50", "73.27 / 90.70"),
+    _pytorchvideo("slow_r50_4x16", "SLOW_4x16_R50", "72.40 / 90.18"),
+    _pytorchvideo("slow_r50_8x8", "SLOW_8x8_R50", "74.58 / 91.63"),
+    _pytorchvideo("slowfast_r50_4x16", "SLOWFAST_4x16_R50", "75.34 / 91.89"),
+    _pytorchvideo("slowfast_r50_8x8", "SLOWFAST_8x8_R50", "76.94 / 92.69"),
+    _pytorchvideo("slowfast_r101_8x8", "SLOWFAST_8x8_R101", "77.90 / 93.27"),
+    _pytorchvideo("slowfast_r101_16x8", "SLOWFAST_16x8_R101_50_50", "78.70 / 93.61"),
+    _pytorchvideo("x3d_xs", "X3D_XS", "69.12 / 88.63"),
+    _pytorchvideo("x3d_s", "X3D_S", "73.33 / 91.27"),
+    _pytorchvideo("x3d_m", "X3D_M", "75.94 / 92.72"),
+    _paper("x3d_l", "kinetics400", "77.44 top-1, 10 clips, 3 crops", "PyTorchVideo model zoo"),
     _i3d("i3d_rgb", "rgb_imagenet.pt", "71.1 top-1, Kinetics-400 test"),
     _i3d("i3d_flow", "flow_imagenet.pt", "63.4 top-1, Kinetics-400 test"),
     _paper("srtg_r3d_34", "hacs", "78.599 / 93.569 top-1/top-5, 264x264", _HACS),
