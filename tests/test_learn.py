@@ -24,7 +24,7 @@ from vidseg.learn.advice import next_steps
 from vidseg.learn.choices import Choices, choose_network, choose_splitting, choose_training, option_words
 from vidseg.learn.facts import Facts, accuracy_range, blurred_videos
 from vidseg.learn.inspection import task_of_labels
-from vidseg.learn.steps import Steps
+from vidseg.learn.step_state import Steps
 from vidseg.tasks.recognition.probe import fit_classifier
 
 TINY = {
@@ -284,7 +284,7 @@ def test_the_network_follows_from_the_number_of_videos(videos, network):
     values = choose_training(
         LearnOptions(), chosen, videos=videos, lengths=[60] * 5, classes=["turn_left"], spec=None, choices=choices
     )
-    assert values["interval"] == 3 and values["mirror"] is False and 20 <= values["epochs"] <= 150
+    assert values["interval"] == 3 and values["mirror"] is False and 20 <= values["epochs"] <= 100
     assert ("augment" in values) == (videos < 5000)
 
 

@@ -186,8 +186,11 @@ def read_label_csv(path: str | Path, *, faults: SegmentFaults | None = None) -> 
         name = cell[name_column]
         if not clean_name(name):
             raise ValueError(f"{place}: column {name_column!r} is empty; write the name of the video")
-        path = name if name_column == "path" or (name_column == "video" and "/" in name) else cell.get("path", "")
-        name = video_name(name) if path == name else strip_extension(clean_name(name))
+        place_of_video = cell.get("path", "")
+        if name_column == "video" and "/" in name:
+            place_of_video = name
+        by_path = name_column == "path" or place_of_video == name
+        name = video_name(name) if by_path else strip_extension(clean_name(name))
         start, stop = (_seconds(cell.get(column, ""), column, place) for column in ("time_start", "time_end"))
         if (start is None) != (stop is None):
             raise ValueError(f"{place}: one of time_start and time_end is empty; set both or neither")
@@ -202,7 +205,7 @@ def read_label_csv(path: str | Path, *, faults: SegmentFaults | None = None) -> 
             start=start,
             stop=stop,
             split=cell.get("split"),
-            path=path.strip() or None,
+            path=place_of_video.strip() or None,
         )
         check_row(row, place)
         rows.append(row)

@@ -24,8 +24,8 @@ __all__ = [
 ]
 
 _SMALL, _MEDIUM = 500, 5000  # training videos
-_STEPS = 2000  # optimizer steps of a default run
-_EPOCHS = (20, 150)
+_STEPS = 1500  # optimizer steps of a default run
+_EPOCHS = (20, 100)
 _RATE, _FINE_TUNING_RATE = 0.08, 0.01  # for 32 clips
 _MANY = 1000  # videos from which a tenth is enough to validate and to test
 _DIRECTIONS = re.compile(r"(?:^|[^a-z])(left|right|clockwise|anticlockwise|counterclockwise)(?![a-z])", re.IGNORECASE)

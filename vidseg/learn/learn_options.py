@@ -44,7 +44,7 @@ class LearnOptions:
     fine_tune: bool = True
     """With --pretrained: fine-tune the network after the probe; --no-fine-tune ends with the probe."""
     epochs: int | None = None
-    """Passes over the training videos, of every network; default: about 2000 optimizer steps, 20 to 150 epochs; 40 for
+    """Passes over the training videos, of every network; default: about 1500 optimizer steps, 20 to 100 epochs; 40 for
     detection and 50 for segmentation on features."""
     size: int | None = None
     """Height and width of clips in pixels; default: by the number of videos, or as the weights were trained."""

@@ -227,7 +227,8 @@ def _train(progress: Progress, root: Path, division: str) -> tuple[Path, dict[st
     progress.command("train", task, root, *option_words({key: value for key, value in values.items() if value != ""}))
 
     def work(continued: bool) -> dict[str, Any]:
-        start = {"resume": True} if continued and any(run.rglob(RECORD)) else {"overwrite": True}
+        resumed = continued and any(run.rglob(RECORD))
+        start: dict[str, Any] = {"resume": True} if resumed else {"overwrite": True}
         if task == "detection":
             train_detection(detection_options("detection", dataset=str(root), **values, **start))
         else:

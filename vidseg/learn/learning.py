@@ -24,7 +24,7 @@ from vidseg.labels.splitting import divide_videos
 from vidseg.learn.choices import Choices, choose_splitting, option_words
 from vidseg.learn.inspection import Inspection, inspect_videos
 from vidseg.learn.learn_options import LearnOptions
-from vidseg.learn.steps import Steps
+from vidseg.learn.step_state import Steps
 
 __all__ = ["Learned", "learn"]
 

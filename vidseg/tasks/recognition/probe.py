@@ -119,28 +119,30 @@ def fit_classifier(
     standard = (features - mean) / std
     best: tuple[tuple[float, float], Tensor, Tensor, float] | None = None
     for penalty in penalties:
-        weight = torch.zeros(classes, features.shape[1], dtype=torch.float64, requires_grad=True)
-        bias = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
-        optimizer = torch.optim.LBFGS([weight, bias], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
-
-        def loss(weight: Tensor = weight, bias: Tensor = bias, penalty: float = penalty) -> Tensor:
-            return F.cross_entropy(F.linear(standard, weight, bias), labels) + penalty / 2 * weight.square().sum()
-
-        def closure(optimizer: torch.optim.LBFGS = optimizer, loss=loss) -> Tensor:  # type: ignore[no-untyped-def]
-            optimizer.zero_grad()
-            value = loss()
-            value.backward()
-            return value  # type: ignore[no-any-return]
-
-        optimizer.step(closure)
-        plain = (weight / std).detach()
-        offset = (bias - plain @ mean).detach()
-        plain, offset = plain.float(), offset.float()
+        weight, bias = _minimized(standard, labels, classes, penalty)
+        plain = weight / std
+        plain, offset = plain.float(), (bias - plain @ mean).float()
         top1, _, cost = _scores(plain, offset, *held_out)
         if best is None or (top1, -cost) > best[0]:
             best = ((top1, -cost), plain, offset, penalty)
     assert best is not None
     return best[1:]
+
+
+def _minimized(features: Tensor, labels: Tensor, classes: int, penalty: float) -> tuple[Tensor, Tensor]:
+    """Weights (K, D) and biases (K,) of the least cross entropy with an L2 penalty on the weights."""
+    weight = torch.zeros(classes, features.shape[1], dtype=features.dtype, requires_grad=True)
+    bias = torch.zeros(classes, dtype=features.dtype, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(F.linear(features, weight, bias), labels) + penalty / 2 * weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return weight.detach(), bias.detach()
 
 
 def _scores(weight: Tensor, bias: Tensor, features: Tensor, labels: Tensor) -> tuple[float, float, float]:

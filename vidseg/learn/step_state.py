@@ -66,10 +66,10 @@ class Steps:
         """
         digest = fingerprint(inputs)
         known = self._known.get(name)
-        same = isinstance(known, dict) and known.get("inputs") == digest
-        if same and known["done"] and all(path.exists() for path in files):
+        known = known if isinstance(known, dict) and known.get("inputs") == digest else {}
+        if known.get("done") and all(path.exists() for path in files):
             return {**known["result"], "skipped": True}
-        continued = same and not known["done"]
+        continued = known.get("done") is False
         self._write(name, {"inputs": digest, "done": False})
         began = time.monotonic()
         result = json.loads(json.dumps(dict(work(continued)), default=str))
