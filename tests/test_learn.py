@@ -183,6 +183,41 @@ def test_published_weights_are_probed_then_fine_tuned(folder, tmp_path):
                  "--size", "32", "--frames", "4", "--device", "cpu"]) == 2  # fmt: skip  # holds a run
 
 
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_labels_of_times_are_learned_through_features_of_their_clips(task, tmp_path, make_video):
+    for number in range(6):
+        make_video(tmp_path / f"videos/day/long_{number}.mp4", frames=40)
+    labels = tmp_path / ("segments.csv" if task == "detection" else "labels")
+    if task == "detection":
+        rows = [
+            f"long_{n},{start},{start + 0.6},{name}" for n in range(6) for start, name in ((0.1, "jump"), (0.9, "run"))
+        ]
+        labels.write_text("\n".join(["video,start,end,class", *rows]) + "\n")
+        options = ("network_option=maps=32", "network_option=heads=2", "network_option=levels=3")
+        options += ("network_option=window=5",)
+    else:
+        (labels / "groundTruth").mkdir(parents=True)
+        (labels / "mapping.txt").write_text("0 jump\n1 run\n")
+        for number in range(6):
+            (labels / f"groundTruth/long_{number}.txt").write_text("jump\n" * 20 + "run\n" * 20)
+        options = ("network_option=stages=1", "network_option=layers=3")
+    lines: list[str] = []
+    chosen = LearnOptions(out=tmp_path / "out", labels=labels, times_option=options, **TINY)
+    result = learn(tmp_path / "videos", chosen, say=lines.append)
+    assert result.task == task and result.failed == [] and result.report.is_file()
+    assert set(result.scores) == ({"mAP"} if task == "detection" else {"acc", "edit"})
+    parts = {part: set() for part in ("train", "val", "test")}
+    for part, names in parts.items():
+        for root in ("clips", "data"):
+            videos = open_dataset(tmp_path / "out" / root, part)
+            names |= {Path(video.path).parent.name[:6] for video in videos}
+    assert sum(map(len, parts.values())) == 6  # clips have the split of their video
+    assert open_dataset(tmp_path / "out/data").classes == ["jump", "run"]  # not the folder "day"
+    lines.clear()
+    learn(tmp_path / "videos", chosen, say=lines.append)
+    assert sum(line.endswith("finished before") for line in lines) == 8
+
+
 def test_a_probe_is_the_optimum_of_its_loss_and_separates():
     torch.manual_seed(0)
     labels = torch.arange(3).repeat(20)

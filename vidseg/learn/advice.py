@@ -65,7 +65,7 @@ def next_steps(facts: Facts, *, pretrained: bool, out: str) -> list[str]:
         advice.append(
             f"The network overfits: {facts.train:.0%} of the training videos are right and {facts.test:.0%} of the "
             "test videos. More videos, published weights, a smaller network (--network-option width=0.125), or more "
-            "augmentation (--train-option mixup=0.2) reduce the gap."
+            "augmentation (--train-option mixup=0.4) reduce the gap."
         )
     elif facts.train < 0.8:
         advice.append(

@@ -196,10 +196,10 @@ def choose_training(
     choices.add("mirror", "yes" if mirror else "no", reason, "--mirror", given=options.mirror is not None)
     values |= {"mirror": mirror, "seed": options.seed}
     if scratch and videos < _SMALL:
-        values |= {"geometry": "stretch", "val_geometry": "stretch"}
+        values |= {"geometry": "multi_scale", "val_geometry": "stretch", "mixup": 0.2}
         choices.add(
             "crop",
-            "the whole frame",
+            "66 % to all of the sides of a frame; the whole frame in tests",
             counted(videos, "training video"),
             "--train-option geometry=random_resized_crop val_geometry=center",
         )
@@ -207,9 +207,9 @@ def choose_training(
         values |= {"augment": "hacs", "label_smoothing": 0.1}
         choices.add(
             "augmentation",
-            "colors, noise and warps of HACS, label smoothing 0.1",
+            f"colors, noise and warps of HACS, label smoothing 0.1{', mixup 0.2' if videos < _SMALL else ''}",
             counted(videos, "training video"),
-            "--train-option augment=... label_smoothing=...",
+            "--train-option augment=... label_smoothing=... mixup=...",
         )
     if not scratch:
         values |= {"fine_tune": True}

@@ -265,14 +265,14 @@ def _next_steps(
     if progress.options.pretrained is None:
         advice.append(
             "Start from published weights: the features come from a network that learned from "
-            f"{counts['train']} segments only. `vidseg models torchvision_r3d_18` shows where to fetch weights; then add "
-            "--pretrained kinetics400 --network torchvision_r3d_18."
+            f"{counts['train']} segments only. `vidseg models torchvision_r3d_18` shows where to fetch weights; "
+            "then add --pretrained kinetics400 --network torchvision_r3d_18."
         )
     tested = next((count for name, count in splits.items() if name.rpartition("/")[2] == "test"), 0)
     if tested < _FEW:
         advice.append(
-            f"The scores are of {counted(tested, 'test video')} only, and change by several points with another --seed: "
-            "test on more videos before comparing networks."
+            f"The scores are of {counted(tested, 'test video')} only, and change by several points with another "
+            "--seed: test on more videos before comparing networks."
         )
     features = "features of the video, see the command `extract-features` below"
     shown = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
