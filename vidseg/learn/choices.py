@@ -199,7 +199,7 @@ def choose_training(
         values |= {"geometry": "multi_scale", "val_geometry": "stretch", "mixup": 0.2}
         choices.add(
             "crop",
-            "66 % to all of the sides of a frame; the whole frame in tests",
+            "at several scales (multi_scale of TSN) in training, the whole frame in tests",
             counted(videos, "training video"),
             "--train-option geometry=random_resized_crop val_geometry=center",
         )
