@@ -119,7 +119,7 @@ def print_memory(rows: list[dict[str, Any]], counts: list[int]) -> None:
         print(f"{name:14}{cells}")
 
 
-LEARNING = {
+LEARNING: dict[str, tuple[str, dict[str, Any]]] = {
     "actionformer, ratio 0.3": ("actionformer", {"gradients": "sampled", "snippet_ratio": 0.3}),
     "actionformer, ratio 1.0": ("actionformer", {"gradients": "sampled", "snippet_ratio": 1.0}),
     "actionformer, frozen": ("actionformer", {"gradients": "none"}),
@@ -151,8 +151,10 @@ def learning(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     folder = Path(arguments.folder or tempfile.mkdtemp(prefix="vidseg_detection_"))
     trimmed, untrimmed = folder / "trimmed_data", folder / "untrimmed_data"
     if not untrimmed.is_dir():
-        videos = {"videos": arguments.trimmed, "untrimmed": arguments.videos, "width": 96, "height": 72}
-        synthesize_videos(folder, SynthOptions(**videos, seed=arguments.seed))
+        made = SynthOptions(
+            videos=arguments.trimmed, untrimmed=arguments.videos, width=96, height=72, seed=arguments.seed
+        )
+        synthesize_videos(folder, made)
         vidseg.convert_videos(folder / "videos", trimmed)
         apply_labels(trimmed, read_label_csv(folder / "labels.csv"))
         vidseg.convert_videos(folder / "untrimmed", untrimmed)
