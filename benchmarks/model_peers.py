@@ -259,10 +259,9 @@ def compare(name: str, peer: Peer, *, batch: int, quick: bool, rounds: int, devi
     if report.missing or report.left:
         raise ValueError(f"{name}: {peer.source} has other weights: {report}")
     clips = torch.randn(batch, 3, frames, height, width, device=device)
-    arguments = peer.arguments(ours, clips)
     calls: dict[str, Callable[[], Tensor]] = {
         "vidseg": lambda: ours(clips),
-        "peer": lambda: peer.logits(theirs(*arguments), clips),
+        "peer": lambda: peer.logits(theirs(*peer.arguments(ours, clips)), clips),
     }
     ours.eval(), theirs.eval()
     with torch.no_grad():

@@ -104,7 +104,7 @@ def slow_frames(frames: int, alpha: int, device: torch.device) -> Tensor:
     Returns:
         int64, T / alpha, rounded up.
     """
-    count = (frames + alpha - 1) // alpha
+    count = (frames - 1) // alpha + 1  # as many as a convolution with this stride has
     # Exact integers. The published code rounds a linspace of floats down, which is the same for 2 to 32 slow frames.
     return torch.arange(count, device=device) * (frames - 1) // max(count - 1, 1)
 
