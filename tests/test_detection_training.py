@@ -90,6 +90,18 @@ def test_a_test_leaves_scores_detections_and_pictures(root, run, capsys):
     assert scored["average"] == pytest.approx(test["scores"]["average"], abs=1e-12)
     assert main(["test", str(run)]) == 0
     assert "mAP" in capsys.readouterr().out
+    assert main(["plot", "report", str(run)]) == main(["plot", "curves", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert page.count('src="data:image/png;base64,') == 3 and f"{test['scores']['average']:.1%}" in page
+    assert "AP@0.5" in page and "vidseg train detection --config" in page and (run / "curves.png").is_file()
+
+
+def test_validations_have_pictures_in_tensorboard(root, tmp_path):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    out = train_detection(options(root, tmp_path / "out", epochs=2, tensorboard=True))
+    log = events.EventAccumulator(str(out / "tensorboard")).Reload()
+    assert {"timelines", "precision recall"} <= set(log.Tags()["images"]) and len(log.Images("timelines")) == 2
+    assert log.Images("timelines")[0].width > 1000
 
 
 def test_detections_of_features_are_those_of_the_test(root, run, tmp_path, capsys):

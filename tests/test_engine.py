@@ -36,6 +36,7 @@ from vidseg.engine.task import Position, means
 from vidseg.labels import open_dataset
 from vidseg.loaders import ClipLoader
 from vidseg.metrics import class_accuracies, confusion_matrix, fuse_views, mean_class_accuracy, top_k_hits
+from vidseg.metrics.video_scores import read_scores
 from vidseg.models import create_model, load_weights
 from vidseg.tasks.recognition.evaluation import evaluate
 from vidseg.tasks.recognition.task import RecognitionTask
@@ -524,11 +525,41 @@ def test_a_run_through_the_commands(root, run, capsys):
     assert options["classes"] == held_out.classes and options["input"]["frames"] == 4
 
 
-def test_report_as_a_table(run, capsys):
-    assert main(["test", str(run)]) == 0
+def test_report_as_a_table_and_its_files(run, capsys):
+    assert main(["test", str(run), "--worst", "30"]) == 0
     text = capsys.readouterr().out
+    report = json.loads((run / "test.json").read_text())
+    scores = read_scores(run)
+    assert scores.summary()["top1"] == report["top1"] and len(scores.videos) == 16
+    rows = zip(scores.videos, scores.scores, scores.labels, strict=True)
+    right = {video: row.argmax() == label for video, row, label in rows}
+    assert {row["video"] for row in report["mistakes"]} == {video for video in right if not right[video]}
+    pairs = report["confused_pairs"]
+    assert sum(count for *_, count in pairs) == len(report["mistakes"])
+    assert [count for *_, count in pairs] == sorted((count for *_, count in pairs), reverse=True)
+    tables = {name: list(csv.reader((run / f"{name}.csv").open())) for name in ("confusion", "confusion_shares")}
+    assert [[int(cell) for cell in row[1:]] for row in tables["confusion"][1:]] == report["confusion"]
+    assert all(sum(map(float, row[1:])) == pytest.approx(1) for row in tables["confusion_shares"][1:])
+    with (run / "classes.csv").open() as file:
+        recalls = [float(row["recall"]) for row in csv.DictReader(file)]
+    assert np.mean(recalls) == pytest.approx(report["mean_class_accuracy"], abs=1e-6)
+    assert (run / "mistakes.png").stat().st_size > 10_000
     assert text.startswith("class") and "orbit_clockwise" in text
     assert re.search(r"top-1 0\.\d+   top-5 .* mean class accuracy 0\.\d+ .*\n.*16 videos, 1 view each", text)
+
+
+def test_what_the_network_computes_can_be_plotted(run, tmp_path, capsys):
+    features = ["--videos", "8", "--dump", str(tmp_path / "features.npz"), "--out", str(tmp_path / "map.png")]
+    assert main(["plot", "features", str(run), *features]) == 0
+    with np.load(tmp_path / "features.npz") as content:
+        assert content["features"].shape[0] == 8 == len(set(content["labels"].tolist()))
+    weights = (run / "srtg_r3d_18_best.pth").read_bytes()
+    words = ["plot", "landscape", str(run), "--points", "3", "--dimensions", "1", "--videos", "16", "--json"]
+    assert main([*words, "--out", str(tmp_path / "landscape.png")]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert main(["test", str(run), "--json"]) == 0
+    assert found["losses"][1] == found["center"] == pytest.approx(json.loads(capsys.readouterr().out)["loss"], rel=1e-5)
+    assert (run / "srtg_r3d_18_best.pth").read_bytes() == weights and (tmp_path / "map.png").is_file()
 
 
 def test_an_earlier_run_is_not_lost(root, run, capsys):

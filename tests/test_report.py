@@ -1,18 +1,23 @@
 """The HTML page of a run: self-contained, the right numbers, every video, the worst first."""
 
+import base64
+import io
 import json
 import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from vidseg.cli.main import main
+from vidseg.frames import FrameWriter
 from vidseg.plots.page_parts import levels as round_levels
 from vidseg.plots.run_page import write_report
 
 CLASSES = ["take <tea>", "open", "background"]
-VOID = {"meta", "br"}
+VOID = {"meta", "br", "img"}
 
 
 def split_folder(folder, split, *, select="validation", videos=None, task="segmentation"):
@@ -190,3 +195,55 @@ def test_the_command_and_its_errors(tmp_path, capsys):
     with pytest.raises(ValueError, match=r"test\.json: not valid JSON"):
         write_report(tmp_path / "other", tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
+
+
+def recognition_folder(folder):
+    """A tested recognition run with two mistakes; the video of one has frames."""
+    writer = FrameWriter(folder / "data/jpg/open/b/frames.db", meta={"height": 24, "width": 32})
+    with writer:
+        for level in (40, 120, 200):
+            buffer = io.BytesIO()
+            Image.fromarray(np.full((24, 32, 3), (level, 30, 30), np.uint8)).save(buffer, "JPEG")
+            writer.add(buffer.getvalue(), width=32)
+    mistakes = [
+        {"video": "jpg/open/b", "true": "open", "predicted": "take <tea>", "probability_true": 0.1},
+        {"video": "jpg/open/c", "true": "open", "predicted": "background", "probability_true": 0.2},
+    ]
+    test = {
+        "task": "recognition", "network": "r3d_18", "checkpoint": "r3d_18_best.pth", "epoch": 2, "split": "test",
+        "dataset": str(folder / "data"), "selected_on": True, "videos": 4, "clips": 1, "crops": 1, "top1": 0.5,
+        "top5": 1.0, "loss": 0.75, "mean_class_accuracy": 2 / 3, "classes": CLASSES,
+        "confusion": [[1, 0, 0], [1, 0, 1], [0, 0, 1]],
+        "mistakes": [{**one, "probability_predicted": 0.8 - one["probability_true"]} for one in mistakes],
+    }  # fmt: skip
+    (folder / "test.json").write_text(json.dumps(test))
+    for kind in ("train", "val"):
+        (folder / f"{kind}_results_s0001.csv").write_text("Epoch,Top1,Top5,Loss\n1,0.2,0.9,1.5\n2,0.5,1,nan\n")
+    return folder
+
+
+def test_a_recognition_run_has_scores_confusions_and_mistakes_with_frames(tmp_path):
+    out = write_report(
+        recognition_folder(tmp_path), tmp_path / "page.html",
+        notes=[("What was decided", ["3 classes & 4 videos"])], commands=["vidseg learn videos"],
+    )  # fmt: skip
+    page = out.read_text()
+    parser = Checked()
+    parser.feed(page)
+    assert parser.open == [] and all(load.startswith("data:image/jpeg;base64,") for load in parser.loads)
+    assert "top-1<b>50.0%</b>" in page and "mean class accuracy<b>66.7%</b>" in page and "also selected" in page
+    assert page.index("<td>open</td><td>2</td><td>0.0%</td>") < page.index("<td>background</td><td>1</td>")
+    assert "<td>open</td><td>background</td><td>1</td><td>50%</td>" in page
+    assert page.index("jpg/open/b") < page.index("jpg/open/c") and "predicted as take &lt;tea&gt; (70.0%)" in page
+    (strip,) = parser.loads  # one video has frames
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(strip.partition(",")[2]))).convert("RGB"))
+    assert pixels.shape[1] == 3 * 144 and pixels[50, 400, 0] > pixels[50, 20, 0] + 100
+    assert "3 classes &amp; 4 videos" in page and "<pre>vidseg learn videos</pre>" in page
+    assert write_report(tmp_path / "test.json", tmp_path / "again.html").read_text().count("<h2>") == 0
+
+
+def test_splits_of_several_tasks_have_no_page(tmp_path):
+    split_folder(tmp_path / "split1", "split1")
+    split_folder(tmp_path / "split2", "split2", task="streaming")
+    with pytest.raises(ValueError, match=r"split2/test\.json: not a test of segmentation"):
+        write_report(tmp_path, tmp_path / "page.html")

@@ -31,15 +31,16 @@ class Command:
     kind of false positive. TRUTH is a data set, or annotation files in any form of `vidseg labels segments`;
     RESULTS.json has the official form of ActivityNet.
 
-    Scores of videos: `vidseg score A.npz B.npz --weights 2 1` fuses files of `vidseg test --dump` and `vidseg predict
-    --dump`, and prints top-1, top-5 and mean class accuracy.
+    Scores of videos: `vidseg score RUN1 RUN2 --weights 2 1` fuses the scores of tested recognition runs, or files of
+    `vidseg test --dump` and `vidseg predict --dump`, and prints top-1, top-5 and mean class accuracy. `--tune` finds
+    the weights on scores of a validation split.
     """
 
     files: Annotated[
-        Positional[tuple[Path, ...]], arg(metavar="TRUTH [PREDICTIONS] | TRUTH ... RESULTS.json | FILE.npz|csv ...")
+        Positional[tuple[Path, ...]], arg(metavar="TRUTH [PREDICTIONS] | TRUTH ... RESULTS.json | RUN|FILE.npz|csv ...")
     ] = ()
     """Folder of the true labels, such as groundTruth/, and folder of the predicted ones; a data set or annotation
-    files, and the file of detections last; or files of scores."""
+    files, and the file of detections last; or recognition runs and files of scores."""
     protocol: str = "activitynet"
     """Detections: activitynet, thumos14, hacs, fineaction, epic, ego4d, multithumos or charades: IoU thresholds, and
     whether duplicated instances count."""
@@ -52,7 +53,12 @@ class Command:
     level: Literal["verb", "noun", "action"] = "verb"
     """Detections: classes of EPIC-Kitchens' annotation."""
     weights: tuple[float, ...] = ()
-    """Scores of videos: weight of each file; default: all equal."""
+    """Scores of videos: weight of each run or file; default: all equal."""
+    tune: tuple[Path, ...] = ()
+    """Scores of videos: one file of validation scores for each run or file; the weights with the highest top-1 there
+    are used. Its videos must not be scored."""
+    fuse: Literal["softmax", "logits"] = "softmax"
+    """Scores of videos: mean of probabilities (softmax) or of their logarithms (logits)."""
     dump: Path | None = None
     """Scores of videos: file for the fused scores, .npz or .csv."""
     mapping: Path | None = None
@@ -81,21 +87,24 @@ class Command:
             raise ValueError("give the folders TRUTH and PREDICTIONS, TRUTH and RESULTS.json, or files of scores")
         if self.files[-1].suffix == ".json":
             return self._detections()
-        kinds = {path.suffix in _SCORES for path in self.files}
+        kinds = {path.suffix in _SCORES or (path / "scores.npz").is_file() for path in self.files}
         if kinds == {True}:
             return self._fused()
         if len(kinds) == 2 or len(self.files) > 2:
             given = " ".join(map(str, self.files))
             raise ValueError(f"{given}: give the folders TRUTH and PREDICTIONS, or files of scores, .npz or .csv")
-        if self.weights or self.dump is not None:
-            raise ValueError(f"--{'weights' if self.weights else 'dump'} is for files of scores, .npz or .csv")
+        self._refuse_fusion()
         return self._frame_labels()
+
+    def _refuse_fusion(self) -> None:
+        for name in ("weights", "tune", "dump"):
+            if getattr(self, name):
+                raise ValueError(f"--{name} is for files of scores, .npz or .csv, and tested recognition runs")
 
     def _detections(self) -> int:
         from vidseg.tasks.detection.result_scores import score_files
 
-        if self.weights or self.dump is not None:
-            raise ValueError(f"--{'weights' if self.weights else 'dump'} is for files of scores, .npz or .csv")
+        self._refuse_fusion()
         scores = score_files(
             self.files[:-1],
             self.files[-1],
@@ -114,20 +123,45 @@ class Command:
 
     def _fused(self) -> int:
         from vidseg.labels.counting import counted
-        from vidseg.metrics.video_scores import check_suffix, fuse_scores, read_scores, write_scores
+        from vidseg.metrics.video_scores import (
+            check_apart,
+            check_suffix,
+            find_weights,
+            fuse_scores,
+            read_scores,
+            write_scores,
+        )
 
         if self.dump is not None:
             check_suffix(self.dump)
-        fused = fuse_scores([read_scores(path) for path in self.files], self.weights)
-        summary = fused.summary()
+        parts, weights = [read_scores(path) for path in self.files], self.weights
+        tuned: dict[str, Any] = {}
+        if self.tune:
+            if self.weights:
+                raise ValueError("--weights and --tune exclude each other")
+            if len(self.tune) != len(self.files):
+                raise ValueError(f"--tune: {len(self.tune)} files, expected one for each of the {len(self.files)} runs")
+            held_out = [read_scores(path) for path in self.tune]
+            for path, found in zip(self.tune, held_out, strict=True):
+                check_apart(found, parts[0], str(path))
+            weights, best = find_weights(held_out, how=self.fuse)
+            tuned = {"weights": list(weights), "validation": best.summary()}
+        fused = fuse_scores(parts, weights, how=self.fuse)
+        summary = {**fused.summary(), **tuned}
         if self.dump is not None:
             write_scores(self.dump, fused)
         if self.json:
             print(json_format.dumps(summary))
         else:
+            if tuned:
+                found = tuned["validation"]
+                print(
+                    f"weights {' '.join(f'{weight:g}' for weight in weights)}: top-1 {found['top1']:.4f} on "
+                    f"{counted(found['videos'], 'validation video')}"
+                )
             print(
                 f"top-1 {summary['top1']:.4f}   top-5 {summary['top5']:.4f}   mean class accuracy "
-                f"{summary['mean_class_accuracy']:.4f}   {counted(len(self.files), 'file')}, "
+                f"{summary['mean_class_accuracy']:.4f}   {counted(len(self.files), 'network')}, "
                 f"{counted(len(fused.videos), 'video')}"
             )
         return 0

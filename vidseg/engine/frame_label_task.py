@@ -107,6 +107,9 @@ class FrameLabelModel(TrainedModel):
         """Label and score the videos of a data set whose folder is `root`, as the options of the run say."""
         raise TypeError(f"{type(self).__name__} has no evaluate")
 
+    def _loss(self, data: VideoDataset, root: Path) -> float:
+        return float(self.evaluate(data, root).cross_entropy)
+
     def test(
         self, *_: Any, dataset: str | Path | None = None, split: str | None = None, picture: bool = True, **__: Any
     ) -> dict[str, Any]:

@@ -38,6 +38,23 @@ class FramePreparer:
         """Normalized value of a black pixel, float32 (3,), in the network's order of channels."""
         return self._ordered(self._offset).flatten()
 
+    def region(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """Return the part of an upright frame that the network sees.
+
+        Args:
+            height: height of the frame.
+            width: width of the frame.
+
+        Returns:
+            (left, top, right, bottom) as fractions of width and height; outside 0..1 if the crop is larger than the
+            frame.
+        """
+        if self.spec.crop == "stretch":
+            return 0.0, 0.0, 1.0, 1.0
+        side = self.spec.size * min(height, width) / (self.spec.resize or self.spec.size)
+        left, top = (1 - side / width) / 2, (1 - side / height) / 2
+        return left, top, 1 - left, 1 - top
+
     def __call__(self, frame: Any) -> Tensor:
         """Prepare one frame.
 

@@ -65,7 +65,7 @@ _LEFT = (
     _TABLES, "test.json", "test_*.json", "mistakes.*", "mistakes_*", "scores.npz", "scores_*.npz", "classes.csv",
     "classes_*.csv", "confusion*.csv", "validation.csv", "pictures", "predictions", "predictions_*", "tensorboard",
     "train.log", "curves.png", "confusion.png", "speed.png", "segments.png", "schedule.png", "calibration.png",
-    "features.png", "landscape.*", "cam.*", "report.html",
+    "features.png", "landscape.png", "report.html",
 )  # fmt: skip
 """What a run, its tests and its plots leave in its folder besides the record and the checkpoints."""
 _IDENTITY = ("task", "network", "network_options", "input", "classes", "division", "validation_videos", "data")

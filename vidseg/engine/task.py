@@ -47,7 +47,10 @@ class BatchResult:
 
 
 class Result(Protocol):
-    """Result of an evaluation."""
+    """Result of an evaluation.
+
+    A result with a method `draw(folder) -> list[Path]` of .png files has these pictures in TensorBoard.
+    """
 
     @property
     def values(self) -> tuple[float, ...]:

@@ -1,9 +1,10 @@
-"""TensorBoard files of a run: scores, rates, speeds, sample clips, confusion matrices."""
+"""TensorBoard files of a run: scores, rates, speeds, sample clips, confusion matrices, pictures of detections."""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ class Board:
         self._writer.add_scalar("seconds waited for the loader", speeds.wait, step)
 
     def epoch(self, kind: str, epoch: int, columns: tuple[str, ...], values: tuple[float, ...], result: Any) -> None:
-        """Scores of an epoch; of an evaluation with classes also its confusion matrix."""
+        """Scores of an epoch; of an evaluation with classes also its confusion matrix, or the pictures it draws."""
         for title, value in zip(columns, values, strict=True):
             self._writer.add_scalar(f"{kind}/{title}", value, epoch)
         if hasattr(result, "logits"):
@@ -60,6 +61,13 @@ class Board:
             scale = max(1, 256 // classes)
             picture = F.interpolate(1 - shares[None, None], scale_factor=scale)[0]
             self._writer.add_image("confusion (rows true, dark is often)", picture, epoch)
+        if hasattr(result, "draw"):
+            from PIL import Image
+
+            with TemporaryDirectory() as folder:
+                for path in result.draw(Path(folder)):
+                    pixels = np.asarray(Image.open(path).convert("RGB"))
+                    self._writer.add_image(path.stem.replace("_", " "), pixels, epoch, dataformats="HWC")
 
     def inputs(self, epoch: int, batch: Any) -> None:
         """The first clips of a batch, moving; inputs that are not clips of RGB have no picture."""

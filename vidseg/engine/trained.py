@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from vidseg.loaders.transfer import resolve_device
 from vidseg.models import InputSpec, create_model, load_weights, model_input_spec, model_task, read_state
 from vidseg.models._torch_file import read_torch_file
 
-__all__ = ["Source", "TrainedModel", "find_weights", "test_name"]
+__all__ = ["Source", "TrainedModel", "find_weights", "spread_videos", "test_name"]
 
 _SPARE_VALUES = 1 << 24  # of parts that a file of weights may lack, such as the classifier
 _SPARE_PARAMETERS = 1000
@@ -136,6 +136,20 @@ def test_name(source: Source, *parts: str) -> str:
     """
     named = [part.replace("/", "-") for part in parts if part]
     return "_".join(["test", *named, *([] if source.chosen else [source.path.stem])])
+
+
+def spread_videos(data: VideoDataset, most: int) -> VideoDataset:
+    """Return at most `most` videos of a data set, evenly spaced.
+
+    Raises:
+        ValueError: `most` is less than 1.
+    """
+    if most < 1:
+        raise ValueError(f"videos={most} must be at least 1")
+    count = len(data)
+    if most >= count:
+        return data
+    return data.subset([place * count // most for place in range(most)])
 
 
 @contextmanager
@@ -315,6 +329,37 @@ class TrainedModel:
             ValueError: the task cannot predict from this source.
         """
         raise ValueError(f"{self.network} is a network for {self.task}, which has no predictions of {source}")
+
+    def loss_function(
+        self, *_: Any, videos: int = 64, dataset: str | Path | None = None, split: str | None = None
+    ) -> Callable[[], float]:
+        """Return a function that computes the loss of the model's present weights on some videos of a split.
+
+        Args:
+            videos: number of videos, evenly spaced in the split.
+            dataset: folder of the data set; None: that of the run.
+            split: name of the split; None: the test split of the run.
+
+        Raises:
+            ValueError: there is no such split, or the weights do not belong to a run.
+        """
+        data, root, _name = self.test_data(dataset, split)
+        part = spread_videos(data, videos)
+        return lambda: self._loss(part, root)
+
+    def _loss(self, data: VideoDataset, root: Path) -> float:
+        raise TypeError(f"{type(self).__name__} has no loss")
+
+    def explain(self, video: str | Path, **options: Any) -> Any:
+        """Compute which pixels of a video a class depends on; see the classes of the tasks.
+
+        Raises:
+            ValueError: the task cannot explain videos.
+        """
+        raise ValueError(
+            f"{self.network} is a network for {self.task}; only networks for recognition and streaming read frames "
+            f"whose pixels can be explained, so there is no heat of {video}"
+        )
 
     def test(self, *_: Any, **options: Any) -> Any:
         """Evaluate on the test split of the run's data set; see the classes of the tasks.

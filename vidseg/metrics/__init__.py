@@ -1,5 +1,6 @@
 """Evaluation metrics of classification, temporal segmentation and temporal action detection."""
 
+from vidseg.metrics.calibration import Reliability, apply_temperature, fit_temperature, log_loss, reliability
 from vidseg.metrics.classification import (
     class_accuracies,
     confused_pairs,
@@ -12,6 +13,7 @@ from vidseg.metrics.detection_profile import FalsePositiveProfile, false_positiv
 from vidseg.metrics.detection_recall import ProposalRecall, average_recall, recall_at
 from vidseg.metrics.detection_scores import DetectionScores, detection_map, precision_recall
 from vidseg.metrics.detections import PROTOCOLS, DetectionProtocol, Detections, detection_protocol
+from vidseg.metrics.paired import mcnemar, paired_bootstrap
 from vidseg.metrics.segmental import SegmentalMeter, boundary_scores, label_boundaries, segmental_scores
 
 __all__ = [
@@ -21,7 +23,9 @@ __all__ = [
     "Detections",
     "FalsePositiveProfile",
     "ProposalRecall",
+    "Reliability",
     "SegmentalMeter",
+    "apply_temperature",
     "average_recall",
     "boundary_scores",
     "class_accuracies",
@@ -30,11 +34,16 @@ __all__ = [
     "detection_map",
     "detection_protocol",
     "false_positive_profile",
+    "fit_temperature",
     "fuse_views",
     "label_boundaries",
+    "log_loss",
+    "mcnemar",
     "mean_class_accuracy",
+    "paired_bootstrap",
     "precision_recall",
     "recall_at",
+    "reliability",
     "segmental_scores",
     "top_k_hits",
 ]

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from vidseg.metrics import confusion_matrix, mean_class_accuracy, top_k_hits
+from vidseg.metrics import confusion_matrix, log_loss, mean_class_accuracy, top_k_hits
 
-__all__ = ["VideoScores", "check_suffix", "fuse_scores", "read_scores", "write_scores"]
+__all__ = [
+    "VideoScores",
+    "check_apart",
+    "check_suffix",
+    "find_weights",
+    "fuse_scores",
+    "read_scores",
+    "write_scores",
+]
+
+_SMALLEST = 1e-12  # probability that stands for 0, whose logarithm is not finite
 
 
 @dataclass(frozen=True)
@@ -95,11 +107,18 @@ def write_scores(path: str | Path, found: VideoScores) -> Path:
 def read_scores(path: str | Path) -> VideoScores:
     """Read what `write_scores` wrote.
 
+    Args:
+        path: file, or the folder of a recognition run with scores.npz.
+
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file does not hold scores; names the line of a CSV file.
     """
     path = Path(path)
+    if path.is_dir():
+        if not (path / "scores.npz").is_file():
+            raise FileNotFoundError(f"{path / 'scores.npz'}: not found; run `vidseg test {path}` first")
+        path = path / "scores.npz"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of scores")
     if path.suffix == ".npz":
@@ -139,30 +158,120 @@ def read_scores(path: str | Path) -> VideoScores:
     )
 
 
-def fuse_scores(parts: Sequence[VideoScores], weights: Sequence[float] | None = None) -> VideoScores:
+def fuse_scores(
+    parts: Sequence[VideoScores],
+    weights: Sequence[float] | None = None,
+    *,
+    how: Literal["softmax", "logits"] = "softmax",
+) -> VideoScores:
     """Return the weighted mean of several networks' scores for the same videos.
 
     Args:
         parts: scores of the same videos, in any order.
-        weights: of the parts; None: all equal.
+        weights: of the parts, at least 0; None: all equal.
+        how: "softmax" averages probabilities; "logits" averages their logarithms, which equal the logits up to a
+            constant of each video, and normalizes the result.
 
     Raises:
         ValueError: the parts have other videos, labels or classes, or the weights do not fit.
     """
     weights = [1.0] * len(parts) if weights is None or not len(weights) else list(weights)
-    if not parts or len(weights) != len(parts) or sum(weights) <= 0:
+    if not parts or len(weights) != len(parts) or sum(weights) <= 0 or min(weights) < 0:
         raise ValueError(f"{len(parts)} files of scores and the weights {list(weights)}: give one weight for each file")
-    first = parts[0]
-    total = np.zeros_like(first.scores, dtype=np.float64)
-    for part, weight in zip(parts, weights, strict=True):
+    first, values = parts[0], _aligned(parts)
+    return VideoScores(first.videos, first.labels, _mean(values, weights, how), first.classes)
+
+
+def find_weights(
+    parts: Sequence[VideoScores], *, how: Literal["softmax", "logits"] = "softmax"
+) -> tuple[tuple[float, ...], VideoScores]:
+    """Return the weights with the highest top-1 accuracy; among equal ones those with the lowest log loss.
+
+    All weights that are multiples of 1/20 (two parts) or 1/10 (three to five parts) and sum to 1 are tried.
+
+    Args:
+        parts: scores of two to five networks for the same videos of a validation split. Weights that are found on the
+            test split make its scores too high.
+        how: see `fuse_scores`.
+
+    Returns:
+        The weights, and the fused scores.
+
+    Raises:
+        ValueError: another number of parts, the parts do not fit together, or no video has a class.
+    """
+    if not 2 <= len(parts) <= 5:
+        raise ValueError(f"{len(parts)} files of scores; weights can be found for 2 to 5")
+    first, values = parts[0], _aligned(parts)
+    first.summary()  # refuses scores without labels
+    known = first.labels >= 0
+    labels = torch.from_numpy(first.labels[known])
+    best: tuple[float, float] | None = None
+    chosen: tuple[float, ...] = ()
+    steps = 20 if len(parts) == 2 else 10
+    for counts in itertools.product(range(steps + 1), repeat=len(parts) - 1):
+        if sum(counts) > steps:
+            continue
+        weights = tuple(count / steps for count in (*counts, steps - sum(counts)))
+        fused = torch.from_numpy(_mean(values, weights, how)[known])
+        quality = (float((fused.argmax(dim=1) == labels).double().mean()), -log_loss(fused, labels))
+        if best is None or quality > best:
+            best, chosen = quality, weights
+    return chosen, VideoScores(first.videos, first.labels, _mean(values, chosen, how), first.classes)
+
+
+def check_apart(tuned: VideoScores, tested: VideoScores, place: str) -> None:
+    """Refuse values that are found on videos that are scored with them.
+
+    Args:
+        tuned: scores that weights or a temperature are found on.
+        tested: scores that they are applied to.
+        place: file of `tuned`, for the message.
+
+    Raises:
+        ValueError: a video is in both, or the classes differ.
+    """
+    if tuned.classes != tested.classes:
+        raise ValueError(f"{place}: {_difference(tuned.classes, tested.classes)}")
+    both = sorted(set(tuned.videos) & set(tested.videos))
+    if both:
+        raise ValueError(
+            f"{place}: {len(both)} of its videos are scored too, such as {both[0]!r}; use the scores of a validation "
+            "split, as `vidseg test RUN --split val` leaves them"
+        )
+
+
+def _aligned(parts: Sequence[VideoScores]) -> list[npt.NDArray[np.float64]]:
+    """Return the scores of each part in the order of the first part's videos."""
+    first, found = parts[0], []
+    for number, part in enumerate(parts):
         if part.classes != first.classes:
-            raise ValueError(f"the files have different classes: {part.classes} and {first.classes}")
+            raise ValueError(f"file {number + 1} of the scores: {_difference(part.classes, first.classes)}")
         places = {video: place for place, video in enumerate(part.videos)}
         if places.keys() != set(first.videos):
             other = sorted(places.keys() ^ set(first.videos))
             raise ValueError(f"the files have different videos: {other[0]!r} is in one of them only")
         order = [places[video] for video in first.videos]
         if not np.array_equal(part.labels[order], first.labels):
-            raise ValueError("the files have different labels for the same videos")
-        total += weight * part.scores[order]
-    return VideoScores(first.videos, first.labels, (total / sum(weights)).astype(np.float32), first.classes)
+            wrong = int(np.flatnonzero(part.labels[order] != first.labels)[0])
+            raise ValueError(f"the files have different labels for {first.videos[wrong]!r}")
+        found.append(part.scores[order].astype(np.float64))
+    return found
+
+
+def _difference(classes: Sequence[str], others: Sequence[str]) -> str:
+    """Return the first difference of two lists of classes in words."""
+    pairs = itertools.zip_longest(classes, others)
+    number, (name, other) = next((number, pair) for number, pair in enumerate(pairs) if pair[0] != pair[1])
+    return f"different classes: class {number} is {name!r} here and {other!r} in the other scores"
+
+
+def _mean(
+    values: Sequence[npt.NDArray[np.float64]], weights: Sequence[float], how: Literal["softmax", "logits"]
+) -> npt.NDArray[np.float32]:
+    shown = [np.log(np.maximum(part, _SMALLEST)) for part in values] if how == "logits" else values
+    total = np.tensordot(np.array(weights) / sum(weights), np.stack(list(shown)), axes=1)
+    if how == "logits":
+        total = np.exp(total - total.max(axis=1, keepdims=True))
+        total /= total.sum(axis=1, keepdims=True)
+    return np.asarray(total, np.float32)

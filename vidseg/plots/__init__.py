@@ -3,13 +3,18 @@
 All figures use matplotlib's Agg canvas without pyplot, so no window is opened and no global state changes.
 """
 
+from vidseg.plots.class_gains import plot_class_gains
 from vidseg.plots.confusion import plot_confusion
 from vidseg.plots.contact import contact_sheet
 from vidseg.plots.curves import plot_curves
 from vidseg.plots.detection_curves import plot_false_positives, plot_precision_recall
 from vidseg.plots.detection_timeline import DetectedVideo, plot_timelines
+from vidseg.plots.feature_map import plot_feature_map
+from vidseg.plots.heat import overlay_heat, plot_heat
 from vidseg.plots.label_counts import plot_label_counts
+from vidseg.plots.landscape import plot_landscape
 from vidseg.plots.rates import plot_rates
+from vidseg.plots.reliability_diagram import plot_reliability
 from vidseg.plots.schedule import plot_schedule
 from vidseg.plots.segment_bars import SegmentedVideo, class_colors, plot_palette, plot_segments
 from vidseg.plots.segment_errors import plot_segment_errors
@@ -20,13 +25,19 @@ __all__ = [
     "SegmentedVideo",
     "class_colors",
     "contact_sheet",
+    "overlay_heat",
+    "plot_class_gains",
     "plot_confusion",
     "plot_curves",
     "plot_false_positives",
+    "plot_feature_map",
+    "plot_heat",
     "plot_label_counts",
+    "plot_landscape",
     "plot_palette",
     "plot_precision_recall",
     "plot_rates",
+    "plot_reliability",
     "plot_schedule",
     "plot_segment_errors",
     "plot_segments",

@@ -81,7 +81,8 @@ def plot_curves(run: str | Path, out: str | Path, *, title: str = "") -> Path:
     Raises:
         FileNotFoundError: the folder has no score table with a finished epoch.
     """
-    found, names = [], []
+    found: list[tuple[str, str, np.ndarray]] = []
+    names: list[str] = []
     for kind, label, color in _SERIES:
         header, scores = read_run(run, kind)
         if len(scores):

@@ -35,11 +35,13 @@ def recognition_parts(folder: Path, test: Mapping[str, Any]) -> list[str]:
         folder: folder of the run.
         test: content of the file of the test.
     """
-    counts = np.array(test["confusion"], np.int64)
     views = test["clips"] * test["crops"]
     epoch = "" if test["epoch"] is None else f"epoch {test['epoch']}; "
     facts = f"{epoch}{test['checkpoint']} on {test['split']}: {counted(test['videos'], 'video')}"
     facts += f", {counted(views, 'view')} each"
+    if "confusion" not in test:  # videos with several classes, or with numbers
+        return _other_targets(folder, test, facts)
+    counts = np.array(test["confusion"], np.int64)
     scores = [("top-1", f"{test['top1']:.1%}"), ("top-5", f"{test['top5']:.1%}")]
     scores += [
         ("mean class accuracy", f"{test['mean_class_accuracy']:.1%}"),
@@ -88,6 +90,21 @@ def recognition_parts(folder: Path, test: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _other_targets(folder: Path, test: Mapping[str, Any], facts: str) -> list[str]:
+    """Return the HTML of a test whose videos have several classes or a number each: scores, curves, classes."""
+    precisions = {name: value for name, value in test["average_precisions"].items() if value is not None}
+    rows = [[escape(name), f"{value:.1%}"] for name, value in sorted(precisions.items(), key=lambda pair: pair[1])]
+    return [
+        f'<p class="muted">{escape(facts)}</p>',
+        tiles([(escape(name), f"{value:.4g}") for name, value in test["scores"].items()]),
+        _curves(folder, test["epoch"]),
+        *(
+            ["<h3>Classes, lowest average precision first</h3>", table(["class", "average precision"], rows)]
+            * bool(rows)
+        ),
+    ]
+
+
 def _curves(folder: Path, chosen: int | None) -> str:
     found: dict[str, dict[str, dict[int, float]]] = {}
     for kind, label in (("train", "training"), ("val", "held out")):
@@ -95,7 +112,12 @@ def _curves(folder: Path, chosen: int | None) -> str:
         for place, name in enumerate(header[1:], start=1):
             found.setdefault(name, {})[label] = {int(line[0]): float(line[place]) for line in rows}
     charts = []
-    for name, title, top in (("Loss", "loss", None), ("Top1", "top-1 accuracy", 1.0)):
+    score = next(iter(found), "Top1")  # the first column
+    titles = {"Top1": "top-1 accuracy"}
+    for name, title, top in (
+        ("Loss", "loss", None),
+        (score, titles.get(score, score), 1.0 if score == "Top1" else None),
+    ):
         colors = {"training": BLUE, "held out": ORANGE if name == "Loss" else GREEN}
         series = [(label, colors[label], values) for label, values in found.get(name, {}).items()]
         charts.append(chart(title, series, chosen=chosen, top=top))

@@ -211,6 +211,9 @@ class DetectionModel(TrainedModel):
         task.check(self.model, loader)
         return task.evaluate(self.model, loader, device=self.device, thorough=True)
 
+    def _loss(self, data: VideoDataset, root: Path) -> float:
+        return float(self.evaluate(data, root).values[-1])
+
     def test(
         self, *_: Any, dataset: str | Path | None = None, split: str | None = None, picture: bool = True, **__: Any
     ) -> dict[str, Any]:

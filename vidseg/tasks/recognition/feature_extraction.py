@@ -37,7 +37,7 @@ from vidseg.loaders.threads import default_threads
 from vidseg.models import InputSpec
 from vidseg.tasks.recognition.trained import RecognitionModel
 
-__all__ = ["ExtractionReport", "centered_frames", "extract_features", "layer_outputs"]
+__all__ = ["ExtractionReport", "centered_frames", "clip_outputs", "extract_features"]
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def centered_frames(spec: InputSpec, windows: range, stride: int, length: int) -
 
 
 @contextmanager
-def layer_outputs(model: nn.Module, classifier: nn.Module, output: Output = "features") -> Iterator[Any]:
+def clip_outputs(model: nn.Module, classifier: nn.Module, output: Output = "features") -> Iterator[Any]:
     """Give a function from clips (B, C, T, H, W) to float32 (B, D) on the CPU.
 
     Args:
@@ -155,7 +155,7 @@ def extract_features(
     counts = [-(-int(frames) // stride) for frames in data.frames]
     with (
         progress_bar(sum(counts), "windows") as bar,
-        layer_outputs(trained.model, trained.features(), output) as output_of,
+        clip_outputs(trained.model, trained.features(), output) as output_of,
     ):
         for row, name in enumerate(names):
             path = out / f"{name}.npy"

@@ -25,7 +25,7 @@ from vidseg.labels.counting import counted
 from vidseg.metrics import top_k_hits
 from vidseg.models import InputSpec, classifier_name, model_input_spec
 from vidseg.tasks.recognition.data import choose_splits, evaluation_loader, resolved_input
-from vidseg.tasks.recognition.feature_extraction import layer_outputs
+from vidseg.tasks.recognition.feature_extraction import clip_outputs
 from vidseg.tasks.recognition.options import InputOptions, ProbeOptions, RecognitionData, RecognitionOptions
 from vidseg.tasks.recognition.runs import build_network
 
@@ -167,7 +167,7 @@ def _features(
     loader = evaluation_loader(data, options, spec, batch_size=options.batch_size or 1, clips=clips)
     features, labels = [], []
     shown = progress_bar(len(loader), "batches")
-    with loader, shown as bar, torch.inference_mode(), layer_outputs(model, classifier) as outputs:
+    with loader, shown as bar, torch.inference_mode(), clip_outputs(model, classifier) as outputs:
         for batch in loader:
             valid, labeled = batch.valid.cpu(), batch.labels.cpu()
             clips_shown = batch.to(device).inputs

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from vidseg.clips.geometry import Geometry
 from vidseg.clips.named_geometry import named_geometry
 from vidseg.engine import distributed
-from vidseg.engine.trained import TrainedModel, test_name
+from vidseg.engine.explanation import Explanation, Method, clip_heat, explain_windows, target_class
+from vidseg.engine.trained import TrainedModel, spread_videos, test_name
 from vidseg.labels import VideoDataset, open_dataset
 from vidseg.loaders.transfer import copy_ahead
 from vidseg.metrics.video_scores import VideoScores, check_suffix, write_scores
@@ -195,7 +198,7 @@ class RecognitionModel(TrainedModel):
             ValueError: the data set has other classes, or none is known.
         """
         options = self.options(RecognitionOptions())
-        data, name, selected = self._test_data(options, dataset, split)
+        data, name, selected = self.test_videos(options, dataset, split)
         if data.classes != self.classes:
             raise ValueError(f"{data}: its classes {data.classes} are not those of the network, {self.classes}")
         if dump is not None:
@@ -241,10 +244,10 @@ class RecognitionModel(TrainedModel):
             for name, value in changed.items()
         ]
 
-    def _test_data(
+    def test_videos(
         self, options: RecognitionOptions, dataset: str | Path | None, split: str | None
     ) -> tuple[VideoDataset, str, bool]:
-        """The videos to test, their name, and whether they selected the checkpoint."""
+        """Return the videos to test, their name, and whether they selected the checkpoint."""
         if dataset is None and not options.data.dataset:
             raise ValueError(f"{self.source.path}: does not belong to a run; name the data set to test on")
         if dataset is not None or split is not None:
@@ -255,6 +258,69 @@ class RecognitionModel(TrainedModel):
             return splits.test, splits.test.split_name or "test", False
         name = splits.validation.split_name or "the videos held out of training"
         return splits.validation, name, self.source.path.stem.endswith("_best")
+
+    def loss_function(
+        self, *_: Any, videos: int = 64, dataset: str | Path | None = None, split: str | None = None
+    ) -> Callable[[], float]:
+        """See `TrainedModel.loss_function`; the clips are decoded once and stay in memory."""
+        options = self.options(RecognitionOptions())
+        data = spread_videos(self.test_videos(options, dataset, split)[0], videos)
+        chosen = replace(options.data, val_geometry=self.val_geometry)
+        size = min(options.data.batch_size or 16, len(data))
+        with evaluation_loader(data, chosen, self.input_spec, batch_size=size) as loader:
+            batches = list(loader)
+        return lambda: evaluate(self.model, batches, device=self.device).loss
+
+    def explain(
+        self,
+        video: str | Path,
+        *_: Any,
+        target: str | None = None,
+        method: Method = "grad-cam",
+        layer: str | None = None,
+        steps: int = 32,
+        **__: Any,
+    ) -> Explanation:
+        """Compute which pixels of a video raise the logit of a class, clip by clip over the whole video.
+
+        Clips follow each other without overlap, and the last one repeats the last frame; a network that samples
+        segments sees one clip of the whole video.
+
+        Args:
+            video: video file.
+            target: name of the class; None: the predicted class of each clip.
+            method: "grad-cam" or "integrated-gradients".
+            layer: module whose maps Grad-CAM uses; None: the last one with maps.
+            steps: points of the integral of integrated gradients.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: an unknown class, method or layer, or a network without spatial maps.
+        """
+        chosen, spec = target_class(self.classes, target), self.input_spec
+
+        def windows(length: int) -> list[npt.NDArray[np.int64]]:
+            if spec.sampling == "segments":  # the middle of each segment, as in evaluation
+                return [((np.arange(spec.frames) + 0.5) * length / spec.frames).astype(np.int64)]
+            span = spec.frames * spec.interval
+            return [
+                np.minimum(start + np.arange(spec.frames) * spec.interval, length - 1)
+                for start in range(0, length, span)
+            ]
+
+        def explained(clip: Tensor, _: Tensor) -> tuple[Tensor, list[str]]:
+            with torch.inference_mode():
+                shares = self.model(clip).float().softmax(dim=1)[0]
+            likeliest = int(shares.argmax())
+            number = likeliest if chosen is None else chosen
+            text = "\n".join(f"{float(shares[one]):6.1%}  {self.classes[one]}" for one in {likeliest: 0, number: 0})
+            heat = clip_heat(
+                self.model, clip, lambda x: self.model(x)[:, number], method=method, layer=layer, steps=steps
+            )
+            return heat[0], [text] * clip.shape[2]
+
+        title = f"{self.network}, {target or 'predicted class'}, {method}"
+        return explain_windows(video, spec, windows, explained, title=title, device=self.device)
 
     def features(self) -> nn.Module:
         """Return the layer whose input the features of a clip are.

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from vidseg.clips.stream_windows import WindowShape
+from vidseg.clips.stream_windows import WindowShape, window_frames
+from vidseg.engine.explanation import Explanation, Method, clip_heat, explain_windows, target_class
 from vidseg.engine.frame_label_scores import FrameLabelResult
 from vidseg.engine.frame_label_task import FrameLabelModel
 from vidseg.engine.frame_preparer import FramePreparer
@@ -21,6 +23,7 @@ from vidseg.labels import VideoDataset
 from vidseg.labels.parts import class_numbers
 from vidseg.loaders.transfer import copy_ahead
 from vidseg.models import InputSpec
+from vidseg.models._streaming import StreamState
 from vidseg.tasks.streaming.labeler import LiveLabeler
 from vidseg.tasks.streaming.options import StreamingOptions
 from vidseg.tasks.streaming.runs import build_network, make_loader, network_options, resolved_input, window_shape
@@ -116,6 +119,66 @@ class StreamingModel(FrameLabelModel):
             np.array(times),
             times[-1] + 1 / float(video.properties["fps"] or 25),
             tuple(self.classes),
+        )
+
+    def explain(
+        self,
+        video: str | Path,
+        *_: Any,
+        target: str | None = None,
+        method: Method = "grad-cam",
+        layer: str | None = None,
+        steps: int = 32,
+        **__: Any,
+    ) -> Explanation:
+        """Compute which pixels of a video raise the logits of a class, window by window with the network's memory.
+
+        Args:
+            video: video file.
+            target: name of the class; None: the predicted class of each frame.
+            method: "grad-cam" or "integrated-gradients".
+            layer: module whose maps Grad-CAM uses; None: the last one with maps.
+            steps: points of the integral of integrated gradients.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: an unknown class, method or layer, or a network without spatial maps.
+        """
+        chosen, shape = target_class(self.classes, target), self.shape
+        state: StreamState | None = None
+
+        def windows(length: int) -> list[npt.NDArray[np.int64]]:
+            return [window_frames(shape, window, length) for window in range(shape.count(length))]
+
+        def explained(clip: Tensor, mask: Tensor) -> tuple[Tensor, list[str]]:
+            nonlocal state
+            before = state
+            with torch.no_grad():
+                output, state = self.model(clip, before, mask)
+            shares = output.logits[-1, 0].float().softmax(dim=0)  # (K, T)
+            labels = shares.argmax(dim=0)
+            numbers = labels if chosen is None else torch.full_like(labels, chosen)
+
+            def score(clips: Tensor) -> Tensor:
+                logits = self.model(clips, before, mask)[0].logits[-1]  # (B, K, T)
+                return (logits[:, numbers, torch.arange(logits.shape[2], device=logits.device)] * mask).sum(dim=1)
+
+            heat = clip_heat(self.model, clip, score, method=method, layer=layer, steps=steps)
+            texts = []
+            for column in range(clip.shape[2]):
+                named = dict.fromkeys((int(labels[column]), int(numbers[column])))
+                texts.append("\n".join(f"{float(shares[one, column]):6.1%}  {self.classes[one]}" for one in named))
+            return heat[0], texts
+
+        title = f"{self.network}, {target or 'predicted class'}, {method}"
+        return explain_windows(
+            video,
+            self.input_spec,
+            windows,
+            explained,
+            title=title,
+            device=self.device,
+            until=lambda window: (window + 1) * shape.stride,
         )
 
     def evaluate(self, data: VideoDataset, root: Path) -> FrameLabelResult:

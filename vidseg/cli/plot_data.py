@@ -1,0 +1,269 @@
+"""Plots of data sets and of predictions in files: contact sheets, labels, segments, detections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from vidseg.cli.plot_runs import test_report, tested_videos
+
+if TYPE_CHECKING:
+    from vidseg.frames import FrameDatabase
+    from vidseg.plots import SegmentedVideo
+
+__all__ = ["Contact", "Detections", "Errors", "Labels", "Segments"]
+
+
+@dataclass(frozen=True)
+class Contact:
+    """Plot a contact sheet with timestamps of one video, or of a data set with one row per class."""
+
+    path: Annotated[Positional[str], arg(metavar="PATH")]
+    """A frames.db or its folder, or the folder of a data set."""
+    out: str | None = None
+    """Output file; default: contact.png in the current folder."""
+    columns: int = 6
+    """Frames per row."""
+    rows: int | None = None
+    """Number of rows; default: 2 to 6 for about one frame per second, or 8 videos of a data set."""
+
+    def run(self) -> int:
+        """Plot, and print the path of the file."""
+        from vidseg.plots import contact_sheet
+
+        videos = self._videos()
+        rows = self.rows if len(videos) == 1 else None
+        print(contact_sheet(videos, self.out or "contact.png", columns=self.columns, rows=rows))
+        return 0
+
+    def _videos(self) -> list[tuple[str, FrameDatabase]]:
+        from vidseg.frames import FrameDatabase
+        from vidseg.labels import open_dataset
+
+        path = Path(self.path)
+        if not (path / "catalog.db").is_file():
+            database = FrameDatabase(path)
+            return [(database.name, database)]
+        first: dict[str, FrameDatabase] = {}
+        data = open_dataset(path)
+        for index in range(len(data)):
+            video = data[index]
+            title = data.classes[video.label] if video.label >= 0 else video.name
+            if title not in first:
+                first[title] = FrameDatabase(video.path)
+            if len(first) == (self.rows or 8):
+                break
+        return list(first.items())
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Plot true and predicted frame labels as colored bars.
+
+    FOLDER is a segmentation or streaming run that `vidseg test` has evaluated. Or it holds label files `<video>-gt.txt`
+    and `<video>-pred.txt` with one class name per line, or `<video>.txt` with the predictions in --predictions; then
+    MAPPING is needed.
+    """
+
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
+    """Folder of a run, or of label files."""
+    mapping: Annotated[Positional[Path | None], arg(metavar="[MAPPING]")] = None
+    """mapping.txt with the class numbers, for label files."""
+    predictions: Path | None = None
+    """Folder of the predictions if they are not in FOLDER."""
+    out: Path | None = None
+    """Output file with all videos; without extension, output folder of one file per video and the palette. Default:
+    segments.png, in the folder of the run if FOLDER is one."""
+    bundle: Path | None = None
+    """Split file whose videos are plotted."""
+    videos: tuple[str, ...] = ()
+    """Names of the videos to plot; default: all."""
+    rows: int = 25
+    """Maximum number of videos per page; those with the lowest accuracy are plotted."""
+    sliding_windows: int | None = None
+    """Window length of the model in frames; ticks are at its multiples."""
+    palette: Literal["bright", "voc"] = "bright"
+    """Class colors; voc: those of PASCAL VOC."""
+    truncate: bool = False
+    """Truncate videos of unequal lengths to the shorter side."""
+
+    def run(self) -> int:
+        """Plot, and print the paths of the files."""
+        import sys
+
+        from vidseg.plots import plot_palette, plot_segments
+
+        found, classes, failures, folder = self._labels()
+        videos = [video for video in found if not self.videos or video.name in self.videos]
+        missing = sorted(set(self.videos) - {video.name for video in found})
+        if missing:
+            known = ", ".join(video.name for video in found)
+            raise ValueError(f"{self.folder}: unknown video {missing[0]!r}; expected one of {known}")
+        out = self.out or folder / "segments.png"
+        if out.suffix:
+            videos.sort(key=lambda video: (video.truth == video.prediction).mean())
+            left_out = max(0, len(videos) - self.rows)
+            title = f"{self.rows} of {len(videos)} videos, lowest accuracy" if left_out else ""
+            pages = [(videos[: self.rows], out, title)]
+        else:
+            pages = [([video], out / f"{video.name}.png", "") for video in videos]
+            print(plot_palette(classes, out / "palette.png", palette=self.palette))
+        for page, path, title in pages:
+            window = self.sliding_windows
+            print(plot_segments(page, classes, path, window=window, palette=self.palette, title=title))
+        for failed in failures:
+            print(f"vidseg plot segments: {failed}", file=sys.stderr)
+        return 1 if failures else 0
+
+    def _labels(self) -> tuple[list[SegmentedVideo], list[str], list[str], Path]:
+        """Videos, classes, failures, and the folder that the picture is written to by default."""
+        from vidseg.labels.predictions import read_predictions
+        from vidseg.plots import SegmentedVideo
+
+        if self.mapping is None:
+            if not (self.folder / "test.json").is_file() and self.folder.suffix != ".json":
+                raise ValueError(
+                    f"{self.folder}: has no test.json; test the run first with `vidseg test {self.folder}`, or give "
+                    "MAPPING for a folder of label files"
+                )
+            for name in ("predictions", "bundle"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"--{name} is for label files, with MAPPING; {self.folder} is a run")
+            report, run = test_report(self.folder)
+            return tested_videos(report), list(report["classes"]), [], run
+        labels = read_predictions(
+            self.folder, self.predictions, mapping=self.mapping, bundle=self.bundle, truncate=self.truncate
+        )
+        videos = [
+            SegmentedVideo(name, truth, prediction)
+            for name, truth, prediction in zip(labels.names, labels.truth, labels.prediction, strict=True)
+        ]
+        return videos, list(labels.classes), labels.failed, Path()
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Plot errors of predicted frame labels: F1 by class, confusions, boundary offsets, and two confusion matrices.
+
+    FOLDER, MAPPING and PREDICTIONS are those of `vidseg plot segments`.
+    """
+
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
+    """Folder of the label files."""
+    mapping: Annotated[Positional[Path], arg(metavar="MAPPING")]
+    """mapping.txt with the class numbers."""
+    predictions: Path | None = None
+    """Folder of the predictions if they are not in FOLDER."""
+    out: Path = Path()
+    """Output folder of errors.png, confusion_frames.png and confusion_segments.png."""
+    bundle: Path | None = None
+    """Split file whose videos are used."""
+    background: tuple[str, ...] = ("background",)
+    """Background classes, whose runs are not segments."""
+    truncate: bool = False
+    """Truncate videos of unequal lengths to the shorter side."""
+
+    def run(self) -> int:
+        """Plot, and print the paths of the files."""
+        import sys
+
+        import numpy as np
+
+        from vidseg.labels.predictions import read_predictions
+        from vidseg.metrics import segmental_scores
+        from vidseg.metrics.segmental_errors import boundary_offsets, frame_confusion, segment_confusion
+        from vidseg.plots import plot_confusion, plot_segment_errors
+
+        labels = read_predictions(
+            self.folder, self.predictions, mapping=self.mapping, bundle=self.bundle, truncate=self.truncate
+        )
+        background = [labels.classes.index(name) for name in self.background if name in labels.classes]
+        table = segmental_scores(labels.truth, labels.prediction, background=background)["classes"]
+        used = np.array(table["number"])
+        names = [labels.classes[number] for number in used]
+        pair = labels.truth, labels.prediction
+        frames, segments = (count(*pair, len(labels.classes)) for count in (frame_confusion, segment_confusion))
+        frames, segments = frames[np.ix_(used, used)], segments[np.ix_(used, used)]
+        print(plot_segment_errors(names, table["f1"], frames, boundary_offsets(*pair), self.out / "errors.png"))
+        for unit, counts in (("frames", frames), ("segments", segments)):
+            print(plot_confusion(counts.tolist(), names, self.out / f"confusion_{unit}.png", unit=unit))
+        for failed in labels.failed:
+            print(f"vidseg plot errors: {failed}", file=sys.stderr)
+        return 1 if labels.failed else 0
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Plot detections: timelines of truth and detections, precision-recall curves, and the false-positive profile.
+
+    `vidseg score` prints the same scores.
+    """
+
+    files: Annotated[Positional[tuple[Path, ...]], arg(metavar="TRUTH ... RESULTS.json")]
+    """Data set or annotation files, and the file of detections last, as for `vidseg score`."""
+    out: Path = Path()
+    """Output folder of timelines.png, precision_recall.png and false_positives.png."""
+    protocol: str = "activitynet"
+    """activitynet, thumos14, hacs, fineaction, epic, ego4d, multithumos or charades."""
+    thresholds: tuple[float, ...] = ()
+    """IoU thresholds; default: those of the protocol."""
+    split: str | None = None
+    """Split that is plotted; default: the only one besides train that has segments."""
+    blocked: Path | None = None
+    """Videos to leave out: one name per line, or a JSON list."""
+    level: Literal["verb", "noun", "action"] = "verb"
+    """Classes of EPIC-Kitchens' annotation."""
+    classes: Path | None = None
+    """Class list of annotation files with class numbers."""
+    videos: tuple[str, ...] = ()
+    """Names of the videos in timelines.png; default: the first ones."""
+    rows: int = 8
+    """Maximum number of videos in timelines.png."""
+    min_score: float = 0.2
+    """Smallest score of the detections in timelines.png."""
+
+    def run(self) -> int:
+        """Plot, and print the paths of the files."""
+        from vidseg.tasks.detection.result_pictures import draw_scores
+        from vidseg.tasks.detection.result_scores import pair_files, score_pair
+
+        pair = pair_files(
+            self.files[:-1],
+            self.files[-1],
+            protocol=self.protocol,
+            thresholds=self.thresholds,
+            split=self.split,
+            blocked=self.blocked,
+            level=self.level,
+            classes=self.classes,
+        )
+        scores = score_pair(pair)
+        files = draw_scores(scores, self.out, videos=self.videos, most=self.rows, min_score=self.min_score)
+        print("\n".join(map(str, files)))
+        return 0
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Plot frames, segments and durations of each class of a data set."""
+
+    data: Annotated[Positional[str], arg(metavar="DATA")]
+    """Folder of a data set with frame labels."""
+    split: str | None = None
+    """Split to plot, such as split1/train; default: all videos."""
+    out: str = "labels.png"
+    """Output file."""
+
+    def run(self) -> int:
+        """Plot, and print the path of the file."""
+        from vidseg.labels import open_dataset
+        from vidseg.labels.statistics import label_statistics
+        from vidseg.plots import plot_label_counts
+
+        counts = label_statistics(open_dataset(self.data, self.split))
+        title = " ".join(filter(None, (Path(self.data).resolve().name, self.split)))
+        print(plot_label_counts(counts.classes, counts.frames, counts.seconds, self.out, title=title))
+        return 0
