@@ -31,11 +31,15 @@ def test_a_parabola_is_found():
     """The loss |w - w0|^2 is a * s^2 along one direction, and a sum of squares along two."""
     model = nn.Linear(6, 3, bias=False).double()
     start = model.weight.detach().clone()
-    found = loss_landscape(model, lambda: float(((model.weight - start) ** 2).sum()), points=5, span=2, dimensions=1)
+
+    def loss():
+        return float(((model.weight.detach() - start) ** 2).sum())
+
+    found = loss_landscape(model, loss, points=5, span=2, dimensions=1)
     size = float((start**2).sum())  # a direction has the norm of the weights
     np.testing.assert_allclose(found.steps, [-2, -1, 0, 1, 2])
     np.testing.assert_allclose(found.losses, size * found.steps**2, rtol=1e-6, atol=1e-12)
-    plane = loss_landscape(model, lambda: float(((model.weight - start) ** 2).sum()), points=3)
+    plane = loss_landscape(model, loss, points=3)
     assert plane.losses.shape == (3, 3) and plane.center == plane.losses[1, 1] == 0
     np.testing.assert_allclose([plane.losses[1, 0], plane.losses[0, 1]], size, rtol=1e-6)  # each direction alone
     # Columns are the first direction: that of a line with the same seed.

@@ -15,7 +15,7 @@ __all__ = ["Reliability", "apply_temperature", "fit_temperature", "log_loss", "r
 
 _SMALLEST = 1e-12  # probability that stands for 0, whose logarithm is not finite
 _RANGE = 1e-3, 1e3  # of temperatures
-_STEPS = 100  # halvings of the range; the result is exact to rounding
+_STEPS = 60  # halvings of the range; the result is exact to rounding
 
 
 @dataclass(frozen=True)

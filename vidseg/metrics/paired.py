@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -36,7 +35,10 @@ def mcnemar(first_only: int, second_only: int) -> float:
     total, fewer = first_only + second_only, min(first_only, second_only)
     if 2 * fewer == total:
         return 1.0
-    tail = sum(math.comb(total, count) for count in range(fewer + 1))
+    tail = term = 1
+    for count in range(fewer):  # the next binomial coefficient from the one before it
+        term = term * (total - count) // (count + 1)
+        tail += term
     return min(1.0, 2 * tail / 2**total)
 
 

@@ -9,10 +9,10 @@ from vidseg.plots.contact import contact_sheet
 from vidseg.plots.curves import plot_curves
 from vidseg.plots.detection_curves import plot_false_positives, plot_precision_recall
 from vidseg.plots.detection_timeline import DetectedVideo, plot_timelines
-from vidseg.plots.feature_map import plot_feature_map
+from vidseg.plots.feature_scatter import plot_feature_map
 from vidseg.plots.heat import overlay_heat, plot_heat
 from vidseg.plots.label_counts import plot_label_counts
-from vidseg.plots.landscape import plot_landscape
+from vidseg.plots.loss_surface import plot_landscape
 from vidseg.plots.rates import plot_rates
 from vidseg.plots.reliability_diagram import plot_reliability
 from vidseg.plots.schedule import plot_schedule
