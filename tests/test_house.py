@@ -28,6 +28,7 @@ ORDER = {
 ORDER["engine"] = set(ORDER)
 ORDER["tasks"] = set(ORDER)
 ORDER["live"] = set(ORDER)
+ORDER["learn"] = set(ORDER)
 ORDER["cli"] = set(ORDER)
 
 

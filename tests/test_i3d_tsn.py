@@ -19,7 +19,7 @@ from vidseg.models import create_model, list_models, load_weights
 from vidseg.models._identify import identify
 from vidseg.models._profile import count_cost, input_shape
 from vidseg.tasks import load_trained
-from vidseg.tasks.recognition.feature_extraction import _outputs
+from vidseg.tasks.recognition.feature_extraction import clip_outputs
 from vidseg.tasks.recognition.runs import build_network
 
 BUFFER = re.compile("running_|num_batches")
@@ -226,7 +226,7 @@ def test_classifier_of_i3d_takes_means_over_two_steps(tmp_path):
     loaded = trained("i3d_rgb", tmp_path)
     model = loaded.model
     clips = torch.randn(2, 3, 24, 32, 64)
-    with torch.no_grad(), _outputs(loaded, "features") as features_of:
+    with torch.no_grad(), clip_outputs(loaded.model, loaded.features()) as features_of:
         maps = model.forward_features(clips)
         steps = maps.mean(dim=(3, 4))
         pairs = torch.stack([(steps[..., 0] + steps[..., 1]) / 2, (steps[..., 1] + steps[..., 2]) / 2], dim=2)
@@ -240,7 +240,7 @@ def test_only_tsm_depends_on_the_order_of_frames(tmp_path):
     clips = torch.randn(1, 3, 6, 32, 32)
     for name, same in (("tsn_r50", True), ("tsm_r50", False)):
         loaded = trained(name, tmp_path)
-        with torch.no_grad(), _outputs(loaded, "features") as features_of:
+        with torch.no_grad(), clip_outputs(loaded.model, loaded.features()) as features_of:
             features = features_of(clips)
             assert torch.allclose(features, loaded.model.forward_features(clips).mean(dim=(2, 3, 4)), atol=1e-5)
             difference = (features - features_of(clips.flip(2))).norm() / features.norm()

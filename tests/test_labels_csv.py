@@ -94,7 +94,7 @@ def test_columns_in_any_order_and_unknown_ones_ignored(tmp_path):
     ("text", "message"),
     [
         ("", "labels.csv: the file is empty"),
-        ("a,b\nx,y\n", r"labels.csv:1: the header 'a,b' has none of the columns youtube_id, id, path"),
+        ("a,b\nx,y\n", r"labels.csv:1: the header 'a,b' has none of the columns youtube_id, id, path, video"),
         ("id,label,id\nx,y,z\n", r"labels.csv:1: the header has column 'id' twice"),
         ("id,time_start\nx,1\n", r"labels.csv:1: only one of time_start and time_end is present"),
         (

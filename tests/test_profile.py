@@ -165,40 +165,30 @@ def test_wrong_use(capsys, arguments, said):
 
 
 def test_list_by_task(capsys):
-    assert main(["list", "models", "m*", "--task", "recognition", "--json"]) == 0
+    assert main(["models", "m*", "--task", "recognition", "--json"]) == 0
     assert [row["name"] for row in json.loads(capsys.readouterr().out)] == list_models("mtnet_*")
-    assert main(["list", "models", "--task", "cooking"]) == 2
+    assert main(["models", "--task", "cooking"]) == 2
     assert "unknown task='cooking'; expected one of detection, flow_recognition, recognition" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [("srtg_r3d_[13]*",), ("models", "srtg_r3d_[13]*")])
-def test_list_has_task_parameters_and_input(capsys, words):
-    assert main(["list", *words]) == 0
+@pytest.mark.parametrize("command", ["models", "list"])
+def test_models_have_task_parameters_and_input(capsys, command):
+    assert main([command, "srtg_r3d_[13]*"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["network", *list_models("srtg_r3d_[13]*")]
-    assert lines[1].split() == [
-        "srtg_r3d_18",
-        "recognition",
-        "44,543,312",
-        "16",
-        "frames",
-        "112x112",
-        "rgb,",
-        "interval",
-        "2",
-    ]
-    assert main(["list", "tsn_r50"]) == 0
+    assert lines[1].split()[:3] == ["srtg_r3d_18", "recognition", "44,543,312"]
+    assert "16 frames 112x112 rgb, interval 2" in lines[1]
+    assert main([command, "tsn_r50"]) == 0
     assert "3 segments 224x224 rgb" in capsys.readouterr().out
-    assert main(["list", "nothing*"]) == 1
-    assert main(["list", "one", "two"]) == 2
-    assert "expected one pattern, found 2" in capsys.readouterr().err
+    assert main([command, "nothing*"]) == 1
+    assert main([command, "one", "two"]) == 2
 
 
-def test_list_without_arguments_has_all_networks(capsys):
-    assert main(["list", "--task", "segmentation"]) == 0
+def test_models_without_pattern_has_all_networks(capsys):
+    assert main(["models", "--task", "segmentation"]) == 0
     lines = capsys.readouterr().out.splitlines()[1:]
     assert [line.split()[0] for line in lines] == list_models(task="segmentation")
-    assert all(line.endswith("  features") for line in lines)
+    assert all("  features" in line for line in lines)
 
 
 def test_a_training_step_that_needs_two_samples(capsys):

@@ -32,7 +32,9 @@ _HOME = {
     "open_dataset": "vidseg.labels",
     "open_videos": "vidseg.videos",
 }
-_PACKAGES = set("clips convert engine frames labels live loaders losses metrics models ops plots tasks videos".split())
+_PACKAGES = set(
+    "clips convert engine frames labels learn live loaders losses metrics models ops plots tasks videos".split()
+)
 
 __all__ = [
     "ClipLoader",

@@ -16,12 +16,14 @@ from vidseg.cli.interruption import Interrupted, run_interruptible
 __all__ = ["dataset2database", "main", "run_prepared", "run_program"]
 
 COMMANDS = {
+    "learn": "from a folder of videos to a tested network and a report",
     "convert": "convert video files to frame databases, and back",
     "check": "verify frame databases, upgrade or repair them",
     "info": "describe a run, a checkpoint, a data set or a frame database",
     "labels": "put classes, splits and segments into a data set's catalog",
     "synth": "make videos with known actions, for tests and demos",
     "train": "train a model",
+    "probe": "fit a linear classifier to the features of a frozen network",
     "test": "evaluate a trained model",
     "predict": "classes of videos, labels of frames or streams, with a trained model",
     "extract-features": "extract features of long videos with a trained recognition network",
@@ -30,9 +32,12 @@ COMMANDS = {
     "stats": "mean and standard deviation of frames, weights of classes",
     "plot": "draw contact sheets, curves, confusions, calibration, segments, heat maps; reports",
     "profile": "parameters, multiply-adds, latency and memory of networks",
-    "list": "networks with their task, parameters and input",
+    "models": "networks with their cost, input, published score and weights; also spelled list",
     "env": "versions of packages and native parts",
 }
+
+ALIASES = {"list": "models"}
+"""Other names of commands."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +55,7 @@ def _main(words: list[str]) -> int:
 
         print(f"vidseg {vidseg.__version__}")
         return 0
-    name = words[0]
+    name = ALIASES.get(words[0], words[0])
     if name not in COMMANDS:
         import difflib
 

@@ -21,7 +21,7 @@ class Command:
     """
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """Name of a network, or a shell pattern of names; `vidseg list` shows them."""
+    """Name of a network, or a shell pattern of names; `vidseg models` shows them."""
     num_classes: int = 400
     """Number of classes."""
     frames: int | None = None
@@ -32,7 +32,7 @@ class Command:
     in_features: int = 2048
     """Feature width of segmentation and detection networks."""
     network_option: tuple[str, ...] = ()
-    """Options of the network as NAME=VALUE, such as placement=mid width=0.5; `vidseg list NAME` shows them."""
+    """Options of the network as NAME=VALUE, such as placement=mid width=0.5; `vidseg models NAME` shows them."""
     count_only: bool = False
     """Do not measure latency and memory."""
     batch_size: int = 1

@@ -52,11 +52,12 @@ class NetworkOptions:
     """The network and its initial weights."""
 
     network: str = ""
-    """Name of the network; `vidseg list` shows all names."""
+    """Name of the network; `vidseg models` shows all names."""
     network_option: tuple[str, ...] = ()
-    """Options of the network as NAME=VALUE, such as width=0.5; `vidseg list NAME` shows them."""
+    """Options of the network as NAME=VALUE, such as width=0.5; `vidseg models NAME` shows them."""
     pretrained: str | None = None
-    """Checkpoint whose entries are taken where name and shape fit. Also spelled --pretrained-3d."""
+    """Checkpoint whose entries are taken where name and shape fit, or the name of published weights of the network,
+    such as kinetics400, see `vidseg models NETWORK`. Also spelled --pretrained-3d."""
     fine_tune: bool = False
     """Multiply the learning rate of convolutions by 0.6 and of recurrent layers by 0.5; the classifier and layers that
     the checkpoint did not fill keep the whole rate."""

@@ -47,6 +47,7 @@ from vidseg.labels import VideoDataset
 from vidseg.labels.counting import counted
 from vidseg.labels.json_files import read_json
 from vidseg.models import InputSpec, LoadReport, load_weights
+from vidseg.models._published import find_published
 
 __all__ = [
     "RunFolder",
@@ -227,7 +228,7 @@ class RunFolder:
         if session.resume_epoch < 0:
             return session.resume and self.checkpoints.newest() is not None
         if pretrained is not None:
-            return Path(pretrained)
+            return find_published(pretrained, self.network)
         if session.resume_epoch == 1:
             return False
         path = self.checkpoints.numbered(session.resume_epoch - 1)
@@ -385,11 +386,13 @@ def load_initial(model: nn.Module, network: NetworkOptions, folder: RunFolder) -
     """Fill the network from `pretrained`; returns the report, None without it or for a run that is resumed.
 
     Raises:
+        FileNotFoundError: no such file, or published weights that are not on this machine.
         ValueError: less than half of the network's values are in the file.
     """
     if network.pretrained is None or folder.resume_from():
         return None
-    report = load_weights(model, network.pretrained, strict=False, network=network.network)
+    path = find_published(network.pretrained, network.network)
+    report = load_weights(model, path, strict=False, network=network.network)
     if report.filled < _SMALLEST_SHARE:
         raise ValueError(
             f"{network.pretrained} fills {report.filled:.0%} of {network.network}, less than half: {report}"

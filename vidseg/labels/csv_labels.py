@@ -3,9 +3,10 @@
     label,youtube_id,time_start,time_end,split
     Archery,abcdEFGH123,12.0,14.0,train
 
-`youtube_id` or `id` names the video (`youtube_id` if both exist); the times are given for clips cut from longer videos.
-A list of local videos has a column `path` instead. Label, times and split are optional; other columns are ignored.
-Columns may also be separated by tabs or semicolons. Names are read in Unicode NFC without surrounding blanks.
+`youtube_id`, `id` or `video` names the video (the first of them that exists); the times are given for clips cut from
+longer videos. A list of local videos has a column `path` instead. The label may be called `class`. Label, times and
+split are optional; other columns are ignored. Columns may also be separated by tabs or semicolons. Names are read in
+Unicode NFC without surrounding blanks.
 Source: loaders of the SRTG and MTNet training repositories.
 """
 
@@ -24,7 +25,7 @@ from vidseg.labels.names import LONGEST_NAME, clean_name, strip_extension, video
 
 __all__ = ["LabelRow", "check_row", "folder_names", "has_header", "read_label_csv", "read_rows", "write_label_csv"]
 
-_NAME_COLUMNS = ("youtube_id", "id", "path")  # the first column present names the video
+_NAME_COLUMNS = ("youtube_id", "id", "path", "video")  # the first column present names the video
 _DELIMITERS = (",", "\t", ";")
 _LONGEST_CELL = 1 << 16  # characters; longer ones come from a quote that is not closed
 
@@ -158,6 +159,8 @@ def read_label_csv(path: str | Path, *, faults: SegmentFaults | None = None) -> 
         )
     header_line, header = lines[0]
     names = [cell.strip().lower() for cell in header]
+    if "label" not in names:
+        names = ["label" if name == "class" else name for name in names]
     columns = {name: position for position, name in enumerate(names)}
     if len(columns) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -165,8 +168,8 @@ def read_label_csv(path: str | Path, *, faults: SegmentFaults | None = None) -> 
     name_column = next((name for name in _NAME_COLUMNS if name in columns), None)
     if name_column is None:
         raise ValueError(
-            f"{path}:{header_line}: the header {','.join(names)!r:.200} has none of the columns youtube_id, id, path;"
-            " write the column names in the first line"
+            f"{path}:{header_line}: the header {','.join(names)!r:.200} has none of the columns youtube_id, id, path, "
+            "video; write the column names in the first line"
         )
     if ("time_start" in columns) != ("time_end" in columns):
         raise ValueError(f"{path}:{header_line}: only one of time_start and time_end is present; add the other column")
@@ -183,7 +186,11 @@ def read_label_csv(path: str | Path, *, faults: SegmentFaults | None = None) -> 
         name = cell[name_column]
         if not clean_name(name):
             raise ValueError(f"{place}: column {name_column!r} is empty; write the name of the video")
-        name = video_name(name) if name_column == "path" else strip_extension(clean_name(name))
+        place_of_video = cell.get("path", "")
+        if name_column == "video" and "/" in name:
+            place_of_video = name
+        by_path = name_column == "path" or place_of_video == name
+        name = video_name(name) if by_path else strip_extension(clean_name(name))
         start, stop = (_seconds(cell.get(column, ""), column, place) for column in ("time_start", "time_end"))
         if (start is None) != (stop is None):
             raise ValueError(f"{place}: one of time_start and time_end is empty; set both or neither")
@@ -198,7 +205,7 @@ def read_label_csv(path: str | Path, *, faults: SegmentFaults | None = None) -> 
             start=start,
             stop=stop,
             split=cell.get("split"),
-            path=cell.get("path", "").strip() or None,
+            path=place_of_video.strip() or None,
         )
         check_row(row, place)
         rows.append(row)

@@ -13,6 +13,7 @@ from vidseg.models._adapters import merged_entries
 from vidseg.models._classifier import classifier_name
 from vidseg.models._identify import Identity, identify, with_names
 from vidseg.models._input_spec import InputSpec
+from vidseg.models._published import verify_published
 from vidseg.models._registry import input_spec
 from vidseg.models._torch_file import read_torch_file
 
@@ -108,8 +109,9 @@ def load_weights(
         Copied, unused and missing entries, and the input spec of the weights if it is known.
 
     Raises:
-        ValueError: no entry agrees; with `strict`, not all entries agree; the file has no state dict or cannot be read;
-            colors="bgr" and the first convolution does not have three input channels.
+        ValueError: no entry agrees; with `strict`, not all entries agree; the file has no state dict or cannot be read,
+            or has the name of published weights and another digest; colors="bgr" and the first convolution does not
+            have three input channels.
         FileNotFoundError: the path does not exist.
     """
     if colors not in ("rgb", "bgr"):
@@ -201,6 +203,7 @@ def _read(path: str | Path) -> _Origin:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"weights file {path} does not exist")
+    verify_published(path)
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file

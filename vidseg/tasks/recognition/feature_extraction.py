@@ -74,10 +74,15 @@ def centered_frames(spec: InputSpec, windows: range, stride: int, length: int) -
 
 
 @contextmanager
-def clip_outputs(trained: RecognitionModel, output: Output) -> Iterator[Any]:
-    """Give a function from clips (B, C, T, H, W) to float32 (B, D) on the CPU: features, logits or probabilities."""
+def clip_outputs(model: nn.Module, classifier: nn.Module, output: Output = "features") -> Iterator[Any]:
+    """Give a function from clips (B, C, T, H, W) to float32 (B, D) on the CPU.
+
+    Args:
+        model: network, in evaluation mode.
+        classifier: its last layer, whose input the features are.
+        output: "features", "logits" or "probabilities"; several positions of a clip are averaged.
+    """
     seen: list[Tensor] = []
-    classifier, model = trained.features(), trained.model
 
     def keep(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         values = arguments[0].detach()
@@ -148,7 +153,10 @@ def extract_features(
     )
     report = ExtractionReport(str(out))
     counts = [-(-int(frames) // stride) for frames in data.frames]
-    with progress_bar(sum(counts), "windows") as bar, clip_outputs(trained, output) as output_of:
+    with (
+        progress_bar(sum(counts), "windows") as bar,
+        clip_outputs(trained.model, trained.features(), output) as output_of,
+    ):
         for row, name in enumerate(names):
             path = out / f"{name}.npy"
             if not overwrite and _holds(path, counts[row]):

@@ -68,7 +68,7 @@ def video_features(
     )
     copy_ahead(loader, trained.device)
     rows, labels, numbers = [], [], []
-    with loader, clip_outputs(trained, "features") as output_of, torch.inference_mode():
+    with loader, clip_outputs(trained.model, trained.features()) as output_of, torch.inference_mode():
         for batch in loader:
             found = output_of(batch.inputs.to(trained.device))
             valid = getattr(batch, "valid", torch.ones(len(batch), dtype=torch.bool)).cpu()

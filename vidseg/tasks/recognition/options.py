@@ -12,6 +12,7 @@ __all__ = [
     "InputOptions",
     "LossOptions",
     "MultigridOptions",
+    "ProbeOptions",
     "RecognitionData",
     "RecognitionOptions",
 ]
@@ -215,6 +216,47 @@ def _within(options: object, name: str, limits: tuple[tuple[str, float, float], 
     for value, (part, low, high) in zip(values, limits, strict=False):
         if not low <= value <= high:
             raise ValueError(f"{name}={values}: {part}={value:g} must be {low:g} to {high:g}")
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """A linear classifier on the features of a frozen network."""
+
+    dataset: str = ""
+    """Folder of the data set, with catalog.db and jpg/."""
+    network: str = ""
+    """Name of the network; `vidseg models --task recognition` shows all names."""
+    network_option: tuple[str, ...] = ()
+    """Options of the network as NAME=VALUE."""
+    pretrained: str = ""
+    """File of weights, or the name of published ones, such as kinetics400."""
+    out: str = ""
+    """Folder of the run; default: results/<data set>/NETWORK_probe."""
+    clips: int = 3
+    """Clips of each training video, spread over its length."""
+    mirror: bool = True
+    """Add the mirrored clips; --no-mirror where classes distinguish left and right."""
+    size: int | None = None
+    """Height and width of a clip in pixels; default: as the weights were trained."""
+    frames: int | None = None
+    """Frames of a clip; default: as the weights were trained."""
+    interval: int | None = None
+    """Distance from one frame of a clip to the next; default: as the weights were trained."""
+    penalties: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    """L2 penalties of the classifier; the one with the highest validation accuracy is used."""
+    batch_size: int = 8
+    """Clips that the network sees at once."""
+    seed: int = 1
+    """Seed of the videos held out where the data set has no split for it."""
+    device: str | None = None
+    """Device such as cpu, cuda or cuda:1; default: the accelerator if there is one."""
+    overwrite: bool = False
+    """Replace the run in the folder."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "clips", "size", "frames", "interval", "batch_size")
+        if not self.penalties or min(self.penalties) <= 0:
+            raise ValueError(f"penalties={self.penalties} must be one or more numbers above 0")
 
 
 @dataclass(frozen=True)

@@ -178,7 +178,7 @@ def check_network(name: str) -> None:
         ValueError: there is no network called `name`, or it is of another task.
     """
     if not name:
-        raise ValueError("network: name the network; `vidseg list` shows all names")
+        raise ValueError("network: name the network; `vidseg models` shows all names")
     task = model_task(name)
     if task != "recognition":
         raise ValueError(f"{name} is a network for {task}; recognition needs one that classifies clips of RGB")
