@@ -240,9 +240,7 @@ class RecognitionModel(TrainedModel):
         if dump is not None and scores is not None:
             write_scores(dump, scores)
         report = (
-            target_report(result, data, self.classes, **facts)
-            if scores is None
-            else make_report(result, data, **facts)
+            target_report(result, data, self.classes, **facts) if scores is None else make_report(result, data, **facts)
         )
         if source.run is not None and distributed.is_first():
             title = test_name(
