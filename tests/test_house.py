@@ -115,7 +115,13 @@ def test_the_version_is_one():
 
 
 # Names of distributions that differ from the name of their module
-DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow", "sqlite_utils": "sqlite-utils", "nvidia": "nvidia-dali-cuda120"}
+DISTRIBUTIONS = {
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+    "PIL": "pillow",
+    "sqlite_utils": "sqlite-utils",
+    "nvidia": "nvidia-dali-cuda120",
+}
 UNDECLARED = {"imgaug", "apex"}  # pip cannot install them as they are: docs/augmentation.md, docs/training.md
 
 
