@@ -32,7 +32,7 @@ def started(target, *arguments):
 
 def join(ranks):
     for process in ranks:
-        process.join(120)
+        process.join(240)
         assert process.exitcode == 0
 
 
