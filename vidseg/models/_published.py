@@ -107,6 +107,17 @@ def _pytorchvideo(network: str, file: str, score: str) -> PublishedWeights:
     )
 
 
+def _vjepa2(network: str, file: str, score: str) -> PublishedWeights:
+    """Encoder without a classifier; the score is that of its attentive probe on Something-Something V2."""
+    return PublishedWeights(
+        network,
+        "videomix22m",
+        score and f"{score}, Something-Something V2 with an attentive probe",
+        "facebookresearch/vjepa2, README",
+        f"https://dl.fbaipublicfiles.com/vjepa2/{file}.pt",
+    )
+
+
 def _i3d(network: str, file: str, score: str) -> PublishedWeights:
     return PublishedWeights(
         network,
@@ -127,6 +138,8 @@ _TSN, _TSM = "tsn_imagenet-pretrained", "tsm_imagenet-pretrained"
 _SHIFT = "TSM_kinetics_RGB_resnet50_shift8_blockres_avg"
 _CROPS25 = "top-1/top-5, 25 segments, 10 crops"
 _CROPS8 = "top-1/top-5, 8 segments, 10 crops"
+
+_VIDEOMAE = "MCG-NJU/VideoMAE, MODEL_ZOO.md"
 
 PUBLISHED: tuple[PublishedWeights, ...] = (
     _torchvision("r3d_18", "b3b3357e", "63.200 / 83.479"),
@@ -194,6 +207,18 @@ PUBLISHED: tuple[PublishedWeights, ...] = (
     _pytorchvideo("x3d_xs", "X3D_XS", "69.12 / 88.63"),
     _pytorchvideo("x3d_s", "X3D_S", "73.33 / 91.27"),
     _pytorchvideo("x3d_m", "X3D_M", "75.94 / 92.72"),
+    _paper("videomae_base", "kinetics400", "80.9 / 94.7 top-1/top-5, 5 clips, 3 crops", _VIDEOMAE),
+    _paper("videomae_large", "kinetics400", "84.7 / 96.5 top-1/top-5, 5 clips, 3 crops", _VIDEOMAE),
+    PublishedWeights(
+        "timesformer_base",
+        "kinetics400",
+        "77.9 / 93.2 top-1/top-5, 1 clip, 3 crops",
+        "facebookresearch/TimeSformer, README",
+        "https://www.dropbox.com/s/g5t24we9gl5yk88/TimeSformer_divST_8x32_224_K400.pyth",
+    ),
+    _vjepa2("vjepa2_large", "vitl", "73.7 top-1, 2 clips, 3 crops"),
+    _vjepa2("vjepa2_huge", "vith", ""),
+    _vjepa2("vjepa2_giant", "vitg-384", "77.3 top-1, 2 clips, 3 crops, 64 frames of 384 pixels"),
     _paper("x3d_l", "kinetics400", "77.44 top-1, 10 clips, 3 crops", "PyTorchVideo model zoo"),
     _i3d("i3d_rgb", "rgb_imagenet.pt", "71.1 top-1, Kinetics-400 test"),
     _i3d("i3d_flow", "flow_imagenet.pt", "63.4 top-1, Kinetics-400 test"),
