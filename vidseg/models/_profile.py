@@ -189,6 +189,7 @@ def count_cost(name: str, shape: tuple[int, ...], *, num_classes: int, **options
 
 
 def _count(model: nn.Module, x: Tensor) -> int:
+    model.requires_grad_(False)  # the counter cannot follow a view of a parameter that is made without gradients
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(x)
     return counter.get_total_flops() // 2
