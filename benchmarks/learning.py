@@ -18,9 +18,10 @@ import multiprocessing
 import os
 import platform
 import re
+import shutil
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import accumulate
@@ -34,6 +35,7 @@ import tyro
 from vidseg.convert import ConvertOptions, convert_videos
 from vidseg.convert.synth import SynthOptions, synthesize_videos
 from vidseg.labels import apply_labels, read_label_csv
+from vidseg.labels.scan import scan_catalog
 from vidseg.plots.canvas import INK, MUTED, new_figure, quiet, save_figure
 from vidseg.tasks.recognition.options import RecognitionOptions
 from vidseg.tasks.recognition.recipes import recipe_options
@@ -76,10 +78,34 @@ ROWS: dict[str, dict[str, Any]] = {
         "lr": 0.004,
         "warmup_start": 0.0004,
     },
+    # Weights that were trained on four of the classes, for 48 videos of the four others
+    "r3d_18 of four classes": {"network": "r3d_18", "network_option": ("width=0.25",), "part": "first"},
+    "48 videos, random weights": {"network": "r3d_18", "network_option": ("width=0.25",), "part": "second"},
+    "48 videos, fine-tuned": {
+        "network": "r3d_18",
+        "network_option": ("width=0.25",),
+        "part": "second",
+        "after": "r3d_18 of four classes",
+        "lr": 0.0005,
+        "warmup_start": 0.00005,
+    },
+    "48 videos, frozen backbone": {
+        "network": "r3d_18",
+        "network_option": ("width=0.25",),
+        "part": "second",
+        "after": "r3d_18 of four classes",
+        "freeze_backbone": True,
+        "lr": 0.01,
+        "warmup_start": 0.001,
+    },
     "srtg_r3d_18, O1": {"opt_level": "O1"},
     "srtg_r3d_18, bf16": {"opt_level": "bf16"},
 }
 EPOCHS = ("epochs", "cycle_epochs")
+CLASSES = {"first": slice(0, 4), "second": slice(4, 8)}
+"""Classes of a part of the videos, in alphabetical order."""
+FEW = 12
+"""Training videos of each class of the second part."""
 
 
 @dataclass
@@ -104,27 +130,49 @@ class Options:
     """Train one epoch on 48 videos ."""
 
 
-def prepare(folder: Path, videos: int) -> Path:
-    """Write and convert the videos unless they exist."""
-    data = folder / f"data{videos}"
-    if (data / "labels_report.json").is_file():
-        return data
-    source = folder / f"synth{videos}"
-    # Clips have 64 pixels. The settings were chosen on videos of other seeds.
-    synthesize_videos(source, SynthOptions(videos=videos, width=128, height=96, seed=11))
-    if not convert_videos(source / "videos", data, options=ConvertOptions()).ok:
-        raise SystemExit(f"{source}: not all videos could be converted")
-    apply_labels(data, read_label_csv(source / "labels.csv"))
-    return data
+def prepare(folder: Path, videos: int) -> dict[str, Path]:
+    """Write and convert the videos unless they exist; returns the data sets of all and of the parts."""
+    source, data = folder / f"synth{videos}", folder / f"data{videos}"
+    if not (data / "labels_report.json").is_file():
+        # Clips have 64 pixels. The settings were chosen on videos of other seeds.
+        synthesize_videos(source, SynthOptions(videos=videos, width=128, height=96, seed=11))
+        if not convert_videos(source / "videos", data, options=ConvertOptions()).ok:
+            raise SystemExit(f"{source}: not all videos could be converted")
+        apply_labels(data, read_label_csv(source / "labels.csv"))
+    found = {"all": data}
+    rows = read_label_csv(source / "labels.csv")
+    classes = sorted({row.label for row in rows if row.label is not None})
+    for part, chosen in CLASSES.items():
+        found[part] = folder / f"data{videos}_{part}"
+        if (found[part] / "labels_report.json").is_file():
+            continue
+        shutil.copytree(data, found[part], dirs_exist_ok=True)
+        for name in ("catalog.db", "labels_report.json"):
+            (found[part] / name).unlink()
+        kept, counts = [], Counter[str]()
+        for row in rows:
+            few = part == "second" and row.split == "train"
+            if row.label in classes[chosen] and not (few and counts[row.label] == FEW):
+                counts[row.label] += few
+                kept.append(row)
+        scan_catalog(found[part])
+        apply_labels(found[part], kept)
+    return found
 
 
-def settings(name: str, seed: int, data: Path, folder: Path, epochs: int) -> RecognitionOptions:
+def settings(name: str, seed: int, data: dict[str, Path], folder: Path, epochs: int) -> RecognitionOptions:
     """Return the options of a run."""
     row: dict[str, Any] = {**COMMON, "epochs": 1, **ROWS[name]}
+    part, after = row.pop("part", "all"), row.pop("after", None)
     row |= {key: max(1, round(epochs * row[key])) for key in EPOCHS if key in row}
-    out = folder / f"{re.sub(r'[^a-z0-9.]+', '_', name.lower())}-{seed}"
-    run = {"dataset": str(data), "out": str(out), "overwrite": True, "seed": seed, "threads": 1, "test_every": 5}
-    return recipe_options("synth", **run, **row, warmup_epochs=0.3 * row["epochs"])
+    if after is not None:
+        row["pretrained"] = str(run_of(after, seed, folder) / f"{row['network']}_last.pth")
+    run = {"dataset": str(data[part]), "out": str(run_of(name, seed, folder)), "overwrite": True, "seed": seed}
+    return recipe_options("synth", threads=1, test_every=5, **run, **row, warmup_epochs=0.3 * row["epochs"])
+
+
+def run_of(name: str, seed: int, folder: Path) -> Path:
+    return folder / f"{re.sub(r'[^a-z0-9.]+', '_', name.lower())}-{seed}"
 
 
 def measure(options: RecognitionOptions) -> dict[str, Any]:
@@ -161,11 +209,13 @@ def train_all(runs: dict[tuple[str, int], RecognitionOptions], workers: int | No
     found: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers or len(os.sched_getaffinity(0)), mp_context=spawn) as pool:
-        waiting = {pool.submit(measure, options): run for run, options in runs.items()}
-        for future in as_completed(waiting):
-            (name, seed), result = waiting[future], future.result()
-            found[name][seed] = result
-            print(f"{name}, seed {seed}: top-1 {result['top1']:.3f}, {result['cpu_s']:.0f} s", file=sys.stderr)
+        for later in (False, True):  # runs that begin with the weights of another row come last
+            chosen = {run: options for run, options in runs.items() if ("after" in ROWS[run[0]]) == later}
+            waiting = {pool.submit(measure, options): run for run, options in chosen.items()}
+            for future in as_completed(waiting):
+                (name, seed), result = waiting[future], future.result()
+                found[name][seed] = result
+                print(f"{name}, seed {seed}: top-1 {result['top1']:.3f}, {result['cpu_s']:.0f} s", file=sys.stderr)
     rows = []
     for name in dict.fromkeys(name for name, _ in runs):
         each = [found[name][seed] for seed in sorted(found[name])]
@@ -198,6 +248,9 @@ def main() -> int:
     for name in names:
         if name not in ROWS:
             print(f"unknown row {name!r}; expected one of {', '.join(ROWS)}", file=sys.stderr)
+            return 2
+        if ROWS[name].get("after") not in (None, *names):
+            print(f"{name!r} begins with the weights of {ROWS[name]['after']!r}: add that row", file=sys.stderr)
             return 2
     videos, epochs = (48, 1) if options.quick else (options.videos, options.epochs)
     data = prepare(options.folder, videos)
