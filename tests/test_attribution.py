@@ -71,6 +71,24 @@ def share_in_corner(heat):
     return float(heat[:, 2:, :16, :16].sum() / heat.sum())
 
 
+@pytest.mark.parametrize("name", ["videomae_small", "vjepa2_large", "timesformer_base"])
+def test_tokens_of_transformers_are_read_in_their_order(name):
+    """A patch that differs from all others changes the heat most where it is."""
+    torch.manual_seed(0)
+    model = create_model(name, num_classes=2, width=0.25, layers=2).eval()
+    length = 2 if name == "timesformer_base" else 4
+    plain = torch.zeros(1, 3, 2 * length, 96, 64)
+    changed = plain.clone()
+    changed[:, :, length:, 64:80, 16:32] = 4 * torch.randn(3, length, 16, 16)
+
+    def either(clips):  # what raises the logit and what lowers it
+        return sum(grad_cam(model, clips, lambda x, sign=sign: sign * model(x)[:, 1]) for sign in (1, -1))
+
+    difference = (either(changed) - either(plain)).abs()[0]
+    frame, row, column = (int(place) for place in np.unravel_index(int(difference.argmax()), difference.shape))
+    assert frame >= length and 64 <= row < 80 and 16 <= column < 32
+
+
 @pytest.mark.parametrize("layout", ["BDTHW", "BTDHW", "MDHW", "tokens", "class token", "declared"])
 def test_heat_is_where_the_network_looks(layout):
     model = Declared() if layout == "declared" else Corner(layout)

@@ -225,5 +225,6 @@ def _grids(output: Any, clips: torch.Size) -> Iterator[_Grid]:
         batch, sizes = clips[0], output.shape
         if output.dim() == 5 and sizes[0] == batch:
             yield (sizes[1], sizes[2], sizes[3], sizes[4])
+            yield (sizes[4], sizes[1], sizes[2], sizes[3])  # patches with their channels last
         elif output.dim() == 4 and sizes[0] % batch == 0:
             yield (sizes[1], sizes[0] // batch, sizes[2], sizes[3])

@@ -130,9 +130,10 @@ class _DividedBlock(Block):
         patches = patches + over_space[:, :, 1:].transpose(1, 2)
         if self.label_only:
             return label + self.drop_path(self.mlp(self.norm2(label))), patches
-        joint = torch.cat((label, patches.flatten(1, 2)), dim=1)  # one product with the large weights for both
+        # One product with the large weights for both; patches by time, height and width, as Grad-CAM reads tokens.
+        joint = torch.cat((label, patches.transpose(1, 2).flatten(1, 2)), dim=1)
         joint = joint + self.drop_path(self.mlp(self.norm2(joint)))
-        return joint[:, :1], joint[:, 1:].unflatten(1, (count, frames))
+        return joint[:, :1], joint[:, 1:].unflatten(1, (frames, count)).transpose(1, 2)
 
 
 class TimeSformer(VideoTransformer):

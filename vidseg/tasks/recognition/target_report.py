@@ -34,6 +34,7 @@ class TargetReport:
     """By name: mAP, hit and loss; or MAE, R2 and loss."""
     average_precisions: dict[str, float | None]
     """By class, None for one without a positive video; empty for numbers."""
+    task: str = "recognition"
 
     def __str__(self) -> str:
         width = max(map(len, (*self.average_precisions, "class")))

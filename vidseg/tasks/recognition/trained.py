@@ -322,7 +322,8 @@ class RecognitionModel(TrainedModel):
             FileNotFoundError: there is no such file.
             ValueError: an unknown class, method or layer, or a network without spatial maps.
         """
-        chosen, spec = target_class(self.classes, target), self.input_spec
+        names = list(self.classes) or ["value"]  # a regression has no classes
+        chosen, spec, predictions = target_class(names, target), self.input_spec, self.target.predictions
 
         def windows(length: int) -> list[npt.NDArray[np.int64]]:
             if spec.sampling == "segments":  # the middle of each segment, as in evaluation
@@ -335,10 +336,11 @@ class RecognitionModel(TrainedModel):
 
         def explained(clip: Tensor, _: Tensor) -> tuple[Tensor, list[str]]:
             with torch.inference_mode():
-                shares = self.model(clip).float().softmax(dim=1)[0]
-            likeliest = int(shares.argmax())
+                found = predictions(self.model(clip).float())[0]
+            likeliest = int(found.argmax())
             number = likeliest if chosen is None else chosen
-            text = "\n".join(f"{float(shares[one]):6.1%}  {self.classes[one]}" for one in {likeliest: 0, number: 0})
+            form = "6.1%" if self.classes else ".3g"
+            text = "\n".join(f"{float(found[one]):{form}}  {names[one]}" for one in {likeliest: 0, number: 0})
             heat = clip_heat(
                 self.model, clip, lambda x: self.model(x)[:, number], method=method, layer=layer, steps=steps
             )
