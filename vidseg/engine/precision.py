@@ -23,7 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidseg.engine.apex import apex_amp
 from vidseg.engine.options import OptLevel
-from vidseg.engine.sharding import as_stored, is_slice, stored_optimizer, whole_values
+from vidseg.engine.sharding import as_stored, stored_optimizer, whole_tensor, whole_values
 
 __all__ = ["ApexPrecision", "Precision", "make_precision"]
 
@@ -113,8 +113,7 @@ class Precision:
         if clip_norm is not None:
             self._scaler.unscale_(optimizer)
             values = [value for group in optimizer.param_groups for value in group["params"]]
-            norm = nn.utils.clip_grad_norm_(values, clip_norm)
-            norm = norm.full_tensor() if is_slice(norm) else norm
+            norm = whole_tensor(nn.utils.clip_grad_norm_(values, clip_norm))
         self._scaler.step(optimizer)
         self._scaler.update()
         optimizer.zero_grad()

@@ -96,6 +96,12 @@ def is_slice(value: object) -> bool:
     return module is not None and isinstance(value, module.DTensor)
 
 
+def whole_tensor(value: Any) -> Tensor:
+    """Return a tensor that may be a slice, whole. All processes of the group call it together."""
+    found: Tensor = value.full_tensor() if is_slice(value) else value
+    return found
+
+
 def whole_values(values: Mapping[Any, Any], *, keep: bool = True) -> dict[Any, Any]:
     """Return a state, dictionaries within it included, with whole tensors on the CPU.
 
@@ -110,7 +116,7 @@ def whole_values(values: Mapping[Any, Any], *, keep: bool = True) -> dict[Any, A
         if isinstance(value, Mapping):
             whole: Any = whole_values(value, keep=keep)
         elif isinstance(value, Tensor):
-            whole = value.full_tensor() if is_slice(value) else value
+            whole = whole_tensor(value)
             whole = whole.cpu() if keep else None
         else:
             whole = value
