@@ -26,7 +26,7 @@ def main() -> None:
         lines.append(f'    "{name}": ({parameters}, {macs}),\n')
     if given.write:
         text = re.sub(
-            r"(COUNTS: .* = \{\n?).*?(\}\n)", lambda found: found[1] + "".join(lines) + found[2], FILE.read_text(),
+            r"(COUNTS: [^\n]* = \{\n?).*?(\}\n)", lambda found: found[1] + "".join(lines) + found[2], FILE.read_text(),
             count=1, flags=re.DOTALL,
         )  # fmt: skip
         FILE.write_text(text)
