@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vidseg.models._linear import RowLinear, linear_rows
+
 __all__ = [
     "PATCH",
     "Attention",
@@ -113,7 +115,7 @@ class PatchEmbed(nn.Module):
         """
         check_clips(clips, tubelet=self.tubelet)
         patches = cut_patches(clips, tubelet=self.tubelet)
-        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+        return linear_rows(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
 class DropPath(nn.Module):
@@ -162,7 +164,7 @@ class _QueryValueBias(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
-        return F.linear(input, self.weight, bias)
+        return linear_rows(input, self.weight, bias)
 
 
 class Attention(nn.Module):
@@ -177,8 +179,8 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, *, key_bias: bool = True):
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width) if key_bias else _QueryValueBias(width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = RowLinear(width, 3 * width) if key_bias else _QueryValueBias(width)
+        self.proj = RowLinear(width, width)
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Compute attention.
@@ -209,9 +211,9 @@ class Mlp(nn.Module):
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
+        self.fc1 = RowLinear(width, hidden)
         self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc2 = RowLinear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.act(self.fc1(x)))

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidseg.models._detection import DetectionOutput
+from vidseg.models._linear import linear_rows
 from vidseg.models._pyramid import (
     Backbone,
     ChannelNorm,
@@ -96,10 +97,7 @@ class _Pointwise(nn.Conv1d):
         super().__init__(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or torch.compiler.is_exporting():
-            return F.linear(x, self.weight[:, :, 0], self.bias)
-        # On AMD processors oneDNN's convolution takes half the time of the matrix product of a linear layer.
-        return F.conv2d(x.transpose(1, 2)[:, :, None], self.weight[:, :, None], self.bias)[:, :, 0].transpose(1, 2)
+        return linear_rows(x, self.weight[:, :, 0], self.bias)
 
 
 class _Attention(nn.Module):

@@ -24,6 +24,7 @@ from vidseg.models._detection import (
     probabilities,
     training_segments,
 )
+from vidseg.models._linear import RowLinear
 from vidseg.models._recurrent import run_recurrent
 from vidseg.models._registry import register_model
 from vidseg.models._segmentation import clear_padding, find_padding, video_lengths
@@ -121,7 +122,7 @@ def _branch(*widths: int) -> nn.Sequential:
     """Return linear layers with a ReLU between two of them."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+        layers += [RowLinear(inputs, outputs), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 
@@ -133,7 +134,7 @@ class _ProposalStage(nn.Module):
         self.roi_size = roi_size
         width, branch = maps // 2, hidden // 4
         self.reduce_dim_before = nn.Sequential(nn.Conv1d(maps, width, 3, padding=1), nn.ReLU())
-        self.reduce_dim_ext = nn.Sequential(nn.Linear(width * roi_size, hidden), nn.ReLU())
+        self.reduce_dim_ext = nn.Sequential(RowLinear(width * roi_size, hidden), nn.ReLU())
         self.iou_fc = _branch(hidden, branch, branch, branch, 2)
         self.cls_se_fc = _branch(hidden, branch, branch, branch, 2)
         self.reg_cw_fc = _branch(hidden, branch, branch, branch, 2)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidseg.models._input_spec import GTEA_MEAN, GTEA_STD, InputSpec
+from vidseg.models._linear import RowLinear
 from vidseg.models._registry import register_model
 from vidseg.models._streaming import StreamModel, StreamOutput, StreamState, frame_mask
 from vidseg.models.block_recurrent import BlockRecurrentHead
@@ -69,8 +70,8 @@ class _WindowAttention(nn.Module):
         relative = places[:, None] - places[None] + torch.tensor([side - 1 for side in window])
         index = (relative * torch.tensor([spans[1] * spans[2], spans[2], 1])).sum(dim=2)
         self.register_buffer("relative_position_index", index)
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.proj = nn.Linear(channels, channels)
+        self.qkv = RowLinear(channels, 3 * channels)
+        self.proj = RowLinear(channels, channels)
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
     def forward(self, x: Tensor, hidden: Tensor | None) -> Tensor:
@@ -94,8 +95,8 @@ class _WindowAttention(nn.Module):
 class _Mlp(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
-        self.fc1 = nn.Linear(channels, 4 * channels)
-        self.fc2 = nn.Linear(4 * channels, channels)
+        self.fc1 = RowLinear(channels, 4 * channels)
+        self.fc2 = RowLinear(4 * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x)))
@@ -147,7 +148,7 @@ class _Merge(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
+        self.reduction = RowLinear(4 * channels, 2 * channels, bias=False)
         self.norm = nn.LayerNorm(4 * channels)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidseg.models._input_spec import InputSpec
+from vidseg.models._linear import RowLinear
 from vidseg.models._registry import register_model
 from vidseg.models._stage import Stage
 from vidseg.models._transformer import (
@@ -115,7 +116,7 @@ class _DividedBlock(Block):
         super().__init__(width, heads, hidden=hidden, drop_path=drop_path)
         self.temporal_norm1 = nn.LayerNorm(width, eps=1e-6)
         self.temporal_attn = Attention(width, heads)
-        self.temporal_fc = nn.Linear(width, width)
+        self.temporal_fc = RowLinear(width, width)
 
     def forward(self, x: _Tokens) -> _Tokens:  # type: ignore[override]
         """Compute the next tokens from the token of the class (B, 1, D) and those of the patches (B, N, T, D)."""

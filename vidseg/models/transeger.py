@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidseg.models._input_spec import GTEA_MEAN, GTEA_STD, InputSpec
+from vidseg.models._linear import RowLinear
 from vidseg.models._prompts import BytePairVocabulary, Vocabulary, WordVocabulary, sentence_parts
 from vidseg.models._registry import register_model
 from vidseg.models._streaming import StreamModel, StreamOutput, StreamState, frame_mask, memory
@@ -43,9 +44,9 @@ class _TextBlock(nn.Module):
         self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
         self.ln_1 = nn.LayerNorm(width)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        layers["c_fc"] = nn.Linear(width, 4 * width)
+        layers["c_fc"] = RowLinear(width, 4 * width)
         layers["gelu"] = _QuickGelu()
-        layers["c_proj"] = nn.Linear(4 * width, width)
+        layers["c_proj"] = RowLinear(4 * width, width)
         self.mlp = nn.Sequential(layers)
         self.ln_2 = nn.LayerNorm(width)
 

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidseg.models._input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
+from vidseg.models._linear import RowLinear
 from vidseg.models._registry import register_model
 from vidseg.models._stage import Stage
 from vidseg.models._transformer import (
@@ -151,8 +152,8 @@ class _CrossAttention(nn.Module):
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.q = nn.Linear(width, width)
-        self.kv = nn.Linear(width, 2 * width)
+        self.q = RowLinear(width, width)
+        self.kv = RowLinear(width, 2 * width)
 
     def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
         """Compute (B, Q, D) from queries (B, Q, D) and tokens (B, N, D)."""
