@@ -263,20 +263,8 @@ class SlowFast(nn.Module):
         return self.blocks[6](torch.cat(pooled, dim=1))
 
 
-def _slowfast(
-    design: SlowFastDesign,
-    *,
-    num_classes: int,
-    port: Port = "pytorchvideo",
-    dropout: float = 0.5,
-    zero_init: bool = True,
-    width: float = 1.0,
-) -> SlowFast:
-    return SlowFast(design, num_classes=num_classes, port=port, dropout=dropout, zero_init=zero_init, width=width)
-
-
 _INPUT = InputSpec(frames=32, interval=2, size=224, resize=256, mean=(0.45,) * 3, std=(0.225,) * 3)
 
 for _name, _design in NETWORKS.items():
     _frames = 64 if _name.endswith("16x8") else 32
-    register_model(_name, partial(_slowfast, _design), input_spec=replace(_INPUT, frames=_frames))
+    register_model(_name, partial(SlowFast, _design), input_spec=replace(_INPUT, frames=_frames))

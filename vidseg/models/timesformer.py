@@ -234,30 +234,7 @@ class TimeSformer(VideoTransformer):
         return self.head(self.dropout(self.forward_features(clips)))
 
 
-def _timesformer(
-    design: TimeSformerDesign,
-    *,
-    num_classes: int,
-    frames: int = 8,
-    size: int = 224,
-    width: float = 1.0,
-    layers: int | None = None,
-    dropout: float = 0.0,
-    drop_path: float = 0.1,
-) -> TimeSformer:
-    return TimeSformer(
-        design,
-        num_classes=num_classes,
-        frames=frames,
-        size=size,
-        width=width,
-        layers=layers,
-        dropout=dropout,
-        drop_path=drop_path,
-    )
-
-
 _INPUT = InputSpec(frames=8, interval=32, size=224, mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
 
 for _name, _design in NETWORKS.items():
-    register_model(_name, partial(_timesformer, _design), input_spec=_INPUT)
+    register_model(_name, partial(TimeSformer, _design), input_spec=_INPUT)

@@ -200,30 +200,7 @@ class VideoMae(VideoTransformer):
         return self.head(self.dropout(self.fc_norm(self.forward_features(clips).mean(dim=1))))
 
 
-def _videomae(
-    design: VideoMaeDesign,
-    *,
-    num_classes: int,
-    frames: int = 16,
-    size: int = 224,
-    width: float = 1.0,
-    layers: int | None = None,
-    dropout: float = 0.0,
-    drop_path: float = 0.0,
-) -> VideoMae:
-    return VideoMae(
-        design,
-        num_classes=num_classes,
-        frames=frames,
-        size=size,
-        width=width,
-        layers=layers,
-        dropout=dropout,
-        drop_path=drop_path,
-    )
-
-
 _INPUT = InputSpec(frames=16, interval=4, size=224, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
 for _name, _design in NETWORKS.items():
-    register_model(_name, partial(_videomae, _design), input_spec=_INPUT)
+    register_model(_name, partial(VideoMae, _design), input_spec=_INPUT)

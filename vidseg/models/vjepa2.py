@@ -282,27 +282,6 @@ class VJepa2(VideoTransformer):
         return self.linear(self.dropout(self.pooler(self.forward_features(clips))))
 
 
-def _vjepa2(
-    design: VJepa2Design,
-    *,
-    num_classes: int,
-    width: float = 1.0,
-    layers: int | None = None,
-    probe_layers: int = 3,
-    dropout: float = 0.0,
-    drop_path: float = 0.0,
-) -> VJepa2:
-    return VJepa2(
-        design,
-        num_classes=num_classes,
-        width=width,
-        layers=layers,
-        probe_layers=probe_layers,
-        dropout=dropout,
-        drop_path=drop_path,
-    )
-
-
 def _input(*, frames: int, interval: int, size: int) -> InputSpec:
     """Return the input of a published probe, whose frames are scaled to 8 / 7 of the crop."""
     return InputSpec(
@@ -311,11 +290,11 @@ def _input(*, frames: int, interval: int, size: int) -> InputSpec:
 
 
 register_model(
-    "vjepa2_large", partial(_vjepa2, NETWORKS["vjepa2_large"]), input_spec=_input(frames=16, interval=4, size=256)
+    "vjepa2_large", partial(VJepa2, NETWORKS["vjepa2_large"]), input_spec=_input(frames=16, interval=4, size=256)
 )
 register_model(
-    "vjepa2_huge", partial(_vjepa2, NETWORKS["vjepa2_huge"]), input_spec=_input(frames=64, interval=2, size=256)
+    "vjepa2_huge", partial(VJepa2, NETWORKS["vjepa2_huge"]), input_spec=_input(frames=64, interval=2, size=256)
 )
 register_model(
-    "vjepa2_giant", partial(_vjepa2, NETWORKS["vjepa2_giant"]), input_spec=_input(frames=64, interval=2, size=384)
+    "vjepa2_giant", partial(VJepa2, NETWORKS["vjepa2_giant"]), input_spec=_input(frames=64, interval=2, size=384)
 )

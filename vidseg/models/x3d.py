@@ -230,12 +230,6 @@ class X3d(nn.Module):
         return self.blocks[-1](self.forward_features(clips))
 
 
-def _x3d(
-    design: X3dDesign, *, num_classes: int, dropout: float = 0.5, zero_init: bool = True, width: float = 1.0
-) -> X3d:
-    return X3d(design, num_classes=num_classes, dropout=dropout, zero_init=zero_init, width=width)
-
-
 _INPUT = InputSpec(frames=16, interval=5, size=224, resize=256, mean=(0.45,) * 3, std=(0.225,) * 3)
 _INPUTS = {
     "x3d_xs": replace(_INPUT, frames=4, interval=12, size=160, resize=182),
@@ -245,4 +239,4 @@ _INPUTS = {
 }
 
 for _name, _design in NETWORKS.items():
-    register_model(_name, partial(_x3d, _design), input_spec=_INPUTS[_name])
+    register_model(_name, partial(X3d, _design), input_spec=_INPUTS[_name])
