@@ -504,7 +504,7 @@ def test_scores_of_every_video_are_dumped_fused_and_scored(run, tmp_path, capsys
     assert alone["top1"] == pytest.approx(tested["top1"]) and alone["videos"] == 16
     fused = str(tmp_path / "c.npz")
     assert main(["score", *files, "--weights", "3", "1", "--dump", fused]) == 0
-    assert "2 files, 16 videos" in capsys.readouterr().out
+    assert "2 networks, 16 videos" in capsys.readouterr().out
     with np.load(files[0]) as first, np.load(fused) as both, open(files[1], newline="") as file:
         rows = {row["video"]: [float(row[name]) for name in first["classes"]] for row in csv.DictReader(file)}
         expected = 0.75 * first["scores"] + 0.25 * np.array([rows[video] for video in first["videos"]])
