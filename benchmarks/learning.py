@@ -56,8 +56,14 @@ ROWS: dict[str, dict[str, Any]] = {
     "r3d_18 (no recurrence)": {"network": "r3d_18", "network_option": ("width=0.25",)},
     "mtnet_xs": {"network": "mtnet_xs", "network_option": ("width=0.25",), "epochs": 1.5},
     "tsm_r18": {"network": "tsm_r18", "network_option": ("width=0.25",), "frames": 8},
-    "slowfast_r50_4x16": {"network": "slowfast_r50_4x16", "network_option": ("width=0.25",), "interval": 1},
-    "x3d_xs": {"network": "x3d_xs", "network_option": ("width=0.5",), "frames": 8, "interval": 4},
+    "slowfast_r50_4x16": {"network": "slowfast_r50_4x16", "network_option": ("width=0.25",)},
+    "x3d_xs": {
+        "network": "x3d_xs",
+        "network_option": ("width=0.5",),
+        "frames": 8,
+        "interval": 4,
+        "train_interval": (4,),
+    },
     "videomae": {
         "network": "videomae_small",
         "network_option": ("width=0.5", "layers=4"),
@@ -146,9 +152,8 @@ def prepare(folder: Path, videos: int) -> dict[str, Path]:
         found[part] = folder / f"data{videos}_{part}"
         if (found[part] / "labels_report.json").is_file():
             continue
-        shutil.copytree(data, found[part], dirs_exist_ok=True)
-        for name in ("catalog.db", "labels_report.json"):
-            (found[part] / name).unlink()
+        for name in classes[chosen]:
+            shutil.copytree(data / "jpg" / name, found[part] / "jpg" / name, dirs_exist_ok=True)
         kept, counts = [], Counter[str]()
         for row in rows:
             few = part == "second" and row.split == "train"

@@ -46,8 +46,9 @@ from vidseg.frames.whole_file import write_text
 from vidseg.labels import VideoDataset
 from vidseg.labels.counting import counted
 from vidseg.labels.json_files import read_json
-from vidseg.models import InputSpec, LoadReport, load_weights
+from vidseg.models import InputSpec, LoadReport, classifier_name, load_weights
 from vidseg.models._published import find_published
+from vidseg.models._torch_file import read_torch_file
 
 __all__ = [
     "RunFolder",
@@ -382,8 +383,16 @@ def run_schedule(options: TrainOptions, schedule: ScheduleOptions) -> Schedule:
     )
 
 
-def load_initial(model: nn.Module, network: NetworkOptions, folder: RunFolder) -> LoadReport | None:
+def load_initial(
+    model: nn.Module, network: NetworkOptions, folder: RunFolder, *, classes: Sequence[str] | None = None
+) -> LoadReport | None:
     """Fill the network from `pretrained`; returns the report, None without it or for a run that is resumed.
+
+    Args:
+        model: with random weights.
+        network: its name, and `pretrained`.
+        folder: of the run.
+        classes: class names of the run; the classifier of a checkpoint that records other names is not used.
 
     Raises:
         FileNotFoundError: no such file, or published weights that are not on this machine.
@@ -392,12 +401,31 @@ def load_initial(model: nn.Module, network: NetworkOptions, folder: RunFolder) -
     if network.pretrained is None or folder.resume_from():
         return None
     path = find_published(network.pretrained, network.network)
+    name = classifier_name(model)
+    random = {key: value.clone() for key, value in model.state_dict().items() if key.startswith(f"{name}.")}
     report = load_weights(model, path, strict=False, network=network.network)
     if report.filled < _SMALLEST_SHARE:
         raise ValueError(
             f"{network.pretrained} fills {report.filled:.0%} of {network.network}, less than half: {report}"
         )
-    return report
+    recorded = None if classes is None else _recorded_classes(path)
+    if recorded is None or recorded == list(classes or ()):
+        return report
+    model.load_state_dict(random, strict=False)
+    return replace(
+        report,
+        taken=tuple(key for key in report.taken if key not in random),
+        missing=(*report.missing, *(key for key in report.taken if key in random)),
+        notes=(*report.notes, f"the weights are for other classes, so the classifier {name} has random weights"),
+    )
+
+
+def _recorded_classes(path: Path) -> list[str] | None:
+    """Return the class names that a checkpoint records; None for other files."""
+    content = None if path.suffix == ".safetensors" else read_torch_file(path)
+    record = content.get("record") if isinstance(content, Mapping) else None
+    classes = record.get("classes") if isinstance(record, Mapping) else None
+    return list(classes) if isinstance(classes, (list, tuple)) else None
 
 
 def base_input(folder: RunFolder, report: LoadReport | None, default: InputSpec) -> InputSpec:

@@ -101,7 +101,7 @@ def train_recognition(options: RecognitionOptions) -> Path:
     torch.manual_seed(options.session.seed)
     names = ["value"] if options.loss.target == "value" else splits.train.classes
     model = build_network(network, len(names))
-    report = load_initial(model, network, folder)
+    report = load_initial(model, network, folder, classes=names)
     default = model_input_spec(network.network, **network.chosen_options())
     data = _data(options, splits, base_input(folder, report, default))
     options, size = data.options, data.batch_size
