@@ -15,9 +15,11 @@ from vidseg.engine import EvaluationOptions, OptimizerOptions, ScheduleOptions, 
 from vidseg.engine.checkpoints import read_checkpoint
 from vidseg.engine.optimizers import parameter_groups
 from vidseg.engine.options import NetworkOptions
+from vidseg.engine.runs import RunFolder, load_initial
 from vidseg.models import _registry, add_adapters, create_model, list_models, merge_adapters, model_options, read_state
 from vidseg.models._adapters import LowRankLinear, merged_entries
 from vidseg.models._classifier import freeze_backbone, head_names
+from vidseg.tasks.recognition.options import RecognitionOptions
 
 TRANSFORMERS = ("videomae_small", "vjepa2_large", "timesformer_base")
 
@@ -285,6 +287,23 @@ def test_refusals_of_the_commands(root, tmp_path, capsys):
     others = "--network r3d_18 --network-option width=0.125 --frames 4 --size 32 --epochs 1 --layer-decay 0.5".split()
     assert main(["train", str(root), *others, "--out", str(tmp_path / "other")]) == 2
     assert "does not number its layers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recorded, kept", [(["run", "walk"], True), (["walk", "run"], False), (None, True)])
+def test_the_classifier_of_weights_for_other_classes_is_not_used(recorded, kept, tmp_path):
+    """The classes "run" and "walk" are trained; a file that records no classes is used whole."""
+    source, model = (create_model("r3d_18", num_classes=2, width=0.125) for _ in range(2))
+    random = {key: value.clone() for key, value in model.fc.state_dict().items()}
+    record = {} if recorded is None else {"record": {"classes": recorded}}
+    torch.save({"state_dict": source.state_dict(), **record}, tmp_path / "weights.pth")
+    network = NetworkOptions("r3d_18", pretrained=str(tmp_path / "weights.pth"))
+    folder = RunFolder(tmp_path / "run", "r3d_18", RecognitionOptions())
+    report = load_initial(model, network, folder, classes=["run", "walk"])
+    expected = source.fc.state_dict() if kept else random
+    assert all(value.equal(expected[key]) for key, value in model.fc.state_dict().items())
+    assert model.stem[0].weight.equal(source.stem[0].weight)
+    assert ("fc.weight" in report.taken) == kept and ("fc.weight" in report.missing) != kept
+    assert ("for other classes" in str(report)) != kept
 
 
 def test_options_of_the_transformers_are_listed():
