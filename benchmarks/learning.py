@@ -66,7 +66,7 @@ ROWS: dict[str, dict[str, Any]] = {
     },
     "videomae": {
         "network": "videomae_small",
-        "network_option": ("width=0.5", "layers=4"),
+        "network_option": ("width=0.5", "layers=2"),
         "lr": 0.0005,
         "warmup_start": 0.00005,
         "weight_decay": 0.05,
