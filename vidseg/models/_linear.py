@@ -24,8 +24,9 @@ def linear_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     Returns:
         (..., D).
     """
-    few = x.numel() < _FEWEST_ROWS * weight.shape[1]
-    if few or x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.compiler.is_exporting():  # the number of rows may be unknown
+        return F.linear(x, weight, bias)
+    if x.device.type != "cpu" or x.dtype != torch.float32 or x.numel() < _FEWEST_ROWS * weight.shape[1]:
         return F.linear(x, weight, bias)
     rows = x.reshape(1, -1, x.shape[-1]).transpose(1, 2)[:, :, None]
     return F.conv2d(rows, weight[:, :, None, None], bias)[0, :, 0].t().view(*x.shape[:-1], -1)
