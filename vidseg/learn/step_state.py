@@ -27,7 +27,7 @@ class Steps:
     """State of the steps in `<folder>/learn.json`.
 
     A step is done again if its inputs changed, if a file it left is missing, or with `overwrite`. A step that was
-    interrupted is told so, and continues.
+    interrupted learns it from the argument and continues.
 
     Args:
         folder: of the results; created if missing.
