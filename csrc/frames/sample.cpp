@@ -9,33 +9,6 @@
 #include "upsample.h"
 
 namespace vidseg {
-namespace {
-
-typedef float Four __attribute__((vector_size(16)));
-typedef uint8_t FourBytes __attribute__((vector_size(4)));
-
-Four pixel_at(const Region& region, int x, int y) {
-    const Window& window = region.window;
-    if (x < window.left || y < window.top || x >= window.right || y >= window.bottom) return Four{};
-    FourBytes bytes;
-    std::memcpy(&bytes, region.row(y - window.top) + (x - window.left), sizeof bytes);
-    return __builtin_convertvector(bytes, Four);
-}
-
-Four bilinear(const Region& region, double x, double y) {
-    const double left = std::floor(x - 0.5), top = std::floor(y - 0.5);
-    const float right_share = static_cast<float>(x - 0.5 - left),
-                lower_share = static_cast<float>(y - 0.5 - top);
-    const int column = static_cast<int>(left), row = static_cast<int>(top);
-    const Four upper =
-        pixel_at(region, column, row) * (1 - right_share) + pixel_at(region, column + 1, row) * right_share;
-    const Four lower = pixel_at(region, column, row + 1) * (1 - right_share) +
-                       pixel_at(region, column + 1, row + 1) * right_share;
-    return upper * (1 - lower_share) + lower * lower_share;
-}
-
-}  // namespace
-
 Sampler::Sampler(const std::array<double, 9>& matrix, int width, int height)
     : matrix_(matrix), width_(width), height_(height) {
     const std::array<double, 9>& m = matrix_;
@@ -198,24 +171,11 @@ void Sampler::sample_row(const Plane& plane, const std::array<int, 2>& corner, F
     }
 }
 
-void Sampler::sample_any(const Region& region, int divisor, uint32_t* out) const {
-    const std::array<double, 9>& m = matrix_;
+void Sampler::sample_any(const Region& region, int divisor, uint32_t* out) {
     const int points = std::clamp(static_cast<int>(std::ceil(most_shrink_ / divisor - 0.1)), 1, 8);
-    const float share = 1.0F / static_cast<float>(points * points);
-    for (int y = 0; y < height_; ++y) {
-        for (int x = 0; x < width_; ++x) {
-            Four sum = {};
-            for (int i = 0; i < points * points; ++i) {
-                const double px = x + (i % points + 0.5) / points, py = y + (i / points + 0.5) / points;
-                const double w = (m[6] * px + m[7] * py + m[8]) * divisor;
-                sum +=
-                    bilinear(region, (m[0] * px + m[1] * py + m[2]) / w, (m[3] * px + m[4] * py + m[5]) / w);
-            }
-            const Four rounded = sum * share + 0.5F;
-            const FourBytes bytes = __builtin_convertvector(rounded, FourBytes);
-            std::memcpy(out++, &bytes, sizeof bytes);
-        }
-    }
+    std::array<double, 9> matrix = matrix_;  // to a point of the copy with 1/divisor of the side
+    for (size_t i = 6; i < 9; ++i) matrix[i] *= divisor;
+    warp(region, matrix, points, 0U, width_, height_, warp_, out);
 }
 
 }  // namespace vidseg

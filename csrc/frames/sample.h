@@ -7,6 +7,7 @@
 
 #include "filter.h"
 #include "jpeg.h"
+#include "warp.h"
 
 namespace vidseg {
 
@@ -40,7 +41,7 @@ class Sampler {
     void sample_planes(const Region& region, uint32_t* out);
     void sample_row(const Plane& plane, const std::array<int, 2>& corner, Filter& across, Filter& down, int y,
                     uint8_t* out);
-    void sample_any(const Region& region, int divisor, uint32_t* out) const;
+    void sample_any(const Region& region, int divisor, uint32_t* out);
 
     std::array<double, 9> matrix_;
     int width_, height_;
@@ -48,6 +49,7 @@ class Sampler {
     double least_shrink_, most_shrink_;
     Filter across_, down_, chroma_across_, chroma_down_;
     Region pixels_;  // pixels of a planar region, if needed
+    WarpScratch warp_;
     std::vector<int16_t> row_;
     std::vector<uint8_t> samples_;
     std::vector<const uint8_t*> rows_;

@@ -1,0 +1,34 @@
+// Bilinear look-ups at the places where a 3x3 matrix puts the pixels of an output frame.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "jpeg.h"
+
+namespace vidseg {
+
+// Look-ups of one output row, point after point.
+struct WarpScratch {
+    // Place of the look-up in the region, in 1/256 of a pixel; 0 is the center of the first pixel.
+    std::vector<int32_t> across, down;
+    // The upper left of the four pixels around the place, as an offset in the region.
+    std::vector<int32_t> corners;
+    // Share of the right and of the lower pixels, of 256, in the high 16 bits; that of the others in the low
+    // ones.
+    std::vector<uint32_t> right_shares, lower_shares;
+    // Of each pixel of the row: 1 if all four pixels of all its look-ups are in the region.
+    std::vector<uint8_t> inside;
+};
+
+// Writes (height, width) pixels, R, G, B and an unused byte each: bilinear look-ups in `region`, averaged over
+// points x points places of each output pixel. Pixels outside of the region are `border`.
+//
+// `matrix` maps an output point to a point of the region's picture, in row-major order; its denominator is
+// above 0 on the whole output. Places are rounded to 1/256 of a pixel. The results do not depend on the
+// processor.
+void warp(const Region& region, const std::array<double, 9>& matrix, int points, uint32_t border, int width,
+          int height, WarpScratch& scratch, uint32_t* out);
+
+}  // namespace vidseg
