@@ -153,7 +153,7 @@ def sources(pattern: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(pattern))
 
 
-def extension(name: str, patterns: list[str], libraries: list[str]) -> Extension:
+def extension(name: str, patterns: list[str], libraries: list[str], arguments: tuple[str, ...] = ()) -> Extension:
     compile_args = [
         "-std=c++17",
         "-O3",
@@ -164,6 +164,7 @@ def extension(name: str, patterns: list[str], libraries: list[str]) -> Extension
         "-Wextra",
         "-Wno-unused-parameter",
         STABLE_ABI,
+        *arguments,
     ]
     # With -z defs, a symbol that none of the libraries defines fails the build, not the import.
     link_args = ["-pthread"] if SANITIZE else ["-pthread", "-Wl,-z,defs"]
@@ -188,7 +189,9 @@ EXTENSIONS = []
 CUDA_LIBRARY = "vidseg.ops._ops_cuda"
 CUDA = cuda_choice()
 if "frames" in PARTS:
-    EXTENSIONS.append(extension("vidseg.frames._frames", ["csrc/frames/*.cpp"], ["jpeg", "sqlite3"]))
+    # A fused product and sum would give other pixels on processors that have it.
+    exact = ("-ffp-contract=off",)
+    EXTENSIONS.append(extension("vidseg.frames._frames", ["csrc/frames/*.cpp"], ["jpeg", "sqlite3"], exact))
 if "ops" in PARTS:
     EXTENSIONS.append(extension("vidseg.ops._ops", ["csrc/ops/*.cpp"], []))
     EXTENSIONS.append(extension(CUDA_LIBRARY, ["csrc/ops/cuda/*.cu"], ["torch_cuda"]))

@@ -3,7 +3,7 @@
 //
 //   run_simd           templates over the vector width (baseline, AVX2, AVX-512)
 //   VIDSEG_AVX2        functions written with AVX2 intrinsics, called where `has_avx2()`
-//   VIDSEG_VECTORIZED  plain loops that the compiler vectorizes, for the baseline and for AVX2
+//   VIDSEG_VECTORIZED  plain loops that the compiler vectorizes, for the baseline, AVX2 and AVX-512
 //
 // The environment variable VIDSEG_SIMD=baseline|avx2|avx512 limits the first two, which allows comparing
 // them. The third is resolved by the dynamic linker; its results do not depend on the choice.
@@ -28,7 +28,11 @@
 #endif
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
+#if __GNUC__ >= 12
+#define VIDSEG_VECTORIZED __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
+#else
 #define VIDSEG_VECTORIZED __attribute__((target_clones("avx2", "default")))
+#endif
 #else
 #define VIDSEG_VECTORIZED
 #endif

@@ -95,15 +95,14 @@ void prepare(const int64_t* codes, const double* parameters, int64_t count, Fram
         scratch.steps.push_back(std::move(step));
     }
     scratch.parameters.assign(parameters, parameters + kColorParameters * count);
-    scratch.height = size.height;
-    scratch.width = size.width;
+    scratch.size = size;
     scratch.codes.assign(codes, codes + count);
 }
 
 bool prepared(const int64_t* codes, const double* parameters, int64_t count, FrameSize size,
               const ColorScratch& scratch) {
-    return scratch.codes.size() == static_cast<size_t>(count) && scratch.height == size.height &&
-           scratch.width == size.width && std::equal(codes, codes + count, scratch.codes.begin()) &&
+    return scratch.codes.size() == static_cast<size_t>(count) && scratch.size.height == size.height &&
+           scratch.size.width == size.width && std::equal(codes, codes + count, scratch.codes.begin()) &&
            std::memcmp(parameters, scratch.parameters.data(), sizeof(double) * kColorParameters * count) == 0;
 }
 
@@ -121,19 +120,19 @@ const char* json_of(Axis axis) {
 
 }  // namespace
 
-void apply_colors(const int64_t* codes, const double* parameters, int64_t count, uint8_t* rgb, int height,
-                  int width, ColorScratch& scratch) {
-    if (count == 0) return;
-    require_frame_size(height, width);
-    const RgbFrame frame{rgb, height, width};
-    if (!prepared(codes, parameters, count, {height, width}, scratch)) {
-        prepare(codes, parameters, count, {height, width}, scratch);
-    }
+bool prepare_colors(const int64_t* codes, const double* parameters, int64_t count, FrameSize size,
+                    ColorScratch& scratch) {
+    require_frame_size(size.height, size.width);
+    if (!prepared(codes, parameters, count, size, scratch)) prepare(codes, parameters, count, size, scratch);
+    return !scratch.steps.empty();
+}
+
+void apply_colors(ColorFrame& frame, ColorScratch& scratch) {
     for (const ColorStep& step : scratch.steps) {
         if (step.change) {
             step.change(frame, scratch.filter);
         } else {
-            look_up(step.tables.data(), rgb, frame.pixels());
+            look_up(step.tables.data(), frame);
         }
     }
 }

@@ -20,17 +20,19 @@ struct ColorStep {
 struct ColorScratch {
     std::vector<int64_t> codes;
     std::vector<double> parameters;
-    int height = 0;
-    int width = 0;
+    FrameSize size{0, 0};
     std::vector<ColorStep> steps;
     FilterScratch filter;
 };
 
-// Applies `count` operations in this order, in place, to a tightly packed frame (H, W, 3). `parameters` has
-// the shape (count, kColorParameters), unused ones 0. Throws std::invalid_argument on an unknown code, on a
-// parameter that breaks a rule of the table and on a wrong frame size.
-void apply_colors(const int64_t* codes, const double* parameters, int64_t count, uint8_t* rgb, int height,
-                  int width, ColorScratch& scratch);
+// Prepares `count` operations for frames of this size and returns whether they change a frame. `parameters`
+// has the shape (count, kColorParameters), unused ones 0. Throws std::invalid_argument on an unknown code, on
+// a parameter that breaks a rule of the table and on a wrong frame size.
+bool prepare_colors(const int64_t* codes, const double* parameters, int64_t count, FrameSize size,
+                    ColorScratch& scratch);
+
+// Applies the prepared operations in their order, in place, to a frame of the size that they were prepared for.
+void apply_colors(ColorFrame& frame, ColorScratch& scratch);
 
 // The table of operations as JSON: {"max_parameters": 8, "operations": [{"name", "reads", "parameters":
 // [{"name", "low", "high", "kind", "axis"}]}]}. The position of an operation is its code.

@@ -2,6 +2,7 @@
 // ranges and error messages) follows from the entry.
 #include "color_operations.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -48,99 +49,101 @@ FrameChange gaussian_blur(const ColorValues& values, FrameSize) {
     if (values[0] <= 1e-3) return {};
     SeparableFilter filter = gaussian_filter(values[0]);
     if (filter.is_identity()) return {};
-    return [filter = std::move(filter)](const RgbFrame& frame, FilterScratch& scratch) {
-        blur_gaussian(filter, frame.rgb, frame.height, frame.width, scratch);
+    return [filter = std::move(filter)](ColorFrame& frame, FilterScratch& scratch) {
+        blur_gaussian(filter, frame, scratch);
     };
 }
 
 FrameChange average_blur(const ColorValues& values, FrameSize) {
     SeparableFilter filter = average_filter(static_cast<int>(values[0]));
     if (filter.is_identity()) return {};
-    return [filter = std::move(filter)](const RgbFrame& frame, FilterScratch& scratch) {
-        blur_average(filter, frame.rgb, frame.height, frame.width, scratch);
+    return [filter = std::move(filter)](ColorFrame& frame, FilterScratch& scratch) {
+        blur_average(filter, frame, scratch);
     };
 }
 
 FrameChange motion_blur(const ColorValues& values, FrameSize) {
-    return [taps = motion_filter(static_cast<int>(values[0]), values[1], values[2])](const RgbFrame& frame,
+    return [taps = motion_filter(static_cast<int>(values[0]), values[1], values[2])](ColorFrame& frame,
                                                                                      FilterScratch& scratch) {
-        convolve(taps, frame.rgb, frame.height, frame.width, scratch);
+        convolve(taps, frame, scratch);
     };
 }
 
 FrameChange hue_saturation(const ColorValues& values, FrameSize) {
     return [hue = static_cast<int>(values[0]), saturation = static_cast<int>(values[1])](
-               const RgbFrame& frame, FilterScratch&) {
-        shift_hue_saturation(hue, saturation, frame.rgb, frame.pixels());
+               ColorFrame& frame, FilterScratch&) {
+        shift_hue_saturation(hue, saturation, frame);
     };
 }
 
 FrameChange gaussian_noise(const ColorValues& values, FrameSize size) {
-    const bool per_channel = values[2] == 1.0;
-    const size_t samples = static_cast<size_t>(size.height) * size.width * (per_channel ? 3 : 1);
-    const auto number = static_cast<uint64_t>(values[1]);
-    std::vector<int16_t> field = noise_field(values[0], number, samples);
-    return [field = std::move(field), per_channel](const RgbFrame& frame, FilterScratch&) {
-        add_field(field.data(), per_channel, frame.rgb, frame.pixels());
-    };
+    const size_t pixels = size.pixels(), channels = values[2] == 1.0 ? 3 : 1;
+    const std::vector<int16_t> noise =
+        noise_field(values[0], static_cast<uint64_t>(values[1]), channels * pixels);
+    std::vector<int16_t> field(noise.size());  // plane after plane instead of pixel after pixel
+    for (size_t i = 0; i < pixels; ++i) {
+        for (size_t channel = 0; channel < channels; ++channel)
+            field[channel * pixels + i] = noise[channels * i + channel];
+    }
+    return [field = std::move(field)](ColorFrame& frame, FilterScratch&) { add_field(field, frame); };
 }
 
 FrameChange enhance(const ColorValues& values, FrameSize) {
-    return [factor = static_cast<float>(values[0])](const RgbFrame& frame, FilterScratch&) {
-        enhance_color(factor, frame.rgb, frame.pixels());
+    return [factor = static_cast<float>(values[0])](ColorFrame& frame, FilterScratch&) {
+        enhance_color(factor, frame);
     };
 }
 
 FrameChange contrast(const ColorValues& values, FrameSize) {
-    return [factor = values[0]](const RgbFrame& frame, FilterScratch&) {
-        scale_contrast(factor, frame.rgb, frame.pixels());
+    return [factor = values[0]](ColorFrame& frame, FilterScratch&) {
+        scale_contrast(factor, frame);
     };
 }
 
 FrameChange saturation(const ColorValues& values, FrameSize) {
-    return [factor = values[0]](const RgbFrame& frame, FilterScratch&) {
-        scale_saturation(factor, frame.rgb, frame.pixels());
+    return [factor = values[0]](ColorFrame& frame, FilterScratch&) {
+        scale_saturation(factor, frame);
     };
 }
 
 FrameChange hue(const ColorValues& values, FrameSize) {
-    return [part = static_cast<float>(values[0])](const RgbFrame& frame, FilterScratch&) {
-        shift_hue(part, frame.rgb, frame.pixels());
+    return [part = static_cast<float>(values[0])](ColorFrame& frame, FilterScratch&) {
+        shift_hue(part, frame);
     };
 }
 
 FrameChange random_erasing(const ColorValues& values, FrameSize) {
-    return [values](const RgbFrame& frame, FilterScratch&) {
+    return [values](ColorFrame& frame, FilterScratch&) {
         const int top = static_cast<int>(values[0]), left = static_cast<int>(values[1]);
         const int rows = static_cast<int>(values[2]), columns = static_cast<int>(values[3]);
-        for (int y = top; y < top + rows; ++y) {
-            uint8_t* pixel = frame.rgb + (static_cast<size_t>(y) * frame.width + left) * 3;
-            for (int x = 0; x < columns; ++x, pixel += 3) {
-                for (int channel = 0; channel < 3; ++channel)
-                    pixel[channel] = static_cast<uint8_t>(values[4 + channel]);
+        for (int channel = 0; channel < 3; ++channel) {
+            const auto fill = static_cast<uint8_t>(values[4 + channel]);
+            for (int y = top; y < top + rows; ++y) {
+                uint8_t* row = frame.plane(channel) + static_cast<size_t>(y) * frame.size().width;
+                std::fill(row + left, row + left + columns, fill);
             }
         }
     };
 }
 
 FrameChange autocontrast(const ColorValues& values, FrameSize) {
-    return [cutoff = values[0]](const RgbFrame& frame, FilterScratch&) {
-        stretch_contrast(cutoff, frame.rgb, frame.pixels());
+    return [cutoff = values[0]](ColorFrame& frame, FilterScratch&) {
+        stretch_contrast(cutoff, frame);
     };
 }
 
 FrameChange equalize(const ColorValues&, FrameSize) {
-    return [](const RgbFrame& frame, FilterScratch&) { equalize_tones(frame.rgb, frame.pixels()); };
+    return [](ColorFrame& frame, FilterScratch&) { equalize_tones(frame); };
 }
 
 FrameChange sharpness(const ColorValues& values, FrameSize) {
-    return [factor = static_cast<float>(values[0])](const RgbFrame& frame, FilterScratch& scratch) {
-        sharpen(factor, frame.rgb, frame.height, frame.width, scratch);
+    return [factor = static_cast<float>(values[0])](ColorFrame& frame, FilterScratch& scratch) {
+        sharpen(factor, frame, scratch);
     };
 }
 
 FrameChange grayscale(const ColorValues&, FrameSize) {
-    return [](const RgbFrame& frame, FilterScratch&) { make_gray(frame.rgb, frame.pixels()); };
+    return [](ColorFrame& frame, FilterScratch&) { make_gray(frame); };
 }
 
 std::vector<ColorOperation> make_operations() {

@@ -7,6 +7,7 @@
 #include <functional>
 #include <vector>
 
+#include "color_frame.h"
 #include "filters.h"
 
 namespace vidseg {
@@ -26,19 +27,8 @@ struct ColorParameter {
     Axis axis = Axis::kNone;
 };
 
-// A tightly packed RGB frame (H, W, 3).
-struct RgbFrame {
-    uint8_t* rgb;
-    int height, width;
-    size_t pixels() const { return static_cast<size_t>(height) * width; }
-};
-
-struct FrameSize {
-    int height, width;
-};
-
 // Changes a frame in place. Empty: the frame stays as it is.
-using FrameChange = std::function<void(const RgbFrame& frame, FilterScratch& scratch)>;
+using FrameChange = std::function<void(ColorFrame& frame, FilterScratch& scratch)>;
 
 struct ColorOperation {
     // What an output pixel depends on: the same pixel, its neighbors, or the whole frame (also the position

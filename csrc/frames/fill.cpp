@@ -165,17 +165,15 @@ class Worker {
     void recolor(int64_t clip) {
         const int64_t first = plan_.color_offsets[clip], count = plan_.color_offsets[clip + 1] - first;
         if (count == 0) return;
-        rgb_.resize(pixels_.size() * 3);
-        for (size_t i = 0; i < pixels_.size(); ++i) {
-            rgb_[3 * i] = static_cast<uint8_t>(pixels_[i]);
-            rgb_[3 * i + 1] = static_cast<uint8_t>(pixels_[i] >> 8);
-            rgb_[3 * i + 2] = static_cast<uint8_t>(pixels_[i] >> 16);
+        const FrameSize size{plan_.height, plan_.width};
+        if (!prepare_colors(plan_.color_codes + first, plan_.color_parameters + kColorParameters * first,
+                            count, size, scratch_)) {
+            return;
         }
-        apply_colors(plan_.color_codes + first, plan_.color_parameters + kColorParameters * first, count,
-                     rgb_.data(), plan_.height, plan_.width, scratch_);
-        for (size_t i = 0; i < pixels_.size(); ++i) {
-            pixels_[i] = static_cast<uint32_t>(rgb_[3 * i] | rgb_[3 * i + 1] << 8 | rgb_[3 * i + 2] << 16);
-        }
+        frame_.resize(size);
+        frame_.split(pixels_.data());
+        apply_colors(frame_, scratch_);
+        frame_.join(pixels_.data());
     }
 
     void write(int64_t clip, int64_t t) {
@@ -196,7 +194,7 @@ class Worker {
     JpegDecoder decoder_;
     Region region_;
     std::vector<uint32_t> pixels_;
-    std::vector<uint8_t> rgb_;
+    ColorFrame frame_;
     ColorScratch scratch_;
 };
 

@@ -7,6 +7,10 @@
 
 #include "common/simd.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 namespace vidseg {
 namespace {
 
@@ -17,21 +21,19 @@ int mirrored(int position, int count) {
     return std::min(inside, period - inside);
 }
 
-// Copies one row with `before` mirrored pixels on its left and `after` on its right.
+// Copies one row with `before` mirrored samples on its left and `after` on its right.
 void pad_row(const uint8_t* row, int width, int before, int after, uint8_t* padded) {
-    for (int x = -before; x < 0; ++x) std::memcpy(padded + 3 * (x + before), row + 3 * mirrored(x, width), 3);
-    std::memcpy(padded + 3 * before, row, size_t{3} * width);
-    for (int x = width; x < width + after; ++x) {
-        std::memcpy(padded + 3 * (x + before), row + 3 * mirrored(x, width), 3);
-    }
+    for (int x = -before; x < 0; ++x) padded[x + before] = row[mirrored(x, width)];
+    std::memcpy(padded + before, row, static_cast<size_t>(width));
+    for (int x = width; x < width + after; ++x) padded[x + before] = row[mirrored(x, width)];
 }
 
-// `in` has 3 * (taps - 1) more samples than `out`. The sums fit 16 bits.
+// `in` has taps - 1 more samples than `out`. The sums fit 16 bits.
 VIDSEG_VECTORIZED
 void sum_along(const uint8_t* in, const uint16_t* weights, int taps, int samples, uint16_t* __restrict out) {
     if (taps == 3 && weights[0] == weights[2]) {  // the blurs of the presets
         const uint16_t outer = weights[0], inner = weights[1];
-        const uint8_t *here = in + 3, *right = in + 6;
+        const uint8_t *here = in + 1, *right = in + 2;
         for (int i = 0; i < samples; ++i) {
             out[i] = static_cast<uint16_t>((in[i] + right[i]) * outer + here[i] * inner);
         }
@@ -40,7 +42,7 @@ void sum_along(const uint8_t* in, const uint16_t* weights, int taps, int samples
     for (int i = 0; i < samples; ++i) out[i] = static_cast<uint16_t>(in[i] * weights[0]);
     for (int tap = 1; tap < taps; ++tap) {
         const uint16_t weight = weights[tap];
-        const uint8_t* from = in + 3 * tap;
+        const uint8_t* from = in + tap;
         for (int i = 0; i < samples; ++i) out[i] = static_cast<uint16_t>(out[i] + from[i] * weight);
     }
 }
@@ -79,35 +81,86 @@ void round_average(const uint32_t* in, float scale, int samples, uint8_t* __rest
     }
 }
 
-VIDSEG_VECTORIZED
-void add_tap(const uint8_t* in, uint16_t weight, int samples, uint32_t* __restrict out) {
-    for (int i = 0; i < samples; ++i) out[i] += static_cast<uint32_t>(in[i]) * weight;
-}
+constexpr uint32_t kHalfTap = 1U << (kTapBits - 1);
 
-VIDSEG_VECTORIZED
-void round_taps(const uint32_t* in, int samples, uint8_t* __restrict out) {
-    for (int i = 0; i < samples; ++i) {
-        out[i] = static_cast<uint8_t>(std::min(255u, (in[i] + (1u << (kTapBits - 1))) >> kTapBits));
+// The weighted sum of rows, from sample `first` on.
+void add_taps_portable(const std::vector<const uint8_t*>& rows, const std::vector<int16_t>& weights, int first,
+                       int width, uint8_t* out) {
+    for (int x = first; x < width; ++x) {
+        uint32_t sum = kHalfTap;
+        for (size_t tap = 0; tap < rows.size(); ++tap) sum += static_cast<uint32_t>(rows[tap][x]) * weights[tap];
+        out[x] = static_cast<uint8_t>(std::min(255U, sum >> kTapBits));
     }
 }
 
-// Sums along every row, (H, W, 3). `finish(row, out)` then sums along the columns.
+#if defined(__x86_64__)
+VIDSEG_AVX2 inline __m256i load_words(const uint8_t* from) {
+    return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+}
+
+// The same, two taps at a time; returns the number of samples. The number of taps is even.
+VIDSEG_AVX2 int add_taps_avx2(const std::vector<const uint8_t*>& rows, const std::vector<int16_t>& weights,
+                              int width, uint8_t* out) {
+    int x = 0;
+    for (; x + 16 <= width; x += 16) {
+        __m256i low = _mm256_set1_epi32(kHalfTap), high = low;
+        for (size_t tap = 0; tap < rows.size(); tap += 2) {
+            int32_t pair;
+            std::memcpy(&pair, &weights[tap], sizeof pair);
+            const __m256i both = _mm256_set1_epi32(pair);
+            const __m256i one = load_words(rows[tap] + x), other = load_words(rows[tap + 1] + x);
+            low = _mm256_add_epi32(low, _mm256_madd_epi16(_mm256_unpacklo_epi16(one, other), both));
+            high = _mm256_add_epi32(high, _mm256_madd_epi16(_mm256_unpackhi_epi16(one, other), both));
+        }
+        const __m256i words =
+            _mm256_packus_epi32(_mm256_srli_epi32(low, kTapBits), _mm256_srli_epi32(high, kTapBits));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + x),
+                         _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+    }
+    return x;
+}
+#endif
+
+void add_taps(const std::vector<const uint8_t*>& rows, const std::vector<int16_t>& weights, int width,
+              uint8_t* out) {
+    int first = 0;
+#if defined(__x86_64__)
+    static const bool fast = has_avx2();
+    if (fast) first = add_taps_avx2(rows, weights, width, out);
+#endif
+    add_taps_portable(rows, weights, first, width, out);
+}
+
+// The first and the last sample stay as they are.
+VIDSEG_VECTORIZED
+void sharpen_row(const uint8_t* above, const uint8_t* middle, const uint8_t* below, float factor, int width,
+                 uint8_t* __restrict out) {
+    for (int x = 1; x < width - 1; ++x) {
+        int sum = 4 * middle[x];
+        for (const uint8_t* row : {above, middle, below}) sum += row[x - 1] + row[x] + row[x + 1];
+        const auto smooth = static_cast<float>((2 * sum + 13) / 26);  // sum / 13, rounded
+        const float value = smooth + factor * (static_cast<float>(middle[x]) - smooth);
+        out[x] = static_cast<uint8_t>(std::min(255.0f, std::max(0.0f, value)));
+    }
+}
+
+// Sums along every row of a plane. `finish(y, row_of, out)` then sums along the columns.
 template <typename Finish>
-void separable(const SeparableFilter& filter, uint8_t* rgb, int height, int width, FilterScratch& scratch,
+void separable(const SeparableFilter& filter, uint8_t* plane, FrameSize size, FilterScratch& scratch,
                const Finish& finish) {
-    const int taps = static_cast<int>(filter.weights.size()), samples = 3 * width;
+    const int taps = static_cast<int>(filter.weights.size()), width = size.width;
     const int before = -filter.first, after = taps - 1 + filter.first;
-    scratch.padded.resize(size_t{3} * (width + taps));
-    scratch.sums.resize(static_cast<size_t>(samples) * height);
-    for (int y = 0; y < height; ++y) {
-        pad_row(rgb + static_cast<size_t>(y) * samples, width, before, after, scratch.padded.data());
-        sum_along(scratch.padded.data(), filter.weights.data(), taps, samples,
-                  scratch.sums.data() + static_cast<size_t>(y) * samples);
+    scratch.padded.resize(static_cast<size_t>(width) + taps);
+    scratch.sums.resize(size.pixels());
+    for (int y = 0; y < size.height; ++y) {
+        const size_t start = static_cast<size_t>(y) * width;
+        pad_row(plane + start, width, before, after, scratch.padded.data());
+        sum_along(scratch.padded.data(), filter.weights.data(), taps, width, scratch.sums.data() + start);
     }
     const auto row_of = [&](int y) {
-        return scratch.sums.data() + static_cast<size_t>(mirrored(y, height)) * samples;
+        return scratch.sums.data() + static_cast<size_t>(mirrored(y, size.height)) * width;
     };
-    for (int y = 0; y < height; ++y) finish(y, row_of, rgb + static_cast<size_t>(y) * samples);
+    for (int y = 0; y < size.height; ++y) finish(y, row_of, plane + static_cast<size_t>(y) * width);
 }
 
 template <typename RowOf>
@@ -197,73 +250,75 @@ std::vector<Tap> motion_filter(int k, double angle, double direction) {
     return taps;
 }
 
-void blur_gaussian(const SeparableFilter& filter, uint8_t* rgb, int height, int width,
-                   FilterScratch& scratch) {
-    const int samples = 3 * width;
-    separable(filter, rgb, height, width, scratch, [&](int y, const auto& row_of, uint8_t* out) {
+void blur_gaussian(const SeparableFilter& filter, ColorFrame& frame, FilterScratch& scratch) {
+    const int width = frame.size().width;
+    const auto finish = [&](int y, const auto& row_of, uint8_t* out) {
         if (filter.weights.size() == 3) {
             gaussian_of_three(row_of(y - 1), row_of(y), row_of(y + 1), filter.weights[0], filter.weights[1],
-                              samples, out);
+                              width, out);
         } else {
-            round_gaussian(sum_rows(filter, y, row_of, samples, scratch.line), samples, out);
+            round_gaussian(sum_rows(filter, y, row_of, width, scratch.line), width, out);
         }
-    });
+    };
+    for (int channel = 0; channel < 3; ++channel)
+        separable(filter, frame.plane(channel), frame.size(), scratch, finish);
 }
 
-void blur_average(const SeparableFilter& filter, uint8_t* rgb, int height, int width,
-                  FilterScratch& scratch) {
-    const int samples = 3 * width;
+void blur_average(const SeparableFilter& filter, ColorFrame& frame, FilterScratch& scratch) {
+    const int width = frame.size().width;
     const uint32_t area = static_cast<uint32_t>(filter.weights.size() * filter.weights.size());
     // OpenCV divides small sums by multiplication with an integer: rounded up, or rounded down with the sum
     // increased by one. Its means of an even number of pixels are therefore above the exact ones.
     const bool up = 65536 % area * 2 >= area;
     const uint32_t factor = 65536 / area + (up ? 1 : 0), offset = area / 2 + (up ? 0 : 1);
-    separable(filter, rgb, height, width, scratch, [&](int y, const auto& row_of, uint8_t* out) {
-        const uint32_t* sums = sum_rows(filter, y, row_of, samples, scratch.line);
+    const auto finish = [&](int y, const auto& row_of, uint8_t* out) {
+        const uint32_t* sums = sum_rows(filter, y, row_of, width, scratch.line);
         if (area <= 256) {
-            scale_average(sums, factor, offset, samples, out);
+            scale_average(sums, factor, offset, width, out);
         } else {
-            round_average(sums, 1.0f / static_cast<float>(area), samples, out);
+            round_average(sums, 1.0f / static_cast<float>(area), width, out);
         }
-    });
+    };
+    for (int channel = 0; channel < 3; ++channel)
+        separable(filter, frame.plane(channel), frame.size(), scratch, finish);
 }
 
-void convolve(const std::vector<Tap>& taps, uint8_t* rgb, int height, int width, FilterScratch& scratch) {
+void convolve(const std::vector<Tap>& taps, ColorFrame& frame, FilterScratch& scratch) {
     int reach = 0;
     for (const Tap& tap : taps) reach = std::max({reach, std::abs(tap.dx), std::abs(tap.dy)});
-    const int samples = 3 * width, stride = samples + 6 * reach;
+    const int height = frame.size().height, width = frame.size().width, stride = width + 2 * reach;
+    const size_t count = taps.size() + taps.size() % 2;  // the last one may be repeated with weight 0
+    std::vector<const uint8_t*> rows(count);
+    std::vector<int16_t> weights(count, 0);
+    for (size_t i = 0; i < taps.size(); ++i) weights[i] = static_cast<int16_t>(taps[i].weight);
     scratch.padded.resize(static_cast<size_t>(stride) * height);
-    for (int y = 0; y < height; ++y) {
-        pad_row(rgb + static_cast<size_t>(y) * samples, width, reach, reach,
-                scratch.padded.data() + static_cast<size_t>(y) * stride);
-    }
-    for (int y = 0; y < height; ++y) {
-        scratch.line.assign(samples, 0);
-        for (const Tap& tap : taps) {
-            const uint8_t* row =
-                scratch.padded.data() + static_cast<size_t>(mirrored(y + tap.dy, height)) * stride;
-            add_tap(row + 3 * (reach + tap.dx), tap.weight, samples, scratch.line.data());
+    for (int channel = 0; channel < 3; ++channel) {
+        uint8_t* plane = frame.plane(channel);
+        for (int y = 0; y < height; ++y) {
+            pad_row(plane + static_cast<size_t>(y) * width, width, reach, reach,
+                    scratch.padded.data() + static_cast<size_t>(y) * stride);
         }
-        round_taps(scratch.line.data(), samples, rgb + static_cast<size_t>(y) * samples);
+        for (int y = 0; y < height; ++y) {
+            for (size_t i = 0; i < count; ++i) {
+                const Tap& tap = taps[std::min(i, taps.size() - 1)];
+                const size_t row = static_cast<size_t>(mirrored(y + tap.dy, height));
+                rows[i] = scratch.padded.data() + row * stride + reach + tap.dx;
+            }
+            add_taps(rows, weights, width, plane + static_cast<size_t>(y) * width);
+        }
     }
 }
 
-void sharpen(float factor, uint8_t* rgb, int height, int width, FilterScratch& scratch) {
+void sharpen(float factor, ColorFrame& frame, FilterScratch& scratch) {
+    const int height = frame.size().height, width = frame.size().width;
     if (height < 3 || width < 3) return;
-    const size_t row = static_cast<size_t>(width) * 3;
-    scratch.padded.assign(rgb, rgb + row * height);
-    const uint8_t* source = scratch.padded.data();
-    for (int y = 1; y + 1 < height; ++y) {
-        const uint8_t* middle = source + row * y;
-        uint8_t* out = rgb + row * y;
-        for (size_t x = 3; x + 3 < row; ++x) {
-            int sum = 4 * middle[x];
-            for (const uint8_t* line : {middle - row, middle, middle + row}) {
-                sum += line[x - 3] + line[x] + line[x + 3];
-            }
-            const auto smooth = static_cast<float>((2 * sum + 13) / 26);  // sum / 13, rounded
-            const float value = smooth + factor * (static_cast<float>(middle[x]) - smooth);
-            out[x] = static_cast<uint8_t>(std::min(255.0f, std::max(0.0f, value)));
+    for (int channel = 0; channel < 3; ++channel) {
+        uint8_t* plane = frame.plane(channel);
+        scratch.padded.assign(plane, plane + frame.size().pixels());
+        for (int y = 1; y + 1 < height; ++y) {
+            const size_t start = static_cast<size_t>(y) * width;
+            const uint8_t* middle = scratch.padded.data() + start;
+            sharpen_row(middle - width, middle, middle + width, factor, width, plane + start);
         }
     }
 }

@@ -1,8 +1,10 @@
-// Blurs of one RGB frame. The border is mirrored without repeating the edge, as OpenCV's default.
+// Blurs of one frame. The border is mirrored without repeating the edge, as OpenCV's default.
 #pragma once
 
 #include <cstdint>
 #include <vector>
+
+#include "color_frame.h"
 
 namespace vidseg {
 
@@ -40,13 +42,12 @@ SeparableFilter average_filter(int k);
 // end (direction -1), at the other end (1) or in between.
 std::vector<Tap> motion_filter(int k, double angle, double direction);
 
-void blur_gaussian(const SeparableFilter& filter, uint8_t* rgb, int height, int width,
-                   FilterScratch& scratch);
-void blur_average(const SeparableFilter& filter, uint8_t* rgb, int height, int width, FilterScratch& scratch);
-void convolve(const std::vector<Tap>& taps, uint8_t* rgb, int height, int width, FilterScratch& scratch);
+void blur_gaussian(const SeparableFilter& filter, ColorFrame& frame, FilterScratch& scratch);
+void blur_average(const SeparableFilter& filter, ColorFrame& frame, FilterScratch& scratch);
+void convolve(const std::vector<Tap>& taps, ColorFrame& frame, FilterScratch& scratch);
 
 // As PIL.ImageEnhance.Sharpness: a blend with a 3x3 average that has five times the weight in its center; the
 // pixels at the border stay as they are.
-void sharpen(float factor, uint8_t* rgb, int height, int width, FilterScratch& scratch);
+void sharpen(float factor, ColorFrame& frame, FilterScratch& scratch);
 
 }  // namespace vidseg

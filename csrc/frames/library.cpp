@@ -163,12 +163,16 @@ Tensor apply_colors_to_frames(Tensor frames, Tensor codes, Tensor parameters) {
     const double* values = values_of<double>(parameters, "parameters", {codes.numel(), kColorParameters});
     Tensor out = make_tensor({frames.size(0), frames.size(1), frames.size(2), 3}, ScalarType::Byte);
     uint8_t* to = out.mutable_data_ptr<uint8_t>();
+    const FrameSize size{static_cast<int>(frames.size(1)), static_cast<int>(frames.size(2))};
     const int64_t frame = frames.size(1) * frames.size(2) * 3;
-    if (frames.numel() > 0) std::memcpy(to, pixels, static_cast<size_t>(frames.numel()));
     ColorScratch scratch;
+    ColorFrame planes;
+    planes.resize(size);
+    prepare_colors(operations, values, codes.numel(), size, scratch);
     for (int64_t t = 0; t < frames.size(0); ++t) {
-        apply_colors(operations, values, codes.numel(), to + t * frame, static_cast<int>(frames.size(1)),
-                     static_cast<int>(frames.size(2)), scratch);
+        planes.split_rgb(pixels + t * frame);
+        apply_colors(planes, scratch);
+        planes.join_rgb(to + t * frame);
     }
     return out;
 }

@@ -9,6 +9,7 @@
 #include "upsample.h"
 
 namespace vidseg {
+
 Sampler::Sampler(const std::array<double, 9>& matrix, int width, int height)
     : matrix_(matrix), width_(width), height_(height) {
     const std::array<double, 9>& m = matrix_;
@@ -50,6 +51,7 @@ Window Sampler::window(int divisor) const {
         }
     }
     double reach_across = divisor, reach_down = divisor;  // interpolation between two pixels of the copy
+    if (!separable_) reach_across = reach_down = divisor * kWarpReach;
     if (separable_) {
         const double across = std::abs(m[0]), down = std::abs(m[4]);
         reach_across = std::max(reach_across, across) - across / 2;
@@ -172,10 +174,9 @@ void Sampler::sample_row(const Plane& plane, const std::array<int, 2>& corner, F
 }
 
 void Sampler::sample_any(const Region& region, int divisor, uint32_t* out) {
-    const int points = std::clamp(static_cast<int>(std::ceil(most_shrink_ / divisor - 0.1)), 1, 8);
     std::array<double, 9> matrix = matrix_;  // to a point of the copy with 1/divisor of the side
     for (size_t i = 6; i < 9; ++i) matrix[i] *= divisor;
-    warp(region, matrix, points, 0U, width_, height_, warp_, out);
+    warp(region, matrix, 0U, width_, height_, warp_, out);
 }
 
 }  // namespace vidseg

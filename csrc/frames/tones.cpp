@@ -6,54 +6,22 @@
 
 #include "common/simd.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 namespace vidseg {
 namespace {
 
-// The three channels of a run of pixels in separate arrays, so that compilers vectorize the loops over them.
-constexpr int kRun = 1024;
-struct Run {
-    alignas(64) uint8_t red[kRun];
-    alignas(64) uint8_t green[kRun];
-    alignas(64) uint8_t blue[kRun];
-};
-
-VIDSEG_VECTORIZED
-void split(const uint8_t* rgb, int count, Run& run) {
-    for (int i = 0; i < count; ++i) {
-        run.red[i] = rgb[3 * i];
-        run.green[i] = rgb[3 * i + 1];
-        run.blue[i] = rgb[3 * i + 2];
-    }
-}
-
-VIDSEG_VECTORIZED
-void join(const Run& run, int count, uint8_t* __restrict rgb) {
-    for (int i = 0; i < count; ++i) {
-        rgb[3 * i] = run.red[i];
-        rgb[3 * i + 1] = run.green[i];
-        rgb[3 * i + 2] = run.blue[i];
-    }
-}
-
-template <typename Change>
-void each_run(uint8_t* rgb, size_t pixels, const Change& change) {
-    Run run;
-    for (size_t done = 0; done < pixels; done += kRun) {
-        const int count = static_cast<int>(std::min<size_t>(kRun, pixels - done));
-        split(rgb + 3 * done, count, run);
-        change(run, count);
-        join(run, count, rgb + 3 * done);
-    }
-}
-
-// Number of pixels of each level of each channel.
-std::array<std::array<size_t, 256>, 3> histograms(const uint8_t* rgb, size_t pixels) {
-    std::array<std::array<size_t, 256>, 3> counts{};
-    for (size_t i = 0; i < pixels; ++i) {
-        for (size_t channel = 0; channel < 3; ++channel) ++counts[channel][rgb[3 * i + channel]];
-    }
+// Number of samples of each level.
+std::array<size_t, 256> histogram(const uint8_t* plane, size_t samples) {
+    std::array<size_t, 256> counts{};
+    for (size_t i = 0; i < samples; ++i) ++counts[plane[i]];
     return counts;
 }
+
+// The samples of a frame. Compilers vectorize loops over planes that do not overlap.
+#define VIDSEG_PLANES uint8_t *__restrict red, uint8_t *__restrict green, uint8_t *__restrict blue
 
 inline uint8_t cut(float value) {
     return static_cast<uint8_t>(static_cast<int32_t>(std::min(255.0f, std::max(0.0f, value))));
@@ -67,10 +35,10 @@ inline float gray_of(uint8_t red, uint8_t green, uint8_t blue) {
 }
 
 VIDSEG_VECTORIZED
-void hue_saturation_run(int hue, int saturation, int count, Run& run) {
+void hue_saturation_planes(int hue, int saturation, size_t count, VIDSEG_PLANES) {
     constexpr int kShift = 12, kHalf = 1 << (kShift - 1);
-    for (int i = 0; i < count; ++i) {
-        const int r = run.red[i], g = run.green[i], b = run.blue[i];
+    for (size_t i = 0; i < count; ++i) {
+        const int r = red[i], g = green[i], b = blue[i];
         const int value = std::max(r, std::max(g, b)), span = value - std::min(r, std::min(g, b));
         // OpenCV's fixed-point reciprocals. Where the divisor is 0, the other factor is 0 too.
         const float value_or_one = static_cast<float>(std::max(value, 1)),
@@ -95,16 +63,16 @@ void hue_saturation_run(int hue, int saturation, int count, Run& run) {
             return static_cast<uint8_t>(static_cast<int32_t>(
                 static_cast<float>(value) - most * static_cast<float>(part(at)) + 0.5f / 7650.0f));
         };
-        run.red[i] = level(at_red);
-        run.green[i] = level(at_green);
-        run.blue[i] = level(at_blue);
+        red[i] = level(at_red);
+        green[i] = level(at_green);
+        blue[i] = level(at_blue);
     }
 }
 
 VIDSEG_VECTORIZED
-void hue_run(float sixths, int count, Run& run) {
-    for (int i = 0; i < count; ++i) {
-        const float r = run.red[i], g = run.green[i], b = run.blue[i];
+void hue_planes(float sixths, size_t count, VIDSEG_PLANES) {
+    for (size_t i = 0; i < count; ++i) {
+        const float r = red[i], g = green[i], b = blue[i];
         const float value = std::max(r, std::max(g, b)), span = value - std::min(r, std::min(g, b));
         const float divisor = span > 0.0f ? span : 1.0f;
         const float turn = value == r   ? (g - b) / divisor
@@ -119,46 +87,47 @@ void hue_run(float sixths, int count, Run& run) {
             const float part = std::max(0.0f, std::min(1.0f, std::min(at, 4.0f - at)));
             return cut((value - span * part) * (255.999f / 255.0f));
         };
-        run.red[i] = level(5.0f);
-        run.green[i] = level(3.0f);
-        run.blue[i] = level(1.0f);
+        red[i] = level(5.0f);
+        green[i] = level(3.0f);
+        blue[i] = level(1.0f);
     }
 }
 
 VIDSEG_VECTORIZED
-void saturation_run(float factor, float rest_factor, int count, Run& run) {
-    for (int i = 0; i < count; ++i) {
-        const float rest = rest_factor * gray_of(run.red[i], run.green[i], run.blue[i]);
-        run.red[i] = cut(factor * static_cast<float>(run.red[i]) + rest);
-        run.green[i] = cut(factor * static_cast<float>(run.green[i]) + rest);
-        run.blue[i] = cut(factor * static_cast<float>(run.blue[i]) + rest);
+void saturation_planes(float factor, float rest_factor, size_t count, VIDSEG_PLANES) {
+    for (size_t i = 0; i < count; ++i) {
+        const float rest = rest_factor * gray_of(red[i], green[i], blue[i]);
+        red[i] = cut(factor * static_cast<float>(red[i]) + rest);
+        green[i] = cut(factor * static_cast<float>(green[i]) + rest);
+        blue[i] = cut(factor * static_cast<float>(blue[i]) + rest);
     }
 }
 
 VIDSEG_VECTORIZED
-void enhance_run(float factor, int count, Run& run) {
-    for (int i = 0; i < count; ++i) {
-        const int gray = (run.red[i] * 19595 + run.green[i] * 38470 + run.blue[i] * 7471 + 0x8000) >> 16;
+void enhance_planes(float factor, size_t count, VIDSEG_PLANES) {
+    for (size_t i = 0; i < count; ++i) {
+        const int gray = (red[i] * 19595 + green[i] * 38470 + blue[i] * 7471 + 0x8000) >> 16;
         const float level = static_cast<float>(gray);
-        run.red[i] = cut(level + factor * static_cast<float>(run.red[i] - gray));
-        run.green[i] = cut(level + factor * static_cast<float>(run.green[i] - gray));
-        run.blue[i] = cut(level + factor * static_cast<float>(run.blue[i] - gray));
+        red[i] = cut(level + factor * static_cast<float>(red[i] - gray));
+        green[i] = cut(level + factor * static_cast<float>(green[i] - gray));
+        blue[i] = cut(level + factor * static_cast<float>(blue[i] - gray));
     }
 }
 
 VIDSEG_VECTORIZED
-void gray_run(int count, Run& run) {
-    for (int i = 0; i < count; ++i) {
-        const int gray = (run.red[i] * 9798 + run.green[i] * 19235 + run.blue[i] * 3735 + 0x4000) >> 15;
-        run.red[i] = run.green[i] = run.blue[i] = static_cast<uint8_t>(gray);
+void gray_planes(size_t count, VIDSEG_PLANES) {
+    for (size_t i = 0; i < count; ++i) {
+        const int gray = (red[i] * 9798 + green[i] * 19235 + blue[i] * 3735 + 0x4000) >> 15;
+        red[i] = green[i] = blue[i] = static_cast<uint8_t>(gray);
     }
 }
 
+constexpr size_t kPiece = 4096;  // samples whose sum fits 32 bits
+
 VIDSEG_VECTORIZED
-int64_t sum_of_gray(int count, const Run& run) {
-    int32_t sum = 0;  // kRun * 255 at most
-    for (int i = 0; i < count; ++i)
-        sum += static_cast<int32_t>(gray_of(run.red[i], run.green[i], run.blue[i]));
+int32_t sum_of_gray(size_t count, const uint8_t* red, const uint8_t* green, const uint8_t* blue) {
+    int32_t sum = 0;
+    for (size_t i = 0; i < count; ++i) sum += static_cast<int32_t>(gray_of(red[i], green[i], blue[i]));
     return sum;
 }
 
@@ -166,15 +135,6 @@ VIDSEG_VECTORIZED
 void add_samples(const int16_t* field, size_t samples, uint8_t* __restrict out) {
     for (size_t i = 0; i < samples; ++i) {
         out[i] = static_cast<uint8_t>(std::min(255, std::max(0, out[i] + field[i])));
-    }
-}
-
-VIDSEG_VECTORIZED
-void add_pixels(const int16_t* field, int count, Run& run) {
-    for (int i = 0; i < count; ++i) {
-        run.red[i] = static_cast<uint8_t>(std::min(255, std::max(0, run.red[i] + field[i])));
-        run.green[i] = static_cast<uint8_t>(std::min(255, std::max(0, run.green[i] + field[i])));
-        run.blue[i] = static_cast<uint8_t>(std::min(255, std::max(0, run.blue[i] + field[i])));
     }
 }
 
@@ -211,27 +171,80 @@ inline uint32_t mix(uint32_t value) {
 }
 
 VIDSEG_VECTORIZED
-void hash_positions(uint32_t first, uint32_t second, uint32_t start, int count, uint32_t* __restrict out) {
-    for (int i = 0; i < count; ++i) {
+void hash_positions(uint32_t first, uint32_t second, uint32_t start, size_t count, uint32_t* __restrict out) {
+    for (size_t i = 0; i < count; ++i) {
         out[i] = mix(mix((start + static_cast<uint32_t>(i)) * 0x9e3779b9u + first) ^ second);
     }
 }
 
-}  // namespace
-
-void look_up(const uint8_t* tables, uint8_t* rgb, size_t pixels) {
-    const uint8_t *red = tables, *green = tables + 256, *blue = tables + 512;
-    for (uint8_t *pixel = rgb, *end = rgb + 3 * pixels; pixel != end; pixel += 3) {
-        pixel[0] = red[pixel[0]];
-        pixel[1] = green[pixel[1]];
-        pixel[2] = blue[pixel[2]];
-    }
+void map_portable(const uint8_t* table, uint8_t* samples, size_t count) {
+    for (size_t i = 0; i < count; ++i) samples[i] = table[samples[i]];
 }
 
-void shift_hue_saturation(int hue, int saturation, uint8_t* rgb, size_t pixels) {
+#if defined(__x86_64__)
+// A shuffle looks up in 16 entries. The four high bits of a sample choose among the 16 results.
+VIDSEG_AVX2 void map_avx2(const uint8_t* table, uint8_t* samples, size_t count) {
+    __m256i parts[16];
+    for (int k = 0; k < 16; ++k) {
+        parts[k] = _mm256_broadcastsi128_si256(
+            _mm_loadu_si128(reinterpret_cast<const __m128i*>(table + ptrdiff_t{16} * k)));
+    }
+    const __m256i low = _mm256_set1_epi8(15);
+    size_t i = 0;
+    for (; i + 32 <= count; i += 32) {
+        auto* at = reinterpret_cast<__m256i*>(samples + i);
+        const __m256i value = _mm256_loadu_si256(at), index = _mm256_and_si256(value, low);
+        __m256i found[16];
+        for (int k = 0; k < 16; ++k) found[k] = _mm256_shuffle_epi8(parts[k], index);
+        for (int bit = 4, left = 8; bit < 8; ++bit, left /= 2) {
+            // the chosen bit becomes the highest one of its byte
+            const __m256i high = _mm256_sll_epi16(value, _mm_cvtsi32_si128(7 - bit));
+            for (int k = 0; k < left; ++k)
+                found[k] = _mm256_blendv_epi8(found[2 * k], found[2 * k + 1], high);
+        }
+        _mm256_storeu_si256(at, found[0]);
+    }
+    map_portable(table, samples + i, count - i);
+}
+
+__attribute__((target("avx512f,avx512bw,avx512vbmi"))) void map_avx512(const uint8_t* table, uint8_t* samples,
+                                                                       size_t count) {
+    const __m512i first = _mm512_loadu_si512(table), second = _mm512_loadu_si512(table + 64),
+                  third = _mm512_loadu_si512(table + 128), fourth = _mm512_loadu_si512(table + 192);
+    size_t i = 0;
+    for (; i + 64 <= count; i += 64) {
+        const __m512i value = _mm512_loadu_si512(samples + i);
+        const __m512i lower = _mm512_permutex2var_epi8(first, value, second),
+                      upper = _mm512_permutex2var_epi8(third, value, fourth);
+        _mm512_storeu_si512(samples + i, _mm512_mask_blend_epi8(_mm512_movepi8_mask(value), lower, upper));
+    }
+    map_portable(table, samples + i, count - i);
+}
+#endif
+
+using Map = void (*)(const uint8_t* table, uint8_t* samples, size_t count);
+
+Map choose_map() {
+#if defined(__x86_64__)
+    if (simd_level() == Simd::avx512 && __builtin_cpu_supports("avx512vbmi")) return map_avx512;
+    if (has_avx2()) return map_avx2;
+#endif
+    return map_portable;
+}
+
+}  // namespace
+
+void look_up(const uint8_t* tables, ColorFrame& frame) {
+    static const Map map = choose_map();
+    for (int channel = 0; channel < 3; ++channel)
+        map(tables + ptrdiff_t{256} * channel, frame.plane(channel), frame.size().pixels());
+}
+
+void shift_hue_saturation(int hue, int saturation, ColorFrame& frame) {
     const int steps = static_cast<int>(static_cast<float>(hue) / 255.0f * 180.0f);
     const int forward = ((steps % 180) + 180) % 180;
-    each_run(rgb, pixels, [&](Run& run, int count) { hue_saturation_run(forward, saturation, count, run); });
+    hue_saturation_planes(forward, saturation, frame.size().pixels(), frame.plane(0), frame.plane(1),
+                       frame.plane(2));
 }
 
 std::vector<int16_t> noise_field(double scale, uint64_t field, size_t samples) {
@@ -241,11 +254,11 @@ std::vector<int16_t> noise_field(double scale, uint64_t field, size_t samples) {
     // The sum of two independent values fills the gaps between the table's values and has a wider range.
     const float factor = static_cast<float>(scale / std::sqrt(2.0));
     std::vector<int16_t> noise(samples);
-    uint32_t hashes[kRun];
-    for (size_t done = 0; done < samples; done += kRun) {
-        const int count = static_cast<int>(std::min<size_t>(kRun, samples - done));
+    uint32_t hashes[kPiece];
+    for (size_t done = 0; done < samples; done += kPiece) {
+        const size_t count = std::min(kPiece, samples - done);
         hash_positions(first, second, static_cast<uint32_t>(done), count, hashes);
-        for (int i = 0; i < count; ++i) {
+        for (size_t i = 0; i < count; ++i) {
             const float value =
                 factor * (quantiles[hashes[i] >> 20] + quantiles[hashes[i] & (kQuantiles - 1)]);
             noise[done + i] =
@@ -255,25 +268,23 @@ std::vector<int16_t> noise_field(double scale, uint64_t field, size_t samples) {
     return noise;
 }
 
-void add_field(const int16_t* field, bool per_channel, uint8_t* rgb, size_t pixels) {
-    if (per_channel) return add_samples(field, 3 * pixels, rgb);
-    each_run(rgb, pixels, [&](Run& run, int count) {
-        add_pixels(field, count, run);
-        field += count;
-    });
+void add_field(const std::vector<int16_t>& field, ColorFrame& frame) {
+    const size_t pixels = frame.size().pixels();
+    const size_t step = field.size() == pixels ? 0 : pixels;
+    for (int channel = 0; channel < 3; ++channel)
+        add_samples(field.data() + step * channel, pixels, frame.plane(channel));
 }
 
-void enhance_color(float factor, uint8_t* rgb, size_t pixels) {
-    each_run(rgb, pixels, [&](Run& run, int count) { enhance_run(factor, count, run); });
+void enhance_color(float factor, ColorFrame& frame) {
+    enhance_planes(factor, frame.size().pixels(), frame.plane(0), frame.plane(1), frame.plane(2));
 }
 
-void scale_contrast(double factor, uint8_t* rgb, size_t pixels) {
-    Run run;
+void scale_contrast(double factor, ColorFrame& frame) {
+    const size_t pixels = frame.size().pixels();
     int64_t sum = 0;
-    for (size_t done = 0; done < pixels; done += kRun) {
-        const int count = static_cast<int>(std::min<size_t>(kRun, pixels - done));
-        split(rgb + 3 * done, count, run);
-        sum += sum_of_gray(count, run);
+    for (size_t done = 0; done < pixels; done += kPiece) {
+        sum += sum_of_gray(std::min(kPiece, pixels - done), frame.plane(0) + done, frame.plane(1) + done,
+                           frame.plane(2) + done);
     }
     const float mean = static_cast<float>(static_cast<double>(sum) / static_cast<double>(pixels));
     const float scale = static_cast<float>(factor), rest = static_cast<float>(1.0 - factor) * mean;
@@ -282,58 +293,57 @@ void scale_contrast(double factor, uint8_t* rgb, size_t pixels) {
         tables[value] = tables[256 + value] = tables[512 + value] =
             cut(scale * static_cast<float>(value) + rest);
     }
-    look_up(tables.data(), rgb, pixels);
+    look_up(tables.data(), frame);
 }
 
-void scale_saturation(double factor, uint8_t* rgb, size_t pixels) {
-    each_run(rgb, pixels, [&](Run& run, int count) {
-        saturation_run(static_cast<float>(factor), static_cast<float>(1.0 - factor), count, run);
-    });
+void scale_saturation(double factor, ColorFrame& frame) {
+    saturation_planes(static_cast<float>(factor), static_cast<float>(1.0 - factor), frame.size().pixels(),
+                   frame.plane(0), frame.plane(1), frame.plane(2));
 }
 
-void shift_hue(float part, uint8_t* rgb, size_t pixels) {
-    each_run(rgb, pixels, [&](Run& run, int count) { hue_run(6.0f * part, count, run); });
+void shift_hue(float part, ColorFrame& frame) {
+    hue_planes(6.0f * part, frame.size().pixels(), frame.plane(0), frame.plane(1), frame.plane(2));
 }
 
-void stretch_contrast(double cutoff, uint8_t* rgb, size_t pixels) {
-    const auto counts = histograms(rgb, pixels);
+void stretch_contrast(double cutoff, ColorFrame& frame) {
+    const size_t pixels = frame.size().pixels();
     std::vector<uint8_t> tables(3 * 256);
-    for (size_t channel = 0; channel < 3; ++channel) {
-        const auto& count = counts[channel];
+    for (int channel = 0; channel < 3; ++channel) {
+        const auto count = histogram(frame.plane(channel), pixels);
         const auto cut = static_cast<size_t>(std::floor(static_cast<double>(pixels) * cutoff / 100.0));
         int low = 0, high = 255;
         for (size_t left = cut; low < 255 && count[low] <= left; ++low) left -= count[low];
         for (size_t left = cut; high > 0 && count[high] <= left; --high) left -= count[high];
-        uint8_t* table = tables.data() + 256 * channel;
+        uint8_t* table = tables.data() + size_t{256} * channel;
         const double scale = 255.0 / std::max(1, high - low), offset = -low * scale;
         for (int value = 0; value < 256; ++value) {
             const double level = high <= low ? value : value * scale + offset;
             table[value] = static_cast<uint8_t>(std::min(255.0, std::max(0.0, level)));
         }
     }
-    look_up(tables.data(), rgb, pixels);
+    look_up(tables.data(), frame);
 }
 
-void equalize_tones(uint8_t* rgb, size_t pixels) {
-    const auto counts = histograms(rgb, pixels);
+void equalize_tones(ColorFrame& frame) {
+    const size_t pixels = frame.size().pixels();
     std::vector<uint8_t> tables(3 * 256);
-    for (size_t channel = 0; channel < 3; ++channel) {
-        const auto& count = counts[channel];
+    for (int channel = 0; channel < 3; ++channel) {
+        const auto count = histogram(frame.plane(channel), pixels);
         int last = 255;
         while (last > 0 && count[last] == 0) --last;
         const size_t step = (pixels - count[last]) / 255;
         size_t sum = step / 2;
         for (int value = 0; value < 256; ++value) {
             const size_t level = step == 0 ? static_cast<size_t>(value) : sum / step;
-            tables[256 * channel + value] = static_cast<uint8_t>(std::min<size_t>(255, level));
+            tables[size_t{256} * channel + value] = static_cast<uint8_t>(std::min<size_t>(255, level));
             sum += count[value];
         }
     }
-    look_up(tables.data(), rgb, pixels);
+    look_up(tables.data(), frame);
 }
 
-void make_gray(uint8_t* rgb, size_t pixels) {
-    each_run(rgb, pixels, [&](Run& run, int count) { gray_run(count, run); });
+void make_gray(ColorFrame& frame) {
+    gray_planes(frame.size().pixels(), frame.plane(0), frame.plane(1), frame.plane(2));
 }
 
 }  // namespace vidseg

@@ -1,6 +1,7 @@
 #include "warp.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "common/check.h"
@@ -27,6 +28,7 @@ typedef uint32_t Sum __attribute__((vector_size(16)));  // of R, G, B and the un
 // The places of one row of points: across = (across[0] x + across[1]) / (under[0] x + under[1]).
 struct Line {
     float across[2], down[2], under[2];
+    int columns, rows;  // of the region
 };
 
 // Rounds to 1/256 of a pixel.
@@ -36,35 +38,43 @@ VIDSEG_INLINE int32_t fixed(float place) {
     return truncated - (static_cast<float>(truncated) > scaled ? 1 : 0);
 }
 
-VIDSEG_VECTORIZED
-void locate(const Line& line, int width, int32_t* __restrict across, int32_t* __restrict down) {
+VIDSEG_INLINE uint32_t shares_of(int32_t place) {
+    const uint32_t share = static_cast<uint32_t>(place) & (kOne - 1);
+    return share << 16 | (kOne - share);
+}
+
+// Computes the look-ups of a row, and clears `inside` where one of the four pixels is not in the region.
+template <bool Perspective>
+VIDSEG_INLINE void locate(const Line& line, int width, int32_t* __restrict across, int32_t* __restrict down,
+                          int32_t* __restrict corners, uint32_t* __restrict right_shares,
+                          uint32_t* __restrict lower_shares, uint8_t* __restrict inside) {
+    const Line to = line;
     for (int x = 0; x < width; ++x) {
         const float at = static_cast<float>(x);
-        const float under = line.under[0] * at + line.under[1];
-        across[x] = fixed((line.across[0] * at + line.across[1]) / under);
-        down[x] = fixed((line.down[0] * at + line.down[1]) / under);
-    }
-}
-
-VIDSEG_VECTORIZED
-void split(const int32_t* __restrict places, int width, uint32_t* __restrict shares) {
-    for (int x = 0; x < width; ++x) {
-        const uint32_t share = static_cast<uint32_t>(places[x]) & (kOne - 1);
-        shares[x] = share << 16 | (kOne - share);
-    }
-}
-
-// Offsets of the upper left pixels in a region of columns x rows pixels; clears `inside` where one of the four
-// is not in it.
-VIDSEG_VECTORIZED
-void find_corners(const int32_t* __restrict across, const int32_t* __restrict down, int width, int columns,
-                  int rows, int32_t* __restrict corners, uint8_t* __restrict inside) {
-    for (int x = 0; x < width; ++x) {
-        const int32_t column = across[x] >> kShareBits, row = down[x] >> kShareBits;
-        const bool is_inside = (column >= 0) & (column < columns - 1) & (row >= 0) & (row < rows - 1);
-        corners[x] = is_inside ? row * columns + column : 0;
+        const float share = Perspective ? 1.0F / (to.under[0] * at + to.under[1]) : 1.0F;
+        const int32_t right = fixed((to.across[0] * at + to.across[1]) * share);
+        const int32_t lower = fixed((to.down[0] * at + to.down[1]) * share);
+        const int32_t column = right >> kShareBits, row = lower >> kShareBits;
+        const bool is_inside = (column >= 0) & (column < to.columns - 1) & (row >= 0) & (row < to.rows - 1);
+        across[x] = right;
+        down[x] = lower;
+        corners[x] = is_inside ? row * to.columns + column : 0;
+        right_shares[x] = shares_of(right);
+        lower_shares[x] = shares_of(lower);
         inside[x] = static_cast<uint8_t>(inside[x] & (is_inside ? 1 : 0));
     }
+}
+
+VIDSEG_VECTORIZED
+void locate_affine(const Line& line, int width, int32_t* across, int32_t* down, int32_t* corners,
+                   uint32_t* right_shares, uint32_t* lower_shares, uint8_t* inside) {
+    locate<false>(line, width, across, down, corners, right_shares, lower_shares, inside);
+}
+
+VIDSEG_VECTORIZED
+void locate_perspective(const Line& line, int width, int32_t* across, int32_t* down, int32_t* corners,
+                        uint32_t* right_shares, uint32_t* lower_shares, uint8_t* inside) {
+    locate<true>(line, width, across, down, corners, right_shares, lower_shares, inside);
 }
 
 VIDSEG_INLINE uint32_t low(uint32_t shares) { return shares & 0xFFFF; }
@@ -199,39 +209,107 @@ void look_up(const Row& row, int first, int last, uint32_t* out) {
     look_up_portable(row, first, last, out);
 }
 
+// How much of the region an output pixel covers.
+struct Footprint {
+    double largest;       // pixels of the region per output pixel, along the side that shrinks most
+    double across, down;  // weight of the left and right, and of the upper and lower neighbor when smoothing
+    int points;           // look-ups along each side
+};
+
+constexpr double kPixel = 1.1, kMostSmoothed = 2.5;
+
+Footprint footprint_of(const std::array<double, 9>& m, int width, int height) {
+    // derivatives at the center of the output
+    const double x = width / 2.0, y = height / 2.0, w = m[6] * x + m[7] * y + m[8];
+    const double u = (m[0] * x + m[1] * y + m[2]) / w, v = (m[3] * x + m[4] * y + m[5]) / w;
+    const double ux = (m[0] - u * m[6]) / w, uy = (m[1] - u * m[7]) / w;
+    const double vx = (m[3] - v * m[6]) / w, vy = (m[4] - v * m[7]) / w;
+    const double largest = std::max(std::hypot(ux, vx), std::hypot(uy, vy));
+    const int points =
+        largest <= kMostSmoothed ? 1 : std::clamp(static_cast<int>(std::ceil(largest - 0.1)), 1, 8);
+    // Four look-ups at the centers of the quarters of a pixel of side s have the variance s^2 / 16, a filter
+    // with the weights a, 1 - 2a, a has 2a.
+    return {largest, std::min(0.25, (ux * ux + uy * uy) / 32), std::min(0.25, (vx * vx + vy * vy) / 32), points};
+}
+
+// Weighs the rows above and below with `outer`, of 256.
+VIDSEG_VECTORIZED
+void smooth_down(const uint8_t* above, const uint8_t* here, const uint8_t* below, uint16_t outer, int samples,
+                 uint16_t* __restrict out) {
+    const auto inner = static_cast<uint16_t>(kOne - 2 * outer);
+    for (int i = 0; i < samples; ++i)
+        out[i] = static_cast<uint16_t>((above[i] + below[i]) * outer + here[i] * inner);
+}
+
+// Weighs the pixels on the left and on the right; `in` has one pixel more on both sides.
+VIDSEG_VECTORIZED
+void smooth_across(const uint16_t* in, uint16_t outer, int samples, uint8_t* __restrict out) {
+    const uint32_t beside = outer, inner = kOne - 2 * beside;
+    const uint16_t *here = in + 4, *right = in + 8;
+    for (int i = 0; i < samples; ++i) {
+        const uint32_t sum = (static_cast<uint32_t>(in[i]) + right[i]) * beside + here[i] * inner;
+        out[i] = static_cast<uint8_t>((sum + 0x8000) >> 16);
+    }
+}
+
+void smooth(const Region& region, const Footprint& footprint, WarpScratch& scratch) {
+    const int width = region.window.width(), height = region.window.height(), samples = 4 * width;
+    const auto across = static_cast<uint16_t>(std::lround(footprint.across * kOne));
+    const auto down = static_cast<uint16_t>(std::lround(footprint.down * kOne));
+    Region& out = scratch.smooth;
+    out.window = region.window;
+    out.pixels.resize(static_cast<size_t>(width) * height);
+    scratch.sums.resize(static_cast<size_t>(samples) + 8);
+    uint16_t* sums = scratch.sums.data();
+    const auto row_of = [&](int y) {
+        return reinterpret_cast<const uint8_t*>(region.row(std::clamp(y, 0, height - 1)));
+    };
+    for (int y = 0; y < height; ++y) {
+        smooth_down(row_of(y - 1), row_of(y), row_of(y + 1), down, samples, sums + 4);
+        std::copy_n(sums + 4, 4, sums);
+        std::copy_n(sums + samples, 4, sums + samples + 4);
+        auto* to = reinterpret_cast<uint8_t*>(out.pixels.data() + static_cast<size_t>(y) * width);
+        smooth_across(sums, across, samples, to);
+    }
+}
+
 }  // namespace
 
-void warp(const Region& region, const std::array<double, 9>& m, int points, uint32_t border, int width,
-          int height, WarpScratch& scratch, uint32_t* out) {
-    const int columns = region.window.width(), rows = region.window.height(), count = points * points;
+void warp(const Region& region, const std::array<double, 9>& m, uint32_t border, int width, int height,
+          WarpScratch& scratch, uint32_t* out) {
+    const Footprint footprint = footprint_of(m, width, height);
+    const Region* from = &region;
+    if (footprint.points == 1 && footprint.largest > kPixel) {
+        smooth(region, footprint, scratch);
+        from = &scratch.smooth;
+    }
+    const int columns = from->window.width(), rows = from->window.height();
+    const int points = footprint.points, count = points * points;
     check(static_cast<int64_t>(columns) * rows < (int64_t{1} << 31), "the region is too large to be warped");
     const size_t lookups = static_cast<size_t>(count) * width;
     for (auto* values : {&scratch.across, &scratch.down, &scratch.corners}) values->resize(lookups);
     for (auto* values : {&scratch.right_shares, &scratch.lower_shares}) values->resize(lookups);
+    const bool perspective = m[6] != 0.0 || m[7] != 0.0;
     // A place in the region is a point of the picture minus its first pixel's center.
-    const double left = region.window.left + 0.5, top = region.window.top + 0.5;
-    const Row row{region.pixels.data(), columns, rows, width, count, scratch};
+    const double left = from->window.left + 0.5, top = from->window.top + 0.5;
+    const Row row{from->pixels.data(), columns, rows, width, count, scratch};
     for (int y = 0; y < height; ++y, out += width) {
         scratch.inside.assign(static_cast<size_t>(width), 1);
         for (int i = 0; i < count; ++i) {
             const double px = (i % points + 0.5) / points, py = y + (i / points + 0.5) / points;
-            const double under = m[6] * px + m[7] * py + m[8];
-            const double across = m[0] * px + m[1] * py + m[2] - left * under;
-            const double down = m[3] * px + m[4] * py + m[5] - top * under;
-            const auto line = [](double slope, double start, float* to) {
-                to[0] = static_cast<float>(slope);
-                to[1] = static_cast<float>(start);
+            const double under = m[6] * px + m[7] * py + m[8], share = perspective ? 1.0 : 1.0 / under;
+            const auto set = [&](double slope, double start, float* to) {
+                to[0] = static_cast<float>(slope * share);
+                to[1] = static_cast<float>(start * share);
             };
-            Line places{};
-            line(m[0] - left * m[6], across, places.across);
-            line(m[3] - top * m[6], down, places.down);
-            line(m[6], under, places.under);
+            Line line{{}, {}, {}, columns, rows};
+            set(m[0] - left * m[6], m[0] * px + m[1] * py + m[2] - left * under, line.across);
+            set(m[3] - top * m[6], m[3] * px + m[4] * py + m[5] - top * under, line.down);
+            set(m[6], under, line.under);
             const size_t at = static_cast<size_t>(i) * width;
-            locate(places, width, &scratch.across[at], &scratch.down[at]);
-            split(&scratch.across[at], width, &scratch.right_shares[at]);
-            split(&scratch.down[at], width, &scratch.lower_shares[at]);
-            find_corners(&scratch.across[at], &scratch.down[at], width, columns, rows, &scratch.corners[at],
-                         scratch.inside.data());
+            const auto run = perspective ? locate_perspective : locate_affine;
+            run(line, width, &scratch.across[at], &scratch.down[at], &scratch.corners[at],
+                &scratch.right_shares[at], &scratch.lower_shares[at], scratch.inside.data());
         }
         for (int x = 0; x < width;) {
             int last = x;
