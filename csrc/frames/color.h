@@ -31,7 +31,8 @@ struct ColorScratch {
 bool prepare_colors(const int64_t* codes, const double* parameters, int64_t count, FrameSize size,
                     ColorScratch& scratch);
 
-// Applies the prepared operations in their order, in place, to a frame of the size that they were prepared for.
+// Applies the prepared operations in their order, in place, to a frame of the size that they were prepared
+// for.
 void apply_colors(ColorFrame& frame, ColorScratch& scratch);
 
 // The table of operations as JSON: {"max_parameters": 8, "operations": [{"name", "reads", "parameters":

@@ -11,8 +11,8 @@ void take_byte(const uint32_t* __restrict pixels, size_t count, int shift, uint8
 }
 
 VIDSEG_VECTORIZED
-void join_bytes(const uint8_t* __restrict red, const uint8_t* __restrict green, const uint8_t* __restrict blue,
-                size_t count, uint32_t* __restrict pixels) {
+void join_bytes(const uint8_t* __restrict red, const uint8_t* __restrict green,
+                const uint8_t* __restrict blue, size_t count, uint32_t* __restrict pixels) {
     for (size_t i = 0; i < count; ++i) {
         pixels[i] = static_cast<uint32_t>(red[i]) | static_cast<uint32_t>(green[i]) << 8 |
                     static_cast<uint32_t>(blue[i]) << 16;
@@ -27,7 +27,8 @@ void ColorFrame::resize(FrameSize size) {
 }
 
 void ColorFrame::split(const uint32_t* pixels) {
-    for (int channel = 0; channel < 3; ++channel) take_byte(pixels, size_.pixels(), 8 * channel, plane(channel));
+    for (int channel = 0; channel < 3; ++channel)
+        take_byte(pixels, size_.pixels(), 8 * channel, plane(channel));
 }
 
 void ColorFrame::join(uint32_t* pixels) const {

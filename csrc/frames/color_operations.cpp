@@ -63,17 +63,13 @@ FrameChange average_blur(const ColorValues& values, FrameSize) {
 }
 
 FrameChange motion_blur(const ColorValues& values, FrameSize) {
-    return [taps = motion_filter(static_cast<int>(values[0]), values[1], values[2])](ColorFrame& frame,
-                                                                                     FilterScratch& scratch) {
-        convolve(taps, frame, scratch);
-    };
+    return [taps = motion_filter(static_cast<int>(values[0]), values[1], values[2])](
+               ColorFrame& frame, FilterScratch& scratch) { convolve(taps, frame, scratch); };
 }
 
 FrameChange hue_saturation(const ColorValues& values, FrameSize) {
     return [hue = static_cast<int>(values[0]), saturation = static_cast<int>(values[1])](
-               ColorFrame& frame, FilterScratch&) {
-        shift_hue_saturation(hue, saturation, frame);
-    };
+               ColorFrame& frame, FilterScratch&) { shift_hue_saturation(hue, saturation, frame); };
 }
 
 FrameChange gaussian_noise(const ColorValues& values, FrameSize size) {
@@ -95,21 +91,16 @@ FrameChange enhance(const ColorValues& values, FrameSize) {
 }
 
 FrameChange contrast(const ColorValues& values, FrameSize) {
-    return [factor = values[0]](ColorFrame& frame, FilterScratch&) {
-        scale_contrast(factor, frame);
-    };
+    return [factor = values[0]](ColorFrame& frame, FilterScratch&) { scale_contrast(factor, frame); };
 }
 
 FrameChange saturation(const ColorValues& values, FrameSize) {
-    return [factor = values[0]](ColorFrame& frame, FilterScratch&) {
-        scale_saturation(factor, frame);
-    };
+    return [factor = values[0]](ColorFrame& frame, FilterScratch&) { scale_saturation(factor, frame); };
 }
 
 FrameChange hue(const ColorValues& values, FrameSize) {
-    return [part = static_cast<float>(values[0])](ColorFrame& frame, FilterScratch&) {
-        shift_hue(part, frame);
-    };
+    return
+        [part = static_cast<float>(values[0])](ColorFrame& frame, FilterScratch&) { shift_hue(part, frame); };
 }
 
 FrameChange random_erasing(const ColorValues& values, FrameSize) {
@@ -127,9 +118,7 @@ FrameChange random_erasing(const ColorValues& values, FrameSize) {
 }
 
 FrameChange autocontrast(const ColorValues& values, FrameSize) {
-    return [cutoff = values[0]](ColorFrame& frame, FilterScratch&) {
-        stretch_contrast(cutoff, frame);
-    };
+    return [cutoff = values[0]](ColorFrame& frame, FilterScratch&) { stretch_contrast(cutoff, frame); };
 }
 
 FrameChange equalize(const ColorValues&, FrameSize) {

@@ -15,6 +15,7 @@ namespace vidseg {
 namespace {
 
 int mirrored(int position, int count) {
+    if (position >= 0 && position < count) return position;
     if (count == 1) return 0;
     const int period = 2 * (count - 1);
     const int inside = ((position % period) + period) % period;
@@ -84,11 +85,12 @@ void round_average(const uint32_t* in, float scale, int samples, uint8_t* __rest
 constexpr uint32_t kHalfTap = 1U << (kTapBits - 1);
 
 // The weighted sum of rows, from sample `first` on.
-void add_taps_portable(const std::vector<const uint8_t*>& rows, const std::vector<int16_t>& weights, int first,
-                       int width, uint8_t* out) {
+void add_taps_portable(const std::vector<const uint8_t*>& rows, const std::vector<int16_t>& weights,
+                       int first, int width, uint8_t* out) {
     for (int x = first; x < width; ++x) {
         uint32_t sum = kHalfTap;
-        for (size_t tap = 0; tap < rows.size(); ++tap) sum += static_cast<uint32_t>(rows[tap][x]) * weights[tap];
+        for (size_t tap = 0; tap < rows.size(); ++tap)
+            sum += static_cast<uint32_t>(rows[tap][x]) * weights[tap];
         out[x] = static_cast<uint8_t>(std::min(255U, sum >> kTapBits));
     }
 }

@@ -21,7 +21,7 @@ std::array<size_t, 256> histogram(const uint8_t* plane, size_t samples) {
 }
 
 // The samples of a frame. Compilers vectorize loops over planes that do not overlap.
-#define VIDSEG_PLANES uint8_t *__restrict red, uint8_t *__restrict green, uint8_t *__restrict blue
+#define VIDSEG_PLANES uint8_t* __restrict red, uint8_t* __restrict green, uint8_t* __restrict blue
 
 inline uint8_t cut(float value) {
     return static_cast<uint8_t>(static_cast<int32_t>(std::min(255.0f, std::max(0.0f, value))));
@@ -244,7 +244,7 @@ void shift_hue_saturation(int hue, int saturation, ColorFrame& frame) {
     const int steps = static_cast<int>(static_cast<float>(hue) / 255.0f * 180.0f);
     const int forward = ((steps % 180) + 180) % 180;
     hue_saturation_planes(forward, saturation, frame.size().pixels(), frame.plane(0), frame.plane(1),
-                       frame.plane(2));
+                          frame.plane(2));
 }
 
 std::vector<int16_t> noise_field(double scale, uint64_t field, size_t samples) {
@@ -298,7 +298,7 @@ void scale_contrast(double factor, ColorFrame& frame) {
 
 void scale_saturation(double factor, ColorFrame& frame) {
     saturation_planes(static_cast<float>(factor), static_cast<float>(1.0 - factor), frame.size().pixels(),
-                   frame.plane(0), frame.plane(1), frame.plane(2));
+                      frame.plane(0), frame.plane(1), frame.plane(2));
 }
 
 void shift_hue(float part, ColorFrame& frame) {

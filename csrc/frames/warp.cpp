@@ -82,9 +82,10 @@ VIDSEG_INLINE uint32_t high(uint32_t shares) { return shares >> 16; }
 
 // One look-up from the pairs of upper and lower pixels, with kSumBits fractional bits.
 VIDSEG_INLINE Sum blend(Bytes8 upper, Bytes8 lower, uint32_t right_shares, uint32_t lower_shares) {
-    const Words8 both = (__builtin_convertvector(upper, Words8) * static_cast<uint16_t>(low(lower_shares)) +
-                         __builtin_convertvector(lower, Words8) * static_cast<uint16_t>(high(lower_shares))) >>
-                        1;
+    const Words8 both =
+        (__builtin_convertvector(upper, Words8) * static_cast<uint16_t>(low(lower_shares)) +
+         __builtin_convertvector(lower, Words8) * static_cast<uint16_t>(high(lower_shares))) >>
+        1;
     Words4 left, right;
     std::memcpy(&left, &both, sizeof left);
     std::memcpy(&right, reinterpret_cast<const char*>(&both) + sizeof left, sizeof right);
@@ -162,40 +163,45 @@ VIDSEG_AVX2 inline __m256i load_shares(const uint32_t* shares) {
                                        _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1));
 }
 
-// The same for two output pixels at a time.
-VIDSEG_AVX2 void look_up_avx2(const Row& row, int first, int last, uint32_t* out) {
+// Two look-ups, of adjacent output pixels.
+VIDSEG_AVX2 inline __m256i blend_two(const Row& row, size_t i) {
     // The left and right value of each color side by side.
     const __m256i beside = _mm256_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15, 0, 1, 8, 9,
                                             2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
+    const uint32_t *one = row.pixels + row.places.corners[i], *other = row.pixels + row.places.corners[i + 1];
+    const __m256i upper = _mm256_cvtepu8_epi16(load_pairs(one, other));
+    const __m256i lower = _mm256_cvtepu8_epi16(load_pairs(one + row.columns, other + row.columns));
+    __m256i weight = _mm256_srli_epi32(load_shares(&row.places.lower_shares[i]), 16);
+    weight = _mm256_or_si256(weight, _mm256_slli_epi32(weight, 16));
+    // upper * (256 - weight) + lower * weight, modulo 2^16
+    const __m256i change = _mm256_mullo_epi16(_mm256_sub_epi16(lower, upper), weight);
+    const __m256i both = _mm256_srli_epi16(_mm256_add_epi16(_mm256_slli_epi16(upper, kShareBits), change), 1);
+    return _mm256_madd_epi16(_mm256_shuffle_epi8(both, beside), load_shares(&row.places.right_shares[i]));
+}
+
+// The same for two output pixels at a time.
+template <bool One>
+VIDSEG_AVX2 void look_up_avx2(const Row& row, int first, int last, uint32_t* out) {
     const __m256i half = _mm256_set1_epi32(1 << (kSumBits - 1));
-    const float share = 1.0F / static_cast<float>(row.count << kSumBits);
-    const __m256 shares = _mm256_set1_ps(share), half_level = _mm256_set1_ps(0.5F);
-    const int32_t* corners = row.places.corners.data();
+    const __m256 share = _mm256_set1_ps(1.0F / static_cast<float>(row.count << kSumBits));
     int x = first;
     for (; x + 2 <= last; x += 2) {
-        __m256i sum = _mm256_setzero_si256();
-        for (int i = x; i < row.count * row.width; i += row.width) {
-            const uint32_t *one = row.pixels + corners[i], *other = row.pixels + corners[i + 1];
-            const __m256i upper = _mm256_cvtepu8_epi16(load_pairs(one, other));
-            const __m256i lower = _mm256_cvtepu8_epi16(load_pairs(one + row.columns, other + row.columns));
-            __m256i weight = _mm256_srli_epi32(load_shares(&row.places.lower_shares[static_cast<size_t>(i)]), 16);
-            weight = _mm256_or_si256(weight, _mm256_slli_epi32(weight, 16));
-            // upper * (256 - weight) + lower * weight, modulo 2^16
-            const __m256i change = _mm256_mullo_epi16(_mm256_sub_epi16(lower, upper), weight);
-            const __m256i both = _mm256_srli_epi16(_mm256_add_epi16(_mm256_slli_epi16(upper, kShareBits), change), 1);
-            sum = _mm256_add_epi32(
-                sum, _mm256_madd_epi16(_mm256_shuffle_epi8(both, beside),
-                                       load_shares(&row.places.right_shares[static_cast<size_t>(i)])));
-        }
-        if (row.count == 1) {
-            sum = _mm256_srli_epi32(_mm256_add_epi32(sum, half), kSumBits);
+        __m256i sum;
+        if (One) {
+            sum = _mm256_add_epi32(blend_two(row, static_cast<size_t>(x)), half);
+            sum = _mm256_srli_epi32(sum, kSumBits);
         } else {
-            const __m256 means = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sum), shares), half_level);
-            sum = _mm256_cvttps_epi32(means);
+            sum = _mm256_setzero_si256();
+            for (int i = x; i < row.count * row.width; i += row.width)
+                sum = _mm256_add_epi32(sum, blend_two(row, static_cast<size_t>(i)));
+            const __m256 mean = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), share);
+            sum = _mm256_cvttps_epi32(_mm256_add_ps(mean, _mm256_set1_ps(0.5F)));
         }
         const __m256i words = _mm256_packus_epi32(sum, sum), bytes = _mm256_packus_epi16(words, words);
-        out[x] = static_cast<uint32_t>(_mm_cvtsi128_si32(_mm256_castsi256_si128(bytes)));
-        out[x + 1] = static_cast<uint32_t>(_mm_cvtsi128_si32(_mm256_extracti128_si256(bytes, 1)));
+        const uint64_t pixels = static_cast<uint32_t>(_mm_cvtsi128_si32(_mm256_castsi256_si128(bytes))) |
+                                static_cast<uint64_t>(static_cast<uint32_t>(_mm256_extract_epi32(bytes, 4)))
+                                    << 32;
+        std::memcpy(out + x, &pixels, sizeof pixels);
     }
     look_up_portable(row, x, last, out);
 }
@@ -204,7 +210,7 @@ VIDSEG_AVX2 void look_up_avx2(const Row& row, int first, int last, uint32_t* out
 void look_up(const Row& row, int first, int last, uint32_t* out) {
 #if defined(__x86_64__)
     static const bool fast = has_avx2();
-    if (fast) return look_up_avx2(row, first, last, out);
+    if (fast) return (row.count == 1 ? look_up_avx2<true> : look_up_avx2<false>)(row, first, last, out);
 #endif
     look_up_portable(row, first, last, out);
 }
@@ -229,7 +235,8 @@ Footprint footprint_of(const std::array<double, 9>& m, int width, int height) {
         largest <= kMostSmoothed ? 1 : std::clamp(static_cast<int>(std::ceil(largest - 0.1)), 1, 8);
     // Four look-ups at the centers of the quarters of a pixel of side s have the variance s^2 / 16, a filter
     // with the weights a, 1 - 2a, a has 2a.
-    return {largest, std::min(0.25, (ux * ux + uy * uy) / 32), std::min(0.25, (vx * vx + vy * vy) / 32), points};
+    return {largest, std::min(0.25, (ux * ux + uy * uy) / 32), std::min(0.25, (vx * vx + vy * vy) / 32),
+            points};
 }
 
 // Weighs the rows above and below with `outer`, of 256.
@@ -312,8 +319,12 @@ void warp(const Region& region, const std::array<double, 9>& m, uint32_t border,
                 &scratch.right_shares[at], &scratch.lower_shares[at], scratch.inside.data());
         }
         for (int x = 0; x < width;) {
-            int last = x;
-            while (last < width && scratch.inside[static_cast<size_t>(last)] != 0) ++last;
+            const void* outside =
+                std::memchr(&scratch.inside[static_cast<size_t>(x)], 0, static_cast<size_t>(width - x));
+            const int last =
+                outside == nullptr
+                    ? width
+                    : static_cast<int>(static_cast<const uint8_t*>(outside) - scratch.inside.data());
             look_up(row, x, last, out);
             for (x = last; x < width && scratch.inside[static_cast<size_t>(x)] == 0; ++x)
                 out[x] = look_up_border(row, x, border);
