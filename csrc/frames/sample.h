@@ -18,7 +18,8 @@ namespace vidseg {
 // pixel when shrinking. Outside the frame is the background.
 class Sampler {
   public:
-    // `matrix`: maps an output point to a point of the stored frame, in row-major order. `background`: a pixel.
+    // `matrix`: maps an output point to a point of the stored frame, in row-major order. `background`: a
+    // pixel.
     Sampler(const std::array<double, 9>& matrix, int width, int height, uint32_t background = 0);
 
     // Number of pixels of the stored frame per output pixel, along the side that shrinks least and along the

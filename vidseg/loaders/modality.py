@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from vidseg.clips import BatchPlan
-from vidseg.frames import FrameDatabase, FrameDatabaseError
+from vidseg.frames import FlowDatabase, FrameDatabaseError
+from vidseg.frames.schema import DATABASE_NAMES
 from vidseg.labels import VideoDataset
 
 __all__ = [
@@ -22,7 +23,6 @@ __all__ = [
     "ModalityDatabases",
     "as_modalities",
     "check_stack",
-    "database_name",
     "first_tensor",
     "is_vector",
     "linear_parts",
@@ -40,11 +40,6 @@ _METHODS = {"flow": "raft_small", "motion": "motion-vectors", "residual": "resid
 def is_vector(modality: str) -> bool:
     """Return whether a modality has vectors (x, y), which geometric transforms also rotate, mirror and scale."""
     return modality in _VECTORS
-
-
-def database_name(modality: str) -> str:
-    """Return the file name of a modality's database in the folder of a video."""
-    return "frames.db" if modality == "rgb" else f"{modality}.db"
 
 
 def as_modalities(modality: str | Sequence[str]) -> tuple[str, ...]:
@@ -97,7 +92,7 @@ class ModalityDatabases:
 
     def path(self, video: int) -> Path:
         """Path of the database of a video."""
-        return Path(self.data.root) / self.data.video_path(video) / database_name(self.modality)
+        return Path(self.data.root) / self.data.video_path(video) / DATABASE_NAMES[self.modality]
 
     @property
     def bound(self) -> float:
@@ -127,17 +122,16 @@ class ModalityDatabases:
         path, method = self.path(video), _METHODS[self.modality]
         remedy = f"run `vidseg extract-flow {self.data.root} --method {method}`"
         try:
-            database = FrameDatabase(path)
+            database = FlowDatabase(path)
         except FileNotFoundError:
             raise FrameDatabaseError(
                 f"{path}: video {self.data.video_path(video)} has no {path.name}; {remedy}"
             ) from None
-        meta = database.meta
-        if meta.get("modality") != self.modality:
-            raise FrameDatabaseError(f"{path}: holds {meta.get('modality', 'rgb')!r}, not {self.modality!r}; {remedy}")
-        if meta.get("values", "uint8") != "uint8":
+        if database.modality != self.modality:
+            raise FrameDatabaseError(f"{path}: holds {database.modality!r}, not {self.modality!r}; {remedy}")
+        if database.values != "uint8":
             raise FrameDatabaseError(
-                f"{path}: stores {meta['values']} values, which loaders do not read; {remedy} with 8-bit values"
+                f"{path}: stores {database.values} values, which loaders do not read; {remedy} with 8-bit values"
             )
         known = int(self.data.frames[video]), (int(self.data.heights[video]), int(self.data.widths[video]))
         if len(database) != known[0]:
@@ -149,17 +143,12 @@ class ModalityDatabases:
                 f"{path}: has frames of {database.frame_size[1]}x{database.frame_size[0]} pixels, but the catalog has"
                 f" {known[1][1]}x{known[1][0]}; {remedy} again"
             )
-        if not is_vector(self.modality):
-            return
-        bound: Any = meta.get("bound")
-        if not isinstance(bound, int | float) or not 0 < bound < 1e6:
-            raise FrameDatabaseError(f"{path}: its bound is {bound!r:.40}, expected a number of pixels; {remedy} again")
         if self._first is None:
-            self._first = (str(path), float(bound))
-        elif bound != self._first[1]:
+            self._first = (str(path), database.bound)
+        elif database.bound != self._first[1]:
             raise FrameDatabaseError(
-                f"{path}: its bound is {bound:g} pixels, that of {self._first[0]} is {self._first[1]:g}; extract both"
-                " with the same bound"
+                f"{path}: its bound is {database.bound:g} pixels, that of {self._first[0]} is {self._first[1]:g};"
+                " extract both with the same bound"
             )
 
 

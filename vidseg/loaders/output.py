@@ -263,7 +263,7 @@ class PixelNormalizer:
 
     def _vectors(self, pixels: Tensor, plan: BatchPlan) -> Tensor:
         axis = self.form.layout.index("c")
-        maps = self.form.vector_maps(plan).to(pixels.device).view(len(plan), *[1] * (pixels.dim() - 2), 2, 3)
+        maps = self.form.vector_maps(plan).to(pixels.device).view(len(plan), *[1] * (pixels.dim() - 1), 2, 3)
         x, y = pixels.unflatten(axis, (self.form.stack, 2)).unbind(axis + 1)
         samples = torch.empty_like(pixels, dtype=self.form.dtype)
         channels = samples.unflatten(axis, (self.form.stack, 2)).unbind(axis + 1)
