@@ -197,4 +197,4 @@ def open_database(path: str | Path) -> FrameDatabase:
     """
     path = Path(path)
     beside = set(DATABASE_NAMES.values()) - {DATABASE_NAMES["rgb"]}
-    return FlowDatabase(path) if path.name in beside and path.is_file() else FrameDatabase(path)
+    return FlowDatabase(path) if path.name in beside else FrameDatabase(path)
