@@ -168,6 +168,9 @@ class FlowWriter(FrameWriter):
         self.form = form
         self._size: tuple[int, ...] | None = None
 
+    def __enter__(self) -> "FlowWriter":
+        return self
+
     def add_field(self, field: torch.Tensor, *, timestamp: float | None = None) -> None:
         """Append the field of one frame.
 
@@ -197,4 +200,4 @@ def open_database(path: str | Path) -> FrameDatabase:
     """
     path = Path(path)
     beside = set(DATABASE_NAMES.values()) - {DATABASE_NAMES["rgb"]}
-    return FlowDatabase(path) if path.name in beside and path.is_file() else FrameDatabase(path)
+    return FlowDatabase(path) if path.name in beside else FrameDatabase(path)

@@ -79,10 +79,15 @@ class FlowForm:
 
     def meta(self) -> dict[str, str | int | float | None]:
         """Return the entries of the meta table that describe the rows."""
-        stored = {"modality": self.modality, "method": self.method, "bound": float(self.limit), "values": self.values}
-        if self.values == "float16":
-            return {**stored}
-        return {**stored, "quality": self.quality, "restart_interval": self.restart_interval}
+        jpeg = self.values == "uint8"
+        return {
+            "modality": self.modality,
+            "method": self.method,
+            "bound": float(self.limit),
+            "values": self.values,
+            "quality": self.quality if jpeg else None,
+            "restart_interval": self.restart_interval if jpeg else None,
+        }
 
     def encode(self, field: torch.Tensor) -> list[bytes]:
         """Encode one field and its smaller copies, the full-size one first.

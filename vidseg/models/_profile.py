@@ -98,8 +98,8 @@ def input_shape(
         in_features: D of segmentation and detection networks; no effect on others.
 
     Returns:
-        (B, D, L) for segmentation and detection, (B, 3, H, W) of each picture for optical-flow networks, (B, C, T, H, W)
-        otherwise, with the channels of the input spec.
+        (B, D, L) for segmentation and detection, (B, 3, H, W) of each picture for optical-flow networks,
+        (B, C, T, H, W) otherwise, with the channels of the input spec.
 
     Raises:
         ValueError: no network has this name, or a number is below 1.
