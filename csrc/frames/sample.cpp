@@ -10,8 +10,9 @@
 
 namespace vidseg {
 
-Sampler::Sampler(const std::array<double, 9>& matrix, int width, int height)
-    : matrix_(matrix), width_(width), height_(height) {
+Sampler::Sampler(const std::array<double, 9>& matrix, int width, int height, uint32_t background,
+                 int channels)
+    : matrix_(matrix), width_(width), height_(height), background_(background), channels_(channels) {
     const std::array<double, 9>& m = matrix_;
     for (const double value : m) check(std::isfinite(value), "the matrix holds a number that is not finite");
     check(m[8] != 0.0, "the matrix has no last element");
@@ -76,7 +77,7 @@ void Sampler::sample(const Region& region, int divisor, uint32_t* out) {
         across_.make(matrix_[0], matrix_[2], divisor, region.full_width, width_);
         down_.make(matrix_[4], matrix_[5], divisor, region.full_height, height_);
         if (across_.begin == across_.end || down_.begin == down_.end) {  // entirely outside the frame
-            std::fill(out, out + static_cast<size_t>(width_) * height_, 0U);
+            std::fill(out, out + static_cast<size_t>(width_) * height_, background_);
             return;
         }
         check_covers(region);
@@ -111,13 +112,15 @@ void Sampler::sample_pixels(const Region& region, uint32_t* out) {
             rows_[k] = reinterpret_cast<const uint8_t*>(row + (across_.lowest - window.left));
         }
         if (count == 0) {
-            std::fill(out, out + width_, 0U);
+            std::fill(out, out + width_, background_);
         } else if (count == 1 && across_.copies) {
             std::memcpy(out, rows_[0], static_cast<size_t>(width_) * 4);
         } else {
             const int16_t* weights = &down_.weights[static_cast<size_t>(y) * down_.taps];
             passes().blend_rows(rows_.data(), weights, count, bytes, row_.data());
             passes().filter_pixels(row_.data(), across_.first.data(), weights_across, width_, out);
+            std::fill(out, out + across_.begin, background_);
+            std::fill(out + across_.end, out + width_, background_);
         }
     }
 }
@@ -126,6 +129,7 @@ void Sampler::sample_pixels(const Region& region, uint32_t* out) {
 // in one step.
 void Sampler::sample_planes(const Region& region, uint32_t* out) {
     const bool halved = region.planes.chroma == Chroma::k420;
+    const bool two = channels_ == 2 && region.planes.chroma == Chroma::kNone;
     if (halved) {
         chroma_across_.halve(across_);
         chroma_down_.halve(down_);
@@ -137,17 +141,20 @@ void Sampler::sample_planes(const Region& region, uint32_t* out) {
     samples_.resize(3 * room);
     for (int y = 0; y < height_; ++y, out += width_) {
         if (down_.count[y] == 0) {
-            std::fill(out, out + width_, 0U);
+            std::fill(out, out + width_, background_);
             continue;
         }
         uint8_t* rows[3] = {samples_.data(), samples_.data() + room, samples_.data() + 2 * room};
         sample_row(region.planes.y, {region.left, region.top}, across_, down_, y, rows[0]);
         const std::array<int, 2> corner = {region.left / share, region.top / share};
         sample_row(region.planes.cb, corner, chroma_across, chroma_down, y, rows[1]);
-        sample_row(region.planes.cr, corner, chroma_across, chroma_down, y, rows[2]);
-        color_row(rows[0], rows[1], rows[2], width_, out);
-        std::fill(out, out + across_.begin, 0U);
-        std::fill(out + across_.end, out + width_, 0U);
+        if (two)
+            rows[2] = rows[1];
+        else
+            sample_row(region.planes.cr, corner, chroma_across, chroma_down, y, rows[2]);
+        color_row(region.planes.chroma, rows[0], rows[1], rows[2], width_, out);
+        std::fill(out, out + across_.begin, background_);
+        std::fill(out + across_.end, out + width_, background_);
     }
 }
 
@@ -176,7 +183,7 @@ void Sampler::sample_row(const Plane& plane, const std::array<int, 2>& corner, F
 void Sampler::sample_any(const Region& region, int divisor, uint32_t* out) {
     std::array<double, 9> matrix = matrix_;  // to a point of the copy with 1/divisor of the side
     for (size_t i = 6; i < 9; ++i) matrix[i] *= divisor;
-    warp(region, matrix, 0U, width_, height_, warp_, out);
+    warp(region, matrix, background_, width_, height_, warp_, out);
 }
 
 }  // namespace vidseg

@@ -131,8 +131,8 @@ void look_up_portable(const Row& row, int first, int last, uint32_t* out) {
     }
 }
 
-// One output pixel at the border of the region or outside of it.
-uint32_t look_up_border(const Row& row, int x, uint32_t border) {
+// One output pixel at the background of the region or outside of it.
+uint32_t look_up_border(const Row& row, int x, uint32_t background) {
     Sum sum = {};
     for (int i = x; i < row.count * row.width; i += row.width) {
         const int column = row.places.across[i] >> kShareBits, line = row.places.down[i] >> kShareBits;
@@ -140,7 +140,7 @@ uint32_t look_up_border(const Row& row, int x, uint32_t border) {
         for (int k = 0; k < 4; ++k) {
             const int at = column + k % 2, of = line + k / 2;
             const bool is_inside = at >= 0 && at < row.columns && of >= 0 && of < row.rows;
-            pixels[k] = is_inside ? row.pixels[static_cast<size_t>(of) * row.columns + at] : border;
+            pixels[k] = is_inside ? row.pixels[static_cast<size_t>(of) * row.columns + at] : background;
         }
         Bytes8 upper, lower;
         std::memcpy(&upper, pixels, sizeof upper);
@@ -282,7 +282,7 @@ void smooth(const Region& region, const Footprint& footprint, WarpScratch& scrat
 
 }  // namespace
 
-void warp(const Region& region, const std::array<double, 9>& m, uint32_t border, int width, int height,
+void warp(const Region& region, const std::array<double, 9>& m, uint32_t background, int width, int height,
           WarpScratch& scratch, uint32_t* out) {
     const Footprint footprint = footprint_of(m, width, height);
     const Region* from = &region;
@@ -327,7 +327,7 @@ void warp(const Region& region, const std::array<double, 9>& m, uint32_t border,
                     : static_cast<int>(static_cast<const uint8_t*>(outside) - scratch.inside.data());
             look_up(row, x, last, out);
             for (x = last; x < width && scratch.inside[static_cast<size_t>(x)] == 0; ++x)
-                out[x] = look_up_border(row, x, border);
+                out[x] = look_up_border(row, x, background);
         }
     }
 }

@@ -37,7 +37,7 @@ constexpr int kWarpReach = 2;
 // `matrix` maps an output point to a point of the region's picture, in row-major order; its denominator is
 // above 0 on the whole output. Places are rounded to 1/256 of a pixel. The results do not depend on the
 // processor.
-void warp(const Region& region, const std::array<double, 9>& matrix, uint32_t border, int width, int height,
+void warp(const Region& region, const std::array<double, 9>& matrix, uint32_t background, int width, int height,
           WarpScratch& scratch, uint32_t* out);
 
 }  // namespace vidseg
