@@ -131,7 +131,7 @@ void look_up_portable(const Row& row, int first, int last, uint32_t* out) {
     }
 }
 
-// One output pixel at the background of the region or outside of it.
+// One output pixel at the border of the region or outside of it.
 uint32_t look_up_border(const Row& row, int x, uint32_t background) {
     Sum sum = {};
     for (int i = x; i < row.count * row.width; i += row.width) {

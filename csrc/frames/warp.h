@@ -28,7 +28,7 @@ struct WarpScratch {
 constexpr int kWarpReach = 2;
 
 // Writes (height, width) pixels, R, G, B and an unused byte each: bilinear look-ups in `region`. Pixels
-// outside of the region are `border`.
+// outside of the region are `background`.
 //
 // Where an output pixel covers more than one pixel of the region, these are averaged: `region` is smoothed so
 // that a look-up has the variance of a mean of four look-ups within the output pixel or, from 2.5 pixels on,
@@ -37,7 +37,7 @@ constexpr int kWarpReach = 2;
 // `matrix` maps an output point to a point of the region's picture, in row-major order; its denominator is
 // above 0 on the whole output. Places are rounded to 1/256 of a pixel. The results do not depend on the
 // processor.
-void warp(const Region& region, const std::array<double, 9>& matrix, uint32_t background, int width, int height,
-          WarpScratch& scratch, uint32_t* out);
+void warp(const Region& region, const std::array<double, 9>& matrix, uint32_t background, int width,
+          int height, WarpScratch& scratch, uint32_t* out);
 
 }  // namespace vidseg
