@@ -1,9 +1,9 @@
 """RAFT: optical flow by recurrent refinement, from the correlation of all pairs of feature vectors.
 
 "RAFT: Recurrent All-Pairs Field Transforms for Optical Flow", ECCV 2020, arXiv 2003.12039. Parameter names are those of
-the published files of princeton-vl/RAFT; `load_weights` also reads those of torchvision. In each iteration, a recurrent unit reads the correlations of each feature
-vector of the first picture with a window of the second picture around the current flow, on four scales, and updates
-the flow at 1/8 of the size of the pictures.
+the published files of princeton-vl/RAFT; `load_weights` also reads those of torchvision. In each iteration, a recurrent
+unit reads the correlations of each feature vector of the first picture with a window of the second picture around the
+current flow, on four scales, and updates the flow at 1/8 of the size of the pictures.
 
 Shapes: B pairs, C channels, H, W of the pictures, h = H / 8, w = W / 8.
 """
@@ -233,7 +233,9 @@ class _Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.norm1(self.conv1(x)))
-        return self.conv2(self.layer3(self.layer2(self.layer1(x))))
+        for number in (1, 2, 3):
+            x = self.get_submodule(f"layer{number}")(x)
+        return self.conv2(x)
 
 
 class _MotionEncoder(nn.Module):
@@ -244,7 +246,7 @@ class _MotionEncoder(nn.Module):
         windows = _LEVELS * (2 * design.radius + 1) ** 2
         self.convc1 = nn.Conv2d(windows, design.correlations[0], 1)
         if not design.small:
-            self.convc2 = nn.Conv2d(*design.correlations, 3, 1, 1)
+            self.convc2 = nn.Conv2d(design.correlations[0], design.correlations[-1], 3, 1, 1)
         self.convf1 = nn.Conv2d(2, design.flows[0], 7, 1, 3)
         self.convf2 = nn.Conv2d(*design.flows, 3, 1, 1)
         self.conv = nn.Conv2d(design.correlations[-1] + design.flows[1], design.motion - 2, 3, 1, 1)
@@ -397,9 +399,12 @@ class Raft(nn.Module):
         )
         flows, states = self.refine(*pictures.chunk(2))
         if not self.training:
-            return FlowOutput(self._upsample(flows[-1], states[-1])[:, :, rows, columns])
-        levels = [self._upsample(*each)[:, :, rows, columns] for each in zip(flows, states, strict=True)]
-        return FlowOutput(levels[-1], tuple(levels))
+            flows, states = flows[-1:], states[-1:]
+        levels = [
+            self._upsample(*each).index_select(2, rows).index_select(3, columns)
+            for each in zip(flows, states, strict=True)
+        ]
+        return FlowOutput(levels[-1], tuple(levels) if self.training else ())
 
     def refine(self, first: Tensor, second: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Compute the flow at 1/8 of the size.
@@ -417,7 +422,7 @@ class Raft(nn.Module):
         with torch.autocast(first.device.type, enabled=False):
             pyramid = all_pairs(*features.float().chunk(2))
         start = pixel_positions(features)
-        flow = torch.zeros_like(features[: len(first), :2], dtype=torch.float32)
+        flow = torch.zeros_like(features[: first.shape[0], :2], dtype=torch.float32)
         flows, states = [], []
         for _ in range(self.iterations or (12 if self.training else 20)):
             flow = flow.detach()
