@@ -97,15 +97,15 @@ class MotionTap:
         """Switch the export on.
 
         Raises:
-            VideoError: the decoder exports no motion vectors.
+            VideoError: motion vectors cannot be read from this codec.
         """
         context = stream.codec_context
         name = context.codec.name
         if name not in MOTION_CODECS:
             raise VideoError(
-                f"no motion vectors: FFmpeg's decoder {name} does not export them. Supported codecs: H.264, MPEG-1, "
-                "MPEG-2, MPEG-4, H.263 and older. Re-encode the video, for example with `ffmpeg -i IN -c:v mpeg4 "
-                "-q:v 2 -g 12 -bf 0 OUT.mp4`, or use optical flow"
+                f"no motion vectors: the decoder {name} is not one of those that export them (H.264, MPEG-1, MPEG-2, "
+                "MPEG-4, H.263 and older). Re-encode the video, for example with `ffmpeg -i IN -c:v mpeg4 -q:v 2 -g 12 "
+                "-bf 0 OUT.mp4`, or use optical flow"
             )
         context.flags2 |= Flags2.export_mvs
         self._h264, self._keeps_b = name == "h264", name in _KEEP_B_VECTORS
