@@ -64,6 +64,7 @@ class CodedFrame:
         vectors: FFmpeg's AVMotionVector of each block, without margins taken into account; empty if there are none.
         margins: hidden pixels at the left and at the top.
         lost: the frame has vectors, but the decoder does not export them.
+        has_future: a vector refers to a frame that is displayed later.
     """
 
     frame: Any
@@ -74,11 +75,12 @@ class CodedFrame:
     vectors: npt.NDArray[Any]
     margins: tuple[int, int]
     lost: bool
+    has_future: bool
 
     @property
     def needs_future(self) -> bool:
         """Whether the motion depends on a frame that is displayed later."""
-        return self.picture_type in "B?" and (self.lost or bool((self.vectors["source"] > 0).any()))
+        return self.lost or self.has_future
 
 
 class MotionTap:
@@ -95,15 +97,15 @@ class MotionTap:
         """Switch the export on.
 
         Raises:
-            VideoError: the decoder exports no motion vectors.
+            VideoError: motion vectors cannot be read from this codec.
         """
         context = stream.codec_context
         name = context.codec.name
         if name not in MOTION_CODECS:
             raise VideoError(
-                f"no motion vectors: FFmpeg's decoder {name} does not export them. Supported codecs: H.264, MPEG-1, "
-                "MPEG-2, MPEG-4, H.263 and older. Re-encode the video, for example with `ffmpeg -i IN -c:v mpeg4 "
-                "-q:v 2 -g 12 -bf 0 OUT.mp4`, or use optical flow"
+                f"no motion vectors: the decoder {name} is not one of those that export them (H.264, MPEG-1, MPEG-2, "
+                "MPEG-4, H.263 and older). Re-encode the video, for example with `ffmpeg -i IN -c:v mpeg4 -q:v 2 -g 12 "
+                "-bf 0 OUT.mp4`, or use optical flow"
             )
         context.flags2 |= Flags2.export_mvs
         self._h264, self._keeps_b = name == "h264", name in _KEEP_B_VECTORS
@@ -136,6 +138,7 @@ class MotionTap:
             vectors,
             self._origin,
             lost,
+            picture_type in "B?" and bool((vectors["source"] > 0).any()),
         )
         self._shown += 1
         self.references.show(coded)
