@@ -14,7 +14,7 @@ from vidseg.videos.listing import Job
 
 @functools.cache
 def _use_threads(threads: int) -> None:
-    """Share the processor's cores with the other workers."""
+    """Leave the other cores to the other workers."""
     torch.set_num_threads(threads)
     try:
         import cv2
