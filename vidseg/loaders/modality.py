@@ -71,7 +71,9 @@ def linear_parts(plan: BatchPlan) -> npt.NDArray[np.float64]:
     The map of positions has a constant derivative unless it has a perspective; then it is that at the center of the
     output.
     """
-    return np.linalg.inv(derivatives(plan.matrices / plan.matrices[:, 2:, 2:], plan.height, plan.width))
+    return np.asarray(
+        np.linalg.inv(derivatives(plan.matrices / plan.matrices[:, 2:, 2:], plan.height, plan.width)), np.float64
+    )
 
 
 def derivatives(matrices: npt.NDArray[np.float64], height: int, width: int) -> npt.NDArray[np.float64]:
