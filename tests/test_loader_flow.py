@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clip_data import crop, hand_plan, natural
+from clip_data import break_row, crop, hand_plan, natural
+from late_device import LateStream, PageLockedMemory
 from PIL import Image
 
 from vidseg import ClipLoader
@@ -21,6 +22,7 @@ from vidseg.clips.warps import perspective_matrices, rotation_matrices
 from vidseg.frames import FlowDatabase, FlowForm, FlowWriter, FrameDatabaseError, FrameWriter, encode_rgb
 from vidseg.labels import VideoRecord, open_dataset, update_catalog
 from vidseg.loaders import ClipDataset, StreamLoader
+from vidseg.loaders.field_backend import FieldFiller
 from vidseg.loaders.native_backend import NativeFiller
 from vidseg.loaders.output import OutputForm, PixelNormalizer
 from vidseg.models import InputSpec
@@ -407,7 +409,7 @@ def color(data):
         (remove, "video jpg/b/1_leveled has no flow.db; run `vidseg extract-flow"),
         (shorten, "has 8 frames, but the catalog has 9 for this video"),
         (shrink, "has frames of 104x64 pixels, but the catalog has 104x72"),
-        (widen, "its bound is 15 pixels, that of .*0_smooth/flow.db is 20"),
+        (widen, "are uint8 with a bound of 15 pixels, those of .*0_smooth/flow.db are uint8 with 20"),
         (exchange, "holds 'motion', not 'flow'"),
         (color, "has no optical flow, motion vectors or residuals"),
     ],
@@ -464,8 +466,89 @@ def test_streams_of_colors_and_motion_vectors(data):
             if video == 2 and one.item.frames[row, 0] >= 0:
                 x, y = one.clips[row, :, 0, 0, 0] * BOUND
                 assert abs(abs(x) - CONSTANT[0] * scale) < 1e-4 and abs(y + CONSTANT[1] * scale) < 1e-4
-    again = StreamLoader(data, shape, modality=("rgb", "motion"), device="cpu", **options)
-    assert all(torch.equal(one.clips["motion"], two.clips["motion"]) for one, two in zip(again, pairs, strict=True))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"modality": ("rgb", "flow"), "dtype": "float16"}, {"stack": 3}, {"dtype": "uint8"}]
+)
+def test_a_device_gets_the_batches_of_the_host(data, options, monkeypatch):
+    options = {**options, "geometry": WARPED, "batch_size": 1}
+    expected = [dict(batch.tensors) for batch in loader(data, pin=False, **options)]
+    memory = PageLockedMemory().install(monkeypatch)
+    stream = LateStream(memory).install(monkeypatch)
+    copied = [batch.tensors for batch in loader(data, pin=True, device="meta", **options)]
+    assert len(copied) == len(expected) == 4
+    for one, other in zip(copied, expected, strict=True):
+        assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    assert not any(kind.is_floating_point for kind in stream.types)  # bytes were copied
+
+
+def test_a_device_gets_the_streams_of_the_host(data, monkeypatch):
+    options = {"labels": [np.zeros(FRAMES, np.int64)] * len(data), "size": 32, "flip": True, "group": 3}
+    shape, both = WindowShape(stride=4, frames=4), ("rgb", "motion")
+    expected = [batch.tensors for batch in StreamLoader(data, shape, modality=both, pin=False, **options)]
+    memory = PageLockedMemory().install(monkeypatch)
+    LateStream(memory).install(monkeypatch)
+    copied = [batch.tensors for batch in StreamLoader(data, shape, modality=both, pin=True, device="meta", **options)]
+    assert len(copied) == len(expected) > 4
+    for one, other in zip(copied, expected, strict=True):
+        assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def lossless(root, tmp_path_factory):
+    """The data set with float16 in place of JPEGs."""
+    copy = tmp_path_factory.mktemp("lossless") / "copy"
+    shutil.copytree(root, copy)
+    made = open_by_number(copy)
+    for number, kind in enumerate(KINDS):
+        write_fields(flow_path(made, number), [field(kind, frame) for frame in range(FRAMES)], values="float16")
+    return made
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_lossless_vectors_equal_the_slow_computation(lossless, name):
+    matrix, size = MAPS[name]
+    expected, gain = expected_vectors(FlowDatabase(flow_path(lossless, 0)).flow([0, 5, 2]), matrix, size)
+    plan = hand_plan([matrix], size=size, frames=[0, 5, 2])
+    found = FieldFiller(lossless, HALF, threads=1).fill(plan)[0]
+    assert (found[0] * BOUND - expected).abs().max() < 1e-4 * max(1, gain)
+
+
+@pytest.mark.parametrize("form", list(every_form()), ids=lambda form: f"{form.dtype}-{form.layout}-{form.stack}")
+def test_lossless_types_layouts_and_stacks(data, lossless, form):
+    plan = several()
+    found = FieldFiller(lossless, form, threads=2).fill(plan)[0]
+    compared = fill(data, plan, form=form)
+    assert found.dtype is form.dtype and found.shape == compared.shape
+    step = 1 if form.dtype is torch.uint8 else 0.5 / 127 / 0.2
+    assert (found.float() - compared.float()).abs().max() <= 3 * step
+    assert (found.float() - compared.float()).abs().mean() <= 0.6 * step
+
+
+def test_loaders_of_lossless_flow(lossless, monkeypatch, tmp_path):
+    expected = epochs(loader(lossless, geometry=WARPED, pin=False))
+    again = epochs(loader(lossless, geometry=WARPED, threads=1))
+    assert all(torch.equal(one.frames, two.frames) for one, two in zip(again, expected, strict=True))
+    LateStream(PageLockedMemory().install(monkeypatch)).install(monkeypatch)
+    copied = epochs(loader(lossless, geometry=WARPED, pin=True, device="meta"))  # not rounded to bytes
+    assert all(torch.equal(one.frames, two.frames) for one, two in zip(copied, expected, strict=True))
+    with pytest.raises(ValueError, match="flow is stored as float16, which is read without a cache"):
+        loader(lossless, cache_bytes=1000)
+
+
+def test_a_damaged_lossless_row_is_replaced(lossless, tmp_path):
+    shutil.copytree(lossless.root, tmp_path / "copy")
+    damaged = open_by_number(tmp_path / "copy")
+    break_row(flow_path(damaged, 0), 3, b"VF16 is not all")
+    plan = hand_plan([crop(0, 0, 32, 32, size=(32, 32))], size=(32, 32), frames=[1, 2])
+    with pytest.raises(FrameDatabaseError, match=r"flow\.db: frame 2"):
+        FieldFiller(damaged, HALF, threads=1).fill(plan)
+    frames, shown = FieldFiller(damaged, HALF, threads=1, on_error="replace").fill(plan)
+    assert shown.tolist() == [[1, 1]] and torch.equal(frames[:, :, 0], frames[:, :, 1])
+    write_fields(flow_path(damaged, 0), [field("smooth", frame) for frame in range(FRAMES)])
+    with pytest.raises(FrameDatabaseError, match=r"1_leveled/flow\.db: its values are float16 .* are uint8"):
+        epochs(loader(damaged, train=False))
 
 
 @pytest.mark.parametrize(
