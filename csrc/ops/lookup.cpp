@@ -49,8 +49,8 @@ Pixels<compute_t<T>> pixels_of(const Tensor& image) {
                              const int64_t last = std::min(c0 + block, channels);
                              for (int64_t x = 0; x < width; ++x) {
                                  for (int64_t c = c0; c < last; ++c) {
-                                     to[x * channels + c] = static_cast<A>(
-                                         source[c * image.stride(1) + x * image.stride(3)]);
+                                     to[x * channels + c] =
+                                         static_cast<A>(source[c * image.stride(1) + x * image.stride(3)]);
                                  }
                              }
                          }
@@ -169,8 +169,7 @@ void backward_f1(const Lookup& l, const Tensor& grad, const Tensor& f2, const Co
             }
             for (int64_t c = 0; c < l.channels; ++c) {
                 T* to = out + ((tile.b * l.channels + c) * l.height + tile.y) * l.width + tile.x;
-                for (int64_t q = 0; q < tile.count; ++q)
-                    to[q] = static_cast<T>(sums[q * l.channels + c]);
+                for (int64_t q = 0; q < tile.count; ++q) to[q] = static_cast<T>(sums[q * l.channels + c]);
             }
         }
     });
@@ -220,8 +219,7 @@ void backward_f2(const Lookup& l, const Tensor& grad, const Tensor& f1, const Co
                     const int64_t left = std::max<int64_t>(0, -w.x);
                     const int64_t right = std::min(l.side + 1, l.columns - w.x);
                     if (!w.finite || j < 0 || j > l.side || left >= right) continue;
-                    const T* query =
-                        gradients + b * grad.stride(0) + y * grad.stride(2) + x * grad.stride(3);
+                    const T* query = gradients + b * grad.stride(0) + y * grad.stride(2) + x * grad.stride(3);
                     row_of_gradients(l, query, grad.stride(1), w, j, row);
                     run_simd<AddScaledKernel>(queries.at(b, y, x), static_cast<const A*>(row + left),
                                               right - left, l.channels,

@@ -2,8 +2,8 @@
 //
 // out[b, i * side + j, y, x] = scale * <f1[b, :, y, x], f2[b, :] at (coords[b, 0, y, x] + i - radius,
 //                                                                   coords[b, 1, y, x] + j - radius)>
-// where f2 is interpolated bilinearly and zero outside. All samples of a query have the same fraction, so they
-// are bilinear combinations of the products with (side + 1) x (side + 1) pixels, the query's window.
+// where f2 is interpolated bilinearly and zero outside. All samples of a query have the same fraction, so
+// they are bilinear combinations of the products with (side + 1) x (side + 1) pixels, the query's window.
 #pragma once
 
 #include <cmath>

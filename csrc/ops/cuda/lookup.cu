@@ -46,11 +46,10 @@ Tensor correlation_lookup(const Tensor& f1, const Tensor& f2, const Tensor& coor
     const Queries queries = places_of(l.batch, l.height, l.width);
     with_positions(f1, radius, [&](auto zero, auto positions) {
         using T = decltype(zero);
-        launch_queries<T, positions.value>(
-            op, f1, queries, lookup_forward<T, positions.value>, l, queries, coordinates_of(coords),
-            static_cast<const T*>(f1.const_data_ptr()), strides_of(f1),
-            static_cast<const T*>(f2.const_data_ptr()), strides_of(f2),
-            static_cast<T*>(out.mutable_data_ptr()));
+        launch_queries<T, positions.value>(op, f1, queries, lookup_forward<T, positions.value>, l, queries,
+                                           coordinates_of(coords), static_cast<const T*>(f1.const_data_ptr()),
+                                           strides_of(f1), static_cast<const T*>(f2.const_data_ptr()),
+                                           strides_of(f2), static_cast<T*>(out.mutable_data_ptr()));
     });
     return out;
 }
@@ -65,11 +64,11 @@ Tensor correlation_lookup_backward_f1(const Tensor& grad, const Tensor& f2, cons
     const Queries queries = places_of(l.batch, l.height, l.width);
     with_positions(grad, radius, [&](auto zero, auto positions) {
         using T = decltype(zero);
-        launch_queries<T, positions.value>(
-            op, grad, queries, lookup_backward_f1<T, positions.value>, l, queries, coordinates_of(coords),
-            static_cast<const T*>(grad.const_data_ptr()), strides_of(grad),
-            static_cast<const T*>(f2.const_data_ptr()), strides_of(f2),
-            static_cast<T*>(out.mutable_data_ptr()));
+        launch_queries<T, positions.value>(op, grad, queries, lookup_backward_f1<T, positions.value>, l,
+                                           queries, coordinates_of(coords),
+                                           static_cast<const T*>(grad.const_data_ptr()), strides_of(grad),
+                                           static_cast<const T*>(f2.const_data_ptr()), strides_of(f2),
+                                           static_cast<T*>(out.mutable_data_ptr()));
     });
     return out;
 }

@@ -142,8 +142,9 @@ __global__ void lookup_backward_f1(const __grid_constant__ Lookup l, const __gri
     }
 }
 
-// A block computes the gradient of f2 at one pixel, kGatherThreads channels at a time. It reads the queries of
-// the image in chunks: each thread weighs one query, then all add the queries whose windows have the pixel.
+// A block computes the gradient of f2 at one pixel, kGatherThreads channels at a time. It reads the queries
+// of the image in chunks: each thread weighs one query, then all add the queries whose windows have the
+// pixel.
 constexpr int kGatherThreads = 128;
 
 template <class A>
@@ -182,8 +183,10 @@ __global__ void lookup_backward_f2(const __grid_constant__ Lookup l, const __gri
                 for (int k = 0; c < l.channels && k < kGatherThreads; ++k) {
                     if (memory.weights[k] == A(0)) continue;
                     const auto place = queries.at(pixel.b * image + start + k);
-                    sum += memory.weights[k] * static_cast<A>(f1[place.b * s1.batch + c * s1.channel +
-                                                                 place.y * s1.row + place.x * s1.column]);
+                    sum +=
+                        memory.weights[k] *
+                        static_cast<A>(
+                            f1[place.b * s1.batch + c * s1.channel + place.y * s1.row + place.x * s1.column]);
                 }
                 __syncthreads();  // all have read the weights
             }
