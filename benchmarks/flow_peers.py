@@ -53,8 +53,13 @@ def replaced_modules(package: str, folder: Path) -> Iterator[None]:
     """Let `package`.correlation be the stand-in, and modules of `folder` importable, while peers are imported."""
     modules = {package: ModuleType(package), f"{package}.correlation": ModuleType("correlation")}
     modules[f"{package}.correlation"].Correlation = Correlation  # type: ignore[attr-defined]
-    with mock.patch.dict(sys.modules, modules), mock.patch.object(sys, "path", [str(folder), *sys.path]):
-        yield
+    sys.modules.update(modules)
+    try:
+        with mock.patch.object(sys, "path", [str(folder), *sys.path]):
+            yield
+    finally:
+        for name in modules:
+            del sys.modules[name]
 
 
 def loaded_file(name: str, path: Path) -> ModuleType:

@@ -41,7 +41,7 @@ from vidseg.models import create_model, list_models
 
 Row = dict[str, Any]
 SIZE = (256, 340)
-QUICK_SIZE = (64, 96)
+QUICK_SIZE = (128, 192)
 RAFT_ITERATIONS = 20
 
 

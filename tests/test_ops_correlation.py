@@ -67,7 +67,7 @@ def spatial_correlation(
 
 def correlation_lookup(f1: Tensor, f2: Tensor, coords: Tensor, radius: int) -> Tensor:
     """Interpolate the volume of all pairs at each position, one at a time."""
-    batch, channels, height, width = f1.shape
+    channels, height, width = f1.shape[1:]
     rows, columns = f2.shape[2:]
     volume = torch.einsum("bcq,bcp->bqp", f1.flatten(2), f2.flatten(2)) / channels**0.5
     samples = []

@@ -140,7 +140,7 @@ def all_pairs(first: Tensor, second: Tensor) -> list[Tensor]:
 
 
 def _scales(features: Tensor) -> list[Tensor]:
-    """Return features (B, C, h, w) and their means at 1/2, 1/4 and 1/8 of the size, which may have no rows or columns."""
+    """Return features (B, C, h, w) and their means at 1/2, 1/4 and 1/8 of the size, some perhaps without rows."""
     scales = [features]
     while len(scales) < _LEVELS:
         rows, columns = scales[-1].shape[2:]
