@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -227,11 +227,11 @@ class _Block(nn.Module):
             self.downsample = nn.Sequential()
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.norm1(self.conv1(x)))
-        out = F.relu(self.norm2(self.conv2(out)))
+        out = F.relu_(self.norm1(self.conv1(x)))
+        out = F.relu_(self.norm2(self.conv2(out)))
         if self.bottleneck:
-            out = F.relu(self.norm3(self.conv3(out)))
-        return F.relu(self.downsample(x) + out)
+            out = F.relu_(self.norm3(self.conv3(out)))
+        return F.relu_(self.downsample(x) + out)
 
 
 class _Encoder(nn.Module):
@@ -255,7 +255,7 @@ class _Encoder(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.norm1(self.conv1(x)))
+        x = F.relu_(self.norm1(self.conv1(x)))
         return self.conv2(self.layer3(self.layer2(self.layer1(x))))
 
 
@@ -274,11 +274,20 @@ class _MotionEncoder(nn.Module):
         self.small = design.small
 
     def forward(self, flow: Tensor, correlations: Tensor) -> Tensor:
-        c = F.relu(self.convc1(correlations))
+        c = F.relu_(self.convc1(correlations))
         if not self.small:
-            c = F.relu(self.convc2(c))
-        f = F.relu(self.convf2(F.relu(self.convf1(flow))))
-        return torch.cat([F.relu(self.conv(torch.cat([c, f], dim=1))), flow], dim=1)
+            c = F.relu_(self.convc2(c))
+        f = F.relu_(self.convf2(F.relu_(self.convf1(flow))))
+        return torch.cat([F.relu_(self.conv(torch.cat([c, f], dim=1))), flow], dim=1)
+
+
+class _Step(NamedTuple):
+    """What a step of the recurrent unit has in common in all iterations."""
+
+    gates: Tensor
+    candidate: Tensor
+    gates_weight: Tensor
+    candidate_weight: Tensor
 
 
 class _Recurrent(nn.Module):
@@ -295,18 +304,20 @@ class _Recurrent(nn.Module):
             for gate in "zrq":
                 self.add_module(f"conv{gate}{step}", nn.Conv2d(inputs, design.hidden, kernel, padding=padding))
 
-    def constant_part(self, context: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return the parts of the gates and of the candidate that are the same in all iterations, for each step."""
+    def constant_part(self, context: Tensor) -> list[_Step]:
+        """Return what is the same in all iterations, for each step."""
         parts = []
         for step in self.steps:
             gates = [self._layer(gate, step) for gate in "zrq"]
             weight = torch.cat([layer.weight[:, self.hidden : self.hidden + self.context] for layer in gates])
             bias = torch.cat([layer.bias for layer in gates if layer.bias is not None])
             part = F.conv2d(context, weight, bias, padding=gates[0].padding)
-            parts.append((part[:, : 2 * self.hidden], part[:, 2 * self.hidden :]))
+            update, reset, candidate = (self._varying(layer) for layer in gates)
+            weights = torch.cat([update, reset]), candidate
+            parts.append(_Step(part[:, : 2 * self.hidden], part[:, 2 * self.hidden :], *weights))
         return parts
 
-    def forward(self, hidden: Tensor, motion: Tensor, constant: list[tuple[Tensor, Tensor]]) -> Tensor:
+    def forward(self, hidden: Tensor, motion: Tensor, constant: list[_Step]) -> Tensor:
         """Return the next state of the state `hidden`.
 
         Args:
@@ -314,13 +325,12 @@ class _Recurrent(nn.Module):
             motion: (B, motion, h, w).
             constant: from `constant_part`.
         """
-        for step, (gates_part, candidate_part) in zip(self.steps, constant, strict=True):
-            z, r, q = (self._layer(gate, step) for gate in "zrq")
-            weight = torch.cat([self._varying(z), self._varying(r)])
-            gates = F.conv2d(torch.cat([hidden, motion], dim=1), weight, padding=z.padding) + gates_part
+        for name, step in zip(self.steps, constant, strict=True):
+            padding = self._layer("z", name).padding
+            gates = F.conv2d(torch.cat([hidden, motion], dim=1), step.gates_weight, padding=padding) + step.gates
             update, reset = gates.sigmoid().chunk(2, dim=1)
-            candidate = F.conv2d(torch.cat([reset * hidden, motion], dim=1), self._varying(q), padding=q.padding)
-            hidden = torch.lerp(hidden, (candidate + candidate_part).tanh(), update)
+            candidate = F.conv2d(torch.cat([reset * hidden, motion], dim=1), step.candidate_weight, padding=padding)
+            hidden = torch.lerp(hidden, (candidate + step.candidate).tanh(), update)
         return hidden
 
     def _layer(self, gate: str, step: str) -> nn.Conv2d:
@@ -340,7 +350,7 @@ class _FlowHead(nn.Module):
         self.conv2 = nn.Conv2d(hidden, 2, 3, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(F.relu(self.conv1(x)))
+        return self.conv2(F.relu_(self.conv1(x)))
 
 
 class _Update(nn.Module):
@@ -398,6 +408,7 @@ class Raft(nn.Module):
         self.fnet = encoder(design.features, norm=nn.InstanceNorm2d)
         self.cnet = encoder(design.hidden + design.context, norm=nn.Identity if design.small else nn.BatchNorm2d)
         self.update_block = _Update(design)
+        self.to(memory_format=torch.channels_last)  # faster convolutions on a CPU
 
     def own_entries(self, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the entries of a published file under the keys of the network.
