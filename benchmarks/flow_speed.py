@@ -1,13 +1,14 @@
-"""Speed and memory of optical flow: networks beside the published ones, and RAFT's correlations on demand.
+"""Speed and memory of optical flow: networks beside the published ones, RAFT's correlations on demand, and loading.
 
-    python benchmarks/flow_speed.py [--peers FOLDER] [--sections networks correlation] [--networks "raft_*"] [--quick]
-        [--rounds 5] [--batches 1 8] [--threads N] [--cpu-time] [--json FILE]
+    python benchmarks/flow_speed.py [--peers FOLDER] [--sections networks correlation loading] [--networks "raft_*"]
+        [--quick] [--rounds 5] [--batches 1 8] [--threads N] [--cpu-time] [--json FILE]
 
 Sections:
     networks     each network beside the published module with the same weights, whose correlation is composed of
                  PyTorch operators (flow_peers.py); flows are compared first
     correlation  RAFT with on-demand correlations beside RAFT with those of all pairs, at 256 x 340 and at two and four
                  times as many pixels: time and peak memory
+    loading      clips of optical flow beside clips of colors of as many bytes: the same plans, one thread of the loader
 
 Implementations alternate, and their order changes every round. A ratio is the median over the rounds of the time of
 the other implementation divided by that of the first one: above 1, the first one is faster. Published networks are
@@ -34,6 +35,7 @@ from typing import Any
 
 import torch
 from flow_peers import build_peer
+from flow_rows import loading_rows
 from ops_speed import peak_growth
 from torch import Tensor, nn
 
@@ -127,6 +129,7 @@ def correlation_rows(options: argparse.Namespace) -> list[Row]:
 SECTIONS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "networks": network_rows,
     "correlation": correlation_rows,
+    "loading": lambda options: loading_rows(options, alternate),
 }
 """Functions from the options of the command to rows. All rows of a section have the same keys, which head its table."""
 
