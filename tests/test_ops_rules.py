@@ -156,6 +156,7 @@ def raw_calls() -> list[tuple[str, tuple]]:
         ("window_gather_frames", (FRAMES, STARTS, 3, 1, [1.0, 2.0, 3.0], [4.0, 5.0, 6.0], torch.float16)),
         ("window_scatter", (windows, STARTS, 6, 1, 0)),
         ("window_scatter", (windows, STARTS, 6, 1, 3)),
+        ("window_scatter", (torch.randn(2, 2, 3, 32, requires_grad=True).transpose(2, 3), STARTS, 40, 1, 0)),
         ("window_scatter_backward", (x, STARTS, 3, 1, 0)),
         ("align1d", (sequences, ROIS, 4, 0)),
         ("align1d_backward", (bins, ROIS, 2, 9, 0)),
