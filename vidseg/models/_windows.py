@@ -17,9 +17,9 @@ _MANY = 2**17
 def sliding_windows(x: Tensor, length: int, step: int, *, before: int = 0, after: int = 0, dim: int = 1) -> Tensor:
     """Cut windows at equal distances from padded sequences, as a view of them: overlapping windows take no memory.
 
-    The gradient is summed by `vidseg.ops.window_scatter`, which is faster than PyTorch's gradient of `Tensor.unfold` where the
-    windows have many values (docs/operators.md). Small ones, and tensors on other devices than the CPU, where the time
-    is not measured, have the gradient of `unfold`, and so do exported graphs, which have operators of PyTorch only.
+    `vidseg.ops.window_scatter` sums the gradient, in less time than the gradient of `Tensor.unfold` if the windows have
+    many values (docs/operators.md). Fewer values, and tensors on other devices than the CPU, which are not measured,
+    use the gradient of `unfold`; so do exported graphs, which contain operators of PyTorch only.
 
     Args:
         x: (B, ..., T, ...), any dtype and strides.
