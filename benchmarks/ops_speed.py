@@ -151,6 +151,31 @@ def window_rows(rounds: int) -> list[Row]:
     return rows
 
 
+def overlap_rows(rounds: int) -> list[Row]:
+    """Windows that share frames, as for features of every N-th frame; the baseline normalizes each frame once."""
+    rows = []
+    for size, step in ((112, 1), (112, 8), (224, 4)):
+        count, length = 16, 16
+        x = torch.randint(0, 256, (1, (count - 1) * step + length, size, size, 3), dtype=torch.uint8)
+        starts = torch.arange(count)[None] * step
+        frames = starts[0, :, None] + torch.arange(length)
+        mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in (MEAN, STD))
+
+        def ours(x=x, starts=starts, length=length) -> Tensor:
+            return ops.window_gather(x, starts, length, mean=MEAN, std=STD)
+
+        def indexed(x=x, frames=frames, mean=mean, std=std) -> Tensor:
+            normal = (
+                x[0].permute(3, 0, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).sub(mean).div(std)
+            )
+            return normal[:, frames].transpose(0, 1)
+
+        assert torch.equal(ours()[0], indexed())
+        what = f"window_gather of {count} x {length} frames {size} x {size}, step {step}"
+        rows.append(compare(what, ours, "to, sub, div, index", indexed, rounds, 1.0))
+    return rows
+
+
 def attention_rows(rounds: int) -> list[Row]:
     """Local attention, forward and backward: the gradient of its windows by window_scatter and by unfold."""
     from functools import partial
@@ -286,6 +311,7 @@ def nms_rows(rounds: int) -> list[Row]:
 SECTIONS = {
     "correlation": correlation_rows,
     "windows": window_rows,
+    "overlap": overlap_rows,
     "attention": attention_rows,
     "align1d": align_rows,
     "nms": nms_rows,

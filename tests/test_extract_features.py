@@ -197,9 +197,7 @@ def test_windows_have_the_frames_of_their_columns(data, stride, interval, color)
     matrices = geometry.matrices(*sizes, output=(16, 16), views=one, seed=0, epoch=0, samples=one)
     for windows in (range(2), range(1, 3), range(2, 3)):
         frames = centered_frames(spec, windows, stride, FRAMES)
-        clips = _clips(
-            bytes_of, 1, windows, spec=spec, stride=stride, geometry=geometry, device=torch.device("cpu")
-        )
+        clips = _clips(bytes_of, 1, windows, spec=spec, stride=stride, geometry=geometry, device=torch.device("cpu"))
         for clip, numbers in zip(clips, frames, strict=True):
             plan = BatchPlan(
                 epoch=0, index=0, height=16, width=16, videos=one + 1, views=one, labels=one, frames=numbers[None],

@@ -232,7 +232,9 @@ def test_sliding_windows_are_gathered_windows(dim, total, channels, length, step
     gathered = ops.window_gather(x, starts, length)
     assert torch.equal(windows.movedim(dim + 1, 2), gathered)
     for grad in (torch.randn_like(gathered), torch.randn_like(gathered.transpose(2, 3)).transpose(2, 3)):
-        found, known = (torch.autograd.grad(y, x, grad, retain_graph=True)[0] for y in (gathered, windows.movedim(dim + 1, 2)))
+        found, known = (
+            torch.autograd.grad(y, x, grad, retain_graph=True)[0] for y in (gathered, windows.movedim(dim + 1, 2))
+        )
         torch.testing.assert_close(found, known)
 
 

@@ -355,8 +355,8 @@ Tensor window_scatter(const Tensor& windows, const Tensor& starts, int64_t total
     const Reduce how = check_reduce(op, reduce, windows, "windows");
     if (how <= Reduce::sum && dilation == 1 && windows.dim() == 4 && windows.stride(2) == 1 &&
         windows.stride(3) != 1 && w.inner > 1 && w.length >= 32) {
-        // The result keeps the order of the axes in memory; the fake kernel has the same rule. Shorter windows
-        // are faster one time after the other.
+        // The result keeps the order of the axes in memory; the fake kernel has the same rule. Shorter
+        // windows are faster one time after the other.
         Tensor rows = new_empty(windows, {w.batch, w.inner, w.total}, windows.scalar_type());
         if (rows.numel() > 0) {
             with_float_type(windows.scalar_type(), [&](auto zero) {
