@@ -1,6 +1,6 @@
 """Speed and memory of the compiled operators compared with PyTorch, NumPy and other implementations.
 
-    python benchmarks/ops_speed.py [--rounds 7] [--threads N] [--cuda-only] [--json FILE]
+    python benchmarks/ops_speed.py [--rounds 7] [--threads N] [--only NAME] [--cuda-only] [--json FILE]
 
 Each row alternates two implementations of the same computation; the ratio is the median over rounds of their quotient,
 so that load on the machine affects both. If the package spatial-correlation-sampler can be imported, it is a further
@@ -36,9 +36,11 @@ MEAN, STD = (110.2, 100.6, 96.0), (58.1, 56.5, 55.3)
 
 
 def seconds(call: Callable[[], object]) -> float:
-    began = time.perf_counter()
+    """Return the processor time with one thread, which other processes change little, else the time that passes."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    began = clock()
     call()
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def compare(
@@ -149,6 +151,68 @@ def window_rows(rounds: int) -> list[Row]:
     return rows
 
 
+def overlap_rows(rounds: int) -> list[Row]:
+    """Windows that share frames, as for features of every N-th frame; the baseline normalizes each frame once."""
+    rows = []
+    for size, step in ((112, 1), (112, 8), (224, 4)):
+        count, length = 16, 16
+        x = torch.randint(0, 256, (1, (count - 1) * step + length, size, size, 3), dtype=torch.uint8)
+        starts = torch.arange(count)[None] * step
+        frames = starts[0, :, None] + torch.arange(length)
+        mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in (MEAN, STD))
+
+        def ours(x=x, starts=starts, length=length) -> Tensor:
+            return ops.window_gather(x, starts, length, mean=MEAN, std=STD)
+
+        def indexed(x=x, frames=frames, mean=mean, std=std) -> Tensor:
+            normal = (
+                x[0].permute(3, 0, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).sub(mean).div(std)
+            )
+            return normal[:, frames].transpose(0, 1)
+
+        assert torch.equal(ours()[0], indexed())
+        what = f"window_gather of {count} x {length} frames {size} x {size}, step {step}"
+        rows.append(compare(what, ours, "to, sub, div, index", indexed, rounds, 1.0))
+    return rows
+
+
+def attention_rows(rounds: int) -> list[Row]:
+    """Local attention, forward and backward: the gradient of its windows by window_scatter and by unfold."""
+    from functools import partial
+
+    from vidseg.models import _windows
+    from vidseg.models.actionformer import local_attention
+    from vidseg.models.asformer import window_attention
+    from vidseg.models.ltcontext import windowed_attention
+
+    rows, smallest = [], _windows._MANY
+    cases: list[tuple[str, Callable[..., Tensor], tuple[int, ...], Tensor]] = []
+    for total in (1000, 6000):
+        for window in (2, 8, 32, 128, 512):
+            call: Callable[..., Tensor] = partial(window_attention, window=window, banded=True)
+            cases.append((f"ASFormer, window {window}, L {total}", call, (1, 32, total), torch.ones(1, 1, total)))
+        seen = torch.ones(1, total, dtype=torch.bool)
+        call = partial(windowed_attention, window=64)
+        cases.append((f"LTContext, window 64, L {total}", call, (1, total, 32), seen))
+    for total in (288, 2304):
+        outside = torch.zeros(1, total, 1, dtype=torch.bool)
+        call = partial(local_attention, heads=4, window=19)
+        cases.append((f"ActionFormer, window 19, L {total}", call, (1, total, 512), outside))
+    for what, call, shape, mask in cases:
+        inputs = [torch.randn(shape, requires_grad=True) for _ in range(3)]
+        grad = torch.randn(shape)
+
+        def both(least: int, call=call, inputs=inputs, mask=mask, grad=grad) -> list[Tensor]:
+            _windows._MANY = least
+            return list(torch.autograd.grad(call(*inputs, mask), inputs, grad))
+
+        for a, b in zip(both(0), both(2**62), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+        rows.append(compare(what, partial(both, 0), "gradient of unfold", partial(both, 2**62), 3 * rounds, 1.0))
+    _windows._MANY = smallest
+    return rows
+
+
 def composed_align1d(x: Tensor, rois: Tensor, output_size: int) -> Tensor:
     """Gather all samples of all bins at once; bins of shorter rois are padded with samples of weight 0."""
     total, start = x.shape[2], rois[:, 1]
@@ -244,12 +308,23 @@ def nms_rows(rounds: int) -> list[Row]:
     return rows
 
 
+SECTIONS = {
+    "correlation": correlation_rows,
+    "windows": window_rows,
+    "overlap": overlap_rows,
+    "attention": attention_rows,
+    "align1d": align_rows,
+    "nms": nms_rows,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="number of repetitions (slow baselines: at most 3)")
     parser.add_argument(
         "--threads", type=int, default=torch.get_num_threads(), help="number of threads of PyTorch and of the operators"
     )
+    parser.add_argument("--only", choices=SECTIONS, help="time this group of operators alone")
     parser.add_argument("--cuda-only", action="store_true", help="time the CUDA kernels alone")
     parser.add_argument("--json", type=Path, help="write the rows to this file as well")
     options = parser.parse_args()
@@ -260,15 +335,16 @@ def main() -> None:
 
     record: dict[str, Any] = dict(machine)
     if not options.cuda_only:
-        sections = (correlation_rows, window_rows, align_rows, nms_rows)
+        sections = [SECTIONS[options.only]] if options.only else SECTIONS.values()
         rows = record["speed"] = [row for section in sections for row in section(options.rounds)]
         print(f"\n| {'operation':66} | {'ms':>8} | {'baseline':28} | {'ms':>9} | {'ratio':>7} | {'target':>6} |")
         print("| --- | ---: | --- | ---: | ---: | ---: |")
         for row in rows:
             line = "| {what:66} | {ms:8.2f} | {baseline:28} | {baseline_ms:9.2f} | {ratio:7.2f} | {target:6.1f} |"
             print(line.format(**row))
-        memory = record["memory"] = correlation_memory()
-        print("", *memory, sep="\n")
+        if options.only in (None, "correlation"):
+            memory = record["memory"] = correlation_memory()
+            print("", *memory, sep="\n")
     if torch.cuda.is_available():
         record["cuda"] = cuda_rows(PYRAMID, 3 * options.rounds)
         print("", cuda_table(record["cuda"]), sep="\n")

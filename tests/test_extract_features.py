@@ -11,10 +11,13 @@ from torch import nn
 
 import vidseg
 from vidseg.cli.main import main
+from vidseg.clips import BatchPlan, ColorPlan
 from vidseg.frames import FrameDatabase
 from vidseg.loaders import FeatureLoader
+from vidseg.loaders.native_backend import NativeFiller
+from vidseg.loaders.output import OutputForm
 from vidseg.models import InputSpec, create_model
-from vidseg.tasks.recognition.feature_extraction import centered_frames, extract_features
+from vidseg.tasks.recognition.feature_extraction import _clips, centered_frames, extract_features
 from vidseg.tasks.recognition.trained import RecognitionModel
 
 KINDS = ("automatic", "levels", "optimized")
@@ -178,3 +181,26 @@ def test_a_file_of_weights_brings_the_input_of_its_network(data, tmp_path):
     record = json.loads((tmp_path / "f/extraction.json").read_text())
     assert report.written == 3 and record["network"] == NETWORK and record["input"]["frames"] == 2
     assert np.load(tmp_path / f"f/{data[0].name}.npy").shape == (512, 1)
+
+
+@pytest.mark.parametrize(("stride", "interval"), [(1, 1), (1, 2), (2, 3), (3, 2), (4, 2), (9, 1)])
+@pytest.mark.parametrize("color", ["rgb", "bgr"])
+def test_windows_have_the_frames_of_their_columns(data, stride, interval, color):
+    """Bytes are cut and normalized after decoding, as if each window were decoded."""
+    spec = InputSpec(frames=3, interval=interval, size=16, crop="stretch", color=color, std=(0.2, 0.3, 0.4))
+    geometry = Trained(Means(3), spec).geometry()
+    bytes_of, samples_of = (
+        NativeFiller(data, OutputForm(color=color, mean=spec.mean, std=spec.std, **given), threads=1)
+        for given in ({"dtype": torch.uint8, "layout": "bthwc"}, {})
+    )
+    one, sizes = np.zeros(1, np.int64), (data.heights[[1]].astype(np.int64), data.widths[[1]].astype(np.int64))
+    matrices = geometry.matrices(*sizes, output=(16, 16), views=one, seed=0, epoch=0, samples=one)
+    for windows in (range(2), range(1, 3), range(2, 3)):
+        frames = centered_frames(spec, windows, stride, FRAMES)
+        clips = _clips(bytes_of, 1, windows, spec=spec, stride=stride, geometry=geometry, device=torch.device("cpu"))
+        for clip, numbers in zip(clips, frames, strict=True):
+            plan = BatchPlan(
+                epoch=0, index=0, height=16, width=16, videos=one + 1, views=one, labels=one, frames=numbers[None],
+                matrices=matrices, colors=ColorPlan.none(1),
+            )  # fmt: skip
+            torch.testing.assert_close(clip, samples_of.fill(plan)[0][0], atol=1e-5, rtol=1e-5)

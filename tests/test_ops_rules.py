@@ -1,5 +1,6 @@
 """What holds for every operator: errors, opcheck, torch.compile, autocast, determinism, memory, instruction sets."""
 
+import ast
 import json
 import os
 import re
@@ -170,6 +171,7 @@ def raw_calls() -> list[tuple[str, tuple]]:
         ("window_gather_frames", (FRAMES, STARTS, 3, 1, [1.0, 2.0, 3.0], [4.0, 5.0, 6.0], torch.float16)),
         ("window_scatter", (windows, STARTS, 6, 1, 0)),
         ("window_scatter", (windows, STARTS, 6, 1, 3)),
+        ("window_scatter", (torch.randn(2, 2, 3, 32, requires_grad=True).transpose(2, 3), STARTS, 40, 1, 0)),
         ("window_scatter_backward", (x, STARTS, 3, 1, 0)),
         ("align1d", (sequences, ROIS, 4, 0)),
         ("align1d_backward", (bins, ROIS, 2, 9, 0)),
@@ -183,6 +185,31 @@ def test_the_list_of_operators_is_complete():
     registered = {name.removeprefix("vidseg::") for name in schemas if name.startswith("vidseg::")}
     registered.discard("video_noise")  # of a network, vidseg/models/diffact.py, where that was imported
     assert registered == {name for name, _ in raw_calls()}
+
+
+def operators_used(path: Path) -> set[str]:
+    """Names of `vidseg.ops` that a file refers to in its code; an import alone is not a use."""
+    tree = ast.parse(path.read_text())
+    imported = {
+        alias.asname or alias.name: alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vidseg.ops")
+        for alias in node.names
+    }
+    loaded = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    attributes = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "ops"
+    }
+    return attributes | {name for local, name in imported.items() if local in loaded}
+
+
+@pytest.mark.parametrize("name", ops.__all__)
+def test_every_operator_has_a_caller_in_the_library(name):
+    package = Path(ops.__file__).parent.parent
+    callers = [path for path in package.rglob("*.py") if "ops" not in path.relative_to(package).parts[:1]]
+    assert any(name in operators_used(path) for path in callers), f"nothing in vidseg calls ops.{name}"
 
 
 @pytest.mark.parametrize("index", range(len(raw_calls())), ids=[name for name, _ in raw_calls()])

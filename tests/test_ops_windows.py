@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vidseg import ops
+from vidseg.models._windows import sliding_windows
 
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 REDUCE = ["mean", "sum", "first", "last"]
@@ -218,3 +219,54 @@ def test_cuda_equals_cpu(dtype, layout):
         results.append((cut, *stitched, clips, a.grad, w.grad))
     for cpu, cuda in zip(*results, strict=True):
         torch.testing.assert_close(cuda.cpu(), cpu)
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+@pytest.mark.parametrize(("total", "channels"), [(23, 3), (5000, 16)], ids=["gradient of unfold", "window_scatter"])
+@pytest.mark.parametrize(("length", "step"), [(1, 1), (7, 3), (40, 16)])
+def test_sliding_windows_are_gathered_windows(dim, total, channels, length, step):
+    x = torch.randn(2, total, channels, dtype=torch.float64, requires_grad=True)
+    before, after = length // 2, length
+    windows = sliding_windows(x.movedim(1, dim), length, step, before=before, after=after, dim=dim)
+    starts = (torch.arange((total + before + after - length) // step + 1) * step - before).expand(2, -1)
+    gathered = ops.window_gather(x, starts, length)
+    assert torch.equal(windows.movedim(dim + 1, 2), gathered)
+    for grad in (torch.randn_like(gathered), torch.randn_like(gathered.transpose(2, 3)).transpose(2, 3)):
+        found, known = (
+            torch.autograd.grad(y, x, grad, retain_graph=True)[0] for y in (gathered, windows.movedim(dim + 1, 2))
+        )
+        torch.testing.assert_close(found, known)
+
+
+def test_the_gradient_of_sliding_windows(monkeypatch):
+    monkeypatch.setattr("vidseg.models._windows._MANY", 0)
+    for dim, shape in ((1, (2, 9, 2)), (2, (2, 2, 9)), (1, (2, 9)), (2, (1, 2, 9, 2))):
+        x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+
+        def cut(x, dim=dim):
+            return sliding_windows(x, 4, 3, before=2, after=-1, dim=dim)
+
+        assert type(cut(x).grad_fn).__name__ == "_SlidingWindowsBackward"
+        assert torch.autograd.gradcheck(cut, x)
+        assert torch.autograd.gradgradcheck(cut, x)
+    compiled = torch.compile(cut, backend="aot_eager", fullgraph=True)
+    assert torch.equal(compiled(x), cut(x))
+    assert torch.equal(*(torch.autograd.grad(one(x).square().sum(), x)[0] for one in (cut, compiled)))
+
+
+def test_sliding_windows_overlap_in_memory():
+    x = torch.randn(1, 100, 8)
+    windows = sliding_windows(x, 32, 4)
+    assert windows.shape == (1, 18, 32, 8)
+    assert windows.untyped_storage().nbytes() <= x.untyped_storage().nbytes()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("reduce", ["mean", "sum"])
+def test_windows_along_time_have_the_sums_of_contiguous_windows(dtype, reduce):
+    windows = torch.randn(3, 5, 7, 40).to(dtype).transpose(2, 3)  # (B, N, length, C), in memory (B, N, C, length)
+    starts = torch.randint(-60, 90, (3, 5))
+    starts[0, :2] = torch.tensor([2**62, -(2**62)])
+    found = ops.window_scatter(windows, starts, 80, reduce=reduce)
+    assert found.stride() == (7 * 80, 1, 80)  # the order in memory stays
+    assert torch.equal(found, ops.window_scatter(windows.contiguous(), starts, 80, reduce=reduce))

@@ -35,6 +35,7 @@ template <class Body>
 void for_each_run(const std::vector<Axis>& axes, const Body& body) {
     const size_t outer = axes.size() - 1;
     const int64_t run = axes.back().size;
+    if (outer == 0) return body(int64_t{0}, int64_t{0});
     std::vector<int64_t> index(outer, 0);
     int64_t position = 0;
     int64_t offset = 0;
@@ -69,6 +70,16 @@ void copy_element(const T* from, const std::vector<Axis>& axes, T* to) {
 // Grain of parallel loops: at least 32 KiB of output per call.
 int64_t grain(int64_t bytes) { return std::max<int64_t>(1, 32768 / std::max<int64_t>(1, bytes)); }
 
+// The elements [first, last) of a window without dilation that are inside the sequence.
+struct Inside {
+    int64_t first, last;
+};
+
+Inside inside_of(int64_t start, int64_t length, int64_t total) {
+    if (start >= total || start <= -length) return {0, 0};
+    return {std::max<int64_t>(0, -start), std::min(length, total - start)};
+}
+
 Tensor window_gather(const Tensor& x, const Tensor& starts, int64_t length, int64_t dilation) {
     const Windows w = windows_geometry("window_gather", "x", x, 2, starts, "length", length, 1, dilation);
     Tensor out = new_empty(x, w.sizes({w.batch, w.count, w.length}), x.scalar_type());
@@ -80,6 +91,25 @@ Tensor window_gather(const Tensor& x, const Tensor& starts, int64_t length, int6
         const T* from = static_cast<const T*>(x.const_data_ptr());
         T* to = static_cast<T*>(out.mutable_data_ptr());
         const int64_t bytes = w.inner * static_cast<int64_t>(sizeof(T));
+        if (w.dilation == 1 && axes.size() == 1 && axes[0].stride == 1 && x.stride(1) == w.inner) {
+            // Adjacent elements of the sequence adjoin: a window is one run.
+            parallel_for(w.batch * w.count, grain(w.length * bytes), [&](int64_t begin, int64_t end) {
+                for (int64_t i = begin; i < end; ++i) {
+                    const int64_t at = start.at(i / w.count, i % w.count);
+                    const Inside inside = inside_of(at, w.length, w.total);
+                    T* window = to + i * w.length * w.inner;
+                    std::memset(static_cast<void*>(window), 0, inside.first * bytes);
+                    if (inside.last > inside.first) {
+                        std::memcpy(window + inside.first * w.inner,
+                                    from + i / w.count * x.stride(0) + (at + inside.first) * w.inner,
+                                    (inside.last - inside.first) * bytes);
+                    }
+                    std::memset(static_cast<void*>(window + inside.last * w.inner), 0,
+                                (w.length - inside.last) * bytes);
+                }
+            });
+            return;
+        }
         parallel_for(w.batch * w.count * w.length, grain(bytes), [&](int64_t begin, int64_t end) {
             for (int64_t i = begin; i < end; ++i) {
                 const int64_t b = i / w.length / w.count;
@@ -269,11 +299,74 @@ void add_elements(const T* sequence, int64_t window_stride, int64_t time_stride,
     });
 }
 
+// Adds windows whose values of one channel adjoin along time: `from` has the strides of `windows`
+// (B, N, length, C), `to` is (B, C, T). A thread sums all times of a channel, window by window.
+template <class T>
+void add_channels(const Windows& w, const Starts& starts, bool mean, const Tensor& windows, T* to) {
+    using A = compute_t<T>;
+    const T* from = static_cast<const T*>(windows.const_data_ptr());
+    const int64_t rows = w.batch * w.inner;
+    std::vector<int32_t> covers;
+    if (mean) {
+        covers.assign(w.batch * w.total, 0);
+        for (int64_t b = 0; b < w.batch; ++b) {
+            for (int64_t n = 0; n < w.count; ++n) {
+                const int64_t at = starts.at(b, n);
+                const Inside inside = inside_of(at, w.length, w.total);
+                for (int64_t l = inside.first; l < inside.last; ++l) ++covers[b * w.total + at + l];
+            }
+        }
+    }
+    parallel_for(rows, grain(w.total * static_cast<int64_t>(sizeof(T))), [&](int64_t begin, int64_t end) {
+        std::vector<A> sums;
+        if constexpr (!std::is_same_v<A, T>) sums.resize(w.total);
+        for (int64_t i = begin; i < end; ++i) {
+            const int64_t b = i / w.inner;
+            T* row = to + i * w.total;
+            A* sum;
+            if constexpr (std::is_same_v<A, T>) {
+                sum = row;
+            } else {
+                sum = sums.data();
+            }
+            std::fill(sum, sum + w.total, A{0});
+            for (int64_t n = 0; n < w.count; ++n) {
+                const int64_t at = starts.at(b, n);
+                const Inside inside = inside_of(at, w.length, w.total);
+                const T* window =
+                    from + b * windows.stride(0) + n * windows.stride(1) + i % w.inner * windows.stride(3);
+                for (int64_t l = inside.first; l < inside.last; ++l) sum[at + l] += static_cast<A>(window[l]);
+            }
+            if (mean) {
+                for (int64_t t = 0; t < w.total; ++t)
+                    sum[t] /= static_cast<A>(std::max<int32_t>(1, covers[b * w.total + t]));
+            }
+            if constexpr (!std::is_same_v<A, T>) {
+                for (int64_t t = 0; t < w.total; ++t) row[t] = static_cast<T>(sum[t]);
+            }
+        }
+    });
+}
+
 Tensor window_scatter(const Tensor& windows, const Tensor& starts, int64_t total, int64_t dilation,
                       int64_t reduce) {
     const char* op = "window_scatter";
     const Windows w = windows_geometry(op, "windows", windows, 3, starts, "total", total, 0, dilation);
     const Reduce how = check_reduce(op, reduce, windows, "windows");
+    if (how <= Reduce::sum && dilation == 1 && windows.dim() == 4 && windows.stride(2) == 1 &&
+        windows.stride(3) != 1 && w.inner > 1 && w.length >= 32) {
+        // The result keeps the order of the axes in memory; the fake kernel has the same rule. Shorter
+        // windows are faster one time after the other.
+        Tensor rows = new_empty(windows, {w.batch, w.inner, w.total}, windows.scalar_type());
+        if (rows.numel() > 0) {
+            with_float_type(windows.scalar_type(), [&](auto zero) {
+                using T = decltype(zero);
+                add_channels(w, starts_of(starts), how == Reduce::mean, windows,
+                             static_cast<T*>(rows.mutable_data_ptr()));
+            });
+        }
+        return torch::stable::transpose(rows, 1, 2);
+    }
     Tensor out = new_empty(windows, w.sizes({w.batch, w.total}), windows.scalar_type());
     if (out.numel() == 0) return out;
     const Starts start = starts_of(starts);

@@ -25,7 +25,6 @@ __all__ = [
     "StreamItem",
     "StreamPlan",
     "WindowShape",
-    "stitch",
     "window_frames",
     "window_labels",
     "window_ticks",
@@ -163,46 +162,6 @@ def window_labels(
     else:
         part = known[frames[frames >= 0]].repeat(shape.interval)
     result[: len(part)] = part
-    return result
-
-
-def stitch(
-    windows: npt.ArrayLike, length: int, shape: WindowShape, *, rule: Literal["first", "last"] = "first"
-) -> npt.NDArray:
-    """Join the predictions of the windows of one video.
-
-    "first" keeps the first W frames of each window, as the later published code does. "last" writes the windows one
-    over the other, as the earlier published code does. The result is the same: each frame gets the prediction of the
-    last window that contains it. With "first", the frames of a window are final as soon as the window is processed.
-
-    Args:
-        windows: (N, ..., T * R) scores or class numbers at full frame rate, in order; later ones are ignored.
-        length: L, number of frames of the video.
-        shape: size and stride of the windows.
-        rule: "first" or "last".
-
-    Returns:
-        (..., L).
-
-    Raises:
-        ValueError: windows with a wrong number of frames, too few windows, or an unknown rule.
-    """
-    parts = np.asarray(windows)
-    if parts.ndim < 2 or parts.shape[-1] != shape.span:
-        raise ValueError(f"windows of shape {parts.shape}: expected (N, ..., {shape.span})")
-    count = shape.count(length)
-    if len(parts) < count:
-        raise ValueError(f"{len(parts)} windows for a video of {length} frames, which has {count}")
-    if rule == "first":
-        kept = parts[:count, ..., : shape.stride]
-        return np.moveaxis(kept, 0, -2).reshape(*parts.shape[1:-1], count * shape.stride)[..., :length]
-    if rule != "last":
-        raise ValueError(f"rule={rule!r} is not one of first, last")
-    result = np.zeros((*parts.shape[1:-1], length), parts.dtype)
-    for number in range(count):
-        start = number * shape.stride
-        stop = min(start + shape.span, length)
-        result[..., start:stop] = parts[number, ..., : stop - start]
     return result
 
 

@@ -29,6 +29,7 @@ from vidseg.models._pyramid import (
 )
 from vidseg.models._registry import register_model
 from vidseg.models._segmentation import clear_padding
+from vidseg.models._windows import sliding_windows
 
 __all__ = ["ActionFormer", "local_attention"]
 
@@ -60,9 +61,9 @@ def local_attention(
     rest = -frames % _CHUNK
     keys = _CHUNK + 2 * half
 
-    def chunks(x: Tensor, fill: float = 0) -> Tensor:
+    def chunks(x: Tensor) -> Tensor:
         """Return the keys of each of n chunks: (B, L, C) -> (B, n, keys, C)."""
-        return F.pad(x, (0, 0, half, half + rest), value=fill).unfold(1, keys, _CHUNK).transpose(2, 3)
+        return sliding_windows(x, keys, _CHUNK, before=half, after=half + rest)
 
     def by_head(x: Tensor) -> Tensor:
         """Divide channels into heads: (B, n, columns, C) -> (B * n, heads, columns, C / heads)."""
@@ -70,7 +71,7 @@ def local_attention(
 
     if outside is None:
         outside = torch.zeros_like(query[:1, :, :1], dtype=torch.bool)
-    valid = ~chunks(outside, True).transpose(2, 3)
+    valid = chunks(~outside).transpose(2, 3)
     distance = torch.arange(keys, device=query.device) - torch.arange(_CHUNK, device=query.device)[:, None] - half
     # Padded columns attend to themselves: a row without any key would be NaN.
     seen = ((distance.abs() <= half) & valid) | (distance == 0)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vidseg.models._registry import register_model
 from vidseg.models._segmentation import SegmentationOutput, clear_padding, find_padding, instance_norm
+from vidseg.models._windows import sliding_windows
 
 __all__ = ["AsFormer", "window_attention"]
 
@@ -32,7 +33,7 @@ def window_attention(query: Tensor, key: Tensor, value: Tensor, valid: Tensor, *
     Args:
         query: (B, C, L).
         key: (B, C, L), 0 on padded frames.
-        value: (B, C, L).
+        value: (B, C, L), 0 on padded frames.
         valid: (B, 1, L), 1 on valid frames and 0 on padding.
         window: number of frames of a block.
         banded: True: frame t attends to the frames from t - window // 2 to t - window // 2 + window - 1, as in the
@@ -47,14 +48,17 @@ def window_attention(query: Tensor, key: Tensor, value: Tensor, valid: Tensor, *
 
     def neighborhoods(x: Tensor) -> Tensor:
         """Return the keys of each of N blocks: (B, C, L) -> (B, N, C, keys)."""
-        return F.pad(x, (half, half + rest)).unfold(2, keys, window).transpose(1, 2)
+        return sliding_windows(x, keys, window, before=half, after=half + rest, dim=2)
 
     # Row i attends to keys i to i + window - 1; without the band, each row attends to the keys of all rows.
     band = torch.ones(window, keys, device=valid.device, dtype=valid.dtype).tril(window - 1).triu()
-    counts = neighborhoods(valid) * (band if banded else band.amax(dim=0))
-    queries = F.pad(query, (0, rest)).unflatten(2, (-1, window)).permute(0, 2, 3, 1)
-    scores = queries @ neighborhoods(key) / math.sqrt(query.shape[1]) + (counts + 1e-6).log()
-    attended = (scores.softmax(dim=3) * counts) @ neighborhoods(value).transpose(2, 3)
+    if not banded:
+        band = band.amax(dim=0, keepdim=True)
+    # A key counts if it is in the band and inside the video: the smaller one of two logarithms.
+    bias = torch.minimum((neighborhoods(valid) + 1e-6).log(), (band + 1e-6).log())
+    queries = F.pad(query / math.sqrt(query.shape[1]), (0, rest)).unflatten(2, (-1, window)).permute(0, 2, 3, 1)
+    weights = (queries @ neighborhoods(key) + bias).softmax(dim=3)
+    attended = (weights * band) @ neighborhoods(value).transpose(2, 3)
     return attended.permute(0, 3, 1, 2).flatten(2)[..., :frames]
 
 

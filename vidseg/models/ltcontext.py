@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vidseg.models._registry import register_model
 from vidseg.models._segmentation import SegmentationOutput, clear_padding, find_padding, instance_norm
+from vidseg.models._windows import sliding_windows
 
 __all__ = ["LtContext", "long_term_attention", "windowed_attention"]
 
@@ -65,12 +66,11 @@ def windowed_attention(
     rest = _rest(frames, window)
 
     def neighborhoods(x: Tensor) -> Tensor:
-        """Return overlapping views (B, L / W, 2 W, C)."""
-        return F.pad(x, (0, 0, half, half + rest)).unfold(1, 2 * window, window).transpose(2, 3)
+        """Return overlapping views (B, L / W, 2 W, ...)."""
+        return sliding_windows(x, 2 * window, window, before=half, after=half + rest)
 
-    inside = F.pad(valid, (half, half + rest)).unfold(1, 2 * window, window)
     queries = F.pad(query, (0, 0, 0, rest)).unflatten(1, (-1, window))
-    attended = _attend(queries, neighborhoods(key), neighborhoods(value), inside, dropout=dropout)
+    attended = _attend(queries, neighborhoods(key), neighborhoods(value), neighborhoods(valid), dropout=dropout)
     return attended.flatten(1, 2)[:, :frames]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ from vidseg.loaders.native_backend import NativeFiller
 from vidseg.loaders.output import OutputForm
 from vidseg.loaders.threads import default_threads
 from vidseg.models import InputSpec
+from vidseg.ops import window_gather
 from vidseg.tasks.recognition.trained import RecognitionModel
 
 __all__ = ["ExtractionReport", "centered_frames", "clip_outputs", "extract_features"]
@@ -148,7 +150,7 @@ def extract_features(
     _claim(out, record, overwrite=overwrite)
     filler = NativeFiller(
         data,
-        OutputForm(color=spec.color, mean=spec.mean, std=spec.std),
+        OutputForm(dtype=torch.uint8, layout="bthwc", color=spec.color),
         threads=threads or default_threads(),
     )
     report = ExtractionReport(str(out))
@@ -167,10 +169,11 @@ def extract_features(
                 columns = []
                 for first in range(0, counts[row], batch_size):
                     windows = range(first, min(first + batch_size, counts[row]))
-                    frames = centered_frames(spec, windows, stride, int(data.frames[row]))
-                    clips = _clips(filler, row, frames, spec.size, shown)
+                    clips = _clips(
+                        filler, row, windows, spec=spec, stride=stride, geometry=shown, device=trained.device
+                    )
                     with torch.inference_mode():
-                        columns.append(output_of(clips.to(trained.device)))
+                        columns.append(output_of(clips))
                     bar.update(len(windows))
             except FrameDatabaseError as error:
                 report.failed.append(f"{name}: {error}")
@@ -190,23 +193,37 @@ def _geometry(name: str, spec: InputSpec) -> Geometry:
     return geometry
 
 
-def _clips(filler: NativeFiller, video: int, frames: npt.NDArray[np.int64], size: int, geometry: Geometry) -> Tensor:
-    """The windows (B, 3, T, H, W) with these frames (B, T) of a video; a frame of several windows is decoded once."""
+def _clips(
+    filler: NativeFiller,
+    video: int,
+    windows: range,
+    *,
+    spec: InputSpec,
+    stride: int,
+    geometry: Geometry,
+    device: torch.device,
+) -> Tensor:
+    """Normalized windows (B, 3, T, H, W) of a video on a device.
+
+    A frame of several windows is decoded once and copied to the device once, as bytes; `window_gather` cuts the windows
+    there.
+    """
     data, one = filler.data, np.zeros(1, np.int64)
-    distinct, places = np.unique(frames, return_inverse=True)
+    size, length = (spec.size, spec.size), int(data.frames[video])
+    wanted = np.unique(centered_frames(spec, windows, stride, length))
     plan = BatchPlan(
         epoch=0,
         index=0,
-        height=size,
-        width=size,
+        height=spec.size,
+        width=spec.size,
         videos=np.array([video], np.int64),
         views=one,
         labels=one - 1,
-        frames=distinct[None],
+        frames=wanted[None],
         matrices=geometry.matrices(
             data.heights[[video]].astype(np.int64),
             data.widths[[video]].astype(np.int64),
-            output=(size, size),
+            output=size,
             views=one,
             seed=0,
             epoch=0,
@@ -214,8 +231,24 @@ def _clips(filler: NativeFiller, video: int, frames: npt.NDArray[np.int64], size
         ),
         colors=ColorPlan.none(1),
     )
-    shown = filler.fill(plan)[0][0]
-    return shown[:, torch.from_numpy(places.reshape(frames.shape))].transpose(0, 1)
+    shown = filler.fill(plan)[0].to(device)
+    # Positions from the first to the last frame of the windows, outside the video too, at the distance that all windows
+    # have in common; positions between windows show any frame.
+    step = math.gcd(stride, spec.interval)
+    starts = (np.array(windows) - windows[0]) * (stride // step)
+    dilation = spec.interval // step
+    count = int(starts[-1]) + (spec.frames - 1) * dilation + 1
+    first = windows[0] * stride - spec.frames // 2 * spec.interval
+    positions = np.clip(first + np.arange(count) * step, 0, length - 1)
+    rows = np.searchsorted(wanted, positions).clip(max=len(wanted) - 1)
+    if not np.array_equal(rows, np.arange(len(wanted))):
+        shown = shown[:, torch.from_numpy(rows).to(device)]
+    mean, std = ([255 * value for value in values] for values in (spec.mean, spec.std))
+    if spec.color == "bgr":
+        mean, std = mean[::-1], std[::-1]
+    return window_gather(
+        shown, torch.from_numpy(starts)[None].to(device), spec.frames, dilation=dilation, mean=mean, std=std
+    )[0]
 
 
 def _claim(out: Path, record: dict[str, Any], *, overwrite: bool) -> None:
