@@ -1,0 +1,1 @@
+"""Optical flow: the motion of each pixel between two pictures."""
