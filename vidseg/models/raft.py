@@ -1,7 +1,7 @@
 """RAFT: optical flow by recurrent refinement, from the correlation of all pairs of feature vectors.
 
 "RAFT: Recurrent All-Pairs Field Transforms for Optical Flow", ECCV 2020, arXiv 2003.12039. Parameter names are those of
-the published files of princeton-vl/RAFT. In each iteration, a recurrent unit reads the correlations of each feature
+the published files of princeton-vl/RAFT; `load_weights` also reads those of torchvision. In each iteration, a recurrent unit reads the correlations of each feature
 vector of the first picture with a window of the second picture around the current flow, on four scales, and updates
 the flow at 1/8 of the size of the pictures.
 
@@ -9,6 +9,7 @@ Shapes: B pairs, C channels, H, W of the pictures, h = H / 8, w = W / 8.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,7 @@ from vidseg.models._flow import FlowOutput, check_pair, pad_pictures, pixel_posi
 from vidseg.models._input_spec import InputSpec
 from vidseg.models._registry import register_model
 
-__all__ = ["NETWORKS", "Raft", "RaftDesign", "all_pairs", "look_up"]
+__all__ = ["NETWORKS", "Raft", "RaftDesign", "all_pairs", "look_up", "own_key"]
 
 _LEVELS = 4
 _STRIDE = 8
@@ -86,6 +87,39 @@ NETWORKS = {
     ),
 }
 """Networks of this module by name."""
+
+# Beginnings of the keys of torchvision.
+_TORCHVISION = {
+    "feature_encoder.": "fnet.",
+    "context_encoder.": "cnet.",
+    "mask_predictor.convrelu.0.": "update_block.mask.0.",
+    "mask_predictor.conv.": "update_block.mask.2.",
+    "update_block.motion_encoder.": "update_block.encoder.",
+    "update_block.recurrent_block.": "update_block.gru.",
+}
+
+
+def own_key(key: str, *, small: bool = False) -> str:
+    """Return the key of princeton-vl/RAFT for a key of torchvision; other keys are returned unchanged.
+
+    Args:
+        key: key without prefixes of wrappers.
+        small: the network is `raft_small`, whose recurrent unit has one step.
+    """
+    theirs = next((prefix for prefix in _TORCHVISION if key.startswith(prefix)), None)
+    if theirs is None:
+        return key
+    prefix, rest = _TORCHVISION[theirs], key.removeprefix(theirs)
+    if prefix in ("fnet.", "cnet."):
+        rest = re.sub(r"^conv\.", "conv2.", rest)
+        rest = re.sub(r"convnormrelu(\d?)\.0\.", lambda found: f"conv{found[1] or 1}.", rest)
+        rest = re.sub(r"convnormrelu(\d?)\.1\.", lambda found: f"norm{found[1] or 1}.", rest)
+    elif prefix == "update_block.encoder.":
+        rest = re.sub(r"^conv(c|f)\w+(\d)\.0\.", r"conv\1\2.", rest)
+        rest = re.sub(r"^conv\.0\.", "conv.", rest)
+    elif prefix == "update_block.gru.":
+        rest = re.sub(r"^convgru(\d)\.(conv[zrq])\.", lambda found: f"{found[2]}{'' if small else found[1]}.", rest)
+    return prefix + rest
 
 
 def all_pairs(first: Tensor, second: Tensor) -> list[Tensor]:
@@ -335,13 +369,16 @@ class Raft(nn.Module):
         self.cnet = encoder(design.hidden + design.context, norm=nn.Identity if design.small else nn.BatchNorm2d)
         self.update_block = _Update(design)
 
-    @staticmethod
-    def own_entries(entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the entries of a published file without the norms of shortcuts that it has under two names."""
+    def own_entries(self, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the entries of a published file under the keys of the network.
+
+        Files of princeton-vl/RAFT have the norms of shortcuts under two names, of which one is left out.
+        """
+        named = {own_key(key, small=self.design.small): value for key, value in entries.items()}
         return {
             key: value
-            for key, value in entries.items()
-            if ".norm3." not in key or key.replace(".norm3.", ".downsample.1.") not in entries
+            for key, value in named.items()
+            if ".norm3." not in key or key.replace(".norm3.", ".downsample.1.") not in named
         }
 
     def forward(self, first: Tensor, second: Tensor) -> FlowOutput:
