@@ -1,9 +1,9 @@
 """Pairs of pictures with true flow in the published folder layouts.
 
-    FlyingChairs   [data/]00001_img1.ppm, 00001_img2.ppm, 00001_flow.flo; FlyingChairs_train_val.txt (1 train, 2 test)
-    Sintel         [training/]clean/<scene>/frame_0001.png, final/..., flow/<scene>/frame_0001.flo
-    KITTI          [training/]image_2/000000_10.png and 000000_11.png, flow_occ/000000_10.png
-    your own       as FlyingChairs: <name>_img1.*, <name>_img2.* (ppm, png, jpg) and <name>_flow.flo or .png
+FlyingChairs   [data/]00001_img1.ppm, 00001_img2.ppm, 00001_flow.flo; FlyingChairs_train_val.txt (1 train, 2 test)
+Sintel         [training/]clean/<scene>/frame_0001.png, final/..., flow/<scene>/frame_0001.flo
+KITTI          [training/]image_2/000000_10.png and 000000_11.png, flow_occ/000000_10.png
+your own       as FlyingChairs: <name>_img1.*, <name>_img2.* (ppm, png, jpg) and <name>_flow.flo or .png
 """
 
 from __future__ import annotations

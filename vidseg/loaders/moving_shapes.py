@@ -94,7 +94,9 @@ class MovingShapes:
         if count < 1 or min(height, width) < 16:
             raise ValueError(f"count={count}, height={height}, width={width}: must be at least 1, 16 and 16")
         if not 0 <= shapes[0] <= shapes[1] or reach < 0:
-            raise ValueError(f"shapes={shapes} and reach={reach}: at least 0, and the first number not above the second")
+            raise ValueError(
+                f"shapes={shapes} and reach={reach}: at least 0, and the first number not above the second"
+            )
         self.count, self.height, self.width, self.reach = count, height, width, reach
         self.shapes, self.seed, self.split_name = shapes, seed, split
 
@@ -187,9 +189,7 @@ class MovingShapes:
         )
         return _Layer(shape, center, radius, turn, motion, texture, zoom, offset, colors)
 
-    def _picture(
-        self, layers: list[_Layer], *, moved: bool
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    def _picture(self, layers: list[_Layer], *, moved: bool) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
         """The first or the second picture, and the number of the uppermost layer of each pixel."""
         y, x = np.mgrid[: self.height, : self.width].astype(np.float32)
         tops = np.zeros((self.height, self.width), np.int64)
@@ -219,7 +219,9 @@ class MovingShapes:
 
     def _paint(self, layer: _Layer, u: Array, v: Array) -> Tensor:
         """The colors (3, H, W) of a layer at positions of its own."""
-        grid = np.stack([u * np.float32(layer.zoom) + layer.offset[0], v * np.float32(layer.zoom) + layer.offset[1]], -1)
+        grid = np.stack(
+            [u * np.float32(layer.zoom) + layer.offset[0], v * np.float32(layer.zoom) + layer.offset[1]], -1
+        )
         places = torch.from_numpy(grid % _SIDE).mul_(2 / _SIDE).sub_(1)
         fields = F.grid_sample(self._textures[layer.texture, None], places[None], align_corners=True)[0]
         colors = torch.from_numpy(layer.colors)

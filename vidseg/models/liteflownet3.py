@@ -182,9 +182,7 @@ class _Regularization(nn.Module):
         self.netScaleX = nn.Conv2d(neighbors, 1, 1)
         self.netScaleY = nn.Conv2d(neighbors, 1, 1)
 
-    def forward(
-        self, first: Tensor, second: Tensor, features: Tensor, flow: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, first: Tensor, second: Tensor, features: Tensor, flow: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the flow and its confidence (B, 1, H, W), None on levels without one.
 
         Args:

@@ -45,9 +45,7 @@ _FINE: dict[str, Any] = {"batch_size": 6, "weight_decay": 1e-5, "frozen_norms": 
 
 RECIPES: dict[str, dict[str, Recipe]] = {
     "shapes": {
-        **dict.fromkeys(
-            ("raft_basic", "raft_small"), _raft(1e-3, network_option=("iterations=6",), **_SHAPES)
-        ),
+        **dict.fromkeys(("raft_basic", "raft_small"), _raft(1e-3, network_option=("iterations=6",), **_SHAPES)),
         **dict.fromkeys(("fastflownet", "liteflownet3"), _SHAPES_PYRAMID),
     },
     "chairs": {
