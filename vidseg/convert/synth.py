@@ -137,8 +137,8 @@ def synthesize_videos(
         leftover.unlink()  # of an interrupted run
     missing = [video for video in videos if not (dst / video.path).exists()]
     fields = [video for video in videos if flow and not (dst / _flow_path(video)).exists()]
-    for path in (*(video.path for video in missing), *map(_flow_path, fields)):
-        (dst / path).parent.mkdir(parents=True, exist_ok=True)
+    for path in (*(dst / video.path for video in missing), *(dst / _flow_path(video) for video in fields)):
+        path.parent.mkdir(parents=True, exist_ok=True)
     logger.info("videos to write to %s: %d (existing: %d)", dst, len(missing), len(videos) - len(missing))
     jobs = [*((_write_video, video) for video in missing), *((_write_flow, video) for video in fields)]
     workers = min(workers or os.cpu_count() or 1, max(1, len(jobs)))

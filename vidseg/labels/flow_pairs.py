@@ -178,8 +178,8 @@ def _named_pairs(folder: Path, root: Path, flows: list[Path]) -> list[_Files]:
     pairs = []
     for flow, split in zip(flows, splits, strict=True):
         name = flow.stem.removesuffix("_flow")
-        pictures = (_picture(root / f"{name}_img{number}") for number in (1, 2))
-        pairs.append(_Files(*pictures, flow, name, split))
+        first, second = (_picture(root / f"{name}_img{number}") for number in (1, 2))
+        pairs.append(_Files(first, second, flow, name, split))
     return pairs
 
 
@@ -209,8 +209,8 @@ def _sintel(root: Path, passes: Passes) -> list[_Files]:
             if not number.isdigit():
                 raise ValueError(f"{flow}: expected a name such as frame_0001.flo")
             following = f"frame_{int(number) + 1:0{len(number)}d}"
-            pictures = (_picture(root / name / scene / stem) for stem in (flow.stem, following))
-            pairs.append(_Files(*pictures, flow, scene))
+            first, second = (_picture(root / name / scene / stem) for stem in (flow.stem, following))
+            pairs.append(_Files(first, second, flow, scene))
     if not pairs:
         raise FileNotFoundError(f"{root / 'flow'}: no <scene>/frame_0001.flo in it")
     return pairs

@@ -63,8 +63,8 @@ class PyramidLoss(nn.Module):
     """Loss of PWC-Net: weighted sum over the levels of the sum of the end-point errors of a level's pixels.
 
     The true flow of a level is the mean over the pixels of each of its cells, divided by `unit`; cells without known
-    pixels do not add to the loss. Sources: "PWC-Net: CNNs for Optical Flow Using Pyramid, Warping, and Cost Volume" (Sun
-    et al., CVPR 2018), section 4; FastFlowNet (Kong et al., ICRA 2021) and LiteFlowNet train with the same weights.
+    pixels do not add to the loss. Sources: "PWC-Net: CNNs for Optical Flow Using Pyramid, Warping, and Cost Volume"
+    (Sun et al., CVPR 2018), section 4; FastFlowNet (Kong et al., ICRA 2021) and LiteFlowNet use the same weights.
 
     Args:
         weights: weight of a level by the ratio of the picture's side to that of the level; None: the published ones,
@@ -101,7 +101,7 @@ class PyramidLoss(nn.Module):
         target = flow * counted * (stretch / self.unit)
         total = flow.new_zeros(())
         for predicted in levels:
-            size = predicted.shape[2:]
+            size = (predicted.shape[2], predicted.shape[3])
             ratio = height // size[0]
             if ratio not in self.weights:
                 raise ValueError(f"a level of 1/{ratio} of the picture has no weight; there are {sorted(self.weights)}")

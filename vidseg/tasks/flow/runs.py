@@ -6,6 +6,7 @@ Besides what every run leaves (`vidseg.engine.runs`), the folder holds test.json
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -87,12 +88,11 @@ def _augmentation(options: FlowOptions) -> FlowAugmentation | None:
     data, chosen = options.data, options.augmentation
     generated = data.dataset == SHAPES
     if chosen.augment or (chosen.augment is None and not generated):
-        flips = {} if chosen.flip else {"mirror": 0.0, "upside_down": 0.0}
-        return FlowAugmentation(data.height, data.width, scale=chosen.scale, **flips)
+        found = FlowAugmentation(data.height, data.width, scale=chosen.scale)
+        return found if chosen.flip else replace(found, mirror=0.0, upside_down=0.0)
     if generated:
         return None
-    none = {"scaled": 0.0, "mirror": 0.0, "upside_down": 0.0, "color": 0.0, "erase": 0.0}
-    return FlowAugmentation(data.height, data.width, **none)
+    return FlowAugmentation(data.height, data.width, scaled=0, mirror=0, upside_down=0, color=0, erase=0)  # a crop
 
 
 def make_loader(source: FlowSource, options: FlowOptions, *, train: bool) -> FlowLoader:

@@ -136,4 +136,5 @@ class FlowTask(Task):
             one, epe, loss = values
             return f"loss = {loss:.5f}, EPE = {epe:.3f} px, within 1 px = {one:.4f}"
         one, three, five, outliers, epe = values
-        return f"EPE = {epe:.3f} px, within 1 px = {one:.4f}, 3 px = {three:.4f}, 5 px = {five:.4f}, F1-all = {outliers:.4f}"
+        shares = f"within 1 px = {one:.4f}, 3 px = {three:.4f}, 5 px = {five:.4f}, F1-all = {outliers:.4f}"
+        return f"EPE = {epe:.3f} px, {shares}"

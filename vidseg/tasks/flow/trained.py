@@ -132,11 +132,7 @@ class FlowModel(TrainedModel):
         root = str(dataset or record["dataset"])
         source: FlowSource
         if dataset is None or root == SHAPES:
-            chosen = options.data
-            if root != chosen.dataset:
-                given = {} if root == SHAPES and chosen.dataset == SHAPES else {"pairs": None, "motion": None}
-                chosen = replace(chosen, dataset=root, **given)
-            options = replace(options, data=chosen)
+            options = replace(options, data=replace(options.data, dataset=root))
             source, split = make_source(options, "test"), "held out"
         else:
             source, split = FlowFolder(root, passes=options.data.passes), "all"
