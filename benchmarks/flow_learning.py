@@ -55,9 +55,9 @@ class Options:
     pairs: int = 64
     """Held-out pairs."""
     height: int = 96
-    """Height of the pictures in pixels."""
+    """Height of the held-out pictures in pixels; the networks are trained on smaller ones."""
     width: int = 128
-    """Width of the pictures in pixels."""
+    """Width of the held-out pictures in pixels."""
     motion: float = 8.0
     """Largest translation in pixels."""
     steps: int | None = None
@@ -132,8 +132,6 @@ def _trained(name: str, options: Options, out: Path) -> Method:
             name,
             dataset="shapes",
             out=str(out),
-            height=options.height,
-            width=options.width,
             motion=options.motion,
             seed=options.seed,
             held_out=options.pairs,

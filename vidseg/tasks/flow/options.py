@@ -37,11 +37,11 @@ class FlowData:
     """shapes: pairs of the validation, and of the test; default: 64."""
     motion: float | None = None
     """shapes: largest translation in pixels; default: 8."""
-    height: int = 96
+    height: int = 64
     """Height of training pictures in pixels."""
-    width: int = 128
+    width: int = 96
     """Width of training pictures in pixels."""
-    batch_size: int = 8
+    batch_size: int = 4
     """Pairs in a batch, of each process."""
     threads: int | None = None
     """Threads that load or generate pairs; default: one for each core, at most 4."""

@@ -38,14 +38,14 @@ _S_LONG: dict[str, Any] = {
     "warmup_steps": 0,
 }
 _CHAIRS_PYRAMID = _pyramid(1e-4, height=320, width=448, batch_size=8, scale=(-0.1, 1.0), **_S_LONG)
-_SHAPES: dict[str, Any] = {"height": 96, "width": 128, "batch_size": 4, "max_steps": 1200}
+_SHAPES: dict[str, Any] = {"height": 64, "width": 96, "batch_size": 4, "max_steps": 3000}
 _SHAPES_PYRAMID = _pyramid(1e-3, **_SHAPES | {"schedule": "linear", "weight_decay": 0.0})
 _FINE: dict[str, Any] = {"batch_size": 6, "weight_decay": 1e-5, "frozen_norms": True, "loss_option": ("gamma=0.85",)}
 
 
 RECIPES: dict[str, dict[str, Recipe]] = {
     "shapes": {
-        **dict.fromkeys(("raft_basic", "raft_small"), _raft(5e-4, network_option=("iterations=4",), **_SHAPES)),
+        **dict.fromkeys(("raft_basic", "raft_small"), _raft(6e-4, network_option=("iterations=4",), **_SHAPES)),
         **dict.fromkeys(("fastflownet", "liteflownet3"), _SHAPES_PYRAMID),
     },
     "chairs": {
