@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from vidseg.engine import CheckpointOptions, OptimizerOptions, ScheduleOptions, Trainer, distributed
 from vidseg.engine.options import Recipe
 from vidseg.loaders import FlowLoader, MovingShapes
-from vidseg.losses import flow as losses
+from vidseg.losses import flow_losses as losses
 from vidseg.models import _registry, register_model
 from vidseg.models._flow import FlowOutput
 from vidseg.ops import correlation

@@ -13,7 +13,7 @@ from vidseg.metrics.detection_profile import FalsePositiveProfile, false_positiv
 from vidseg.metrics.detection_recall import ProposalRecall, average_recall, recall_at
 from vidseg.metrics.detection_scores import DetectionScores, detection_map, precision_recall
 from vidseg.metrics.detections import PROTOCOLS, DetectionProtocol, Detections, detection_protocol
-from vidseg.metrics.flow import FlowScores, flow_error_sums, flow_scores
+from vidseg.metrics.flow_errors import FlowScores, flow_error_sums, flow_scores
 from vidseg.metrics.paired import mcnemar, paired_bootstrap
 from vidseg.metrics.segmental import SegmentalMeter, boundary_scores, label_boundaries, segmental_scores
 

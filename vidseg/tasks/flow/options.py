@@ -63,15 +63,17 @@ class FlowData:
 class FlowAugment:
     """Random changes of training pairs; see docs/motion.md."""
 
-    augment: bool | None = None
-    """Scale, mirror, crop and recolor training pairs; default: pairs of folders, but not generated ones. Without it,
-    pairs are cropped at random."""
+    augment: Literal["auto", "on", "off"] = "auto"
+    """Scale, mirror, crop and recolor training pairs. auto: pairs of folders, but not generated ones. off: pairs of
+    folders are cropped at random."""
     scale: tuple[float, float] = (-0.2, 0.6)
     """Augmentation: smallest and largest exponent of the size; a pair is scaled by 2 to the power of it."""
     flip: bool = True
     """Augmentation: mirror half of the pairs, and turn a tenth upside down."""
 
     def __post_init__(self) -> None:
+        if self.augment not in ("auto", "on", "off"):
+            raise ValueError(f"augment={self.augment!r} is not one of auto, on, off")
         if self.scale[0] > self.scale[1]:
             raise ValueError(f"scale={self.scale}: the first number must not be above the second")
 

@@ -29,7 +29,7 @@ from vidseg.labels.flow_pairs import FlowFolder, FlowSource
 from vidseg.loaders.flow_augmentation import FlowAugmentation
 from vidseg.loaders.flow_loader import FlowLoader
 from vidseg.loaders.moving_shapes import MovingShapes
-from vidseg.losses.flow import create_flow_loss
+from vidseg.losses.flow_losses import create_flow_loss
 from vidseg.models import create_model, list_models, model_input_spec, model_task
 from vidseg.tasks.flow.options import SHAPES, FlowOptions
 from vidseg.tasks.flow.task import FlowTask
@@ -73,7 +73,7 @@ def make_source(options: FlowOptions, split: str) -> FlowSource:
     if data.dataset != SHAPES:
         sides = FlowFolder(data.dataset, passes=data.passes).split(data.validation_share, seed)
         return sides[0] if train else sides[1]
-    larger = _LARGER if train and options.augmentation.augment else 1.0
+    larger = _LARGER if train and options.augmentation.augment == "on" else 1.0
     return MovingShapes(
         (data.pairs or _PAIRS) if train else (data.held_out or _HELD_OUT),
         height=round(data.height * larger),
@@ -87,7 +87,7 @@ def make_source(options: FlowOptions, split: str) -> FlowSource:
 def _augmentation(options: FlowOptions) -> FlowAugmentation | None:
     data, chosen = options.data, options.augmentation
     generated = data.dataset == SHAPES
-    if chosen.augment or (chosen.augment is None and not generated):
+    if chosen.augment == "on" or (chosen.augment == "auto" and not generated):
         found = FlowAugmentation(data.height, data.width, scale=chosen.scale)
         return found if chosen.flip else replace(found, mirror=0.0, upside_down=0.0)
     if generated:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from vidseg.engine.distributed import sum_over_group
 from vidseg.engine.task import BatchResult, Position, Task, sums_of
-from vidseg.losses.flow import PyramidLoss, SequenceLoss
-from vidseg.metrics.flow import FlowScores, flow_error_sums
+from vidseg.losses.flow_losses import PyramidLoss, SequenceLoss
+from vidseg.metrics.flow_errors import FlowScores, flow_error_sums
 
 __all__ = ["FlowResult", "FlowTask"]
 
