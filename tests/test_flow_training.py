@@ -18,6 +18,7 @@ import vidseg
 from vidseg.cli.main import main
 from vidseg.convert.synth import ACTIONS, frame_flow, frame_planes
 from vidseg.engine.checkpoints import read_checkpoint
+from vidseg.engine.schedules import Schedule
 from vidseg.engine.task import Position
 from vidseg.labels import FlowFolder, FlowPair, read_flow, write_flo
 from vidseg.labels.flow_files import read_picture
@@ -352,6 +353,8 @@ def test_batches_do_not_depend_on_threads_and_ranks():
             assert torch.equal(batch[name], other[number][name])
             parts = torch.stack([ranks[0][number][name], ranks[1][number][name]], dim=1).flatten(0, 1)
             assert torch.equal(parts, batch[name])
+    evaluation = FlowLoader(shapes(3), batch_size=3, train=False)
+    assert torch.equal(next(iter(evaluation)).first, next(iter(evaluation)).first)  # the same pairs in each epoch
     held = list(FlowLoader(shapes(3), batch_size=2, train=False, rank=1, world_size=2))
     assert [batch.valid.tolist() for batch in held] == [[True], [False]] and not held[1].known.any()
     first, second, flow, known = held[0]
@@ -554,9 +557,7 @@ def test_a_run_on_a_folder(tiny_flow, tmp_path, capsys):
     assert record["data"]["videos"] == 5 and json.loads((tmp_path / "run/test.json").read_text())["pairs"] == 2
     more = [*words[:4], "--out", str(tmp_path / "more"), "--pretrained", str(tmp_path / "run/tiny_flow_best.pth")]
     assert main(["train", "flow", str(tmp_path / "chairs"), *more, "--device", "cpu", "--augment", "off"]) == 0
-    assert (
-        "100.0% of the network" in (tmp_path / "more/train.log").read_text()
-    )  # of the network's values come from the checkpoint
+    assert "100.0% of the network" in (tmp_path / "more/train.log").read_text()  # is filled by the checkpoint
     capsys.readouterr()
     assert main(["train", "flow", str(tmp_path / "chairs"), *words, "--pairs", "9", "--overwrite"]) == 2
     assert "pairs=9 is for generated pairs" in capsys.readouterr().err
@@ -577,6 +578,8 @@ def test_recipes_are_the_published_ones():
         5000,
         1.6e-5,
     )
+    rates = [Schedule(chairs.schedule, 100_000, "step").rate(step) for step in (0, 2500, 5000, 52_500, 100_000)]
+    assert rates == pytest.approx([4e-4 / 25, 2.08e-4, 4e-4, 2e-4, 4e-4 / 250_000], rel=1e-2)
     sintel = recipe_options("sintel", "raft_basic", dataset="x", max_steps=1000)
     assert sintel.schedule.warmup_steps == 50 and sintel.loss.loss_options() == {"gamma": 0.85}
     assert recipe_options("kitti", "raft_basic", dataset="x").augmentation.flip is False
