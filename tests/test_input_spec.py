@@ -39,7 +39,7 @@ def test_json_round_trip():
         ({"resize": 128, "crop": "stretch"}, "resize=128 has no effect"),
         ({"sampling": "sparse"}, "'sparse' is not one of dense, segments"),
         ({"color": "gbr"}, "'gbr' is not one of rgb, bgr"),
-        ({"modality": "audio"}, "'audio' is not one of rgb, flow, features"),
+        ({"modality": "audio"}, "'audio' is not one of rgb, flow, motion, residual, features"),
         ({"std": (1, 0, 1)}, "must be above 0"),
         ({"mean": (0.5, 0.5)}, "three finite numbers"),
         ({"mean": (0.5, 0.5, float("nan"))}, "three finite numbers"),

@@ -33,6 +33,15 @@ void color_row_portable(const uint8_t* luma, const uint8_t* cb, const uint8_t* c
     }
 }
 
+// Channels without color conversion.
+VIDSEG_VECTORIZED
+void channel_row(const uint8_t* first, const uint8_t* second, const uint8_t* third, int width,
+                 uint32_t* out) {
+    for (int x = 0; x < width; ++x) {
+        out[x] = first[x] | static_cast<uint32_t>(second[x]) << 8 | static_cast<uint32_t>(third[x]) << 16;
+    }
+}
+
 // Computes 3 * near + far.
 VIDSEG_VECTORIZED
 void add_rows(const uint8_t* near, const uint8_t* far, int count, int16_t* out) {
@@ -169,7 +178,9 @@ class ChromaRows {
 
 }  // namespace
 
-void color_row(const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width, uint32_t* out) {
+void color_row(Chroma chroma, const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width,
+               uint32_t* out) {
+    if (chroma == Chroma::kNone) return channel_row(luma, cb, cr, width, out);
     rows().color(luma, cb, cr, width, out);
 }
 
@@ -192,7 +203,7 @@ void planes_to_pixels(const Region& planar, const Window& wanted, Region& out) {
     ChromaRows cr(planes.cr, planes.chroma, left, left + part.width());
     uint32_t* to = out.pixels.data();
     for (int y = top; y < top + part.height(); ++y, to += width) {
-        color_row(planes.y.row(y) + left, cb.row(y), cr.row(y), part.width(), to);
+        color_row(planes.chroma, planes.y.row(y) + left, cb.row(y), cr.row(y), part.width(), to);
     }
 }
 

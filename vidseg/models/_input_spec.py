@@ -22,7 +22,7 @@ Triple = tuple[float, float, float]
 Sampling = Literal["dense", "segments"]
 Crop = Literal["center", "stretch"]
 Color = Literal["rgb", "bgr"]
-Modality = Literal["rgb", "flow", "features"]
+Modality = Literal["rgb", "flow", "motion", "residual", "features"]
 
 # Values for R, G and B, in this order, for pixels in 0..1.
 SRTG_MEAN: Triple = (124 / 255, 117 / 255, 104 / 255)
@@ -42,8 +42,9 @@ class InputSpec:
     """Input that a network expects. Use `dataclasses.replace` to change single fields.
 
     `mean` and `std` are always in the order R, G, B and apply to pixels in 0..1: with color="bgr", `mean[2]` is
-    subtracted from the first channel. Optical flow is scaled to 0..1 and uses the first two values. With the modality
-    "features" the input is a sequence of feature vectors, and the fields of images have no effect.
+    subtracted from the first channel. Flow, motion vectors and residuals are scaled to 0..1, where 0.5 is no motion;
+    vectors use the first two values. With the modality "features" the input is a sequence of feature vectors, and the
+    fields of images have no effect.
 
     Attributes:
         frames: T, number of frames of a clip, or of segments with the sampling "segments".
@@ -58,7 +59,9 @@ class InputSpec:
         mean: mean of R, G and B, for pixels in 0..1.
         std: standard deviation of R, G and B, above 0, for pixels in 0..1.
         color: order of the color channels.
-        modality: "rgb" images, optical "flow" with two channels, or precomputed "features".
+        modality: "rgb" images, optical "flow" or the codec's "motion" vectors with two channels, "residual" images, or
+            precomputed "features".
+        stack: adjacent vectors that form one frame of flow or motion, as 2 * `stack` channels x1, y1, x2, y2 and so on.
 
     Raises:
         ValueError: a value is out of range.
@@ -75,9 +78,10 @@ class InputSpec:
     std: Triple = SRTG_STD
     color: Color = "rgb"
     modality: Modality = "rgb"
+    stack: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("frames", "interval", "size", "resize"):
+        for name in ("frames", "interval", "size", "resize", "stack"):
             value = getattr(self, name)
             if value is None and name == "resize":
                 continue
@@ -94,6 +98,10 @@ class InputSpec:
             object.__setattr__(self, name, _triple(name, getattr(self, name)))
         if min(self.std) <= 0:
             raise ValueError(f"input spec: std={self.std} must be above 0 in each channel")
+        if self.stack > 1 and self.modality not in ("flow", "motion"):
+            raise ValueError(
+                f"input spec: stack={self.stack} has no effect with modality={self.modality!r}; leave it 1"
+            )
         if self.resize is not None and self.crop == "stretch":
             raise ValueError(f"input spec: resize={self.resize} has no effect with crop='stretch'; leave it None")
         if self.resize is not None and self.resize < self.size:
@@ -101,6 +109,11 @@ class InputSpec:
                 f"input spec: a crop of size={self.size} does not fit into frames whose shorter side is "
                 f"resize={self.resize}"
             )
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of a frame: 3, or 2 * `stack` for flow and motion."""
+        return 2 * self.stack if self.modality in ("flow", "motion") else 3
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as numbers, strings and lists, which JSON can store and `from_dict` reads."""

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vidseg.models._detection import DetectionOutput
 from vidseg.models._flow import FlowOutput
-from vidseg.models._registry import create_model, has_classes, model_task
+from vidseg.models._registry import create_model, has_classes, input_spec, model_task
 
 __all__ = [
     "Cost",
@@ -99,7 +99,7 @@ def input_shape(
 
     Returns:
         (B, D, L) for segmentation and detection, (B, 3, H, W) of each picture for optical-flow networks,
-        (B, 2, T, H, W) for the recognition of optical flow, (B, 3, T, H, W) otherwise.
+        (B, C, T, H, W) otherwise, with the channels of the input spec.
 
     Raises:
         ValueError: no network has this name, or a number is below 1.
@@ -113,7 +113,7 @@ def input_shape(
         return (batch, in_features, frames)
     if task == "flow":
         return (batch, 3, size, size)
-    return (batch, 2 if task == "flow_recognition" else 3, frames, size, size)
+    return (batch, input_spec(name).channels, frames, size, size)
 
 
 def network_inputs(name: str, x: Tensor) -> Inputs:

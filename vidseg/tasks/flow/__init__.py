@@ -1,1 +1,1 @@
-"""Optical flow: the motion of each pixel between two pictures."""
+"""Optical flow: training of networks; extraction of flow, motion vectors and residuals into databases."""
