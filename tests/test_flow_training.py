@@ -28,6 +28,7 @@ from vidseg.metrics import flow_scores
 from vidseg.models._flow import warp
 from vidseg.tasks.flow.recipes import RECIPES, recipe_options
 from vidseg.tasks.flow.task import FlowTask
+from vidseg.videos import VideoSource
 
 
 @pytest.fixture(autouse=True)
@@ -531,6 +532,11 @@ def test_a_run_from_the_command_line(tiny_flow, tmp_path, capsys, make_video):
     assert "11 frames" in capsys.readouterr().out
     files = sorted((tmp_path / "flows/clip").iterdir())
     assert [path.name for path in files] == [f"frame_{number:05d}.flo" for number in range(1, 12)]
+    words = ["predict", str(tmp_path / "clip.mp4"), "--weights", str(out), "--draw", str(tmp_path / "drawn"), "--json"]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)[0]["frames"] == 11
+    drawn = [timed.frame.to_ndarray(format="rgb24") for timed in VideoSource(tmp_path / "drawn/clip.mp4")]
+    assert len(drawn) == 11 and drawn[0].shape == (48, 64, 3) and np.ptp(drawn[0]) > 50
     flows = trained.predict(tmp_path / "clip.mp4")
     assert np.array_equal(flows, np.stack([read_flow(path)[0] for path in files]))
     assert np.array_equal(flows[9], flows[10]) and not np.array_equal(flows[8], flows[9])

@@ -24,7 +24,7 @@ __all__ = ["Command", "prepare"]
 
 _WRITES = {
     "dump": ("recognition",),
-    "draw": ("recognition", "detection"),
+    "draw": ("recognition", "detection", "flow"),
     "out": ("segmentation", "detection", "flow"),
     "min_score": ("detection",),
 }
@@ -60,7 +60,8 @@ class Command:
     dump: str | None = None
     """Recognition: file for the scores of every video, .npz or .csv; `vidseg score` fuses such files."""
     draw: Path | None = None
-    """Recognition and detection: folder to write the videos to with their classes drawn in."""
+    """Recognition and detection: folder to write the videos to with their classes drawn in. Flow: folder for videos of
+    the flow in colors."""
     out: Path | None = None
     """Segmentation: folder to write <video>.txt to, with the class name of a frame in each line. Detection: file to
     write: .json (ActivityNet's form), .csv, .srt or .vtt (subtitles), .png (a time line). Flow: folder to write
@@ -155,6 +156,7 @@ class Command:
         import numpy as np
 
         from vidseg.labels.flow_files import write_flo
+        from vidseg.tasks.flow.trained import draw_video_flow
         from vidseg.videos import VideoError
         from vidseg.videos.listing import find_jobs
 
@@ -175,6 +177,8 @@ class Command:
                 print(f"vidseg predict: {error}", file=sys.stderr)
                 failed += 1
                 continue
+            if self.draw is not None:
+                draw_video_flow(trained, path, (self.draw / path.name).with_suffix(".mp4"))
             rows.append({"video": str(path), "frames": len(lengths), "mean_pixels": sum(lengths) / len(lengths)})
         if self.json:
             print(json_format.dumps(rows, ensure_ascii=False))

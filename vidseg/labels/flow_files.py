@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from vidseg.frames.whole_file import whole_file
 
-__all__ = ["FLOW_SUFFIXES", "Flow", "read_flow", "read_picture", "write_flo"]
+__all__ = ["FLOW_SUFFIXES", "Flow", "flo_content", "read_flow", "read_picture", "write_flo"]
 
 Flow = npt.NDArray[np.float32]
 
@@ -69,10 +69,15 @@ def write_flo(path: str | Path, flow: npt.ArrayLike) -> None:
         raise ValueError(f"{path}: a flow of shape {values.shape}; expected (2, height, width)")
     if not np.isfinite(values).all():
         raise ValueError(f"{path}: the flow has values that are not finite")
-    height, width = values.shape[1:]
     with whole_file(path) as temporary:
-        content = values.transpose(1, 2, 0).astype("<f4", order="C").tobytes()
-        temporary.write_bytes(_MAGIC + struct.pack("<ii", width, height) + content)
+        temporary.write_bytes(flo_content(values))
+
+
+def flo_content(flow: Flow) -> bytes:
+    """Return the content of the `.flo` file of a flow float32 (2, H, W)."""
+    _, height, width = flow.shape
+    vectors = flow.transpose(1, 2, 0).astype("<f4", order="C")
+    return _MAGIC + struct.pack("<ii", width, height) + vectors.tobytes()
 
 
 def read_picture(path: str | Path) -> npt.NDArray[np.uint8]:

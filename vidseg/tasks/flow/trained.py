@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -15,18 +17,22 @@ from torch import Tensor, nn
 from vidseg.engine import distributed
 from vidseg.engine.runs import write_json
 from vidseg.engine.trained import TrainedModel, test_name
+from vidseg.frames.whole_file import whole_file
 from vidseg.labels.flow_files import Flow, read_picture
 from vidseg.labels.flow_pairs import FlowFolder, FlowSource
 from vidseg.loaders.transfer import copy_ahead
 from vidseg.models import window_flow
+from vidseg.plots.flow_colors import flow_colors, flow_radius
 from vidseg.tasks.flow.options import SHAPES, FlowOptions
 from vidseg.tasks.flow.runs import make_loader, make_source
 from vidseg.tasks.flow.task import FlowTask
-from vidseg.videos import VideoSource
+from vidseg.videos import LabeledVideoWriter, VideoSource
 from vidseg.videos.decoding import VideoError
 from vidseg.videos.orientation import frame_orientation
 
-__all__ = ["FlowModel"]
+__all__ = ["FlowModel", "draw_video_flow"]
+
+_FIRST_FRAMES = 24  # that determine the saturation of a drawn video
 
 Picture = str | Path | npt.NDArray[Any] | Tensor
 
@@ -154,6 +160,38 @@ class FlowModel(TrainedModel):
             other = "" if dataset is None else Path(root).name
             write_json(self.source.run / f"{test_name(self.source, other)}.json", report)
         return report
+
+
+def draw_video_flow(trained: FlowModel, path: str | Path, out: Path) -> Path:
+    """Write the flow of a video as a video in the colors of `vidseg.plots.flow_colors`; it is complete or unchanged.
+
+    Args:
+        trained: network.
+        path: video file.
+        out: file to write; the extension selects the container. The length with full saturation is that of the longest
+            vectors of the first frames.
+
+    Returns:
+        `out`.
+
+    Raises:
+        VideoError: the file is not a video, or has no frame.
+    """
+    flows = trained.video_flow(path)
+    first = list(itertools.islice(flows, _FIRST_FRAMES))
+    radius = flow_radius(first)
+    source = VideoSource(Path(path))
+    next(iter(source))
+    fps = float(source.properties["fps"] or 25)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        whole_file(out, suffix=f".tmp{out.suffix}") as temporary,
+        LabeledVideoWriter(temporary, fps=fps) as writer,
+    ):
+        for number, flow in enumerate(itertools.chain(first, flows)):
+            frame = av.VideoFrame.from_ndarray(flow_colors(flow, radius=radius), format="rgb24")
+            writer.write(frame, number / fps, f"#{number}   full color: {radius:.3g} pixels")
+    return out
 
 
 def _picture(given: Picture) -> Tensor:
