@@ -1,4 +1,4 @@
-"""`vidseg predict`: classes of video files, labels of features, actions in long videos, with a trained network."""
+"""`vidseg predict`: classes of video files, labels of features, actions in long videos, optical flow."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from vidseg.cli.parsing import Prepared
 
 if TYPE_CHECKING:
     from vidseg.tasks.detection.trained import DetectionModel
+    from vidseg.tasks.flow.trained import FlowModel
     from vidseg.tasks.recognition.trained import RecognitionModel
     from vidseg.tasks.segmentation.trained import SegmentationModel
 
@@ -23,8 +24,8 @@ __all__ = ["Command", "prepare"]
 
 _WRITES = {
     "dump": ("recognition",),
-    "draw": ("recognition", "detection"),
-    "out": ("segmentation", "detection"),
+    "draw": ("recognition", "detection", "flow"),
+    "out": ("segmentation", "detection", "flow"),
     "min_score": ("detection",),
 }
 """Options of what is printed and written, and the tasks that have them."""
@@ -33,11 +34,12 @@ _MIN_SCORE = 0.3
 
 @dataclass(frozen=True)
 class Command:
-    """Predict the classes of video files, the frame labels of features, or the actions in long videos.
+    """Predict the classes of video files, labels of features, actions in long videos, or the optical flow of a video.
 
     A recognition network prints the likeliest classes of a video file, or of each file in a folder. A segmentation
     network prints the segments of a file of features, or of each file <video>.npy in a folder. A detection network
-    prints start, stop, class and score of the actions in a video file, or in its features. `vidseg predict --stream
+    prints start, stop, class and score of the actions in a video file, or in its features. A network for optical flow
+    prints the mean length of the motion and writes the flow of each frame to the next. `vidseg predict --stream
     VIDEO|CAMERA|-` labels the frames of one video as they arrive, with a streaming or a recognition network; `vidseg
     predict --stream --help` shows its options.
     """
@@ -58,10 +60,12 @@ class Command:
     dump: str | None = None
     """Recognition: file for the scores of every video, .npz or .csv; `vidseg score` fuses such files."""
     draw: Path | None = None
-    """Recognition and detection: folder to write the videos to with their classes drawn in."""
+    """Recognition and detection: folder to write the videos to with their classes drawn in. Flow: folder for videos of
+    the flow in colors."""
     out: Path | None = None
     """Segmentation: folder to write <video>.txt to, with the class name of a frame in each line. Detection: file to
-    write: .json (ActivityNet's form), .csv, .srt or .vtt (subtitles), .png (a time line)."""
+    write: .json (ActivityNet's form), .csv, .srt or .vtt (subtitles), .png (a time line). Flow: folder to write
+    <video>/frame_00001.flo to, for each frame the flow to the next one."""
     min_score: float | None = None
     """Detection: smallest score to print, draw and put into subtitles; default: 0.3."""
     seconds: float | None = None
@@ -94,6 +98,8 @@ class Command:
         chosen = accepted(trained.predict, given, trained, "this prediction")
         if trained.task == "detection":
             return self._actions(trained, chosen)
+        if trained.task == "flow":
+            return self._flow(trained)
         return self._segments(trained, chosen) if trained.task == "segmentation" else self._classes(trained, chosen)
 
     def _classes(self, trained: RecognitionModel, options: dict[str, Any]) -> int:
@@ -144,6 +150,40 @@ class Command:
             for row in rows:
                 text = ", ".join(f"{each['label']} {each['start']}-{each['stop']}" for each in row["segments"])
                 print(f"{row['video']}  {text}")
+        return 1 if failed else 0
+
+    def _flow(self, trained: FlowModel) -> int:
+        import numpy as np
+
+        from vidseg.labels.flow_files import write_flo
+        from vidseg.tasks.flow.trained import draw_video_flow
+        from vidseg.videos import VideoError
+        from vidseg.videos.listing import find_jobs
+
+        files = [Path(job.source) for job in find_jobs(self.source).jobs] if self.source.is_dir() else [self.source]
+        rows: list[dict[str, Any]] = []
+        failed = 0
+        for path in files:
+            lengths = []
+            try:
+                for number, flow in enumerate(trained.video_flow(path), 1):
+                    lengths.append(float(np.hypot(*flow).mean()))
+                    if self.out is not None:
+                        (self.out / path.stem).mkdir(parents=True, exist_ok=True)
+                        write_flo(self.out / path.stem / f"frame_{number:05d}.flo", flow)
+            except (VideoError, ValueError, OSError) as error:
+                if len(files) == 1:
+                    raise
+                print(f"vidseg predict: {error}", file=sys.stderr)
+                failed += 1
+                continue
+            if self.draw is not None:
+                draw_video_flow(trained, path, (self.draw / path.name).with_suffix(".mp4"))
+            rows.append({"video": str(path), "frames": len(lengths), "mean_pixels": sum(lengths) / len(lengths)})
+        if self.json:
+            print(json_format.dumps(rows, ensure_ascii=False))
+        else:
+            print("\n".join(f"{row['video']}  {row['frames']} frames  {row['mean_pixels']:.2f} pixels" for row in rows))
         return 1 if failed else 0
 
     def _actions(self, trained: DetectionModel, options: dict[str, Any]) -> int:

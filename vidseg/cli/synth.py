@@ -27,6 +27,9 @@ class Command(SynthOptions):
     """Number of processes; default: one per core."""
     overwrite: bool = False
     """Replace videos written with other options."""
+    flow: bool = False
+    """Also write the true optical flow of each video: DST/flow/<class>/<video>.npz, with `flow` (frames, 2, height,
+    width) in pixels and `visible`, where it shows in the next frame."""
     json: bool = False
     """Print the result as JSON."""
 
@@ -35,6 +38,6 @@ class Command(SynthOptions):
         from vidseg.convert.synth import synthesize_videos
 
         options = SynthOptions(**{field.name: getattr(self, field.name) for field in dataclasses.fields(SynthOptions)})
-        report = synthesize_videos(self.dst, options, workers=self.workers, overwrite=self.overwrite)
+        report = synthesize_videos(self.dst, options, workers=self.workers, overwrite=self.overwrite, flow=self.flow)
         print(json_format.dumps(dataclasses.asdict(report)) if self.json else report)
         return 0

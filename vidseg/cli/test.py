@@ -22,8 +22,8 @@ class Command:
 
     A recognition run gets test.json, scores.npz (of every video), classes.csv, confusion.csv, confusion_shares.csv,
     mistakes.csv and mistakes.png; a segmentation or streaming run gets test.json,
-    predictions/ and pictures/test.png; a detection run gets test.json, predictions.json and pictures/. A test with
-    other options than the defaults has files of its own, such as
+    predictions/ and pictures/test.png; a detection run gets test.json, predictions.json and pictures/; a run for
+    optical flow gets test.json. A test with other options than the defaults has files of its own, such as
     test_val_10x3.json. RUN may also be a checkpoint or a file of weights; then name the data set with --dataset.
     """
 
@@ -32,7 +32,7 @@ class Command:
     checkpoint: str | None = None
     """Weights to test; default: the best ones of the run, else its last ones."""
     dataset: str | None = None
-    """Another data set than the run's, with the same classes."""
+    """Another data set than the run's, with the same classes; for flow, a folder of which all pairs are tested."""
     split: str | None = None
     """Another split than the run's test split."""
     clips: int | None = None
@@ -64,7 +64,7 @@ class Command:
         }
         if trained.task == "recognition":
             given["mistakes"] = self.worst
-        elif self.worst == 0:
+        elif self.worst == 0 and trained.task != "flow":
             given["picture"] = False
         else:
             given["worst"] = self.worst
@@ -77,7 +77,10 @@ class Command:
 
 
 def _table(trained: TrainedModel, test: dict[str, Any]) -> str:
-    """Scores of frame labels, or of detections, as a table."""
+    """Scores of frame labels, of detections or of flow, as text."""
+    if trained.task == "flow":
+        pairs = f"{test['pairs']} pairs of {test['dataset']}, {test['split']}"
+        return f"{test['text']}\ncheckpoint: {test['checkpoint']}, {pairs}"
     if trained.task == "detection":
         return "\n".join([*test["table"], "", f"checkpoint: {test['checkpoint']}, split: {test['split']}"])
     from vidseg.engine.frame_label_report import CrossValidation, summary_row

@@ -22,6 +22,7 @@ from vidseg.cli.train_words import given_options, last_value, normalized, option
 from vidseg.engine.options import TrainOptions, flat_options, merged_values, options_from
 from vidseg.tasks.detection.options import DetectionOptions
 from vidseg.tasks.detection.recipes import RECIPES as DETECTION_RECIPES
+from vidseg.tasks.flow.options import FlowOptions
 from vidseg.tasks.recognition.options import RecognitionData, RecognitionOptions
 from vidseg.tasks.recognition.recipes import RECIPES as RECOGNITION_RECIPES
 from vidseg.tasks.segmentation.options import SegmentationOptions
@@ -35,6 +36,7 @@ NAMES = {
     **dict.fromkeys(SEGMENTATION_RECIPES, "segmentation"),
     **dict.fromkeys(DETECTION_RECIPES, "detection"),
     **dict.fromkeys(("stream", "streaming"), "streaming"),
+    "flow": "flow",
 }
 """Names of recipes, and the task of each; the variants of Kinetics have one name."""
 _ADDED = ("network_option", "loss_option")
@@ -50,8 +52,8 @@ class RecognitionCommand(RecognitionOptions):
     `vidseg train FOLDER` trains on any data set. `vidseg train NAME FOLDER` has the published settings of NAME as
     defaults: hacs, kinetics, moments, ucf101, hmdb51, diving48 or synth for recognition; gtea, 50salads or breakfast
     for segmentation of features, and segmentation for features of your own; stream for streaming networks; thumos14,
-    activitynet or hacs_segments for detection, and detection for videos of your own. `vidseg train NAME --help` shows
-    them.
+    activitynet or hacs_segments for detection, and detection for videos of your own; flow for optical flow. `vidseg
+    train NAME --help` shows them.
     """
 
     task: ClassVar[str] = "recognition"
@@ -130,17 +132,39 @@ class DetectionCommand(DetectionOptions):
     """Print the folder and the scores of the test as JSON."""
 
 
+@dataclass(frozen=True)
+class FlowCommand(FlowOptions):
+    """Train an optical-flow network on picture pairs with true flow, and test it on held-out pairs.
+
+    `vidseg train flow shapes` trains on generated pairs of moving shapes; a FOLDER has the layout of FlyingChairs,
+    Sintel or KITTI. Options that are not given are those of the recipe for the network. Prints the folder of the run.
+    """
+
+    task: ClassVar[str] = "flow"
+
+    folder: Annotated[Positional[str | None], arg(metavar="[shapes|FOLDER]")] = None
+    """shapes, or the folder of the data set; the same as --dataset."""
+    recipe: Literal["shapes", "chairs", "sintel", "kitti"] = "shapes"
+    """Data set whose settings are the defaults."""
+    config: str | None = None
+    """YAML or JSON file of options by name, or the options.json of a run; flags take precedence."""
+    json: bool = False
+    """Print the folder and the scores of the test as JSON."""
+
+
 _COMMANDS: dict[str, Any] = {
     "recognition": RecognitionCommand,
     "segmentation": SegmentationCommand,
     "streaming": StreamingCommand,
     "detection": DetectionCommand,
+    "flow": FlowCommand,
 }
 _DEFAULTS: dict[str, TrainOptions] = {
     "recognition": RecognitionOptions(),
     "segmentation": SegmentationOptions(),
     "streaming": StreamingOptions(),
     "detection": DetectionOptions(),
+    "flow": FlowOptions(),
 }
 
 
@@ -222,6 +246,10 @@ class _Start:
             from vidseg.tasks.detection.recipes import recipe_options as detection_options
 
             return detection_options(self.name or "detection", **chosen)
+        if self.task == "flow":
+            from vidseg.tasks.flow.recipes import recipe_options as flow_options
+
+            return flow_options(changes.get("recipe", "shapes"), **chosen)
         if self.task == "segmentation" and self.name:
             from vidseg.tasks.segmentation.recipes import recipe_options as segmentation_options
 
@@ -332,7 +360,7 @@ def _train(task: str, name: str, options: Any) -> tuple[Path, Any, str]:
 
         table = cross_validate(options, rate=RATES.get(name, 15.0))
         return folder, {"mean": table.mean, "splits": table.splits}, f"{table}\n"
-    if task in ("streaming", "detection"):
+    if task in ("streaming", "detection", "flow"):
         folder = _train_and_test(task, options)
         tested = folder / "test.json"
         return folder, json_format.loads(tested.read_text())["scores"] if tested.is_file() else None, ""
@@ -348,6 +376,10 @@ def _train_and_test(task: str, options: Any) -> Path:
         from vidseg.tasks.streaming.runs import train_streaming
 
         return train_streaming(options)
+    if task == "flow":
+        from vidseg.tasks.flow.runs import train_flow
+
+        return train_flow(options)
     from vidseg.tasks.detection.runs import train_detection
 
     return train_detection(options)
@@ -365,6 +397,11 @@ def _dry_run(task: str, options: Any) -> int:
         from vidseg.tasks.streaming.runs import plan_streaming
 
         print(plan_streaming(options))
+        return 0
+    if task == "flow":
+        from vidseg.tasks.flow.runs import plan_flow
+
+        print(plan_flow(options))
         return 0
     if task == "detection":
         from vidseg.tasks.detection.runs import plan_detection

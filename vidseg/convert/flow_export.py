@@ -1,6 +1,5 @@
 """Export of optical flow, motion vectors and residuals to JPEG files, NumPy arrays or .flo files."""
 
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,12 +12,12 @@ from vidseg.frames import FlowDatabase, encode_rgb
 from vidseg.frames.schema import DATABASE_NAMES
 from vidseg.frames.whole_file import whole_file
 from vidseg.labels.counting import counted
+from vidseg.labels.flow_files import flo_content
 
 __all__ = ["export_flow"]
 
 _BATCH = 32
 _QUALITY = 95  # of the JPEG files; OpenCV's default, with which the published ones were written
-_FLO_MARK = struct.pack("<f", 202021.25)
 
 Floats = npt.NDArray[np.float32]
 
@@ -75,7 +74,7 @@ def _export_files(database: FlowDatabase, folder: Path, form: str, overwrite: bo
     for index, field in enumerate(_fields(database)):
         number = f"{index + 1:05d}"
         if form == "flo":
-            files = {f"{database.modality}_{number}.flo": _flo(field)}
+            files = {f"{database.modality}_{number}.flo": flo_content(field)}
         elif database.modality == "residual":
             files = {f"residual_{number}.jpg": _residual(database, index)}
         else:
@@ -109,11 +108,6 @@ def _residual(database: FlowDatabase, index: int) -> bytes:
     if database.values == "float16":
         raise ValueError(f"{database.path}: its residuals are float16; export them as npy")
     return database.read([index])[0]
-
-
-def _flo(field: Floats) -> bytes:
-    _, height, width = field.shape
-    return _FLO_MARK + struct.pack("<ii", width, height) + field.transpose(1, 2, 0).astype("<f4").tobytes()
 
 
 def _export_array(database: FlowDatabase, place: Path, form: str, overwrite: bool) -> int:

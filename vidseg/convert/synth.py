@@ -27,8 +27,9 @@ from tqdm import tqdm
 from vidseg.convert.synth_options import SynthOptions
 from vidseg.frames.whole_file import whole_file, write_text
 from vidseg.labels.counting import counted
+from vidseg.videos.textured_shapes import SHAPES, natural_noise, shape_distance
 
-__all__ = ["ACTIONS", "SynthOptions", "SynthReport", "frame_planes", "synthesize_videos", "trajectory"]
+__all__ = ["ACTIONS", "SynthOptions", "SynthReport", "frame_flow", "frame_planes", "synthesize_videos", "trajectory"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,6 @@ ACTIONS: dict[str, tuple[int, int, int, int, int]] = {
     "pulse": (0, 0, 0, 1, 0),
     "shake": (0, 0, 0, 0, 1),
 }
-_SHAPES = ("disc", "square", "triangle", "ring", "star")
 
 # Ranges of the random parameters of a video; lengths in units of the frame height.
 _RADIUS = (0.1, 0.3)
@@ -102,7 +102,12 @@ class _Video:
 
 
 def synthesize_videos(
-    dst: str | Path, options: SynthOptions | None = None, *, workers: int | None = None, overwrite: bool = False
+    dst: str | Path,
+    options: SynthOptions | None = None,
+    *,
+    workers: int | None = None,
+    overwrite: bool = False,
+    flow: bool = False,
 ) -> SynthReport:
     """Write a synthetic data set of moving shapes: H.264 files and label tables.
 
@@ -115,6 +120,8 @@ def synthesize_videos(
         options: number, size and split of the videos.
         workers: number of processes; None: one per core, 1: the calling process.
         overwrite: replace the videos of an earlier call with other options.
+        flow: also write the true flow of each video, `flow/<class>/<video>.npz`: `flow`, float16 (T, 2, height, width)
+            in pixels from a frame to the next one, and `visible`, bool (T, height, width), see `frame_flow`.
 
     Returns:
         The number and size of the videos.
@@ -126,22 +133,24 @@ def synthesize_videos(
     _claim(dst, options, overwrite)
     videos = _plan(options)
     _write_tables(dst, options, videos)
-    for leftover in (path for name in ("videos", "untrimmed") for path in (dst / name).rglob("*.part")):
+    for leftover in (path for name in ("videos", "untrimmed", "flow") for path in (dst / name).rglob("*.part")):
         leftover.unlink()  # of an interrupted run
     missing = [video for video in videos if not (dst / video.path).exists()]
-    for folder in {(dst / video.path).parent for video in missing}:
-        folder.mkdir(parents=True, exist_ok=True)
+    fields = [video for video in videos if flow and not (dst / _flow_path(video)).exists()]
+    for path in (*(dst / video.path for video in missing), *(dst / _flow_path(video) for video in fields)):
+        path.parent.mkdir(parents=True, exist_ok=True)
     logger.info("videos to write to %s: %d (existing: %d)", dst, len(missing), len(videos) - len(missing))
-    workers = min(workers or os.cpu_count() or 1, max(1, len(missing)))
+    jobs = [*((_write_video, video) for video in missing), *((_write_flow, video) for video in fields)]
+    workers = min(workers or os.cpu_count() or 1, max(1, len(jobs)))
     if workers == 1:
-        for video in tqdm(missing, unit="video", disable=None):
-            _write_video(dst, options, video)
+        for write, video in tqdm(jobs, unit="file", disable=None):
+            write(dst, options, video)
     else:
         # spawn: fork would copy the state of the caller's threads, such as torch's
         pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
         try:
-            jobs = [pool.submit(_write_video, dst, options, video) for video in missing]
-            for job in tqdm(as_completed(jobs), total=len(jobs), unit="video", disable=None):
+            running = [pool.submit(write, dst, options, video) for write, video in jobs]
+            for job in tqdm(as_completed(running), total=len(running), unit="file", disable=None):
                 job.result()
         finally:
             pool.shutdown(cancel_futures=True)
@@ -163,7 +172,7 @@ def _claim(dst: Path, options: SynthOptions, overwrite: bool) -> None:
             return
         if not overwrite:
             raise FileExistsError(f"{dst} holds videos of other options (see {record}); --overwrite replaces them")
-        for name in ("videos", "untrimmed"):
+        for name in ("videos", "untrimmed", "flow"):
             shutil.rmtree(dst / name, ignore_errors=True)
         for name in ("labels.csv", "segments.csv", "synth.json"):
             (dst / name).unlink(missing_ok=True)
@@ -239,25 +248,15 @@ def trajectory(
     return x % aspect, y % 1.0, _RADIUS[0] * (_RADIUS[1] / _RADIUS[0]) ** size
 
 
-def _noise(rng: np.random.Generator, height: int, width: int, *, exponent: float = 1.0) -> np.ndarray:
-    """Return float32 noise (height, width) with amplitude 1/f**exponent, mean 0 and deviation 1, periodic in both
-    axes."""
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width)[None, :] * height)
-    frequency[0, 0] = np.inf
-    spectrum = np.fft.rfft2(rng.standard_normal((height, width))) / frequency**exponent
-    noise = np.fft.irfft2(spectrum, s=(height, width))
-    return (noise / noise.std()).astype(np.float32)
-
-
 class _Texture:
     """Periodic YUV 4:2:0 picture, sampled with bilinear interpolation."""
 
     def __init__(self, rng: np.random.Generator, height: int, width: int, *, luma: float, grain: float):
         # Patches with soft edges plus fine noise, as in natural images.
-        patches = np.tanh(2 * _noise(rng, height, width, exponent=1.6))
-        self._planes = [luma + 12 * patches + grain * _noise(rng, height, width, exponent=1.0)]
+        patches = np.tanh(2 * natural_noise(rng, height, width, exponent=1.6))
+        self._planes = [luma + 12 * patches + grain * natural_noise(rng, height, width, exponent=1.0)]
         for center in rng.uniform(112, 144, size=2):
-            tint = rng.uniform(-6, 6) * patches[::2, ::2] + 0.4 * grain * _noise(
+            tint = rng.uniform(-6, 6) * patches[::2, ::2] + 0.4 * grain * natural_noise(
                 rng, height // 2, width // 2, exponent=1.3
             )
             self._planes.append((center + tint).astype(np.float32))
@@ -289,18 +288,75 @@ class _Texture:
         return upper * (1 - a) + lower * a
 
 
-def _distance(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the signed distance from the edge of a shape of radius 1, negative inside."""
-    if shape == "disc":
-        return np.hypot(x, y) - 1
-    if shape == "ring":
-        return np.abs(np.hypot(x, y) - 0.72) - 0.28
-    if shape == "square":
-        return np.maximum(np.abs(x), np.abs(y)) - 0.85
-    if shape == "triangle":
-        return np.maximum(np.abs(x) * 0.866 + y * 0.5, -y) - 0.55
-    # star with five petals
-    return np.hypot(x, y) - (0.72 + 0.28 * np.cos(5 * np.arctan2(y, x)))
+class _Scene:
+    """The background, the shape and their motion in one video, see `frame_planes` for the arguments."""
+
+    def __init__(self, rng: np.random.Generator, motion: np.ndarray, *, width: int, height: int, fps: float):
+        self.width, self.height, self.frames = width, height, len(motion)
+        self._x, self._y, self._radius = trajectory(rng, motion, aspect=width / height, fps=fps)
+        luma = rng.uniform(95, 140)
+        contrast = rng.uniform(60, 80) * (1 if luma < 117 else -1)
+        grain = rng.uniform(3, 7)  # gives JPEGs of 12 to 25 KB at 340x256 and quality 90, like natural video
+        self._ground = _Texture(rng, height, width, luma=luma, grain=grain)
+        self._skin = _Texture(rng, 128, 128, luma=luma + contrast, grain=grain)
+        self._shape, turn = str(rng.choice(SHAPES)), rng.uniform(0, 2 * np.pi)
+        self._drift = rng.uniform(-_DRIFT, _DRIFT, size=2) * height / fps
+        self._cos, self._sin = np.cos(turn), np.sin(turn)
+
+    def _place(self, frame: int, scale: int) -> tuple[np.ndarray, ...]:
+        """The shape in a plane: rows i and columns j around it, unwrapped, its cover there, and the positions (u, v) in
+        its own coordinates."""
+        r, center_x, center_y = (values[frame] * self.height / scale for values in (self._radius, self._x, self._y))
+        reach = int(r) + 2
+        j = np.arange(int(center_x) - reach, int(center_x) + reach + 1)
+        i = np.arange(int(center_y) - reach, int(center_y) + reach + 1)
+        dx, dy = ((j - center_x) / r)[None, :], ((i - center_y) / r)[:, None]
+        u, v = dx * self._cos + dy * self._sin, dy * self._cos - dx * self._sin
+        cover = np.clip(0.5 - shape_distance(self._shape, u, v) * r, 0, 1).astype(np.float32)
+        return i, j, cover, u, v
+
+    def planes(self, frame: int) -> list[np.ndarray]:
+        """Return the Y, U and V planes of a frame."""
+        planes = self._ground.view(*(self._drift * frame))
+        for index, plane in enumerate(planes):
+            scale = 1 if index == 0 else 2
+            rows, columns = plane.shape
+            i, j, cover, u, v = self._place(frame, scale)
+            # The texture rotates and scales with the shape.
+            paint = self._skin.sample(index, u * (45 / scale), v * (45 / scale))
+            place = np.ix_(i % rows, j % columns)
+            plane[place] += cover * (paint - plane[place])
+        return [np.clip(plane + 0.5, 16, 235 if k == 0 else 240).astype(np.uint8) for k, plane in enumerate(planes)]
+
+    def _covered(self, frame: int) -> np.ndarray:
+        """Where the shape is in a frame, bool (H, W)."""
+        covered = np.zeros((self.height, self.width), bool)
+        i, j, cover, *_ = self._place(frame, 1)
+        covered[np.ix_(i % self.height, j % self.width)] = cover > 0.5
+        return covered
+
+    def flow(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the flow of a frame to the next one, and where it shows, see `frame_flow`."""
+        flow = np.empty((2, self.height, self.width), np.float32)
+        flow[:] = self._drift[:, None, None]
+        i, j, cover, *_ = self._place(frame, 1)
+        growth = self._radius[frame + 1] / self._radius[frame] - 1
+        # Positions wrap around: of the two ways to the next one, the shape takes the shorter.
+        for axis, (values, period, here) in enumerate(
+            ((self._x, self.width / self.height, j[None, :]), (self._y, 1.0, i[:, None]))
+        ):
+            step = (values[frame + 1] - values[frame] + period / 2) % period - period / 2
+            moved = step * self.height + (here - values[frame] * self.height) * growth
+            place = np.ix_(i % self.height, j % self.width)
+            flow[axis][place] = np.where(cover > 0.5, moved, flow[axis][place])
+        return flow, self._visible(flow, self._covered(frame), self._covered(frame + 1))
+
+    def _visible(self, flow: np.ndarray, covered: np.ndarray, later: np.ndarray) -> np.ndarray:
+        x = flow[0] + np.arange(self.width)
+        y = flow[1] + np.arange(self.height)[:, None]
+        visible = (x >= 0) & (x <= self.width - 1) & (y >= 0) & (y <= self.height - 1)
+        column, row = np.rint(x).astype(int) % self.width, np.rint(y).astype(int) % self.height
+        return visible & (later[row, column] == covered)
 
 
 def frame_planes(
@@ -318,42 +374,57 @@ def frame_planes(
     Yields:
         [Y (height, width), U (height / 2, width / 2), V (height / 2, width / 2)].
     """
-    x, y, radius = trajectory(rng, motion, aspect=width / height, fps=fps)
-    luma = rng.uniform(95, 140)
-    contrast = rng.uniform(60, 80) * (1 if luma < 117 else -1)
-    grain = rng.uniform(3, 7)  # gives JPEGs of 12 to 25 KB at 340x256 and quality 90, like natural video
-    ground = _Texture(rng, height, width, luma=luma, grain=grain)
-    skin = _Texture(rng, 128, 128, luma=luma + contrast, grain=grain)
-    shape, turn = str(rng.choice(_SHAPES)), rng.uniform(0, 2 * np.pi)
-    drift = rng.uniform(-_DRIFT, _DRIFT, size=2) * height / fps
-    cos, sin = np.cos(turn), np.sin(turn)
-    for frame in range(len(motion)):
-        planes = ground.view(*(drift * frame))
-        for index, plane in enumerate(planes):
-            scale = 1 if index == 0 else 2
-            rows, columns = plane.shape
-            r = radius[frame] * height / scale
-            center_x = x[frame] * height / scale
-            center_y = y[frame] * height / scale
-            reach = int(r) + 2
-            j = np.arange(int(center_x) - reach, int(center_x) + reach + 1)
-            i = np.arange(int(center_y) - reach, int(center_y) + reach + 1)
-            dx, dy = ((j - center_x) / r)[None, :], ((i - center_y) / r)[:, None]
-            u, v = dx * cos + dy * sin, dy * cos - dx * sin
-            cover = np.clip(0.5 - _distance(shape, u, v) * r, 0, 1).astype(np.float32)
-            # The texture rotates and scales with the shape.
-            paint = skin.sample(index, u * (45 / scale), v * (45 / scale))
-            place = np.ix_(i % rows, j % columns)
-            plane[place] += cover * (paint - plane[place])
-        yield [np.clip(plane + 0.5, 16, 235 if k == 0 else 240).astype(np.uint8) for k, plane in enumerate(planes)]
+    scene = _Scene(rng, motion, width=width, height=height, fps=fps)
+    for frame in range(scene.frames):
+        yield scene.planes(frame)
+
+
+def frame_flow(
+    rng: np.random.Generator, motion: np.ndarray, *, width: int, height: int, fps: float
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the true flow of each frame of the video that `frame_planes` yields for the same arguments.
+
+    Args:
+        rng: random generator of the video, in the state in which `frame_planes` takes it.
+        motion: int (T, 5) with T at least 2, see `trajectory`.
+        width: frame width in pixels, even.
+        height: frame height in pixels, even.
+        fps: frames per second.
+
+    Yields:
+        Flow float32 (2, height, width), displacement (x, y) in pixels from a frame to the next one, and bool (height,
+        width), where the point of a pixel is inside the next frame and not hidden there. The last pair repeats the one
+        before.
+    """
+    scene = _Scene(rng, motion, width=width, height=height, fps=fps)
+    for frame in range(scene.frames):
+        yield scene.flow(min(frame, scene.frames - 2))
+
+
+def _motion(options: SynthOptions, video: _Video) -> tuple[np.random.Generator, np.ndarray]:
+    """The random generator of a video, and its motion."""
+    motion = np.zeros((video.frames, 5), dtype=np.int64)
+    for part in video.segments:
+        motion[part.start : part.stop] = ACTIONS[part.action]
+    return np.random.default_rng((options.seed, *video.number, 1)), motion
+
+
+def _flow_path(video: _Video) -> Path:
+    return Path("flow", *Path(video.path).parts[1:]).with_suffix(".npz")
+
+
+def _write_flow(dst: Path, options: SynthOptions, video: _Video) -> None:
+    """Write the true flow of one video; the file is complete or absent."""
+    rng, motion = _motion(options, video)
+    fields = frame_flow(rng, motion, width=options.width, height=options.height, fps=options.fps)
+    flow, visible = zip(*fields, strict=True)
+    with whole_file(dst / _flow_path(video), suffix=".part") as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, flow=np.stack(flow).astype(np.float16), visible=np.stack(visible))
 
 
 def _write_video(dst: Path, options: SynthOptions, video: _Video) -> None:
     """Render and encode one video; a temporary file is renamed when it is complete."""
-    motion = np.zeros((video.frames, 5), dtype=np.int64)
-    for part in video.segments:
-        motion[part.start : part.stop] = ACTIONS[part.action]
-    rng = np.random.default_rng((options.seed, *video.number, 1))
+    rng, motion = _motion(options, video)
     path = dst / video.path
     temporary = path.with_suffix(f".{os.getpid()}.part")
     try:

@@ -190,6 +190,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(test, dict) or "task" not in test:
         raise ValueError(f"{path}: not the file of a test; run `vidseg test {path.parent}` again")
+    if test["task"] == "flow":
+        raise ValueError(f"{path}: the scores of optical flow are means over pixels, which have no comparison by video")
     if test["task"] == "recognition" and "confusion" not in test:
         raise ValueError(
             f"{path}: its videos have several classes or numbers; only runs with one class for each video are compared"

@@ -131,8 +131,8 @@ class ScheduleOptions:
     lr: float | None = None
     """Highest learning rate; with long cycles that of the largest batches. Default: 0.1 for 32 samples in a batch, in
     proportion for other batches. Also spelled --lr-base."""
-    schedule: Literal["steps", "cosine", "plateau"] = "steps"
-    """Drop at --lr-steps, follow half a cosine, or drop when the training loss stops falling."""
+    schedule: Literal["steps", "cosine", "linear", "plateau"] = "steps"
+    """Drop at --lr-steps, follow half a cosine or a straight line, or drop when the training loss stops falling."""
     lr_steps: tuple[float, ...] = ()
     """Where the rate is multiplied by --lr-factor, counted from 0."""
     lr_factor: tuple[float, ...] = (0.1,)
@@ -147,7 +147,7 @@ class ScheduleOptions:
     warmup_start: float = 0.0
     """Learning rate at the start of the warm-up."""
     lr_end: float = 0.0
-    """Learning rate at the end of the cosine."""
+    """Learning rate at the end of the cosine or of the line."""
     cosine_after_warmup: bool = True
     """Start the cosine at the end of the warm-up; --no-cosine-after-warmup starts it with the run."""
 
@@ -161,8 +161,8 @@ class ScheduleOptions:
             raise ValueError(f"lr_factor={self.lr_factor}: one number, or one for each of lr_steps={self.lr_steps}")
         if list(self.lr_steps) != sorted(self.lr_steps):
             raise ValueError(f"lr_steps={self.lr_steps} must be in rising order")
-        if self.schedule not in ("steps", "cosine", "plateau"):
-            raise ValueError(f"schedule={self.schedule!r} is not one of steps, cosine, plateau")
+        if self.schedule not in ("steps", "cosine", "linear", "plateau"):
+            raise ValueError(f"schedule={self.schedule!r} is not one of steps, cosine, linear, plateau")
         if self.warmup_epochs and self.warmup_steps:
             raise ValueError(f"warmup_epochs={self.warmup_epochs} and warmup_steps={self.warmup_steps}: give one")
 

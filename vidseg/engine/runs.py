@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -43,7 +43,6 @@ from vidseg.engine.schedules import Schedule
 from vidseg.engine.task import Result, Task
 from vidseg.engine.trainer import DEFAULT_LR, Trainer
 from vidseg.frames.whole_file import write_text
-from vidseg.labels import VideoDataset
 from vidseg.labels.counting import counted
 from vidseg.labels.json_files import read_json
 from vidseg.models import InputSpec, LoadReport, classifier_name, load_weights
@@ -53,6 +52,7 @@ from vidseg.models._torch_file import read_torch_file
 __all__ = [
     "RunFolder",
     "Training",
+    "TrainingData",
     "base_input",
     "check_record",
     "filled_schedule",
@@ -99,6 +99,20 @@ _WARMUP_STEPS = 500
 """Longest default warm-up."""
 _SMALLEST_SHARE = 0.5
 """Share of a network's values that a checkpoint must fill to start training from it."""
+
+
+class TrainingData(Protocol):
+    """What identifies the data of a run: a `VideoDataset`, or a source of picture pairs."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Class names; empty for data without classes."""
+
+    def __len__(self) -> int:
+        """Number of videos or pairs."""
+
+    def video_path(self, row: int, /) -> Any:
+        """Return the name of a video or pair."""
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -168,7 +182,7 @@ def run_record(
     *,
     input_spec: InputSpec,
     dataset: str,
-    train: VideoDataset,
+    train: TrainingData,
     division: str = "",
     validation_videos: Sequence[str] = (),
     **more: Any,
@@ -180,7 +194,7 @@ def run_record(
         options: resolved options; those that concern one start are left out.
         input_spec: how the network sees pictures.
         dataset: absolute path of the data set's folder.
-        train: training videos.
+        train: training videos, or picture pairs.
         division: division of the data set, "" without any.
         validation_videos: names of the videos that select the epoch.
         **more: entries of the task's own.

@@ -14,7 +14,7 @@ from typing import Literal
 
 from vidseg.engine.options import ScheduleOptions
 
-__all__ = ["FLOOR", "Schedule", "cosine_rate", "plateau_share", "step_rate"]
+__all__ = ["FLOOR", "Schedule", "cosine_rate", "linear_rate", "plateau_share", "step_rate"]
 
 FLOOR = 1e-6
 """Steps never take a rate below this."""
@@ -42,6 +42,12 @@ def cosine_rate(progress: float, *, peak: float, total: float, end: float = 0.0,
     """Half a cosine from `peak` at `start` to `end` at `total` (Loshchilov and Hutter, ICLR 2017, without restarts)."""
     share = min(1.0, max(0.0, (progress - start) / max(total - start, 1e-12)))
     return end + (peak - end) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def linear_rate(progress: float, *, peak: float, total: float, end: float = 0.0, start: float = 0.0) -> float:
+    """A straight line from `peak` at `start` to `end` at `total`; with a warm-up, the one-cycle rate of RAFT."""
+    share = min(1.0, max(0.0, (progress - start) / max(total - start, 1e-12)))
+    return peak + (end - peak) * share
 
 
 def plateau_share(losses: Sequence[float], *, factor: float = 0.5, patience: int = 3) -> float:
@@ -111,5 +117,7 @@ class Schedule:
             return step_rate(progress, peak=peak, steps=options.lr_steps, factor=factor)
         if options.schedule == "plateau":
             return peak * plateau_share(self.losses, factor=options.lr_factor[0], patience=options.patience)
+        if options.schedule == "linear":
+            return linear_rate(progress, peak=peak, total=self.total, end=options.lr_end, start=self.warmup)
         start = self.warmup if options.cosine_after_warmup else 0.0
         return cosine_rate(progress, peak=peak, total=self.total, end=options.lr_end, start=start)

@@ -222,11 +222,11 @@ class TrainedModel:
         """
         return self.create(len(self.classes))
 
-    def create(self, num_classes: int, **options: Any) -> nn.Module:
+    def create(self, num_classes: int | None, **options: Any) -> nn.Module:
         """Return the network with fresh weights, for any number of classes.
 
         Args:
-            num_classes: number of classes K.
+            num_classes: number of classes K; None for networks without classes.
             **options: options of the network beside those of the file of weights.
 
         Raises:

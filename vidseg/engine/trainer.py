@@ -109,7 +109,8 @@ class Trainer:
         loader: training batches, see `vidseg.loaders.Loader`. With `state_dict` and `load_state_dict` a run resumes
             inside an epoch without decoding what it has seen. A loader of this library without `device` gets the
             trainer's device.
-        task: "recognition", "segmentation", "streaming", "detection", or an object derived from `vidseg.engine.Task`.
+        task: "recognition", "segmentation", "streaming", "detection", "flow", or an object derived from
+            `vidseg.engine.Task`.
         opt_level: O0 (float32), O1, O2, O3 or bf16, see `vidseg.engine.precision`.
         multigrid: a `vidseg.clips.multigrid.Multigrid` whose shapes the loader has; True makes one for a `ClipLoader`
             (long and short cycles).

@@ -5,6 +5,8 @@ from vidseg.labels.catalog import VideoRecord, update_catalog
 from vidseg.labels.csv_labels import LabelRow, read_label_csv, write_label_csv
 from vidseg.labels.dataset import Segment, Video, VideoDataset, VideoFile, open_dataset
 from vidseg.labels.detection_labels import DetectionLabels, DetectionReport, apply_detection, read_detection_labels
+from vidseg.labels.flow_files import read_flow, write_flo
+from vidseg.labels.flow_pairs import FlowFolder, FlowPair
 from vidseg.labels.localization import clip_rows, frame_labels_of, read_localization_json, write_localization_json
 from vidseg.labels.predictions import PairedLabels, read_predictions
 from vidseg.labels.scan import ScanReport, scan_catalog
@@ -23,6 +25,8 @@ from vidseg.labels.statistics import label_statistics, pixel_statistics
 __all__ = [
     "DetectionLabels",
     "DetectionReport",
+    "FlowFolder",
+    "FlowPair",
     "FrameLabels",
     "LabelReport",
     "LabelRow",
@@ -47,6 +51,7 @@ __all__ = [
     "pixel_statistics",
     "read_bundle",
     "read_detection_labels",
+    "read_flow",
     "read_frame_labels",
     "read_label_csv",
     "read_localization_json",
@@ -56,6 +61,7 @@ __all__ = [
     "scan_catalog",
     "segments_from_labels",
     "update_catalog",
+    "write_flo",
     "write_label_csv",
     "write_localization_json",
 ]

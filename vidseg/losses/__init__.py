@@ -2,6 +2,7 @@
 
 from vidseg.losses._registry import create_loss, list_losses, register_loss
 from vidseg.losses.detection import DetectionLoss, DetectionTargets
+from vidseg.losses.flow_losses import PyramidLoss, SequenceLoss, create_flow_loss
 from vidseg.losses.points import ActionFormerLoss, TriDetLoss
 from vidseg.losses.proposals import BmnLoss, EtadLoss
 from vidseg.losses.staged import AsrfLoss, C2fLoss, DiffActLoss, SegmentationLoss, StagedLoss
@@ -10,8 +11,11 @@ from vidseg.losses.streaming import create_stream_loss
 __all__ = [
     "DetectionLoss",
     "DetectionTargets",
+    "PyramidLoss",
     "SegmentationLoss",
+    "SequenceLoss",
     "StagedLoss",
+    "create_flow_loss",
     "create_loss",
     "create_stream_loss",
     "list_losses",

@@ -1,4 +1,4 @@
-"""Evaluation metrics of classification, temporal segmentation and temporal action detection."""
+"""Evaluation metrics of classification, temporal segmentation, temporal action detection and optical flow."""
 
 from vidseg.metrics.calibration import Reliability, apply_temperature, fit_temperature, log_loss, reliability
 from vidseg.metrics.classification import (
@@ -13,6 +13,7 @@ from vidseg.metrics.detection_profile import FalsePositiveProfile, false_positiv
 from vidseg.metrics.detection_recall import ProposalRecall, average_recall, recall_at
 from vidseg.metrics.detection_scores import DetectionScores, detection_map, precision_recall
 from vidseg.metrics.detections import PROTOCOLS, DetectionProtocol, Detections, detection_protocol
+from vidseg.metrics.flow_errors import FlowScores, flow_error_sums, flow_scores
 from vidseg.metrics.paired import mcnemar, paired_bootstrap
 from vidseg.metrics.segmental import SegmentalMeter, boundary_scores, label_boundaries, segmental_scores
 
@@ -22,6 +23,7 @@ __all__ = [
     "DetectionScores",
     "Detections",
     "FalsePositiveProfile",
+    "FlowScores",
     "ProposalRecall",
     "Reliability",
     "SegmentalMeter",
@@ -35,6 +37,8 @@ __all__ = [
     "detection_protocol",
     "false_positive_profile",
     "fit_temperature",
+    "flow_error_sums",
+    "flow_scores",
     "fuse_views",
     "label_boundaries",
     "log_loss",

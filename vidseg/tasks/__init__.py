@@ -22,12 +22,14 @@ _TASKS = {
     "segmentation": "SegmentationTask",
     "streaming": "StreamingTask",
     "detection": "DetectionTask",
+    "flow": "FlowTask",
 }
 _MODELS = {
     "recognition": "vidseg.tasks.recognition.trained:RecognitionModel",
     "segmentation": "vidseg.tasks.segmentation.trained:SegmentationModel",
     "streaming": "vidseg.tasks.streaming.trained:StreamingModel",
     "detection": "vidseg.tasks.detection.trained:DetectionModel",
+    "flow": "vidseg.tasks.flow.trained:FlowModel",
 }
 
 

@@ -1,1 +1,1 @@
-"""Optical flow: extraction of flow, motion vectors and residuals into databases."""
+"""Optical flow: training of networks; extraction of flow, motion vectors and residuals into databases."""
