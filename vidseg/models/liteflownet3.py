@@ -51,7 +51,7 @@ def _convolutions(widths: Sequence[int], kernels: Sequence[int] | None = None, *
     for number, (inputs, outputs) in enumerate(pairwise(widths)):
         kernel = 3 if kernels is None else kernels[number]
         stride = strides[number] if number < len(strides) else 1
-        layers += [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2), nn.LeakyReLU(_SLOPE)]
+        layers += [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2), nn.LeakyReLU(_SLOPE, inplace=True)]
     return layers
 
 
