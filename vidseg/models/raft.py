@@ -204,15 +204,11 @@ class _Block(nn.Module):
             self.downsample = nn.Sequential()
 
     def forward(self, x: Tensor) -> Tensor:
-        out = _relu(self.norm1(self.conv1(x)))
-        out = _relu(self.norm2(self.conv2(out)))
+        out = F.relu_(self.norm1(self.conv1(x)))
+        out = F.relu_(self.norm2(self.conv2(out)))
         if self.bottleneck:
-            out = _relu(self.norm3(self.conv3(out)))
-        return _relu(self.downsample(x) + out)
-
-
-def _relu(x: Tensor) -> Tensor:
-    return F.relu(x, inplace=True)  # of a sum, or of the result of a layer that does not keep it
+            out = F.relu_(self.norm3(self.conv3(out)))
+        return F.relu_(self.downsample(x) + out)
 
 
 class _Encoder(nn.Module):
@@ -236,7 +232,7 @@ class _Encoder(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        x = _relu(self.norm1(self.conv1(x)))
+        x = F.relu_(self.norm1(self.conv1(x)))
         for number in (1, 2, 3):
             x = self.get_submodule(f"layer{number}")(x)
         return self.conv2(x)
@@ -257,11 +253,11 @@ class _MotionEncoder(nn.Module):
         self.small = design.small
 
     def forward(self, flow: Tensor, correlations: Tensor) -> Tensor:
-        c = _relu(self.convc1(correlations))
+        c = F.relu_(self.convc1(correlations))
         if not self.small:
-            c = _relu(self.convc2(c))
-        f = _relu(self.convf2(_relu(self.convf1(flow))))
-        return torch.cat([_relu(self.conv(torch.cat([c, f], dim=1))), flow], dim=1)
+            c = F.relu_(self.convc2(c))
+        f = F.relu_(self.convf2(F.relu_(self.convf1(flow))))
+        return torch.cat([F.relu_(self.conv(torch.cat([c, f], dim=1))), flow], dim=1)
 
 
 class _Recurrent(nn.Module):
@@ -323,7 +319,7 @@ class _FlowHead(nn.Module):
         self.conv2 = nn.Conv2d(hidden, 2, 3, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(_relu(self.conv1(x)))
+        return self.conv2(F.relu_(self.conv1(x)))
 
 
 class _Update(nn.Module):
