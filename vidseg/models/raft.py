@@ -1,9 +1,9 @@
 """RAFT: optical flow by recurrent refinement, from the correlation of all pairs of feature vectors.
 
 "RAFT: Recurrent All-Pairs Field Transforms for Optical Flow", ECCV 2020, arXiv 2003.12039. Parameter names are those of
-the published files of princeton-vl/RAFT; `load_weights` also reads those of torchvision. In each iteration, a recurrent unit reads the correlations of each feature
-vector of the first picture with a window of the second picture around the current flow, on four scales, and updates
-the flow at 1/8 of the size of the pictures.
+the published files of princeton-vl/RAFT; `load_weights` also reads those of torchvision. In each iteration, a recurrent
+unit reads the correlations of each feature vector of the first picture with a window of the second picture around the
+current flow, on four scales, and updates the flow at 1/8 of the size of the pictures.
 
 Shapes: B pairs, C channels, H, W of the pictures, h = H / 8, w = W / 8.
 """
@@ -254,7 +254,9 @@ class _Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu_(self.norm1(self.conv1(x)))
-        return self.conv2(self.layer3(self.layer2(self.layer1(x))))
+        for number in (1, 2, 3):
+            x = self.get_submodule(f"layer{number}")(x)
+        return self.conv2(x)
 
 
 class _MotionEncoder(nn.Module):
@@ -265,7 +267,7 @@ class _MotionEncoder(nn.Module):
         windows = _LEVELS * (2 * design.radius + 1) ** 2
         self.convc1 = nn.Conv2d(windows, design.correlations[0], 1)
         if not design.small:
-            self.convc2 = nn.Conv2d(*design.correlations, 3, 1, 1)
+            self.convc2 = nn.Conv2d(design.correlations[0], design.correlations[-1], 3, 1, 1)
         self.convf1 = nn.Conv2d(2, design.flows[0], 7, 1, 3)
         self.convf2 = nn.Conv2d(*design.flows, 3, 1, 1)
         self.conv = nn.Conv2d(design.correlations[-1] + design.flows[1], design.motion - 2, 3, 1, 1)
