@@ -7,6 +7,7 @@ composition, or RAFT with `grid_sample` on its volume, as published.
 
 import argparse
 import contextlib
+import functools
 import importlib
 import importlib.util
 import sys
@@ -132,11 +133,13 @@ def published_fastflownet(folder: Path, state: dict[str, Tensor]) -> Peer:
         return 20.0 * F.interpolate(flow, first.shape[2:], mode="bilinear", align_corners=False)
 
     flow = resized(levels, 64)
+    sample = functools.partial(F.grid_sample, align_corners=True)  # the default when the network was published
 
     def run(first: Tensor, second: Tensor) -> Tensor:
         first, second = first.flip(1), second.flip(1)
         mean = torch.cat([first, second], dim=2).mean(dim=(2, 3), keepdim=True)
-        return flow(first - mean, second - mean)
+        with mock.patch.object(F, "grid_sample", sample):
+            return flow(first - mean, second - mean)
 
     return "ltkong218/FastFlowNet", run
 

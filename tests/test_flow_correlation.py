@@ -39,7 +39,7 @@ def test_flows_and_gradients_are_equal(name, size):
         flow.square().mean().backward()
         results.append((flow.detach(), [value.grad for value in network.parameters() if value.grad is not None]))
     (flow, gradients), (other, others) = results
-    assert float(flow.abs().max()) > 1 and len(gradients) == len(others) > 20
+    assert float(flow.abs().max()) > 0.1 and len(gradients) == len(others) > 20
     torch.testing.assert_close(other, flow, rtol=0, atol=1e-4 * float(flow.abs().max()))
     largest = max(float(grad.abs().max()) for grad in gradients)
     for got, want in zip(others, gradients, strict=True):
@@ -48,20 +48,18 @@ def test_flows_and_gradients_are_equal(name, size):
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the peak cannot be measured here")
 def test_memory_is_linear_in_the_pixels():
-    network = create_model("raft_small", correlation="on_demand")
-    growths = []
-    for height, width in ((96, 128), (192, 256)):
-        first, second = torch.rand(2, 1, 8, height, width)
+    def growth(way: str, height: int, width: int) -> int:
+        network = create_model("raft_small", correlation=way)
+        features = torch.rand(2, 1, 8, height, width)
         positions = torch.rand(1, 2, height, width) * width
+        small = features[..., :16, :16]
+        network._correlations(*small)(positions[..., :16, :16], 3)  # the first call may load code
+        return peak_growth(lambda: network._correlations(*features)(positions, 3))
 
-        def call(first=first, second=second, positions=positions) -> torch.Tensor:
-            return network._correlations(first, second)(positions, 3)
-
-        call()  # the first call may load code
-        growths.append(peak_growth(call))
-    windows = 4 * 49 * 192 * 256 * 4  # bytes of the larger output; the volume of all pairs has 9.7e9 on its first scale
-    assert windows < growths[1] < 2 * windows + 24 * MIB
-    assert growths[1] < 4 * growths[0] + 24 * MIB
+    for height, width in ((96, 128), (192, 256)):
+        windows = 4 * 49 * height * width * 4  # bytes of the result; its parts have as many
+        assert growth("on_demand", height, width) < 2 * windows + 24 * MIB
+    assert growth("all_pairs", 48, 64) > 4 * (48 * 64) ** 2  # 9.7 GB at 192 x 256
 
 
 def test_correlations_in_half_precision():

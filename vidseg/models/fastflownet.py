@@ -99,7 +99,7 @@ class FastFlowNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)
-        self.to(memory_format=torch.channels_last)  # faster convolutions on a CPU
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster convolutions on a CPU
 
     def forward(self, first: Tensor, second: Tensor) -> FlowOutput:
         """Compute the flow from `first` to `second`.

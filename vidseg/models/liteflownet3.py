@@ -234,7 +234,7 @@ class LiteFlowNet3(nn.Module):
             elif isinstance(module, _Regularization):  # a weighted mean
                 nn.init.ones_(module.netScaleX.weight)
                 nn.init.ones_(module.netScaleY.weight)
-        self.to(memory_format=torch.channels_last)  # faster convolutions on a CPU
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster convolutions on a CPU
 
     def forward(self, first: Tensor, second: Tensor) -> FlowOutput:
         """Compute the flow from `first` to `second`.

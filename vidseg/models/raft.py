@@ -145,9 +145,7 @@ def _scales(features: Tensor) -> list[Tensor]:
     while len(scales) < _LEVELS:
         rows, columns = scales[-1].shape[2:]
         empty = rows < 2 or columns < 2
-        scales.append(
-            scales[-1][:, :, : rows // 2, : columns // 2] if empty else F.avg_pool2d(scales[-1], 2)
-        )
+        scales.append(scales[-1][:, :, : rows // 2, : columns // 2] if empty else F.avg_pool2d(scales[-1], 2))
     return scales
 
 
@@ -410,7 +408,7 @@ class Raft(nn.Module):
         self.fnet = encoder(design.features, norm=nn.InstanceNorm2d)
         self.cnet = encoder(design.hidden + design.context, norm=nn.Identity if design.small else nn.BatchNorm2d)
         self.update_block = _Update(design)
-        self.to(memory_format=torch.channels_last)  # faster convolutions on a CPU
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster convolutions on a CPU
 
     def own_entries(self, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the entries of a published file under the keys of the network.

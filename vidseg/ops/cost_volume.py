@@ -244,9 +244,7 @@ def _register_lookup() -> None:
 
     torch.library.register_autograd("vidseg::correlation_lookup", gradients, setup_context=setup)
     for name, formula in (("f1", gradients_of_f1), ("f2", gradients_of_f2)):
-        torch.library.register_autograd(
-            f"vidseg::correlation_lookup_backward_{name}", formula, setup_context=setup
-        )
+        torch.library.register_autograd(f"vidseg::correlation_lookup_backward_{name}", formula, setup_context=setup)
     compute_in_float32("correlation_lookup")
 
 
