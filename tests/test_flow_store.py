@@ -349,6 +349,9 @@ def test_what_cannot_run_is_refused_before_any_work(place, tmp_path, capsys):
     assert "fastflownet" in capsys.readouterr().err
     assert main(["extract-flow", data, "--method", "residual", "--device", "cuda"]) == 2
     assert "runs on the CPU" in capsys.readouterr().err
+    for change in ({"size": "128"}, {"fps": 5.0}):
+        with pytest.raises(ValueError, match="are for video files"):
+            extract_flow(data, options(place, **change))
     with pytest.raises(FileNotFoundError, match="no such file"):
         extract_flow(tmp_path / "nothing", options(place))
     with lock_dataset(place / "data"), pytest.raises(TargetError, match="wait for it to finish"):
