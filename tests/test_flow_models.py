@@ -80,6 +80,18 @@ def test_published_values(name):
     assert max(relative_error(*pair) for pair in zip(found, expected, strict=True)) < 1e-5
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_correlations_on_demand_give_the_same_flow_and_gradients(name):
+    pair, gradients, flows = (pictures(1, 3, 61, 90), pictures(1, 3, 61, 90, seed=1)), [], []
+    for way in ("all_pairs", "on_demand"):
+        model = small(name, correlation=way)
+        flows.append(model(*pair).flow)
+        flows[-1].square().mean().backward()
+        gradients.append(model.fnet.conv2.weight.grad)
+    assert torch.allclose(*flows, atol=1e-4 * float(flows[0].abs().max()))
+    assert torch.allclose(*gradients, atol=1e-3 * float(gradients[0].abs().max())) and gradients[0].abs().max() > 0
+
+
 # Published files
 
 
@@ -144,7 +156,7 @@ def test_networks_without_classes():
         create_model("raft_small", num_classes=5)
     with pytest.raises(TypeError, match="r3d_18 needs num_classes"):
         create_model("r3d_18")
-    with pytest.raises(TypeError, match="raft_small has no option 'width'; its options are iterations, padding"):
+    with pytest.raises(TypeError, match="no option 'width'; its options are iterations, padding, correlation"):
         create_model("raft_small", width=2)
 
 
@@ -153,6 +165,7 @@ def test_networks_without_classes():
     [
         ("raft_small", {"iterations": 0}, "iterations=0 must be at least 1"),
         ("raft_basic", {"padding": "top"}, "padding='top' must be 'sintel' or 'kitti'"),
+        ("raft_small", {"correlation": "some"}, "correlation='some' must be 'all_pairs' or 'on_demand'"),
         ("fastflownet", {"variant": "v3"}, "variant='v3' must be 'authors' or 'svtas'"),
     ],
 )
