@@ -100,6 +100,39 @@ def correlation_rows(rounds: int) -> list[Row]:
     return rows
 
 
+def composed_lookup(f1: Tensor, f2: Tensor, coords: Tensor, radius: int) -> Tensor:
+    """Sample the volume of all pairs with `grid_sample`, as the published RAFT does."""
+    (batch, channels, height, width), (rows, columns) = f1.shape, f2.shape[2:]
+    volume = f1.flatten(2).transpose(1, 2) @ f2.flatten(2) / channels**0.5
+    offsets = torch.linspace(-radius, radius, 2 * radius + 1)
+    delta = torch.stack(torch.meshgrid(offsets, offsets, indexing="ij"), dim=-1)
+    place = coords.permute(0, 2, 3, 1).reshape(-1, 1, 1, 2) + delta
+    place = 2 * place / torch.tensor([columns - 1, rows - 1]) - 1
+    samples = F.grid_sample(volume.view(-1, 1, rows, columns), place, align_corners=True)
+    return samples.view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+def lookup_rows(rounds: int) -> list[Row]:
+    """RAFT's look-up at the finest level of pictures of 256 x 344, 448 x 1024."""
+    rows = []
+    for channels, radius, height, width in ((128, 3, 32, 43), (256, 4, 32, 43), (256, 4, 56, 128)):
+        f1, f2 = (
+            torch.randn(1, channels, height, width).contiguous(memory_format=torch.channels_last).requires_grad_()
+            for _ in range(2)
+        )
+        y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        coords = torch.stack([x, y])[None] + 4 * torch.randn(1, 2, height, width)
+        grad = torch.randn(1, (2 * radius + 1) ** 2, height, width)
+
+        def both(operator: Callable[..., Tensor], f1=f1, f2=f2, coords=coords, radius=radius, grad=grad) -> Any:
+            return lambda: torch.autograd.grad(operator(f1, f2, coords, radius), (f1, f2), grad)
+
+        what = f"correlation_lookup, forward + backward, C {channels}, {height} x {width}, radius {radius}"
+        ours, theirs = both(ops.correlation_lookup), both(composed_lookup)
+        rows.append(compare(what, ours, "matmul and grid_sample", theirs, min(rounds, 3), 2.0))
+    return rows
+
+
 def correlation_memory() -> list[str]:
     """Return the memory of forward and backward pass beyond inputs and results."""
     lines = []
@@ -310,6 +343,7 @@ def nms_rows(rounds: int) -> list[Row]:
 
 SECTIONS = {
     "correlation": correlation_rows,
+    "lookup": lookup_rows,
     "windows": window_rows,
     "overlap": overlap_rows,
     "attention": attention_rows,
