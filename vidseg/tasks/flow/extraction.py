@@ -142,6 +142,8 @@ def extract_flow(
     converted = catalog_path(data).is_file()
     if converted and out is not None:
         raise ValueError(f"out={out}: {data} is a data set, whose flow is written beside its frames; leave out --out")
+    if converted and (options.size != "256" or options.fps is not None):
+        raise ValueError(f"--size and --fps are for video files; flow of {data} has the size and rate of its frames")
     if not converted and out is None:
         raise ValueError(
             f"{data}: has no catalog.db, so it is a folder of videos; give the folder of the flow with --out"
@@ -186,9 +188,7 @@ def _request(options: ExtractFlowOptions) -> Request:
     fields |= {"device": device, "weights": None if weights is None else str(weights.resolve())}
     if options.workers is None and device != "cpu":
         fields["workers"] = 1
-    cores = len(os.sched_getaffinity(0))
     request = Request(**fields, weights_sha256=digest)
-    request = dataclasses.replace(request, threads=max(1, cores // request.worker_count()))
     if request.method not in CODEC:
         check_method(request, device)
     return request

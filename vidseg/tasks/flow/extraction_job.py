@@ -36,11 +36,9 @@ class Request(ExtractFlowOptions):
 
     Attributes:
         weights_sha256: checksum of the file `weights`; None for a method without weights.
-        threads: number of threads of a worker.
     """
 
     weights_sha256: str | None = None
-    threads: int = 1
 
     def made_with(self, *, video: bool) -> dict[str, object]:
         """Return what the meta table records of the options."""
