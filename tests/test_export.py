@@ -228,7 +228,7 @@ def test_outputs_are_pytrees(output):
         assert list(again) == list(output) and all(torch.equal(again[name], output[name]) for name in output)
         assert all(torch.equal(twice[name], output[name] + 1) for name in output)
     elif isinstance(output, FlowOutput):
-        assert twice.flow == 2 and all(torch.equal(level + 1, new) for level, new in zip(output.levels, twice.levels))
+        assert twice.flow == 2 and all(torch.equal(level + 1, new) for level, new in zip(output.levels, twice.levels, strict=True))
     elif isinstance(output, DetectionOutput):
         assert twice.scores == 2 and twice.predictions == {"starts": 2} and again.segments is output.segments
     else:

@@ -51,10 +51,10 @@ def register_model(
             signature defines the options. A factory without the argument `num_classes`, such as that of an
             optical-flow network, is called with the options only.
         task: task of the network, which defines its input and output: "recognition" (clips (B, 3, T, H, W) -> logits
-            (B, K)), "flow_recognition" (optical flow (B, 2, T, H, W) -> logits (B, K)), "flow" (two pictures (B, 3, H, W)
-            -> optical flow (B, 2, H, W)), "segmentation" (features (B, D, L) -> logits of each stage), "detection"
-            (features (B, D, L) -> scored segments), "streaming" (a window of frames and a state -> logits of each stage
-            and the next state), or a new task.
+            (B, K)), "flow_recognition" (optical flow (B, 2, T, H, W) -> logits (B, K)), "flow" (two pictures
+            (B, 3, H, W) -> optical flow (B, 2, H, W)), "segmentation" (features (B, D, L) -> logits of each stage),
+            "detection" (features (B, D, L) -> scored segments), "streaming" (a window of frames and a state -> logits
+            of each stage and the next state), or a new task.
         input_spec: expected input; None: features for "segmentation" and "detection", otherwise `InputSpec()`.
 
     Raises:

@@ -27,6 +27,7 @@ _RADIUS = 4
 _GROUPS = 3
 # Level n has 1 / 2^n of the size of the pictures; those above 3 are means of level 3.
 _LEVELS = (2, 3, 4, 5, 6)
+_PYRAMID = {1: (16, 2), 2: (32, 3), 3: (64, 3)}  # level: channels and convolutions, of which the first has stride 2
 _DENSE = 2  # displacements up to it are all kept
 _KEPT = [
     row * (2 * _RADIUS + 1) + column
@@ -37,7 +38,7 @@ _KEPT = [
 
 
 def _convolution(inputs: int, outputs: int, *, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, groups=groups), nn.LeakyReLU(0.1))
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, groups=groups), nn.LeakyReLU(0.1, inplace=True))
 
 
 class _Decoder(nn.Module):
@@ -82,11 +83,11 @@ class FastFlowNet(nn.Module):
             raise ValueError(f"variant={variant!r} must be 'authors' or 'svtas'")
         self.variant = variant
         self.register_buffer("kept", torch.tensor(_KEPT), persistent=False)
-        for number, (inputs, outputs, layers) in enumerate(((3, 16, 2), (16, 32, 3), (32, 64, 3)), 1):
+        inputs = 3
+        for level, (width, layers) in _PYRAMID.items():
             for layer in range(1, layers + 1):
-                first = layer == 1
-                module = _convolution(inputs if first else outputs, outputs, stride=2 if first else 1)
-                self.add_module(f"pconv{number}_{layer}", module)
+                self.add_module(f"pconv{level}_{layer}", _convolution(inputs, width, stride=2 if layer == 1 else 1))
+                inputs = width
         for level in _LEVELS:
             self.add_module(f"rconv{level}", _convolution(32 if level == 2 else 64, 32))
         for level in _LEVELS[1:]:
@@ -98,6 +99,7 @@ class FastFlowNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster convolutions on a CPU
 
     def forward(self, first: Tensor, second: Tensor) -> FlowOutput:
         """Compute the flow from `first` to `second`.
@@ -119,7 +121,8 @@ class FastFlowNet(nn.Module):
         pictures = resize_pictures(pictures, _UNIT)
         levels = self.raw_flows(*pictures.chunk(2))
         height, width = pictures.shape[2:]
-        flow = flow_to_size(_SCALE * levels[-1].float(), tuple(first.shape[2:]), unit=(height, width))
+        size = (first.shape[2], first.shape[3])
+        flow = flow_to_size(_SCALE * levels[-1].float(), size, unit=(height, width))
         return FlowOutput(flow, tuple(levels) if self.training else ())
 
     def raw_flows(self, first: Tensor, second: Tensor) -> list[Tensor]:
@@ -152,9 +155,11 @@ class FastFlowNet(nn.Module):
 
     def _pyramid(self, x: Tensor) -> dict[int, Tensor]:
         """Return the features of the levels of pictures (B, 3, H, W)."""
-        x = self.pconv1_2(self.pconv1_1(x))
-        maps = {2: self.pconv2_3(self.pconv2_2(self.pconv2_1(x)))}
-        maps[3] = self.pconv3_3(self.pconv3_2(self.pconv3_1(maps[2])))
+        maps = {}
+        for level, (_, layers) in _PYRAMID.items():
+            for layer in range(1, layers + 1):
+                x = self.get_submodule(f"pconv{level}_{layer}")(x)
+            maps[level] = x
         for level in (4, 5, 6):
             maps[level] = F.avg_pool2d(maps[level - 1], 2)
         return maps

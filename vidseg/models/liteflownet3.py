@@ -10,6 +10,7 @@ Shapes: B pairs, C channels, H, W.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -47,10 +48,10 @@ def _convolutions(widths: Sequence[int], kernels: Sequence[int] | None = None, *
         strides: strides of the first convolutions, 1 for others.
     """
     layers: list[nn.Module] = []
-    for number, (inputs, outputs) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for number, (inputs, outputs) in enumerate(pairwise(widths)):
         kernel = 3 if kernels is None else kernels[number]
         stride = strides[number] if number < len(strides) else 1
-        layers += [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2), nn.LeakyReLU(_SLOPE)]
+        layers += [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2), nn.LeakyReLU(_SLOPE, inplace=True)]
     return layers
 
 
@@ -106,8 +107,8 @@ class _Matching(nn.Module):
             self.dispNet = nn.Sequential(nn.Conv2d(32, 2, 5, padding=2))
             self.confNet = nn.Sequential(nn.Conv2d(32, 1, 5, padding=2), nn.Sigmoid())
             self.corrFeat = nn.Sequential(*_convolutions((_WIDTHS[level - 1] + _COSTS + 1, 128, 64)))
-            for name in ("corrScalar", "corrOffset"):
-                self.add_module(name, nn.Sequential(*_convolutions((64, 32)), nn.Conv2d(32, _COSTS, 1)))
+            self.corrScalar = nn.Sequential(*_convolutions((64, 32)), nn.Conv2d(32, _COSTS, 1))
+            self.corrOffset = nn.Sequential(*_convolutions((64, 32)), nn.Conv2d(32, _COSTS, 1))
         if level < _LEVELS[-1]:
             self.netUpflow = nn.ConvTranspose2d(2, 2, 4, 2, 1, bias=False, groups=2)
         if level in _SELF:
@@ -125,20 +126,19 @@ class _Matching(nn.Module):
         """
         if flow is not None:
             flow = self.netUpflow(flow)
-        if self.level in _SELF:
+        if flow is not None and confidence is not None:
             flow, confidence = self._moved(first, flow, self.netUpconf(confidence))
         if flow is not None:
             second = _backwarp(second, _pixels(flow, self.level))
         costs = F.leaky_relu(correlation(first, second, 4).to(first.dtype), _SLOPE)
-        if self.level in _SELF:
+        if confidence is not None:
             maps = self.corrFeat(torch.cat([first, costs, confidence], dim=1))
             costs = self.corrScalar(maps) * costs + self.corrOffset(maps)
         change = self.netMain(costs)
         return change if flow is None else flow + change
 
-    def _moved(self, first: Tensor, flow: Tensor | None, confidence: Tensor) -> tuple[Tensor, Tensor]:
+    def _moved(self, first: Tensor, flow: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:
         """Replace each vector of the flow by one nearby, and return the confidence of the result."""
-        assert flow is not None
         alike = correlation(first, first, _SELF[self.level], stride2=2).to(first.dtype)
         maps = self.confFeat(torch.cat([F.leaky_relu(alike, _SLOPE), confidence], dim=1))
         return _backwarp(flow, self.dispNet(maps)), self.confNet(maps)
@@ -234,6 +234,7 @@ class LiteFlowNet3(nn.Module):
             elif isinstance(module, _Regularization):  # a weighted mean
                 nn.init.ones_(module.netScaleX.weight)
                 nn.init.ones_(module.netScaleY.weight)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster convolutions on a CPU
 
     def forward(self, first: Tensor, second: Tensor) -> FlowOutput:
         """Compute the flow from `first` to `second`.
@@ -249,7 +250,8 @@ class LiteFlowNet3(nn.Module):
         pictures = resize_pictures(torch.cat([first, second]), _UNIT)
         levels = self.raw_flows(*pictures.flip(1).chunk(2))  # the published program reads BGR
         height, width = pictures.shape[2:]
-        flow = flow_to_size(_SCALE * levels[-1].float(), tuple(first.shape[2:]), unit=(height, width))
+        size = (first.shape[2], first.shape[3])
+        flow = flow_to_size(_SCALE * levels[-1].float(), size, unit=(height, width))
         return FlowOutput(flow, tuple(levels) if self.training else ())
 
     def raw_flows(self, first: Tensor, second: Tensor) -> list[Tensor]:
