@@ -443,19 +443,19 @@ def test_published_networks_train(name):
     torch.manual_seed(0)
     options = {"iterations": 2} if name.startswith("raft") else {}
     model = vidseg.create_model(name, **options)
-    batch = next(iter(FlowLoader(shapes(2, height=62, width=70), batch_size=2)))
+    batch = next(iter(FlowLoader(shapes(2, height=60, width=62), batch_size=2)))
     losses = []
     task = FlowTask()
     result = task.train_batch(model, batch, Position(0, 0, 0), lambda loss: (losses.append(loss), loss.backward()))
     assert type(task.loss) is type(create_flow_loss(name))
     missing = [key for key, value in model.named_parameters() if value.grad is None or not value.grad.isfinite().all()]
     assert not missing and losses[0].isfinite() and result.sums.shape == (2, 3)
-    assert result.sums[1].tolist() == [2 * 62 * 70, 2 * 62 * 70, 2]
-    evaluated = task.evaluate(model, FlowLoader(shapes(2), batch_size=2, train=False))
-    assert evaluated.pairs == 2 and evaluated.quality == -evaluated.values[-1] and model.training
+    assert result.sums[1].tolist() == [2 * 60 * 62, 2 * 60 * 62, 2]
+    evaluated = task.evaluate(model, FlowLoader(shapes(1), batch_size=1, train=False))
+    assert evaluated.pairs == 1 and evaluated.quality == -evaluated.values[-1] and model.training
 
 
-@pytest.mark.parametrize("at", [(0, 1), (0, 2), (1, 1)])
+@pytest.mark.parametrize("at", [(0, 2), (1, 1)])
 def test_killed_and_resumed_to_the_same_bits(at, tmp_path, undisturbed):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["flow_runs"])

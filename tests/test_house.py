@@ -121,6 +121,7 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "sqlite_utils": "sqlite-utils",
     "nvidia": "nvidia-dali-cuda120",
+    "cv2": "opencv-python-headless",
 }
 UNDECLARED = {"imgaug", "apex"}  # pip cannot install them as they are: docs/augmentation.md, docs/training.md
 
