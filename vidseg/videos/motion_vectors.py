@@ -72,7 +72,8 @@ class MotionSource:
         path: the video file.
         start: time of the first frame, in seconds from the start of the video; None: the first frame. The first frame
             has no motion.
-        stop: end time, exclusive; None: the end of the video.
+        stop: end time, exclusive; None: the end of the video. B-frames at the end have only vectors to the past if the
+            next reference is not read.
         fps: resample to this constant rate, as a conversion does: fields lead to the frame shown before; None: every
             frame once.
         size: frame size as for a conversion: maximum short side in pixels, WIDTHxHEIGHT, or "none". Vectors are scaled,
