@@ -1,6 +1,7 @@
-"""Speed and memory of optical flow: networks beside the published ones, RAFT's correlations on demand, and loading.
+"""Speed and memory of optical flow: networks beside the published ones, RAFT's correlations on demand, loading,
+motion vectors and extraction.
 
-    python benchmarks/flow_speed.py [--peers FOLDER] [--sections networks correlation loading] [--networks "raft_*"]
+    python benchmarks/flow_speed.py [--peers FOLDER] [--sections networks correlation ...] [--networks "raft_*"]
         [--quick] [--rounds 5] [--batches 1 8] [--threads N] [--cpu-time] [--json FILE]
 
 Sections:
@@ -9,6 +10,8 @@ Sections:
     correlation  RAFT with on-demand correlations beside RAFT with those of all pairs, at 256 x 340 and at two and four
                  times as many pixels: time and peak memory
     loading      clips of optical flow beside clips of colors of as many bytes: the same plans, one thread of the loader
+    motion       motion vectors and residuals beside plain decoding of a video file, one thread
+    extraction   `vidseg extract-flow` with two processes beside one, with their start
 
 Implementations alternate, and their order changes every round. A ratio is the median over the rounds of the time of
 the other implementation divided by that of the first one: above 1, the first one is faster. Published networks are
@@ -34,6 +37,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from flow_extraction import extraction_rows
+from flow_motion import motion_rows
 from flow_peers import build_peer
 from flow_rows import loading_rows
 from ops_speed import peak_growth
@@ -130,6 +135,8 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "networks": network_rows,
     "correlation": correlation_rows,
     "loading": lambda options: loading_rows(options, alternate),
+    "motion": motion_rows,
+    "extraction": extraction_rows,
 }
 """Functions from the options of the command to rows. All rows of a section have the same keys, which head its table."""
 
