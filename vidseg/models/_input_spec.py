@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 __all__ = [
     "GTEA_MEAN",
     "GTEA_STD",
+    "HALF",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "KINETICS_MEAN",
@@ -22,7 +23,8 @@ Triple = tuple[float, float, float]
 Sampling = Literal["dense", "segments"]
 Crop = Literal["center", "stretch"]
 Color = Literal["rgb", "bgr"]
-Modality = Literal["rgb", "flow", "features"]
+Modality = Literal["rgb", "flow", "motion", "residual", "rgb+flow", "rgb+motion", "rgb+residual", "features"]
+_CHANNELS = {"rgb": 3, "flow": 2, "motion": 2, "residual": 3}
 
 # Values for R, G and B, in this order, for pixels in 0..1.
 SRTG_MEAN: Triple = (124 / 255, 117 / 255, 104 / 255)
@@ -34,6 +36,9 @@ KINETICS_STD: Triple = (0.22803, 0.22145, 0.216989)
 GTEA_MEAN: Triple = (0.551, 0.424, 0.179)
 GTEA_STD: Triple = (0.133, 0.141, 0.124)
 
+HALF: Triple = (0.5, 0.5, 0.5)
+"""Mean and standard deviation of motion: values from -1 to 1."""
+
 _CHOICES = {"sampling": Sampling, "crop": Crop, "color": Color, "modality": Modality}
 
 
@@ -42,7 +47,9 @@ class InputSpec:
     """Input that a network expects. Use `dataclasses.replace` to change single fields.
 
     `mean` and `std` are always in the order R, G, B and apply to pixels in 0..1: with color="bgr", `mean[2]` is
-    subtracted from the first channel. Optical flow is scaled to 0..1 and uses the first two values. With the modality
+    subtracted from the first channel. Optical flow and motion vectors are scaled to 0..1, with 0.5 for no motion, and
+    use the first two values; residuals are scaled to 0..1 likewise. The second part of a pair such as "rgb+flow" is
+    normalized with a mean and a standard deviation of 0.5, the first with `mean` and `std`. With the modality
     "features" the input is a sequence of feature vectors, and the fields of images have no effect.
 
     Attributes:
@@ -58,7 +65,10 @@ class InputSpec:
         mean: mean of R, G and B, for pixels in 0..1.
         std: standard deviation of R, G and B, above 0, for pixels in 0..1.
         color: order of the color channels.
-        modality: "rgb" images, optical "flow" with two channels, or precomputed "features".
+        modality: "rgb" images, optical "flow" or "motion" vectors of the codec with two channels, "residual" pictures
+            of the codec with three; a pair of them such as "rgb+flow", one behind the other in the channels; or
+            precomputed "features".
+        stack: number of consecutive flows or motion vectors for each frame, in the channels (x, y, x, y, ...).
 
     Raises:
         ValueError: a value is out of range.
@@ -75,9 +85,19 @@ class InputSpec:
     std: Triple = SRTG_STD
     color: Color = "rgb"
     modality: Modality = "rgb"
+    stack: int = 1
+
+    @property
+    def channels(self) -> int:
+        """Channels of a clip; 0 for "features"."""
+        return sum(
+            _CHANNELS[part] * (self.stack if part in ("flow", "motion") else 1)
+            for part in self.modality.split("+")
+            if part != "features"
+        )
 
     def __post_init__(self) -> None:
-        for name in ("frames", "interval", "size", "resize"):
+        for name in ("frames", "interval", "size", "resize", "stack"):
             value = getattr(self, name)
             if value is None and name == "resize":
                 continue
@@ -94,6 +114,8 @@ class InputSpec:
             object.__setattr__(self, name, _triple(name, getattr(self, name)))
         if min(self.std) <= 0:
             raise ValueError(f"input spec: std={self.std} must be above 0 in each channel")
+        if self.stack > 1 and not {"flow", "motion"} & set(self.modality.split("+")):
+            raise ValueError(f"input spec: stack={self.stack} has no effect with modality={self.modality!r}")
         if self.resize is not None and self.crop == "stretch":
             raise ValueError(f"input spec: resize={self.resize} has no effect with crop='stretch'; leave it None")
         if self.resize is not None and self.resize < self.size:

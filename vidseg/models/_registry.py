@@ -40,10 +40,10 @@ def register_model(
         name: name of the network in `create_model` and on the command line.
         factory: function that returns the network, called with `num_classes` and the options as keyword arguments; its
             signature defines the options.
-        task: task of the network, which defines its input and output: "recognition" (clips (B, 3, T, H, W) -> logits
-            (B, K)), "flow_recognition" (optical flow (B, 2, T, H, W) -> logits (B, K)), "segmentation" (features
-            (B, D, L) -> logits of each stage), "detection" (features (B, D, L) -> scored segments), "streaming" (a
-            window of frames and a state -> logits of each stage and the next state), or a new task.
+        task: task of the network, which defines its input and output: "recognition" (clips (B, C, T, H, W) -> logits
+            (B, K); C = 3, or the option `in_channels`), "segmentation" (features (B, D, L) -> logits of each stage),
+            "detection" (features (B, D, L) -> scored segments), "streaming" (a window of frames and a state -> logits
+            of each stage and the next state), or a new task.
         input_spec: expected input; None: features for "segmentation" and "detection", otherwise `InputSpec()`.
 
     Raises:

@@ -135,17 +135,18 @@ class MobileNetTsm(nn.Module):
         shift_division: reciprocal of the fraction of channels shifted in each direction; published: 8 in TSM, 30 in
             the first version of ETESVS. None: no shift.
         width: multiplier of all widths, rounded to multiples of 8; published: 1.0.
+        in_channels: channels of the clips; 3 for RGB, 2 for each flow of a stack.
 
     Raises:
         ValueError: shift_division is below 2, or width is not positive.
     """
 
-    def __init__(self, *, shift_division: int | None = 8, width: float = 1.0):
+    def __init__(self, *, shift_division: int | None = 8, width: float = 1.0, in_channels: int = 3):
         super().__init__()
         if shift_division is not None and shift_division < 2:
             raise ValueError(f"shift_division={shift_division} must be at least 2")
         inputs = scaled(32, width)
-        self.conv1 = _convolution(3, inputs, 3, stride=2)
+        self.conv1 = _convolution(in_channels, inputs, 3, stride=2)
         for number, (expansion, channels, blocks, stride) in enumerate(_STAGES, 1):
             outputs = scaled(channels, width)
             stage = Stage()
@@ -169,7 +170,7 @@ class MobileNetTsm(nn.Module):
         """Compute the feature maps of the last stage and of the last convolution.
 
         Args:
-            clips: (B, 3, T, H, W), normalized.
+            clips: (B, C, T, H, W), normalized.
             mask: (B, T), 1 on valid frames; None: all frames are valid.
 
         Returns:

@@ -23,6 +23,7 @@ from vidseg.labels.list_splits import open_lists
 from vidseg.labels.parts import check_disjoint
 from vidseg.loaders import ClipLoader
 from vidseg.models import InputSpec
+from vidseg.models._input_spec import HALF
 from vidseg.tasks.recognition.options import AugmentationOptions, InputOptions, MultigridOptions, RecognitionData
 from vidseg.videos import open_videos
 
@@ -166,11 +167,21 @@ def resolved_input(
     """Return the input spec of a network with what the options change.
 
     A size without a resize keeps the proportion of the two. The geometries "stretch" and "center" of evaluation are
-    part of the spec; those of a data set are not.
+    part of the spec; those of a data set are not. With another modality the statistics of colors have no meaning: flow
+    and its like have a mean and a standard deviation of 0.5, unless the options say otherwise.
+
+    Raises:
+        ValueError: the order of colors of a modality without colors.
     """
     given = options if isinstance(options, Mapping) else vars(options)
-    names = ("frames", "interval", "sampling", "size", "resize", "mean", "std", "color")
+    names = ("modality", "stack", "frames", "interval", "sampling", "size", "resize", "mean", "std", "color")
     chosen = {name: given[name] for name in names if given.get(name) is not None}
+    modality = chosen.get("modality", spec.modality)
+    if not modality.startswith("rgb"):
+        if chosen.get("color") == "bgr":
+            raise ValueError(f"color='bgr' has no effect with modality={modality!r}")
+        if modality != spec.modality:
+            chosen = {"color": "rgb", "mean": HALF, "std": HALF} | chosen
     if "size" in chosen and "resize" not in chosen and spec.resize is not None:
         chosen["resize"] = round(chosen["size"] * spec.resize / spec.size)
     if val_geometry == "stretch":
