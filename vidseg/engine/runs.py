@@ -307,7 +307,7 @@ def _continued(
     for name in (*_IDENTITY, *_OWN_IDENTITY):
         old, new = known.get(name), record.get(name)
         if name == "input":  # records of earlier versions lack fields that have their defaults
-            old, new = (InputSpec.from_dict(value).as_dict() for value in (old, new))
+            old, new = (InputSpec.from_dict(value or {}).as_dict() for value in (old, new))
         if old != new:
             raise ValueError(
                 f"{path}: that run has {name}={_shown(old)}, now it is {_shown(new)}; resume it with "

@@ -96,6 +96,12 @@ class InputSpec:
             if part != "features"
         )
 
+    @property
+    def motion_channels(self) -> int:
+        """Channels of the second part of a pair such as "rgb+flow", the last ones; 0 without a pair."""
+        color, _, _ = self.modality.partition("+")
+        return self.channels - _CHANNELS[color] if "+" in self.modality else 0
+
     def __post_init__(self) -> None:
         for name in ("frames", "interval", "size", "resize", "stack"):
             value = getattr(self, name)

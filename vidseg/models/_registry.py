@@ -6,7 +6,7 @@ import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
@@ -15,7 +15,16 @@ from torch import nn
 
 from vidseg.models._input_spec import InputSpec
 
-__all__ = ["create_model", "discover", "input_spec", "list_models", "model_options", "model_task", "register_model"]
+__all__ = [
+    "create_model",
+    "discover",
+    "input_options",
+    "input_spec",
+    "list_models",
+    "model_options",
+    "model_task",
+    "register_model",
+]
 
 
 class _Entry(NamedTuple):
@@ -125,6 +134,31 @@ def input_spec(name: str, **options: Any) -> InputSpec:
     spec = _entry(name).input_spec
     _check_options(name, options)
     return replace(spec, **{key: value for key, value in options.items() if hasattr(spec, key)})
+
+
+def input_options(name: str, options: Mapping[str, Any], spec: InputSpec) -> dict[str, Any]:
+    """Return the options of a network, with the numbers of channels that an input spec decides.
+
+    Args:
+        name: one of `list_models()`.
+        options: options of the network that are given.
+        spec: how the network sees clips.
+
+    Raises:
+        ValueError: no network is registered under this name, or the network has other channels than the spec.
+    """
+    known, chosen = model_options(name), dict(options)
+    if spec.motion_channels and "motion_channels" in known:
+        chosen.setdefault("motion_channels", spec.motion_channels)
+    channels = chosen.get("in_channels", known.get("in_channels", 3))
+    if spec.channels == channels:
+        return chosen
+    if "in_channels" in chosen or "in_channels" not in known:
+        raise ValueError(
+            f"{name} has {channels} input channels, clips with modality={spec.modality!r} and stack={spec.stack} have "
+            f"{spec.channels}; " + ("leave in_channels out" if "in_channels" in chosen else "choose another network")
+        )
+    return {**chosen, "in_channels": spec.channels}
 
 
 def create_model(name: str, *, num_classes: int, **options: Any) -> nn.Module:

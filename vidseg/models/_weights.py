@@ -415,7 +415,7 @@ def _averaged_stems(
         raise ValueError("colors='bgr' has no effect with cross_modality, which averages over the colors")
     found, notes = dict(entries), []
     for key, value in entries.items():
-        shape = own[key].shape if key in own else ()
+        shape = tuple(own[key].shape) if key in own else ()
         if value.dim() < 4 or value.shape[1] != 3 or len(shape) != value.dim() or shape[1] == 3:
             continue
         if (shape[0], *shape[2:]) == (value.shape[0], *value.shape[2:]):

@@ -26,7 +26,7 @@ from vidseg.engine.runs import (
 )
 from vidseg.labels import VideoDataset
 from vidseg.loaders import ClipLoader
-from vidseg.models import InputSpec, LoadReport, create_model, model_input_spec, model_options, model_task
+from vidseg.models import InputSpec, LoadReport, create_model, input_options, model_input_spec, model_task
 from vidseg.tasks.recognition.data import (
     Splits,
     choose_splits,
@@ -204,19 +204,9 @@ def network_options(network: NetworkOptions, given: InputOptions) -> dict[str, A
         ValueError: the network has other channels than the modality.
     """
     chosen = network.chosen_options()
-    default = model_input_spec(network.network, **chosen)
-    spec = replace(default, modality=given.modality or default.modality, stack=given.stack or default.stack)
-    known = model_options(network.network)
-    channels = chosen.get("in_channels", known.get("in_channels", 3))
-    if spec.channels == channels:
-        return chosen
-    if "in_channels" in chosen or "in_channels" not in known:
-        raise ValueError(
-            f"{network.network} has {channels} input channels, clips with modality={spec.modality!r} and "
-            f"stack={spec.stack} have {spec.channels}"
-            + ("; leave in_channels out" if "in_channels" in chosen else "; choose another network")
-        )
-    return {**chosen, "in_channels": spec.channels}
+    spec = model_input_spec(network.network, **chosen)
+    spec = replace(spec, modality=given.modality or spec.modality, stack=given.stack or spec.stack)
+    return input_options(network.network, chosen, spec)
 
 
 def build_network(options: NetworkOptions, num_classes: int, given: InputOptions | None = None) -> nn.Module:
