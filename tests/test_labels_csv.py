@@ -149,6 +149,13 @@ def test_reading_returns_the_written_rows(tmp_path_factory, rows):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_name_that_equals_its_path_is_a_name(tmp_path):
+    """Only the columns path and video hold paths: an id is a name, whatever another column contains."""
+    rows = [LabelRow(None, "/", path="/"), LabelRow("x", "a/b", path="a/b")]
+    write_label_csv(tmp_path / "labels.csv", rows)
+    assert read_label_csv(tmp_path / "labels.csv") == rows
+
+
 def test_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "labels.csv"
     write_label_csv(path, [LabelRow("a", "x")])

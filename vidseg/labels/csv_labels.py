@@ -186,10 +186,8 @@ def read_label_csv(path: str | Path, *, faults: SegmentFaults | None = None) -> 
         name = cell[name_column]
         if not clean_name(name):
             raise ValueError(f"{place}: column {name_column!r} is empty; write the name of the video")
-        place_of_video = cell.get("path", "")
-        if name_column == "video" and "/" in name:
-            place_of_video = name
-        by_path = name_column == "path" or place_of_video == name
+        by_path = name_column == "path" or (name_column == "video" and "/" in name)
+        place_of_video = name if by_path else cell.get("path", "")
         name = video_name(name) if by_path else strip_extension(clean_name(name))
         start, stop = (_seconds(cell.get(column, ""), column, place) for column in ("time_start", "time_end"))
         if (start is None) != (stop is None):
