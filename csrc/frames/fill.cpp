@@ -52,7 +52,7 @@ class Worker {
         VideoReader reader(plan_.paths[static_cast<size_t>(clip)]);
         std::array<double, 9> matrix;
         std::copy_n(plan_.matrices + 9 * clip, 9, matrix.begin());
-        Sampler sampler(matrix, plan_.width, plan_.height);
+        Sampler sampler(matrix, plan_.width, plan_.height, options_.background);
         Source source = choose_source(plan_.videos[clip], reader, sampler);
         for (int64_t t = first; t < last; ++t) {
             if (canceled()) return;
@@ -181,12 +181,18 @@ class Worker {
     void write(int64_t clip, int64_t t) {
         const size_t sample = options_.format.sample_bytes();
         const size_t plane = pixels_.size() * sample, frames = static_cast<size_t>(plan_.frames_per_clip);
-        // In (C, T, H, W) the planes of a color are adjacent, in (T, C, H, W) and (T, H, W, C) those of a
-        // frame.
-        const bool by_color = options_.format.planar && !plan_.frames_first;
-        uint8_t* to = out_ + static_cast<size_t>(clip) * 3 * frames * plane;
-        to += static_cast<size_t>(t) * plane * (by_color ? 1 : 3);
-        write_pixels(pixels_.data(), pixels_.size(), options_.format, by_color ? frames * plane : plane, to);
+        const size_t channels = plan_.vectors == nullptr ? 3 : 2, stack = static_cast<size_t>(plan_.stack);
+        // In (C, T, H, W) the planes of a channel are adjacent, in (T, C, H, W) and (T, H, W, C) those of a
+        // frame. Frame s of a stack has channels s * C to (s + 1) * C - 1.
+        const bool by_channel = options_.format.planar && !plan_.frames_first;
+        const size_t step = by_channel ? frames / stack * plane : plane, frame = static_cast<size_t>(t);
+        uint8_t* to = out_ + static_cast<size_t>(clip) * channels * frames * plane;
+        to += by_channel ? frame % stack * channels * step + frame / stack * plane : frame * channels * plane;
+        if (plan_.vectors == nullptr)
+            return write_pixels(pixels_.data(), pixels_.size(), options_.format, step, to);
+        VectorMap map;
+        std::memcpy(&map, plan_.vectors + 6 * clip, sizeof map);
+        write_vectors(pixels_.data(), pixels_.size(), options_.format, map, step, to);
     }
 
     const FillPlan& plan_;

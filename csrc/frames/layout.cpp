@@ -57,7 +57,8 @@ bool JpegLayout::read_scan_header(const uint8_t* segment, int length) {
 
 bool JpegLayout::read(const uint8_t* data, size_t size) {
     width = restart_interval = 0;
-    adobe = false;
+    adobe = plain = false;
+    bool jfif = false;
     segments.clear();
     if (size < 4 || data[0] != 0xFF || data[1] != kStartOfImage) return false;
     headers.assign(data, data + 2);
@@ -85,10 +86,13 @@ bool JpegLayout::read(const uint8_t* data, size_t size) {
                 break;
             case kApp14:  // names the color space
                 adobe = true;
+                plain = length >= 14 && std::memcmp(segment + 4, "Adobe", 5) == 0 && segment[15] == 0;
                 break;
             case kHuffmanTables:
             case kQuantizers:
+                break;
             case kApp0:  // JFIF: three components are YCbCr
+                jfif = true;
                 break;
             default:
                 if (marker < kApp0) return false;  // progressive, arithmetic, a stray marker
@@ -99,6 +103,7 @@ bool JpegLayout::read(const uint8_t* data, size_t size) {
         segments.push_back({marker, begin, headers.size()});
         if (marker == kSos) {
             entropy = next;
+            plain = plain && !jfif;
             return true;
         }
     }

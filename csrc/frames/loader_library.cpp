@@ -94,10 +94,10 @@ std::vector<std::string> read_paths(const Tensor& bytes, const Tensor& ends, int
     return paths;
 }
 
-// Whether (B, 3, T, H, W) is a view of contiguous memory (B, T, 3, H, W).
+// Whether (B, C, T, H, W) is a view of contiguous memory (B, T, C, H, W).
 bool is_transposed(const Tensor& out) {
     const int64_t plane = out.size(3) * out.size(4);
-    const std::array<int64_t, 5> strides = {3 * out.size(2) * plane, plane, 3 * plane, out.size(4), 1};
+    const std::array<int64_t, 5> strides = {out.size(1) * out.size(2) * plane, plane, out.size(1) * plane, out.size(4), 1};
     for (int axis = 0; axis < 5; ++axis) {
         if (out.size(axis) > 1 && out.stride(axis) != strides[static_cast<size_t>(axis)]) return false;
     }
@@ -106,7 +106,7 @@ bool is_transposed(const Tensor& out) {
 
 Tensor fill_batch(Tensor out, Tensor paths, Tensor path_ends, Tensor videos, Tensor frames, Tensor matrices,
                   Tensor color_offsets, Tensor color_codes, Tensor color_parameters, Tensor normalization,
-                  bool planar, bool bgr, double enlarge, bool replace, int64_t threads, int64_t cache,
+                  Tensor vectors, int64_t stack, int64_t background, bool planar, bool bgr, double enlarge, bool replace, int64_t threads, int64_t cache,
                   Tensor cancel) {
     require(out.is_cpu() && out.dim() == 5, "out must be a CPU tensor of 5 dimensions");
     require(frames.dim() == 2, "frames must have the shape (B, T)");
@@ -114,16 +114,23 @@ Tensor fill_batch(Tensor out, Tensor paths, Tensor path_ends, Tensor videos, Ten
     const int64_t clips = frames.size(0), length = frames.size(1);
     const int64_t channels = out.size(planar ? 1 : 4), height = out.size(planar ? 3 : 2),
                   width = out.size(planar ? 4 : 3);
-    require(out.size(0) == clips && out.size(planar ? 2 : 1) == length && channels == 3,
-            "out must have the shape (B, 3, T, H, W) or (B, T, H, W, 3)");
+    require(stack >= 1 && (stack == 1 || planar) && length % stack == 0, "stack is ", stack,
+            ", must be 1 or, with planes, divide the number of frames");
+    const bool color = vectors.dim() != 3;
+    require(out.size(0) == clips && out.size(planar ? 2 : 1) == length / stack &&
+                channels == (color ? 3 : 2) * stack,
+            "out must have the shape (B, C, T, H, W) or (B, T, H, W, C), with 3 channels, or 2 for vectors");
+    require(background >= 0 && background <= 255, "background is ", background, ", must be 0 to 255");
     require_frame_size(height, width);
 
-    // (B, T, 3, H, W) is passed as its transpose, in which the three planes of a frame are adjacent.
+    // (B, T, C, H, W) is passed as its transpose, in which the planes of a frame are adjacent.
     const bool frames_first = planar && is_transposed(out);
-    require(out.is_contiguous() || frames_first, "out must be contiguous, or (B, T, 3, H, W) transposed");
+    require(out.is_contiguous() || frames_first, "out must be contiguous, or (B, T, C, H, W) transposed");
 
     FillPlan plan;
     plan.frames_first = frames_first;
+    plan.stack = static_cast<int>(stack);
+    if (!color) plan.vectors = values_of<float>(vectors, "vectors", {clips, 2, 3});
     plan.clips = clips;
     plan.frames_per_clip = length;
     plan.height = static_cast<int>(height);
@@ -155,6 +162,7 @@ Tensor fill_batch(Tensor out, Tensor paths, Tensor path_ends, Tensor videos, Ten
     options.threads = static_cast<int>(threads);
     require(enlarge >= 1.0 && enlarge <= 2.0, "enlarge is ", enlarge, ", must be 1 to 2");
     options.enlarge = enlarge;
+    options.background = static_cast<uint32_t>(background) * 0x010101U;
     options.replace = replace;
     options.cancel = values_of<uint8_t>(cancel, "cancel", {1});
     std::shared_ptr<Caches> caches;
@@ -175,8 +183,8 @@ Tensor fill_batch(Tensor out, Tensor paths, Tensor path_ends, Tensor videos, Ten
 STABLE_TORCH_LIBRARY_FRAGMENT(vidseg_frames, m) {
     m.def(
         "fill(Tensor(a!) out, Tensor paths, Tensor path_ends, Tensor videos, Tensor frames, Tensor matrices, "
-        "Tensor color_offsets, Tensor color_codes, Tensor color_parameters, Tensor normalization, bool "
-        "planar, "
+        "Tensor color_offsets, Tensor color_codes, Tensor color_parameters, Tensor normalization, Tensor "
+        "vectors, int stack, int background, bool planar, "
         "bool bgr, float enlarge, bool replace, int threads, int cache, Tensor cancel) -> Tensor");
     m.def("open_cache(int limit, bool decoded) -> int");
     m.def("close_cache(int number) -> ()");

@@ -13,6 +13,8 @@
 namespace vidseg {
 namespace {
 
+constexpr size_t kPiece = 2048;  // pixels that fit into the first-level cache: each is read for every channel
+
 float as_float(uint32_t pixel, int shift) {
     return static_cast<float>(static_cast<int>(pixel >> shift & 255));
 }
@@ -103,6 +105,98 @@ void write_interleaved(const uint32_t* pixels, size_t count, const OutputFormat&
     }
 }
 
+uint8_t to_byte(float value) {
+    return static_cast<uint8_t>(static_cast<int>(std::min(std::max(value + 0.5F, 0.0F), 255.0F)));
+}
+
+float vector_at(uint32_t pixel, const std::array<float, 3>& row) {
+    return as_float(pixel, 0) * row[0] + as_float(pixel, 8) * row[1] + row[2];
+}
+
+void write_vector_floats_portable(const uint32_t* pixels, size_t count, const std::array<float, 3>& row,
+                                  float* out) {
+    for (size_t i = 0; i < count; ++i) out[i] = vector_at(pixels[i], row);
+}
+
+#if defined(__x86_64__)
+VIDSEG_AVX2 void write_vector_floats_avx2(const uint32_t* pixels, size_t count,
+                                          const std::array<float, 3>& row, float* out) {
+    const size_t before = std::min(count, (32 - reinterpret_cast<uintptr_t>(out) % 32) % 32 / sizeof(float));
+    write_vector_floats_portable(pixels, before, row, out);
+    const __m256 first = _mm256_set1_ps(row[0]), second = _mm256_set1_ps(row[1]),
+                 offset = _mm256_set1_ps(row[2]);
+    const __m256i low = _mm256_set1_epi32(255);
+    size_t i = before;
+    for (; i + 8 <= count; i += 8) {
+        const __m256i eight = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(pixels + i));
+        const __m256 red = _mm256_cvtepi32_ps(_mm256_and_si256(eight, low));
+        const __m256 green = _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(eight, 8), low));
+        const __m256 sum = _mm256_add_ps(_mm256_mul_ps(red, first), _mm256_mul_ps(green, second));
+        _mm256_stream_ps(out + i, _mm256_add_ps(sum, offset));
+    }
+    write_vector_floats_portable(pixels + i, count - i, row, out + i);
+}
+#endif
+
+void write_vector_floats(const uint32_t* pixels, size_t count, const std::array<float, 3>& row, float* out) {
+#if defined(__x86_64__)
+    static const bool fast = has_avx2();
+    if (fast) return write_vector_floats_avx2(pixels, count, row, out);
+#endif
+    write_vector_floats_portable(pixels, count, row, out);
+}
+
+VIDSEG_VECTORIZED
+void write_vector_bytes(const uint32_t* pixels, size_t count, const std::array<float, 3>& row, uint8_t* out) {
+    const float red = row[0], green = row[1], offset = row[2];
+    for (size_t i = 0; i < count; ++i) {
+        out[i] = to_byte(as_float(pixels[i], 0) * red + as_float(pixels[i], 8) * green + offset);
+    }
+}
+
+VIDSEG_VECTORIZED
+void write_vector_bfloats(const uint32_t* pixels, size_t count, const std::array<float, 3>& row,
+                          uint16_t* out) {
+    const float red = row[0], green = row[1], offset = row[2];
+    for (size_t i = 0; i < count; ++i) {
+        out[i] = to_bfloat16(as_float(pixels[i], 0) * red + as_float(pixels[i], 8) * green + offset);
+    }
+}
+
+// Writes channel `c` of vectors. Rows that depend on one channel of the pixel take the path of colors, whose
+// samples are the same.
+void write_vector_plane(const uint32_t* pixels, size_t count, SampleType type, const VectorMap& map, int c,
+                        uint8_t* out) {
+    const std::array<float, 3>& row = map[static_cast<size_t>(c)];
+    const int source = row[0] == 0.0F ? 1 : 0;
+    const float scale = row[static_cast<size_t>(source)], offset = row[2];
+    const bool single = row[static_cast<size_t>(1 - source)] == 0.0F;
+    switch (type) {
+        case SampleType::kUint8:
+            if (single && scale == 1.0F && offset == 0.0F) return write_bytes(pixels, count, 8 * source, out);
+            return write_vector_bytes(pixels, count, row, out);
+        case SampleType::kFloat16: {
+            auto* halves = reinterpret_cast<uint16_t*>(out);
+            if (single) return write_halves(pixels, count, 8 * source, scale, offset, halves);
+            for (size_t i = 0; i < count; ++i) halves[i] = to_float16(vector_at(pixels[i], row));
+            return;
+        }
+        case SampleType::kBfloat16:
+            return write_vector_bfloats(pixels, count, row, reinterpret_cast<uint16_t*>(out));
+        case SampleType::kFloat32:
+            return write_vector_floats(pixels, count, row, reinterpret_cast<float*>(out));
+    }
+}
+
+template <class Sample, class Convert>
+void write_vectors_interleaved(const uint32_t* pixels, size_t count, const VectorMap& map,
+                               const Convert& convert, Sample* out) {
+    for (size_t i = 0; i < count; ++i) {
+        out[2 * i] = convert(vector_at(pixels[i], map[0]));
+        out[2 * i + 1] = convert(vector_at(pixels[i], map[1]));
+    }
+}
+
 // Writes the samples of one channel; 0 is red.
 void write_plane(const uint32_t* pixels, size_t count, const OutputFormat& format, int color, uint8_t* out) {
     const int shift = 8 * color;
@@ -134,6 +228,34 @@ size_t OutputFormat::sample_bytes() const {
     fail("internal error: unknown type of sample");
 }
 
+void write_vectors(const uint32_t* pixels, size_t count, const OutputFormat& format, const VectorMap& map,
+                   size_t plane_bytes, uint8_t* out) {
+    if (!format.planar) {
+        auto* halves = reinterpret_cast<uint16_t*>(out);
+        switch (format.type) {
+            case SampleType::kUint8:
+                return write_vectors_interleaved(pixels, count, map, to_byte, out);
+            case SampleType::kFloat16:
+                return write_vectors_interleaved(pixels, count, map, to_float16, halves);
+            case SampleType::kBfloat16:
+                return write_vectors_interleaved(pixels, count, map, to_bfloat16, halves);
+            case SampleType::kFloat32:
+                return write_vectors_interleaved(
+                    pixels, count, map, [](float value) { return value; }, reinterpret_cast<float*>(out));
+        }
+    }
+    for (size_t begin = 0; begin < count; begin += kPiece) {
+        const size_t piece = std::min(kPiece, count - begin);
+        for (int c = 0; c < 2; ++c) {
+            uint8_t* to = out + c * plane_bytes + begin * format.sample_bytes();
+            write_vector_plane(pixels + begin, piece, format.type, map, c, to);
+        }
+    }
+#if defined(__x86_64__)
+    _mm_sfence();
+#endif
+}
+
 void write_pixels(const uint32_t* pixels, size_t count, const OutputFormat& format, size_t plane_bytes,
                   uint8_t* out) {
     if (!format.planar) {
@@ -155,8 +277,6 @@ void write_pixels(const uint32_t* pixels, size_t count, const OutputFormat& form
                     pixels, count, format, [](float value) { return value; }, reinterpret_cast<float*>(out));
         }
     }
-    // In pieces that fit into the first-level cache, as each is read three times.
-    constexpr size_t kPiece = 2048;
     for (size_t begin = 0; begin < count; begin += kPiece) {
         const size_t piece = std::min(kPiece, count - begin);
         for (int c = 0; c < 3; ++c) {

@@ -29,6 +29,7 @@ struct Planes {
     int width = 0;
     int height = 0;
     Chroma chroma = Chroma::k420;
+    bool rgb = false;  // the planes are R, G and B, of full size
     Plane y, cb, cr;
 
     void resize(int new_width, int new_height, Chroma new_chroma);

@@ -14,30 +14,35 @@ namespace {
 typedef float Four __attribute__((vector_size(16)));
 typedef uint8_t FourBytes __attribute__((vector_size(4)));
 
-Four pixel_at(const Region& region, int x, int y) {
-    const Window& window = region.window;
-    if (x < window.left || y < window.top || x >= window.right || y >= window.bottom) return Four{};
+Four to_four(uint32_t pixel) {
     FourBytes bytes;
-    std::memcpy(&bytes, region.row(y - window.top) + (x - window.left), sizeof bytes);
+    std::memcpy(&bytes, &pixel, sizeof bytes);
     return __builtin_convertvector(bytes, Four);
 }
 
-Four bilinear(const Region& region, double x, double y) {
+Four pixel_at(const Region& region, int x, int y, const Four& background) {
+    const Window& window = region.window;
+    if (x < window.left || y < window.top || x >= window.right || y >= window.bottom) return background;
+    return to_four(region.row(y - window.top)[x - window.left]);
+}
+
+Four bilinear(const Region& region, double x, double y, const Four& background) {
     const double left = std::floor(x - 0.5), top = std::floor(y - 0.5);
     const float right_share = static_cast<float>(x - 0.5 - left),
                 lower_share = static_cast<float>(y - 0.5 - top);
     const int column = static_cast<int>(left), row = static_cast<int>(top);
-    const Four upper =
-        pixel_at(region, column, row) * (1 - right_share) + pixel_at(region, column + 1, row) * right_share;
-    const Four lower = pixel_at(region, column, row + 1) * (1 - right_share) +
-                       pixel_at(region, column + 1, row + 1) * right_share;
+    const auto blend = [&](int y_of) {
+        return pixel_at(region, column, y_of, background) * (1 - right_share) +
+               pixel_at(region, column + 1, y_of, background) * right_share;
+    };
+    const Four upper = blend(row), lower = blend(row + 1);
     return upper * (1 - lower_share) + lower * lower_share;
 }
 
 }  // namespace
 
-Sampler::Sampler(const std::array<double, 9>& matrix, int width, int height)
-    : matrix_(matrix), width_(width), height_(height) {
+Sampler::Sampler(const std::array<double, 9>& matrix, int width, int height, uint32_t background)
+    : matrix_(matrix), width_(width), height_(height), background_(background) {
     const std::array<double, 9>& m = matrix_;
     for (const double value : m) check(std::isfinite(value), "the matrix holds a number that is not finite");
     check(m[8] != 0.0, "the matrix has no last element");
@@ -101,7 +106,7 @@ void Sampler::sample(const Region& region, int divisor, uint32_t* out) {
         across_.make(matrix_[0], matrix_[2], divisor, region.full_width, width_);
         down_.make(matrix_[4], matrix_[5], divisor, region.full_height, height_);
         if (across_.begin == across_.end || down_.begin == down_.end) {  // entirely outside the frame
-            std::fill(out, out + static_cast<size_t>(width_) * height_, 0U);
+            std::fill(out, out + static_cast<size_t>(width_) * height_, background_);
             return;
         }
         check_covers(region);
@@ -136,13 +141,15 @@ void Sampler::sample_pixels(const Region& region, uint32_t* out) {
             rows_[k] = reinterpret_cast<const uint8_t*>(row + (across_.lowest - window.left));
         }
         if (count == 0) {
-            std::fill(out, out + width_, 0U);
+            std::fill(out, out + width_, background_);
         } else if (count == 1 && across_.copies) {
             std::memcpy(out, rows_[0], static_cast<size_t>(width_) * 4);
         } else {
             const int16_t* weights = &down_.weights[static_cast<size_t>(y) * down_.taps];
             passes().blend_rows(rows_.data(), weights, count, bytes, row_.data());
             passes().filter_pixels(row_.data(), across_.first.data(), weights_across, width_, out);
+            std::fill(out, out + across_.begin, background_);
+            std::fill(out + across_.end, out + width_, background_);
         }
     }
 }
@@ -162,7 +169,7 @@ void Sampler::sample_planes(const Region& region, uint32_t* out) {
     samples_.resize(3 * room);
     for (int y = 0; y < height_; ++y, out += width_) {
         if (down_.count[y] == 0) {
-            std::fill(out, out + width_, 0U);
+            std::fill(out, out + width_, background_);
             continue;
         }
         uint8_t* rows[3] = {samples_.data(), samples_.data() + room, samples_.data() + 2 * room};
@@ -170,9 +177,9 @@ void Sampler::sample_planes(const Region& region, uint32_t* out) {
         const std::array<int, 2> corner = {region.left / share, region.top / share};
         sample_row(region.planes.cb, corner, chroma_across, chroma_down, y, rows[1]);
         sample_row(region.planes.cr, corner, chroma_across, chroma_down, y, rows[2]);
-        color_row(rows[0], rows[1], rows[2], width_, out);
-        std::fill(out, out + across_.begin, 0U);
-        std::fill(out + across_.end, out + width_, 0U);
+        color_row(rows[0], rows[1], rows[2], region.planes.rgb, width_, out);
+        std::fill(out, out + across_.begin, background_);
+        std::fill(out + across_.end, out + width_, background_);
     }
 }
 
@@ -202,14 +209,15 @@ void Sampler::sample_any(const Region& region, int divisor, uint32_t* out) const
     const std::array<double, 9>& m = matrix_;
     const int points = std::clamp(static_cast<int>(std::ceil(most_shrink_ / divisor - 0.1)), 1, 8);
     const float share = 1.0F / static_cast<float>(points * points);
+    const Four background = to_four(background_);
     for (int y = 0; y < height_; ++y) {
         for (int x = 0; x < width_; ++x) {
             Four sum = {};
             for (int i = 0; i < points * points; ++i) {
                 const double px = x + (i % points + 0.5) / points, py = y + (i / points + 0.5) / points;
                 const double w = (m[6] * px + m[7] * py + m[8]) * divisor;
-                sum +=
-                    bilinear(region, (m[0] * px + m[1] * py + m[2]) / w, (m[3] * px + m[4] * py + m[5]) / w);
+                sum += bilinear(region, (m[0] * px + m[1] * py + m[2]) / w,
+                                (m[3] * px + m[4] * py + m[5]) / w, background);
             }
             const Four rounded = sum * share + 0.5F;
             const FourBytes bytes = __builtin_convertvector(rounded, FourBytes);

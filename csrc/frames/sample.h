@@ -15,11 +15,11 @@ namespace vidseg {
 // For matrices of translation, scale and mirroring, the filter is separable: bilinear, widened to an area
 // average when shrinking. It reads pixels around the crop but none outside the frame, as Pillow's
 // resize(box=...). For other matrices it is a bilinear look-up, averaged over n x n points of each output
-// pixel when shrinking; outside the frame is black.
+// pixel when shrinking. Outside the frame is the background.
 class Sampler {
   public:
-    // `matrix`: maps an output point to a point of the stored frame, in row-major order.
-    Sampler(const std::array<double, 9>& matrix, int width, int height);
+    // `matrix`: maps an output point to a point of the stored frame, in row-major order. `background`: a pixel.
+    Sampler(const std::array<double, 9>& matrix, int width, int height, uint32_t background = 0);
 
     // Number of pixels of the stored frame per output pixel, along the side that shrinks least and along the
     // other one.
@@ -44,6 +44,7 @@ class Sampler {
 
     std::array<double, 9> matrix_;
     int width_, height_;
+    uint32_t background_;
     bool separable_;
     double least_shrink_, most_shrink_;
     Filter across_, down_, chroma_across_, chroma_down_;

@@ -24,6 +24,11 @@ struct TensorType<int64_t> {
     static constexpr const char* name = "int64";
 };
 template <>
+struct TensorType<float> {
+    static constexpr ScalarType type = ScalarType::Float;
+    static constexpr const char* name = "float32";
+};
+template <>
 struct TensorType<double> {
     static constexpr ScalarType type = ScalarType::Double;
     static constexpr const char* name = "float64";

@@ -33,6 +33,7 @@ __all__ = [
     "color_jitter",
     "color_presets",
     "draw_warps",
+    "has_warp",
     "random_erasing",
 ]
 
@@ -393,6 +394,11 @@ def color_presets(preset: str | Preset | Sequence[Preset] | None) -> tuple[Prese
     return presets
 
 
+def has_warp(preset: Preset) -> bool:
+    """Return whether a preset has geometric operations."""
+    return isinstance(preset, RandAugment) or preset.warp is not None
+
+
 def draw_warps(
     preset: str | Preset | Sequence[Preset] | None, seed: int, epoch: int, samples: npt.ArrayLike
 ) -> Warps | AffineWarps:
@@ -414,7 +420,7 @@ def draw_warps(
     clips = len(numbers)
     warps = Warps(np.zeros(clips, np.int64), np.zeros((clips, 4, 2)), np.zeros(clips))
     presets = list(enumerate(color_presets(preset)))
-    having = [(group, one) for group, one in presets if isinstance(one, RandAugment) or one.warp is not None]
+    having = [(group, one) for group, one in presets if has_warp(one)]
     if len(having) > 1:
         raise ValueError(f"{len(having)} presets have a warp; a clip can have one")
     for group, one in having:

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vidseg.clips.arguments import MOST_CLIPS, whole
-from vidseg.clips.augmentations import Preset, color_presets, draw_warps
+from vidseg.clips.arguments import MOST_CLIPS, MOST_FRAMES, whole
+from vidseg.clips.augmentations import Preset, color_presets, draw_warps, has_warp
 from vidseg.clips.color import draw_colors
 from vidseg.clips.draws import permutation
 from vidseg.clips.geometry import Geometry
 from vidseg.clips.named_geometry import named_geometry
 from vidseg.clips.plan import BatchPlan, BatchShape
 from vidseg.clips.sampler_order import check_sampler, count_repeats, sampled_videos
-from vidseg.clips.sampling import FrameSampling, SequentialClips, Short, named_sampling
+from vidseg.clips.sampling import FrameSampling, SegmentSampling, SequentialClips, Short, named_sampling
 from vidseg.clips.steps import pair
 from vidseg.labels.dataset import VideoDataset
 
@@ -73,6 +73,9 @@ class ClipPlanner:
         shapes: shapes of the batches of an epoch; replaces frames, size and batch_size.
         sampler: video indices in the order of an epoch, over all ranks: any iterable that can be iterated over again,
             or a `torch.utils.data.Sampler`. Replaces the shuffled or sequential order; see `sampled_videos`.
+        stack: L, adjacent frames that form one of the T frames; a clip's plan has T * L frame numbers, and
+            sampling="segments" takes L consecutive frames from each of T segments.
+        colors: draw the color operations of `augment`. False: its geometric operations only.
         rank: index of this process.
         world_size: number of processes.
 
@@ -97,6 +100,8 @@ class ClipPlanner:
         short: Short = "loop",
         shapes: Shapes | None = None,
         sampler: Iterable[int] | None = None,
+        stack: int = 1,
+        colors: bool = True,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -108,7 +113,10 @@ class ClipPlanner:
             raise ValueError(
                 f"batch_size={batch_size} is over all ranks: make it a multiple of world_size={world_size}"
             )
-        color_presets(augment)  # an unknown name is an error now, not in the first batch
+        presets = color_presets(augment)  # an unknown name is an error now, not in the first batch
+        if presets and not colors and not any(has_warp(preset) for preset in presets):
+            raise ValueError(f"augment={augment!r:.80} has color operations only, and these clips have no colors")
+        self.stack, self.colors = whole(stack, "stack", least=1, most=MOST_FRAMES), colors
         self.data, self.seed, self.train, self.augment = data, seed, train, augment
         self.rank, self.world_size = rank, world_size
         height, width = pair(size)
@@ -122,13 +130,15 @@ class ClipPlanner:
             frames, height, width = largest.frames, largest.height, largest.width
         intervals = tuple(interval) if isinstance(interval, Iterable) else (interval,)
         if sampling is None or isinstance(sampling, str):
-            sampling = named_sampling(sampling, intervals=intervals, train=train, short=short)
+            sampling = named_sampling(sampling, intervals=intervals, train=train, short=short, consecutive=stack)
         if shapes is not None and isinstance(sampling, SequentialClips):
             raise ValueError("sequential clips need a constant number of frames; a schedule of shapes may change it")
         if geometry is None or isinstance(geometry, str):
             geometry = named_geometry(geometry, size=(height, width), train=train)
+        if isinstance(sampling, SegmentSampling) and sampling.consecutive % stack:
+            raise ValueError(f"stack={stack}: {sampling} must take that many consecutive frames, or a multiple")
         self.sampling, self.geometry = sampling, geometry
-        views = sampling.views(data.frames, frames) * geometry.views
+        views = sampling.views(data.frames, frames * stack) * geometry.views
         total = float(views.sum(dtype=np.float64))
         if total > _MOST_SAMPLES:
             raise ValueError(f"{data!r}: {total:.0f} clips, more than {_MOST_SAMPLES}; use a larger interval")
@@ -219,7 +229,12 @@ class ClipPlanner:
         videos, views = self._places(samples)
         clips, crops = np.divmod(views, self.geometry.views)
         frames = self.sampling.frames(
-            self.data.frames[videos], clips, length=shape.frames, seed=self.seed, epoch=epoch, samples=draws
+            self.data.frames[videos],
+            clips,
+            length=shape.frames * self.stack,
+            seed=self.seed,
+            epoch=epoch,
+            samples=draws,
         )
         matrices = self.geometry.matrices(
             self.data.heights[videos].astype(np.int64),
@@ -241,7 +256,9 @@ class ClipPlanner:
             labels=self.data.labels[videos],
             frames=frames,
             matrices=matrices,
-            colors=draw_colors(self.augment, self.seed, epoch, draws, height=shape.height, width=shape.width),
+            colors=draw_colors(
+                self.augment if self.colors else None, self.seed, epoch, draws, height=shape.height, width=shape.width
+            ),
             valid=np.ones(len(samples), bool) if valid is None else valid,
             repeats=repeats,
         )

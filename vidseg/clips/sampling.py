@@ -400,7 +400,9 @@ def uniform_clips(
     return _spaced(starts, np.full_like(counts, interval), length, counts, short or "loop")
 
 
-def named_sampling(name: str | None, *, intervals: tuple[int, ...], train: bool, short: Short) -> FrameSampling:
+def named_sampling(
+    name: str | None, *, intervals: tuple[int, ...], train: bool, short: Short, consecutive: int = 1
+) -> FrameSampling:
     """Create the sampling of a name.
 
     Args:
@@ -409,6 +411,7 @@ def named_sampling(name: str | None, *, intervals: tuple[int, ...], train: bool,
         intervals: distances between frames; "random" draws from them, the others use the middle one.
         train: use random parameters.
         short: how short videos are extended.
+        consecutive: frames of a snippet of "segments"; no effect on the others.
 
     Raises:
         ValueError: the name is unknown, an interval is less than 1, or the sampling is for testing only.
@@ -421,7 +424,7 @@ def named_sampling(name: str | None, *, intervals: tuple[int, ...], train: bool,
     if name == "center":
         return CenterClip(middle, short)
     if name == "segments":
-        return SegmentSampling(train=train, short=short)
+        return SegmentSampling(train=train, consecutive=consecutive, short=short)
     if name == "dense":
         return DenseFrames(clips=1 if train else 10, train=train)
     if name == "clips":

@@ -1,18 +1,21 @@
 """The backends by name: each turns plans into frames."""
 
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from vidseg.clips import BatchPlan
+from vidseg.clips import BatchPlan, ColorPlan
 from vidseg.frames.open_files import allow_open_files
 from vidseg.labels import VideoDataset, open_dataset
+from vidseg.loaders.modality import Frames
 from vidseg.loaders.native_backend import CacheReport, NativeFiller
-from vidseg.loaders.output import OutputForm
+from vidseg.loaders.output import OutputForm, PixelNormalizer
 
-__all__ = ["Filler", "check_name", "make_filler", "open_data"]
+__all__ = ["Filler", "FramesNormalizer", "check_name", "make_filler", "open_data"]
 
 
 _FILES_OPEN = 64  # databases that the compiled library keeps open
@@ -20,9 +23,9 @@ _FILES_PER_THREAD = 2
 
 
 class Filler(Protocol):
-    """A backend: decodes the frames of a plan into one tensor."""
+    """A backend: decodes the frames of a plan into one tensor, or into one for each of several modalities."""
 
-    def fill(self, plan: BatchPlan, cancel: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def fill(self, plan: BatchPlan, cancel: Tensor | None = None) -> tuple[Frames, Tensor]:
         """Fill a plan.
 
         Args:
@@ -71,7 +74,7 @@ def check_name(argument: str, value: str, allowed: tuple[str, ...]) -> None:
 def make_filler(
     backend: str,
     data: VideoDataset,
-    form: OutputForm,
+    forms: Sequence[OutputForm],
     *,
     threads: int,
     enlarge: float = 1.0,
@@ -86,7 +89,7 @@ def make_filler(
     Args:
         backend: "native", "dali" or "video".
         data: the videos.
-        form: type, layout and normalization of the frames.
+        forms: modality, type, layout and normalization of the frames; one for each modality.
         threads: number of decoding threads.
         enlarge: see `ClipLoader`; "native" only.
         on_error: "raise" or "replace".
@@ -108,11 +111,17 @@ def make_filler(
         raise ValueError(f"enlarge={enlarge}: only backend='native' enlarges stored copies, not {backend!r}")
     if cache_bytes and backend != "native":
         raise ValueError(f"cache_bytes={cache_bytes}: only backend='native' keeps frames in memory, not {backend!r}")
+    others = [form.modality for form in forms if form.modality != "rgb"]
+    if others and backend != "native":
+        raise ValueError(
+            f"modality={others[0]!r}: backend={backend!r} reads colors only; use backend='native' with videos that"
+            " `vidseg convert` and `vidseg extract-flow` have processed"
+        )
     allow_open_files(_FILES_OPEN + _FILES_PER_THREAD * threads, f"a loader with {threads} threads")
     if backend == "video":
         from vidseg.loaders.video_backend import VideoFiller
 
-        return VideoFiller(data, form, threads=threads, on_error=on_error)
+        return VideoFiller(data, forms[0], threads=threads, on_error=on_error)
     if not data.converted:
         raise ValueError(
             f"backend={backend!r} reads frame databases, and {data!r} has video files: use backend='video', or convert"
@@ -121,7 +130,66 @@ def make_filler(
     if backend == "dali":
         from vidseg.loaders.dali_backend import DaliFiller
 
-        return DaliFiller(data, form, threads=threads, device=device, on_error=on_error, to_host=to_host)
-    return NativeFiller(
-        data, form, threads=threads, enlarge=enlarge, on_error=on_error, cache=cache, cache_bytes=cache_bytes
-    )
+        return DaliFiller(data, forms[0], threads=threads, device=device, on_error=on_error, to_host=to_host)
+    fillers = [
+        NativeFiller(
+            data,
+            form,
+            threads=threads,
+            enlarge=enlarge,
+            on_error=on_error,
+            cache=cache,
+            cache_bytes=cache_bytes // len(forms),
+        )
+        for form in forms
+    ]
+    return fillers[0] if len(fillers) == 1 else _PairedFiller(fillers)
+
+
+class _PairedFiller:
+    """Fills the same plan for several modalities."""
+
+    def __init__(self, fillers: Sequence[NativeFiller]) -> None:
+        self._fillers = fillers
+        self._stack = max(filler.form.stack for filler in fillers)
+
+    def fill(self, plan: BatchPlan, cancel: Tensor | None = None) -> tuple[dict[str, Tensor], Tensor]:
+        frames: dict[str, Tensor] = {}
+        shown = torch.from_numpy(plan.frames.copy())
+        for filler in self._fillers:
+            # Colors are those of the first frame of each stack.
+            step = self._stack // filler.form.stack
+            part = replace(plan, frames=plan.frames[:, ::step])
+            if filler.form.modality != "rgb":
+                part = replace(part, colors=ColorPlan.none(len(plan)))
+            frames[filler.form.modality], found = filler.fill(part, cancel)
+            places = shown[:, ::step]
+            places.copy_(torch.where(found == torch.from_numpy(part.frames), places, found))
+        return frames, shown
+
+    def close(self) -> None:
+        for filler in self._fillers:
+            filler.close()
+
+    @property
+    def cache_report(self) -> CacheReport:
+        reports = [filler.cache_report for filler in self._fillers]
+        return CacheReport(*(sum(getattr(one, field.name) for one in reports) for field in fields(CacheReport)))
+
+
+class FramesNormalizer:
+    """Normalizes uint8 batches of one or several modalities on their device; see `PixelNormalizer`.
+
+    Args:
+        forms: forms of the results, one for each modality.
+    """
+
+    def __init__(self, forms: Sequence[OutputForm]) -> None:
+        self._normalizers: dict[str, PixelNormalizer] = {form.modality: PixelNormalizer(form) for form in forms}
+
+    def __call__(self, frames: Frames, plan: BatchPlan) -> Frames:
+        """Return the samples of a batch, in the form of `Filler.fill`."""
+        if isinstance(frames, Tensor):
+            (normalize,) = self._normalizers.values()
+            return normalize(frames, plan)
+        return {name: self._normalizers[name](pixels, plan) for name, pixels in frames.items()}

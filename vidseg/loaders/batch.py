@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vidseg.clips import BatchPlan
 from vidseg.labels import VideoDataset
+from vidseg.loaders.modality import Frames, map_frames
 
 __all__ = ["ClipBatch", "FieldAccess", "count_replaced"]
 
@@ -67,12 +68,21 @@ class FieldAccess:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """The fields that are tensors and that `to` moves, by name."""
-        return {name: value for name, value in self.items() if isinstance(value, Tensor) and name not in self.ON_HOST}
+        """The tensors that `to` moves, by the name of their field; those of several modalities as "frames.flow"."""
+        found: dict[str, Tensor] = {}
+        for name, value in self.items():
+            if name not in self.ON_HOST:
+                found |= _tensors(name, value)
+        return found
 
     def map_tensors(self: BatchType, change: Callable[[Tensor], Tensor]) -> BatchType:
         """Return the batch with `change(tensor)` in place of each of its `tensors`."""
-        return replace(self, **{name: change(value) for name, value in self.tensors.items()})  # type: ignore[type-var]
+        changed = {
+            name: map_frames(change, value)
+            for name, value in self.items()
+            if name not in self.ON_HOST and _tensors(name, value)
+        }
+        return replace(self, **changed)  # type: ignore[type-var]
 
     def to(self: BatchType, device: torch.device | str, *, non_blocking: bool = False) -> BatchType:
         """Return the batch with its `tensors` on `device`; all other fields are the same objects."""
@@ -86,7 +96,8 @@ class ClipBatch(FieldAccess):
     `frames, labels = batch` unpacks it; with a target hook the second value is `targets`.
 
     Attributes:
-        frames: (B, 3, T, H, W), (B, T, 3, H, W) or (B, T, H, W, 3), depending on the loader's layout.
+        frames: (B, C, T, H, W), (B, T, C, H, W) or (B, T, H, W, C), depending on the loader's layout. C is 3, or
+            2 * `stack` for flow and motion vectors. Of a loader with several modalities: a dict of tensors.
         labels: int64 (B,), class numbers; -1 for a video without a class.
         numbers: int64 (B,), index of each clip's video in the data set.
         views: int64 (B,), which view of its video each clip is.
@@ -100,7 +111,7 @@ class ClipBatch(FieldAccess):
             one that cannot be read (`on_error="replace"`).
     """
 
-    frames: Tensor
+    frames: Frames
     labels: Tensor
     numbers: Tensor
     views: Tensor
@@ -115,7 +126,7 @@ class ClipBatch(FieldAccess):
     def of(
         cls,
         plan: BatchPlan,
-        frames: Tensor,
+        frames: Frames,
         *,
         targets: Tensor | list[Any] | None = None,
         fill_seconds: float = 0.0,
@@ -135,7 +146,7 @@ class ClipBatch(FieldAccess):
         )
 
     @property
-    def inputs(self) -> Tensor:
+    def inputs(self) -> Frames:
         """The frames: what the model is called with."""
         return self.frames
 
@@ -146,7 +157,15 @@ class ClipBatch(FieldAccess):
         return iter((self.frames, self.labels if self.targets is None else self.targets))
 
     def __repr__(self) -> str:
-        return f"ClipBatch(frames {tuple(self.frames.shape)} {self.frames.dtype}, labels {tuple(self.labels.shape)})"
+        shapes = [f"{name} {tuple(one.shape)} {one.dtype}" for name, one in _tensors("frames", self.frames).items()]
+        return f"ClipBatch({', '.join(shapes)}, labels {tuple(self.labels.shape)})"
+
+
+def _tensors(name: str, value: Any) -> dict[str, Tensor]:
+    """The tensors of a field, by name."""
+    if isinstance(value, dict):
+        return {f"{name}.{key}": one for key, one in value.items() if isinstance(one, Tensor)}
+    return {name: value} if isinstance(value, Tensor) else {}
 
 
 def count_replaced(data: VideoDataset, plan: BatchPlan, shown: Tensor) -> npt.NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from vidseg.clips.augmentations import Preset
@@ -20,7 +22,8 @@ from vidseg.labels import VideoDataset
 from vidseg.loaders.adapters import ClipTransform, as_transform, transform_clips
 from vidseg.loaders.backends import Filler, make_filler, open_data
 from vidseg.loaders.batch import count_replaced
-from vidseg.loaders.output import MEAN, STD, Color, Layout, OutputForm, sample_type
+from vidseg.loaders.modality import Modality, as_modalities, check_stack, map_frames
+from vidseg.loaders.output import MEANS, STDS, Colors, Layout, make_forms, sample_type
 from vidseg.loaders.replacement import ReplacingFiller, replaced_clips
 from vidseg.loaders.target_hook import TargetFunction
 
@@ -45,6 +48,8 @@ class ClipDataset(Dataset[ClipItem]):
     Args:
         data: videos of `vidseg.open_dataset`, or of `vidseg.open_videos` for `backend="video"`, or the folder of a data
             set, which is opened with all its videos.
+        modality: "rgb", "flow", "motion", "residual", or several; see `ClipLoader`.
+        stack: flow and motion vectors of one frame; see `ClipLoader`.
         frames: T, frames of a clip.
         interval: distance between consecutive frames of a clip; with several, each clip draws one.
         size: height and width of the clips in pixels; one number for a square.
@@ -61,7 +66,7 @@ class ClipDataset(Dataset[ClipItem]):
         layout: axis order of an item, as that of a batch without B: "bcthw" gives (3, T, H, W), "btchw" (T, 3, H, W),
             "bthwc" (T, H, W, 3).
         color: "rgb" or "bgr".
-        mean: mean of R, G and B in 0..1. None: floating point samples are pixel / 255, in 0..1.
+        mean: mean of R, G and B in 0..1, or of each modality; see `ClipLoader`.
         std: standard deviation of R, G and B in 0..1. None: as for `mean`.
         backend: "native" or "video".
         on_error: "raise" or "replace"; see `ClipLoader`.
@@ -76,6 +81,8 @@ class ClipDataset(Dataset[ClipItem]):
         self,
         data: VideoDataset | str | Path,
         *,
+        modality: Modality | Sequence[Modality] = "rgb",
+        stack: int = 1,
         frames: int = 16,
         interval: int | Sequence[int] = (1, 2),
         size: int | tuple[int, int] = 112,
@@ -90,15 +97,18 @@ class ClipDataset(Dataset[ClipItem]):
         dtype: torch.dtype | str = torch.float32,
         layout: Layout = "bcthw",
         color: Literal["rgb", "bgr"] = "rgb",
-        mean: Color | None = MEAN,
-        std: Color | None = STD,
+        mean: Colors = MEANS,
+        std: Colors = STDS,
         backend: Literal["native", "video"] = "native",
         on_error: Literal["raise", "replace"] = "raise",
     ) -> None:
         data = open_data(data)
         if backend == "dali":
             raise ValueError("backend='dali' works with ClipLoader only; use 'native' or 'video' for a ClipDataset")
-        self.data, self.seed = data, seed
+        self.data, self.seed, self.modalities = data, seed, as_modalities(modality)
+        check_stack(stack, self.modalities)
+        if transform is not None and self.modalities != ("rgb",):
+            raise ValueError(f"modality={modality!r}: transform= changes colors; use it with modality='rgb' only")
         self.transform = None if transform is None else as_transform(transform)
         self.target = None if target is None else TargetFunction(target)
         self.planner = ClipPlanner(
@@ -113,8 +123,19 @@ class ClipDataset(Dataset[ClipItem]):
             geometry=geometry,
             augment=augment,
             short=short,
+            stack=stack,
+            colors="rgb" in self.modalities,
         )
-        self.form = OutputForm(dtype=sample_type(dtype), layout=layout, color=color, mean=mean, std=std)
+        self.forms = make_forms(
+            self.modalities,
+            stack=stack,
+            dtype=sample_type(dtype),
+            layout=layout,
+            color=color,
+            mean=mean,
+            std=std,
+        )
+        self.form = self.forms[0]
         self.backend, self.on_error = backend, on_error
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._filler: Filler | None = None
@@ -164,11 +185,12 @@ class ClipDataset(Dataset[ClipItem]):
         asked = plan
         if self.on_error == "replace":
             if self._replacing is None:
-                self._replacing = ReplacingFiller(self.data, self.planner)
+                self._replacing = ReplacingFiller(self.data, self.planner, self.modalities)
             plan, frames, shown = self._replacing.fill(self._filler, plan)
         else:
             frames, shown = self._filler.fill(plan)
         if self.transform is not None:
+            assert isinstance(frames, Tensor)
             frames = transform_clips(self.transform, frames, plan, seed=self.seed, form=self.form)
         replaced = count_replaced(self.data, plan, shown) + replaced_clips(asked, plan)
         targets: list[dict[str, Any]] = [{}] * len(plan)
@@ -176,7 +198,7 @@ class ClipDataset(Dataset[ClipItem]):
             targets = [{"target": target} for target in self.target(self.data, plan)]
         return [
             {
-                "frames": frames[clip],
+                "frames": map_frames(operator.itemgetter(clip), frames),
                 "label": int(plan.labels[clip]),
                 "number": int(plan.videos[clip]),
                 "view": int(plan.views[clip]),
@@ -194,9 +216,9 @@ class ClipDataset(Dataset[ClipItem]):
 
     def _make_filler(self) -> Filler:
         plain = replace(self.form, dtype=torch.uint8, layout="bthwc", color="rgb")
-        form = self.form if self.transform is None else plain
+        forms = self.forms if self.transform is None else (plain,)
         # One thread, because the worker processes of a DataLoader share the cores.
-        return make_filler(self.backend, self.data, form, threads=1, on_error=self.on_error)
+        return make_filler(self.backend, self.data, forms, threads=1, on_error=self.on_error)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_filler": None, "_replacing": None}  # each process makes its own

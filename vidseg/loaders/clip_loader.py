@@ -18,10 +18,11 @@ from vidseg.clips.planner import ClipPlanner, Shapes
 from vidseg.clips.sampling import FrameSampling
 from vidseg.labels import VideoDataset
 from vidseg.loaders.adapters import ClipTransform, as_transform, transform_clips
-from vidseg.loaders.backends import check_name, make_filler, open_data
+from vidseg.loaders.backends import FramesNormalizer, check_name, make_filler, open_data
 from vidseg.loaders.batch import ClipBatch, count_replaced
 from vidseg.loaders.loader_stats import LoaderStats
-from vidseg.loaders.output import MEAN, STD, Color, Layout, OutputForm, PixelNormalizer, sample_type
+from vidseg.loaders.modality import Modality, as_modalities, check_stack
+from vidseg.loaders.output import MEANS, STDS, Colors, Layout, make_forms, sample_type
 from vidseg.loaders.prefetch import Prefetcher
 from vidseg.loaders.replacement import ReplacingFiller, replaced_clips
 from vidseg.loaders.target_hook import TargetFunction
@@ -42,6 +43,10 @@ class ClipLoader:
 
     Args:
         data: videos of `vidseg.open_dataset`, or the folder of a data set, which is opened with all its videos.
+        modality: "rgb" (frames.db), optical "flow" (flow.db), the codec's "motion" vectors (motion.db) or "residual"
+            (residual.db). With several, such as ("rgb", "flow"), `batch.frames` is a dict of tensors of the same clips.
+        stack: L, for flow and motion: batches are (B, 2L, T, H, W). Each frame has the vectors of L adjacent frames as
+            channels x1, y1, x2, y2 and so on, as in TSN.
         frames: T, frames of a clip.
         interval: distance between consecutive frames of a clip; with several, each clip draws one.
         size: height and width of the clips in pixels; one number for a square.
@@ -52,7 +57,8 @@ class ClipLoader:
             "center".
         geometry: which part of the frame; a name of `vidseg.clips.named_geometry` or an object of
             `vidseg.clips.geometry`. None: a random resized crop for training, else the center.
-        augment: colors, noise and warps; names or objects of `vidseg.clips.augmentations`, or None.
+        augment: colors, noise and warps; names or objects of `vidseg.clips.augmentations`, or None. Colors and noise
+            change "rgb" only.
         short: videos shorter than a clip "loop" or "clamp" to their last frame.
         shapes: function from the epoch to the shapes of its batches, such as a multigrid schedule; replaces frames,
             size and batch_size.
@@ -67,7 +73,9 @@ class ClipLoader:
         dtype: uint8, or float32, float16, bfloat16, which are normalized; a torch type or its name.
         layout: axis order of the frames: "bcthw", "btchw" or "bthwc".
         color: "rgb" or "bgr".
-        mean: mean of R, G and B in 0..1. None: floating point samples are pixel / 255, in 0..1.
+        mean: mean of R, G and B in 0..1. None: floating point samples are pixel / 255, in 0..1. A mapping has the
+            mean of each modality. Flow, motion and residual are v / bound * 0.5 + 0.5 before mean and std, so that
+            the default of 0.5 for both gives -1 to 1.
         std: standard deviation of R, G and B in 0..1. None: as for `mean`.
         backend: "native", "dali", or "video" (decodes the video files, slower).
         threads: number of decoding threads. None: one for each available core.
@@ -96,6 +104,8 @@ class ClipLoader:
         self,
         data: VideoDataset | str | Path,
         *,
+        modality: Modality | Sequence[Modality] = "rgb",
+        stack: int = 1,
         frames: int = 16,
         interval: int | Sequence[int] = (1, 2),
         size: int | tuple[int, int] = 112,
@@ -113,8 +123,8 @@ class ClipLoader:
         dtype: torch.dtype | str = torch.float32,
         layout: Layout = "bcthw",
         color: Literal["rgb", "bgr"] = "rgb",
-        mean: Color | None = MEAN,
-        std: Color | None = STD,
+        mean: Colors = MEANS,
+        std: Colors = STDS,
         backend: Literal["native", "dali", "video"] = "native",
         threads: int | None = None,
         enlarge: float = 1.0,
@@ -129,6 +139,10 @@ class ClipLoader:
     ) -> None:
         data = open_data(data)
         self.data, self.seed, self.train = data, seed, train
+        modalities = as_modalities(modality)
+        check_stack(stack, modalities)
+        if transform is not None and modalities != ("rgb",):
+            raise ValueError(f"modality={modality!r}: transform= changes colors; use it with modality='rgb' only")
         if device is None and backend == "dali" and torch.cuda.is_available():
             device = "cuda"
         self.device = None if device is None else resolve_device(device)
@@ -148,9 +162,13 @@ class ClipLoader:
             short=short,
             shapes=shapes,
             sampler=sampler,
+            stack=stack,
+            colors="rgb" in modalities,
             **_ranks(rank, world_size),
         )
-        self.form = OutputForm(
+        self.forms = make_forms(
+            modalities,
+            stack=stack,
             dtype=sample_type(dtype),
             layout=layout,
             color=color,
@@ -158,6 +176,7 @@ class ClipLoader:
             std=std,
             pin=torch.cuda.is_available() if pin is None else pin,
         )
+        self.form = self.forms[0]
         self.threads = threads if threads is not None else default_threads()
         _check_choices(threads=self.threads, ahead_bytes=ahead_bytes, cache_bytes=cache_bytes)
         check_name("cache", cache, ("encoded", "decoded"))
@@ -165,7 +184,7 @@ class ClipLoader:
         self._cache: dict[str, Any] = {"cache": cache, "cache_bytes": cache_bytes}
         self.enlarge = enlarge
         self._open_filler()
-        self._replacing = ReplacingFiller(data, self.planner) if on_error == "replace" else None
+        self._replacing = ReplacingFiller(data, self.planner, modalities) if on_error == "replace" else None
         self.epoch = 0
         self.stats = LoaderStats()
         self._resume = 0  # the batch that the next iteration begins with
@@ -174,13 +193,13 @@ class ClipLoader:
 
     def _open_filler(self) -> None:
         """Make the backend, with the form of the batches that it fills."""
-        self._normalize = PixelNormalizer(self.form)
+        self._normalize = FramesNormalizer(self.forms)
         # DALI normalizes on the device that it decodes on. Other batches are normalized after they have been copied.
         late = copies_to(self.device) and (self.backend != "dali" or self.transform is not None)
-        self._host_form = self.form.as_pixels if late else self.form
-        filled = self._host_form
+        self._host_forms = tuple(form.as_pixels if late else form for form in self.forms)
+        filled = self._host_forms
         if self.transform is not None:  # gets plain pixels; its result is converted to the host form afterwards
-            filled = replace(self.form, dtype=torch.uint8, layout="bthwc", color="rgb")
+            filled = (replace(self.form, dtype=torch.uint8, layout="bthwc", color="rgb"),)
         self._filler = make_filler(
             self.backend,
             self.data,
@@ -293,7 +312,7 @@ class ClipLoader:
             self.device,
             filling,
             count=stop - first,
-            finish=lambda batch: replace(batch, frames=self._normalize(batch.frames)),
+            finish=lambda batch: replace(batch, frames=self._normalize(batch.frames, batch.plan)),
         )
         for batch, waited in running:
             batch = replace(batch, wait_seconds=waited)
@@ -313,8 +332,9 @@ class ClipLoader:
         else:
             plan, frames, shown = self._replacing.fill(self._filler, plan, cancel)
         if self.transform is not None:
+            assert isinstance(frames, Tensor)
             frames = transform_clips(
-                self.transform, frames, plan, seed=self.seed, form=self.form, pixels=self._host_form
+                self.transform, frames, plan, seed=self.seed, form=self.form, pixels=self._host_forms[0]
             )
         targets = None if self.target is None else self.target.collated(self.data, plan)
         seconds = time.perf_counter() - start
@@ -325,7 +345,8 @@ class ClipLoader:
 
     def _bytes(self, epoch: int, index: int) -> int:
         shape = self.planner.shape(epoch, index)
-        return shape.clips * 3 * shape.frames * shape.height * shape.width * self._host_form.dtype.itemsize
+        pixels = shape.clips * shape.frames * shape.height * shape.width
+        return sum(pixels * form.channels * form.dtype.itemsize for form in self._host_forms)
 
     def _fingerprint(self) -> str:
         """Hash of the lengths and classes of the videos, in order."""

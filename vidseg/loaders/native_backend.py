@@ -1,6 +1,6 @@
 """The native backend: one compiled call fills a batch from a plan (csrc/frames/fill.cpp)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from vidseg.frames.native import operators
 from vidseg.frames.open_files import too_many_open_files
 from vidseg.labels import VideoDataset
 from vidseg.loaders.memory import BatchMemory
+from vidseg.loaders.modality import ModalityDatabases, database_name
 from vidseg.loaders.output import OutputForm
 
 __all__ = ["CacheReport", "NativeFiller"]
@@ -71,6 +72,8 @@ class NativeFiller:
         self._cache = int(operators.open_cache(cache_bytes, cache == "decoded")) if cache_bytes else 0
         self._memory = BatchMemory(pin=form.pin)
         self._root = f"{data.root}/".encode()
+        self._file = f"/{database_name(form.modality)}".encode()
+        self._databases = None if form.modality == "rgb" else ModalityDatabases(data, form.modality)
 
     def fill(self, plan: BatchPlan, cancel: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Fill a plan.
@@ -87,12 +90,19 @@ class NativeFiller:
             FrameDatabaseError: a frame or database cannot be read; the message names the first one in the order of the
                 plan.
         """
+        if self._databases is not None:
+            self._databases.check(plan.videos)
         out = self._memory.empty(self.form.shape(*plan.shape), self.form.dtype)
         planar = self.form.layout != "bthwc"
-        paths = [self._root + self.data.video_path(video).encode() + b"/frames.db" for video in plan.videos.tolist()]
+        stack, filled = self.form.stack, out
+        if stack > 1 and self.form.layout != "bcthw":
+            flat = replace(self.form, stack=1).shape(*plan.shape)
+            # Stacks of (B, T, C, H, W) have the order of (B, T * L, 2, H, W); interleaved ones are copied afterwards.
+            filled, stack = out.view(flat) if planar else self._memory.empty(flat, out.dtype), 1
+        paths = [self._root + self.data.video_path(video).encode() + self._file for video in plan.videos.tolist()]
         try:
             shown = operators.fill(
-                out.transpose(1, 2) if self.form.layout == "btchw" else out,  # (B, 3, T, H, W)
+                filled.transpose(1, 2) if self.form.layout == "btchw" else filled,  # (B, C, T, H, W)
                 torch.from_numpy(np.frombuffer(b"".join(paths), np.uint8).copy()),
                 torch.from_numpy(np.cumsum([len(path) for path in paths], dtype=np.int64)),
                 torch.from_numpy(plan.videos),
@@ -102,6 +112,9 @@ class NativeFiller:
                 torch.from_numpy(plan.colors.codes),
                 torch.from_numpy(plan.colors.parameters),
                 self.form.normalization,
+                self.form.vector_maps(plan),
+                stack,
+                self.form.background,
                 planar,
                 self.form.color == "bgr",
                 self.enlarge,
@@ -115,6 +128,8 @@ class NativeFiller:
             if (limit := too_many_open_files(paths[0].decode())) is not None:
                 raise RuntimeError(f"{reason}: {limit}") from None
             raise FrameDatabaseError(reason + (_DAMAGED if ": frame " in reason else _UNREADABLE)) from None
+        if filled.shape != out.shape and not planar:
+            out.unflatten(-1, (self.form.stack, 2)).copy_(filled.unflatten(1, (-1, self.form.stack)).movedim(2, -2))
         return out, shown
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from vidseg.clips.planner import ClipPlanner
 from vidseg.frames import FrameDatabase, FrameDatabaseError
 from vidseg.labels import VideoDataset
 from vidseg.loaders.backends import Filler
+from vidseg.loaders.modality import Frames, ModalityDatabases
 
 __all__ = ["ReplacingFiller", "replaced_clips"]
 
@@ -33,14 +35,17 @@ class ReplacingFiller:
     Args:
         data: the videos.
         planner: plans the clips of the replacements.
+        modalities: what the backend reads of each video.
     """
 
-    def __init__(self, data: VideoDataset, planner: ClipPlanner) -> None:
+    def __init__(self, data: VideoDataset, planner: ClipPlanner, modalities: Sequence[str] = ("rgb",)) -> None:
         self.data, self.planner = data, planner
+        self._colors = "rgb" in modalities
+        self._others = [ModalityDatabases(data, one) for one in modalities if one != "rgb"]
         self._gone: dict[int, str] = {}  # video -> reason
         self._lock = threading.Lock()
 
-    def fill(self, filler: Filler, plan: BatchPlan, cancel: Tensor | None = None) -> tuple[BatchPlan, Tensor, Tensor]:
+    def fill(self, filler: Filler, plan: BatchPlan, cancel: Tensor | None = None) -> tuple[BatchPlan, Frames, Tensor]:
         """Fill a plan.
 
         Args:
@@ -103,12 +108,17 @@ class ReplacingFiller:
     def _check(self, video: int, error: str = "") -> str | None:
         """Return why a video cannot be read, and remember it; None if it can be opened."""
         path = self.data[video].path
+        paths = [path] * self._colors + [databases.path(video) for databases in self._others]
+        damaged = _ALL_DAMAGED in error and any(str(one) in error for one in paths)
+        reason = f"it has no readable frame ({error})" if damaged else None
         try:
-            with open(path, "rb") as file:
-                file.read(1)
-            reason = f"it has no readable frame ({error})" if _ALL_DAMAGED in error and str(path) in error else None
-            if reason is None and self.data.converted:
-                FrameDatabase(path)
+            for path in paths:
+                with open(path, "rb") as file:
+                    file.read(1)
+            if self._colors and reason is None and self.data.converted:
+                FrameDatabase(self.data[video].path)
+            for databases in self._others if reason is None else ():
+                databases.check([video])
         except (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError) as problem:
             reason = os.strerror(problem.errno) if problem.errno else str(problem)
         except FrameDatabaseError as problem:

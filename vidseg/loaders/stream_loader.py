@@ -16,9 +16,10 @@ from vidseg.clips.draws import uniform
 from vidseg.clips.stream_windows import Sampling, StreamItem, StreamPlan, WindowShape, window_labels
 from vidseg.labels import VideoDataset
 from vidseg.labels.segmentation_labels import FrameLabels
+from vidseg.loaders.backends import FramesNormalizer, make_filler
 from vidseg.loaders.batch import FieldAccess
-from vidseg.loaders.native_backend import NativeFiller
-from vidseg.loaders.output import MEAN, STD, Color, OutputForm, PixelNormalizer, sample_type
+from vidseg.loaders.modality import Frames, Modality, as_modalities
+from vidseg.loaders.output import MEANS, STDS, Colors, make_forms, sample_type
 from vidseg.loaders.prefetch import Prefetcher
 from vidseg.loaders.threads import default_threads
 from vidseg.loaders.transfer import DevicePrefetcher, copies_to, prefetch_to, resolve_device
@@ -33,7 +34,8 @@ class StreamBatch(FieldAccess):
     `clips, mask, labels = batch` unpacks it.
 
     Attributes:
-        clips: (B, C, T, H, W), normalized; black frames after the end of a video.
+        clips: (B, C, T, H, W), normalized; black frames after the end of a video, or frames without motion. Of a loader
+            with several modalities: a dict with one tensor for each.
         labels: int64 (B, T * R) at full frame rate, -100 for frames without a label.
         mask: bool (B, T), True for frames of the video.
         item: videos, window and group of the batch.
@@ -44,15 +46,16 @@ class StreamBatch(FieldAccess):
 
     UNPACKED: ClassVar[tuple[str, ...]] = ("clips", "mask", "labels")
 
-    clips: Tensor
+    clips: Frames
     labels: Tensor
     mask: Tensor
     item: StreamItem
 
     def __post_init__(self) -> None:
         batch, frames = self.item.frames.shape
-        if self.clips.dim() != 5 or (self.clips.shape[0], self.clips.shape[2]) != (batch, frames):
-            raise ValueError(f"clips of shape {tuple(self.clips.shape)} for {batch} windows of {frames} frames")
+        for clips in self.clips.values() if isinstance(self.clips, dict) else (self.clips,):
+            if clips.dim() != 5 or (clips.shape[0], clips.shape[2]) != (batch, frames):
+                raise ValueError(f"clips of shape {tuple(clips.shape)} for {batch} windows of {frames} frames")
         if self.mask.shape != (batch, frames):
             raise ValueError(f"a mask of shape {tuple(self.mask.shape)} for {batch} windows of {frames} frames")
         if self.labels.shape != (batch, frames * self.item.interval):
@@ -61,12 +64,12 @@ class StreamBatch(FieldAccess):
             )
 
     @property
-    def inputs(self) -> Tensor:
+    def inputs(self) -> Frames:
         """The clips: the first argument of the model; the others are its state and `mask`."""
         return self.clips
 
     def __len__(self) -> int:
-        return len(self.clips)
+        return len(self.mask)
 
 
 class StreamLoader:
@@ -81,6 +84,7 @@ class StreamLoader:
     Args:
         data: videos with frame databases.
         shape: size and stride of the windows.
+        modality: "rgb", "flow", "motion" or "residual", or several, such as ("rgb", "motion"); see `ClipLoader`.
         labels: (L,) class numbers of each video, -100 for frames without a label. None: the data set's frame labels.
         group: number of videos of one rank that are processed together.
         size: height and width of the clips in pixels; one number for a square.
@@ -93,7 +97,7 @@ class StreamLoader:
             black.
         seed: seed for order, crops, mirroring and frames.
         dtype: float32, float16 or bfloat16; a torch type or its name.
-        mean: mean of R, G and B in 0..1. None: samples are pixel / 255, in 0..1.
+        mean: mean of R, G and B in 0..1, or of each modality; see `ClipLoader`. None: samples are pixel / 255, in 0..1.
         std: standard deviation of R, G and B in 0..1. None: as for `mean`.
         threads: number of decoding threads. None: one for each available core.
         ahead_bytes: bytes of batches that wait or are being made; at least one batch is always made.
@@ -114,6 +118,7 @@ class StreamLoader:
         data: VideoDataset,
         shape: WindowShape,
         *,
+        modality: Modality | Sequence[Modality] = "rgb",
         labels: Sequence[npt.ArrayLike] | None = None,
         group: int = 1,
         size: int | tuple[int, int] = 224,
@@ -125,8 +130,8 @@ class StreamLoader:
         length_tolerance: int = 8,
         seed: int = 0,
         dtype: torch.dtype | str = torch.float32,
-        mean: Color | None = MEAN,
-        std: Color | None = STD,
+        mean: Colors = MEANS,
+        std: Colors = STDS,
         threads: int | None = None,
         ahead_bytes: int = 512 * 2**20,
         cache: Literal["encoded", "decoded"] = "encoded",
@@ -159,7 +164,8 @@ class StreamLoader:
         if self.threads < 1:
             raise ValueError(f"threads={threads} must be at least 1")
         pinned = torch.cuda.is_available() if pin is None else pin
-        self.form = OutputForm(dtype=dtype, mean=mean, std=std, pin=pinned)
+        self.forms = make_forms(as_modalities(modality), dtype=dtype, mean=mean, std=std, pin=pinned)
+        self.form = self.forms[0]
         self._cache: dict[str, Any] = {"cache": cache, "cache_bytes": cache_bytes}
         self.on_error = on_error
         self.device = None if device is None else resolve_device(device)
@@ -172,10 +178,11 @@ class StreamLoader:
 
     def _open_filler(self) -> None:
         """Make the backend, with the form of the clips that it fills."""
-        self._normalize = PixelNormalizer(self.form)
-        self._host_form = self.form.as_pixels if copies_to(self.device) else self.form  # normalized after the copy
-        self._filler = NativeFiller(
-            self.data, self._host_form, threads=self.threads, on_error=self.on_error, **self._cache
+        self._normalize = FramesNormalizer(self.forms)
+        late = copies_to(self.device)  # normalized after the copy
+        self._host_forms = tuple(form.as_pixels if late else form for form in self.forms)
+        self._filler = make_filler(
+            "native", self.data, self._host_forms, threads=self.threads, on_error=self.on_error, **self._cache
         )
 
     def plan(self, epoch: int) -> StreamPlan:
@@ -248,7 +255,8 @@ class StreamLoader:
         def stop() -> None:
             cancel.fill_(1)
 
-        clip_bytes = 3 * self.shape.frames * self.height * self.width * self._host_form.dtype.itemsize
+        pixels = self.shape.frames * self.height * self.width
+        clip_bytes = sum(pixels * form.channels * form.dtype.itemsize for form in self._host_forms)
         filling = Prefetcher(
             lambda index: self._make(plan[index], epoch, cancel),
             lambda index: clip_bytes * self.group,
@@ -261,7 +269,9 @@ class StreamLoader:
             self.device,
             filling,
             count=len(plan) - first,
-            finish=lambda batch: replace(batch, clips=self._normalize(batch.clips)),
+            finish=lambda batch: replace(
+                batch, clips=self._normalize(batch.clips, self._plan_clips(batch.item, slice(None), epoch))
+            ),
         )
         for batch, _ in running:
             self._position = batch.item.index + 1
@@ -273,36 +283,41 @@ class StreamLoader:
         batch, frames = item.frames.shape
         real = item.frames >= 0
         rows = np.flatnonzero(real.any(axis=1))
-        black = torch.zeros(1, 3, 1, 1, 1, dtype=torch.uint8)
-        if self._host_form.dtype is not torch.uint8:
-            black = self._normalize(black)
         if len(rows) == batch and real.all():
             clips = self._fill(item, rows, epoch, cancel)
         else:
-            clips = black.expand(batch, 3, frames, self.height, self.width).clone()
-            if len(rows):
-                filled = self._fill(item, rows, epoch, cancel)
-                keep = torch.from_numpy(real[rows])[:, None, :, None, None]
-                clips[torch.from_numpy(rows)] = torch.where(keep, filled, black)
+            found: Frames = {} if len(rows) == 0 else self._fill(item, rows, epoch, cancel)
+            empty: dict[str, Tensor] = {}
+            for form in self._host_forms:
+                nothing = form.empty.view(1, -1, 1, 1, 1)
+                padded = nothing.expand(form.shape(batch, frames, self.height, self.width)).clone()
+                if len(rows):
+                    filled = found[form.modality] if isinstance(found, dict) else found
+                    keep = torch.from_numpy(real[rows])[:, None, :, None, None]
+                    padded[torch.from_numpy(rows)] = torch.where(keep, filled, nothing)
+                empty[form.modality] = padded
+            clips = empty if len(self.forms) > 1 else empty[self.form.modality]
         labels = [window_labels(self.shape, item.window, self.labels[video]) for video in item.videos]
         return StreamBatch(clips, torch.from_numpy(np.stack(labels)), torch.from_numpy(item.mask), item)
 
-    def _fill(self, item: StreamItem, rows: npt.NDArray[np.int64], epoch: int, cancel: Tensor) -> Tensor:
+    def _fill(self, item: StreamItem, rows: npt.NDArray[np.int64], epoch: int, cancel: Tensor) -> Frames:
         """Decode clips of some of the item's videos; a missing frame repeats the one before it."""
+        return self._filler.fill(self._plan_clips(item, rows, epoch), cancel)[0]
+
+    def _plan_clips(self, item: StreamItem, rows: npt.NDArray[np.int64] | slice, epoch: int) -> BatchPlan:
         videos = item.videos[rows]
-        plan = BatchPlan(
+        return BatchPlan(
             epoch=epoch,
             index=item.index,
             height=self.height,
             width=self.width,
             videos=videos,
-            views=np.zeros(len(rows), np.int64),
-            labels=np.full(len(rows), -1, np.int64),
+            views=np.zeros(len(videos), np.int64),
+            labels=np.full(len(videos), -1, np.int64),
             frames=np.maximum.accumulate(item.frames[rows], axis=1),
             matrices=self._matrices(videos, epoch),
-            colors=ColorPlan.none(len(rows)),
+            colors=ColorPlan.none(len(videos)),
         )
-        return self._filler.fill(plan, cancel)[0]
 
     def _matrices(self, videos: npt.NDArray[np.int64], epoch: int) -> npt.NDArray[np.float64]:
         """Matrices (B, 3, 3) from a point of the clip to a point of the stored frame."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidseg.models._detection import DetectionOutput
-from vidseg.models._registry import create_model, model_options, model_task
+from vidseg.models._registry import create_model, input_spec, model_task
 
 __all__ = ["Cost", "Timing", "count_cost", "count_parameters", "input_shape", "measure", "training_batch"]
 
@@ -83,7 +83,7 @@ def input_shape(
         in_features: D of segmentation and detection networks; no effect on others.
 
     Returns:
-        (B, D, L) for segmentation and detection, else (B, C, T, H, W) with the channels of the network, 2 or 3.
+        (B, D, L) for segmentation and detection, (B, C, T, H, W) otherwise, with the channels of the input spec.
 
     Raises:
         ValueError: no network has this name, or a number is below 1.
@@ -95,7 +95,7 @@ def input_shape(
             raise ValueError(f"{label}={value} must be at least 1")
     if task in ("segmentation", "detection"):
         return (batch, in_features, frames)
-    return (batch, model_options(name).get("in_channels", 3), frames, size, size)
+    return (batch, input_spec(name).channels, frames, size, size)
 
 
 def count_parameters(name: str, *, num_classes: int, **options: Any) -> int:

@@ -26,9 +26,9 @@ def _stream(name: str, channels: int, num_classes: int, width: float) -> tuple[n
     last = classifier_name(model)
     if last is None:
         raise ValueError(f"{name} has no linear classifier, so its features are not defined")
-    classifier = model.get_submodule(last)
+    size = model.state_dict()[f"{last}.weight"].shape[1]
     model.set_submodule(last, nn.Identity())
-    return model, int(classifier.weight.shape[1])  # type: ignore[union-attr, arg-type]
+    return model, size
 
 
 class TwoStream(nn.Module):

@@ -70,7 +70,7 @@ def video_features(
     rows, labels, numbers = [], [], []
     with loader, clip_outputs(trained.model, trained.features()) as output_of, torch.inference_mode():
         for batch in loader:
-            found = output_of(batch.inputs.to(trained.device))
+            found = output_of(batch.to(trained.device).inputs)
             valid = getattr(batch, "valid", torch.ones(len(batch), dtype=torch.bool)).cpu()
             rows.append(found[valid])
             labels.append(batch.labels.cpu()[valid])

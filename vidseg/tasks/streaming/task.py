@@ -84,7 +84,7 @@ class StreamingTask(FrameLabelTask):
         Raises:
             ValueError: windows do not come in order.
         """
-        item, device = batch.item, batch.clips.device
+        item, device = batch.item, batch.mask.device
         windows = None
         if self.update == "video" and self.weighting == "video":
             windows = torch.from_numpy(item.counts).to(device, non_blocking=True)
