@@ -67,4 +67,4 @@ def test_a_conversion_with_many_workers(tmp_path, make_video, hard, status):
     command = [sys.executable, "-m", "vidseg.cli.main", "convert", str(tmp_path / "v"), str(tmp_path / "data")]
     result = run([*command, "--workers", "60"], 50, hard)
     assert result.returncode == status, result.stderr
-    assert ("a conversion with 60 workers needs" in result.stderr) == bool(status)
+    assert ("a run with 60 workers needs" in result.stderr) == bool(status)

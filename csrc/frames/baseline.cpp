@@ -176,7 +176,6 @@ void transform(const BlockPair& pair, const BlockTarget (&targets)[2], const int
 bool BaselineDecoder::decode(const uint8_t* data, size_t size, const Window& wanted, Region& out) {
     static const bool fast = has_avx2();
     if (!fast || !layout_.read(data, size) || layout_.components != 3) return false;
-    if (layout_.adobe && !(layout_.plain && layout_.mcu_width == 8)) return false;
     if (int64_t{layout_.width} * layout_.height > kMaxPixels) return false;
     if (!make_tables() || !plan_blocks()) return false;
     if (layout_.mcu_width == 16 && layout_.width <= 4)
@@ -201,15 +200,16 @@ bool BaselineDecoder::decode(const uint8_t* data, size_t size, const Window& wan
     return true;
 }
 
-// Components must be Y, Cb and Cr, or R, G and B where a marker says so. Without a marker that names the color
-// space, libjpeg derives it from the component identifiers.
+// Components must be Y, Cb and Cr, or channels that an Adobe marker calls RGB. Without a marker that names
+// the color space, libjpeg derives it from the component identifiers; of two markers it believes JFIF.
 bool BaselineDecoder::plan_blocks() {
     blocks_.clear();
+    const bool channels = layout_.adobe;
+    if (channels && (layout_.jfif || layout_.adobe_transform != 0)) return false;
     for (int i = 0; i < 3; ++i) {
         const JpegLayout::Component& component = layout_.component[i];
-        if (!layout_.plain && component.name != i + 1) return false;
-        if (component.across != component.down) return false;
-        if (i > 0 && component.across != 1) return false;
+        if (component.across != component.down || (!channels && component.name != i + 1)) return false;
+        if ((i > 0 || channels) && component.across != 1) return false;
         for (int y = 0; y < component.down; ++y) {
             for (int x = 0; x < component.across; ++x) {
                 blocks_.push_back({i, 8 * x, 8 * y, 8 * component.across, &tables_[component.dc_table],
@@ -282,8 +282,7 @@ void BaselineDecoder::make_planes(const Mcus& mcus) {
     planes_.width = std::min(mcus.width() * layout_.mcu_width, layout_.width - mcus.left * layout_.mcu_width);
     planes_.height =
         std::min(mcus.height() * layout_.mcu_height, layout_.height - mcus.top * layout_.mcu_height);
-    planes_.chroma = halved ? Chroma::k420 : Chroma::k444;
-    planes_.rgb = layout_.plain;
+    planes_.chroma = layout_.adobe ? Chroma::kNone : halved ? Chroma::k420 : Chroma::k444;
     for (Plane* plane : {&planes_.y, &planes_.cb, &planes_.cr}) {
         const int divisor = halved && plane != &planes_.y ? 2 : 1;
         plane->width = (planes_.width + divisor - 1) / divisor;

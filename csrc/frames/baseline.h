@@ -1,5 +1,6 @@
-// Decoder of the JPEGs in frame databases: baseline, three components, chroma of full or half resolution. The
-// pixels equal those of libjpeg bit for bit. Only the part that a window needs is decoded.
+// Decoder of the JPEGs in frame databases: baseline, three components, YCbCr with chroma of full or half
+// resolution, or channels without color conversion. The pixels equal those of libjpeg bit for bit. Only the
+// part that a window needs is decoded.
 //
 // libjpeg-turbo spends most of its time on Huffman codes: it reads one code after another and checks for
 // markers in between. This decoder first copies an interval between markers without its stuffing bytes. One

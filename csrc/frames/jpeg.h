@@ -47,7 +47,8 @@ struct Region {
 };
 
 // Returns a restart interval that divides a row of MCUs evenly, so that every interval is a rectangle of
-// MCUs: the smallest divisor of 2 to 6, else the row if it is short, else 1.
+// MCUs: the smallest divisor of 2 to 6, else the row if it is short, else 1. For channels without chroma, the
+// smallest divisor of 4 to 8, else the row if it is short, else 6.
 int restart_interval_for(int width, Chroma chroma);
 
 class JpegEncoder {

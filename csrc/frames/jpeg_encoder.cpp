@@ -64,8 +64,9 @@ bool write_planes(jpeg_compress_struct& info, ErrorManager& errors, const Planes
     info.image_width = static_cast<JDIMENSION>(planes.width);
     info.image_height = static_cast<JDIMENSION>(planes.height);
     info.input_components = 3;
-    info.in_color_space = JCS_YCbCr;
+    info.in_color_space = planes.chroma == Chroma::kNone ? JCS_RGB : JCS_YCbCr;
     jpeg_set_defaults(&info);
+    jpeg_set_colorspace(&info, info.in_color_space);  // no conversion; RGB gets an Adobe marker
     jpeg_set_quality(&info, options.quality, TRUE);
     info.comp_info[0].h_samp_factor = info.comp_info[0].v_samp_factor = halved ? 2 : 1;
     info.dct_method = JDCT_ISLOW;
@@ -180,8 +181,10 @@ void recode(const uint8_t* data, size_t size, int restart_interval, bool optimiz
     check_header(recoder->from);
     if (restart_interval < 0) {
         const bool halved = recoder->from.max_h_samp_factor == 2;
-        restart_interval = restart_interval_for(static_cast<int>(recoder->from.image_width),
-                                                halved ? Chroma::k420 : Chroma::k444);
+        const Chroma chroma = recoder->from.jpeg_color_space == JCS_RGB ? Chroma::kNone
+                              : halved                                  ? Chroma::k420
+                                                                        : Chroma::k444;
+        restart_interval = restart_interval_for(static_cast<int>(recoder->from.image_width), chroma);
     }
     VectorDestination destination = vector_destination(out);
     recoder->to.dest = &destination.base;
@@ -195,9 +198,19 @@ void recode(const uint8_t* data, size_t size, int restart_interval, bool optimiz
 // than a crop saves.
 constexpr int kWholeRow = 12;
 
+// Flow has few bytes in an MCU, so that a marker after each one would double the file. Only the baseline
+// decoder makes use of intervals that continue in the next row.
+constexpr int kOverRows = 6;
+
 int restart_interval_for(int width, Chroma chroma) {
     const int mcu_width = chroma == Chroma::k420 ? 16 : 8;
     const int mcus = (width + mcu_width - 1) / mcu_width;
+    if (chroma == Chroma::kNone) {
+        for (int interval = 4; interval <= 8; ++interval) {
+            if (mcus % interval == 0) return interval;
+        }
+        return mcus <= kWholeRow ? mcus : kOverRows;
+    }
     for (int interval = 2; interval <= 6; ++interval) {
         if (mcus % interval == 0) return interval;
     }

@@ -15,6 +15,8 @@ enum Marker : uint8_t {
     kApp14 = 0xEE,
 };
 
+constexpr int kAdobeBytes = 14;  // of the Adobe segment, with its length
+
 int read_16(const uint8_t* bytes) { return bytes[0] << 8 | bytes[1]; }
 
 }  // namespace
@@ -57,8 +59,7 @@ bool JpegLayout::read_scan_header(const uint8_t* segment, int length) {
 
 bool JpegLayout::read(const uint8_t* data, size_t size) {
     width = restart_interval = 0;
-    adobe = plain = false;
-    bool jfif = false;
+    jfif = adobe = false;
     segments.clear();
     if (size < 4 || data[0] != 0xFF || data[1] != kStartOfImage) return false;
     headers.assign(data, data + 2);
@@ -85,13 +86,14 @@ bool JpegLayout::read(const uint8_t* data, size_t size) {
                 if (!read_scan_header(segment, length)) return false;
                 break;
             case kApp14:  // names the color space
+                if (length < kAdobeBytes || std::memcmp(segment + 4, "Adobe", 5) != 0) return false;
                 adobe = true;
-                plain = length >= 14 && std::memcmp(segment + 4, "Adobe", 5) == 0 && segment[15] == 0;
+                adobe_transform = segment[15];
                 break;
             case kHuffmanTables:
             case kQuantizers:
                 break;
-            case kApp0:  // JFIF: three components are YCbCr
+            case kApp0:
                 jfif = true;
                 break;
             default:
@@ -103,7 +105,6 @@ bool JpegLayout::read(const uint8_t* data, size_t size) {
         segments.push_back({marker, begin, headers.size()});
         if (marker == kSos) {
             entropy = next;
-            plain = plain && !jfif;
             return true;
         }
     }

@@ -33,9 +33,10 @@ struct JpegLayout {
     std::array<Component, 3> component{};
     int mcu_width = 0;
     int mcu_height = 0;
-    int restart_interval = 0;  // in MCUs; 0: no markers
-    bool adobe = false;        // a marker that names the color space
-    bool plain = false;        // it says that the components are not converted, and no other marker disagrees
+    int restart_interval = 0;       // in MCUs; 0: no markers
+    bool jfif = false;              // has a JFIF marker: three components are YCbCr
+    bool adobe = false;             // has an Adobe marker
+    int adobe_transform = 0;        // its content; 0: three components are RGB
     size_t frame_header = 0;        // offset of SOF in the headers
     size_t entropy = 0;             // offset of the first interval in the file
     std::vector<uint8_t> headers;   // headers that decoding needs

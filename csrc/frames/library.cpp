@@ -138,6 +138,22 @@ std::tuple<Tensor, Tensor> encode_rgb(Tensor frame, int64_t chroma, int64_t qual
     return encode(planes, options, levels);
 }
 
+// Channels of optical flow are two; the third one of the JPEG is then constant, so that it takes few bytes.
+constexpr uint8_t kMissingChannel = 128;
+
+std::tuple<Tensor, Tensor> encode_channels(Tensor channels, int64_t quality, int64_t restart_interval,
+                                           bool optimize, int64_t levels) {
+    const uint8_t* values = values_of<uint8_t>(channels, "channels", {-1, -1, -1});
+    const int64_t count = channels.size(0);
+    require(count == 2 || count == 3, "channels has ", count, " channels, must have 2 or 3");
+    require_frame_size(channels.size(1), channels.size(2));
+    const EncodeOptions options = encode_options(quality, restart_interval, optimize);
+    thread_local Planes planes;
+    planes.resize(static_cast<int>(channels.size(2)), static_cast<int>(channels.size(1)), Chroma::kNone);
+    import_channels(values, static_cast<int>(count), kMissingChannel, planes);
+    return encode(planes, options, levels);
+}
+
 Tensor recode_jpeg(Tensor data, int64_t restart_interval, bool optimize) {
     const EncodeOptions options = encode_options(90, restart_interval, optimize);
     std::vector<uint8_t> out;
@@ -197,6 +213,9 @@ STABLE_TORCH_LIBRARY(vidseg_frames, m) {
         "encode_rgb(Tensor frame, int chroma, int quality, int restart_interval, bool optimize, int levels) "
         "-> (Tensor, "
         "Tensor)");
+    m.def(
+        "encode_channels(Tensor channels, int quality, int restart_interval, bool optimize, int levels) -> "
+        "(Tensor, Tensor)");
     m.def("recode_jpeg(Tensor data, int restart_interval, bool optimize) -> Tensor");
     m.def("resize(Tensor frame, int height, int width) -> Tensor");
     m.def("apply_colors(Tensor frames, Tensor codes, Tensor parameters) -> Tensor");
@@ -210,6 +229,7 @@ STABLE_TORCH_LIBRARY_IMPL(vidseg_frames, CompositeExplicitAutograd, m) {
     m.impl("decode_jpeg", TORCH_BOX(&decode_jpeg));
     m.impl("encode_planes", TORCH_BOX(&encode_planes));
     m.impl("encode_rgb", TORCH_BOX(&encode_rgb));
+    m.impl("encode_channels", TORCH_BOX(&encode_channels));
     m.impl("recode_jpeg", TORCH_BOX(&recode_jpeg));
     m.impl("resize", TORCH_BOX(&resize));
     m.impl("apply_colors", TORCH_BOX(&apply_colors_to_frames));

@@ -220,6 +220,23 @@ void import_rgb(const uint8_t* rgb, Planes& out) {
     for (Plane* plane : {&out.y, &out.cb, &out.cr}) plane->pad_edges();
 }
 
+void import_channels(const uint8_t* channels, int count, uint8_t missing, Planes& out) {
+    check(out.chroma == Chroma::kNone, "internal error: channels for planes of YCbCr");
+    const size_t row_bytes = static_cast<size_t>(out.width);
+    for (Plane* plane : {&out.y, &out.cb, &out.cr}) {
+        for (int y = 0; y < out.height; ++y) {
+            if (count > 0) {
+                std::memcpy(plane->row(y), channels + y * row_bytes, row_bytes);
+            } else {
+                std::memset(plane->row(y), missing, row_bytes);
+            }
+        }
+        plane->pad_edges();
+        channels += out.height * row_bytes;
+        --count;
+    }
+}
+
 void halve(const Planes& in, Planes& out) {
     const bool halved = in.chroma == Chroma::k420;
     out.width = (in.width + 1) / 2;

@@ -1,5 +1,5 @@
-// Pictures as JPEG stores them: full-range BT.601 YCbCr in three planes, padded so that an encoder can read
-// whole MCUs.
+// Pictures as JPEG stores them: full-range BT.601 YCbCr, or three channels of another meaning, in three
+// planes, padded so that an encoder can read whole MCUs.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +8,9 @@
 
 namespace vidseg {
 
-enum class Chroma { k420 = 420, k444 = 444 };
+// kNone: no YCbCr but three channels at full resolution, which every decoder returns unchanged as R, G and B.
+// Optical flow is stored in this form.
+enum class Chroma { k420 = 420, k444 = 444, kNone = 0 };
 
 // One plane. Rows 0 to height - 1 and columns 0 to width - 1 are the picture; the rest, up to `stride` and
 // `rows`, repeats its edge.
@@ -29,7 +31,6 @@ struct Planes {
     int width = 0;
     int height = 0;
     Chroma chroma = Chroma::k420;
-    bool rgb = false;  // the planes are R, G and B, of full size
     Plane y, cb, cr;
 
     void resize(int new_width, int new_height, Chroma new_chroma);
@@ -55,6 +56,10 @@ void import_planes(const PlaneView& y, const PlaneView& cb, const PlaneView& cr,
 
 // Converts (height, width, 3) RGB, tightly packed, into `out`. Subsampled chroma is averaged.
 void import_rgb(const uint8_t* rgb, Planes& out);
+
+// Copies (count, height, width) channels, tightly packed, into `out`, whose chroma is kNone. A third channel
+// that is not given becomes `missing`.
+void import_channels(const uint8_t* channels, int count, uint8_t missing, Planes& out);
 
 // Halves both sides, rounding up, by averaging 2x2 pixels.
 void halve(const Planes& in, Planes& out);

@@ -177,7 +177,7 @@ void Sampler::sample_planes(const Region& region, uint32_t* out) {
         const std::array<int, 2> corner = {region.left / share, region.top / share};
         sample_row(region.planes.cb, corner, chroma_across, chroma_down, y, rows[1]);
         sample_row(region.planes.cr, corner, chroma_across, chroma_down, y, rows[2]);
-        color_row(rows[0], rows[1], rows[2], region.planes.rgb, width_, out);
+        color_row(region.planes.chroma, rows[0], rows[1], rows[2], width_, out);
         std::fill(out, out + across_.begin, background_);
         std::fill(out + across_.end, out + width_, background_);
     }

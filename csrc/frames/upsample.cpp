@@ -33,6 +33,15 @@ void color_row_portable(const uint8_t* luma, const uint8_t* cb, const uint8_t* c
     }
 }
 
+// Channels without color conversion.
+VIDSEG_VECTORIZED
+void channel_row(const uint8_t* first, const uint8_t* second, const uint8_t* third, int width,
+                 uint32_t* out) {
+    for (int x = 0; x < width; ++x) {
+        out[x] = first[x] | static_cast<uint32_t>(second[x]) << 8 | static_cast<uint32_t>(third[x]) << 16;
+    }
+}
+
 // Computes 3 * near + far.
 VIDSEG_VECTORIZED
 void add_rows(const uint8_t* near, const uint8_t* far, int count, int16_t* out) {
@@ -130,14 +139,6 @@ const Rows& rows() {
     return chosen;
 }
 
-VIDSEG_VECTORIZED
-void join_row(const uint8_t* red, const uint8_t* green, const uint8_t* blue, int width, uint32_t* out) {
-    for (int x = 0; x < width; ++x) {
-        out[x] = static_cast<uint32_t>(red[x]) | static_cast<uint32_t>(green[x]) << 8 |
-                 static_cast<uint32_t>(blue[x]) << 16;
-    }
-}
-
 // Rows of chroma at the size of luma, for luma columns `first` to `last` - 1. In a halved plane the nearer
 // row has weight 3/4 and the other one 1/4, and columns likewise. libjpeg alternates between two roundings;
 // even columns get the larger one.
@@ -177,9 +178,10 @@ class ChromaRows {
 
 }  // namespace
 
-void color_row(const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, bool rgb, int width,
+void color_row(Chroma chroma, const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width,
                uint32_t* out) {
-    rgb ? join_row(luma, cb, cr, width, out) : rows().color(luma, cb, cr, width, out);
+    if (chroma == Chroma::kNone) return channel_row(luma, cb, cr, width, out);
+    rows().color(luma, cb, cr, width, out);
 }
 
 void planes_to_pixels(const Region& planar, const Window& wanted, Region& out) {
@@ -201,7 +203,7 @@ void planes_to_pixels(const Region& planar, const Window& wanted, Region& out) {
     ChromaRows cr(planes.cr, planes.chroma, left, left + part.width());
     uint32_t* to = out.pixels.data();
     for (int y = top; y < top + part.height(); ++y, to += width) {
-        color_row(planes.y.row(y) + left, cb.row(y), cr.row(y), planes.rgb, part.width(), to);
+        color_row(planes.chroma, planes.y.row(y) + left, cb.row(y), cr.row(y), part.width(), to);
     }
 }
 

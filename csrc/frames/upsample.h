@@ -1,4 +1,4 @@
-// Conversion of planar YCbCr pictures to RGB with the arithmetic of libjpeg.
+// Conversion of planar pictures to RGB with the arithmetic of libjpeg.
 #pragma once
 
 #include "jpeg.h"
@@ -10,8 +10,8 @@ namespace vidseg {
 // libjpeg.
 void planes_to_pixels(const Region& planar, const Window& wanted, Region& out);
 
-// Converts one row of samples of full size to pixels: Y, Cb and Cr, or R, G and B.
-void color_row(const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, bool rgb, int width,
+// Converts one row of samples of full size to pixels; without chroma they are the pixels' R, G and B.
+void color_row(Chroma chroma, const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width,
                uint32_t* out);
 
 }  // namespace vidseg

@@ -11,10 +11,10 @@ __all__ = ["Command"]
 
 @dataclass(frozen=True)
 class Command:
-    """Verify every frame database below PATH by decoding all frames; exit status 1 if any has a fault."""
+    """Verify every database of frames or flow below PATH by decoding all rows; exit status 1 if any has a fault."""
 
     path: Annotated[Positional[str], arg(metavar="PATH")]
-    """A frames.db, or a folder with databases at any depth."""
+    """A frames.db, flow.db, motion.db or residual.db, or a folder with databases at any depth."""
     index: bool = False
     """Upgrade databases of dataset2database 1.2 in place: integer key, frames in order, metadata. Temporary files of
     interrupted conversions are deleted."""

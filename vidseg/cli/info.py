@@ -18,12 +18,12 @@ class Command:
 
     A run, or one of its checkpoints: task, network, epoch, score, classes, input. A file of weights: the networks that
     have these entries. The folder of a cross-validation: scores of its splits. A data set: videos, classes, splits. A
-    frame database: frames, size, codec.
+    database of frames or flow: rows, size, codec, method.
     """
 
     path: Annotated[Positional[str], arg(metavar="PATH")]
     """Folder of a run, a cross-validation or a data set; a checkpoint (.pth, .pt, .safetensors); a frames.db or its
-    folder."""
+    folder; a flow.db, motion.db or residual.db."""
     json: bool = False
     """Print one JSON object instead of lines."""
 
@@ -104,13 +104,14 @@ def _cross_validation(path: Path) -> dict[str, Any]:
 def _database(path: Path) -> dict[str, Any]:
     import numpy as np
 
-    from vidseg.frames import FrameDatabase
+    from vidseg.frames import FlowDatabase, open_database
+    from vidseg.frames.schema import DATABASE_NAMES
 
-    database = FrameDatabase(path)
+    database = open_database(path)
     height, width = database.frame_size
     published = "format" not in database.meta
     facts: dict[str, Any] = {
-        "kind": "frame database",
+        "kind": f"{database.modality} database" if isinstance(database, FlowDatabase) else "frame database",
         "form": "dataset2database 1.2 (`vidseg check --index` upgrades it)" if published else database.meta["format"],
         "video": database.name,
         "frames": len(database),
@@ -124,6 +125,10 @@ def _database(path: Path) -> dict[str, Any]:
         steps = np.diff(times)
         steady = len(steps) == 0 or float(steps.max() - steps.min()) < 2e-3
         facts["times"] = f"{times[0]:.3f} to {times[-1]:.3f} s, {'constant' if steady else 'variable'} rate"
+    beside = [name for name in DATABASE_NAMES.values() if name != database.path.name]
+    beside = [name for name in beside if database.path.with_name(name).is_file()]
+    if beside:
+        facts["beside it"] = ", ".join(beside)
     hidden = {"format", "frames", "levels", "width", "height"}
     facts |= {name.replace("_", " "): value for name, value in database.meta.items() if name not in hidden}
     return facts

@@ -27,6 +27,7 @@ COMMANDS = {
     "test": "evaluate a trained model",
     "predict": "classes of videos, labels of frames or streams, with a trained model",
     "extract-features": "extract features of long videos with a trained recognition network",
+    "extract-flow": "optical flow, motion vectors or residuals of videos, in databases beside the frames",
     "score": "scores of predictions in files; fusion of several networks",
     "compare": "scores of several tested runs side by side, gains by class, significance",
     "stats": "mean and standard deviation of frames, weights of classes",

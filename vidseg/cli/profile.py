@@ -23,10 +23,10 @@ class Command:
     model: Annotated[Positional[str], arg(metavar="MODEL")]
     """Name of a network, or a shell pattern of names; `vidseg models` shows them."""
     num_classes: int = 400
-    """Number of classes."""
+    """Number of classes; no effect on optical-flow networks."""
     frames: int | None = None
     """Number of frames; default: 1000 for segmentation, 128 for detection, 32 for streaming, 16
-    otherwise."""
+    otherwise. No effect on optical-flow networks, which have a pair of pictures."""
     size: int = 224
     """Height and width in pixels; no effect on segmentation and detection networks."""
     in_features: int = 2048
@@ -89,12 +89,13 @@ class Command:
 
         from vidseg.engine.distributed import process_device
         from vidseg.models import create_model, prepare
-        from vidseg.models._profile import measure
+        from vidseg.models._profile import measure, network_inputs
+        from vidseg.models._registry import has_classes
 
         device = process_device(self.device)
-        model = create_model(name, num_classes=self.num_classes, **options).to(device)
+        model = create_model(name, num_classes=self.num_classes if has_classes(name) else None, **options).to(device)
         prepare(model, channels_last=self.channels_last, compile=self.compile, checkpointing=self.recompute)
-        return measure(model, torch.randn(shape, device=device), rounds=self.rounds)
+        return measure(model, network_inputs(name, torch.randn(shape, device=device)), rounds=self.rounds)
 
 
 def _words(cost: "Cost", timing: "Timing | None") -> str:

@@ -1,4 +1,4 @@
-"""Verification of all frame databases of a data set, with optional upgrade or repair in place (`vidseg check`)."""
+"""Verification of all databases of frames and flow of a data set, with optional upgrade or repair in place (`vidseg check`)."""
 
 import contextlib
 import os
@@ -11,13 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from vidseg.convert.conversion_lock import TargetError, lock_dataset, locked_dataset
-from vidseg.frames import FrameDatabase, FrameDatabaseError, FrameWriter, decode_jpeg, encode_rgb
-from vidseg.frames.schema import COUNT_NAME, DATABASE_NAME
+from vidseg.frames import (
+    FlowDatabase,
+    FrameDatabase,
+    FrameDatabaseError,
+    FrameWriter,
+    decode_jpeg,
+    encode_rgb,
+    open_database,
+)
+from vidseg.frames.schema import COUNT_NAME, DATABASE_NAME, DATABASE_NAMES
 from vidseg.frames.writer import temporary_files
 from vidseg.labels.catalog import VideoRecord, catalog_path, read_catalog, update_catalog
 from vidseg.labels.counting import counted
 
 __all__ = ["CheckReport", "DatabaseCheck", "check_databases"]
+
+_BESIDE_FRAMES = set(DATABASE_NAMES.values()) - {DATABASE_NAME}
+_EXTRACT = "run `vidseg extract-flow` with --overwrite"
 
 
 @dataclass
@@ -25,7 +36,7 @@ class DatabaseCheck:
     """Result of the check of one database.
 
     Attributes:
-        path: path of the frames.db.
+        path: path of the database.
         frames: number of frames after the check.
         problems: faults found, one sentence each.
         actions: changes made to the database.
@@ -81,17 +92,18 @@ class CheckReport:
 
 
 def check_databases(path: str | Path, *, index: bool = False, repair: bool = False) -> CheckReport:
-    """Verify all frame databases at or below `path`.
+    """Verify all frame databases at or below `path`, and the databases of flow, motion vectors and residuals.
 
     With `index` or `repair` the lock of each data set is held, as in a conversion, temporary files of interrupted
     conversions are deleted, and the catalog is updated.
 
     Args:
-        path: a frames.db or a folder.
+        path: a database or a folder.
         index: rewrite databases in the format of dataset2database 1.2 with an integer key, frames in order and
             metadata.
         repair: rewrite faulty databases: damaged smaller copies are made again from their frame, and frames that cannot
-            be decoded are dropped. Write missing n_frames files.
+            be decoded are dropped. Write missing n_frames files. Databases of flow are not repaired, because their
+            rows belong to those of frames.db.
 
     Returns:
         A report with the faults of each database.
@@ -101,7 +113,9 @@ def check_databases(path: str | Path, *, index: bool = False, repair: bool = Fal
         TargetError: a data set is to be changed, and a conversion is writing to it or its folder cannot be written.
     """
     root = Path(path)
-    paths = [root] if root.is_file() else sorted(root.rglob(DATABASE_NAME))
+    paths = (
+        [root] if root.is_file() else sorted(found for name in DATABASE_NAMES.values() for found in root.rglob(name))
+    )
     if not paths:
         raise FileNotFoundError(f"{root}: no {DATABASE_NAME} at or below this path; run `vidseg convert` first")
     datasets = {dataset for file in paths if (dataset := _dataset_of(file)) is not None}
@@ -150,12 +164,18 @@ def _leftovers(root: Path, datasets: Iterable[Path], *, changing: bool) -> list[
 def _check_one(path: Path, index: bool, repair: bool) -> DatabaseCheck:
     check = DatabaseCheck(str(path))
     try:
-        database = FrameDatabase(path)
+        database = open_database(path)
     except FrameDatabaseError as error:
-        check.problems.append(f"{str(error).removeprefix(f'{path}: ')}; convert the video again")
+        remedy = "convert the video again" if path.name not in _BESIDE_FRAMES else _EXTRACT
+        check.problems.append(f"{str(error).removeprefix(f'{path}: ')}; {remedy}")
         return check
     check.frames = len(database)
     check.problems = database.verify()
+    if isinstance(database, FlowDatabase):
+        check.problems += _check_beside(database)
+        if repair and check.problems:
+            check.actions.append(f"not repaired: {_EXTRACT}")
+        return check
     try:
         if repair and check.problems and all(problem.startswith(COUNT_NAME) for problem in check.problems):
             _write_count(path.with_name(COUNT_NAME), len(database))
@@ -178,6 +198,22 @@ def _check_one(path: Path, index: bool, repair: bool) -> DatabaseCheck:
     except (FrameDatabaseError, OSError) as error:
         check.problems.append(f"cannot be rewritten: {error}")
     return check
+
+
+def _check_beside(database: FlowDatabase) -> list[str]:
+    """Compare a database of flow with the frames beside it, if there are any."""
+    path = database.path.with_name(DATABASE_NAME)
+    try:
+        frames = FrameDatabase(path)
+    except FileNotFoundError:  # extracted from a video file
+        return []
+    except FrameDatabaseError:  # reported for that database
+        return []
+    if len(frames) != len(database):
+        return [f"{counted(len(database), 'row')} for {counted(len(frames), 'frame')} of {DATABASE_NAME}"]
+    if "frames_crc32" in database.meta and database.meta["frames_crc32"] != frames.meta.get("crc32"):
+        return [f"made from other frames than those of {DATABASE_NAME}; {_EXTRACT}"]
+    return []
 
 
 def _rewrite(database: FrameDatabase, *, repair: bool) -> str:

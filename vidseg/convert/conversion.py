@@ -29,7 +29,7 @@ from vidseg.videos.listing import Job, numbered_jpegs
 from vidseg.videos.opening import VideoError
 from vidseg.videos.orientation import UPRIGHT, jpeg_orientation, jpeg_size
 
-__all__ = ["Outcome", "convert_one", "finished_outcome"]
+__all__ = ["Heartbeat", "Outcome", "convert_one", "finished_outcome", "run_job"]
 
 Heartbeat = Callable[[int], None]
 
@@ -44,8 +44,8 @@ class Outcome:
     Attributes:
         source: path of the video, folder of JPEGs or database.
         target: folder of the new database below the data set's jpg/.
-        state: "converted", "kept" (finished by an earlier run), "recovered" (converted, but the source is damaged),
-            "failed" or "not started".
+        state: "converted", or "extracted" for motion; "kept" (finished by an earlier run), "recovered" (converted or
+            extracted, but the source is damaged), "failed" or "not started".
         label: class name, or None.
         split: split name, or None.
         frames: number of frames in the database.
@@ -102,11 +102,27 @@ def convert_one(job: Job, jpg_folder: Path, options: ConvertOptions, heartbeat: 
     Returns:
         The outcome of the job.
     """
+
+    def convert() -> Outcome:
+        with limited_memory(options.memory_limit):
+            database = _convert(job, jpg_folder / job.target / DATABASE_NAME, options, heartbeat)
+        return _describe(job, database)
+
+    return run_job(job, jpg_folder, convert)
+
+
+def run_job(job: Job, jpg_folder: Path, work: Callable[[], Outcome]) -> Outcome:
+    """Do a job; errors of its source or of the disk are reported in the outcome, not raised.
+
+    Args:
+        job: source and target.
+        jpg_folder: the data set's jpg/ folder.
+        work: does the job and returns its outcome.
+    """
     began = time.perf_counter()
     outcome = Outcome(job.source, job.target, "failed", job.label, job.split)
     try:
-        with limited_memory(options.memory_limit):
-            database = _convert(job, jpg_folder / job.target / DATABASE_NAME, options, heartbeat)
+        outcome = work()
     except VideoError as error:
         outcome.problem = str(error)
     except FrameDatabaseError as error:
@@ -119,8 +135,6 @@ def convert_one(job: Job, jpg_folder: Path, options: ConvertOptions, heartbeat: 
         outcome.fatal = error.errno in _DISK_ERRORS
     except (ValueError, RuntimeError, MemoryError) as error:
         outcome.problem = f"{type(error).__name__}: {error}".splitlines()[0]
-    else:
-        outcome = _describe(job, database)
     if outcome.state == "failed":
         with contextlib.suppress(OSError):  # not empty: it holds the database of an earlier conversion
             (jpg_folder / job.target).rmdir()

@@ -12,16 +12,15 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from vidseg.convert.conversion import Outcome
-from vidseg.convert.convert_options import ConvertOptions
 from vidseg.frames.open_files import allow_open_files
 from vidseg.frames.writer import remove_temporary_files
 from vidseg.labels.counting import counted
 from vidseg.videos.listing import Job
 
-__all__ = ["Worker", "run_local"]
+__all__ = ["PoolOptions", "Worker", "run_local"]
 
 _COMMAND = (sys.executable, "-m", "vidseg.convert.worker")
 _POLL_SECONDS = 0.5
@@ -33,6 +32,23 @@ _FILES_PER_WORKER = 3  # two pipes and a file for its messages
 _PARENT_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class PoolOptions(Protocol):
+    """What the pool reads of the options of a run, a dataclass that the workers receive as JSON."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def time_limit(self) -> float | None:
+        """Maximum time per video in seconds."""
+
+    @property
+    def stall_limit(self) -> float:
+        """Maximum time without a new frame in seconds."""
+
+    def worker_count(self) -> int:
+        """Return the number of workers to start."""
+
+
 class WorkerStartError(RuntimeError):
     """Raised when a worker process exits, or hangs, before it starts its first job."""
 
@@ -42,10 +58,11 @@ class Worker:
 
     Args:
         jpg_folder: the data set's jpg/ folder.
-        options: options of the conversion.
+        options: options of the run.
+        module: module that the process runs; None: the worker of conversions.
     """
 
-    def __init__(self, jpg_folder: Path, options: ConvertOptions) -> None:
+    def __init__(self, jpg_folder: Path, options: PoolOptions, module: str | None = None) -> None:
         self.jpg_folder = jpg_folder
         self.options = options
         self.job: Job | None = None
@@ -57,7 +74,7 @@ class Worker:
         self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - closed with the worker
         with _blocked(_PARENT_SIGNALS):  # the worker inherits this and ignores the signals from its first instruction
             self.process = subprocess.Popen(
-                [*_COMMAND, str(os.getpid())],
+                [*(_COMMAND if module is None else (*_COMMAND[:-1], module)), str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
@@ -112,7 +129,7 @@ class Worker:
             if now - self._assigned > _START_SECONDS:
                 self.stop()
                 raise WorkerStartError(
-                    f"a conversion worker did not start within {_START_SECONDS:g} s; check the disk that Python and "
+                    f"a worker process did not start within {_START_SECONDS:g} s; check the disk that Python and "
                     "its packages are on"
                 )
             return None
@@ -144,7 +161,7 @@ class Worker:
         job = self.job
         if job is None:
             self.stop()
-            raise WorkerStartError(f"a conversion worker exited before it accepted a job: {reason}")
+            raise WorkerStartError(f"a worker process exited before it accepted a job: {reason}")
         self.stop()
         return Outcome(job.source, job.target, "failed", job.label, job.split, problem=reason)
 
@@ -166,19 +183,23 @@ def _blocked(signals: Iterable[signal.Signals]) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def run_local(jobs: Iterable[Job], jpg_folder: Path, options: ConvertOptions) -> Generator[Outcome | int, None, None]:
-    """Convert jobs in `options.workers` processes on this machine.
+def run_local(
+    jobs: Iterable[Job], jpg_folder: Path, options: PoolOptions, module: str | None = None
+) -> Generator[Outcome | int, None, None]:
+    """Do jobs, such as conversions, in worker processes on this machine.
 
     Closing the generator stops all workers and deletes their temporary files.
 
     Args:
-        jobs: jobs to convert.
+        jobs: the jobs.
         jpg_folder: the data set's jpg/ folder.
-        options: options of the conversion.
+        options: options of the run.
+        module: module that each process runs, which calls `vidseg.convert.worker.serve`; None: the worker of
+            conversions.
 
     Yields:
         The outcome of each job as it finishes and, about twice a second, the number of frames that the running jobs
-        have converted so far.
+        have finished so far.
     """
     waiting = iter(jobs)
     selector = selectors.DefaultSelector()
@@ -189,7 +210,7 @@ def run_local(jobs: Iterable[Job], jpg_folder: Path, options: ConvertOptions) ->
         if job is None:
             return
         if worker is None:
-            worker = Worker(jpg_folder, options)
+            worker = Worker(jpg_folder, options, module)
             workers.append(worker)
             selector.register(worker.process.stdout, selectors.EVENT_READ, worker)  # type: ignore[arg-type]
         worker.start(job)
@@ -199,7 +220,7 @@ def run_local(jobs: Iterable[Job], jpg_folder: Path, options: ConvertOptions) ->
         selector.unregister(worker.process.stdout)  # type: ignore[arg-type]
 
     count = options.worker_count()
-    allow_open_files(_FILES_PER_WORKER * count, f"a conversion with {count} workers")
+    allow_open_files(_FILES_PER_WORKER * count, f"a run with {count} workers")
     try:
         for _ in range(count):
             assign(None)

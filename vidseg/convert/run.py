@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-import logging
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Generator, Iterator
@@ -12,24 +10,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from vidseg.convert.conversion import Outcome, finished_outcome
 from vidseg.convert.conversion_lock import TargetError, lock_dataset
 from vidseg.convert.conversion_report import ConversionReport
 from vidseg.convert.convert_options import ConvertOptions
 from vidseg.convert.pool import run_local
+from vidseg.convert.progress import Progress
 from vidseg.labels import VideoRecord, update_catalog
 from vidseg.labels.catalog import catalog_path
 from vidseg.videos.listing import Job, Listing, find_jobs, in_shard
 
 __all__ = ["TargetError", "convert_videos"]
 
-_log = logging.getLogger("vidseg.convert")
-_INTERRUPTED = "interrupted; run the same command again to resume"
+INTERRUPTED = "interrupted; run the same command again to resume"
 _LEAST_SPACE = 1 << 20  # bytes that must be free at the start
 _CHUNK = 1000  # finished videos that are looked up together
-_LOG_EVERY = 10.0  # seconds between progress lines without a terminal
 
 
 def convert_videos(
@@ -78,7 +73,7 @@ def convert_videos(
         try:
             _record_outcomes(report, root, options)
         except KeyboardInterrupt:
-            report.stopped = _INTERRUPTED
+            report.stopped = INTERRUPTED
             _record_outcomes(report, root, options)
     return report
 
@@ -103,7 +98,7 @@ def _convert_all(listing: Listing, root: Path, options: ConvertOptions, report: 
             kept = {outcome.target: outcome for outcome in _finished(listing.jobs, jpg_folder, options)}
         pending = [job for job in listing.jobs if job.target not in kept]
         with (
-            _Progress(len(listing.jobs), len(kept)) as progress,
+            Progress(len(listing.jobs), len(kept)) as progress,
             contextlib.closing(_execute(pending, jpg_folder, options)) as results,
         ):
             for result in results:
@@ -115,7 +110,7 @@ def _convert_all(listing: Listing, root: Path, options: ConvertOptions, report: 
                     report.stopped = f"{result.source}: {result.problem}"
                     break
     except KeyboardInterrupt:
-        report.stopped = _INTERRUPTED
+        report.stopped = INTERRUPTED
     if report.stopped:
         # Some workers may have finished a video that they could no longer report.
         begun = pending if options.executor == "ray" else pending[: len(done) + options.worker_count()]
@@ -192,35 +187,3 @@ def _locked(root: Path, options: ConvertOptions) -> Iterator[None]:
     except OSError as error:
         place = f"{error.filename}: " if error.filename and Path(error.filename) != root else ""
         raise TargetError(f"{root}: cannot write to this folder: {place}{error.strerror or error}") from error
-
-
-class _Progress:
-    """Progress display: a bar with videos, frames/s and remaining time on a terminal, log lines elsewhere."""
-
-    def __init__(self, total: int, finished: int) -> None:
-        self._bar = tqdm(total=total, initial=finished, unit=" video", disable=not sys.stderr.isatty())
-        self._total, self._videos, self._failed = total, finished, 0
-        self._frames, self._began, self._logged = 0, time.monotonic(), time.monotonic()
-
-    def __enter__(self) -> "_Progress":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.close()
-
-    def update(self, result: Outcome | int) -> None:
-        """Record an outcome, or the number of frames of the running jobs."""
-        running = result if isinstance(result, int) else 0
-        if isinstance(result, Outcome):
-            self._videos += 1
-            self._frames += result.frames
-            self._failed += result.state == "failed"
-            self._bar.update()
-            if result.problem:
-                _log.warning("%s: %s: %s", result.state, result.source, result.problem)
-        now = time.monotonic()
-        rate = (self._frames + running) / max(now - self._began, 1e-9)
-        self._bar.set_postfix_str(f"{rate:.0f} frames/s, {self._failed} failed", refresh=False)
-        if self._bar.disable and now - self._logged > _LOG_EVERY:
-            self._logged = now
-            _log.info("%d of %d videos, %.0f frames/s, %d failed", self._videos, self._total, rate, self._failed)

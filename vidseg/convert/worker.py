@@ -1,4 +1,4 @@
-"""Worker process of the conversion: reads jobs as JSON lines on stdin and writes results to stdout.
+"""Worker process of a conversion: reads jobs as JSON lines on stdin and writes results to stdout.
 
 Run as `python -m vidseg.convert.worker PARENT`, with the process id of the parent. A separate process isolates the run
 from decoders that crash or hang. It is started by module name, not by fork, so user scripts need no
@@ -13,19 +13,27 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from vidseg.convert.conversion import convert_one
+from vidseg.convert.conversion import Heartbeat, Outcome, convert_one
 from vidseg.convert.convert_options import ConvertOptions
 from vidseg.videos.listing import Job
 
-__all__ = ["main"]
+__all__ = ["serve"]
+
+Work = Callable[[Job, Path, dict[str, Any], Heartbeat], Outcome]
 
 _HEARTBEAT_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
 
 
-def main() -> None:
-    """Process jobs until stdin closes."""
+def serve(work: Work) -> None:
+    """Process jobs until stdin closes.
+
+    Args:
+        work: does one job, given the job, the data set's jpg/ folder, the fields of the options, and a function to call
+            with the number of frames so far.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the parent stops its workers
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))  # the parent has blocked them
@@ -39,10 +47,14 @@ def main() -> None:
     send("ready", os.getpid())
     for line in sys.stdin:
         request = json.loads(line)
-        job, options = Job(**request["job"]), ConvertOptions(**request["options"])
+        job, options = Job(**request["job"]), request["options"]
         send("began", job.target)
-        heartbeat = _Heartbeat(send, min(_HEARTBEAT_SECONDS, options.stall_limit / 4))
-        send("done", convert_one(job, Path(request["jpg_folder"]), options, heartbeat).as_dict())
+        heartbeat = _Heartbeat(send, min(_HEARTBEAT_SECONDS, options["stall_limit"] / 4))
+        send("done", work(job, Path(request["jpg_folder"]), options, heartbeat).as_dict())
+
+
+def _convert(job: Job, jpg_folder: Path, options: dict[str, Any], heartbeat: Heartbeat) -> Outcome:
+    return convert_one(job, jpg_folder, ConvertOptions(**options), heartbeat)
 
 
 class _Heartbeat:
@@ -67,4 +79,4 @@ def _die_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(_convert)

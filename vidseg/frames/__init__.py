@@ -1,4 +1,6 @@
-"""Frame databases: one SQLite file of JPEG frames per video. No other package depends on the on-disk format.
+"""Frame databases: one SQLite file of JPEG frames per video, and the same of optical flow.
+
+No other package depends on the on-disk format.
 
 Names are loaded on first use, so that the schema is known without torch.
 """
@@ -8,27 +10,39 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vidseg.frames.database import FrameDatabase
-    from vidseg.frames.jpeg import decode_jpeg, encode_planes, encode_rgb, recode_jpeg
+    from vidseg.frames.flow_database import FlowDatabase, FlowWriter, open_database
+    from vidseg.frames.flow_form import FlowForm
+    from vidseg.frames.jpeg import decode_jpeg, encode_channels, encode_planes, encode_rgb, recode_jpeg
     from vidseg.frames.schema import FrameDatabaseError
     from vidseg.frames.writer import FrameWriter
 
 __all__ = [
+    "FlowDatabase",
+    "FlowForm",
+    "FlowWriter",
     "FrameDatabase",
     "FrameDatabaseError",
     "FrameWriter",
     "decode_jpeg",
+    "encode_channels",
     "encode_planes",
     "encode_rgb",
+    "open_database",
     "recode_jpeg",
 ]
 
 _HOME = {
+    "FlowDatabase": "flow_database",
+    "FlowForm": "flow_form",
+    "FlowWriter": "flow_database",
     "FrameDatabase": "database",
     "FrameDatabaseError": "schema",
     "FrameWriter": "writer",
     "decode_jpeg": "jpeg",
+    "encode_channels": "jpeg",
     "encode_planes": "jpeg",
     "encode_rgb": "jpeg",
+    "open_database": "flow_database",
     "recode_jpeg": "jpeg",
 }
 

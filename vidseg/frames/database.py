@@ -263,6 +263,15 @@ class FrameDatabase:
         fits = (k for k in range(self.levels, 0, -1) if full_height >> k >= height and full_width >> k >= width)
         return next(fits, 0)
 
+    def decoded_size(self, index: int, level: int = 0) -> tuple[int, int]:
+        """Decode one frame, or one of its copies, and return its (height, width).
+
+        Raises:
+            FrameDatabaseError: it is missing or damaged.
+        """
+        _, height, width, _ = self.decode([index], level=level).shape
+        return height, width
+
     def verify(self) -> list[str]:
         """Check the database and decode every frame; returns one sentence per fault."""
         from vidseg.frames.verification import verify

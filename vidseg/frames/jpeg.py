@@ -8,7 +8,15 @@ import torch
 
 from vidseg.frames.native import operators
 
-__all__ = ["decode_jpeg", "encode_planes", "encode_rgb", "recode_jpeg", "resize_frame", "split_blobs"]
+__all__ = [
+    "decode_jpeg",
+    "encode_channels",
+    "encode_planes",
+    "encode_rgb",
+    "recode_jpeg",
+    "resize_frame",
+    "split_blobs",
+]
 
 AUTOMATIC = -1
 
@@ -90,6 +98,28 @@ def encode_planes(
     data, offsets = operators.encode_planes(
         *planes, *strides, width, height, chroma, kr, kb, full_range, quality, restart_interval, optimize, levels
     )
+    return split_blobs(data, offsets)
+
+
+def encode_channels(
+    channels: torch.Tensor,
+    quality: int = 90,
+    *,
+    restart_interval: int = AUTOMATIC,
+    optimize: bool = False,
+    levels: int = 0,
+) -> list[bytes]:
+    """Encode two or three channels that are no colors, such as optical flow, and `levels` smaller copies.
+
+    The JPEG has three components at full resolution, and a marker by which every decoder returns them without color
+    conversion as R, G and B. A missing third channel is 128 everywhere.
+
+    Args:
+        channels: uint8 (2, H, W) or (3, H, W).
+
+    The other arguments, the result and the errors are those of `encode_rgb`.
+    """
+    data, offsets = operators.encode_channels(channels, quality, restart_interval, optimize, levels)
     return split_blobs(data, offsets)
 
 

@@ -1,4 +1,6 @@
-"""The on-disk format of frames.db: tables, keys, frame names. See docs/frame_databases.md.
+"""The on-disk format of frames.db and the databases beside it: tables, keys, frame names.
+
+See docs/frame_databases.md.
 
 `Images` has the column names and meanings of dataset2database 1.2, so that its readers can read our files. Rows are in
 frame order: the rowid is the frame number, and a frame is found by one integer look-up.
@@ -12,6 +14,7 @@ from pathlib import Path
 
 __all__ = [
     "DATABASE_NAME",
+    "DATABASE_NAMES",
     "FORMAT",
     "TABLES",
     "TIMESTAMPS",
@@ -25,6 +28,8 @@ __all__ = [
 ]
 
 DATABASE_NAME = "frames.db"
+DATABASE_NAMES = {"rgb": DATABASE_NAME, "flow": "flow.db", "motion": "motion.db", "residual": "residual.db"}
+"""Name of the database of each modality; all are in the folder of their video and have as many rows."""
 COUNT_NAME = "n_frames"
 FORMAT = "vidseg frames 1"
 TIMESTAMPS = "timestamps"  # the only BLOB of meta: seconds as little-endian float64, one for each frame

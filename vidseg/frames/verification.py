@@ -6,12 +6,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidseg.frames.schema import COUNT_NAME, FrameDatabaseError, connect_read_only, frame_number, raise_interrupt
+from vidseg.frames.schema import (
+    COUNT_NAME,
+    DATABASE_NAME,
+    DATABASE_NAMES,
+    FrameDatabaseError,
+    connect_read_only,
+    frame_number,
+    raise_interrupt,
+)
 
 if TYPE_CHECKING:
     from vidseg.frames.database import FrameDatabase
 
 __all__ = ["verify"]
+
+_BESIDE_FRAMES = set(DATABASE_NAMES.values()) - {DATABASE_NAME}
 
 
 def verify(database: "FrameDatabase") -> list[str]:
@@ -49,6 +59,8 @@ def _check_file(database: "FrameDatabase") -> list[str]:
 
 def _check_count_file(database: "FrameDatabase") -> list[str]:
     path = database.path.parent / COUNT_NAME
+    if database.path.name in _BESIDE_FRAMES:  # n_frames is written with the frames
+        return []
     if not path.is_file():
         return [f"{COUNT_NAME} is missing"]
     text = path.read_text(errors="replace")
@@ -81,7 +93,7 @@ def _check_frames(database: "FrameDatabase", level: int) -> list[str]:
         try:
             (jpeg,) = database.read([index], level=level)
             checksum = zlib.crc32(jpeg, checksum)
-            size = tuple(database.decode([index], level=level).shape[1:3])
+            size = database.decoded_size(index, level)
         except FrameDatabaseError as error:
             problems.append(str(error).removeprefix(f"{database.path}: "))
             continue

@@ -1,4 +1,4 @@
-"""Writer of frames.db: a database is published complete or not at all."""
+"""Writer of frames.db and the databases beside it: a database is published complete or not at all."""
 
 import os
 import re
@@ -14,6 +14,7 @@ import numpy as np
 from vidseg.frames.schema import (
     COUNT_NAME,
     DATABASE_NAME,
+    DATABASE_NAMES,
     FORMAT,
     TABLES,
     TIMESTAMPS,
@@ -26,7 +27,8 @@ __all__ = ["FrameWriter", "remove_temporary_files", "temporary_files"]
 
 # The names of temporary files: those of the file to write, 16 random hexadecimal digits, and this suffix.
 _SUFFIX = ".tmp"
-_TEMPORARY = re.compile(rf"(?:{re.escape(DATABASE_NAME)}|{re.escape(COUNT_NAME)})\.[0-9a-f]{{16}}\.tmp(?:-journal)?")
+_NAMES = "|".join(map(re.escape, (*DATABASE_NAMES.values(), COUNT_NAME)))
+_TEMPORARY = re.compile(rf"(?:{_NAMES})\.[0-9a-f]{{16}}\.tmp(?:-journal)?")
 
 
 def temporary_files(folder: Path) -> list[Path]:
@@ -57,8 +59,8 @@ class FrameWriter:
             writer.add(jpeg, width=340, timestamp=0.0, levels=(half, quarter))
 
     Args:
-        path: the frames.db to write. Its folder, which is made if needed, is the name of the video. An existing
-            database is replaced.
+        path: the frames.db to write, or another database beside it, which has no n_frames. Its folder, which is made if
+            needed, is the name of the video. An existing database is replaced.
         levels: number of smaller copies of each frame.
         meta: additional entries of the meta table: text, integers or floats.
 
@@ -144,14 +146,8 @@ class FrameWriter:
             self._connection.close()
             self._read_back()
             _sync(self._temporary)
-            # n_frames first: a video counts as converted when its database has the final name.
-            count_file = self._temporary.with_name(f"{COUNT_NAME}.{secrets.token_hex(8)}{_SUFFIX}")
-            try:
-                count_file.write_text(str(self.count))
-                _sync(count_file)
-                count_file.replace(self.path.with_name(COUNT_NAME))
-            finally:
-                count_file.unlink(missing_ok=True)
+            if self.path.name == DATABASE_NAME:
+                self._write_count()  # first: a video counts as converted when its database has the final name
             self._temporary.replace(self.path)
             _sync(self.path.parent)
         except sqlite3.Error as error:
@@ -177,6 +173,15 @@ class FrameWriter:
         if self.timestamps:
             rows[TIMESTAMPS] = np.asarray(self.timestamps, "<f8").tobytes()
         self._connection.executemany("INSERT INTO meta VALUES (?, ?)", sorted(rows.items()))
+
+    def _write_count(self) -> None:
+        count_file = self._temporary.with_name(f"{COUNT_NAME}.{secrets.token_hex(8)}{_SUFFIX}")
+        try:
+            count_file.write_text(str(self.count))
+            _sync(count_file)
+            count_file.replace(self.path.with_name(COUNT_NAME))
+        finally:
+            count_file.unlink(missing_ok=True)
 
     def _read_back(self) -> None:
         """Compare the stored frames with those that were added, by count and checksum."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vidseg.models._adapters import add_adapters, merge_adapters
     from vidseg.models._classifier import classifier_name, freeze_backbone
+    from vidseg.models._flow import FlowOutput, window_flow
     from vidseg.models._input_spec import InputSpec
     from vidseg.models._prepare import prepare
     from vidseg.models._registry import (
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from vidseg.models._weights import LoadReport, load_weights, named_for, read_state
 
 _HOME = {
+    "FlowOutput": ("_flow", "FlowOutput"),
     "InputSpec": ("_input_spec", "InputSpec"),
     "LoadReport": ("_weights", "LoadReport"),
     "add_adapters": ("_adapters", "add_adapters"),
@@ -42,9 +44,11 @@ _HOME = {
     "prepare": ("_prepare", "prepare"),
     "read_state": ("_weights", "read_state"),
     "register_model": ("_registry", "register_model"),
+    "window_flow": ("_flow", "window_flow"),
 }
 
 __all__ = [
+    "FlowOutput",
     "InputSpec",
     "LoadReport",
     "add_adapters",
@@ -62,6 +66,7 @@ __all__ = [
     "prepare",
     "read_state",
     "register_model",
+    "window_flow",
 ]
 
 

@@ -5,7 +5,7 @@ file. A network that is not in it is counted when it is asked for; tests count s
 """
 
 from vidseg.models._profile import count_cost, input_shape
-from vidseg.models._registry import input_spec, model_task
+from vidseg.models._registry import has_classes, input_spec, model_task
 
 __all__ = ["COUNTS", "cost_of", "count_network"]
 
@@ -128,12 +128,12 @@ def cost_of(name: str, *, num_classes: int = _CLASSES) -> tuple[int, int]:
 
     Args:
         name: registered name.
-        num_classes: K; others than 400 are counted.
+        num_classes: K; others than 400 are counted. No effect on networks without classes.
 
     Raises:
         ValueError: no network is registered under this name.
     """
-    if num_classes == _CLASSES and name in COUNTS:
+    if name in COUNTS and (num_classes == _CLASSES or not has_classes(name)):
         return COUNTS[name]
     return count_network(name, num_classes=num_classes)
 
@@ -142,15 +142,15 @@ def count_network(name: str, *, num_classes: int = _CLASSES) -> tuple[int, int]:
     """Count parameters and millions of multiply-adds of one sample at the input spec of the network.
 
     Networks for features are counted on 2048 features and 1000 columns (detection: 128), streaming networks on 32
-    frames of 224x224.
+    frames of 224x224, optical-flow networks on one pair of pictures.
 
     Args:
         name: registered name.
-        num_classes: K.
+        num_classes: K; no effect on networks without classes.
     """
     spec, task = input_spec(name), model_task(name)
-    shape = input_shape(name)
-    if spec.modality != "features" and task != "streaming":
+    shape = input_shape(name, size=input_spec(name).size if task == "flow" else 224)
+    if spec.modality != "features" and task not in ("streaming", "flow"):
         shape = (1, shape[1], spec.frames, spec.size, spec.size)
     options = {"in_features": 2048} if task in ("segmentation", "detection") else {}
     cost = count_cost(name, shape, num_classes=num_classes, **options)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from vidseg.models import i3d, resnet3d, slowfast, timesformer, tsn, video_resnet, videomae, vjepa2, x3d
+from vidseg.models import i3d, raft, resnet3d, slowfast, timesformer, tsn, video_resnet, videomae, vjepa2, x3d
 from vidseg.models._registry import create_model, list_models, model_task
 from vidseg.models.mtnet import BLOCKS
 from vidseg.models.srtg import DESIGNS, Design
@@ -42,7 +42,7 @@ class Identity(NamedTuple):
 
 
 def identify(shapes: Shapes, *, modules: Collection[str] | None = None) -> Identity | None:
-    """Return the recognition network that has these entries.
+    """Return the recognition or optical-flow network that has these entries.
 
     Args:
         shapes: key -> shape, without prefixes of wrappers; keys of every supported publication are recognized. Entries
@@ -51,11 +51,11 @@ def identify(shapes: Shapes, *, modules: Collection[str] | None = None) -> Ident
             `r2plus1d_18` from `torchvision_r2plus1d_18`; without `modules` the result has both names.
 
     Returns:
-        The network, or None if no recognition network fits.
+        The network, or None if no recognition or optical-flow network fits.
     """
     if found := _i3d(shapes) or _tsn(shapes) or _slowfast(shapes) or _x3d(shapes) or _resnet3d(shapes):
         return found
-    if found := _video(shapes, modules) or _transformer(shapes):
+    if found := _video(shapes, modules) or _transformer(shapes) or _flow(shapes):
         return found
     blocks = _blocks(shapes, "")
     if "stem.0.weight" not in shapes or 0 in blocks:
@@ -91,6 +91,20 @@ def _transformer(shapes: Shapes) -> Identity | None:
     """Return a video transformer of a published size."""
     name = next(filter(None, (module.recognize(shapes) for module in (videomae, vjepa2, timesformer))), None)
     return None if name is None else Identity((name,), 1.0)
+
+
+def _flow(shapes: Shapes) -> Identity | None:
+    """Return an optical-flow network."""
+    for name, design in raft.NETWORKS.items():
+        named = {raft.own_key(key, small=design.small): shape for key, shape in shapes.items()}
+        step = "" if design.small else "1"
+        if f"update_block.gru.convz{step}.weight" in named and named.get("fnet.conv2.weight", ())[:1] == (
+            design.features,
+        ):
+            return Identity((name,), 1.0)
+    names = {"netRegularization.3.netScaleX.weight": "liteflownet3", "decoder2.conv7.weight": "fastflownet"}
+    found = next((name for key, name in names.items() if key in shapes), None)
+    return None if found is None else Identity((found,), 1.0)
 
 
 def _tsn(shapes: Shapes) -> Identity | None:

@@ -1,5 +1,6 @@
 """Cost of a network: number of parameters and multiply-adds, measured latency and memory use."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -11,11 +12,24 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidseg.models._detection import DetectionOutput
-from vidseg.models._registry import create_model, input_spec, model_task
+from vidseg.models._flow import FlowOutput
+from vidseg.models._registry import create_model, has_classes, input_spec, model_task
 
-__all__ = ["Cost", "Timing", "count_cost", "count_parameters", "input_shape", "measure", "training_batch"]
+__all__ = [
+    "Cost",
+    "Timing",
+    "count_cost",
+    "count_parameters",
+    "input_shape",
+    "measure",
+    "network_inputs",
+    "training_batch",
+]
 
 _FRAMES = {"segmentation": 1000, "streaming": 32, "detection": 128}
+
+Inputs = Tensor | tuple[Tensor, ...]
+"""Input of a network, or its inputs in order."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +39,7 @@ class Cost:
     name: str
     task: str
     input: tuple[int, ...]
-    """Shape of the input of one sample, B = 1."""
+    """Shape of the input of one sample, B = 1; of one of the two pictures of an optical-flow network."""
     parameters: int
     recurrent: int
     """Parameters of LSTM and GRU layers, included in `parameters`."""
@@ -34,8 +48,8 @@ class Cost:
     entries: int
     """Entries of the state dict."""
     macs: int
-    """Multiply-adds of convolutions, linear layers, recurrent layers and matrix products; without biases, norms,
-    activations and pooling."""
+    """Multiply-adds of convolutions, linear layers, recurrent layers, matrix products and correlations; without biases,
+    norms, activations and pooling."""
     counted_on: str
     """"meta": counted from shapes. "cpu": the network reads values of its input, so it was run on zeros."""
 
@@ -78,12 +92,14 @@ def input_shape(
     Args:
         name: registered name.
         batch: B.
-        frames: T or L; None: 1000 for segmentation, 128 for detection, 32 for streaming, 16 otherwise.
+        frames: T or L; None: 1000 for segmentation, 128 for detection, 32 for streaming, 16 otherwise. No effect on
+            optical-flow networks.
         size: H and W in pixels; no effect on segmentation and detection networks.
         in_features: D of segmentation and detection networks; no effect on others.
 
     Returns:
-        (B, D, L) for segmentation and detection, (B, C, T, H, W) otherwise, with the channels of the input spec.
+        (B, D, L) for segmentation and detection, (B, 3, H, W) of each picture for optical-flow networks,
+        (B, C, T, H, W) otherwise, with the channels of the input spec.
 
     Raises:
         ValueError: no network has this name, or a number is below 1.
@@ -95,7 +111,14 @@ def input_shape(
             raise ValueError(f"{label}={value} must be at least 1")
     if task in ("segmentation", "detection"):
         return (batch, in_features, frames)
+    if task == "flow":
+        return (batch, 3, size, size)
     return (batch, input_spec(name).channels, frames, size, size)
+
+
+def network_inputs(name: str, x: Tensor) -> Inputs:
+    """Return the inputs of the network called `name` for a tensor of its input shape: for optical flow, `x` twice."""
+    return (x, x) if model_task(name) == "flow" else x
 
 
 def count_parameters(name: str, *, num_classes: int, **options: Any) -> int:
@@ -103,39 +126,41 @@ def count_parameters(name: str, *, num_classes: int, **options: Any) -> int:
 
     Args:
         name: registered name.
-        num_classes: K.
+        num_classes: K; no effect on networks without classes.
         **options: as for `create_model`.
 
     Raises:
         ValueError, TypeError: as from `create_model`.
     """
     with torch.device("meta"):
-        return sum(value.numel() for value in create_model(name, num_classes=num_classes, **options).parameters())
+        return sum(value.numel() for value in _create(name, num_classes, options).parameters())
 
 
-def training_batch(model: nn.Module, x: Tensor) -> Tensor:
+def training_batch(model: nn.Module, x: Inputs) -> Inputs:
     """Return the input of a training step: `x`, or `x` concatenated with itself if the network needs two samples.
 
     In training, batch normalization needs more than one value per channel; small clips may leave only one.
 
     Args:
         model: network on its device; its mode and its buffers are restored.
-        x: input on the same device.
+        x: input or inputs on the same device.
 
     Returns:
         `x` if it has several samples or the network can be trained on one, else two samples.
     """
-    if x.shape[0] > 1:
+    inputs = _several(x)
+    if len(inputs[0]) > 1:
         return x
     mode, kept = model.training, {name: value.clone() for name, value in model.named_buffers()}
     try:
         model.train()
         with torch.no_grad():
-            model(x)
+            model(*inputs)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
-        return torch.cat([x, x])
+        twice = tuple(torch.cat([value, value]) for value in inputs)
+        return twice[0] if isinstance(x, Tensor) else twice
     finally:
         model.train(mode)
         for name, value in model.named_buffers():
@@ -149,7 +174,7 @@ def count_cost(name: str, shape: tuple[int, ...], *, num_classes: int, **options
     Args:
         name: registered name.
         shape: shape of the input, see `input_shape`; the batch size is replaced by 1.
-        num_classes: K.
+        num_classes: K; no effect on networks without classes.
         **options: as for `create_model`.
 
     Raises:
@@ -157,18 +182,18 @@ def count_cost(name: str, shape: tuple[int, ...], *, num_classes: int, **options
     """
     shape = (1, *shape[1:])
     with torch.device("meta"):
-        model = create_model(name, num_classes=num_classes, **options).eval()
+        model = _create(name, num_classes, options).eval()
     counted_on = "meta"
     try:
-        macs = _count(model, torch.empty(shape, device="meta"))
+        macs = _count(model, network_inputs(name, torch.empty(shape, device="meta")))
     except (RuntimeError, NotImplementedError):  # the network reads values, which meta tensors do not have
         counted_on = "cpu"
-        model = create_model(name, num_classes=num_classes, **options).eval()
+        model, inputs = _create(name, num_classes, options).eval(), network_inputs(name, torch.zeros(shape))
         if any(isinstance(module, nn.RNNBase) for module in model.modules()):
             with torch.backends.mkldnn.flags(enabled=False):  # the counter does not see the operators inside oneDNN's
-                macs = _count(model, torch.zeros(shape))
+                macs = _count(model, inputs)
         else:
-            macs = _count(model, torch.zeros(shape))
+            macs = _count(model, inputs)
     recurrent = {
         id(value): value.numel()
         for module in model.modules()
@@ -188,14 +213,38 @@ def count_cost(name: str, shape: tuple[int, ...], *, num_classes: int, **options
     )
 
 
-def _count(model: nn.Module, x: Tensor) -> int:
+def _create(name: str, num_classes: int, options: dict[str, Any]) -> nn.Module:
+    return create_model(name, num_classes=num_classes if has_classes(name) else None, **options)
+
+
+def _several(x: Inputs) -> tuple[Tensor, ...]:
+    return (x,) if isinstance(x, Tensor) else x
+
+
+def _count(model: nn.Module, x: Inputs) -> int:
     model.requires_grad_(False)  # the counter cannot follow a view of a parameter that is made without gradients
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(x)
+    formulas = {
+        torch.ops.vidseg.correlation: _correlation_flops,
+        torch.ops.vidseg.spatial_correlation: _spatial_correlation_flops,
+    }
+    with FlopCounterMode(display=False, custom_mapping=formulas) as counter, torch.no_grad():
+        model(*_several(x))
     return counter.get_total_flops() // 2
 
 
-def measure(model: nn.Module, x: Tensor, *, rounds: int = 5) -> Timing:
+def _correlation_flops(
+    f1: torch.Size, f2: torch.Size, displacement: int, pad: int, kernel: int, *_: int, out_shape: torch.Size
+) -> int:
+    return 2 * f1[1] * kernel**2 * math.prod(out_shape)
+
+
+def _spatial_correlation_flops(
+    f1: torch.Size, f2: torch.Size, patch: int, kernel: int, *_: int, out_shape: torch.Size
+) -> int:
+    return 2 * f1[1] * kernel**2 * math.prod(out_shape)
+
+
+def measure(model: nn.Module, x: Inputs, *, rounds: int = 5) -> Timing:
     """Measure latency and memory use of `model` on `x` in evaluation and in training mode.
 
     The mode of the network is restored and its gradients are cleared. Training steps change the running statistics of
@@ -203,7 +252,7 @@ def measure(model: nn.Module, x: Tensor, *, rounds: int = 5) -> Timing:
 
     Args:
         model: network on its device.
-        x: input on the same device.
+        x: input or inputs on the same device.
         rounds: number of measured repetitions, after a warm-up.
 
     Returns:
@@ -214,18 +263,19 @@ def measure(model: nn.Module, x: Tensor, *, rounds: int = 5) -> Timing:
     """
     if rounds < 1:
         raise ValueError(f"rounds={rounds} must be at least 1")
-    device = x.device
+    inputs = _several(x)
+    device = inputs[0].device
     mode = model.training
-    samples = training_batch(model, x)
+    samples = _several(training_batch(model, x))
 
     def inference() -> None:
         with torch.inference_mode():
-            model(x)
+            model(*inputs)
 
     def step() -> tuple[float, float]:
         model.zero_grad(set_to_none=True)
         began = _now(device)
-        score = _scores(model(samples)).float().square().mean()
+        score = _scores(model(*samples)).float().square().mean()
         middle = _now(device)
         score.backward()
         ended = _now(device)
@@ -248,8 +298,8 @@ def measure(model: nn.Module, x: Tensor, *, rounds: int = 5) -> Timing:
     return Timing(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         threads=torch.get_num_threads(),
-        batch=len(x),
-        training_batch=len(samples),
+        batch=len(inputs[0]),
+        training_batch=len(samples[0]),
         inference_ms=statistics.median(inference_seconds) * 1e3,
         forward_ms=forward,
         backward_ms=backward,
@@ -261,9 +311,11 @@ def measure(model: nn.Module, x: Tensor, *, rounds: int = 5) -> Timing:
 
 def _scores(output: Any) -> Tensor:
     """Return the logits of a network's output: a tensor, an output with stages, a pair of output and state, or the
-    predictions of a detector as one vector."""
+    predictions of a detector or of an optical-flow network as one vector."""
     if isinstance(output, tuple):
         output = output[0]
+    if isinstance(output, FlowOutput):
+        return torch.cat([value.flatten() for value in (output.flow, *output.levels)])
     if isinstance(output, DetectionOutput):
         floating = (value for value in output.predictions.values() if value.requires_grad)
         return torch.cat([value.flatten() for value in floating])

@@ -128,6 +128,28 @@ def _i3d(network: str, file: str, score: str) -> PublishedWeights:
     )
 
 
+def _raft(network: str, data: str, file: str, score: str) -> PublishedWeights:
+    """Weights of princeton-vl/RAFT, which publishes them in one archive; torchvision has each in a file."""
+    return PublishedWeights(
+        network,
+        data,
+        score,
+        "torchvision documentation, weights of princeton-vl/RAFT",
+        f"https://download.pytorch.org/models/{file}.pth",
+        file.rpartition("-")[2],
+    )
+
+
+def _fastflownet(data: str, score: str) -> PublishedWeights:
+    return PublishedWeights(
+        "fastflownet",
+        data,
+        score,
+        "ltkong218/FastFlowNet, README",
+        f"https://github.com/ltkong218/FastFlowNet/raw/main/checkpoints/fastflownet_{data}.pth",
+    )
+
+
 def _paper(network: str, data: str, score: str, source: str) -> PublishedWeights:
     return PublishedWeights(network, data, score, source)
 
@@ -240,6 +262,16 @@ PUBLISHED: tuple[PublishedWeights, ...] = (
     _paper("bmn", "thumos14", "51.70 mAP, mean of IoU 0.3 to 0.7, I3D features", "OpenTAD, THUMOS-14 table"),
     _paper("actionformer", "thumos14", "68.44 mAP, mean of IoU 0.3 to 0.7, I3D features", "OpenTAD, THUMOS-14 table"),
     _paper("tridet", "thumos14", "69.60 mAP, mean of IoU 0.3 to 0.7, I3D features", "OpenTAD, THUMOS-14 table"),
+    _raft("raft_basic", "things", "raft_large_C_T_V1-22a6c225", "1.4411 / 2.7894 end-point error, Sintel training"),
+    _raft("raft_basic", "sintel", "raft_large_C_T_SKHT_V1-0b8c9e55", "1.94 / 3.18 end-point error, Sintel test"),
+    _raft("raft_basic", "kitti", "raft_large_C_T_SKHT_K_V1-4a6a5039", "5.10 % outliers, KITTI 2015 test"),
+    _raft("raft_small", "things", "raft_small_C_T_V1-ad48884c", "2.1231 / 3.2790 end-point error, Sintel training"),
+    _paper("liteflownet3", "sintel", "3.03 / 4.53 end-point error, Sintel test", "twhui/LiteFlowNet3, README"),
+    _fastflownet("ft_mix", ""),
+    _fastflownet("ft_sintel", "4.89 end-point error, Sintel clean test"),
+    _fastflownet("ft_kitti", "11.22 % outliers, KITTI 2015 test"),
+    _fastflownet("things3d", ""),
+    _fastflownet("chairs", ""),
     _paper("etesvs", "gtea", "68.86 / 75.44 / 76.39 F1@50 / edit / accuracy, from pixels", "SVTAS, model zoo"),
 )
 """The first row of a network is the one that `vidseg models` shows in its table."""

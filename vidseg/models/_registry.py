@@ -18,6 +18,7 @@ from vidseg.models._input_spec import InputSpec
 __all__ = [
     "create_model",
     "discover",
+    "has_classes",
     "input_options",
     "input_spec",
     "list_models",
@@ -48,11 +49,13 @@ def register_model(
     Args:
         name: name of the network in `create_model` and on the command line.
         factory: function that returns the network, called with `num_classes` and the options as keyword arguments; its
-            signature defines the options.
+            signature defines the options. A factory without the argument `num_classes`, such as that of an
+            optical-flow network, is called with the options only.
         task: task of the network, which defines its input and output: "recognition" (clips (B, C, T, H, W) -> logits
-            (B, K); C = 3, or the option `in_channels`), "segmentation" (features (B, D, L) -> logits of each stage),
-            "detection" (features (B, D, L) -> scored segments), "streaming" (a window of frames and a state -> logits
-            of each stage and the next state), or a new task.
+            (B, K); C = 3, or the option `in_channels`), "flow" (two pictures (B, 3, H, W) -> optical flow
+            (B, 2, H, W)), "segmentation" (features (B, D, L) -> logits of each stage), "detection" (features (B, D, L)
+            -> scored segments), "streaming" (a window of frames and a state -> logits of each stage and the next
+            state), or a new task.
         input_spec: expected input; None: features for "segmentation" and "detection", otherwise `InputSpec()`.
 
     Raises:
@@ -119,6 +122,16 @@ def model_options(name: str) -> dict[str, Any]:
     return {key: value.default for key, value in parameters.items() if key != "num_classes"}
 
 
+def has_classes(name: str) -> bool:
+    """Return whether the network called `name` takes `num_classes`; optical-flow networks do not.
+
+    Raises:
+        ValueError: no network is registered under this name.
+    """
+    parameters = inspect.signature(_entry(name).factory).parameters
+    return "num_classes" in parameters or any(value.kind is value.VAR_KEYWORD for value in parameters.values())
+
+
 def input_spec(name: str, **options: Any) -> InputSpec:
     """Return the input spec of the network called `name`.
 
@@ -161,29 +174,39 @@ def input_options(name: str, options: Mapping[str, Any], spec: InputSpec) -> dic
     return {**chosen, "in_channels": spec.channels}
 
 
-def create_model(name: str, *, num_classes: int, **options: Any) -> nn.Module:
+def create_model(name: str, *, num_classes: int | None = None, **options: Any) -> nn.Module:
     """Build the network called `name` with randomly initialized weights.
 
     Args:
         name: one of `list_models()`.
-        num_classes: number of classes, at least 1.
+        num_classes: number of classes, at least 1. Required, except for networks without classes, such as optical-flow
+            networks, where it must be None.
         **options: options of the network, see `model_options`.
 
     Returns:
         The network in training mode.
 
     Raises:
-        ValueError: no network is registered under this name, or num_classes < 1.
-        TypeError: the network does not have one of the options, or a required option is missing.
+        ValueError: no network is registered under this name, num_classes < 1, or the network has no classes.
+        TypeError: the network does not have one of the options, or a required option or `num_classes` is missing.
     """
     factory = _entry(name).factory
-    if num_classes < 1:
-        raise ValueError(f"num_classes={num_classes} must be at least 1")
+    classes = {} if num_classes is None else {"num_classes": num_classes}
+    if has_classes(name):
+        if num_classes is None:
+            raise TypeError(f"{name} needs num_classes, the number of classes")
+        if num_classes < 1:
+            raise ValueError(f"num_classes={num_classes} must be at least 1")
+    elif classes:
+        raise ValueError(
+            f"num_classes={num_classes}: {name} is a network for {model_task(name)} and has no classes; leave "
+            "num_classes out"
+        )
     _check_options(name, options)
     for option, default in model_options(name).items():
         if default is inspect.Parameter.empty and option not in options:
             raise TypeError(f"{name} needs the option {option!r}")
-    return factory(num_classes=num_classes, **options)
+    return factory(**classes, **options)
 
 
 def _check_options(name: str, options: dict[str, Any]) -> None:

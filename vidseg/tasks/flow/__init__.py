@@ -1,0 +1,1 @@
+"""Optical flow: extraction of flow, motion vectors and residuals into databases."""
