@@ -22,10 +22,9 @@ from vidseg.engine.options import CheckpointOptions, NetworkOptions, RunOptions
 from vidseg.engine.runs import RunFolder, load_initial, run_record, start_run
 from vidseg.labels import VideoDataset
 from vidseg.labels.counting import counted
-from vidseg.loaders.modality import map_frames
 from vidseg.metrics import top_k_hits
 from vidseg.models import InputSpec, classifier_name
-from vidseg.tasks.recognition.data import choose_splits, evaluation_loader
+from vidseg.tasks.recognition.data import choose_splits, evaluation_loader, mirrored
 from vidseg.tasks.recognition.feature_extraction import clip_outputs
 from vidseg.tasks.recognition.options import InputOptions, ProbeOptions, RecognitionData, RecognitionOptions
 from vidseg.tasks.recognition.runs import build_network, network_options, run_input
@@ -186,12 +185,8 @@ def _features(
         for batch in loader:
             valid, labeled = batch.valid.cpu(), batch.labels.cpu()
             clips_shown = batch.to(device).inputs
-            for view in (clips_shown, map_frames(_mirrored, clips_shown)) if mirror else (clips_shown,):
+            for view in (clips_shown, mirrored(clips_shown, spec)) if mirror else (clips_shown,):
                 features.append(outputs(view)[valid])
                 labels.append(labeled[valid])
             bar.update(1)
     return torch.cat(features).clone(), torch.cat(labels)
-
-
-def _mirrored(view: Tensor) -> Tensor:
-    return view.flip(-1)

@@ -19,6 +19,7 @@ from vidseg.clips.stream_windows import WindowShape
 from vidseg.engine import distributed
 from vidseg.engine.dry_run import PlannedEpochs, plan_epochs
 from vidseg.engine.frame_label_report import scores_text
+from vidseg.engine.modality_options import modality_options
 from vidseg.engine.runs import (
     RunFolder,
     Training,
@@ -127,8 +128,7 @@ def make_loader(
         train=train,
         flip=given.flip,
         seed=options.session.seed,
-        mean=spec.mean,
-        std=spec.std,
+        **modality_options(spec),
         threads=given.threads,
         cache_bytes=given.cache_bytes if train else 0,
         rank=distributed.rank(),
