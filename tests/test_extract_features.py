@@ -14,7 +14,7 @@ from vidseg.cli.main import main
 from vidseg.frames import FrameDatabase
 from vidseg.loaders import FeatureLoader
 from vidseg.models import InputSpec, create_model
-from vidseg.tasks.recognition.feature_extraction import centered_frames, extract_features
+from vidseg.tasks.recognition.feature_extraction import window_frames, extract_features
 from vidseg.tasks.recognition.trained import RecognitionModel
 
 KINDS = ("automatic", "levels", "optimized")
@@ -51,8 +51,8 @@ class Trained(RecognitionModel):
 
 def test_a_column_sees_the_frames_around_its_own():
     spec = InputSpec(frames=4, interval=2)
-    assert centered_frames(spec, range(4), 3, 10).tolist() == [[0, 0, 0, 2], [0, 1, 3, 5], [2, 4, 6, 8], [5, 7, 9, 9]]
-    assert centered_frames(InputSpec(frames=1), range(2, 4), 1, 4).tolist() == [[2], [3]]
+    assert window_frames(spec, range(4), 3, 10).tolist() == [[0, 0, 0, 2], [0, 1, 3, 5], [2, 4, 6, 8], [5, 7, 9, 9]]
+    assert window_frames(InputSpec(frames=1), range(2, 4), 1, 4).tolist() == [[2], [3]]
 
 
 def test_files_hold_what_the_classifier_is_given(data, tmp_path):
