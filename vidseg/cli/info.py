@@ -55,7 +55,12 @@ def _facts(path: Path) -> dict[str, Any]:
         return _run(path)
     if (path / "results.json").is_file():
         return _cross_validation(path)
-    if path.is_dir() and not (path / "frames.db").is_file():
+    from vidseg.frames.schema import DATABASE_NAMES
+
+    for name in DATABASE_NAMES.values():
+        if (path / name).is_file():
+            return _database(path / name)
+    if path.is_dir():
         if not (path / "catalog.db").is_file() and (runs := sorted(path.glob("*/options.json"))):
             names = ", ".join(str(found.parent) for found in runs)
             raise FileNotFoundError(f"{path}: holds runs; describe one of them: {names}")

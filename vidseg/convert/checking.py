@@ -1,4 +1,4 @@
-"""Verification of all databases of frames and flow of a data set, with optional upgrade or repair in place (`vidseg check`)."""
+"""Verification of all databases of a data set, with optional upgrade or repair in place (`vidseg check`)."""
 
 import contextlib
 import os

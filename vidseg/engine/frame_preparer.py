@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidseg.frames.native import operators
 from vidseg.loaders.output import OutputForm
 from vidseg.models import InputSpec
 from vidseg.videos.upright import UprightFrames
@@ -64,26 +63,15 @@ class FramePreparer:
         Returns:
             float32 (3, H, W).
         """
-        planes, size = self._upright.planes(frame), self.spec.size
+        size, (width, height) = self.spec.size, self._upright.measure(frame)[1]
         if self.spec.crop == "stretch":
-            scales, left, top = (planes.width / size, planes.height / size), 0.0, 0.0
+            scales, left, top = (width / size, height / size), 0.0, 0.0
         else:
-            scale = min(planes.height, planes.width) / (self.spec.resize or size)
+            scale = min(height, width) / (self.spec.resize or size)
             scales = (scale, scale)
-            left, top = (planes.width - size * scale) / 2, (planes.height - size * scale) / 2
+            left, top = (width - size * scale) / 2, (height - size * scale) / 2
         matrix = torch.tensor([[scales[0], 0, left], [0, scales[1], top], [0, 0, 1]], dtype=torch.float64)
-        pixels = operators.sample_planes(
-            *planes.planes,
-            *planes.strides,
-            planes.width,
-            planes.height,
-            self._upright.chroma,
-            *planes.luma_weights,
-            planes.full_range,
-            matrix,
-            size,
-            size,
-        )
+        pixels = self._upright.sample(frame, matrix, size, size)
         return self._ordered(pixels.permute(2, 0, 1).float() * self._scale + self._offset)
 
     def _ordered(self, pixels: Tensor) -> Tensor:

@@ -168,6 +168,9 @@ class FlowWriter(FrameWriter):
         self.form = form
         self._size: tuple[int, ...] | None = None
 
+    def __enter__(self) -> "FlowWriter":
+        return self
+
     def add_field(self, field: torch.Tensor, *, timestamp: float | None = None) -> None:
         """Append the field of one frame.
 

@@ -127,7 +127,7 @@ class VideoFiller:
                     return
                 positions = torch.from_numpy(np.flatnonzero(plan.frames[clip] == wanted))
                 with _naming(file.path, wanted):
-                    pixels[positions] = _sample(upright, frame, matrix, plan.height, plan.width)
+                    pixels[positions] = upright.sample(frame, matrix, plan.height, plan.width)
                 shown[positions] = taken
         first, last = plan.colors.offsets[clip], plan.colors.offsets[clip + 1]
         if last > first:
@@ -199,24 +199,6 @@ class _Indices:
 def _stored_frames(file: VideoFile, index: FrameIndex) -> np.ndarray:
     with _naming(file.path):
         return chosen_frames(index, start=file.start, stop=file.stop, fps=file.fps)
-
-
-def _sample(upright: UprightFrames, frame: Any, matrix: Tensor, height: int, width: int) -> Tensor:
-    """Resample one frame, uint8 (H, W, 3)."""
-    planes = upright.planes(frame)
-    sampled: Tensor = operators.sample_planes(
-        *planes.planes,
-        *planes.strides,
-        planes.width,
-        planes.height,
-        upright.chroma,
-        *planes.luma_weights,
-        planes.full_range,
-        matrix,
-        height,
-        width,
-    )
-    return sampled
 
 
 _REMEDY = '; on_error="replace" uses a neighboring frame'

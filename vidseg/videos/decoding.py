@@ -11,18 +11,18 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import av
 import av.error
 from av.video.stream import VideoStream
 
 from vidseg.videos.clock import DISCONTINUITY, LONGEST_RUN, FrameClock, TimedFrame
-from vidseg.videos.container_crop import FrameCropper, read_margins
+from vidseg.videos.container_crop import FrameCropper, Margins, read_margins
 from vidseg.videos.frame_size import MAX_PIXELS
 from vidseg.videos.opening import VideoError, open_video, reason_of
 
-__all__ = ["DamagedVideoError", "TimedFrame", "VideoError", "VideoSource", "at_rate", "frame_clock"]
+__all__ = ["DamagedVideoError", "DecoderTap", "TimedFrame", "VideoError", "VideoSource", "at_rate", "frame_clock"]
 
 _NO_RESOURCES = (errno.ENOMEM, errno.EAGAIN)  # of a decoder that cannot be opened: memory, threads
 _SHORTFALL_SECONDS = 1.0
@@ -39,6 +39,24 @@ class DamagedVideoError(VideoError):
     """Raised for a damaged video if the options refuse damaged videos."""
 
 
+class DecoderTap(Protocol):
+    """Reads what a decoder knows about frames besides their pixels, during one pass of a `VideoSource`."""
+
+    def open(self, stream: VideoStream, margins: Margins | None) -> None:
+        """Set up the decoder before its first packet. `margins`: pixels that the container hides, or None."""
+
+    def packet(self, packet: Any) -> None:
+        """See an `av.Packet` of the stream before it is decoded."""
+
+    def frame(self, frame: Any, cropped: Any) -> Any:
+        """Return what takes the place of a frame; called in presentation order, also for frames before `start`.
+
+        Args:
+            frame: `av.VideoFrame` as decoded.
+            cropped: the same without the margins.
+        """
+
+
 @dataclass
 class VideoSource:
     """Video file opened for one pass over its frames.
@@ -48,6 +66,7 @@ class VideoSource:
         start: time of the first frame, in seconds from the start of the video; None: the first frame.
         stop: end time, exclusive; None: the end of the video.
         max_pixels: largest number of pixels of a frame; a video with larger frames raises a VideoError.
+        tap: reads packets and frames of the decoder and replaces the frames; None: the frames are `av.VideoFrame`.
 
     Attributes:
         damage: faults found while decoding, one sentence each; complete after the pass.
@@ -62,6 +81,7 @@ class VideoSource:
     properties: dict[str, str | int | float | None] = field(default_factory=dict)
     max_pixels: int = MAX_PIXELS
     origin: float = 0.0
+    tap: DecoderTap | None = None
 
     def __iter__(self) -> Iterator[TimedFrame]:
         """Yield the frames in presentation order; each lasts until the next one, the last one for its own duration.
@@ -76,7 +96,12 @@ class VideoSource:
             if margins is not None:
                 self.properties["crop"] = ",".join(map(str, margins))
             crop = (lambda frame: frame) if margins is None else FrameCropper(margins)
-            yield from self._frames(container, stream, crop)
+            tap = self.tap
+            if tap is None:
+                yield from self._frames(container, stream, crop)
+            else:
+                tap.open(stream, margins)
+                yield from self._frames(container, stream, lambda frame: tap.frame(frame, crop(frame)))
 
     def at_rate(self, fps: float) -> Iterator[TimedFrame]:
         """Yield the frames at a constant rate, see `at_rate`; times are counted from the start of the video or clip.
@@ -102,13 +127,13 @@ class VideoSource:
             "sample_aspect_ratio": f"{aspect.numerator}:{aspect.denominator}" if aspect else None,
         }
 
-    def _frames(self, container: Any, stream: VideoStream, crop: Callable[[Any], Any]) -> Iterator[TimedFrame]:
+    def _frames(self, container: Any, stream: VideoStream, form: Callable[[Any], Any]) -> Iterator[TimedFrame]:
         self.origin = (container.start_time or 0) / av.time_base
         start = None if self.start is None else self.origin + self.start
         stop = None if self.stop is None else self.origin + self.stop
         sound = _SoundEnd(container)
         stamped = (
-            (crop(frame), self._time(frame, stream), _seconds(frame.duration, stream.time_base))
+            (form(frame), self._time(frame, stream), _seconds(frame.duration, stream.time_base))
             for frame in self._decode_from(container, stream, start if self.start else None, sound)
         )
         count, shown, ended = 0, None, True
@@ -192,6 +217,8 @@ class VideoSource:
             if packet.is_corrupt:
                 cut.append((count, f"the packet after frame {number} is truncated"))
             last, count = packet, count + 1
+            if self.tap is not None:
+                self.tap.packet(packet)
             try:
                 frames = packet.decode()
             except av.error.FFmpegError as error:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
+from vidseg.frames.native import operators
 from vidseg.videos.frame_size import target_size
 from vidseg.videos.orientation import UPRIGHT, Orientation, frame_orientation
 
@@ -65,13 +66,45 @@ class UprightFrames:
         self._reformatter = VideoReformatter()
         self._layout = f"yuv{chroma}p"
 
-    def planes(self, frame: Any) -> FramePlanes:
-        """Return the planes of an `av.VideoFrame`."""
+    def measure(self, frame: Any) -> tuple[Orientation, tuple[int, int]]:
+        """Return the orientation of an `av.VideoFrame` and the (width, height) that it is displayed with."""
         orientation = frame_orientation(frame)
         if self.size is None:
             self.size = target_size(self.wanted, *orientation.size(frame.width, frame.height))
             self.orientation = orientation
-        width, height = orientation.size(*self.size)
+        return orientation, self.size
+
+    def sample(self, frame: Any, matrix: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """Resample an `av.VideoFrame` to RGB.
+
+        Args:
+            frame: the frame.
+            matrix: float64 (3, 3) from output pixel to pixel of the upright frame.
+            height: output height in pixels.
+            width: output width in pixels.
+
+        Returns:
+            uint8 (H, W, 3).
+        """
+        planes = self.planes(frame)
+        sampled: torch.Tensor = operators.sample_planes(
+            *planes.planes,
+            *planes.strides,
+            planes.width,
+            planes.height,
+            self.chroma,
+            *planes.luma_weights,
+            planes.full_range,
+            matrix,
+            height,
+            width,
+        )
+        return sampled
+
+    def planes(self, frame: Any) -> FramePlanes:
+        """Return the planes of an `av.VideoFrame`."""
+        orientation, size = self.measure(frame)
+        width, height = orientation.size(*size)
         name = frame.format.name
         if frame.format.is_rgb or name.startswith(_NOT_YCBCR):
             frame = self._reformat(frame, width, height, Colorspace.ITU601, ColorRange.JPEG)
@@ -84,7 +117,7 @@ class UprightFrames:
         planes, strides = _planes(frame)
         if orientation != UPRIGHT:
             planes, strides = _turned(planes, strides, width, height, self.chroma, orientation)
-            width, height = self.size
+            width, height = size
         return FramePlanes(planes, strides, width, height, weights, full_range)
 
     def _reformat(
