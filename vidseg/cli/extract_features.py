@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 import sys
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -86,13 +86,9 @@ class Command:
 
     def _load(self, path: Path) -> RecognitionModel:
         """Load one of the networks."""
-        from vidseg.models._published import networks_of
         from vidseg.tasks.recognition.trained import RecognitionModel
 
-        options = self.model
-        if len(self.weights) > 1 and path.is_file() and len(names := networks_of(path)) == 1:
-            options = replace(options, network=names[0])
-        trained = load_model(path, options, self.input)
+        trained = load_model(path, self.model, self.input)
         if not isinstance(trained, RecognitionModel):
             raise ValueError(
                 f"{trained.network} is a network for {trained.task}; features come from recognition networks"

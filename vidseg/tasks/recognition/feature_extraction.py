@@ -29,7 +29,7 @@ from vidseg.clips import BatchPlan
 from vidseg.clips.geometry import Geometry
 from vidseg.clips.named_geometry import named_geometry
 from vidseg.clips.plan import ColorPlan
-from vidseg.engine.modality_options import modality_options
+from vidseg.engine.modality import modality_options
 from vidseg.engine.monitors import progress_bar
 from vidseg.engine.runs import write_json
 from vidseg.frames import FrameDatabaseError

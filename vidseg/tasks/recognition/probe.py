@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidseg.engine.checkpoints import CheckpointFolder
+from vidseg.engine.modality import motion_sources
 from vidseg.engine.monitors import ScoreTable, progress_bar
 from vidseg.engine.options import CheckpointOptions, NetworkOptions, RunOptions
 from vidseg.engine.runs import RunFolder, load_initial, run_record, start_run
@@ -102,6 +103,7 @@ def train_probe(options: ProbeOptions) -> Path:
         dataset=dataset,
         train=splits.train,
         network_options=network_options(full.network, full.input),
+        motion=motion_sources(splits.train, spec),
     )
     folder.prepare(record)
     for kind, values in scores.items():

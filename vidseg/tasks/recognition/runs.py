@@ -11,6 +11,7 @@ from torch import nn
 
 from vidseg.engine import distributed
 from vidseg.engine.dry_run import Planned, plan_run
+from vidseg.engine.modality import motion_sources
 from vidseg.engine.options import NetworkOptions
 from vidseg.engine.runs import (
     RunFolder,
@@ -126,6 +127,7 @@ def train_recognition(options: RecognitionOptions) -> Path:
             train=splits.train,
             classes=list(names),
             network_options=chosen,
+            motion=motion_sources(splits.train, data.spec),
         ),
         summary=(
             f"{len(splits.train)} training and {len(splits.validation)} validation videos "

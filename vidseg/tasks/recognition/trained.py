@@ -16,6 +16,7 @@ from vidseg.clips.geometry import Geometry
 from vidseg.clips.named_geometry import named_geometry
 from vidseg.engine import distributed
 from vidseg.engine.explanation import Explanation, Method, clip_heat, explain_windows, target_class
+from vidseg.engine.modality import check_motion
 from vidseg.engine.runs import write_json
 from vidseg.engine.trained import TrainedModel, spread_videos, test_name
 from vidseg.labels import VideoDataset, open_dataset
@@ -165,6 +166,7 @@ class RecognitionModel(TrainedModel):
     def _evaluate(
         self, data: VideoDataset, options: Any, *, clips: int, crops: int, fuse: Fuse, batch_size: int, target: Target
     ) -> Any:
+        check_motion(self.source.record, data, self.input_spec)
         loader = evaluation_loader(
             data,
             replace(options, val_geometry=self.val_geometry),

@@ -19,7 +19,7 @@ from vidseg.clips.stream_windows import WindowShape
 from vidseg.engine import distributed
 from vidseg.engine.dry_run import PlannedEpochs, plan_epochs
 from vidseg.engine.frame_label_report import scores_text
-from vidseg.engine.modality_options import modality_options
+from vidseg.engine.modality import modality_options, motion_sources
 from vidseg.engine.runs import (
     RunFolder,
     Training,
@@ -204,6 +204,7 @@ def train_streaming(options: StreamingOptions) -> Path:
         division=parts.division,
         validation_videos=video_names(parts.validation),
         network_options=chosen,
+        motion=motion_sources(parts.train, spec),
         stride=shape.stride,
     )
     with ExitStack() as stack:
