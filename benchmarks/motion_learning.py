@@ -7,7 +7,7 @@ The videos are those of `vidseg synth`, whose classes differ in motion only. Row
 with equal settings; the mean of the probabilities of several of these networks; both streams in one network
 (`two_stream`). Flow is that of `vidseg extract-flow --method dis`, which needs OpenCV; motion vectors and residuals are
 those of the H.264 files. Scores are top-1 on the held-out videos, by seed. Cost is the CPU time of training, and of the
-extraction for a video. Finished runs in the folder are reported, not repeated. `--quick` trains two epochs on 64 videos.
+extraction for a video. Finished runs in the folder are reported, not repeated. `--quick`: two epochs on 64 videos.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from vidseg.clips.geometry import Geometry
 from vidseg.clips.named_geometry import named_geometry
 from vidseg.engine import distributed
 from vidseg.engine.explanation import Explanation, Method, clip_heat, explain_windows, target_class
+from vidseg.engine.frame_preparer import FramePreparer
 from vidseg.engine.modality import check_motion
 from vidseg.engine.runs import write_json
 from vidseg.engine.trained import TrainedModel, spread_videos, test_name
@@ -120,7 +121,8 @@ class RecognitionModel(TrainedModel):
         """Predict the classes of videos, or of clips.
 
         Args:
-            source: a video file, a folder of them, or clips (B, 3, T, H, W) that are normalized as in `input_spec`.
+            source: a video file, a folder of them, a data set with frame databases, or clips (B, C, T, H, W) that are
+                normalized as in `input_spec`. A network that sees motion needs a data set that has it.
             clips: clips of each video, spread over its length; 1 is the middle.
             crops: crops of each clip: 1, 3, 5 or 10.
             top: number of classes to name.
@@ -141,9 +143,14 @@ class RecognitionModel(TrainedModel):
         if top < 1:
             raise ValueError(f"top={top} must be at least 1")
         source = Path(source)
-        data, listing = open_videos(source), find_jobs(source)
         options = self.options(RecognitionOptions()).data
-        options = replace(options, backend="video", threads=threads or options.threads)
+        options = replace(options, threads=threads or options.threads)
+        if (source / "catalog.db").is_file():
+            data, options, lost = open_dataset(source), replace(options, backend="native"), 0
+        else:
+            FramePreparer(self.input_spec)  # refuses what the decoded frames of a video do not have
+            data, listing, options = open_videos(source), find_jobs(source), replace(options, backend="video")
+            lost = len(listing.jobs) + len(listing.problems) - len(data)
         target = Unlabeled(self.target)
         result = self._evaluate(
             data, options, clips=clips, crops=crops, fuse=fuse, batch_size=batch_size, target=target
@@ -155,8 +162,9 @@ class RecognitionModel(TrainedModel):
             result.numbers.tolist(), best.values.tolist(), best.indices.tolist(), strict=True
         ):
             names = tuple(self.classes[place] for place in places)
-            videos.append(Prediction(str(data[number].path), names, tuple(shares)))
-        return Predictions(tuple(videos), scores, failed=len(listing.jobs) + len(listing.problems) - len(data))
+            path = data[number].path if options.backend == "video" else data.root / data.video_path(number)
+            videos.append(Prediction(str(path), names, tuple(shares)))
+        return Predictions(tuple(videos), scores, failed=lost)
 
     @property
     def target(self) -> Target:
