@@ -43,8 +43,8 @@ class Command:
     """
 
     source: Annotated[Positional[Path], arg(metavar="SOURCE")]
-    """Video file or folder of videos; for segmentation, and for detection from features, a file of features
-    <video>.npy or a folder of them."""
+    """Video file, folder of videos, or for recognition a data set with frame databases; for segmentation, and for
+    detection from features, a file of features <video>.npy or a folder of them."""
     weights: str
     """Folder of a run, one of its checkpoints, or a file of weights."""
     clips: int | None = None
@@ -116,7 +116,7 @@ class Command:
         """Predict; the motion of video files is computed first, as for the run."""
         motion = trained.source.record.get("motion")
         if not motion or (self.source / "catalog.db").is_file():
-            return trained.predict(self.source, **options)  # type: ignore[no-any-return]
+            return trained.predict(self.source, **options)
         from tempfile import TemporaryDirectory
 
         from vidseg.tasks.flow.video_dataset import make_motion_dataset
@@ -125,9 +125,8 @@ class Command:
             failed = make_motion_dataset(self.source, folder, motion, workers=self.threads)
             found = trained.predict(folder, **options)
             root = self.source if self.source.is_dir() else self.source.parent
-            named = {
-                path.relative_to(root).with_suffix("").as_posix(): path for path in root.rglob("*") if path.is_file()
-            }
+            files = [path for path in root.rglob("*") if path.is_file()]
+            named = {path.relative_to(root).with_suffix("").as_posix(): path for path in files}
             videos = []
             for video in found.videos:
                 name = Path(video.video).relative_to(Path(folder) / "jpg").as_posix()

@@ -31,8 +31,8 @@ class FramePreparer:
     def __init__(self, spec: InputSpec) -> None:
         if spec.modality != "rgb":
             raise ValueError(
-                f"the network sees {spec.modality}, which is not in the decoded frames of a video: run `vidseg convert` "
-                "and `vidseg extract-flow`, and use the data set"
+                f"the network sees {spec.modality}, which the decoded frames of a video do not have: run `vidseg "
+                "convert` and `vidseg extract-flow`, and use the data set"
             )
         self.spec = spec
         self.form = OutputForm(mean=spec.mean, std=spec.std)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,9 @@ def make_motion_dataset(
     if failed == len(report.outcomes):
         return failed
     for modality, facts in motion.items():
-        bound = {} if modality == "residual" else {"bound": float(facts["bound"])}
-        options = ExtractFlowOptions(method=facts["method"], levels=0, workers=workers, **bound)
+        options = ExtractFlowOptions(method=facts["method"], levels=0, workers=workers)
+        if modality != "residual":
+            options = replace(options, bound=float(facts["bound"]))
         videos = source if source.is_dir() else source.parent
         extracted = extract_flow(folder, options, videos=videos)
         failed = max(failed, sum(outcome.problem is not None for outcome in extracted.outcomes))
