@@ -14,7 +14,7 @@ from vidseg.cli.main import main
 from vidseg.frames import FrameDatabase
 from vidseg.loaders import FeatureLoader
 from vidseg.models import InputSpec, create_model
-from vidseg.tasks.recognition.feature_extraction import window_frames, extract_features
+from vidseg.tasks.recognition.feature_extraction import extract_features, window_frames
 from vidseg.tasks.recognition.trained import RecognitionModel
 
 KINDS = ("automatic", "levels", "optimized")

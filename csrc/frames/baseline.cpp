@@ -173,7 +173,8 @@ void transform(const BlockPair& pair, const BlockTarget (&targets)[2], const int
 
 }  // namespace
 
-bool BaselineDecoder::decode(const uint8_t* data, size_t size, const Window& wanted, Region& out) {
+bool BaselineDecoder::decode(const uint8_t* data, size_t size, const Window& wanted, Region& out,
+                             int channels) {
     static const bool fast = has_avx2();
     if (!fast || !layout_.read(data, size) || layout_.components != 3) return false;
     if (int64_t{layout_.width} * layout_.height > kMaxPixels) return false;
@@ -187,6 +188,7 @@ bool BaselineDecoder::decode(const uint8_t* data, size_t size, const Window& wan
         (std::min(layout_.width, inside.right + kChromaMargin) - 1) / layout_.mcu_width + 1,
         (std::min(layout_.height, inside.bottom + kChromaMargin) - 1) / layout_.mcu_height + 1};
     make_planes(mcus);
+    components_ = layout_.adobe ? channels : 3;
     if (!decode_intervals(data, size, mcus)) return false;
     std::swap(out.planes, planes_);
     out.pixels.clear();
@@ -357,7 +359,7 @@ VIDSEG_AVX2 bool BaselineDecoder::decode_lanes(const Mcus& mcus) {
                               one.predictors[block.component], two.predictors[block.component],
                               pair.coefficients, ends);
             if (!is_whole(ends[0]) || !is_whole(ends[1])) return false;
-            if (!inside[0] && !inside[1]) continue;
+            if ((!inside[0] && !inside[1]) || block.component >= components_) continue;
             const BlockTarget targets[2] = {inside[0] ? target(block, one, mcus) : nowhere(block),
                                             inside[1] ? target(block, two, mcus) : nowhere(block)};
             transform(pair, targets, ends);
@@ -386,7 +388,7 @@ VIDSEG_AVX2 bool BaselineDecoder::decode_lane(Lane& lane, const Mcus& mcus) {
                 if (!decoder.begin(block.dc->dc, lane.predictors[block.component])) return false;
                 ends[k] = decoder.finish();
                 if (!is_whole(ends[k])) return false;
-                if (inside) targets[k] = target(block, lane, mcus);
+                if (inside && block.component < components_) targets[k] = target(block, lane, mcus);
             }
             if (inside) transform(pair, targets, ends);
         }

@@ -26,7 +26,9 @@ class BaselineDecoder {
     // Decodes the planes of the pixels of `wanted` that lie in the picture. Returns false if the file is of
     // another kind, if the part that was read is damaged, or if the processor lacks AVX2; the caller then
     // uses libjpeg, which decodes the file or reports the error.
-    bool decode(const uint8_t* data, size_t size, const Window& wanted, Region& out);
+    //
+    // `channels`: 2 leaves the third plane of a picture without color conversion undefined.
+    bool decode(const uint8_t* data, size_t size, const Window& wanted, Region& out, int channels = 3);
 
   private:
     // An MCU has at most 6 blocks; the end of the data is checked after each MCU.
@@ -82,6 +84,7 @@ class BaselineDecoder {
     std::array<Tables, 2> tables_;
     std::array<Quantizer, 4> quantizers_{};
     std::vector<Block> blocks_;
+    int components_ = 3;  // that are wanted
     std::array<Lane, 2> lanes_;
     Planes planes_;
     std::array<uint8_t, 64> unused_;  // target of blocks outside the window

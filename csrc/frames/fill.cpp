@@ -52,7 +52,7 @@ class Worker {
         VideoReader reader(plan_.paths[static_cast<size_t>(clip)]);
         std::array<double, 9> matrix;
         std::copy_n(plan_.matrices + 9 * clip, 9, matrix.begin());
-        Sampler sampler(matrix, plan_.width, plan_.height, options_.background);
+        Sampler sampler(matrix, plan_.width, plan_.height, options_.background, channels());
         Source source = choose_source(plan_.videos[clip], reader, sampler);
         for (int64_t t = first; t < last; ++t) {
             if (canceled()) return;
@@ -68,6 +68,8 @@ class Worker {
     }
 
   private:
+    int channels() const { return plan_.vectors == nullptr ? 3 : 2; }
+
     // The copy of the frames to read, its scale, and the part of it.
     struct Source {
         int64_t video = 0;
@@ -128,7 +130,8 @@ class Worker {
         }
         with_jpeg(reader, source, frame, [&](const uint8_t* data, size_t size) {
             if (cache == nullptr || !keep(*cache, key, data, size)) {
-                decoder_.decode_region(data, size, source.window, source.denominator, region_, true);
+                decoder_.decode_region(data, size, source.window, source.denominator, region_, true,
+                                       channels());
             }
         });
         sampler.sample(region_, source.divisor(), pixels_.data());
@@ -141,7 +144,7 @@ class Worker {
         decoder_.read_size(data, size, &width, &height);
         const int64_t most = int64_t{4} * width * height / (key.denominator * key.denominator);
         if (!cache.has_room(most)) return false;
-        decoder_.decode_region(data, size, {0, 0, width, height}, key.denominator, region_, true);
+        decoder_.decode_region(data, size, {0, 0, width, height}, key.denominator, region_, true, channels());
         cache.insert(key, std::make_shared<const Region>(region_), static_cast<int64_t>(region_.bytes()));
         return true;
     }
@@ -181,13 +184,13 @@ class Worker {
     void write(int64_t clip, int64_t t) {
         const size_t sample = options_.format.sample_bytes();
         const size_t plane = pixels_.size() * sample, frames = static_cast<size_t>(plan_.frames_per_clip);
-        const size_t channels = plan_.vectors == nullptr ? 3 : 2, stack = static_cast<size_t>(plan_.stack);
+        const size_t count = static_cast<size_t>(channels()), stack = static_cast<size_t>(plan_.stack);
         // In (C, T, H, W) the planes of a channel are adjacent, in (T, C, H, W) and (T, H, W, C) those of a
         // frame. Frame s of a stack has channels s * C to (s + 1) * C - 1.
         const bool by_channel = options_.format.planar && !plan_.frames_first;
         const size_t step = by_channel ? frames / stack * plane : plane, frame = static_cast<size_t>(t);
-        uint8_t* to = out_ + static_cast<size_t>(clip) * channels * frames * plane;
-        to += by_channel ? frame % stack * channels * step + frame / stack * plane : frame * channels * plane;
+        uint8_t* to = out_ + static_cast<size_t>(clip) * count * frames * plane;
+        to += by_channel ? frame % stack * count * step + frame / stack * plane : frame * count * plane;
         if (plan_.vectors == nullptr)
             return write_pixels(pixels_.data(), pixels_.size(), options_.format, step, to);
         VectorMap map;

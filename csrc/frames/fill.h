@@ -38,9 +38,9 @@ struct FillOptions {
     const uint8_t* cancel = nullptr;  // a value other than 0 stops between two frames
 };
 
-// Fills `out`, (B, C, T, H, W), (B, T, C, H, W) or (B, T, H, W, C), of 3 channels, or 2 for vectors, and `shown` (B, T) with the number of the
-// frame at each position. Throws the error of the first unreadable frame in the order of the plan, for any
-// number of threads. Returns false when canceled.
+// Fills `out`, (B, C, T, H, W), (B, T, C, H, W) or (B, T, H, W, C), of 3 channels, or 2 for vectors, and
+// `shown` (B, T) with the number of the frame at each position. Throws the error of the first unreadable
+// frame in the order of the plan, for any number of threads. Returns false when canceled.
 bool fill(const FillPlan& plan, const FillOptions& options, uint8_t* out, int64_t* shown);
 
 }  // namespace vidseg

@@ -80,9 +80,10 @@ class JpegDecoder {
 
     // Decodes at least the pixels of `wanted`, given at full size, which may extend beyond the picture, and
     // reads as little of the file as possible. Every pixel equals that of a decode of the whole picture at
-    // 1/denominator (1, 2, 4, 8). With `allow_planar` the region may be planar.
+    // 1/denominator (1, 2, 4, 8). With `allow_planar` the region may be planar. `channels`: 2 may leave the
+    // third plane of a picture without color conversion undefined.
     void decode_region(const uint8_t* data, size_t size, const Window& wanted, int denominator, Region& out,
-                       bool allow_planar = false);
+                       bool allow_planar = false, int channels = 3);
 
     // Reads the header only.
     void read_size(const uint8_t* data, size_t size, int* width, int* height);

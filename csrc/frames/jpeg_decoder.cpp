@@ -118,10 +118,10 @@ void JpegDecoder::decode(const uint8_t* data, size_t size, Image& out) {
 }
 
 void JpegDecoder::decode_region(const uint8_t* data, size_t size, const Window& wanted, int denominator,
-                                Region& out, bool allow_planar) {
+                                Region& out, bool allow_planar, int channels) {
     check(denominator == 1 || denominator == 2 || denominator == 4 || denominator == 8, "denominator is ",
           denominator, ", must be 1, 2, 4 or 8");
-    if (denominator == 1 && state_->baseline.decode(data, size, wanted, out)) {
+    if (denominator == 1 && state_->baseline.decode(data, size, wanted, out, channels)) {
         if (!allow_planar) {
             planes_to_pixels(out, wanted, state_->pixels);
             std::swap(out, state_->pixels);

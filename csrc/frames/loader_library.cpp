@@ -97,7 +97,8 @@ std::vector<std::string> read_paths(const Tensor& bytes, const Tensor& ends, int
 // Whether (B, C, T, H, W) is a view of contiguous memory (B, T, C, H, W).
 bool is_transposed(const Tensor& out) {
     const int64_t plane = out.size(3) * out.size(4);
-    const std::array<int64_t, 5> strides = {out.size(1) * out.size(2) * plane, plane, out.size(1) * plane, out.size(4), 1};
+    const std::array<int64_t, 5> strides = {out.size(1) * out.size(2) * plane, plane, out.size(1) * plane,
+                                            out.size(4), 1};
     for (int axis = 0; axis < 5; ++axis) {
         if (out.size(axis) > 1 && out.stride(axis) != strides[static_cast<size_t>(axis)]) return false;
     }
@@ -106,8 +107,8 @@ bool is_transposed(const Tensor& out) {
 
 Tensor fill_batch(Tensor out, Tensor paths, Tensor path_ends, Tensor videos, Tensor frames, Tensor matrices,
                   Tensor color_offsets, Tensor color_codes, Tensor color_parameters, Tensor normalization,
-                  Tensor vectors, int64_t stack, int64_t background, bool planar, bool bgr, double enlarge, bool replace, int64_t threads, int64_t cache,
-                  Tensor cancel) {
+                  Tensor vectors, int64_t stack, int64_t background, bool planar, bool bgr, double enlarge,
+                  bool replace, int64_t threads, int64_t cache, Tensor cancel) {
     require(out.is_cpu() && out.dim() == 5, "out must be a CPU tensor of 5 dimensions");
     require(frames.dim() == 2, "frames must have the shape (B, T)");
     require(threads >= 1 && threads <= 1024, "threads is ", threads, ", must be 1 to 1024");

@@ -106,7 +106,7 @@ void write_interleaved(const uint32_t* pixels, size_t count, const OutputFormat&
 }
 
 uint8_t to_byte(float value) {
-    return static_cast<uint8_t>(static_cast<int>(std::min(std::max(value + 0.5F, 0.0F), 255.0F)));
+    return static_cast<uint8_t>(static_cast<int>(std::min(std::max(0.0F, value + 0.5F), 255.0F)));
 }
 
 float vector_at(uint32_t pixel, const std::array<float, 3>& row) {

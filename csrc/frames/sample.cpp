@@ -41,8 +41,9 @@ Four bilinear(const Region& region, double x, double y, const Four& background) 
 
 }  // namespace
 
-Sampler::Sampler(const std::array<double, 9>& matrix, int width, int height, uint32_t background)
-    : matrix_(matrix), width_(width), height_(height), background_(background) {
+Sampler::Sampler(const std::array<double, 9>& matrix, int width, int height, uint32_t background,
+                 int channels)
+    : matrix_(matrix), width_(width), height_(height), background_(background), channels_(channels) {
     const std::array<double, 9>& m = matrix_;
     for (const double value : m) check(std::isfinite(value), "the matrix holds a number that is not finite");
     check(m[8] != 0.0, "the matrix has no last element");
@@ -158,6 +159,7 @@ void Sampler::sample_pixels(const Region& region, uint32_t* out) {
 // in one step.
 void Sampler::sample_planes(const Region& region, uint32_t* out) {
     const bool halved = region.planes.chroma == Chroma::k420;
+    const bool two = channels_ == 2 && region.planes.chroma == Chroma::kNone;
     if (halved) {
         chroma_across_.halve(across_);
         chroma_down_.halve(down_);
@@ -176,7 +178,10 @@ void Sampler::sample_planes(const Region& region, uint32_t* out) {
         sample_row(region.planes.y, {region.left, region.top}, across_, down_, y, rows[0]);
         const std::array<int, 2> corner = {region.left / share, region.top / share};
         sample_row(region.planes.cb, corner, chroma_across, chroma_down, y, rows[1]);
-        sample_row(region.planes.cr, corner, chroma_across, chroma_down, y, rows[2]);
+        if (two)
+            rows[2] = rows[1];
+        else
+            sample_row(region.planes.cr, corner, chroma_across, chroma_down, y, rows[2]);
         color_row(region.planes.chroma, rows[0], rows[1], rows[2], width_, out);
         std::fill(out, out + across_.begin, background_);
         std::fill(out + across_.end, out + width_, background_);

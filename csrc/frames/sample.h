@@ -18,8 +18,10 @@ namespace vidseg {
 // pixel when shrinking. Outside the frame is the background.
 class Sampler {
   public:
-    // `matrix`: maps an output point to a point of the stored frame, in row-major order. `background`: a pixel.
-    Sampler(const std::array<double, 9>& matrix, int width, int height, uint32_t background = 0);
+    // `matrix`: maps an output point to a point of the stored frame, in row-major order. `background`: a
+    // pixel. `channels`: 2 may leave blue undefined, which saves time.
+    Sampler(const std::array<double, 9>& matrix, int width, int height, uint32_t background = 0,
+            int channels = 3);
 
     // Number of pixels of the stored frame per output pixel, along the side that shrinks least and along the
     // other one.
@@ -45,6 +47,7 @@ class Sampler {
     std::array<double, 9> matrix_;
     int width_, height_;
     uint32_t background_;
+    int channels_;
     bool separable_;
     double least_shrink_, most_shrink_;
     Filter across_, down_, chroma_across_, chroma_down_;

@@ -46,7 +46,8 @@ void fuzz_jpeg(Reader input) {
     const std::array<double, 9> matrix = read_matrix(input);
     const int kind = input.next(), denominator = 1 << (kind & 3);
     const bool allow_planar = (kind & 4) == 0;
-    vidseg::Sampler sampler(matrix, 24, 16);
+    const bool vectors = (kind & 8) != 0;
+    vidseg::Sampler sampler(matrix, 24, 16, vectors ? 0x808080U : 0U);
     vidseg::JpegDecoder decoder;
     int width = 0, height = 0;
     decoder.read_size(input.data, input.size, &width, &height);
@@ -57,9 +58,13 @@ void fuzz_jpeg(Reader input) {
     sampler.sample(region, denominator, pixels.data());
     vidseg::OutputFormat format;
     format.type = static_cast<vidseg::SampleType>(denominator & 3);
-    std::vector<uint8_t> out(pixels.size() * 3 * format.sample_bytes());
-    vidseg::write_pixels(pixels.data(), pixels.size(), format, pixels.size() * format.sample_bytes(),
-                         out.data());
+    std::vector<uint8_t> out(pixels.size() * (vectors ? 2 : 3) * format.sample_bytes());
+    const size_t plane = pixels.size() * format.sample_bytes();
+    if (!vectors) return vidseg::write_pixels(pixels.data(), pixels.size(), format, plane, out.data());
+    format.planar = (kind & 16) == 0;
+    const auto factor = static_cast<float>(matrix[1]), scale = static_cast<float>(matrix[0]);
+    const vidseg::VectorMap map = {{{scale, factor, -scale}, {factor, scale, 0.0F}}};
+    vidseg::write_vectors(pixels.data(), pixels.size(), format, map, plane, out.data());
 }
 
 // What sample_planes in video_library.cpp does; its strides and sizes come from a decoder.
@@ -94,6 +99,7 @@ void fuzz_database(Reader input) {
     const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
     if (file < 0 || write(file, input.data, input.size) != static_cast<ssize_t>(input.size)) std::abort();
     close(file);
+    const float vectors[6] = {-1.0F, 0.0F, 256.0F, 0.5F, static_cast<float>(matrix[4]), 0.0F};
     const int64_t video = 0, frames[3] = {0, 2, 1}, offsets[2] = {0, 0};
     vidseg::FillPlan plan;
     plan.clips = 1;
@@ -107,8 +113,13 @@ void fuzz_database(Reader input) {
     plan.color_offsets = offsets;
     plan.color_codes = nullptr;
     plan.color_parameters = nullptr;
+    if (input.size % 4 > 1) {
+        plan.vectors = vectors;
+        plan.stack = 3;
+    }
     vidseg::FillOptions options;
     options.replace = input.size % 2 == 1;
+    options.background = plan.vectors == nullptr ? 0U : 0x808080U;
     std::vector<uint8_t> out(3 * 3 * 16 * 24);
     std::vector<int64_t> shown(3);
     vidseg::fill(plan, options, out.data(), shown.data());

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from vidseg.frames import FlowDatabase
+from vidseg.frames.schema import DATABASE_NAMES
 from vidseg.labels import VideoDataset
-from vidseg.loaders.modality import database_name
 from vidseg.models import InputSpec
 
 __all__ = ["check_motion", "modality_options", "motion_sources"]
@@ -41,7 +41,7 @@ def motion_sources(data: VideoDataset, spec: InputSpec) -> dict[str, dict[str, A
     """
     found = {}
     for part in spec.modality.split("+"):
-        path = Path(data.root) / data.video_path(0) / database_name(part) if part not in ("rgb", "features") else None
+        path = Path(data.root) / data.video_path(0) / DATABASE_NAMES[part] if part not in ("rgb", "features") else None
         if path is not None and path.is_file():  # the loader names a missing one, with the remedy
             database = FlowDatabase(path)
             found[part] = {"method": database.method, "bound": database.bound}

@@ -11,11 +11,12 @@ from torch import Tensor
 from vidseg.clips import BatchPlan, ColorPlan
 from vidseg.frames.open_files import allow_open_files
 from vidseg.labels import VideoDataset, open_dataset
-from vidseg.loaders.modality import Frames
+from vidseg.loaders.field_backend import FieldFiller
+from vidseg.loaders.modality import Frames, is_lossless
 from vidseg.loaders.native_backend import CacheReport, NativeFiller
 from vidseg.loaders.output import OutputForm, PixelNormalizer
 
-__all__ = ["Filler", "FramesNormalizer", "check_name", "make_filler", "open_data"]
+__all__ = ["Filler", "FramesNormalizer", "check_name", "host_forms", "make_filler", "open_data"]
 
 
 _FILES_OPEN = 64  # databases that the compiled library keeps open
@@ -131,8 +132,16 @@ def make_filler(
         from vidseg.loaders.dali_backend import DaliFiller
 
         return DaliFiller(data, forms[0], threads=threads, device=device, on_error=on_error, to_host=to_host)
-    fillers = [
-        NativeFiller(
+    for form in forms:
+        if (cache_bytes or enlarge != 1) and is_lossless(data, form.modality):
+            raise ValueError(
+                f"cache_bytes={cache_bytes} and enlarge={enlarge}: {form.modality} is stored as float16, which is read"
+                " without a cache and without smaller copies"
+            )
+    fillers: list[NativeFiller | FieldFiller] = [
+        FieldFiller(data, form, threads=threads, on_error=on_error)
+        if is_lossless(data, form.modality)
+        else NativeFiller(
             data,
             form,
             threads=threads,
@@ -149,7 +158,7 @@ def make_filler(
 class _PairedFiller:
     """Fills the same plan for several modalities."""
 
-    def __init__(self, fillers: Sequence[NativeFiller]) -> None:
+    def __init__(self, fillers: Sequence[NativeFiller | FieldFiller]) -> None:
         self._fillers = fillers
         self._stack = max(filler.form.stack for filler in fillers)
 
@@ -175,6 +184,17 @@ class _PairedFiller:
     def cache_report(self) -> CacheReport:
         reports = [filler.cache_report for filler in self._fillers]
         return CacheReport(*(sum(getattr(one, field.name) for one in reports) for field in fields(CacheReport)))
+
+
+def host_forms(data: VideoDataset, forms: Sequence[OutputForm], *, late: bool) -> tuple[OutputForm, ...]:
+    """Return the forms that batches have in host memory.
+
+    Args:
+        data: the videos.
+        forms: forms of the loader's batches.
+        late: normalize on the device that batches are copied to; lossless databases are normalized before.
+    """
+    return tuple(form.as_pixels if late and not is_lossless(data, form.modality) else form for form in forms)
 
 
 class FramesNormalizer:

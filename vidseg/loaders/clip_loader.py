@@ -18,7 +18,7 @@ from vidseg.clips.planner import ClipPlanner, Shapes
 from vidseg.clips.sampling import FrameSampling
 from vidseg.labels import VideoDataset
 from vidseg.loaders.adapters import ClipTransform, as_transform, transform_clips
-from vidseg.loaders.backends import FramesNormalizer, check_name, make_filler, open_data
+from vidseg.loaders.backends import FramesNormalizer, check_name, host_forms, make_filler, open_data
 from vidseg.loaders.batch import ClipBatch, count_replaced
 from vidseg.loaders.loader_stats import LoaderStats
 from vidseg.loaders.modality import Modality, as_modalities, check_stack
@@ -196,7 +196,7 @@ class ClipLoader:
         self._normalize = FramesNormalizer(self.forms)
         # DALI normalizes on the device that it decodes on. Other batches are normalized after they have been copied.
         late = copies_to(self.device) and (self.backend != "dali" or self.transform is not None)
-        self._host_forms = tuple(form.as_pixels if late else form for form in self.forms)
+        self._host_forms = host_forms(self.data, self.forms, late=late)
         filled = self._host_forms
         if self.transform is not None:  # gets plain pixels; its result is converted to the host form afterwards
             filled = (replace(self.form, dtype=torch.uint8, layout="bthwc", color="rgb"),)

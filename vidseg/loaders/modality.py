@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from vidseg.clips import BatchPlan
-from vidseg.frames import FrameDatabase, FrameDatabaseError
+from vidseg.frames import FlowDatabase, FrameDatabaseError
+from vidseg.frames.schema import DATABASE_NAMES
 from vidseg.labels import VideoDataset
 
 __all__ = [
@@ -22,7 +23,8 @@ __all__ = [
     "ModalityDatabases",
     "as_modalities",
     "check_stack",
-    "database_name",
+    "derivatives",
+    "is_lossless",
     "is_vector",
     "joined",
     "linear_parts",
@@ -40,11 +42,6 @@ _METHODS = {"flow": "raft_small", "motion": "motion-vectors", "residual": "resid
 def is_vector(modality: str) -> bool:
     """Return whether a modality has vectors (x, y), which geometric transforms also rotate, mirror and scale."""
     return modality in _VECTORS
-
-
-def database_name(modality: str) -> str:
-    """Return the file name of a modality's database in the folder of a video."""
-    return "frames.db" if modality == "rgb" else f"{modality}.db"
 
 
 def as_modalities(modality: str | Sequence[str]) -> tuple[str, ...]:
@@ -74,71 +71,80 @@ def linear_parts(plan: BatchPlan) -> npt.NDArray[np.float64]:
     The map of positions has a constant derivative unless it has a perspective; then it is that at the center of the
     output.
     """
-    matrices = plan.matrices / plan.matrices[:, 2:, 2:]
-    center = np.array([plan.width / 2, plan.height / 2, 1.0])
-    point = matrices @ center
+    return np.asarray(
+        np.linalg.inv(derivatives(plan.matrices / plan.matrices[:, 2:, 2:], plan.height, plan.width)), np.float64
+    )
+
+
+def derivatives(matrices: npt.NDArray[np.float64], height: int, width: int) -> npt.NDArray[np.float64]:
+    """Return the derivatives (B, 2, 2) of the maps of homogeneous matrices (B, 3, 3) at the center of an output."""
+    point = matrices @ np.array([width / 2, height / 2, 1.0])
     place = point[:, :2] / point[:, 2:]
-    derivative = (matrices[:, :2, :2] - place[:, :, None] * matrices[:, None, 2, :2]) / point[:, 2, None, None]
-    return np.linalg.inv(derivative)
+    moved = (matrices[:, :2, :2] - place[:, :, None] * matrices[:, None, 2, :2]) / point[:, 2, None, None]
+    return np.asarray(moved, np.float64)
+
+
+def is_lossless(data: VideoDataset, modality: str) -> bool:
+    """Return whether the databases of a modality hold float16 instead of JPEGs."""
+    return modality != "rgb" and ModalityDatabases(data, modality).values == "float16"
 
 
 class ModalityDatabases:
     """The databases of one modality other than "rgb" of a data set, which are checked when they are first read.
 
+    All have the bound and the type of values of the first video that has such a database.
+
     Args:
         data: the videos.
         modality: "flow", "motion" or "residual".
+
+    Attributes:
+        values: "uint8" or "float16"; "uint8" if no video has a database.
     """
 
     def __init__(self, data: VideoDataset, modality: str) -> None:
         self.data, self.modality = data, modality
         self._checked = np.zeros(len(data), bool)
-        self._first: tuple[str, float] | None = None  # a video, and the bound of its vectors
+        self._first = self._find_first()
+        self.values = "uint8" if self._first is None else self._first.values
 
     def path(self, video: int) -> Path:
         """Path of the database of a video."""
-        return Path(self.data.root) / self.data.video_path(video) / database_name(self.modality)
-
-    @property
-    def bound(self) -> float:
-        """Largest absolute value of a vector's coordinate in pixels, of the first database that was read.
-
-        Raises:
-            FrameDatabaseError: see `check`.
-        """
-        if self._first is None:
-            self.check([0])
-        assert self._first is not None
-        return self._first[1]
+        return Path(self.data.root) / self.data.video_path(video) / DATABASE_NAMES[self.modality]
 
     def check(self, videos: Sequence[int] | npt.NDArray[np.int64]) -> None:
         """Check the databases of videos; each is opened once.
 
         Raises:
             FrameDatabaseError: a video has no database of this modality, or one that does not fit: another number or
-                size of frames than the catalog, another modality, or another bound than the other videos.
+                size of frames than the catalog, another modality, or other values than the other videos.
         """
         for video in np.unique(np.asarray(videos, np.int64)).tolist():
             if not self._checked[video]:
                 self._check(video)
                 self._checked[video] = True
 
+    def _find_first(self) -> FlowDatabase | None:
+        for video in range(len(self.data)):
+            path = self.path(video)
+            if path.is_file():
+                try:
+                    return FlowDatabase(path)
+                except FrameDatabaseError:
+                    continue  # `check` raises the error of a video that is read
+        return None
+
     def _check(self, video: int) -> None:
         path, method = self.path(video), _METHODS[self.modality]
         remedy = f"run `vidseg extract-flow {self.data.root} --method {method}`"
         try:
-            database = FrameDatabase(path)
+            database = FlowDatabase(path)
         except FileNotFoundError:
             raise FrameDatabaseError(
                 f"{path}: video {self.data.video_path(video)} has no {path.name}; {remedy}"
             ) from None
-        meta = database.meta
-        if meta.get("modality") != self.modality:
-            raise FrameDatabaseError(f"{path}: holds {meta.get('modality', 'rgb')!r}, not {self.modality!r}; {remedy}")
-        if meta.get("values", "uint8") != "uint8":
-            raise FrameDatabaseError(
-                f"{path}: stores {meta['values']} values, which loaders do not read; {remedy} with 8-bit values"
-            )
+        if database.modality != self.modality:
+            raise FrameDatabaseError(f"{path}: holds {database.modality!r}, not {self.modality!r}; {remedy}")
         known = int(self.data.frames[video]), (int(self.data.heights[video]), int(self.data.widths[video]))
         if len(database) != known[0]:
             raise FrameDatabaseError(
@@ -149,17 +155,11 @@ class ModalityDatabases:
                 f"{path}: has frames of {database.frame_size[1]}x{database.frame_size[0]} pixels, but the catalog has"
                 f" {known[1][1]}x{known[1][0]}; {remedy} again"
             )
-        if not is_vector(self.modality):
-            return
-        bound: Any = meta.get("bound")
-        if not isinstance(bound, int | float) or not 0 < bound < 1e6:
-            raise FrameDatabaseError(f"{path}: its bound is {bound!r:.40}, expected a number of pixels; {remedy} again")
-        if self._first is None:
-            self._first = (str(path), float(bound))
-        elif bound != self._first[1]:
+        first = self._first or database
+        if (database.bound, database.values) != (first.bound, first.values):
             raise FrameDatabaseError(
-                f"{path}: its bound is {bound:g} pixels, that of {self._first[0]} is {self._first[1]:g}; extract both"
-                " with the same bound"
+                f"{path}: its values are {database.values} with a bound of {database.bound:g} pixels, those of"
+                f" {first.path} are {first.values} with {first.bound:g}; extract both with the same options"
             )
 
 

@@ -12,9 +12,10 @@ from vidseg.clips.arguments import whole
 from vidseg.frames import FrameDatabaseError
 from vidseg.frames.native import operators
 from vidseg.frames.open_files import too_many_open_files
+from vidseg.frames.schema import DATABASE_NAMES
 from vidseg.labels import VideoDataset
 from vidseg.loaders.memory import BatchMemory
-from vidseg.loaders.modality import ModalityDatabases, database_name
+from vidseg.loaders.modality import ModalityDatabases
 from vidseg.loaders.output import OutputForm
 
 __all__ = ["CacheReport", "NativeFiller"]
@@ -72,7 +73,7 @@ class NativeFiller:
         self._cache = int(operators.open_cache(cache_bytes, cache == "decoded")) if cache_bytes else 0
         self._memory = BatchMemory(pin=form.pin)
         self._root = f"{data.root}/".encode()
-        self._file = f"/{database_name(form.modality)}".encode()
+        self._file = f"/{DATABASE_NAMES[form.modality]}".encode()
         self._databases = None if form.modality == "rgb" else ModalityDatabases(data, form.modality)
 
     def fill(self, plan: BatchPlan, cancel: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -157,6 +157,14 @@ class OutputForm:
         maps[:, :, 2] = zero - _ZERO * maps[:, :, :2].astype(np.float64).sum(axis=2)
         return torch.from_numpy(maps)
 
+    def stored_maps(self, plan: BatchPlan) -> Tensor:
+        """Return the map from stored values to samples of every modality, float32 (B, C, C + 1) for C of one frame."""
+        if self.vectors:
+            return self.vector_maps(plan)
+        scale, offset = (torch.ones(3), torch.zeros(3)) if self.dtype is torch.uint8 else self.normalization.float()
+        rows = torch.cat([torch.diag(scale), offset[:, None]], dim=1)
+        return (rows.flip(0) if self.color == "bgr" else rows).expand(len(plan), -1, -1)
+
     @property
     def empty(self) -> Tensor:
         """Samples of a pixel outside the frame, (C,) in the order of the output."""
@@ -263,7 +271,7 @@ class PixelNormalizer:
 
     def _vectors(self, pixels: Tensor, plan: BatchPlan) -> Tensor:
         axis = self.form.layout.index("c")
-        maps = self.form.vector_maps(plan).to(pixels.device).view(len(plan), *[1] * (pixels.dim() - 2), 2, 3)
+        maps = self.form.vector_maps(plan).to(pixels.device).view(len(plan), *[1] * (pixels.dim() - 1), 2, 3)
         x, y = pixels.unflatten(axis, (self.form.stack, 2)).unbind(axis + 1)
         samples = torch.empty_like(pixels, dtype=self.form.dtype)
         channels = samples.unflatten(axis, (self.form.stack, 2)).unbind(axis + 1)

@@ -16,7 +16,7 @@ from vidseg.clips.draws import uniform
 from vidseg.clips.stream_windows import Sampling, StreamItem, StreamPlan, WindowShape, window_labels
 from vidseg.labels import VideoDataset
 from vidseg.labels.segmentation_labels import FrameLabels
-from vidseg.loaders.backends import FramesNormalizer, make_filler
+from vidseg.loaders.backends import FramesNormalizer, host_forms, make_filler
 from vidseg.loaders.batch import FieldAccess
 from vidseg.loaders.modality import Frames, Modality, as_modalities, joined
 from vidseg.loaders.output import MEANS, STDS, Colors, make_forms, sample_type
@@ -183,7 +183,7 @@ class StreamLoader:
         """Make the backend, with the form of the clips that it fills."""
         self._normalize = FramesNormalizer(self.forms)
         late = copies_to(self.device)  # normalized after the copy
-        self._host_forms = tuple(form.as_pixels if late else form for form in self.forms)
+        self._host_forms = host_forms(self.data, self.forms, late=late)
         self._filler = make_filler(
             "native", self.data, self._host_forms, threads=self.threads, on_error=self.on_error, **self._cache
         )

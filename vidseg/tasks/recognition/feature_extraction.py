@@ -35,8 +35,8 @@ from vidseg.engine.runs import write_json
 from vidseg.frames import FrameDatabaseError
 from vidseg.frames.whole_file import whole_file
 from vidseg.labels import VideoDataset
-from vidseg.loaders.modality import as_modalities
-from vidseg.loaders.native_backend import NativeFiller
+from vidseg.loaders.backends import make_filler
+from vidseg.loaders.modality import as_modalities, joined
 from vidseg.loaders.output import make_forms
 from vidseg.loaders.threads import default_threads
 from vidseg.models import InputSpec
@@ -230,7 +230,9 @@ class _Windows:
         options = modality_options(spec)
         names = as_modalities(options.pop("modality"))
         forms = make_forms(names, color=spec.color, **options)  # stacks are made of single frames here
-        self._fillers = [NativeFiller(data, form, threads=threads) for form in forms]
+        self._parts = [
+            (form.vectors, make_filler("native", data, [form], threads=threads, on_error="raise")) for form in forms
+        ]
 
     def clips(self, video: int, windows: range, stride: int, position: Position) -> Tensor:
         """Return windows (B, C, T, H, W) of a video."""
@@ -240,9 +242,9 @@ class _Windows:
         plan = self._plan(video, distinct)
         stacked = torch.from_numpy(places.reshape(len(frames), spec.frames, spec.stack))
         found = []
-        for filler in self._fillers:
-            shown = filler.fill(plan)[0][0]  # (C, N, H, W)
-            used = stacked if filler.form.vectors else stacked[:, :, :1]
+        for vectors, filler in self._parts:
+            shown = joined(filler.fill(plan)[0])[0]  # (C, N, H, W)
+            used = stacked if vectors else stacked[:, :, :1]
             found.append(shown[:, used].permute(1, 3, 0, 2, 4, 5).flatten(1, 2))
         return torch.cat(found, dim=1)
 
@@ -271,7 +273,7 @@ class _Windows:
 
     def close(self) -> None:
         """Free the memory of the loaders."""
-        for filler in self._fillers:
+        for _, filler in self._parts:
             filler.close()
 
 
