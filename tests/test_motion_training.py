@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 from motion_data import CLASSES, motion_dataset
-from stream_data import tiny_options
+from stream_data import tiny_options, write_video
 
 import vidseg
 from vidseg.cli.main import main
 from vidseg.engine.checkpoints import CheckpointFolder
-from vidseg.frames import FlowForm, FlowWriter
+from vidseg.frames import FlowForm, FlowWriter, FrameDatabaseError
 from vidseg.loaders import ClipLoader
 from vidseg.metrics.video_scores import read_scores
 from vidseg.models import InputSpec, create_model, input_options, load_weights
+from vidseg.tasks.flow.video_dataset import make_motion_dataset
 from vidseg.tasks.recognition.data import mirrored, resolved_input
 from vidseg.tasks.recognition.feature_extraction import extract_features, window_frames
 from vidseg.tasks.recognition.options import InputOptions, RecognitionOptions
@@ -144,7 +145,7 @@ def test_a_missing_database_is_named(root, tmp_path):
     other = motion_dataset(tmp_path / "other", videos=4)
     for path in other.glob("jpg/*/*/flow.db"):
         path.unlink()
-    with pytest.raises(vidseg.FrameDatabaseError, match=r"has no flow\.db; run `vidseg extract-flow"):
+    with pytest.raises(FrameDatabaseError, match=r"has no flow\.db; run `vidseg extract-flow"):
         train_recognition(options(other, tmp_path / "run"))
 
 
@@ -158,7 +159,7 @@ def test_cross_modality_initialization():
     assert other.shape[1] == 10
     assert torch.equal(other, first.mean(dim=1, keepdim=True).expand_as(other))
     assert report.filled == 1.0 and f"{key} was averaged over R, G and B and repeated for 10 channels" in report.notes
-    with pytest.raises(ValueError, match="shapes differ: backbone"):
+    with pytest.raises(ValueError, match=r"shapes differ: 1 \(backbone\.conv1\.conv\.weight"):
         load_weights(flow, rgb.state_dict())
     with pytest.raises(ValueError, match="cross_modality, but no convolution for 3 channels"):
         load_weights(rgb, rgb.state_dict(), cross_modality=True)
@@ -174,6 +175,23 @@ def test_a_run_on_stacks_of_flow_from_weights_for_rgb(root, runs, tmp_path):
     assert (spec.modality, spec.mean, spec.std) == ("flow", (0.5,) * 3, (0.5,) * 3)
     with pytest.raises(ValueError, match="cross_modality has no effect without pretrained"):
         options(root, tmp_path / "x", cross_modality=True)
+
+
+def test_predictions_of_data_sets_and_of_video_files(root, runs, tmp_path, capsys):
+    """The motion of a file is extracted as that of the run."""
+    assert main(["predict", str(root), "--weights", str(runs["motion"]), "--json", "--device", "cpu"]) == 0
+    found = {row["video"]: row["classes"][0] for row in json.loads(capsys.readouterr().out)}
+    assert found == {str(path.parent): path.parent.parent.name for path in root.glob("jpg/*/*/frames.db")}
+    video = write_video(tmp_path / "videos" / "one.mkv", np.zeros(8, int))
+    trained = vidseg.load_trained(runs["motion"], device="cpu")
+    with pytest.raises(ValueError, match="the network sees motion, which the decoded frames of a video do not have"):
+        trained.predict(video)
+    words = ["--weights", str(runs["motion"]), "--json", "--device", "cpu", "--threads", "1"]
+    assert main(["predict", str(video), *words]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["video"] == str(video) and sum(row["probabilities"]) == pytest.approx(1)
+    with pytest.raises(ValueError, match=r"motion of the method 'raft_small', which cannot be computed here: run"):
+        make_motion_dataset(video, tmp_path / "data", {"motion": {"method": "raft_small", "bound": 20.0}})
 
 
 def test_input_of_a_run():
@@ -264,7 +282,8 @@ def test_two_streams_with_one_classifier(root, tmp_path):
 def test_streaming_networks_of_frames_and_motion(network):
     """Weights of the network of frames fill its part, and motion reaches the logits."""
     torch.manual_seed(0)
-    given = {"width": 0.1, **({"frames": 4} if network == "transeger" else {})}
+    text = {"frames": 4, "vocabulary_size": 128, "text_width": 16, "text_heads": 2, "text_layers": 1}
+    given = {"width": 0.1, **(text if network == "transeger" else {})}
     plain = create_model(network, num_classes=3, **given).eval()
     model = create_model(network, num_classes=3, **given, in_channels=5, motion_channels=2).eval()
     report = load_weights(model, plain.state_dict(), strict=False)

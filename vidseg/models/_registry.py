@@ -7,7 +7,7 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -146,7 +146,8 @@ def input_spec(name: str, **options: Any) -> InputSpec:
     """
     spec = _entry(name).input_spec
     _check_options(name, options)
-    return replace(spec, **{key: value for key, value in options.items() if hasattr(spec, key)})
+    known = {field.name for field in fields(spec)}
+    return replace(spec, **{key: value for key, value in options.items() if key in known})
 
 
 def input_options(name: str, options: Mapping[str, Any], spec: InputSpec) -> dict[str, Any]:
