@@ -14,8 +14,9 @@ from vidseg.cli.main import main
 from vidseg.frames import FrameDatabase
 from vidseg.loaders import FeatureLoader
 from vidseg.models import InputSpec, create_model
-from vidseg.tasks.recognition.feature_extraction import extract_features, window_frames
+from vidseg.tasks.recognition.feature_extraction import extract_features
 from vidseg.tasks.recognition.trained import RecognitionModel
+from vidseg.tasks.recognition.video_windows import window_frames
 
 KINDS = ("automatic", "levels", "optimized")
 SMALL = InputSpec(frames=3, interval=1, size=16, crop="stretch")

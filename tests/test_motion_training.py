@@ -18,10 +18,11 @@ from vidseg.metrics.video_scores import read_scores
 from vidseg.models import InputSpec, create_model, input_options, load_weights
 from vidseg.tasks.flow.video_dataset import make_motion_dataset
 from vidseg.tasks.recognition.data import mirrored, resolved_input
-from vidseg.tasks.recognition.feature_extraction import extract_features, window_frames
+from vidseg.tasks.recognition.feature_extraction import extract_features
 from vidseg.tasks.recognition.options import InputOptions, RecognitionOptions
 from vidseg.tasks.recognition.recipes import recipe_options
 from vidseg.tasks.recognition.runs import run_input, train_recognition
+from vidseg.tasks.recognition.video_windows import window_frames
 from vidseg.tasks.streaming.runs import train_streaming
 
 
@@ -190,6 +191,9 @@ def test_predictions_of_data_sets_and_of_video_files(root, runs, tmp_path, capsy
     assert main(["predict", str(video), *words]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert row["video"] == str(video) and sum(row["probabilities"]) == pytest.approx(1)
+    picture = tmp_path / "cam.png"
+    assert main(["plot", "cam", str(runs["motion"]), str(video), "--out", str(picture), "--device", "cpu"]) == 0
+    assert picture.stat().st_size > 0
     with pytest.raises(ValueError, match=r"motion of the method 'raft_small', which cannot be computed here: run"):
         make_motion_dataset(video, tmp_path / "data", {"motion": {"method": "raft_small", "bound": 20.0}})
 

@@ -29,7 +29,8 @@ def make_motion_dataset(
         Number of videos that could not be read; the log names each.
 
     Raises:
-        ValueError: the method is not known, or is a network, whose weights the record does not have.
+        ValueError: the method is not known, or is a network, whose weights the record does not have; or no video could
+            be read.
         FileNotFoundError: there is no such file.
     """
     for modality, facts in motion.items():
@@ -44,7 +45,8 @@ def make_motion_dataset(
     report = convert_videos(source, folder, workers=workers, levels=0)
     failed = sum(outcome.problem is not None for outcome in report.outcomes)
     if failed == len(report.outcomes):
-        return failed
+        reason = next((outcome.problem for outcome in report.outcomes if outcome.problem is not None), "no video in it")
+        raise ValueError(f"{source}: no video could be read: {reason}")
     for modality, facts in motion.items():
         options = ExtractFlowOptions(method=facts["method"], levels=0, workers=workers)
         if modality != "residual":

@@ -25,29 +25,23 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from vidseg.clips import BatchPlan
 from vidseg.clips.geometry import Geometry
 from vidseg.clips.named_geometry import named_geometry
-from vidseg.clips.plan import ColorPlan
-from vidseg.engine.modality import modality_options
 from vidseg.engine.monitors import progress_bar
 from vidseg.engine.runs import write_json
 from vidseg.frames import FrameDatabaseError
 from vidseg.frames.whole_file import whole_file
 from vidseg.labels import VideoDataset
-from vidseg.loaders.backends import make_filler
-from vidseg.loaders.modality import as_modalities, joined
-from vidseg.loaders.output import make_forms
 from vidseg.loaders.threads import default_threads
 from vidseg.models import InputSpec
 from vidseg.tasks.recognition.trained import RecognitionModel
+from vidseg.tasks.recognition.video_windows import Position, VideoWindows
 
-__all__ = ["ExtractionReport", "clip_outputs", "extract_features", "window_frames"]
+__all__ = ["ExtractionReport", "clip_outputs", "extract_features"]
 
 logger = logging.getLogger(__name__)
 
 Output = Literal["features", "logits", "probabilities"]
-Position = Literal["center", "start"]
 
 _RECORD = "extraction.json"
 
@@ -70,16 +64,6 @@ class ExtractionReport:
             f"{self.folder}: {self.written} videos written, {self.columns} columns; {self.present} existed already"
         ]
         return "\n".join([*lines, *([f"{len(self.failed)} failed"] if self.failed else [])])
-
-
-def window_frames(
-    spec: InputSpec, windows: range, stride: int, length: int, *, position: Position = "center"
-) -> npt.NDArray[np.int64]:
-    """Return the frame numbers (B, T x stack) of windows of a video of `length` frames, none of them outside it."""
-    count = spec.frames * spec.stack
-    offsets = (np.arange(count) - (count // 2 if position == "center" else 0)) * spec.interval
-    places = np.array(windows, np.int64)[:, None] * stride + offsets
-    return np.clip(places, 0, length - 1)
 
 
 @contextmanager
@@ -169,7 +153,9 @@ def extract_features(
         for one in networks:
             output_of = stack.enter_context(clip_outputs(one.model, one.features(), output))
             shown = one.geometry() if geometry is None else _geometry(geometry, one.input_spec)
-            windows = stack.enter_context(closing(_Windows(data, one.input_spec, shown, threads or default_threads())))
+            windows = stack.enter_context(
+                closing(VideoWindows(data, one.input_spec, shown, threads or default_threads()))
+            )
             streams.append((one.device, windows, output_of))
         for row, name in enumerate(names):
             path = out / f"{name}.npy"
@@ -220,61 +206,6 @@ def _geometry(name: str, spec: InputSpec) -> Geometry:
     if geometry.views > 1:
         raise ValueError(f"geometry={name!r} has {geometry.views} views; a column is made of one")
     return geometry
-
-
-class _Windows:
-    """Windows of videos as the input of one network; a frame of several windows is decoded once."""
-
-    def __init__(self, data: VideoDataset, spec: InputSpec, geometry: Geometry, threads: int) -> None:
-        self._data, self._spec, self._geometry = data, spec, geometry
-        options = modality_options(spec)
-        names = as_modalities(options.pop("modality"))
-        forms = make_forms(names, color=spec.color, **options)  # stacks are made of single frames here
-        self._parts = [
-            (form.vectors, make_filler("native", data, [form], threads=threads, on_error="raise")) for form in forms
-        ]
-
-    def clips(self, video: int, windows: range, stride: int, position: Position) -> Tensor:
-        """Return windows (B, C, T, H, W) of a video."""
-        spec, length = self._spec, int(self._data.frames[video])
-        frames = window_frames(spec, windows, stride, length, position=position)
-        distinct, places = np.unique(frames, return_inverse=True)
-        plan = self._plan(video, distinct)
-        stacked = torch.from_numpy(places.reshape(len(frames), spec.frames, spec.stack))
-        found = []
-        for vectors, filler in self._parts:
-            shown = joined(filler.fill(plan)[0])[0]  # (C, N, H, W)
-            used = stacked if vectors else stacked[:, :, :1]
-            found.append(shown[:, used].permute(1, 3, 0, 2, 4, 5).flatten(1, 2))
-        return torch.cat(found, dim=1)
-
-    def _plan(self, video: int, frames: npt.NDArray[np.int64]) -> BatchPlan:
-        one, size = np.zeros(1, np.int64), self._spec.size
-        return BatchPlan(
-            epoch=0,
-            index=0,
-            height=size,
-            width=size,
-            videos=np.array([video], np.int64),
-            views=one,
-            labels=one - 1,
-            frames=frames[None],
-            matrices=self._geometry.matrices(
-                self._data.heights[[video]].astype(np.int64),
-                self._data.widths[[video]].astype(np.int64),
-                output=(size, size),
-                views=one,
-                seed=0,
-                epoch=0,
-                samples=one,
-            ),
-            colors=ColorPlan.none(1),
-        )
-
-    def close(self) -> None:
-        """Free the memory of the loaders."""
-        for _, filler in self._parts:
-            filler.close()
 
 
 def _claim(out: Path, record: dict[str, Any], *, overwrite: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from vidseg.engine.modality import check_motion
 from vidseg.engine.runs import write_json
 from vidseg.engine.trained import TrainedModel, spread_videos, test_name
 from vidseg.labels import VideoDataset, open_dataset
+from vidseg.loaders.threads import default_threads
 from vidseg.loaders.transfer import copy_ahead
 from vidseg.metrics.video_scores import VideoScores, check_suffix, write_scores
 from vidseg.models import InputSpec, classifier_name, named_for, read_state
@@ -30,6 +32,7 @@ from vidseg.tasks.recognition.evaluation import Fuse, evaluate_target
 from vidseg.tasks.recognition.options import RecognitionOptions
 from vidseg.tasks.recognition.target_kinds import Target, Unlabeled, make_target
 from vidseg.tasks.recognition.target_report import TargetReport, target_report
+from vidseg.tasks.recognition.video_windows import VideoWindows
 from vidseg.videos import draw_labels, open_videos
 from vidseg.videos.listing import find_jobs
 
@@ -314,6 +317,7 @@ class RecognitionModel(TrainedModel):
         method: Method = "grad-cam",
         layer: str | None = None,
         steps: int = 32,
+        motion: str | Path | None = None,
         **__: Any,
     ) -> Explanation:
         """Compute which pixels of a video raise the logit of a class, clip by clip over the whole video.
@@ -327,10 +331,11 @@ class RecognitionModel(TrainedModel):
             method: "grad-cam" or "integrated-gradients".
             layer: module whose maps Grad-CAM uses; None: the last one with maps.
             steps: points of the integral of integrated gradients.
+            motion: data set with this one video and its motion; needed for a network that sees motion.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: an unknown class, method or layer, or a network without spatial maps.
+            ValueError: an unknown class, method or layer, a network without spatial maps, or one that sees stacks.
         """
         names = list(self.classes) or ["value"]  # a regression has no classes
         chosen, spec, predictions = target_class(names, target), self.input_spec, self.target.predictions
@@ -357,7 +362,15 @@ class RecognitionModel(TrainedModel):
             return heat[0], [text] * clip.shape[2]
 
         title = f"{self.network}, {target or 'predicted class'}, {method}"
-        return explain_windows(video, spec, windows, explained, title=title, device=self.device)
+        shown: dict[str, Any] = {"title": title, "device": self.device}
+        if motion is None:
+            return explain_windows(video, spec, windows, explained, **shown)
+        if spec.stack > 1:
+            raise ValueError(f"{self.network} sees stacks of {spec.stack} vectors, whose heat is not that of one frame")
+        with closing(VideoWindows(open_dataset(motion), spec, self.geometry(), default_threads())) as clips:
+            return explain_windows(
+                video, spec, windows, explained, clips=lambda frames: clips.of_frames(0, frames[None]), **shown
+            )
 
     def features(self) -> nn.Module:
         """Return the layer whose input the features of a clip are.
