@@ -129,7 +129,7 @@ class Command:
             named = {path.relative_to(root).with_suffix("").as_posix(): path for path in files}
             videos = []
             for video in found.videos:
-                name = Path(video.video).relative_to(Path(folder) / "jpg").as_posix()
+                name = Path(video.video).relative_to(Path(folder) / "jpg").as_posix().removeprefix("unlabeled/")
                 videos.append(replace(video, video=str(named.get(name, self.source / name))))
         return replace(found, videos=tuple(videos), failed=failed)
 
