@@ -27,7 +27,7 @@ from vidseg.cli.main import main
 from vidseg.convert import convert_videos
 from vidseg.convert.checking import check_databases
 from vidseg.engine.checkpoints import read_checkpoint
-from vidseg.frames import FrameDatabase
+from vidseg.frames import FlowDatabase, FrameDatabase
 from vidseg.labels import VideoRecord, open_dataset, update_catalog
 
 Call = tuple[Callable[..., int], tuple[Any, ...]]
@@ -410,6 +410,31 @@ class Extraction(Work):
         assert_part(out, self.expected)
 
 
+class FlowExtraction(Work):
+    """Motion vectors, in databases beside those of the frames."""
+
+    name, timed = "extract-flow", 0.8
+    checked = "each database whole; same bytes as an undisturbed extraction"
+
+    def prepare(self, out: Path) -> None:
+        shutil.copytree(self.inputs.converted, out)
+
+    def words(self, out: Path) -> list[str]:
+        return ["extract-flow", str(out), "--method", "motion-vectors", "--workers", "2"]
+
+    def started(self, out: Path) -> bool:
+        return (out / ".conversion.lock").exists()
+
+    def check_left(self, out: Path) -> None:
+        for path in out.rglob("motion.db"):
+            assert FlowDatabase(path).verify() == [], path
+
+    def check_end(self, out: Path) -> None:
+        assert_same(out / "jpg", self.expected / "jpg")
+        assert len(list(out.rglob("motion.db"))) == VIDEOS
+        assert check_databases(out).ok
+
+
 class Prediction(Work):
     """Classes of videos, their scores in a file, and the videos with their classes drawn in."""
 
@@ -448,6 +473,7 @@ KINDS: tuple[type[Work], ...] = (
     StreamingTraining,
     DetectionTraining,
     Extraction,
+    FlowExtraction,
     DistributedTraining,
     Prediction,
     DistributedStreaming,

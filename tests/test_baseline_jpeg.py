@@ -12,7 +12,7 @@ from clip_data import break_row, crop, hand_plan, natural
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidseg.frames import FrameDatabaseError, FrameWriter, decode_jpeg, encode_rgb
+from vidseg.frames import FrameDatabaseError, FrameWriter, decode_jpeg, encode_channels, encode_rgb
 from vidseg.labels import VideoDataset, VideoRecord, open_dataset, update_catalog
 from vidseg.loaders.native_backend import NativeFiller
 from vidseg.loaders.output import OutputForm
@@ -34,6 +34,14 @@ def dataset_of(root: Path, jpegs: list[bytes], *, height: int, width: int) -> Vi
     return open_dataset(root)
 
 
+def encoded(rgb: np.ndarray, quality: int, *, chroma: int, **options: int) -> bytes:
+    """A JPEG of (H, W, 3); chroma 0: three channels without color conversion, as flow is stored."""
+    frame = torch.from_numpy(np.clip(rgb, 0, 255).astype(np.uint8))
+    if chroma == 0:
+        return encode_channels(frame.permute(2, 0, 1).contiguous(), quality, **options)[0]
+    return encode_rgb(frame, quality, chroma=chroma, **options)[0]
+
+
 def cut(data: VideoDataset, left: int, top: int, width: int, height: int, *, frames: int) -> torch.Tensor:
     """uint8 (T, H, W, 3): a rectangle without resampling."""
     size = (height, width)
@@ -46,7 +54,7 @@ def cut(data: VideoDataset, left: int, top: int, width: int, height: int, *, fra
 @given(
     height=st.integers(1, 90),
     width=st.integers(1, 120),
-    chroma=st.sampled_from([420, 444]),
+    chroma=st.sampled_from([420, 444, 0]),
     restart=st.sampled_from([-1, 0, 1, 3, 5, 40]),
     quality=st.sampled_from([1, 30, 75, 90, 100]),
     optimize=st.booleans(),
@@ -59,8 +67,7 @@ def test_every_part_of_a_picture_is_that_of_libjpeg(
     rng = np.random.default_rng(seed)
     rgb = natural(seed, height=height, width=width).astype(int) if min(height, width) > 8 else np.full((1, 1, 3), 99)
     rgb = np.broadcast_to(rgb, (height, width, 3)) + rng.integers(-grain, grain + 1, (height, width, 3))
-    frame = torch.from_numpy(np.clip(rgb, 0, 255).astype(np.uint8))
-    (jpeg,) = encode_rgb(frame, quality, chroma=chroma, restart_interval=restart, optimize=optimize)
+    jpeg = encoded(rgb, quality, chroma=chroma, restart_interval=restart, optimize=optimize)
     whole = decode_jpeg(jpeg)
     data = dataset_of(tmp_path_factory.mktemp("baseline"), [jpeg], height=height, width=width)
     for _ in range(4):
@@ -85,8 +92,8 @@ def test_no_picture_is_left_to_libjpeg(tmp_path):
         noise = rng.integers(-1, 2, (height, width, 3)) * (0, 12, 255)[number % 3]
         rgb = natural(number, height=height, width=width).astype(int) + noise
         restart = (-1, 0, 1, 3, 5, 40)[int(rng.integers(6))]
-        options = {"chroma": (420, 444)[number // 2 % 2], "restart_interval": restart, "optimize": number % 5 == 0}
-        (jpeg,) = encode_rgb(torch.from_numpy(np.clip(rgb, 0, 255).astype(np.uint8)), quality, **options)
+        options = {"chroma": (420, 444, 0)[number // 2 % 3], "restart_interval": restart, "optimize": number % 5 == 0}
+        jpeg = encoded(rgb, quality, **options)
         (tmp_path / f"{quality} {restart} {number}.jpg").write_bytes(jpeg)
     files = sorted(tmp_path.glob("*.jpg"))
     assert subprocess.run([program, *files], capture_output=True, text=True, check=True).stdout == ""

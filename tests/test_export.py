@@ -1,4 +1,4 @@
-"""`torch.export` of registered networks: variable batch and length, with and without mask, equal outputs."""
+"""`torch.export` of registered networks: variable batch and length or height, with and without mask, equal outputs."""
 
 import inspect
 from dataclasses import replace
@@ -16,7 +16,9 @@ from torch.utils import _pytree as pytree
 
 from vidseg.models import _registry, create_model, list_models, model_input_spec, model_options, model_task
 from vidseg.models._detection import DetectionOutput
+from vidseg.models._flow import FlowOutput
 from vidseg.models._recurrent import run_recurrent
+from vidseg.models._registry import has_classes
 from vidseg.models._segmentation import SegmentationOutput
 from vidseg.models._streaming import StreamOutput, StreamState
 
@@ -36,6 +38,8 @@ CHOSEN = {
     "i3d_r50",
     "slowfast_r50_8x8",
     "x3d_s",
+    "raft_basic",
+    "raft_small",
     "videomae_base",
     "vjepa2_large",
 }
@@ -49,6 +53,8 @@ OPTIONS = {
     "etad": {"stages": 1},
     "ltcontext": {"stages": 2, "layers": 1},
     "memory_tcn": {"layers": 1},
+    "raft_basic": {"iterations": 1},
+    "raft_small": {"iterations": 2},
     "svtas_rl": {"depths": (2,), "heads": (2,), "layers": 1},
     "timesformer_base": {"width": 0.125, "layers": 1},
     "tridet": {"levels": 2, "window": 3, "stem": 1},
@@ -94,7 +100,7 @@ def shallow_networks(monkeypatch):
         name: entry._replace(factory=shallow(entry.factory))
         if isinstance(entry.factory, partial)
         and name not in ("i3d_rgb", "i3d_flow")
-        and not name.startswith(("timesformer", "videomae", "vjepa2"))
+        and not name.startswith(("timesformer", "videomae", "vjepa2", "raft"))
         else entry
         for name, entry in _registry._ENTRIES.items()
     }
@@ -106,7 +112,8 @@ def small(name: str) -> nn.Module:
     options = (SEGMENTATION.get(name) or DETECTION.get(name) or STREAMING.get(name) or {}) | OPTIONS.get(name, {})
     options |= {"width": 0.125} if "width" in model_options(name) and not options else {}
     options |= {"in_features": FEATURES} if model_task(name) in FEATURE_TASKS else {}
-    model = create_model(name, num_classes=CLASSES, **options).eval()
+    options |= {"num_classes": CLASSES} if has_classes(name) else {}
+    model = create_model(name, **options).eval()
     for module in model.modules():
         if isinstance(module, nn.LSTM | nn.GRU):  # larger weights, so that their outputs exceed rounding errors
             for value in module.parameters():
@@ -115,11 +122,14 @@ def small(name: str) -> nn.Module:
 
 
 def inputs(name: str, batch: int, frames: int, *, masked: bool, model: nn.Module):
-    """Return the arguments of a call; with a mask, those of the second window of streams."""
+    """Return the arguments of a call; with a mask, those of the second window of streams. `frames` of optical-flow
+    networks is the height of the pictures."""
     if model_task(name) in FEATURE_TASKS:
         lengths = torch.tensor([frames] + [frames - 3] * (batch - 1))
         mask = torch.arange(frames) < lengths[:, None]
         return (torch.randn(batch, FEATURES, frames), mask) if masked else (torch.randn(batch, FEATURES, frames),)
+    if model_task(name) == "flow":
+        return torch.rand(batch, 3, frames, 128), torch.rand(batch, 3, frames, 128)
     channels = model_input_spec(name).channels
     size = 48 if name.startswith("mtnet") else 32
     clips = torch.randn(batch, channels, frames, size, size)
@@ -162,6 +172,8 @@ def test_exported_with_variable_batch_and_length(name, masked, shallow_networks)
     (first, second) = FRAMES.get(name, (6, 5) if model_task(name) == "streaming" else (12, 9))
     if model_task(name) in FEATURE_TASKS:
         first, second = FRAMES.get(name, (40, 57))
+    if model_task(name) == "flow":
+        first, second = 136, 160  # a graph of pictures below 128 pixels fixes the single row of the coarsest scale
     second = first if name in FIXED_LENGTH else second
     arguments = inputs(name, 2, first, masked=masked, model=model)
     program = torch.export.export(model, arguments, dynamic_shapes=with_variable_sizes(name, arguments)).module()
@@ -204,6 +216,7 @@ def test_recurrent_layers_have_equal_outputs_in_a_graph(kind, layers):
         StreamOutput(torch.ones(1), None, torch.zeros(2), None),
         StreamState({"a": torch.ones(2, 1), "b": torch.zeros(2)}),
         StreamState({}),
+        FlowOutput(torch.ones(1), (torch.ones(2), torch.ones(3))),
     ],
 )
 def test_outputs_are_pytrees(output):
@@ -214,6 +227,8 @@ def test_outputs_are_pytrees(output):
     if isinstance(output, StreamState):
         assert list(again) == list(output) and all(torch.equal(again[name], output[name]) for name in output)
         assert all(torch.equal(twice[name], output[name] + 1) for name in output)
+    elif isinstance(output, FlowOutput):
+        assert twice.flow == 2 and all(torch.equal(level + 1, new) for level, new in zip(output.levels, twice.levels))
     elif isinstance(output, DetectionOutput):
         assert twice.scores == 2 and twice.predictions == {"starts": 2} and again.segments is output.segments
     else:
@@ -226,5 +241,5 @@ def test_every_output_class_is_a_pytree():
         annotation = inspect.signature(type(small(name)).forward).return_annotation
         classes |= {part for part in (annotation, *getattr(annotation, "__args__", ())) if inspect.isclass(part)}
     own = {part for part in classes if part.__module__.startswith("vidseg.")}
-    assert own == {DetectionOutput, SegmentationOutput, StreamOutput, StreamState}
+    assert own == {DetectionOutput, FlowOutput, SegmentationOutput, StreamOutput, StreamState}
     assert own <= set(pytree.SUPPORTED_NODES)

@@ -10,6 +10,7 @@ KINDS = (
     kill_work.StreamingTraining,
     kill_work.Extraction,
     kill_work.JpegExport,
+    kill_work.FlowExtraction,
 )
 
 

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <utility>
 
+#include "common/simd.h"
 #include "frame_size.h"
 #include "tensors.h"
 
@@ -65,6 +66,17 @@ struct Axis {
     float vector(double motion) const { return static_cast<float>((reversed ? -motion : motion) * scale); }
 };
 
+// Most blocks have 16 or 8 pixels in a row; a constant length is filled without a loop.
+VIDSEG_INLINE void fill_row(float* row, int64_t length, float value) {
+    if (length == 16) {
+        std::fill_n(row, 16, value);
+    } else if (length == 8) {
+        std::fill_n(row, 8, value);
+    } else if (length > 0) {
+        std::fill_n(row, length, value);
+    }
+}
+
 // The blocks as displayed; a vector to the past covers one to the future. A factor of 0 leaves vectors out.
 Tensor motion_field(Tensor vectors, int64_t left, int64_t top, int64_t frame_width, int64_t frame_height,
                     bool transposed, bool mirrored, bool flipped, int64_t width, int64_t height, double past,
@@ -103,8 +115,8 @@ Tensor motion_field(Tensor vectors, int64_t left, int64_t top, int64_t frame_wid
             const auto [upper, lower] = down.edges(center_y, size_y);
             const float move_x = across.vector(motion_x), move_y = down.vector(motion_y);
             for (int64_t y = upper; y < lower; ++y) {
-                std::fill(x_plane + y * width + first, x_plane + y * width + last, move_x);
-                std::fill(y_plane + y * width + first, y_plane + y * width + last, move_y);
+                fill_row(x_plane + y * width + first, last - first, move_x);
+                fill_row(y_plane + y * width + first, last - first, move_y);
             }
         }
     }

@@ -21,14 +21,18 @@ class Command(ConvertOptions):
     again to resume an interrupted conversion; finished videos are kept.
 
     With --to jpeg or --to video, SRC is a frame database or a data set of frame databases, which is exported to DST.
+    With --modality flow, --to jpeg writes the files flow_x_00001.jpg and flow_y_00001.jpg that TSN reads, --to npy one
+    array for each video, --to flo one .flo file for each frame.
     """
 
     src: Annotated[Positional[str], arg(metavar="SRC")] = dataclasses.field(kw_only=True)
     """Source of the conversion."""
     dst: Annotated[Positional[str], arg(metavar="DST")] = dataclasses.field(kw_only=True)
     """Output folder: the data set to create or extend."""
-    to: Literal["database", "jpeg", "video"] = "database"
+    to: Literal["database", "jpeg", "video", "npy", "flo"] = "database"
     """Output format."""
+    modality: Literal["rgb", "flow", "motion", "residual"] = "rgb"
+    """What an export reads: frames, or the optical flow, motion vectors or residuals of `vidseg extract-flow`."""
     json: bool = False
     """Print the full report as JSON instead of a summary."""
 
@@ -36,7 +40,14 @@ class Command(ConvertOptions):
         """Convert; return exit status 1 if any video failed or is damaged."""
         from vidseg.convert import convert_videos
         from vidseg.convert.export import export_frames
+        from vidseg.convert.flow_export import export_flow
 
+        forms = ("database", "jpeg", "video") if self.modality == "rgb" else ("jpeg", "npy", "flo")
+        if self.to not in forms:
+            raise ValueError(f"--to {self.to}: --modality {self.modality} has the forms {', '.join(forms)}")
+        if self.modality != "rgb":
+            print(export_flow(self.src, self.dst, form=self.to, modality=self.modality, overwrite=self.overwrite))
+            return 0
         if self.to != "database":
             print(export_frames(self.src, self.dst, form=self.to, overwrite=self.overwrite))
             return 0

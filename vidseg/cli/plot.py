@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from vidseg.cli.plot_data import Contact, Detections, Errors, Labels, Segments
+from vidseg.cli.plot_data import Contact, Detections, Errors, Flow, Labels, Segments
 from vidseg.cli.plot_models import Cam, Features, Landscape
 from vidseg.cli.plot_runs import Calibration, Confusion, Curves, Report, Speed
 
@@ -14,6 +14,7 @@ __all__ = ["Command"]
 
 Command = (
     Annotated[Contact, tyro.conf.subcommand("contact")]
+    | Annotated[Flow, tyro.conf.subcommand("flow")]
     | Annotated[Curves, tyro.conf.subcommand("curves")]
     | Annotated[Confusion, tyro.conf.subcommand("confusion")]
     | Annotated[Calibration, tyro.conf.subcommand("calibration")]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vidseg.frames import FrameDatabase
     from vidseg.plots import SegmentedVideo
 
-__all__ = ["Contact", "Detections", "Errors", "Labels", "Segments"]
+__all__ = ["Contact", "Detections", "Errors", "Flow", "Labels", "Segments"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,56 @@ class Contact:
             if len(first) == (self.rows or 8):
                 break
         return list(first.items())
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Draw the motion of a video beside its frames, as a picture or a video.
+
+    The color is the direction in which a pixel moves, its saturation how far: right is red, down yellow, left cyan, up
+    violet. Residuals are gray where they are 0.
+    """
+
+    path: Annotated[Positional[Path], arg(metavar="PATH")]
+    """A video file; a flow.db, motion.db or residual.db; the folder of a video's databases; or that of a data set."""
+    modality: Literal["flow", "motion", "residual"] | None = None
+    """Optical flow, motion vectors or residuals; default: motion vectors of a video file, or the first of these that
+    has a database."""
+    video: str | None = None
+    """Name of the video of a data set; default: the first one."""
+    frames: int = 6
+    """Number of frames of a picture, evenly spaced."""
+    radius: float | None = None
+    """Length in pixels that is fully saturated; default: that of the longest vectors of some frames."""
+    size: str = "256"
+    """Frame size of a video file: maximum short side in pixels, WIDTHxHEIGHT, or "none"."""
+    out: Path = Path("flow.png")
+    """Output file: .png, .pdf or .svg for some frames; .mp4 for the whole video."""
+
+    def run(self) -> int:
+        """Draw, and print the path of the file."""
+        from vidseg.engine.flow_pictures import draw_flow
+
+        path = self.path
+        if (path / "catalog.db").is_file():
+            path = self._folder()
+        elif self.video is not None:
+            raise ValueError(f"--video is the name of a video of a data set; {path} is none")
+        out = draw_flow(path, self.out, modality=self.modality, frames=self.frames, radius=self.radius, size=self.size)
+        print(out)
+        return 0
+
+    def _folder(self) -> Path:
+        """Folder of the databases of one video of the data set."""
+        from vidseg.labels import open_dataset
+
+        data = open_dataset(self.path)
+        names = [data[index].name for index in range(len(data))]
+        if self.video is None:
+            return Path(data[0].path)
+        if self.video not in names:
+            raise ValueError(f"{self.path}: unknown video {self.video!r}; the first one is {names[0]!r}")
+        return Path(data[names.index(self.video)].path)
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def check_databases(path: str | Path, *, index: bool = False, repair: bool = Fal
         if changing:
             for leftover in leftovers:
                 Path(leftover).unlink(missing_ok=True)
-            _update_catalogs(check.path for check in checks if check.actions)
+            _update_catalogs(check.path for check in checks if check.actions and Path(check.path).name == DATABASE_NAME)
     return CheckReport(str(root), checks, leftovers, changing)
 
 

@@ -15,7 +15,7 @@ from vidseg.frames.whole_file import whole_file
 from vidseg.labels.counting import counted
 from vidseg.videos.opening import file_address
 
-__all__ = ["export_frames"]
+__all__ = ["export_frames", "find_databases"]
 
 _TIME_BASE = Fraction(1, 90_000)
 _DEFAULT_FPS = 25.0  # for databases without timestamps and frame rate
@@ -46,7 +46,8 @@ def export_frames(source: str | Path, target: str | Path, *, form: str, overwrit
     """
     source, target = Path(source), Path(target)
     videos = frames = kept = 0
-    for database, relative in _databases(source):
+    for path, relative in find_databases(source, DATABASE_NAME):
+        database = FrameDatabase(path)
         place = target / relative
         if form == "jpeg":
             written = _export_jpegs(database, place, overwrite)
@@ -58,17 +59,22 @@ def export_frames(source: str | Path, target: str | Path, *, form: str, overwrit
     return text + (f"; {counted(kept, 'video')} exported earlier" if kept else "")
 
 
-def _databases(source: Path) -> Iterator[tuple[FrameDatabase, Path]]:
-    if source.is_file() or (source / DATABASE_NAME).is_file():
-        database = FrameDatabase(source)
-        yield database, Path(database.name)
+def find_databases(source: Path, name: str) -> Iterator[tuple[Path, Path]]:
+    """Yield each database of that file name at or below `source`, with the place of its export in the output folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if source.is_file() or (source / name).is_file():
+        path = source / name if source.is_dir() else source
+        yield path, Path(path.resolve().parent.name)
         return
     root = source / "jpg" if (source / "jpg").is_dir() else source
-    paths = sorted(root.rglob(DATABASE_NAME))
+    paths = sorted(root.rglob(name))
     if not paths:
-        raise FileNotFoundError(f"{source}: no {DATABASE_NAME} at or below this path")
+        raise FileNotFoundError(f"{source}: no {name} at or below this path")
     for path in paths:
-        yield FrameDatabase(path), path.parent.relative_to(root)
+        yield path, path.parent.relative_to(root)
 
 
 def _export_jpegs(database: FrameDatabase, folder: Path, overwrite: bool) -> int:

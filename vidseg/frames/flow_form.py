@@ -104,7 +104,7 @@ class FlowForm:
             raise ValueError(f"the {self.modality} field holds values that are not finite")
         if self.values == "uint8":
             return encode_channels(
-                to_levels(field, self.limit),
+                to_levels(field, self.limit).contiguous(),
                 self.quality,
                 restart_interval=self.restart_interval,
                 optimize=self.optimize,

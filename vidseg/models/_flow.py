@@ -66,7 +66,7 @@ def multiple_of(size: int, unit: int) -> int:
     return -(-size // unit) * unit
 
 
-def pad_pictures(pictures: Tensor, unit: int, *, bottom: bool = False) -> tuple[Tensor, tuple[slice, slice]]:
+def pad_pictures(pictures: Tensor, unit: int, *, bottom: bool = False) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Repeat the border pixels of pictures up to multiples of `unit`.
 
     Args:
@@ -75,13 +75,18 @@ def pad_pictures(pictures: Tensor, unit: int, *, bottom: bool = False) -> tuple[
         bottom: add all rows at the bottom. False: half of them at the top.
 
     Returns:
-        The padded pictures, and the rows and columns of the original pictures in them.
+        The padded pictures, and int64 (H,) and (W,), the rows and columns of the original pictures in them.
     """
-    height, width = pictures.shape[2:]
-    rows, columns = multiple_of(height, unit) - height, multiple_of(width, unit) - width
-    top, left = 0 if bottom else rows // 2, columns // 2
-    padded = F.pad(pictures, (left, columns - left, top, rows - top), mode="replicate")
-    return padded, (slice(top, top + height), slice(left, left + width))
+    places = []
+    for dim, after in ((2, bottom), (3, False)):
+        size = pictures.shape[dim]
+        padded = multiple_of(size, unit)
+        before = 0 if after else (padded - size) // 2
+        # Index tensors, unlike F.pad and slices, leave the size of an exported graph variable.
+        source = torch.arange(padded, device=pictures.device) - before
+        pictures = pictures.index_select(dim, source.clamp(0, size - 1))
+        places.append(torch.arange(size, device=pictures.device) + before)
+    return pictures, (places[0], places[1])
 
 
 def resize_pictures(pictures: Tensor, unit: int) -> Tensor:

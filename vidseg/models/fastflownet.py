@@ -114,7 +114,7 @@ class FastFlowNet(nn.Module):
         if self.variant == "authors":
             pictures = pictures.flip(1)
             means = pictures.mean(dim=(2, 3), keepdim=True)
-            means = (means[: len(first)] + means[len(first) :]) / 2
+            means = (means[: first.shape[0]] + means[first.shape[0] :]) / 2
             pictures = pictures - torch.cat([means, means])
         pictures = resize_pictures(pictures, _UNIT)
         levels = self.raw_flows(*pictures.chunk(2))
@@ -138,7 +138,7 @@ class FastFlowNet(nn.Module):
         for level in reversed(_LEVELS):
             one, other = features[level].chunk(2)
             if flow is None:
-                coarse = one.new_zeros(len(one), 2, *one.shape[2:])
+                coarse = one.new_zeros(one.shape[0], 2, *one.shape[2:])
             else:
                 coarse = self.get_submodule(f"up{level + 1}")(flow)
                 other = self._warp(other, coarse * (_SCALE / 2**level))

@@ -222,6 +222,18 @@ class LiteFlowNet3(nn.Module):
         self.netMatching = nn.ModuleList(_Matching(level) for level in _LEVELS)
         self.netSubpixel = nn.ModuleList(_Subpixel(level) for level in _LEVELS)
         self.netRegularization = nn.ModuleList(_Regularization(level) for level in _LEVELS)
+        for module in reversed(list(self.modules())):  # parts after their layers
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, a=_SLOPE)
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.ConvTranspose2d):  # bilinear upsampling
+                weights = torch.tensor([0.25, 0.75, 0.75, 0.25])
+                with torch.no_grad():
+                    module.weight.copy_(weights[:, None] * weights)
+            elif isinstance(module, _Regularization):  # a weighted mean
+                nn.init.ones_(module.netScaleX.weight)
+                nn.init.ones_(module.netScaleY.weight)
 
     def forward(self, first: Tensor, second: Tensor) -> FlowOutput:
         """Compute the flow from `first` to `second`.

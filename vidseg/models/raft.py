@@ -397,9 +397,12 @@ class Raft(nn.Module):
         )
         flows, states = self.refine(*pictures.chunk(2))
         if not self.training:
-            return FlowOutput(self._upsample(flows[-1], states[-1])[:, :, rows, columns])
-        levels = [self._upsample(*each)[:, :, rows, columns] for each in zip(flows, states, strict=True)]
-        return FlowOutput(levels[-1], tuple(levels))
+            flows, states = flows[-1:], states[-1:]
+        levels = [
+            self._upsample(*each).index_select(2, rows).index_select(3, columns)
+            for each in zip(flows, states, strict=True)
+        ]
+        return FlowOutput(levels[-1], tuple(levels) if self.training else ())
 
     def refine(self, first: Tensor, second: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Compute the flow at 1/8 of the size.
@@ -417,7 +420,7 @@ class Raft(nn.Module):
         with torch.autocast(first.device.type, enabled=False):
             pyramid = all_pairs(*features.float().chunk(2))
         start = pixel_positions(features)
-        flow = torch.zeros_like(features[: len(first), :2], dtype=torch.float32)
+        flow = torch.zeros_like(features[: first.shape[0], :2], dtype=torch.float32)
         flows, states = [], []
         for _ in range(self.iterations or (12 if self.training else 20)):
             flow = flow.detach()

@@ -10,6 +10,7 @@ from vidseg.plots.curves import plot_curves
 from vidseg.plots.detection_curves import plot_false_positives, plot_precision_recall
 from vidseg.plots.detection_timeline import DetectedVideo, plot_timelines
 from vidseg.plots.feature_scatter import plot_feature_map
+from vidseg.plots.flow_colors import FlowPicture, flow_colors, flow_wheel, plot_flow, residual_colors
 from vidseg.plots.heat import overlay_heat, plot_heat
 from vidseg.plots.label_counts import plot_label_counts
 from vidseg.plots.loss_surface import plot_landscape
@@ -22,15 +23,19 @@ from vidseg.plots.speed import plot_speeds
 
 __all__ = [
     "DetectedVideo",
+    "FlowPicture",
     "SegmentedVideo",
     "class_colors",
     "contact_sheet",
+    "flow_colors",
+    "flow_wheel",
     "overlay_heat",
     "plot_class_gains",
     "plot_confusion",
     "plot_curves",
     "plot_false_positives",
     "plot_feature_map",
+    "plot_flow",
     "plot_heat",
     "plot_label_counts",
     "plot_landscape",
@@ -43,4 +48,5 @@ __all__ = [
     "plot_segments",
     "plot_speeds",
     "plot_timelines",
+    "residual_colors",
 ]

@@ -52,11 +52,6 @@ class BlockMotion:
         found: npt.NDArray[np.bool_] = (self._field(marks, 1.0, 1.0) != 0).any(axis=0)
         return found
 
-    @property
-    def has_future(self) -> bool:
-        """Whether there is a vector to the future."""
-        return bool((self.coded.vectors["source"] > 0).any())
-
     def _field(self, vectors: npt.NDArray[np.void], past: float, future: float) -> Field:
         width, height = self.size
         if not len(vectors):

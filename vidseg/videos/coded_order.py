@@ -64,6 +64,7 @@ class CodedFrame:
         vectors: FFmpeg's AVMotionVector of each block, without margins taken into account; empty if there are none.
         margins: hidden pixels at the left and at the top.
         lost: the frame has vectors, but the decoder does not export them.
+        has_future: a vector refers to a frame that is displayed later.
     """
 
     frame: Any
@@ -74,11 +75,12 @@ class CodedFrame:
     vectors: npt.NDArray[Any]
     margins: tuple[int, int]
     lost: bool
+    has_future: bool
 
     @property
     def needs_future(self) -> bool:
         """Whether the motion depends on a frame that is displayed later."""
-        return self.picture_type in "B?" and (self.lost or bool((self.vectors["source"] > 0).any()))
+        return self.lost or self.has_future
 
 
 class MotionTap:
@@ -136,6 +138,7 @@ class MotionTap:
             vectors,
             self._origin,
             lost,
+            picture_type in "B?" and bool((vectors["source"] > 0).any()),
         )
         self._shown += 1
         self.references.show(coded)

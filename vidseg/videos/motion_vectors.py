@@ -272,7 +272,7 @@ class _Fields:
             neighbors = blocks.field(past=steps.past, future=steps.future)
             return neighbors if self._before is None else chain_motion(neighbors, self._before)
         moved = chain_motion(blocks.field(past=steps.reference, future=None), reference)
-        if blocks.has_future:
+        if blocks.coded.has_future:
             step = chain_motion(blocks.field(past=None, future=steps.future), self._before)
             moved = np.where(blocks.only_future(), step, moved)
         return moved

@@ -186,9 +186,7 @@ def _request(options: ExtractFlowOptions) -> Request:
     fields |= {"device": device, "weights": None if weights is None else str(weights.resolve())}
     if options.workers is None and device != "cpu":
         fields["workers"] = 1
-    cores = len(os.sched_getaffinity(0))
     request = Request(**fields, weights_sha256=digest)
-    request = dataclasses.replace(request, threads=max(1, cores // request.worker_count()))
     if request.method not in CODEC:
         check_method(request, device)
     return request

@@ -22,7 +22,9 @@ from vidseg.tasks.flow.extraction_methods import flow_of_frames, pair_flow
 from vidseg.tasks.flow.extraction_options import CODEC, NETWORKS, ExtractFlowOptions
 from vidseg.videos.decoding import VideoSource
 from vidseg.videos.listing import Job
+from vidseg.videos.motion_vectors import MotionSource
 from vidseg.videos.opening import VideoError
+from vidseg.videos.residuals import displayed_picture
 from vidseg.videos.upright import UprightFrames
 
 __all__ = ["Request", "extract_one", "finished_outcome"]
@@ -34,11 +36,9 @@ class Request(ExtractFlowOptions):
 
     Attributes:
         weights_sha256: checksum of the file `weights`; None for a method without weights.
-        threads: number of threads of a worker.
     """
 
     weights_sha256: str | None = None
-    threads: int = 1
 
     def made_with(self, *, video: bool) -> dict[str, object]:
         """Return what the meta table records of the options."""
@@ -223,8 +223,6 @@ def _database_pictures(job: Job, fields: _Fields) -> Iterator[torch.Tensor]:
 
 
 def _video_pictures(job: Job, request: Request, fields: _Fields) -> Iterator[torch.Tensor]:
-    from vidseg.videos.residuals import displayed_picture
-
     source = VideoSource(Path(job.source), job.start, job.stop)
     upright = UprightFrames(size=request.size)
     fields.damage = source.damage
@@ -238,8 +236,6 @@ def _video_pictures(job: Job, request: Request, fields: _Fields) -> Iterator[tor
 
 def _codec_fields(job: Job, request: Request, frames: FrameDatabase | None) -> _Fields:
     """Return the motion vectors or residuals of a video file, in the size of its frames."""
-    from vidseg.videos.motion_vectors import MotionSource
-
     if job.kind != "video":
         raise VideoError(f"{request.method} are read from video files, not from {job.kind}; give the folder of videos")
     size, fps = request.size, request.fps

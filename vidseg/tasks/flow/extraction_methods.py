@@ -9,9 +9,6 @@ from pathlib import Path
 
 import torch
 
-from vidseg.engine.trained import find_weights
-from vidseg.loaders.transfer import resolve_device
-from vidseg.models import create_model, load_weights
 from vidseg.tasks.flow.extraction_options import NETWORKS, ExtractFlowOptions
 
 __all__ = ["PairFlow", "check_method", "flow_of_frames", "pair_flow", "weights_file"]
@@ -36,11 +33,14 @@ def pair_flow(method: str, weights: str | None, device: str) -> PairFlow:
     """
     if method in NETWORKS:
         assert weights is not None  # ExtractFlowOptions checks it
-        return _network(method, weights, resolve_device(device))
+        return _network(method, weights, torch.device(device))
     return _classical(method)
 
 
 def _network(method: str, weights: str, device: torch.device) -> PairFlow:
+    from vidseg.engine.trained import find_weights
+    from vidseg.models import create_model, load_weights
+
     found = find_weights(weights, network=method)
     model = create_model(found.network, **found.network_options)
     load_weights(model, found.path, network=found.network)
@@ -83,6 +83,8 @@ def weights_file(options: ExtractFlowOptions) -> Path | None:
     """Return the file of the network's weights; of a run, the checkpoint that it has selected."""
     if options.method not in NETWORKS or options.weights is None:
         return None
+    from vidseg.engine.trained import find_weights  # with all networks
+
     return find_weights(options.weights, network=options.method).path
 
 

@@ -57,6 +57,9 @@ class ExtractFlowOptions:
     """Device of the network, such as cpu, cuda or cuda:1; default: the accelerator if there is one."""
     workers: int | None = None
     """Number of worker processes; default: one per available processor, 1 for a network on an accelerator."""
+    threads: int = 1
+    """Threads of each worker for a network or a classical method, for few and long videos. Other numbers can give other
+    bytes, because sums are computed in another order."""
     overwrite: bool = False
     """Extract again where a database exists."""
     time_limit: float | None = 604_800.0
@@ -84,7 +87,7 @@ class ExtractFlowOptions:
             raise ValueError(f"values is {self.values!r}, must be uint8 or float16")
         if not 0 < self.bound < 65504:
             raise ValueError(f"bound is {self.bound}, must be above 0 and below 65504 pixels")
-        for name in ("fps", "batch_size", "workers", "time_limit", "stall_limit"):
+        for name in ("fps", "batch_size", "workers", "threads", "time_limit", "stall_limit"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}, must be greater than 0")

@@ -1,6 +1,7 @@
 """Worker process of an extraction of flow, see `vidseg.convert.worker`."""
 
 import functools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,9 @@ from vidseg.videos.listing import Job
 
 @functools.cache
 def _use_threads(threads: int) -> None:
-    """Share the processor's cores with the other workers."""
+    """Leave the other cores to the other workers."""
     torch.set_num_threads(threads)
-    try:
-        import cv2
-    except ImportError:  # only the classical methods need it, and they name it
-        return
-    cv2.setNumThreads(threads)
+    os.environ["OPENCV_FOR_THREADS_NUM"] = str(threads)  # OpenCV reads it when it is imported
 
 
 def _extract(job: Job, jpg_folder: Path, options: dict[str, Any], heartbeat: Heartbeat) -> Outcome:
