@@ -72,8 +72,8 @@ def test_the_loader_has_the_same_constants():
 def test_every_network_has_a_spec(name):
     spec = model_input_spec(name)
     modality = "features" if model_task(name) in ("segmentation", "detection") else "rgb"
-    assert spec.modality == ("flow" if name == "i3d_flow" else modality)
-    assert spec.channels == {"rgb": 3, "flow": 2, "features": 0}[spec.modality]
+    assert spec.modality == {"i3d_flow": "flow", "two_stream": "rgb+flow"}.get(name, modality)
+    assert spec.channels == {"rgb": 3, "flow": 2, "rgb+flow": 5, "features": 0}[spec.modality]
     if name.startswith(("srtg_", "mtnet_")):
         assert (spec.mean, spec.std, spec.color) == (SRTG_MEAN, SRTG_STD, "rgb")
 
@@ -99,7 +99,8 @@ def test_options_replace_values_of_the_spec():
 
 
 def test_options_come_from_the_factory():
-    assert model_options("srtg_r3d_18") == {"placement": "final", "gate": False, "pool": True, "width": 1.0}
+    expected = {"placement": "final", "gate": False, "pool": True, "width": 1.0, "in_channels": 3}
+    assert model_options("srtg_r3d_18") == expected
     assert model_options("mstcn")["in_features"] == 2048
 
 

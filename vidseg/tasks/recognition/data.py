@@ -19,7 +19,7 @@ from vidseg.clips.named_geometry import named_geometry
 from vidseg.clips.rand_augment import RandAugment
 from vidseg.clips.sampling import CenterClip, DenseClips, FrameSampling, RandomStart, SegmentSampling
 from vidseg.clips.video_order import VideoOrder
-from vidseg.engine.modality import modality_options
+from vidseg.engine.motion_input import modality_options
 from vidseg.labels import VideoDataset, open_dataset
 from vidseg.labels.list_splits import open_lists
 from vidseg.labels.parts import check_disjoint

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidseg.engine.checkpoints import CheckpointFolder
-from vidseg.engine.modality import motion_sources
 from vidseg.engine.monitors import ScoreTable, progress_bar
+from vidseg.engine.motion_input import motion_sources
 from vidseg.engine.options import CheckpointOptions, NetworkOptions, RunOptions
 from vidseg.engine.runs import RunFolder, load_initial, run_record, start_run
 from vidseg.labels import VideoDataset

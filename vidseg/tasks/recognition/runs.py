@@ -11,7 +11,7 @@ from torch import nn
 
 from vidseg.engine import distributed
 from vidseg.engine.dry_run import Planned, plan_run
-from vidseg.engine.modality import motion_sources
+from vidseg.engine.motion_input import motion_sources
 from vidseg.engine.options import NetworkOptions
 from vidseg.engine.runs import (
     RunFolder,

@@ -18,7 +18,7 @@ from vidseg.clips.named_geometry import named_geometry
 from vidseg.engine import distributed
 from vidseg.engine.explanation import Explanation, Method, clip_heat, explain_windows, target_class
 from vidseg.engine.frame_preparer import FramePreparer
-from vidseg.engine.modality import check_motion
+from vidseg.engine.motion_input import check_motion
 from vidseg.engine.runs import write_json
 from vidseg.engine.trained import TrainedModel, spread_videos, test_name
 from vidseg.labels import VideoDataset, open_dataset

@@ -15,7 +15,7 @@ from torch import Tensor
 from vidseg.clips import BatchPlan
 from vidseg.clips.geometry import Geometry
 from vidseg.clips.plan import ColorPlan
-from vidseg.engine.modality import modality_options
+from vidseg.engine.motion_input import modality_options
 from vidseg.labels import VideoDataset
 from vidseg.loaders.backends import make_filler
 from vidseg.loaders.modality import as_modalities, joined

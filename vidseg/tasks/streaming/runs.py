@@ -19,7 +19,7 @@ from vidseg.clips.stream_windows import WindowShape
 from vidseg.engine import distributed
 from vidseg.engine.dry_run import PlannedEpochs, plan_epochs
 from vidseg.engine.frame_label_report import scores_text
-from vidseg.engine.modality import modality_options, motion_sources
+from vidseg.engine.motion_input import modality_options, motion_sources
 from vidseg.engine.runs import (
     RunFolder,
     Training,

@@ -19,7 +19,7 @@ from vidseg.engine.explanation import Explanation, Method, clip_heat, explain_wi
 from vidseg.engine.frame_label_scores import FrameLabelResult
 from vidseg.engine.frame_label_task import FrameLabelModel
 from vidseg.engine.frame_preparer import FramePreparer
-from vidseg.engine.modality import check_motion
+from vidseg.engine.motion_input import check_motion
 from vidseg.labels import VideoDataset
 from vidseg.labels.parts import class_numbers
 from vidseg.loaders.transfer import copy_ahead
