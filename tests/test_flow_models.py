@@ -164,7 +164,10 @@ def test_wrong_options_are_refused(name, options, said):
 def test_costs_do_not_depend_on_the_number_of_classes(capsys):
     assert {*SMALL} <= COUNTS.keys()
     assert cost_of("fastflownet", num_classes=3) == COUNTS["fastflownet"]
-    assert COUNTS["fastflownet"] == (1366114, round(count_cost("fastflownet", (1, 3, 256, 256), num_classes=2).macs / 1e6))
+    assert COUNTS["fastflownet"] == (
+        1366114,
+        round(count_cost("fastflownet", (1, 3, 256, 256), num_classes=2).macs / 1e6),
+    )
     assert main(["models", "--task", "flow", "--json"]) == 0
     assert [row["name"] for row in json.loads(capsys.readouterr().out)] == sorted(SMALL)
     arguments = ["fastflownet", "--size", "64", "--rounds", "1", "--device", "cpu", "--json"]
@@ -486,7 +489,9 @@ def test_without_opencv_the_remedy_is_named(method, monkeypatch):
 
 def test_tvl1_without_contrib_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", types.SimpleNamespace(__version__="5.0.0"))
-    with pytest.raises(ImportError, match=r"module optflow, which OpenCV 5\.0\.0.*opencv-contrib-python-headless, or use DIS"):
+    with pytest.raises(
+        ImportError, match=r"module optflow, which OpenCV 5\.0\.0.*opencv-contrib-python-headless, or use DIS"
+    ):
         tvl1_flow(*moved((40, 40), x=0, y=0))
 
 
