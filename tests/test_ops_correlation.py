@@ -1,4 +1,4 @@
-"""correlation and spatial_correlation against their formulas in plain PyTorch, published vectors and gradcheck."""
+"""correlation, spatial_correlation and correlation_lookup against plain PyTorch, published vectors and gradcheck."""
 
 import json
 from pathlib import Path
@@ -65,7 +65,31 @@ def spatial_correlation(
     return products(f1, f2, rows, columns, range(0, kernel_size * dilation, dilation), shifts)
 
 
-ORACLE = {ops.correlation: correlation, ops.spatial_correlation: spatial_correlation}
+def correlation_lookup(f1: Tensor, f2: Tensor, coords: Tensor, radius: int) -> Tensor:
+    """Interpolate the volume of all pairs at each position, one at a time."""
+    channels, height, width = f1.shape[1:]
+    rows, columns = f2.shape[2:]
+    volume = torch.einsum("bcq,bcp->bqp", f1.flatten(2), f2.flatten(2)) / channels**0.5
+    samples = []
+    for dx in range(-radius, radius + 1):
+        for dy in range(-radius, radius + 1):
+            x, y = coords[:, 0].flatten(1) + dx, coords[:, 1].flatten(1) + dy
+            total = torch.zeros_like(volume[:, :, 0])
+            for column, row in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                i, j = x.floor() + column, y.floor() + row
+                weight = (1 - (x - i).abs()) * (1 - (y - j).abs())
+                inside = (i >= 0) & (i < columns) & (j >= 0) & (j < rows)
+                place = (j.clamp(0, rows - 1) * columns + i.clamp(0, columns - 1)).long()
+                total = total + volume.gather(2, place[:, :, None])[:, :, 0] * weight * inside
+            samples.append(total.unflatten(1, (height, width)))
+    return torch.stack(samples, dim=1)
+
+
+ORACLE = {
+    ops.correlation: correlation,
+    ops.spatial_correlation: spatial_correlation,
+    ops.correlation_lookup: correlation_lookup,
+}
 
 
 def with_strides(tensor: Tensor, layout: str) -> Tensor:
@@ -92,7 +116,8 @@ def check(operator, f1: Tensor, f2: Tensor, *args, **options) -> None:
     grad = torch.randn_like(out)
     out.backward(grad)
     x64, y64 = (t.detach().double().requires_grad_() for t in (f1, f2))
-    expected = ORACLE[operator](x64, y64, *args, **options)
+    doubles = [arg.double() if isinstance(arg, Tensor) else arg for arg in args]
+    expected = ORACLE[operator](x64, y64, *doubles, **options)
     expected.backward(grad.double())
     assert out.dtype == f1.dtype
     for got, want in ((out, expected), (x.grad, x64.grad), (y.grad, y64.grad)):
@@ -169,6 +194,49 @@ def test_spatial_correlation_of_any_shape_and_stride(
     check(ops.spatial_correlation, f1, f2, **sizes, dilation=dilation, dilation_patch=dilation_patch)
 
 
+def positions(batch: int, height: int, width: int, rows: int, columns: int) -> Tensor:
+    """Positions in and around an image of rows x columns, some of them whole numbers."""
+    place = torch.rand(batch, 2, height, width, dtype=torch.float64) * 2 - 0.5
+    place *= torch.tensor([columns, rows]).view(1, 2, 1, 1)
+    return torch.where(torch.rand_like(place) < 0.3, place.round(), place)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=IMAGES,
+    others=st.tuples(st.integers(1, 9), st.integers(1, 12)),
+    layouts=st.tuples(LAYOUTS, LAYOUTS, LAYOUTS),
+    radius=st.integers(0, 5),
+    seed=st.integers(0, 99),
+)
+def test_correlation_lookup_of_any_shape_and_stride(shape, others, layouts, radius, seed):
+    torch.manual_seed(seed)
+    f1, f2 = (torch.randn(*shape[:2], *size, dtype=torch.float64) for size in (shape[2:], others))
+    coords = positions(shape[0], *shape[2:], *others)
+    f1, f2, coords = (with_strides(tensor, layout) for tensor, layout in zip((f1, f2, coords), layouts, strict=True))
+    check(ops.correlation_lookup, f1, f2, coords, radius)
+
+
+def test_positions_without_a_value():
+    """The outputs of a position that is not finite are NaN, also with no pixel near, and it has no gradient."""
+    torch.manual_seed(0)
+    f1, f2 = (torch.randn(1, 3, 4, 5, requires_grad=True) for _ in range(2))
+    coords = positions(1, 4, 5, 4, 5).float()
+    expected = ops.correlation_lookup(f1, f2, coords, 2)
+    wrong = coords.clone()
+    wrong[0, 0, 1, 2], wrong[0, 1, 3, 4], wrong[0, :, 0, 0] = float("nan"), -float("inf"), 1e30
+    out = ops.correlation_lookup(f1, f2, wrong, 2)
+    left = torch.ones(4, 5, dtype=torch.bool)
+    left[[1, 3, 0], [2, 4, 0]] = False
+    assert out[..., 1, 2].isnan().all() and out[..., 3, 4].isnan().all() and not out[..., 0, 0].any()
+    assert torch.equal(out[..., left], expected[..., left])
+    grad = torch.randn_like(out)
+    for got, want in zip(
+        torch.autograd.grad(out, (f1, f2), grad), torch.autograd.grad(expected, (f1, f2), grad * left), strict=True
+    ):
+        torch.testing.assert_close(got, want)
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("width", [5, 70, 150])  # narrower and wider than a tile
 def test_dtypes(dtype, width):
@@ -176,6 +244,7 @@ def test_dtypes(dtype, width):
     f1, f2 = (torch.randn(2, 33, 7, width).to(dtype) for _ in range(2))
     check(ops.correlation, f1, f2, 4)
     check(ops.spatial_correlation, f1, f2, patch_size=5, kernel_size=3, padding=1, dilation_patch=2)
+    check(ops.correlation_lookup, f1, f2[..., :40], positions(2, 7, width, 7, min(width, 40)).float(), 4)
 
 
 def test_a_gradient_with_strides():
@@ -196,6 +265,9 @@ def test_gradients_of_first_and_second_order(options):
     assert torch.autograd.gradcheck(lambda a, b: ops.correlation(a, b, 2, **options), (f1, f2))
     assert torch.autograd.gradgradcheck(lambda a, b: ops.correlation(a, b, 2, **options), (f1, f2))
     assert torch.autograd.gradgradcheck(lambda a, b: ops.spatial_correlation(a, b, patch_size=4, stride=2), (f1, f2))
+    coords = positions(1, 5, 4, 5, 4)
+    assert torch.autograd.gradcheck(lambda a, b: ops.correlation_lookup(a, b, coords, 1), (f1, f2))
+    assert torch.autograd.gradgradcheck(lambda a, b: ops.correlation_lookup(a, b, coords, 1), (f1, f2))
 
 
 def test_only_the_wanted_gradient_is_computed():
@@ -220,6 +292,12 @@ def test_empty_images(shape):
     assert out.shape == (shape[0], 9, *shape[2:]) and not out.any()
     out.sum().backward()
     assert f1.grad.shape == f2.grad.shape == shape
+    f1.grad = f2.grad = None
+    coords = torch.zeros(shape[0], 2, *shape[2:])
+    out = ops.correlation_lookup(f1, f2, coords, 2)
+    assert out.shape == (shape[0], 25, *shape[2:]) and not out.any()
+    out.sum().backward()
+    assert f1.grad.shape == f2.grad.shape == shape
 
 
 def test_an_image_of_exactly_the_border_gives_nothing():
@@ -233,12 +311,14 @@ def test_an_image_of_exactly_the_border_gives_nothing():
 def test_cuda_equals_cpu(dtype, options):
     torch.manual_seed(0)
     images = [torch.randn(2, 37, 19, 45).to(dtype) for _ in range(2)]
+    coords = positions(2, 19, 45, 19, 45).float()
     results = []
     for device in ("cpu", "cuda"):
         f1, f2 = (with_strides(image.to(device), "channels last").requires_grad_() for image in images)
         out = ops.correlation(f1, f2, 4, **options)
         patches = ops.spatial_correlation(f1, f2, patch_size=5, kernel_size=3, dilation_patch=2)
-        (out.float().square().sum() + patches.float().square().sum()).backward()
-        results.append((out, patches, f1.grad, f2.grad))
+        windows = ops.correlation_lookup(f1, f2, coords.to(device), 4)
+        (out.float().square().sum() + patches.float().square().sum() + windows.float().square().sum()).backward()
+        results.append((out, patches, windows, f1.grad, f2.grad))
     for cpu, cuda in zip(*results, strict=True):
         assert relative_error(cuda.cpu(), cpu) < 4 * TOLERANCE[dtype]

@@ -16,6 +16,7 @@ from vidseg import ops
 HERE = Path(__file__).parent
 
 F1, F2 = torch.randn(1, 3, 6, 7), torch.randn(1, 3, 6, 7)
+COORDS = torch.rand(1, 2, 6, 7) * 9 - 1
 X, STARTS, WINDOWS = torch.randn(2, 6, 4), torch.tensor([[0, 3], [-1, 4]]), torch.randn(2, 2, 3, 4)
 FRAMES = torch.randint(0, 256, (2, 6, 4, 5, 3), dtype=torch.uint8)
 SEQUENCES, ROIS = torch.randn(2, 5, 9), torch.tensor([[0, 1.5, 4.0], [1, -2.0, 3.0], [1, 6.0, 20.0]])
@@ -35,6 +36,7 @@ def one_thread():
 CALLS = {
     "correlation": lambda f1=F1, f2=F2, m=2, **o: ops.correlation(f1, f2, m, **o),
     "spatial_correlation": lambda f1=F1, f2=F2, **o: ops.spatial_correlation(f1, f2, **{"patch_size": 3, **o}),
+    "correlation_lookup": lambda f1=F1, f2=F2, c=COORDS, r=2: ops.correlation_lookup(f1, f2, c, r),
     "window_gather": lambda x=X, starts=STARTS, length=3, **o: ops.window_gather(x, starts, length, **o),
     "window_gather of frames": lambda x=FRAMES, starts=STARTS, **o: ops.window_gather(
         x, starts, 3, **{"mean": (1, 2, 3), "std": (4, 5, 6), **o}
@@ -66,6 +68,14 @@ WRONG = [
     ("spatial_correlation", {"dilation": 0}, "dilation is 0, must be at least 1"),
     ("spatial_correlation", {"dilation_patch": 0}, "dilation_patch is 0, must be at least 1"),
     ("spatial_correlation", {"kernel_size": 3, "dilation": 4}, "f1.size(2) is 6, 2 too small"),
+    ("correlation_lookup", {"f1": F1[0]}, "f1 has shape (3, 6, 7), must have 4 dimensions (B, C, H, W)"),
+    ("correlation_lookup", {"f2": F2[:, 1:]}, "f2 has shape (1, 2, 6, 7), must have the B and C of f1, (1, 3, 6, 7)"),
+    ("correlation_lookup", {"f2": F2.half()}, "f2 is Half, must be Float like f1"),
+    ("correlation_lookup", {"c": COORDS[0]}, "coords has shape (2, 6, 7), must have 4 dimensions (B, 2, H, W)"),
+    ("correlation_lookup", {"c": COORDS[..., 1:]}, "coords has shape (1, 2, 6, 6), must be (B, 2, H, W) with the B, H"),
+    ("correlation_lookup", {"c": COORDS.long()}, "coords is Long, must be float64"),
+    ("correlation_lookup", {"r": -1}, "radius is -1, must be at least 0"),
+    ("correlation_lookup", {"r": 16}, "radius is 16, must be at most 15"),
     ("window_gather", {"x": X[0, 0]}, "x has shape (4), must have at least 2 dimensions (B, T, ...)"),
     ("window_gather", {"starts": STARTS[0]}, "starts has shape (2), must have 2 dimensions (B, N)"),
     ("window_gather", {"starts": STARTS.float()}, "starts is Float, must be Long (torch.int64)"),
@@ -144,6 +154,7 @@ def raw_calls() -> list[tuple[str, tuple]]:
     f1, f2 = F1.clone().requires_grad_(), F2.clone().requires_grad_()
     geometry, patch = (2, 2, 1, 1, 1), (3, 1, 1, 0, 1, 1)
     volume, patches = ops.correlation(F1, F2, 2), ops.spatial_correlation(F1, F2, patch_size=3)
+    samples = ops.correlation_lookup(F1, F2, COORDS, 2)
     x, windows = X.clone().requires_grad_(), WINDOWS.clone().requires_grad_()
     sequences, bins = SEQUENCES.clone().requires_grad_(), torch.randn(3, 5, 4, requires_grad=True)
     return [
@@ -152,6 +163,9 @@ def raw_calls() -> list[tuple[str, tuple]]:
         ("correlation_backward", (volume.requires_grad_(), f1, *geometry, True)),
         ("spatial_correlation", (f1, f2, *patch)),
         ("spatial_correlation_backward", (patches.requires_grad_(), f2, *patch, False)),
+        ("correlation_lookup", (f1, f2, COORDS, 2)),
+        ("correlation_lookup_backward_f1", (samples.requires_grad_(), f2, COORDS, 2)),
+        ("correlation_lookup_backward_f2", (samples.requires_grad_(), f1, COORDS, 2, 6, 7)),
         ("window_gather", (x, STARTS, 3, 2)),
         ("window_gather_frames", (FRAMES, STARTS, 3, 1, [1.0, 2.0, 3.0], [4.0, 5.0, 6.0], torch.float16)),
         ("window_scatter", (windows, STARTS, 6, 1, 0)),
@@ -190,6 +204,8 @@ def test_compiled_without_a_graph_break(name):
 def test_compiled_gradients_and_sizes_that_change():
     def loss(f1, f2, x, starts, rois):
         cost = ops.correlation(f1, f2, 2).square().mean()
+        places = torch.arange(f1.shape[2], dtype=f1.dtype)[:, None].expand(1, 2, f1.shape[2], f1.shape[3]) + 0.5
+        cost = cost + ops.correlation_lookup(f1, f2, places, 2).square().mean()
         windows = ops.window_gather(x, starts, 3)
         whole = ops.window_scatter(windows, starts, x.shape[1])
         return cost + whole.square().mean() + ops.align1d(x.transpose(1, 2), rois, 4).square().mean()
@@ -224,6 +240,7 @@ def test_autocast(dtype):
         # Sums run in float32, also of mixed inputs; copies keep their dtype.
         assert ops.correlation(half, F2, 2).dtype == torch.float32
         assert ops.spatial_correlation(half, half, patch_size=3).dtype == torch.float32
+        assert ops.correlation_lookup(half, F2, COORDS, 2).dtype == torch.float32
         assert ops.align1d(SEQUENCES.to(dtype), ROIS, 4).dtype == torch.float32
         assert ops.soft_nms_1d(SEGMENTS.to(dtype), SCORES)[1].dtype == torch.float32
         assert ops.nms_1d(SEGMENTS, SCORES.to(dtype), iou_threshold=0.5).dtype == torch.int64
@@ -243,15 +260,16 @@ def everything(scale: int) -> list[Tensor]:
     starts = torch.randint(-5, 50 * scale, (3, 40))
     rois = torch.cat([torch.randint(0, 3, (200, 1)), torch.rand(200, 2) * 90 - 10], dim=1)
     cost, patches = ops.correlation(f1, f2, 4), ops.spatial_correlation(f1, f2, patch_size=3, kernel_size=3)
+    samples = ops.correlation_lookup(f1, f2, torch.rand(2, 2, 9 * scale, 35) * 40 - 3, 4)
     windows = ops.window_gather(x, starts, 16)
     stitched = [ops.window_scatter(windows, starts, 50 * scale, reduce=how) for how in ("mean", "sum", "first", "last")]
     bins = ops.align1d(x.transpose(1, 2), rois, 12)
-    (sum(t.square().sum() for t in (cost, patches, *stitched, bins))).backward()
+    (sum(t.square().sum() for t in (cost, patches, samples, *stitched, bins))).backward()
     frames = torch.randint(0, 256, (3, 50, 30, 40, 3), dtype=torch.uint8)
     clips = ops.window_gather(frames, starts, 8, mean=(110, 100, 96), std=(58, 56, 55))
     segments = torch.rand(900, 2).sort(dim=1).values
     chosen = ops.soft_nms_1d(segments, torch.rand(900), labels=torch.randint(0, 9, (900,)))
-    tensors = [cost, patches, windows, *stitched, bins, f1.grad, f2.grad, x.grad, clips, *chosen]
+    tensors = [cost, patches, samples, windows, *stitched, bins, f1.grad, f2.grad, x.grad, clips, *chosen]
     return [tensor.detach() for tensor in tensors]
 
 
@@ -312,6 +330,14 @@ MEMORY = {
     "spatial_correlation": (
         lambda: (torch.ones(1, 64, 512, 512), torch.ones(1, 64, 512, 512)),
         lambda f1, f2: ops.spatial_correlation(f1, f2, patch_size=3),
+        9,
+    ),
+    "correlation_lookup": (  # of images in torch.channels_last, as RAFT has them
+        lambda: (
+            *(torch.ones(1, 512, 512, 64).permute(0, 3, 1, 2) for _ in range(2)),
+            torch.rand(1, 2, 512, 512) * 600 - 50,
+        ),
+        lambda f1, f2, coords: ops.correlation_lookup(f1, f2, coords, 1),
         9,
     ),
     "window_gather": (

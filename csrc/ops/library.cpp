@@ -17,6 +17,12 @@ STABLE_TORCH_LIBRARY(vidseg, m) {
         "spatial_correlation_backward(Tensor grad, Tensor other, int patch_size, int kernel_size, int "
         "stride, "
         "int padding, int dilation, int dilation_patch, bool second) -> Tensor");
+    // f1 (B, C, H, W), f2 (B, C, h, w), coords (B, 2, H, W) -> (B, (2 * radius + 1)^2, H, W)
+    m.def("correlation_lookup(Tensor f1, Tensor f2, Tensor coords, int radius) -> Tensor");
+    m.def("correlation_lookup_backward_f1(Tensor grad, Tensor f2, Tensor coords, int radius) -> Tensor");
+    m.def(
+        "correlation_lookup_backward_f2(Tensor grad, Tensor f1, Tensor coords, int radius, SymInt height, "
+        "SymInt width) -> Tensor");
     // x (B, T, ...) -> (B, N, length, ...); frames: x (B, T, H, W, C) uint8 -> (B, N, C, length, H, W) dtype
     m.def("window_gather(Tensor x, Tensor starts, SymInt length, int dilation) -> Tensor");
     m.def(

@@ -237,6 +237,29 @@ def spatial_correlation(case: Case) -> None:
     cost_volumes(case, "spatial_correlation", geometry, short)
 
 
+def lookup(case: Case) -> None:
+    """Positions around and far outside the second image, some not finite, and both gradients."""
+    draw, r = case.random.randrange, case.random
+    batch, channels, radius = draw(1, 3), r.choice([0, 1, 3, 16, 33, 130]), r.choice([0, 1, 2, 3, 3, 4, 4, 5, 7])
+    (height, width), (rows, columns) = ((draw(1, 6), draw(1, 19)) for _ in range(2))
+    rows = 0 if r.random() < 0.05 else rows
+    f1, f2 = case.normal(batch, channels, height, width), case.normal(batch, channels, rows, columns)
+    place = torch.rand(batch, 2, height, width) * torch.tensor([columns, rows]).view(1, 2, 1, 1) * 1.6
+    place = place - 0.3 * torch.tensor([columns, rows]).view(1, 2, 1, 1)
+    place = place.round() if r.random() < 0.2 else place
+    wrong = torch.rand(place.shape) < r.choice([0.0, 0.0, 0.05])
+    place[wrong] = r.choice([float("nan"), float("inf"), -1e30, 1e9])
+    coords = case.strided(place.to(r.choice(list(ROUNDING))))
+    rounding = 2 * ROUNDING[case.dtype]
+    out = torch.ops.vidseg.correlation_lookup(f1, f2, coords, radius)
+    (got,) = case.tested("correlation_lookup", (f1, f2, coords, radius))
+    case.agree("correlation_lookup", (f1, f2, coords), got.isnan(), out.isnan(), 0.0)
+    case.agree("correlation_lookup", (f1, f2, coords), got.nan_to_num(), out.nan_to_num(), rounding)
+    grad = case.normal(*out.shape)
+    case.compare("correlation_lookup_backward_f1", (grad, f2, coords, radius), 4 * rounding)
+    case.compare("correlation_lookup_backward_f2", (grad, f1, coords, radius, rows, columns), 4 * rounding)
+
+
 # Each group and the number of its cases for one of `--cases`.
 GROUPS: dict[str, tuple[Callable[[Case], None], int]] = {
     "windows": (windows, 3),
@@ -246,6 +269,7 @@ GROUPS: dict[str, tuple[Callable[[Case], None], int]] = {
     "aligned_correlation": (aligned_correlation, 1),
     "correlation": (correlation, 1),
     "spatial_correlation": (spatial_correlation, 1),
+    "lookup": (lookup, 1),
 }
 
 

@@ -37,7 +37,7 @@ _KEPT = [
 
 
 def _convolution(inputs: int, outputs: int, *, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, groups=groups), nn.LeakyReLU(0.1))
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, groups=groups), nn.LeakyReLU(0.1, inplace=True))
 
 
 class _Decoder(nn.Module):
@@ -98,6 +98,7 @@ class FastFlowNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)
+        self.to(memory_format=torch.channels_last)  # faster convolutions on a CPU
 
     def forward(self, first: Tensor, second: Tensor) -> FlowOutput:
         """Compute the flow from `first` to `second`.

@@ -50,7 +50,7 @@ def _convolutions(widths: Sequence[int], kernels: Sequence[int] | None = None, *
     for number, (inputs, outputs) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
         kernel = 3 if kernels is None else kernels[number]
         stride = strides[number] if number < len(strides) else 1
-        layers += [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2), nn.LeakyReLU(_SLOPE)]
+        layers += [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2), nn.LeakyReLU(_SLOPE, inplace=True)]
     return layers
 
 
@@ -234,6 +234,7 @@ class LiteFlowNet3(nn.Module):
             elif isinstance(module, _Regularization):  # a weighted mean
                 nn.init.ones_(module.netScaleX.weight)
                 nn.init.ones_(module.netScaleY.weight)
+        self.to(memory_format=torch.channels_last)  # faster convolutions on a CPU
 
     def forward(self, first: Tensor, second: Tensor) -> FlowOutput:
         """Compute the flow from `first` to `second`.

@@ -10,10 +10,10 @@ Shapes: B pairs, C channels, H, W of the pictures, h = H / 8, w = W / 8.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from vidseg.models._flow import FlowOutput, check_pair, pad_pictures, pixel_positions
 from vidseg.models._input_spec import InputSpec
 from vidseg.models._registry import register_model
+from vidseg.ops import correlation_lookup
 
-__all__ = ["NETWORKS", "Raft", "RaftDesign", "all_pairs", "look_up", "own_key"]
+__all__ = ["NETWORKS", "Raft", "RaftDesign", "all_pairs", "look_up", "look_up_on_demand", "own_key"]
 
 _LEVELS = 4
 _STRIDE = 8
@@ -134,14 +135,20 @@ def all_pairs(first: Tensor, second: Tensor) -> list[Tensor]:
         may have no rows or columns.
     """
     vectors = first.flatten(2).transpose(1, 2) / math.sqrt(first.shape[1])
-    pyramid = []
-    for level in range(_LEVELS):
-        if level:  # the mean of dot products is the dot product with the mean
-            rows, columns = second.shape[2:]
-            empty = rows < 2 or columns < 2
-            second = second[:, :, : rows // 2, : columns // 2] if empty else F.avg_pool2d(second, 2)
-        pyramid.append((vectors @ second.flatten(2)).unflatten(2, second.shape[2:]))
-    return pyramid
+    # the mean of dot products is the dot product with the mean
+    return [(vectors @ scale.flatten(2)).unflatten(2, scale.shape[2:]) for scale in _scales(second)]
+
+
+def _scales(features: Tensor) -> list[Tensor]:
+    """Return features (B, C, h, w) and their means at 1/2, 1/4 and 1/8 of the size, some perhaps without rows."""
+    scales = [features]
+    while len(scales) < _LEVELS:
+        rows, columns = scales[-1].shape[2:]
+        empty = rows < 2 or columns < 2
+        scales.append(
+            scales[-1][:, :, : rows // 2, : columns // 2] if empty else F.avg_pool2d(scales[-1], 2)
+        )
+    return scales
 
 
 def look_up(pyramid: list[Tensor], positions: Tensor, radius: int) -> Tensor:
@@ -182,6 +189,22 @@ def look_up(pyramid: list[Tensor], positions: Tensor, radius: int) -> Tensor:
     return torch.cat(windows, dim=2).transpose(1, 2).unflatten(2, (height, width))
 
 
+def look_up_on_demand(first: Tensor, scales: list[Tensor], positions: Tensor, radius: int) -> Tensor:
+    """Compute the correlations of `look_up` from the features, without those of all pairs.
+
+    Args:
+        first: float32 (B, C, h, w).
+        scales: features of the second picture at each scale, (B, C, rows, columns).
+        positions: float32 (B, 2, h, w), (x, y) in vectors of the first scale; no gradient.
+        radius: r of the windows of 2r + 1 positions on each axis, in vectors of each scale.
+
+    Returns:
+        (B, S * (2r + 1)^2, h, w) for S scales, as from `look_up`.
+    """
+    windows = [correlation_lookup(first, scale, positions / 2**level, radius) for level, scale in enumerate(scales)]
+    return torch.cat(windows, dim=1)
+
+
 class _Block(nn.Module):
     """Residual block of two convolutions, or of three with a bottleneck."""
 
@@ -204,11 +227,11 @@ class _Block(nn.Module):
             self.downsample = nn.Sequential()
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.norm1(self.conv1(x)))
-        out = F.relu(self.norm2(self.conv2(out)))
+        out = F.relu_(self.norm1(self.conv1(x)))
+        out = F.relu_(self.norm2(self.conv2(out)))
         if self.bottleneck:
-            out = F.relu(self.norm3(self.conv3(out)))
-        return F.relu(self.downsample(x) + out)
+            out = F.relu_(self.norm3(self.conv3(out)))
+        return F.relu_(self.downsample(x) + out)
 
 
 class _Encoder(nn.Module):
@@ -232,7 +255,7 @@ class _Encoder(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.norm1(self.conv1(x)))
+        x = F.relu_(self.norm1(self.conv1(x)))
         return self.conv2(self.layer3(self.layer2(self.layer1(x))))
 
 
@@ -251,11 +274,20 @@ class _MotionEncoder(nn.Module):
         self.small = design.small
 
     def forward(self, flow: Tensor, correlations: Tensor) -> Tensor:
-        c = F.relu(self.convc1(correlations))
+        c = F.relu_(self.convc1(correlations))
         if not self.small:
-            c = F.relu(self.convc2(c))
-        f = F.relu(self.convf2(F.relu(self.convf1(flow))))
-        return torch.cat([F.relu(self.conv(torch.cat([c, f], dim=1))), flow], dim=1)
+            c = F.relu_(self.convc2(c))
+        f = F.relu_(self.convf2(F.relu_(self.convf1(flow))))
+        return torch.cat([F.relu_(self.conv(torch.cat([c, f], dim=1))), flow], dim=1)
+
+
+class _Step(NamedTuple):
+    """What a step of the recurrent unit has in common in all iterations."""
+
+    gates: Tensor
+    candidate: Tensor
+    gates_weight: Tensor
+    candidate_weight: Tensor
 
 
 class _Recurrent(nn.Module):
@@ -272,18 +304,20 @@ class _Recurrent(nn.Module):
             for gate in "zrq":
                 self.add_module(f"conv{gate}{step}", nn.Conv2d(inputs, design.hidden, kernel, padding=padding))
 
-    def constant_part(self, context: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return the parts of the gates and of the candidate that are the same in all iterations, for each step."""
+    def constant_part(self, context: Tensor) -> list[_Step]:
+        """Return what is the same in all iterations, for each step."""
         parts = []
         for step in self.steps:
             gates = [self._layer(gate, step) for gate in "zrq"]
             weight = torch.cat([layer.weight[:, self.hidden : self.hidden + self.context] for layer in gates])
             bias = torch.cat([layer.bias for layer in gates if layer.bias is not None])
             part = F.conv2d(context, weight, bias, padding=gates[0].padding)
-            parts.append((part[:, : 2 * self.hidden], part[:, 2 * self.hidden :]))
+            update, reset, candidate = (self._varying(layer) for layer in gates)
+            weights = torch.cat([update, reset]), candidate
+            parts.append(_Step(part[:, : 2 * self.hidden], part[:, 2 * self.hidden :], *weights))
         return parts
 
-    def forward(self, hidden: Tensor, motion: Tensor, constant: list[tuple[Tensor, Tensor]]) -> Tensor:
+    def forward(self, hidden: Tensor, motion: Tensor, constant: list[_Step]) -> Tensor:
         """Return the next state of the state `hidden`.
 
         Args:
@@ -291,13 +325,12 @@ class _Recurrent(nn.Module):
             motion: (B, motion, h, w).
             constant: from `constant_part`.
         """
-        for step, (gates_part, candidate_part) in zip(self.steps, constant, strict=True):
-            z, r, q = (self._layer(gate, step) for gate in "zrq")
-            weight = torch.cat([self._varying(z), self._varying(r)])
-            gates = F.conv2d(torch.cat([hidden, motion], dim=1), weight, padding=z.padding) + gates_part
+        for name, step in zip(self.steps, constant, strict=True):
+            padding = self._layer("z", name).padding
+            gates = F.conv2d(torch.cat([hidden, motion], dim=1), step.gates_weight, padding=padding) + step.gates
             update, reset = gates.sigmoid().chunk(2, dim=1)
-            candidate = F.conv2d(torch.cat([reset * hidden, motion], dim=1), self._varying(q), padding=q.padding)
-            hidden = torch.lerp(hidden, (candidate + candidate_part).tanh(), update)
+            candidate = F.conv2d(torch.cat([reset * hidden, motion], dim=1), step.candidate_weight, padding=padding)
+            hidden = torch.lerp(hidden, (candidate + step.candidate).tanh(), update)
         return hidden
 
     def _layer(self, gate: str, step: str) -> nn.Conv2d:
@@ -317,7 +350,7 @@ class _FlowHead(nn.Module):
         self.conv2 = nn.Conv2d(hidden, 2, 3, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(F.relu(self.conv1(x)))
+        return self.conv2(F.relu_(self.conv1(x)))
 
 
 class _Update(nn.Module):
@@ -344,9 +377,12 @@ class Raft(nn.Module):
             None: 12 in training mode, 20 in evaluation mode.
         padding: "sintel": half of the padded rows at the top and half at the bottom. "kitti": all of them at the
             bottom, as published for KITTI. Padded columns are always divided between left and right.
+        correlation: "all_pairs": the correlations of all pairs of feature vectors are computed once, as published.
+            Their memory grows with the square of the number of pixels. "on_demand": each iteration computes those that
+            it reads. Memory is linear in the number of pixels; flows are equal to rounding.
 
     Raises:
-        ValueError: iterations < 1, or an unknown padding.
+        ValueError: iterations < 1, or an unknown padding or correlation.
     """
 
     def __init__(
@@ -355,19 +391,24 @@ class Raft(nn.Module):
         *,
         iterations: int | None = None,
         padding: Literal["sintel", "kitti"] = "sintel",
+        correlation: Literal["all_pairs", "on_demand"] = "all_pairs",
     ):
         super().__init__()
         if iterations is not None and iterations < 1:
             raise ValueError(f"iterations={iterations} must be at least 1")
         if padding not in ("sintel", "kitti"):
             raise ValueError(f"padding={padding!r} must be 'sintel' or 'kitti'")
+        if correlation not in ("all_pairs", "on_demand"):
+            raise ValueError(f"correlation={correlation!r} must be 'all_pairs' or 'on_demand'")
         self.design = design
         self.iterations = iterations
         self.padding = padding
+        self.correlation = correlation
         encoder = partial(_Encoder, design.widths, bottleneck=design.small)
         self.fnet = encoder(design.features, norm=nn.InstanceNorm2d)
         self.cnet = encoder(design.hidden + design.context, norm=nn.Identity if design.small else nn.BatchNorm2d)
         self.update_block = _Update(design)
+        self.to(memory_format=torch.channels_last)  # faster convolutions on a CPU
 
     def own_entries(self, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the entries of a published file under the keys of the network.
@@ -418,19 +459,26 @@ class Raft(nn.Module):
         hidden, context = self.cnet(first).split([self.design.hidden, self.design.context], dim=1)
         hidden, constant = hidden.tanh(), self.update_block.gru.constant_part(context.relu())
         with torch.autocast(first.device.type, enabled=False):
-            pyramid = all_pairs(*features.float().chunk(2))
+            windows = self._correlations(*features.float().chunk(2))
         start = pixel_positions(features)
         flow = torch.zeros_like(features[: first.shape[0], :2], dtype=torch.float32)
         flows, states = [], []
         for _ in range(self.iterations or (12 if self.training else 20)):
             flow = flow.detach()
-            correlations = look_up(pyramid, start + flow, self.design.radius)
+            correlations = windows(start + flow, self.design.radius)
             motion = self.update_block.encoder(flow.to(hidden.dtype), correlations.to(hidden.dtype))
             hidden = self.update_block.gru(hidden, motion, constant)
             flow = flow + self.update_block.flow_head(hidden).float()
             flows.append(flow)
             states.append(hidden)
         return flows, states
+
+    def _correlations(self, first: Tensor, second: Tensor) -> Callable[[Tensor, int], Tensor]:
+        """Return the function from positions and radius to the correlations of features (B, C, h, w)."""
+        if self.correlation == "all_pairs":
+            return partial(look_up, all_pairs(first, second))
+        first, second = (each.contiguous(memory_format=torch.channels_last) for each in (first, second))
+        return partial(look_up_on_demand, first, _scales(second))
 
     def _upsample(self, flow: Tensor, hidden: Tensor) -> Tensor:
         """Return a flow (B, 2, h, w) at 8 times the size, in pixels."""

@@ -4,7 +4,7 @@ All have CPU and CUDA kernels and support autograd, torch.compile, autocast and 
 ValueError with argument, value and rule before any kernel runs.
 """
 
-from vidseg.ops.cost_volume import correlation, spatial_correlation
+from vidseg.ops.cost_volume import correlation, correlation_lookup, spatial_correlation
 from vidseg.ops.registration import refuse_cuda_without_library
 from vidseg.ops.segments import align1d, nms_1d, soft_nms_1d
 from vidseg.ops.windows import window_gather, window_scatter
@@ -12,6 +12,7 @@ from vidseg.ops.windows import window_gather, window_scatter
 __all__ = [
     "align1d",
     "correlation",
+    "correlation_lookup",
     "nms_1d",
     "soft_nms_1d",
     "spatial_correlation",

@@ -1,8 +1,9 @@
 """Correlation of two feature maps: the cost volumes of optical-flow networks.
 
 `correlation` is the operator of FlowNet 2 (arXiv 1612.01925) and LiteFlowNet 3 (arXiv 2007.09319),
-`spatial_correlation` that of FastFlowNet (arXiv 2103.04524). Both are bilinear: the gradient of each input is a similar
-product of the output's gradient and the other input, so gradients of any order exist.
+`spatial_correlation` that of FastFlowNet (arXiv 2103.04524), `correlation_lookup` that of RAFT (arXiv 2003.12039). All
+are bilinear in the two maps: the gradient of each is a similar product of the output's gradient and the other map, so
+gradients of any order exist.
 """
 
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from vidseg.ops.registration import compute_in_float32, require
 
-__all__ = ["correlation", "spatial_correlation"]
+__all__ = ["correlation", "correlation_lookup", "spatial_correlation"]
 
 
 def correlation(
@@ -95,6 +96,34 @@ def spatial_correlation(
     )
 
 
+def correlation_lookup(f1: Tensor, f2: Tensor, coords: Tensor, radius: int) -> Tensor:
+    """Correlate each vector of `f1` with the vectors of `f2` in a square around the position given for it.
+
+        out[b, i * (2 * radius + 1) + j, y, x] = 1 / sqrt(C) * sum over c of f1[b, c, y, x] * f2[b, c] at
+            (coords[b, 0, y, x] + i - radius, coords[b, 1, y, x] + j - radius), with bilinear interpolation
+
+    This is RAFT's look-up in one level of its correlation pyramid (section 3.2), without the volume of all pairs:
+    memory is linear in the number of vectors. The first axis of the square, i, moves x, as in the published code.
+    Vectors outside f2 are zero. The operator is fastest for images in `torch.channels_last`; it copies other layouts
+    and half types on the CPU.
+
+    Args:
+        f1: (B, C, H, W) float64, float32, float16 or bfloat16, any strides. Half types are summed in float32.
+        f2: (B, C, h, w), like f1.
+        coords: (B, 2, H, W), x and y in vectors of f2, any of these dtypes; element (0, 0) of f2 has coordinates
+            (0, 0). Not differentiable: no gradient reaches it, as in RAFT, which detaches it. The outputs of a vector
+            whose position is not finite are NaN, and it adds nothing to the gradients.
+        radius: half the side of the square, 0 to 15; published 4, small network 3.
+
+    Returns:
+        (B, (2 * radius + 1)^2, H, W), dtype and device of f1.
+
+    Raises:
+        ValueError: a shape, dtype, device or size is wrong.
+    """
+    return torch.ops.vidseg.correlation_lookup(f1, f2, coords, radius)
+
+
 def _outputs(extent: int, stride: int, image: Tensor) -> int:
     require(extent >= 0, f"images of shape {tuple(image.shape)} are {-extent} too small for this kernel and padding")
     return (extent - 1) // stride + 1
@@ -125,6 +154,25 @@ def _(
 @torch.library.register_fake("vidseg::spatial_correlation_backward")
 def _(grad: Tensor, other: Tensor, *geometry: Any) -> Tensor:
     return other.new_empty(other.shape)
+
+
+@torch.library.register_fake("vidseg::correlation_lookup")
+def _(f1: Tensor, f2: Tensor, coords: Tensor, radius: int) -> Tensor:
+    require(
+        f1.dim() == f2.dim() == 4 and f1.shape[:2] == f2.shape[:2],
+        f"f1 and f2 must be (B, C, H, W) and (B, C, h, w), are {f1.shape} and {f2.shape}",
+    )
+    return f1.new_empty((f1.shape[0], (2 * radius + 1) ** 2, *f1.shape[2:]))
+
+
+@torch.library.register_fake("vidseg::correlation_lookup_backward_f1")
+def _(grad: Tensor, f2: Tensor, coords: Tensor, radius: int) -> Tensor:
+    return grad.new_empty((*f2.shape[:2], *grad.shape[2:]))
+
+
+@torch.library.register_fake("vidseg::correlation_lookup_backward_f2")
+def _(grad: Tensor, f1: Tensor, coords: Tensor, radius: int, height: int, width: int) -> Tensor:
+    return grad.new_empty((*f1.shape[:2], height, width))
 
 
 def _register_gradients(name: str) -> None:
@@ -160,3 +208,46 @@ def _register_gradients(name: str) -> None:
 
 _register_gradients("correlation")
 _register_gradients("spatial_correlation")
+
+
+def _register_lookup() -> None:
+    """Register the gradients of `correlation_lookup` and of its two backward operators."""
+    forward = torch.ops.vidseg.correlation_lookup
+    for_f1 = torch.ops.vidseg.correlation_lookup_backward_f1
+    for_f2 = torch.ops.vidseg.correlation_lookup_backward_f2
+
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:3])
+        ctx.radius = inputs[3]
+
+    def gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        f1, f2, coords = ctx.saved_tensors
+        need1, need2, *_ = ctx.needs_input_grad
+        grad1 = for_f1(grad, f2, coords, ctx.radius) if need1 else None
+        grad2 = for_f2(grad, f1, coords, ctx.radius, *f2.shape[2:]) if need2 else None
+        return grad1, grad2, None, None
+
+    # <outer, for_f1(grad, f2)> = <grad, forward(outer, f2)> and <outer, for_f2(grad, f1)> = <grad, forward(f1, outer)>
+    def gradients_of_f1(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        grad, f2, coords = ctx.saved_tensors
+        need_grad, need_f2, *_ = ctx.needs_input_grad
+        of_grad = forward(outer, f2, coords, ctx.radius) if need_grad else None
+        of_f2 = for_f2(grad, outer, coords, ctx.radius, *f2.shape[2:]) if need_f2 else None
+        return of_grad, of_f2, None, None
+
+    def gradients_of_f2(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        grad, f1, coords = ctx.saved_tensors
+        need_grad, need_f1, *_ = ctx.needs_input_grad
+        of_grad = forward(f1, outer, coords, ctx.radius) if need_grad else None
+        of_f1 = for_f1(grad, outer, coords, ctx.radius) if need_f1 else None
+        return of_grad, of_f1, None, None, None, None
+
+    torch.library.register_autograd("vidseg::correlation_lookup", gradients, setup_context=setup)
+    for name, formula in (("f1", gradients_of_f1), ("f2", gradients_of_f2)):
+        torch.library.register_autograd(
+            f"vidseg::correlation_lookup_backward_{name}", formula, setup_context=setup
+        )
+    compute_in_float32("correlation_lookup")
+
+
+_register_lookup()

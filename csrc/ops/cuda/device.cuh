@@ -68,4 +68,14 @@ struct Fragments {
 
 __device__ inline void sync_warp() { __syncwarp(); }
 
+// Sum over the 32 threads of a warp, which call it together; all get it.
+template <class A>
+__device__ A sum_of_warp(A value) {
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2) {
+        value += __shfl_xor_sync(0xFFFFFFFFu, value, distance);
+    }
+    return value;
+}
+
 }  // namespace vidseg

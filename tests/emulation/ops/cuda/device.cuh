@@ -74,4 +74,18 @@ struct Fragments {
 
 inline void sync_warp() { emulation::wait_for_warp(); }
 
+template <class A>
+A sum_of_warp(A value) {
+    static const char owner = 0;
+    auto* values = static_cast<A*>(emulation::shared_memory(&owner, 1024 * sizeof(A)));
+    const auto me = static_cast<int>(threadIdx.x);  // blocks of such kernels have one dimension
+    for (int distance = 16; distance > 0; distance /= 2) {
+        values[me] = value;
+        emulation::wait_for_warp();
+        value += values[me ^ distance];
+        emulation::wait_for_warp();
+    }
+    return value;
+}
+
 }  // namespace vidseg
