@@ -66,8 +66,8 @@ def snippet_spec(options: SnippetOptions) -> InputSpec:
     spec = model_input_spec(options.encoder, **options.chosen_options())
     if spec.modality != "rgb":
         raise ValueError(
-            f"encoder={options.encoder!r} sees {spec.modality}; snippets are frames: choose a network for RGB, or train "
-            "on features of `vidseg extract-features`"
+            f"encoder={options.encoder!r} sees {spec.modality}, and snippets are frames: choose a network for RGB, or "
+            "train on features of `vidseg extract-features`"
         )
     names = {"frames": "snippet_frames", "interval": "snippet_interval", "size": "snippet_size"}
     given = {name: getattr(options, option) for name, option in names.items() if getattr(options, option) is not None}
