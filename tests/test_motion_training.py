@@ -16,6 +16,8 @@ from vidseg.frames import FlowForm, FlowWriter, FrameDatabaseError
 from vidseg.loaders import ClipLoader
 from vidseg.metrics.video_scores import read_scores
 from vidseg.models import InputSpec, create_model, input_options, load_weights
+from vidseg.tasks.detection.options import SnippetOptions
+from vidseg.tasks.detection.runs import snippet_spec
 from vidseg.tasks.flow.video_dataset import make_motion_dataset
 from vidseg.tasks.recognition.data import mirrored, resolved_input
 from vidseg.tasks.recognition.feature_extraction import extract_features
@@ -212,6 +214,8 @@ def test_input_of_a_run():
         input_options("tsn_r18", {"in_channels": 3}, InputSpec(modality="flow"))
     with pytest.raises(ValueError, match=r"svtas_rl has 3 input channels, .*; choose another network"):
         input_options("svtas_rl", {}, InputSpec(modality="rgb+motion"))
+    with pytest.raises(ValueError, match="encoder='i3d_flow' sees flow, and snippets are frames"):
+        snippet_spec(SnippetOptions(encoder="i3d_flow"))
     assert input_options("etesvs", {}, InputSpec(modality="rgb+residual")) == {"in_channels": 6, "motion_channels": 3}
 
 
