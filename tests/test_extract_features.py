@@ -11,6 +11,7 @@ from torch import nn
 
 import vidseg
 from vidseg.cli.main import main
+from vidseg.engine.trained import find_weights
 from vidseg.frames import FrameDatabase
 from vidseg.loaders import FeatureLoader
 from vidseg.models import InputSpec, create_model
@@ -143,11 +144,14 @@ def test_what_is_extracted_can_be_loaded(tmp_path):
 def test_weights_that_do_not_fit_are_refused(data, tmp_path, capsys):
     torch.save(create_model(NETWORK, num_classes=5).state_dict(), tmp_path / "w.pth")
     words = ["extract-features", str(data.root), "--out", str(tmp_path / "f"), "--device", "cpu", "--weights"]
-    assert main([*words, str(tmp_path / "w.pth")]) == 2
+    torch.save({"x": torch.zeros(1)}, tmp_path / "x.pth")
+    assert main([*words, str(tmp_path / "x.pth")]) == 2
     assert "give it with --network" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "none.pth"), "--network", NETWORK]) == 2
     assert "no weights at" in capsys.readouterr().err
-    torch.save({"x": torch.zeros(1)}, tmp_path / "x.pth")
+    two = [str(tmp_path / "w.pth"), str(tmp_path / "w.pth"), "--network", NETWORK]
+    assert main([*words, *two]) == 2
+    assert "is for one file of weights; of 2 files the network is recognized" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "x.pth"), "--network", NETWORK]) == 2
     assert f"cannot make the network {NETWORK} of these weights" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "w.pth"), "--network", NETWORK, "--geometry", "three_crops"]) == 2
@@ -157,6 +161,12 @@ def test_weights_that_do_not_fit_are_refused(data, tmp_path, capsys):
     for wrong in ({"stride": 0}, {"batch_size": 0}, {"output": "labels"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             extract_features(data, Trained(Means(3)), tmp_path / "g", threads=1, **wrong)
+
+
+def test_the_network_of_a_file_is_recognized(tmp_path):
+    torch.save(create_model("i3d_flow", num_classes=3).state_dict(), tmp_path / "flow.pth")
+    found = find_weights(tmp_path / "flow.pth")
+    assert (found.network, found.task) == ("i3d_flow", "recognition")
 
 
 def test_features_are_cut_as_in_the_validation_of_the_run(data, tmp_path):
