@@ -19,7 +19,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from vidseg.models import create_model, model_task
+from vidseg.models import create_model, model_input_spec, model_task
 from vidseg.models.etesvs import _ConvLstm
 from vidseg.models.i3d import I3d
 from vidseg.models.mobilenet_tsm import MobileNetTsm
@@ -154,7 +154,7 @@ def measure(row: Row) -> dict[str, object]:
                 _, products = counted_operations(model, torch.empty(1, FEATURES, row.columns))
                 operations, multiply_adds = operations + products, multiply_adds + products
             elif task != "segmentation" and row.pixels is not None:
-                clip = torch.empty(1, 2 if "flow" in task else 3, row.frames, row.pixels, row.pixels)
+                clip = torch.empty(1, model_input_spec(name).channels, row.frames, row.pixels, row.pixels)
                 found = counted_operations(model, clip)
                 operations, multiply_adds = operations + found[0], multiply_adds + found[1]
         parameters += sum(value.numel() for value in model.parameters() if value.requires_grad)

@@ -14,7 +14,7 @@ from torch import nn
 from torch.export import Dim
 from torch.utils import _pytree as pytree
 
-from vidseg.models import _registry, create_model, list_models, model_options, model_task
+from vidseg.models import _registry, create_model, list_models, model_input_spec, model_options, model_task
 from vidseg.models._detection import DetectionOutput
 from vidseg.models._flow import FlowOutput
 from vidseg.models._recurrent import run_recurrent
@@ -130,7 +130,7 @@ def inputs(name: str, batch: int, frames: int, *, masked: bool, model: nn.Module
         return (torch.randn(batch, FEATURES, frames), mask) if masked else (torch.randn(batch, FEATURES, frames),)
     if model_task(name) == "flow":
         return torch.rand(batch, 3, frames, 128), torch.rand(batch, 3, frames, 128)
-    channels = 2 if model_task(name) == "flow_recognition" else 3
+    channels = model_input_spec(name).channels
     size = 48 if name.startswith("mtnet") else 32
     clips = torch.randn(batch, channels, frames, size, size)
     if not masked:

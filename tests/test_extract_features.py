@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -12,13 +13,15 @@ from torch import nn
 import vidseg
 from vidseg.cli.main import main
 from vidseg.clips import BatchPlan, ColorPlan
+from vidseg.engine.trained import find_weights
 from vidseg.frames import FrameDatabase
 from vidseg.loaders import FeatureLoader
 from vidseg.loaders.native_backend import NativeFiller
 from vidseg.loaders.output import OutputForm
 from vidseg.models import InputSpec, create_model
-from vidseg.tasks.recognition.feature_extraction import _clips, centered_frames, extract_features
+from vidseg.tasks.recognition.feature_extraction import extract_features
 from vidseg.tasks.recognition.trained import RecognitionModel
+from vidseg.tasks.recognition.video_windows import VideoWindows, window_frames
 
 KINDS = ("automatic", "levels", "optimized")
 SMALL = InputSpec(frames=3, interval=1, size=16, crop="stretch")
@@ -54,8 +57,8 @@ class Trained(RecognitionModel):
 
 def test_a_column_sees_the_frames_around_its_own():
     spec = InputSpec(frames=4, interval=2)
-    assert centered_frames(spec, range(4), 3, 10).tolist() == [[0, 0, 0, 2], [0, 1, 3, 5], [2, 4, 6, 8], [5, 7, 9, 9]]
-    assert centered_frames(InputSpec(frames=1), range(2, 4), 1, 4).tolist() == [[2], [3]]
+    assert window_frames(spec, range(4), 3, 10).tolist() == [[0, 0, 0, 2], [0, 1, 3, 5], [2, 4, 6, 8], [5, 7, 9, 9]]
+    assert window_frames(InputSpec(frames=1), range(2, 4), 1, 4).tolist() == [[2], [3]]
 
 
 def test_files_hold_what_the_classifier_is_given(data, tmp_path):
@@ -145,11 +148,14 @@ def test_what_is_extracted_can_be_loaded(tmp_path):
 def test_weights_that_do_not_fit_are_refused(data, tmp_path, capsys):
     torch.save(create_model(NETWORK, num_classes=5).state_dict(), tmp_path / "w.pth")
     words = ["extract-features", str(data.root), "--out", str(tmp_path / "f"), "--device", "cpu", "--weights"]
-    assert main([*words, str(tmp_path / "w.pth")]) == 2
+    torch.save({"x": torch.zeros(1)}, tmp_path / "x.pth")
+    assert main([*words, str(tmp_path / "x.pth")]) == 2
     assert "give it with --network" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "none.pth"), "--network", NETWORK]) == 2
     assert "no weights at" in capsys.readouterr().err
-    torch.save({"x": torch.zeros(1)}, tmp_path / "x.pth")
+    two = [str(tmp_path / "w.pth"), str(tmp_path / "w.pth"), "--network", NETWORK]
+    assert main([*words, *two]) == 2
+    assert "is for one file of weights; of 2 files the network is recognized" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "x.pth"), "--network", NETWORK]) == 2
     assert f"cannot make the network {NETWORK} of these weights" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "w.pth"), "--network", NETWORK, "--geometry", "three_crops"]) == 2
@@ -159,6 +165,12 @@ def test_weights_that_do_not_fit_are_refused(data, tmp_path, capsys):
     for wrong in ({"stride": 0}, {"batch_size": 0}, {"output": "labels"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             extract_features(data, Trained(Means(3)), tmp_path / "g", threads=1, **wrong)
+
+
+def test_the_network_of_a_file_is_recognized(tmp_path):
+    torch.save(create_model("i3d_flow", num_classes=3).state_dict(), tmp_path / "flow.pth")
+    found = find_weights(tmp_path / "flow.pth")
+    assert (found.network, found.task) == ("i3d_flow", "recognition")
 
 
 def test_features_are_cut_as_in_the_validation_of_the_run(data, tmp_path):
@@ -189,18 +201,15 @@ def test_windows_have_the_frames_of_their_columns(data, stride, interval, color)
     """Bytes are cut and normalized after decoding, as if each window were decoded."""
     spec = InputSpec(frames=3, interval=interval, size=16, crop="stretch", color=color, std=(0.2, 0.3, 0.4))
     geometry = Trained(Means(3), spec).geometry()
-    bytes_of, samples_of = (
-        NativeFiller(data, OutputForm(color=color, mean=spec.mean, std=spec.std, **given), threads=1)
-        for given in ({"dtype": torch.uint8, "layout": "bthwc"}, {})
-    )
+    samples_of = NativeFiller(data, OutputForm(color=color, mean=spec.mean, std=spec.std), threads=1)
     one, sizes = np.zeros(1, np.int64), (data.heights[[1]].astype(np.int64), data.widths[[1]].astype(np.int64))
     matrices = geometry.matrices(*sizes, output=(16, 16), views=one, seed=0, epoch=0, samples=one)
-    for windows in (range(2), range(1, 3), range(2, 3)):
-        frames = centered_frames(spec, windows, stride, FRAMES)
-        clips = _clips(bytes_of, 1, windows, spec=spec, stride=stride, geometry=geometry, device=torch.device("cpu"))
-        for clip, numbers in zip(clips, frames, strict=True):
-            plan = BatchPlan(
-                epoch=0, index=0, height=16, width=16, videos=one + 1, views=one, labels=one, frames=numbers[None],
-                matrices=matrices, colors=ColorPlan.none(1),
-            )  # fmt: skip
-            torch.testing.assert_close(clip, samples_of.fill(plan)[0][0], atol=1e-5, rtol=1e-5)
+    with closing(VideoWindows(data, spec, geometry, threads=1)) as cut:
+        for windows in (range(2), range(1, 3), range(2, 3)):
+            frames = window_frames(spec, windows, stride, FRAMES)
+            for clip, numbers in zip(cut.clips(1, windows, stride, "center"), frames, strict=True):
+                plan = BatchPlan(
+                    epoch=0, index=0, height=16, width=16, videos=one + 1, views=one, labels=one, frames=numbers[None],
+                    matrices=matrices, colors=ColorPlan.none(1),
+                )  # fmt: skip
+                torch.testing.assert_close(clip, samples_of.fill(plan)[0][0], atol=1e-5, rtol=1e-5)

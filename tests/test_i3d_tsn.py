@@ -289,7 +289,8 @@ def test_weights_files_for_features(tmp_path):
     loaded = load_trained(tmp_path / "w.pth", network="tsm_r50")
     assert len(loaded.classes) == 400 and loaded.network == "tsm_r50"
     assert loaded.input_spec.mean == pytest.approx((0.485, 0.456, 0.406), abs=1e-3)
-    with pytest.raises(ValueError, match="i3d_flow is a network for flow_recognition"):
-        load_trained(tmp_path / "w.pth", network="i3d_flow")
-    with pytest.raises(ValueError, match="i3d_flow is a network for flow_recognition"):
-        build_network(NetworkOptions(network="i3d_flow"), 2)
+    torch.save(small("i3d_flow").state_dict(), tmp_path / "flow.pth")
+    loaded = load_trained(tmp_path / "flow.pth", network="i3d_flow", network_options={"width": 0.125})
+    assert loaded.input_spec.modality == "flow" and loaded.task == "recognition"
+    with pytest.raises(ValueError, match="mstcn is a network for segmentation"):
+        build_network(NetworkOptions(network="mstcn"), 2)

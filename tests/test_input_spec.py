@@ -39,7 +39,8 @@ def test_json_round_trip():
         ({"resize": 128, "crop": "stretch"}, "resize=128 has no effect"),
         ({"sampling": "sparse"}, "'sparse' is not one of dense, segments"),
         ({"color": "gbr"}, "'gbr' is not one of rgb, bgr"),
-        ({"modality": "audio"}, "'audio' is not one of rgb, flow, motion, residual, features"),
+        ({"stack": 5}, "stack=5 has no effect with modality='rgb'"),
+        ({"modality": "audio"}, "'audio' is not one of rgb, flow, motion, residual"),
         ({"std": (1, 0, 1)}, "must be above 0"),
         ({"mean": (0.5, 0.5)}, "three finite numbers"),
         ({"mean": (0.5, 0.5, float("nan"))}, "three finite numbers"),
@@ -70,10 +71,9 @@ def test_the_loader_has_the_same_constants():
 @pytest.mark.parametrize("name", list_models())
 def test_every_network_has_a_spec(name):
     spec = model_input_spec(name)
-    modality = {"segmentation": "features", "detection": "features", "flow_recognition": "flow"}.get(
-        model_task(name), "rgb"
-    )
-    assert spec.modality == modality
+    modality = "features" if model_task(name) in ("segmentation", "detection") else "rgb"
+    assert spec.modality == {"i3d_flow": "flow", "two_stream": "rgb+flow"}.get(name, modality)
+    assert spec.channels == {"rgb": 3, "flow": 2, "rgb+flow": 5, "features": 0}[spec.modality]
     if name.startswith(("srtg_", "mtnet_")):
         assert (spec.mean, spec.std, spec.color) == (SRTG_MEAN, SRTG_STD, "rgb")
 
@@ -99,7 +99,8 @@ def test_options_replace_values_of_the_spec():
 
 
 def test_options_come_from_the_factory():
-    assert model_options("srtg_r3d_18") == {"placement": "final", "gate": False, "pool": True, "width": 1.0}
+    expected = {"placement": "final", "gate": False, "pool": True, "width": 1.0, "in_channels": 3}
+    assert model_options("srtg_r3d_18") == expected
     assert model_options("mstcn")["in_features"] == 2048
 
 

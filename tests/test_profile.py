@@ -168,7 +168,7 @@ def test_list_by_task(capsys):
     assert main(["models", "m*", "--task", "recognition", "--json"]) == 0
     assert [row["name"] for row in json.loads(capsys.readouterr().out)] == list_models("mtnet_*")
     assert main(["models", "--task", "cooking"]) == 2
-    assert "unknown task='cooking'; expected one of detection, flow, flow_recognition" in capsys.readouterr().err
+    assert "unknown task='cooking'; expected one of detection, flow, recognition" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["models", "list"])

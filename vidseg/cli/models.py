@@ -23,7 +23,7 @@ class Command:
     pattern: Annotated[Positional[str], arg(metavar="[PATTERN]")] = "*"
     """Shell pattern of names in quotes, such as "srtg_*"."""
     task: str | None = None
-    """Only networks for this task: recognition, flow_recognition, segmentation, detection, streaming or flow."""
+    """Only networks for this task: recognition, segmentation, detection, streaming or flow."""
     num_classes: int = 400
     """Number of classes, which affects the numbers of parameters and multiply-adds; others than 400 are counted now,
     which takes seconds for each network. No effect on optical-flow networks."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
@@ -46,7 +47,15 @@ class Cam:
         from vidseg.engine.explanation import draw_explanation
 
         trained = load_model(self.run_folder, self.model, self.input, checkpoint=self.checkpoint)
-        found = trained.explain(self.video, target=self.target, method=self.method, layer=self.layer, steps=self.steps)
+        given = {"target": self.target, "method": self.method, "layer": self.layer, "steps": self.steps}
+        if trained.task == "recognition" and (motion := trained.source.record.get("motion")):
+            from vidseg.tasks.flow.video_dataset import make_motion_dataset
+
+            with TemporaryDirectory(prefix="vidseg-") as folder:
+                make_motion_dataset(self.video, folder, motion)
+                found = trained.explain(self.video, motion=folder, **given)
+        else:
+            found = trained.explain(self.video, **given)
         print(draw_explanation(found, self.out))
         return 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,7 +16,7 @@ from vidseg.cli.parsing import Prepared
 if TYPE_CHECKING:
     from vidseg.tasks.detection.trained import DetectionModel
     from vidseg.tasks.flow.trained import FlowModel
-    from vidseg.tasks.recognition.trained import RecognitionModel
+    from vidseg.tasks.recognition.trained import Predictions, RecognitionModel
     from vidseg.tasks.segmentation.trained import SegmentationModel
 
 __all__ = ["Command", "prepare"]
@@ -45,8 +45,8 @@ class Command:
     """
 
     source: Annotated[Positional[Path], arg(metavar="SOURCE")]
-    """Video file or folder of videos; for segmentation, and for detection from features, a file of features
-    <video>.npy or a folder of them."""
+    """Video file, folder of videos, or for recognition a data set with frame databases; for segmentation, and for
+    detection from features, a file of features <video>.npy or a folder of them."""
     weights: str
     """Folder of a run, one of its checkpoints, or a file of weights."""
     clips: int | None = None
@@ -108,7 +108,7 @@ class Command:
 
         if self.dump is not None:
             check_suffix(self.dump)
-        found = trained.predict(self.source, **options)
+        found = self._found(trained, options)
         print(json_format.dumps([asdict(video) for video in found.videos]) if self.json else found)
         if self.dump is not None:
             write_scores(self.dump, found.scores)
@@ -117,6 +117,27 @@ class Command:
             for video in found.videos:
                 draw_prediction(video, (self.draw / Path(video.video).relative_to(root)).with_suffix(".mp4"))
         return 1 if found.failed else 0
+
+    def _found(self, trained: RecognitionModel, options: dict[str, Any]) -> Predictions:
+        """Predict; the motion of video files is computed first, as for the run."""
+        motion = trained.source.record.get("motion")
+        if not motion or (self.source / "catalog.db").is_file():
+            return trained.predict(self.source, **options)
+        from tempfile import TemporaryDirectory
+
+        from vidseg.tasks.flow.video_dataset import make_motion_dataset
+
+        with TemporaryDirectory(prefix="vidseg-") as folder:
+            failed = make_motion_dataset(self.source, folder, motion, workers=self.threads)
+            found = trained.predict(folder, **options)
+            root = self.source if self.source.is_dir() else self.source.parent
+            files = [path for path in root.rglob("*") if path.is_file()]
+            named = {path.relative_to(root).with_suffix("").as_posix(): path for path in files}
+            videos = []
+            for video in found.videos:
+                name = Path(video.video).relative_to(Path(folder) / "jpg").as_posix().removeprefix("unlabeled/")
+                videos.append(replace(video, video=str(named.get(name, self.source / name))))
+        return replace(found, videos=tuple(videos), failed=failed)
 
     def _segments(self, trained: SegmentationModel, options: dict[str, Any]) -> int:
         from vidseg.labels.segmentation_files import write_frame_labels

@@ -62,7 +62,12 @@ class Command:
         found: list[tuple[Cost, Timing | None]] = []
         for name in names:
             shape = input_shape(
-                name, batch=self.batch_size, frames=self.frames, size=self.size, in_features=self.in_features
+                name,
+                batch=self.batch_size,
+                frames=self.frames,
+                size=self.size,
+                in_features=self.in_features,
+                in_channels=options.get("in_channels"),
             )
             own = options | self._features(name)
             cost = count_cost(name, shape, num_classes=self.num_classes, **own)

@@ -7,7 +7,7 @@ window and a small heat map of each explained frame.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -123,6 +123,7 @@ def explain_windows(
     title: str,
     device: torch.device | str = "cpu",
     until: Callable[[int], int] | None = None,
+    clips: Callable[[npt.NDArray[np.int64]], Tensor] | None = None,
 ) -> Explanation:
     """Compute the heat of a video's frames window by window.
 
@@ -135,6 +136,8 @@ def explain_windows(
         title: title of the explanation.
         device: device of the network.
         until: from the number of a window to the first frame that later windows explain; None: windows do not overlap.
+        clips: from the frame numbers (T,) of a window to its clip (1, C, T, H, W), for networks that see motion; None:
+            the decoded frames.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -146,7 +149,9 @@ def explain_windows(
     found: dict[int, tuple[npt.NDArray[np.float32], str]] = {}
     try:
         length = sum(1 for _ in VideoSource(path))
-        prepare, region = FramePreparer(spec), None
+        # Of motion the preparer is asked for the region only.
+        prepare = FramePreparer(spec if clips is None else replace(spec, modality="rgb", stack=1))
+        region = None
         wanted = list(windows(length))
         frames = _prepared(path, prepare, {int(number) for window in wanted for number in window if number >= 0})
         kept: dict[int, Tensor] = {}
@@ -156,9 +161,11 @@ def explain_windows(
                 kept[number], region = pixels, region or prepare.region(*size)
             some = next(iter(kept.values()))
             black = prepare.black.to(some).view(3, 1, 1).expand_as(some)
-            clip = torch.stack([kept[number] if number >= 0 else black for number in numbers.tolist()], dim=1)
+            clip = torch.stack([kept[number] if number >= 0 else black for number in numbers.tolist()], dim=1)[None]
+            if clips is not None:
+                clip = clips(numbers)
             mask = torch.from_numpy(numbers >= 0)
-            heat, texts = explain(clip[None].to(device), mask[None].to(device))
+            heat, texts = explain(clip.to(device), mask[None].to(device))
             small = _small(heat)
             end = length if until is None else until(place)
             for row, number in enumerate(numbers.tolist()):

@@ -20,12 +20,20 @@ class FramePreparer:
     Args:
         spec: input spec of the network.
 
+    Raises:
+        ValueError: the network sees more than frames, such as flow.
+
     Attributes:
         spec: as given.
         form: normalization of the frames.
     """
 
     def __init__(self, spec: InputSpec) -> None:
+        if spec.modality != "rgb":
+            raise ValueError(
+                f"the network sees {spec.modality}, which the decoded frames of a video do not have: run `vidseg "
+                "convert` and `vidseg extract-flow`, and use the data set"
+            )
         self.spec = spec
         self.form = OutputForm(mean=spec.mean, std=spec.std)
         scale, offset = self.form.normalization.float()

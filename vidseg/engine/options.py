@@ -58,6 +58,9 @@ class NetworkOptions:
     pretrained: str | None = None
     """Checkpoint whose entries are taken where name and shape fit, or the name of published weights of the network,
     such as kinetics400, see `vidseg models NETWORK`. Also spelled --pretrained-3d."""
+    cross_modality: bool = False
+    """Fill the first convolution of a network for flow, motion vectors or a pair of modalities from --pretrained for
+    RGB: its weights are averaged over R, G and B and repeated for each channel, as for TSN; default: random weights."""
     fine_tune: bool = False
     """Multiply the learning rate of convolutions by 0.6 and of recurrent layers by 0.5; the classifier and layers that
     the checkpoint did not fill keep the whole rate."""
@@ -70,6 +73,8 @@ class NetworkOptions:
 
     def __post_init__(self) -> None:
         at_least(self, 0, "adapter_rank")
+        if self.cross_modality and self.pretrained is None:
+            raise ValueError("cross_modality has no effect without pretrained")
         if self.freeze_backbone and self.adapter_rank:
             raise ValueError(
                 f"freeze_backbone and adapter_rank={self.adapter_rank} exclude each other: adapters train the backbone"

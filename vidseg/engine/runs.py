@@ -320,6 +320,8 @@ def _continued(
 ) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     for name in (*_IDENTITY, *_OWN_IDENTITY):
         old, new = known.get(name), record.get(name)
+        if name == "input":  # records of earlier versions lack fields that have their defaults
+            old, new = (InputSpec.from_dict(value or {}).as_dict() for value in (old, new))
         if old != new:
             raise ValueError(
                 f"{path}: that run has {name}={_shown(old)}, now it is {_shown(new)}; resume it with "
@@ -410,14 +412,14 @@ def load_initial(
 
     Raises:
         FileNotFoundError: no such file, or published weights that are not on this machine.
-        ValueError: less than half of the network's values are in the file.
+        ValueError: less than half of the network's values are in the file, or `cross_modality` has no effect.
     """
     if network.pretrained is None or folder.resume_from():
         return None
     path = find_published(network.pretrained, network.network)
     name = classifier_name(model)
     random = {key: value.clone() for key, value in model.state_dict().items() if key.startswith(f"{name}.")}
-    report = load_weights(model, path, strict=False, network=network.network)
+    report = load_weights(model, path, strict=False, network=network.network, cross_modality=network.cross_modality)
     if report.filled < _SMALLEST_SHARE:
         raise ValueError(
             f"{network.pretrained} fills {report.filled:.0%} of {network.network}, less than half: {report}"

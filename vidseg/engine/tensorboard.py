@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vidseg.engine.monitors import Speeds
-from vidseg.loaders.modality import first_tensor
 from vidseg.metrics import confusion_matrix
 
 __all__ = ["Board", "animation"]
@@ -72,7 +71,7 @@ class Board:
 
     def inputs(self, epoch: int, batch: Any) -> None:
         """The first clips of a batch, moving; inputs that are not clips of RGB have no picture."""
-        frames = first_tensor(batch.inputs)
+        frames = batch.inputs
         if frames.dim() != 5 or frames.shape[1] != 3:
             return
         from tensorboard.compat.proto.summary_pb2 import Summary

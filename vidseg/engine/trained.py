@@ -19,6 +19,8 @@ from vidseg.labels import VideoDataset, open_dataset
 from vidseg.labels.parts import check_disjoint, part_name
 from vidseg.loaders.transfer import resolve_device
 from vidseg.models import InputSpec, create_model, load_weights, model_input_spec, model_task, read_state
+from vidseg.models._identify import identify
+from vidseg.models._published import networks_of
 from vidseg.models._torch_file import read_torch_file
 
 __all__ = ["Source", "TrainedModel", "find_weights", "spread_videos", "test_name"]
@@ -70,7 +72,8 @@ def find_weights(
     Args:
         source: folder of a run, one of its checkpoints, or a file of weights.
         checkpoint: file of the run to take; None: its best one, else its last one.
-        network: name of the network, for a file that does not hold it.
+        network: name of the network, for a file that does not hold it; None: recognized from the entries of the file,
+            where they are those of one network of its published size.
         network_options: options of the network, likewise.
         classes: class names, likewise.
 
@@ -115,8 +118,19 @@ def find_weights(
             dict(record),
         )
     if network is None:
+        network = _recognized(path)
+    if network is None:
         raise ValueError(f"{path}: does not hold the name of its network; give it with --network")
     return Source(path, network, dict(network_options or {}), model_task(network), list(classes or ()), epoch, score)
+
+
+def _recognized(path: Path) -> str | None:
+    """The network whose published size the entries of a file have; None for others, whose options are not known."""
+    names = networks_of(path)
+    if len(names) != 1:
+        return None
+    found = identify({key: tuple(value.shape) for key, value in read_state(path).items()})
+    return None if found is not None and found.width != 1 else names[0]
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -43,7 +43,6 @@ from vidseg.engine.precision import ApexPrecision, make_precision
 from vidseg.engine.schedules import Schedule
 from vidseg.engine.sharding import as_stored, check_sharding, local_parts, shard_model, whole_values
 from vidseg.engine.task import BatchResult, Position, Result, Task, make_task, means
-from vidseg.loaders.modality import first_tensor
 from vidseg.loaders.transfer import copy_ahead
 from vidseg.models import add_adapters, prepare
 from vidseg.models import freeze_backbone as freeze_all_but_head
@@ -509,7 +508,7 @@ class Trainer:
             values = values.to("cpu", non_blocking=True)
             event = torch.Event(self.device)
             event.record()
-        shape = (len(batch) * distributed.world_size(), *first_tensor(batch.inputs).shape[1:])
+        shape = (len(batch) * distributed.world_size(), *batch.inputs.shape[1:])
         return _Iteration(index, values, event, rate, shape, wait, getattr(batch, "fill_seconds", None))
 
     def _read_all(self, unread: deque[_Iteration], progress: _Progress, batches: int) -> None:
@@ -732,6 +731,6 @@ class Trainer:
                 raise
             raise RuntimeError(
                 f"epoch {position.epoch + 1}, batch {position.batch}: out of memory for an input of "
-                f"{tuple(first_tensor(batch.inputs).shape)} on {self.device}; try a smaller --batch-size with "
+                f"{tuple(batch.inputs.shape)} on {self.device}; try a smaller --batch-size with "
                 f"--accumulate, --recompute, --opt-level bf16 or a smaller input ({str(error).splitlines()[0]})"
             ) from error

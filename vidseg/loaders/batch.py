@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vidseg.clips import BatchPlan
 from vidseg.labels import VideoDataset
-from vidseg.loaders.modality import Frames, map_frames
+from vidseg.loaders.modality import Frames, joined, map_frames
 
 __all__ = ["ClipBatch", "FieldAccess", "count_replaced"]
 
@@ -146,9 +146,9 @@ class ClipBatch(FieldAccess):
         )
 
     @property
-    def inputs(self) -> Frames:
-        """The frames: what the model is called with."""
-        return self.frames
+    def inputs(self) -> Tensor:
+        """The frames: what the model is called with; several modalities are one behind the other in the channels."""
+        return joined(self.frames)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -24,9 +24,9 @@ __all__ = [
     "as_modalities",
     "check_stack",
     "derivatives",
-    "first_tensor",
     "is_lossless",
     "is_vector",
+    "joined",
     "linear_parts",
     "map_frames",
     "of_modality",
@@ -186,9 +186,18 @@ Frames = Tensor | dict[str, Tensor]
 """Frames of a batch: one tensor, or with several modalities one for each."""
 
 
-def first_tensor(frames: Frames) -> Tensor:
-    """Return the frames, of several modalities those of the first one."""
-    return frames if isinstance(frames, Tensor) else next(iter(frames.values()))
+def joined(frames: Frames) -> Tensor:
+    """Return frames (B, C, T, H, W); those of several modalities are one behind the other in the channels.
+
+    Raises:
+        ValueError: they have another layout.
+    """
+    if isinstance(frames, Tensor):
+        return frames
+    several = list(frames.values())
+    if len({(len(one), *one.shape[2:]) for one in several}) != 1:
+        raise ValueError(f"{', '.join(frames)} are joined in the channels of layout='bcthw' only")
+    return torch.cat(several, dim=1)
 
 
 def map_frames(change: Any, frames: Frames) -> Frames:

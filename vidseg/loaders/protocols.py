@@ -18,11 +18,8 @@ class Batch(Protocol):
     """Samples that a model processes together."""
 
     @property
-    def inputs(self) -> Tensor | dict[str, Tensor]:
-        """What the network is called with, batch dimension first; the first argument if it takes several.
-
-        Clips of several modalities are a dict.
-        """
+    def inputs(self) -> Tensor:
+        """The tensor that the network is called with, batch dimension first; the first one if it takes several."""
         ...
 
     def __len__(self) -> int:

@@ -18,7 +18,7 @@ from vidseg.labels import VideoDataset
 from vidseg.labels.segmentation_labels import FrameLabels
 from vidseg.loaders.backends import FramesNormalizer, host_forms, make_filler
 from vidseg.loaders.batch import FieldAccess
-from vidseg.loaders.modality import Frames, Modality, as_modalities
+from vidseg.loaders.modality import Frames, Modality, as_modalities, joined
 from vidseg.loaders.output import MEANS, STDS, Colors, make_forms, sample_type
 from vidseg.loaders.prefetch import Prefetcher
 from vidseg.loaders.threads import default_threads
@@ -64,9 +64,12 @@ class StreamBatch(FieldAccess):
             )
 
     @property
-    def inputs(self) -> Frames:
-        """The clips: the first argument of the model; the others are its state and `mask`."""
-        return self.clips
+    def inputs(self) -> Tensor:
+        """The clips: the first argument of the model; the others are its state and `mask`.
+
+        Several modalities are one behind the other in the channels.
+        """
+        return joined(self.clips)
 
     def __len__(self) -> int:
         return len(self.mask)

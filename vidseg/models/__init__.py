@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vidseg.models._prepare import prepare
     from vidseg.models._registry import (
         create_model,
+        input_options,
         list_models,
         model_options,
         model_task,
@@ -32,6 +33,7 @@ _HOME = {
     "classifier_name": ("_classifier", "classifier_name"),
     "create_model": ("_registry", "create_model"),
     "freeze_backbone": ("_classifier", "freeze_backbone"),
+    "input_options": ("_registry", "input_options"),
     "list_models": ("_registry", "list_models"),
     "load_weights": ("_weights", "load_weights"),
     "merge_adapters": ("_adapters", "merge_adapters"),
@@ -53,6 +55,7 @@ __all__ = [
     "classifier_name",
     "create_model",
     "freeze_backbone",
+    "input_options",
     "list_models",
     "load_weights",
     "merge_adapters",

@@ -110,6 +110,7 @@ COUNTS: dict[str, tuple[int, int]] = {
     "tsn_r50": (24327632, 12262),
     "tsn_r101": (43319760, 23399),
     "tsn_r152": (58963408, 34536),
+    "two_stream": (25372176, 53373),
     "videomae_base": (86534800, 180345),
     "videomae_large": (304270736, 596833),
     "videomae_small": (22033936, 56878),

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 __all__ = [
     "GTEA_MEAN",
     "GTEA_STD",
+    "HALF",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "KINETICS_MEAN",
@@ -22,7 +23,8 @@ Triple = tuple[float, float, float]
 Sampling = Literal["dense", "segments"]
 Crop = Literal["center", "stretch"]
 Color = Literal["rgb", "bgr"]
-Modality = Literal["rgb", "flow", "motion", "residual", "features"]
+Modality = Literal["rgb", "flow", "motion", "residual", "rgb+flow", "rgb+motion", "rgb+residual", "features"]
+_CHANNELS = {"rgb": 3, "flow": 2, "motion": 2, "residual": 3}
 
 # Values for R, G and B, in this order, for pixels in 0..1.
 SRTG_MEAN: Triple = (124 / 255, 117 / 255, 104 / 255)
@@ -34,6 +36,9 @@ KINETICS_STD: Triple = (0.22803, 0.22145, 0.216989)
 GTEA_MEAN: Triple = (0.551, 0.424, 0.179)
 GTEA_STD: Triple = (0.133, 0.141, 0.124)
 
+HALF: Triple = (0.5, 0.5, 0.5)
+"""Mean and standard deviation of motion: values from -1 to 1."""
+
 _CHOICES = {"sampling": Sampling, "crop": Crop, "color": Color, "modality": Modality}
 
 
@@ -42,9 +47,10 @@ class InputSpec:
     """Input that a network expects. Use `dataclasses.replace` to change single fields.
 
     `mean` and `std` are always in the order R, G, B and apply to pixels in 0..1: with color="bgr", `mean[2]` is
-    subtracted from the first channel. Flow, motion vectors and residuals are scaled to 0..1, where 0.5 is no motion;
-    vectors use the first two values. With the modality "features" the input is a sequence of feature vectors, and the
-    fields of images have no effect.
+    subtracted from the first channel. Optical flow and motion vectors are scaled to 0..1, with 0.5 for no motion, and
+    use the first two values; residuals are scaled to 0..1 likewise. The second part of a pair such as "rgb+flow" is
+    normalized with a mean and a standard deviation of 0.5, the first with `mean` and `std`. With the modality
+    "features" the input is a sequence of feature vectors, and the fields of images have no effect.
 
     Attributes:
         frames: T, number of frames of a clip, or of segments with the sampling "segments".
@@ -59,9 +65,10 @@ class InputSpec:
         mean: mean of R, G and B, for pixels in 0..1.
         std: standard deviation of R, G and B, above 0, for pixels in 0..1.
         color: order of the color channels.
-        modality: "rgb" images, optical "flow" or the codec's "motion" vectors with two channels, "residual" images, or
+        modality: "rgb" images, optical "flow" or "motion" vectors of the codec with two channels, "residual" pictures
+            of the codec with three; a pair of them such as "rgb+flow", one behind the other in the channels; or
             precomputed "features".
-        stack: adjacent vectors that form one frame of flow or motion, as 2 * `stack` channels x1, y1, x2, y2 and so on.
+        stack: number of consecutive flows or motion vectors for each frame, in the channels (x, y, x, y, ...).
 
     Raises:
         ValueError: a value is out of range.
@@ -79,6 +86,21 @@ class InputSpec:
     color: Color = "rgb"
     modality: Modality = "rgb"
     stack: int = 1
+
+    @property
+    def channels(self) -> int:
+        """Channels of a clip; 0 for "features"."""
+        return sum(
+            _CHANNELS[part] * (self.stack if part in ("flow", "motion") else 1)
+            for part in self.modality.split("+")
+            if part != "features"
+        )
+
+    @property
+    def motion_channels(self) -> int:
+        """Channels of the second part of a pair such as "rgb+flow", the last ones; 0 without a pair."""
+        color, _, _ = self.modality.partition("+")
+        return self.channels - _CHANNELS[color] if "+" in self.modality else 0
 
     def __post_init__(self) -> None:
         for name in ("frames", "interval", "size", "resize", "stack"):
@@ -98,10 +120,8 @@ class InputSpec:
             object.__setattr__(self, name, _triple(name, getattr(self, name)))
         if min(self.std) <= 0:
             raise ValueError(f"input spec: std={self.std} must be above 0 in each channel")
-        if self.stack > 1 and self.modality not in ("flow", "motion"):
-            raise ValueError(
-                f"input spec: stack={self.stack} has no effect with modality={self.modality!r}; leave it 1"
-            )
+        if self.stack > 1 and not {"flow", "motion"} & set(self.modality.split("+")):
+            raise ValueError(f"input spec: stack={self.stack} has no effect with modality={self.modality!r}")
         if self.resize is not None and self.crop == "stretch":
             raise ValueError(f"input spec: resize={self.resize} has no effect with crop='stretch'; leave it None")
         if self.resize is not None and self.resize < self.size:
@@ -109,11 +129,6 @@ class InputSpec:
                 f"input spec: a crop of size={self.size} does not fit into frames whose shorter side is "
                 f"resize={self.resize}"
             )
-
-    @property
-    def channels(self) -> int:
-        """Number of channels of a frame: 3, or 2 * `stack` for flow and motion."""
-        return 2 * self.stack if self.modality in ("flow", "motion") else 3
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as numbers, strings and lists, which JSON can store and `from_dict` reads."""

@@ -85,7 +85,13 @@ class Timing:
 
 
 def input_shape(
-    name: str, *, batch: int = 1, frames: int | None = None, size: int = 224, in_features: int = 2048
+    name: str,
+    *,
+    batch: int = 1,
+    frames: int | None = None,
+    size: int = 224,
+    in_features: int = 2048,
+    in_channels: int | None = None,
 ) -> tuple[int, ...]:
     """Return an input shape for the network called `name`.
 
@@ -96,6 +102,7 @@ def input_shape(
             optical-flow networks.
         size: H and W in pixels; no effect on segmentation and detection networks.
         in_features: D of segmentation and detection networks; no effect on others.
+        in_channels: channels of clips; None: those of the input spec.
 
     Returns:
         (B, D, L) for segmentation and detection, (B, 3, H, W) of each picture for optical-flow networks,
@@ -113,7 +120,7 @@ def input_shape(
         return (batch, in_features, frames)
     if task == "flow":
         return (batch, 3, size, size)
-    return (batch, input_spec(name).channels, frames, size, size)
+    return (batch, in_channels or input_spec(name).channels, frames, size, size)
 
 
 def network_inputs(name: str, x: Tensor) -> Inputs:

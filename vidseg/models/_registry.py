@@ -6,8 +6,8 @@ import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ __all__ = [
     "create_model",
     "discover",
     "has_classes",
+    "input_options",
     "input_spec",
     "list_models",
     "model_options",
@@ -50,11 +51,11 @@ def register_model(
         factory: function that returns the network, called with `num_classes` and the options as keyword arguments; its
             signature defines the options. A factory without the argument `num_classes`, such as that of an
             optical-flow network, is called with the options only.
-        task: task of the network, which defines its input and output: "recognition" (clips (B, 3, T, H, W) -> logits
-            (B, K)), "flow_recognition" (optical flow (B, 2, T, H, W) -> logits (B, K)), "flow" (two pictures
-            (B, 3, H, W) -> optical flow (B, 2, H, W)), "segmentation" (features (B, D, L) -> logits of each stage),
-            "detection" (features (B, D, L) -> scored segments), "streaming" (a window of frames and a state -> logits
-            of each stage and the next state), or a new task.
+        task: task of the network, which defines its input and output: "recognition" (clips (B, C, T, H, W) -> logits
+            (B, K); C = 3, or the option `in_channels`), "flow" (two pictures (B, 3, H, W) -> optical flow
+            (B, 2, H, W)), "segmentation" (features (B, D, L) -> logits of each stage), "detection" (features (B, D, L)
+            -> scored segments), "streaming" (a window of frames and a state -> logits of each stage and the next
+            state), or a new task.
         input_spec: expected input; None: features for "segmentation" and "detection", otherwise `InputSpec()`.
 
     Raises:
@@ -145,7 +146,33 @@ def input_spec(name: str, **options: Any) -> InputSpec:
     """
     spec = _entry(name).input_spec
     _check_options(name, options)
-    return replace(spec, **{key: value for key, value in options.items() if hasattr(spec, key)})
+    known = {field.name for field in fields(spec)}
+    return replace(spec, **{key: value for key, value in options.items() if key in known})
+
+
+def input_options(name: str, options: Mapping[str, Any], spec: InputSpec) -> dict[str, Any]:
+    """Return the options of a network, with the numbers of channels that an input spec decides.
+
+    Args:
+        name: one of `list_models()`.
+        options: options of the network that are given.
+        spec: how the network sees clips.
+
+    Raises:
+        ValueError: no network is registered under this name, or the network has other channels than the spec.
+    """
+    known, chosen = model_options(name), dict(options)
+    if spec.motion_channels and "motion_channels" in known:
+        chosen.setdefault("motion_channels", spec.motion_channels)
+    channels = chosen.get("in_channels", known.get("in_channels", 3))
+    if spec.channels == channels:
+        return chosen
+    if "in_channels" in chosen or "in_channels" not in known:
+        raise ValueError(
+            f"{name} has {channels} input channels, clips with modality={spec.modality!r} and stack={spec.stack} have "
+            f"{spec.channels}; " + ("leave in_channels out" if "in_channels" in chosen else "choose another network")
+        )
+    return {**chosen, "in_channels": spec.channels}
 
 
 def create_model(name: str, *, num_classes: int | None = None, **options: Any) -> nn.Module:

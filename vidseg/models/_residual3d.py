@@ -92,9 +92,9 @@ def pysf_block_key(entry: str) -> str:
 class Stem(nn.Sequential):
     """First convolution, with a stride of 2 in space, and pooling: maps (B, C, T, H / 4, W / 4)."""
 
-    def __init__(self, outputs: int, frames: int):
-        """Args: outputs: C; frames: temporal size of the kernel."""
-        conv = nn.Conv3d(3, outputs, (frames, 7, 7), (1, 2, 2), (frames // 2, 3, 3), bias=False)
+    def __init__(self, outputs: int, frames: int, *, in_channels: int):
+        """Args: outputs: C; frames: temporal size of the kernel; in_channels: channels of the clips."""
+        conv = nn.Conv3d(in_channels, outputs, (frames, 7, 7), (1, 2, 2), (frames // 2, 3, 3), bias=False)
         super().__init__(
             OrderedDict(
                 conv=conv,

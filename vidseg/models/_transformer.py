@@ -56,18 +56,19 @@ def scaled_width(width: int, heads: int, factor: float) -> int:
     return width if factor == 1 else heads * max(2, 2 * round(factor * width / heads / 2))
 
 
-def check_clips(clips: Tensor, *, tubelet: int) -> None:
+def check_clips(clips: Tensor, *, tubelet: int, channels: int = 3) -> None:
     """Refuse clips that cannot be divided into patches.
 
     Args:
-        clips: (B, 3, T, H, W).
+        clips: (B, C, T, H, W).
         tubelet: number of frames of a patch.
+        channels: C.
 
     Raises:
         ValueError: names the size that does not fit, the smallest size and the multiple.
     """
-    if clips.dim() != 5 or clips.shape[1] != 3:
-        raise ValueError(f"clips must be (B, 3, T, H, W), but have shape {tuple(clips.shape)}")
+    if clips.dim() != 5 or clips.shape[1] != channels:
+        raise ValueError(f"clips must be (B, {channels}, T, H, W), but have shape {tuple(clips.shape)}")
     for name, size, unit in zip(("T", "H", "W"), clips.shape[2:], (tubelet, PATCH, PATCH), strict=True):
         if size < unit or size % unit:
             what = "frames" if name == "T" else "pixels"
@@ -97,23 +98,26 @@ class PatchEmbed(nn.Module):
     Args:
         width: D.
         tubelet: number of frames of a patch; None: one frame, with the weight of a convolution of images.
+        in_channels: channels of the clips.
     """
 
-    def __init__(self, width: int, tubelet: int | None):
+    def __init__(self, width: int, tubelet: int | None, *, in_channels: int = 3):
         super().__init__()
         self.tubelet = tubelet or 1
         patch = (self.tubelet, PATCH, PATCH)
         self.proj: nn.Conv2d | nn.Conv3d = (
-            nn.Conv2d(3, width, PATCH, PATCH) if tubelet is None else nn.Conv3d(3, width, patch, patch)
+            nn.Conv2d(in_channels, width, PATCH, PATCH)
+            if tubelet is None
+            else nn.Conv3d(in_channels, width, patch, patch)
         )
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Compute tokens (B, T / tubelet, H / 16, W / 16, D) of clips (B, 3, T, H, W).
+        """Compute tokens (B, T / tubelet, H / 16, W / 16, D) of clips (B, C, T, H, W).
 
         Raises:
             ValueError: a size is not a multiple of that of a patch.
         """
-        check_clips(clips, tubelet=self.tubelet)
+        check_clips(clips, tubelet=self.tubelet, channels=self.proj.in_channels)
         patches = cut_patches(clips, tubelet=self.tubelet)
         return linear_rows(patches, self.proj.weight.flatten(1), self.proj.bias)
 

@@ -84,6 +84,7 @@ def load_weights(
     strict: bool = True,
     colors: Literal["rgb", "bgr"] = "rgb",
     features_only: bool = False,
+    cross_modality: bool = False,
     network: str | None = None,
 ) -> LoadReport:
     """Copy weights into `model` by name and shape.
@@ -102,6 +103,8 @@ def load_weights(
         colors: color order of the frames that the weights were trained on. "bgr", as for the published SRTG and MTNet
             weights, reverses the input channels of the first convolution, so that the network expects RGB.
         features_only: allow a missing classifier or one of another shape.
+        cross_modality: fill the first convolution of a network for other channels than RGB, such as stacks of flow:
+            its weights are averaged over R, G and B and repeated for each channel (TSN, arXiv 1608.00859, section 3.2).
         network: registered name of the network of the weights. Required only for weights that fit several networks
             (`r2plus1d_18` and `torchvision_r2plus1d_18`) in a file that does not record its network.
 
@@ -111,7 +114,7 @@ def load_weights(
     Raises:
         ValueError: no entry agrees; with `strict`, not all entries agree; the file has no state dict or cannot be read,
             or has the name of published weights and another digest; colors="bgr" and the first convolution does not
-            have three input channels.
+            have three input channels; `cross_modality` and no convolution for RGB has other channels in the network.
         FileNotFoundError: the path does not exist.
     """
     if colors not in ("rgb", "bgr"):
@@ -122,9 +125,14 @@ def load_weights(
     if not own:
         raise ValueError(f"{type(model).__name__} has no weights")
     found = _resolved(_identity(origin.entries, origin.modules), origin, network)
-    notes = _other_network(found, _identity(own, _modules(own_state)), origin)
-    notes += getattr(_unwrapped(model), "differences", _no_differences)(origin.entries)
     entries = named_for(model, origin.entries)
+    averaged: list[str] = []
+    if cross_modality:
+        entries, averaged = _averaged_stems(entries, own, origin.label, colors)
+    # A network of the other modality may have a name of its own, as i3d_flow has.
+    identity = _identity(entries, None) if averaged else found
+    notes = _other_network(identity, _identity(own, _modules(own_state)), origin)
+    notes += getattr(_unwrapped(model), "differences", _no_differences)(origin.entries)
     taken = {key: value for key, value in entries.items() if key in own and own[key].shape == value.shape}
     report = _report(own, entries, taken, notes)
     unfilled, unused = _not_needed(model, report, features_only=features_only)
@@ -143,6 +151,7 @@ def load_weights(
             f"the input channels of {first} were reversed: the weights were trained on BGR frames, the network now "
             "expects RGB frames; for the published weights, the mean of R, G and B is (104, 117, 124) / 255"
         )
+    notes += averaged
     with torch.no_grad():
         for key, value in taken.items():
             own[key].copy_(value)
@@ -396,6 +405,27 @@ def _input_spec(
             published = getattr(model, "published_input", _same_input)
             spec = published(origin.entries, input_spec(found.names[0]))
     return replace(spec, color="rgb") if spec is not None and colors == "bgr" else spec
+
+
+def _averaged_stems(
+    entries: Mapping[str, Tensor], own: Mapping[str, Tensor], origin: str, colors: str
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the entries with first convolutions for the channels of the network, and a note for each of them."""
+    if colors == "bgr":
+        raise ValueError("colors='bgr' has no effect with cross_modality, which averages over the colors")
+    found, notes = dict(entries), []
+    for key, value in entries.items():
+        shape = tuple(own[key].shape) if key in own else ()
+        if value.dim() < 4 or value.shape[1] != 3 or len(shape) != value.dim() or shape[1] == 3:
+            continue
+        if (shape[0], *shape[2:]) == (value.shape[0], *value.shape[2:]):
+            found[key] = value.mean(dim=1, keepdim=True).expand(shape).contiguous()
+            notes.append(f"{key} was averaged over R, G and B and repeated for {shape[1]} channels")
+    if not notes:
+        raise ValueError(
+            f"{origin}: cross_modality, but no convolution for 3 channels has another number of channels in the network"
+        )
+    return found, notes
 
 
 def _first_convolution(entries: Mapping[str, Tensor], origin: str) -> str:

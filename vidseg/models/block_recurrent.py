@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from vidseg.models._input_spec import GTEA_MEAN, GTEA_STD, InputSpec
 from vidseg.models._registry import register_model
 from vidseg.models._streaming import StreamModel, StreamOutput, StreamState, frame_mask, memory
-from vidseg.models.mobilenet_tsm import MobileNetTsm
+from vidseg.models.mobilenet_tsm import tsm_backbone
 
 __all__ = ["BlockRecurrent", "BlockRecurrentHead"]
 
@@ -291,6 +291,8 @@ class BlockRecurrent(StreamModel):
         dropout: dropout probability after the attention of the encoder and before the classifier of the backbone.
         shift_division: reciprocal of the fraction of channels shifted in each direction.
         width: multiplier of the widths of the backbone, rounded to multiples of 8; published: 1.0.
+        in_channels: channels of the clips.
+        motion_channels: how many of them, the last ones, are motion; see `tsm_backbone`.
     """
 
     def __init__(
@@ -304,10 +306,14 @@ class BlockRecurrent(StreamModel):
         dropout: float = 0.5,
         shift_division: int = 8,
         width: float = 1.0,
+        in_channels: int = 3,
+        motion_channels: int = 0,
     ):
         super().__init__()
         self.num_classes = num_classes
-        self.backbone = MobileNetTsm(shift_division=shift_division, width=width)
+        self.backbone = tsm_backbone(
+            shift_division=shift_division, width=width, in_channels=in_channels, motion_channels=motion_channels
+        )
         self.fc = nn.Linear(self.backbone.num_features, num_classes)
         self.dropout = nn.Dropout(dropout)
         self.head = BlockRecurrentHead(

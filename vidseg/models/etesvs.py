@@ -19,7 +19,7 @@ from vidseg.models._input_spec import GTEA_MEAN, GTEA_STD, InputSpec
 from vidseg.models._recurrent import run_recurrent, scan_steps
 from vidseg.models._registry import register_model
 from vidseg.models._streaming import StreamModel, StreamOutput, StreamState, frame_mask, memory
-from vidseg.models.mobilenet_tsm import MobileNetTsm
+from vidseg.models.mobilenet_tsm import tsm_backbone
 
 __all__ = ["Etesvs", "EtesvsConvLstm"]
 
@@ -131,6 +131,8 @@ class Etesvs(StreamModel):
             order, which mixes values of different frames, as in the training of the published weights. "corrected": the
             output of each frame. No effect on other outputs.
         width: multiplier of the widths of the backbone, rounded to multiples of 8; published: 1.0.
+        in_channels: channels of the clips.
+        motion_channels: how many of them, the last ones, are motion; see `tsm_backbone`.
 
     Raises:
         ValueError: `frame_scores` is unknown.
@@ -146,12 +148,16 @@ class Etesvs(StreamModel):
         dropout: float = 0.5,
         frame_scores: FrameScores = "published",
         width: float = 1.0,
+        in_channels: int = 3,
+        motion_channels: int = 0,
     ):
         super().__init__()
         if frame_scores not in ("published", "corrected"):
             raise ValueError(f"frame_scores={frame_scores!r} is not one of published, corrected")
         self.num_classes = num_classes
-        self.backbone = MobileNetTsm(shift_division=shift_division, width=width)
+        self.backbone = tsm_backbone(
+            shift_division=shift_division, width=width, in_channels=in_channels, motion_channels=motion_channels
+        )
         features = self.backbone.num_features
         self.neck = _LstmNeck(features, num_classes, dropout, frame_scores)
         self.head = _TcnHead(features, num_classes, layers=layers, channels=channels, dropout=dropout)
@@ -273,6 +279,8 @@ class EtesvsConvLstm(StreamModel):
         channels: number of channels of the head.
         dropout: dropout probability of the neck; the head has batch normalization instead of dropout.
         width: multiplier of the widths of the backbone, rounded to multiples of 8; published: 1.0.
+        in_channels: channels of the clips.
+        motion_channels: how many of them, the last ones, are motion; see `tsm_backbone`.
     """
 
     def __init__(
@@ -284,10 +292,14 @@ class EtesvsConvLstm(StreamModel):
         channels: int = 64,
         dropout: float = 0.5,
         width: float = 1.0,
+        in_channels: int = 3,
+        motion_channels: int = 0,
     ):
         super().__init__()
         self.num_classes = num_classes
-        self.backbone = MobileNetTsm(shift_division=shift_division, width=width)
+        self.backbone = tsm_backbone(
+            shift_division=shift_division, width=width, in_channels=in_channels, motion_channels=motion_channels
+        )
         features = self.backbone.stage_features
         self.neck = _ConvLstmNeck(features, self.backbone.num_features, num_classes, dropout)
         self.head = _TcnHead(features, num_classes, layers=layers, channels=channels, dropout=None)

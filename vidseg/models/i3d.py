@@ -123,12 +123,12 @@ class I3d(nn.Module):
     The published weights expect values from -1 to 1: RGB, or flow clipped at 20 pixels and divided by 20.
 
     Args:
-        channels: channels of the clips, 3 for RGB and 2 for flow.
         num_classes: K.
         port: arithmetic of the network, see `Port`. If the strides divide the size of the clips, only the epsilon of
             the norms differs.
         dropout: dropout probability before the classifier.
         width: multiplier of all widths, rounded to multiples of 8; published: 1.0.
+        in_channels: channels of the clips; 3 for RGB, 2 for flow.
 
     Raises:
         ValueError: `port` is unknown, or `width` is not positive.
@@ -139,12 +139,12 @@ class I3d(nn.Module):
 
     def __init__(
         self,
-        channels: int,
         *,
         num_classes: int,
         port: Port = "pytorch_i3d",
         dropout: float = 0.5,
         width: float = 1.0,
+        in_channels: int = 3,
     ):
         super().__init__()
         if port not in get_args(Port):
@@ -157,7 +157,7 @@ class I3d(nn.Module):
         # The classifier is the first entry of the published files, so it is the first module.
         classifier = nn.Conv3d(self.num_features, num_classes, 1)
         self.logits = nn.ModuleDict({"conv3d": classifier})
-        self.Conv3d_1a_7x7 = _Unit(channels, scale(64), 7, stride=2, port=port)
+        self.Conv3d_1a_7x7 = _Unit(in_channels, scale(64), 7, stride=2, port=port)
         self.Conv3d_2b_1x1 = _Unit(scale(64), scale(64), 1, port=port)
         self.Conv3d_2c_3x3 = _Unit(scale(64), scale(192), 3, port=port)
         inputs = scale(192)
@@ -204,18 +204,7 @@ class I3d(nn.Module):
         return self.logits["conv3d"](self.dropout(pooled)).flatten(2).mean(dim=2)
 
 
-def _i3d(
-    channels: int,
-    *,
-    num_classes: int,
-    port: Port = "pytorch_i3d",
-    dropout: float = 0.5,
-    width: float = 1.0,
-) -> I3d:
-    return I3d(channels, num_classes=num_classes, port=port, dropout=dropout, width=width)
-
-
 _INPUT = InputSpec(frames=64, size=224, resize=256, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
-register_model("i3d_rgb", partial(_i3d, 3), input_spec=_INPUT)
-register_model("i3d_flow", partial(_i3d, 2), task="flow_recognition", input_spec=replace(_INPUT, modality="flow"))
+register_model("i3d_rgb", I3d, input_spec=_INPUT)
+register_model("i3d_flow", partial(I3d, in_channels=2), input_spec=replace(_INPUT, modality="flow"))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vidseg.models._input_spec import GTEA_MEAN, GTEA_STD, InputSpec
 from vidseg.models._registry import register_model
 from vidseg.models._streaming import StreamModel, StreamOutput, StreamState, frame_mask, memory
-from vidseg.models.mobilenet_tsm import MobileNetTsm
+from vidseg.models.mobilenet_tsm import tsm_backbone
 
 __all__ = ["MemoryResidualLayer", "MemoryTcn", "MemoryTcnHead"]
 
@@ -133,6 +133,8 @@ class MemoryTcn(StreamModel):
         norm: norm of a layer, see `MemoryTcnHead`.
         shift_division: reciprocal of the fraction of channels shifted in each direction.
         width: multiplier of the widths of the backbone, rounded to multiples of 8; published: 1.0.
+        in_channels: channels of the clips.
+        motion_channels: how many of them, the last ones, are motion; see `tsm_backbone`.
     """
 
     def __init__(
@@ -145,10 +147,14 @@ class MemoryTcn(StreamModel):
         norm: Literal["batch", "dropout"] = "batch",
         shift_division: int = 8,
         width: float = 1.0,
+        in_channels: int = 3,
+        motion_channels: int = 0,
     ):
         super().__init__()
         self.num_classes = num_classes
-        self.backbone = MobileNetTsm(shift_division=shift_division, width=width)
+        self.backbone = tsm_backbone(
+            shift_division=shift_division, width=width, in_channels=in_channels, motion_channels=motion_channels
+        )
         self.head = MemoryTcnHead(
             self.backbone.num_features, num_classes, stages=stages, layers=layers, channels=channels, norm=norm
         )

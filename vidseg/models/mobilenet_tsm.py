@@ -21,7 +21,7 @@ from vidseg.models._stage import Stage
 from vidseg.models._streaming import StreamModel, StreamOutput, StreamState, frame_mask
 from vidseg.models._width import scaled
 
-__all__ = ["FrameClassifier", "MobileNetTsm", "own_key", "temporal_shift"]
+__all__ = ["FrameClassifier", "MobileNetTsm", "TwoStreamTsm", "own_key", "temporal_shift", "tsm_backbone"]
 
 # Expansion, channels, blocks and stride of the seven stages.
 _STAGES = (
@@ -135,17 +135,18 @@ class MobileNetTsm(nn.Module):
         shift_division: reciprocal of the fraction of channels shifted in each direction; published: 8 in TSM, 30 in
             the first version of ETESVS. None: no shift.
         width: multiplier of all widths, rounded to multiples of 8; published: 1.0.
+        in_channels: channels of the clips; 3 for RGB, 2 for each flow of a stack.
 
     Raises:
         ValueError: shift_division is below 2, or width is not positive.
     """
 
-    def __init__(self, *, shift_division: int | None = 8, width: float = 1.0):
+    def __init__(self, *, shift_division: int | None = 8, width: float = 1.0, in_channels: int = 3):
         super().__init__()
         if shift_division is not None and shift_division < 2:
             raise ValueError(f"shift_division={shift_division} must be at least 2")
         inputs = scaled(32, width)
-        self.conv1 = _convolution(3, inputs, 3, stride=2)
+        self.conv1 = _convolution(in_channels, inputs, 3, stride=2)
         for number, (expansion, channels, blocks, stride) in enumerate(_STAGES, 1):
             outputs = scaled(channels, width)
             stage = Stage()
@@ -169,7 +170,7 @@ class MobileNetTsm(nn.Module):
         """Compute the feature maps of the last stage and of the last convolution.
 
         Args:
-            clips: (B, 3, T, H, W), normalized.
+            clips: (B, C, T, H, W), normalized.
             mask: (B, T), 1 on valid frames; None: all frames are valid.
 
         Returns:
@@ -185,6 +186,55 @@ class MobileNetTsm(nn.Module):
         return x, last if keep is None else last * keep
 
 
+class TwoStreamTsm(MobileNetTsm):
+    """MobileNetV2 with temporal shift of frames, and a second one of motion, whose feature maps are added.
+
+    Entries of the first network have the keys of `MobileNetTsm`, so that its weights fit; those of the second one begin
+    with `motion.`.
+
+    Args:
+        shift_division: see `MobileNetTsm`.
+        width: multiplier of all widths of both networks.
+        in_channels: channels of the clips, those of the motion included.
+        motion_channels: channels of the motion, the last ones.
+    """
+
+    def __init__(self, *, shift_division: int | None, width: float, in_channels: int, motion_channels: int):
+        self.split = [in_channels - motion_channels, motion_channels]
+        super().__init__(shift_division=shift_division, width=width, in_channels=self.split[0])
+        self.motion = MobileNetTsm(shift_division=shift_division, width=width, in_channels=motion_channels)
+
+    def forward(self, clips: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Compute the sums of the feature maps of both networks, see `MobileNetTsm.forward`."""
+        frames, motion = clips.split(self.split, dim=1)
+        maps = zip(super().forward(frames, mask), self.motion(motion, mask), strict=True)
+        stage, last = (first + second for first, second in maps)
+        return stage, last
+
+
+def tsm_backbone(
+    *, shift_division: int | None = 8, width: float = 1.0, in_channels: int = 3, motion_channels: int = 0
+) -> MobileNetTsm:
+    """Return the backbone of a streaming network: `MobileNetTsm`, or `TwoStreamTsm` for frames with motion.
+
+    Args:
+        shift_division: see `MobileNetTsm`.
+        width: multiplier of all widths.
+        in_channels: channels of the clips.
+        motion_channels: how many of them, the last ones, have a network of their own; 0: none.
+
+    Raises:
+        ValueError: no channel is left for the frames.
+    """
+    if not 0 <= motion_channels < in_channels:
+        raise ValueError(f"motion_channels={motion_channels} must be at least 0 and below in_channels={in_channels}")
+    if motion_channels == 0:
+        return MobileNetTsm(shift_division=shift_division, width=width, in_channels=in_channels)
+    return TwoStreamTsm(
+        shift_division=shift_division, width=width, in_channels=in_channels, motion_channels=motion_channels
+    )
+
+
 class FrameClassifier(StreamModel):
     """Frame-wise classifier without memory, a baseline of the streaming networks.
 
@@ -193,12 +243,25 @@ class FrameClassifier(StreamModel):
         shift_division: reciprocal of the fraction of channels shifted in each direction.
         width: multiplier of the widths of the backbone, rounded to multiples of 8; published: 1.0.
         dropout: dropout probability before the classifier.
+        in_channels: channels of the clips.
+        motion_channels: how many of them, the last ones, are motion; see `tsm_backbone`.
     """
 
-    def __init__(self, *, num_classes: int, shift_division: int = 8, width: float = 1.0, dropout: float = 0.5):
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        shift_division: int = 8,
+        width: float = 1.0,
+        dropout: float = 0.5,
+        in_channels: int = 3,
+        motion_channels: int = 0,
+    ):
         super().__init__()
         self.num_classes = num_classes
-        self.backbone = MobileNetTsm(shift_division=shift_division, width=width)
+        self.backbone = tsm_backbone(
+            shift_division=shift_division, width=width, in_channels=in_channels, motion_channels=motion_channels
+        )
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(self.backbone.num_features, num_classes)
 

@@ -197,12 +197,21 @@ class MtNet(nn.Module):
         num_classes: K.
         groups: number of sub-streams, 1 or 8.
         width: multiplier of all widths, rounded to multiples of 8 (of 64 with 8 sub-streams); published: 1.0.
+        in_channels: channels of the clips; 3 for RGB, 2 for each flow of a stack.
 
     Raises:
         ValueError: width is not positive.
     """
 
-    def __init__(self, blocks: tuple[int, int, int, int], *, num_classes: int, groups: int = 1, width: float = 1.0):
+    def __init__(
+        self,
+        blocks: tuple[int, int, int, int],
+        *,
+        num_classes: int,
+        groups: int = 1,
+        width: float = 1.0,
+        in_channels: int = 3,
+    ):
         super().__init__()
         if width <= 0:
             raise ValueError(f"width={width} must be positive")
@@ -215,7 +224,7 @@ class MtNet(nn.Module):
 
         self.num_classes = num_classes
         self.num_features = widths[3]
-        conv = nn.Conv3d(3, widths[0], (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False)
+        conv = nn.Conv3d(in_channels, widths[0], (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False)
         self.stem = nn.Sequential(conv, nn.BatchNorm3d(widths[0]), nn.ReLU(inplace=True))
         self.layer1 = stage(widths[0], widths[0], blocks[0], 1)
         self.layer2 = stage(widths[0], widths[1], blocks[1], 2)
@@ -240,7 +249,7 @@ class MtNet(nn.Module):
         return short, _shorten(long)
 
     def forward_features(self, clips: Tensor) -> Pair:
-        """Compute the feature maps of the last stage, short and long stream, of normalized clips (B, 3, T, H, W).
+        """Compute the feature maps of the last stage, short and long stream, of normalized clips (B, C, T, H, W).
 
         Raises:
             ValueError: the clips have fewer than 3 frames, or a side has fewer than 33 pixels.
@@ -255,13 +264,15 @@ class MtNet(nn.Module):
         return self.layer4(self.layer3(self.layer2(self.layer1(pair))))
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Compute logits (B, K) of normalized clips (B, 3, T, H, W)."""
+        """Compute logits (B, K) of normalized clips (B, C, T, H, W)."""
         short, long = self.forward_features(clips)
         return self.fc(torch.cat([short.mean(dim=(2, 3, 4)), long.mean(dim=(2, 3, 4))], dim=1))
 
 
-def _mtnet(blocks: tuple[int, int, int, int], groups: int, *, num_classes: int, width: float = 1.0) -> MtNet:
-    return MtNet(blocks, num_classes=num_classes, groups=groups, width=width)
+def _mtnet(
+    blocks: tuple[int, int, int, int], groups: int, *, num_classes: int, width: float = 1.0, in_channels: int = 3
+) -> MtNet:
+    return MtNet(blocks, num_classes=num_classes, groups=groups, width=width, in_channels=in_channels)
 
 
 BLOCKS = {

@@ -112,6 +112,7 @@ class Resnet3d(nn.Module):
         dropout: dropout probability before the classifier.
         zero_init: set the scale of the last norm of each block to 0 at initialization, as published.
         width: multiplier of all widths, rounded to multiples of 8; published: 1.0.
+        in_channels: channels of the clips; 3 for RGB, 2 for each flow of a stack.
 
     Raises:
         ValueError: width is not positive.
@@ -125,11 +126,12 @@ class Resnet3d(nn.Module):
         dropout: float = 0.5,
         zero_init: bool = True,
         width: float = 1.0,
+        in_channels: int = 3,
     ):
         super().__init__()
         widths = [scaled(inner, width) for inner in (64, 128, 256, 512)]
         self.design, self.num_classes, self.num_features = design, num_classes, 4 * widths[3]
-        self.blocks = nn.ModuleList([Stem(widths[0], design.stem)])
+        self.blocks = nn.ModuleList([Stem(widths[0], design.stem, in_channels=in_channels)])
         inputs = widths[0]
         for number, inner in enumerate(widths):
             self.blocks.append(ResStage(inputs, inner, design.stage_kernels(number), stride=1 if number == 0 else 2))
@@ -153,7 +155,7 @@ class Resnet3d(nn.Module):
         """Compute the feature maps of the last stage.
 
         Args:
-            clips: (B, 3, T, H, W), normalized.
+            clips: (B, C, T, H, W), normalized.
 
         Returns:
             (B, C, T, H / 32, W / 32), sizes rounded up; T / 2, rounded down, for C2D and I3D.
@@ -168,7 +170,7 @@ class Resnet3d(nn.Module):
         return x
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Compute logits (B, K) of normalized clips (B, 3, T, H, W); errors as in `forward_features`.
+        """Compute logits (B, K) of normalized clips (B, C, T, H, W); errors as in `forward_features`.
 
         Features are averaged over time and over windows of 7x7 positions, as published for clips of 224 pixels.
         """
@@ -183,12 +185,20 @@ def _resnet3d(
     dropout: float = 0.5,
     zero_init: bool = True,
     width: float = 1.0,
+    in_channels: int = 3,
 ) -> Resnet3d:
     if stem_kernel is not None:
         if stem_kernel < 1 or stem_kernel % 2 == 0:
             raise ValueError(f"stem_kernel={stem_kernel} must be odd and at least 1")
         design = replace(design, stem=stem_kernel)
-    return Resnet3d(design, num_classes=num_classes, dropout=dropout, zero_init=zero_init, width=width)
+    return Resnet3d(
+        design,
+        num_classes=num_classes,
+        dropout=dropout,
+        zero_init=zero_init,
+        width=width,
+        in_channels=in_channels,
+    )
 
 
 _INPUT = InputSpec(frames=8, interval=8, size=224, resize=256, mean=(0.45,) * 3, std=(0.225,) * 3)

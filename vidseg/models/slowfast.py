@@ -149,6 +149,7 @@ class SlowFast(nn.Module):
         zero_init: set the scale of the last norm of each block to 0 at initialization, as published.
         width: multiplier of the widths of the slow pathway, rounded to multiples of 8; the fast pathway has 1/8 of
             them. Published: 1.0.
+        in_channels: channels of the clips; 3 for RGB, 2 for each flow of a stack.
 
     Raises:
         ValueError: `port` is unknown, or width is not positive.
@@ -166,6 +167,7 @@ class SlowFast(nn.Module):
         dropout: float = 0.5,
         zero_init: bool = True,
         width: float = 1.0,
+        in_channels: int = 3,
     ):
         super().__init__()
         if port not in get_args(Port):
@@ -175,7 +177,8 @@ class SlowFast(nn.Module):
         kernel = design.lateral if port == "pytorchvideo" else design.mmaction_lateral
         lateral = partial(_Lateral, kernel=kernel, alpha=design.alpha, norm=port == "pytorchvideo")
         slow, fast = widths[0], widths[0] // _FAST_CHANNELS
-        self.blocks = nn.ModuleList([_Pathways(Stem(slow, 1), Stem(fast, 5), lateral(fast))])
+        stem = partial(Stem, in_channels=in_channels)
+        self.blocks = nn.ModuleList([_Pathways(stem(slow, 1), stem(fast, 5), lateral(fast))])
         for stage, inner in enumerate(widths):
             thin, stride = inner // _FAST_CHANNELS, 1 if stage == 0 else 2
             self.blocks.append(
@@ -214,8 +217,8 @@ class SlowFast(nn.Module):
         """Compute the feature maps of the last stage of both pathways.
 
         Args:
-            slow: (B, 3, T / alpha, H, W), T / alpha rounded up.
-            fast: (B, 3, T, H, W).
+            slow: (B, C, T / alpha, H, W), T / alpha rounded up.
+            fast: (B, C, T, H, W).
 
         Returns:
             (B, 2048, T / alpha, H / 32, W / 32) and (B, 256, T, H / 32, W / 32), sizes rounded up.
@@ -225,7 +228,7 @@ class SlowFast(nn.Module):
         return slow, fast
 
     def pathways(self, clips: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the frames of both pathways of clips (B, 3, T, H, W)."""
+        """Return the frames of both pathways of clips (B, C, T, H, W)."""
         if self.port == "mmaction2":
             return clips[:, :, :: self.design.alpha], clips
         return clips.index_select(2, slow_frames(clips.shape[2], self.design.alpha, clips.device)), clips
@@ -234,7 +237,7 @@ class SlowFast(nn.Module):
         """Compute the feature maps of the last stage, those of the fast pathway averaged over alpha frames.
 
         Args:
-            clips: (B, 3, T, H, W), normalized.
+            clips: (B, C, T, H, W), normalized.
 
         Returns:
             (B, 2304, T / alpha, H / 32, W / 32), sizes rounded up.
@@ -249,7 +252,7 @@ class SlowFast(nn.Module):
         return torch.cat([slow, fast], dim=1)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Compute logits (B, K) of normalized clips (B, 3, T, H, W); errors as in `forward_features`.
+        """Compute logits (B, K) of normalized clips (B, C, T, H, W); errors as in `forward_features`.
 
         Features are averaged over time and over windows of 7x7 positions, as published for clips of 224 pixels; over
         all positions with port="mmaction2".

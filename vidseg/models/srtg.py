@@ -99,11 +99,11 @@ def _norm_relu(channels: int) -> tuple[nn.Module, nn.Module]:
     return nn.BatchNorm3d(channels), nn.ReLU(inplace=True)
 
 
-def _stem(kind: str, outputs: int, middle: int) -> nn.Sequential:
+def _stem(kind: str, inputs: int, outputs: int, middle: int) -> nn.Sequential:
     if kind == "r3d":
-        conv = nn.Conv3d(3, outputs, (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False)
+        conv = nn.Conv3d(inputs, outputs, (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False)
         return nn.Sequential(conv, *_norm_relu(outputs))
-    spatial = nn.Conv3d(3, middle, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False)
+    spatial = nn.Conv3d(inputs, middle, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False)
     temporal = nn.Conv3d(middle, outputs, (3, 1, 1), padding=(1, 0, 0), bias=False)
     return nn.Sequential(spatial, *_norm_relu(middle), temporal, *_norm_relu(outputs))
 
@@ -167,6 +167,7 @@ class SrtgResNet(nn.Module):
             no pooling, as in the code of May and June 2020, with the same state dict and about seven times the
             computation.
         width: multiplier of all widths, rounded to multiples of 8; published: 1.0.
+        in_channels: channels of the clips; 3 for RGB, 2 for each flow of a stack.
 
     Raises:
         ValueError: `placement` is unknown, or `width` is not positive.
@@ -181,6 +182,7 @@ class SrtgResNet(nn.Module):
         gate: bool = False,
         pool: bool = True,
         width: float = 1.0,
+        in_channels: int = 3,
     ):
         super().__init__()
         if placement is not None and placement not in PLACEMENTS:
@@ -199,7 +201,7 @@ class SrtgResNet(nn.Module):
         widths = [scale(channels) for channels in (64, 128, 256, 512)]
         self.num_classes = num_classes
         self.num_features = widths[3]
-        self.stem = _stem(design.kind, widths[0], scale(45))
+        self.stem = _stem(design.kind, in_channels, widths[0], scale(45))
         self.pool = nn.MaxPool3d(3, stride=2, padding=1) if pool else nn.Identity()
         self.layer1 = stage(widths[0], widths[0], design.blocks[0], 1)
         self.layer2 = stage(widths[0], widths[1], design.blocks[1], 2)
@@ -214,12 +216,12 @@ class SrtgResNet(nn.Module):
         nn.init.zeros_(self.fc.bias)
 
     def forward_features(self, clips: Tensor) -> Tensor:
-        """Compute the feature maps (B, C, T', H', W') of the last stage of normalized clips (B, 3, T, H, W)."""
+        """Compute the feature maps (B, C, T', H', W') of the last stage of normalized clips (B, C, T, H, W)."""
         x = self.pool(self.stem(clips))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Compute logits (B, K) of normalized clips (B, 3, T, H, W)."""
+        """Compute logits (B, K) of normalized clips (B, C, T, H, W)."""
         return self.fc(self.avgpool(self.forward_features(clips)).flatten(1))
 
 
@@ -231,12 +233,23 @@ def _srtg(
     gate: bool = False,
     pool: bool = True,
     width: float = 1.0,
+    in_channels: int = 3,
 ) -> SrtgResNet:
-    return SrtgResNet(design, num_classes=num_classes, placement=placement, gate=gate, pool=pool, width=width)
+    return SrtgResNet(
+        design,
+        num_classes=num_classes,
+        placement=placement,
+        gate=gate,
+        pool=pool,
+        width=width,
+        in_channels=in_channels,
+    )
 
 
-def _plain(design: Design, *, num_classes: int, pool: bool = True, width: float = 1.0) -> SrtgResNet:
-    return SrtgResNet(design, num_classes=num_classes, placement=None, pool=pool, width=width)
+def _plain(
+    design: Design, *, num_classes: int, pool: bool = True, width: float = 1.0, in_channels: int = 3
+) -> SrtgResNet:
+    return SrtgResNet(design, num_classes=num_classes, placement=None, pool=pool, width=width, in_channels=in_channels)
 
 
 _BLOCKS = {

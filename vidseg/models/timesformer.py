@@ -149,6 +149,7 @@ class TimeSformer(VideoTransformer):
         layers: number of blocks; None: the published number.
         dropout: dropout probability before the classifier.
         drop_path: rate of stochastic depth of the last block (published: 0.1); it rises linearly from 0 in the first.
+        in_channels: channels of the clips; 3 for RGB, 2 for each flow of a stack.
 
     Raises:
         ValueError: an option is out of range.
@@ -170,6 +171,7 @@ class TimeSformer(VideoTransformer):
         layers: int | None = None,
         dropout: float = 0.0,
         drop_path: float = 0.1,
+        in_channels: int = 3,
     ):
         super().__init__()
         if frames < 1 or size < PATCH or size % PATCH:
@@ -181,7 +183,7 @@ class TimeSformer(VideoTransformer):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, features))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.side**2, features))
         self.time_embed = nn.Parameter(torch.zeros(1, frames, features))
-        self.patch_embed = PatchEmbed(features, None)
+        self.patch_embed = PatchEmbed(features, None, in_channels=in_channels)
         self.blocks = Stage(
             *(_DividedBlock(features, design.heads, hidden=4 * features, drop_path=rate) for rate in rates)
         )
@@ -214,7 +216,7 @@ class TimeSformer(VideoTransformer):
         """Compute the normalized token of the class.
 
         Args:
-            clips: (B, 3, T, H, W), normalized; H and W are multiples of 16.
+            clips: (B, C, T, H, W), normalized; H and W are multiples of 16.
 
         Returns:
             (B, D).
@@ -230,7 +232,7 @@ class TimeSformer(VideoTransformer):
         return self.norm(self.blocks((label, patches))[0][:, 0])
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Compute logits (B, K) of normalized clips (B, 3, T, H, W)."""
+        """Compute logits (B, K) of normalized clips (B, C, T, H, W)."""
         return self.head(self.dropout(self.forward_features(clips)))
 
 

@@ -21,7 +21,7 @@ from vidseg.models._prompts import BytePairVocabulary, Vocabulary, WordVocabular
 from vidseg.models._registry import register_model
 from vidseg.models._streaming import StreamModel, StreamOutput, StreamState, frame_mask, memory
 from vidseg.models.memory_tcn import MemoryResidualLayer
-from vidseg.models.mobilenet_tsm import MobileNetTsm
+from vidseg.models.mobilenet_tsm import MobileNetTsm, tsm_backbone
 
 __all__ = ["Transeger"]
 
@@ -168,7 +168,7 @@ class _ImageBackbone(nn.Module):
         self.head = _Projection(backbone.num_features, features)
 
     def forward(self, clips: Tensor, mask: Tensor) -> Tensor:
-        """Compute features (B, features, T) of clips (B, 3, T, H, W) with a mask (B, T), 1 on valid frames."""
+        """Compute features (B, features, T) of clips (B, C, T, H, W) with a mask (B, T), 1 on valid frames."""
         pooled = self.backbone(clips, mask)[1].mean(dim=(3, 4)).transpose(1, 2)
         return self.head.project(pooled * mask[:, None]) * mask[:, None]
 
@@ -225,6 +225,8 @@ class Transeger(StreamModel):
         layers: number of layers of the joint network.
         shift_division: reciprocal of the fraction of channels shifted in each direction.
         width: multiplier of the widths of the backbone, rounded to multiples of 8; published: 1.0.
+        in_channels: channels of the clips.
+        motion_channels: how many of them, the last ones, are motion; see `tsm_backbone`.
 
     Raises:
         ValueError: the number of class names is not K, or the vocabulary is too small.
@@ -249,6 +251,8 @@ class Transeger(StreamModel):
         layers: int = 4,
         shift_division: int = 8,
         width: float = 1.0,
+        in_channels: int = 3,
+        motion_channels: int = 0,
     ):
         super().__init__()
         names = [f"class {number}" for number in range(num_classes)] if class_names is None else list(class_names)
@@ -259,7 +263,10 @@ class Transeger(StreamModel):
         )
         self.num_classes = num_classes
         self.frames = frames
-        self.image_backbone = _ImageBackbone(MobileNetTsm(shift_division=shift_division, width=width), features)
+        backbone = tsm_backbone(
+            shift_division=shift_division, width=width, in_channels=in_channels, motion_channels=motion_channels
+        )
+        self.image_backbone = _ImageBackbone(backbone, features)
         prompts = _PromptLearner(names, words, frames=frames, width=text_width, tokens=tokens, contexts=contexts)
         self.text_backbone = _TextBackbone(
             _TextEncoder(

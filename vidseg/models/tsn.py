@@ -94,10 +94,12 @@ class _Block(nn.Module):
 class _FrameResNet(nn.Module):
     """ResNet of single frames, with the strides in the 3x3 convolutions."""
 
-    def __init__(self, blocks: tuple[int, ...], shift_division: int | None, width: float, *, basic: bool):
+    def __init__(
+        self, blocks: tuple[int, ...], shift_division: int | None, width: float, *, basic: bool, in_channels: int
+    ):
         super().__init__()
         widths = [scaled(inner, width) for inner in (64, 128, 256, 512)]
-        self.conv1 = _Convolution(3, widths[0], 7, stride=2)
+        self.conv1 = _Convolution(in_channels, widths[0], 7, stride=2)
         self.relu = nn.ReLU(inplace=True)
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
         # As published, networks of depth 101 and 152 shift before every second block.
@@ -114,7 +116,7 @@ class _FrameResNet(nn.Module):
         self.num_features = inputs
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Compute maps (B, T, C, H / 32, W / 32) of clips (B, 3, T, H, W)."""
+        """Compute maps (B, T, C, H / 32, W / 32) of clips (B, C, T, H, W)."""
         frames = clips.shape[2]
         x = self.pool(self.relu(self.conv1(clips.transpose(1, 2).flatten(0, 1)))).unflatten(0, (-1, frames))
         for number in (1, 2, 3, 4):
@@ -126,7 +128,7 @@ class _FrameMobileNet(MobileNetTsm):
     """MobileNetV2 of single frames."""
 
     def forward(self, clips: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        """Compute maps (B, T, C, H / 32, W / 32) of clips (B, 3, T, H, W)."""
+        """Compute maps (B, T, C, H / 32, W / 32) of clips (B, C, T, H, W)."""
         return super().forward(clips, mask)[1]
 
 
@@ -136,7 +138,7 @@ class TemporalSegmentNetwork(nn.Module):
     The published weights expect RGB frames, normalized with the mean and standard deviation of ImageNet.
 
     Args:
-        backbone: network of clips (B, 3, T, H, W) -> maps (B, T, C, H / 32, W / 32), with an attribute `num_features`.
+        backbone: network of clips (B, C, T, H, W) -> maps (B, T, C, H / 32, W / 32), with an attribute `num_features`.
         num_classes: K.
         shifted: whether the backbone has temporal shifts. The logits of a TSM are means over frames; a TSN has one
             classifier for the mean over frames.
@@ -162,21 +164,23 @@ class TemporalSegmentNetwork(nn.Module):
         return self._shifted_keys.get(name, name)
 
     def forward_features(self, clips: Tensor) -> Tensor:
-        """Compute feature maps (B, C, T, H / 32, W / 32), sizes rounded up, of normalized clips (B, 3, T, H, W)."""
+        """Compute feature maps (B, C, T, H / 32, W / 32), sizes rounded up, of normalized clips (B, C, T, H, W)."""
         return self.backbone(clips).transpose(1, 2)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Compute logits (B, K) of normalized clips (B, 3, T, H, W)."""
+        """Compute logits (B, K) of normalized clips (B, C, T, H, W)."""
         pooled = self.backbone(clips).mean(dim=(3, 4))
         if self.shifted:
             return self.cls_head(pooled).mean(dim=1)
         return self.cls_head(pooled.mean(dim=1))
 
 
-def _resnet(blocks: tuple[int, ...], basic: bool, shift_division: int | None, width: float) -> _FrameResNet:
+def _resnet(
+    blocks: tuple[int, ...], basic: bool, shift_division: int | None, width: float, in_channels: int
+) -> _FrameResNet:
     if shift_division is not None and shift_division < 2:
         raise ValueError(f"shift_division={shift_division} must be at least 2")
-    backbone = _FrameResNet(blocks, shift_division, width, basic=basic)
+    backbone = _FrameResNet(blocks, shift_division, width, basic=basic, in_channels=in_channels)
     for module in backbone.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -184,9 +188,15 @@ def _resnet(blocks: tuple[int, ...], basic: bool, shift_division: int | None, wi
 
 
 def _tsn(
-    blocks: tuple[int, ...], basic: bool, *, num_classes: int, dropout: float = 0.4, width: float = 1.0
+    blocks: tuple[int, ...],
+    basic: bool,
+    *,
+    num_classes: int,
+    dropout: float = 0.4,
+    width: float = 1.0,
+    in_channels: int = 3,
 ) -> TemporalSegmentNetwork:
-    backbone = _resnet(blocks, basic, None, width)
+    backbone = _resnet(blocks, basic, None, width, in_channels)
     return TemporalSegmentNetwork(backbone, num_classes=num_classes, shifted=False, dropout=dropout)
 
 
@@ -198,20 +208,23 @@ def _tsm(
     shift_division: int = 8,
     dropout: float = 0.5,
     width: float = 1.0,
+    in_channels: int = 3,
 ) -> TemporalSegmentNetwork:
-    backbone = _resnet(blocks, basic, shift_division, width)
+    backbone = _resnet(blocks, basic, shift_division, width, in_channels)
     return TemporalSegmentNetwork(backbone, num_classes=num_classes, shifted=True, dropout=dropout)
 
 
-def _tsn_mobilenet(*, num_classes: int, dropout: float = 0.4, width: float = 1.0) -> TemporalSegmentNetwork:
-    backbone = _FrameMobileNet(shift_division=None, width=width)
+def _tsn_mobilenet(
+    *, num_classes: int, dropout: float = 0.4, width: float = 1.0, in_channels: int = 3
+) -> TemporalSegmentNetwork:
+    backbone = _FrameMobileNet(shift_division=None, width=width, in_channels=in_channels)
     return TemporalSegmentNetwork(backbone, num_classes=num_classes, shifted=False, dropout=dropout)
 
 
 def _tsm_mobilenet(
-    *, num_classes: int, shift_division: int = 8, dropout: float = 0.5, width: float = 1.0
+    *, num_classes: int, shift_division: int = 8, dropout: float = 0.5, width: float = 1.0, in_channels: int = 3
 ) -> TemporalSegmentNetwork:
-    backbone = _FrameMobileNet(shift_division=shift_division, width=width)
+    backbone = _FrameMobileNet(shift_division=shift_division, width=width, in_channels=in_channels)
     return TemporalSegmentNetwork(backbone, num_classes=num_classes, shifted=True, dropout=dropout)
 
 

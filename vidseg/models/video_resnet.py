@@ -109,6 +109,7 @@ class VideoResNet(nn.Module):
         design: kind of convolutions, number of blocks, norms; see `NETWORKS`.
         num_classes: K.
         width: multiplier of all widths, rounded to multiples of 8; published: 1.0.
+        in_channels: channels of the clips; 3 for RGB, 2 for each flow of a stack.
 
     Raises:
         ValueError: width is not positive.
@@ -118,7 +119,7 @@ class VideoResNet(nn.Module):
     other_heads = ("fc2.",)
     """Prefixes of entries of published files that recognition does not use."""
 
-    def __init__(self, design: VideoDesign, *, num_classes: int, width: float = 1.0):
+    def __init__(self, design: VideoDesign, *, num_classes: int, width: float = 1.0, in_channels: int = 3):
         super().__init__()
 
         scale = partial(scaled, width=width)
@@ -135,11 +136,11 @@ class VideoResNet(nn.Module):
         self.num_features = widths[3]
         if design.kind == "r2plus1d":
             middle = scale(45)
-            spatial = nn.Conv3d(3, middle, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False)
+            spatial = nn.Conv3d(in_channels, middle, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False)
             temporal = nn.Conv3d(middle, widths[0], (3, 1, 1), padding=(1, 0, 0), bias=False)
             self.stem = nn.Sequential(spatial, *norm_relu(middle), temporal, *norm_relu(widths[0]))
         else:
-            conv = nn.Conv3d(3, widths[0], (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False)
+            conv = nn.Conv3d(in_channels, widths[0], (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False)
             self.stem = nn.Sequential(conv, *norm_relu(widths[0]))
         first: Kind = "r3d" if design.kind == "mc3" else design.kind
         self.layer1 = stage(first, widths[0], widths[0], design.blocks[0], 1)
@@ -158,7 +159,7 @@ class VideoResNet(nn.Module):
         """Compute the feature maps of the last stage.
 
         Args:
-            clips: (B, 3, T, H, W), normalized.
+            clips: (B, C, T, H, W), normalized.
 
         Returns:
             (B, C, T / 8, H / 16, W / 16), sizes rounded up; "mc3" returns T frames.
@@ -166,12 +167,12 @@ class VideoResNet(nn.Module):
         return self.layer4(self.layer3(self.layer2(self.layer1(self.stem(clips)))))
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Compute logits (B, K) of normalized clips (B, 3, T, H, W)."""
+        """Compute logits (B, K) of normalized clips (B, C, T, H, W)."""
         return self.fc(self.avgpool(self.forward_features(clips)).flatten(1))
 
 
-def _video_resnet(design: VideoDesign, *, num_classes: int, width: float = 1.0) -> VideoResNet:
-    return VideoResNet(design, num_classes=num_classes, width=width)
+def _video_resnet(design: VideoDesign, *, num_classes: int, width: float = 1.0, in_channels: int = 3) -> VideoResNet:
+    return VideoResNet(design, num_classes=num_classes, width=width, in_channels=in_channels)
 
 
 # The published evaluation samples every second frame of videos with 30 frames per second.

@@ -125,6 +125,7 @@ class VideoMae(VideoTransformer):
         layers: number of blocks; None: the published number.
         dropout: dropout probability before the classifier.
         drop_path: rate of stochastic depth of the last block; it rises linearly from 0 in the first one.
+        in_channels: channels of the clips; 3 for RGB, 2 for each flow of a stack.
 
     Raises:
         ValueError: an option is out of range.
@@ -148,6 +149,7 @@ class VideoMae(VideoTransformer):
         layers: int | None = None,
         dropout: float = 0.0,
         drop_path: float = 0.0,
+        in_channels: int = 3,
     ):
         super().__init__()
         if frames < TUBELET or frames % TUBELET or size < PATCH or size % PATCH:
@@ -156,7 +158,7 @@ class VideoMae(VideoTransformer):
         rates = drop_rates(drop_path, design.layers if layers is None else layers)
         self.num_classes, self.num_features = num_classes, features
         self.grid: Size = (frames // TUBELET, size // PATCH, size // PATCH)
-        self.patch_embed = PatchEmbed(features, TUBELET)
+        self.patch_embed = PatchEmbed(features, TUBELET, in_channels=in_channels)
         self.blocks = Stage(
             *(Block(features, design.heads, hidden=4 * features, drop_path=rate, key_bias=False) for rate in rates)
         )
@@ -183,7 +185,7 @@ class VideoMae(VideoTransformer):
         """Compute the tokens of the last block.
 
         Args:
-            clips: (B, 3, T, H, W), normalized; T is a multiple of 2, H and W are multiples of 16.
+            clips: (B, C, T, H, W), normalized; T is a multiple of 2, H and W are multiples of 16.
 
         Returns:
             (B, N, D) with N = T / 2 x H / 16 x W / 16, in the order of time, height and width.
@@ -196,7 +198,7 @@ class VideoMae(VideoTransformer):
         return self.blocks((tokens + self._positions(grid)).flatten(1, 3))
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Compute logits (B, K) of normalized clips (B, 3, T, H, W)."""
+        """Compute logits (B, K) of normalized clips (B, C, T, H, W)."""
         return self.head(self.dropout(self.fc_norm(self.forward_features(clips).mean(dim=1))))
 
 

@@ -209,6 +209,7 @@ class VJepa2(VideoTransformer):
         probe_layers: number of self-attention blocks of the probe.
         dropout: dropout probability before the classifier.
         drop_path: rate of stochastic depth of the last block of the encoder; it rises linearly from 0 in the first one.
+        in_channels: channels of the clips; 3 for RGB, 2 for each flow of a stack.
 
     Raises:
         ValueError: an option is out of range.
@@ -230,6 +231,7 @@ class VJepa2(VideoTransformer):
         probe_layers: int = 3,
         dropout: float = 0.0,
         drop_path: float = 0.0,
+        in_channels: int = 3,
     ):
         super().__init__()
         if probe_layers < 0:
@@ -239,7 +241,7 @@ class VJepa2(VideoTransformer):
         hidden = int(features * design.ratio)
         self.num_classes, self.num_features = num_classes, features
         self.head_channels = features // design.heads
-        self.patch_embed = PatchEmbed(features, TUBELET)
+        self.patch_embed = PatchEmbed(features, TUBELET, in_channels=in_channels)
         self.blocks = Stage(*(_RotaryBlock(features, design.heads, hidden=hidden, drop_path=rate) for rate in rates))
         self.norm = nn.LayerNorm(features, eps=1e-6)
         self.pooler = AttentivePooler(features, design.heads, probe_layers)
@@ -264,7 +266,7 @@ class VJepa2(VideoTransformer):
         """Compute the normalized tokens of the encoder.
 
         Args:
-            clips: (B, 3, T, H, W), normalized; T is a multiple of 2, H and W are multiples of 16.
+            clips: (B, C, T, H, W), normalized; T is a multiple of 2, H and W are multiples of 16.
 
         Returns:
             (B, N, D) with N = T / 2 x H / 16 x W / 16, in the order of time, height and width.
@@ -278,7 +280,7 @@ class VJepa2(VideoTransformer):
         return self.norm(self.blocks((tokens.flatten(1, 3), tables))[0])
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Compute logits (B, K) of normalized clips (B, 3, T, H, W)."""
+        """Compute logits (B, K) of normalized clips (B, C, T, H, W)."""
         return self.linear(self.dropout(self.pooler(self.forward_features(clips))))
 
 

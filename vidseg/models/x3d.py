@@ -178,6 +178,7 @@ class X3d(nn.Module):
         dropout: dropout probability before the classifier.
         zero_init: set the scale of the last norm of each block to 0 at initialization, as published.
         width: multiplier of all widths, rounded to multiples of 8; published: 1.0.
+        in_channels: channels of the clips; 3 for RGB, 2 for each flow of a stack.
 
     Raises:
         ValueError: width is not positive.
@@ -187,12 +188,19 @@ class X3d(nn.Module):
     own_key = staticmethod(own_key)
 
     def __init__(
-        self, design: X3dDesign, *, num_classes: int, dropout: float = 0.5, zero_init: bool = True, width: float = 1.0
+        self,
+        design: X3dDesign,
+        *,
+        num_classes: int,
+        dropout: float = 0.5,
+        zero_init: bool = True,
+        width: float = 1.0,
+        in_channels: int = 3,
     ):
         super().__init__()
         stem, widths = scaled(_STEM, width), [scaled(outputs, width) for outputs in _WIDTHS]
         self.design, self.num_classes, self.num_features = design, num_classes, scaled(_HEAD, width)
-        spatial = nn.Conv3d(3, stem, (1, 3, 3), (1, 2, 2), (0, 1, 1), bias=False)
+        spatial = nn.Conv3d(in_channels, stem, (1, 3, 3), (1, 2, 2), (0, 1, 1), bias=False)
         temporal = nn.Conv3d(stem, stem, (5, 1, 1), padding=(2, 0, 0), groups=stem, bias=False)
         conv = nn.Sequential(OrderedDict(conv_t=spatial, conv_xy=temporal))
         norm, relu = nn.BatchNorm3d(stem), nn.ReLU(inplace=True)
@@ -208,7 +216,7 @@ class X3d(nn.Module):
         """Compute the feature maps of the last stage.
 
         Args:
-            clips: (B, 3, T, H, W), normalized.
+            clips: (B, C, T, H, W), normalized.
 
         Returns:
             (B, C, T, H / 32, W / 32), sizes rounded up.
@@ -223,7 +231,7 @@ class X3d(nn.Module):
         return x
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Compute logits (B, K) of normalized clips (B, 3, T, H, W); errors as in `forward_features`.
+        """Compute logits (B, K) of normalized clips (B, C, T, H, W); errors as in `forward_features`.
 
         Features are averaged over time and over windows of the size of the maps of published training clips.
         """

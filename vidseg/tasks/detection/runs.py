@@ -59,11 +59,16 @@ def snippet_spec(options: SnippetOptions) -> InputSpec:
     """Return how the encoder sees snippets: its input spec with what the options change.
 
     Raises:
-        ValueError: the encoder is not a recognition network.
+        ValueError: the encoder is not a recognition network, or not one for RGB.
     """
     if model_task(options.encoder) != "recognition":
         raise ValueError(f"encoder={options.encoder!r} is a network for {model_task(options.encoder)}, not recognition")
     spec = model_input_spec(options.encoder, **options.chosen_options())
+    if spec.modality != "rgb":
+        raise ValueError(
+            f"encoder={options.encoder!r} sees {spec.modality}, and snippets are frames: choose a network for RGB, or "
+            "train on features of `vidseg extract-features`"
+        )
     names = {"frames": "snippet_frames", "interval": "snippet_interval", "size": "snippet_size"}
     given = {name: getattr(options, option) for name, option in names.items() if getattr(options, option) is not None}
     if "size" in given and spec.resize is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from torch import Tensor
 
 from vidseg.clips.augmentations import Preset, color_jitter, color_presets, draw_warps, random_erasing
 from vidseg.clips.crops import CenterCrop
@@ -18,11 +19,13 @@ from vidseg.clips.named_geometry import named_geometry
 from vidseg.clips.rand_augment import RandAugment
 from vidseg.clips.sampling import CenterClip, DenseClips, FrameSampling, RandomStart, SegmentSampling
 from vidseg.clips.video_order import VideoOrder
+from vidseg.engine.motion_input import modality_options
 from vidseg.labels import VideoDataset, open_dataset
 from vidseg.labels.list_splits import open_lists
 from vidseg.labels.parts import check_disjoint
 from vidseg.loaders import ClipLoader
 from vidseg.models import InputSpec
+from vidseg.models._input_spec import HALF
 from vidseg.tasks.recognition.options import AugmentationOptions, InputOptions, MultigridOptions, RecognitionData
 from vidseg.videos import open_videos
 
@@ -34,6 +37,7 @@ __all__ = [
     "fitting_batch",
     "labeled",
     "make_multigrid",
+    "mirrored",
     "resolved_input",
     "spec_geometry",
     "training_loader",
@@ -166,11 +170,21 @@ def resolved_input(
     """Return the input spec of a network with what the options change.
 
     A size without a resize keeps the proportion of the two. The geometries "stretch" and "center" of evaluation are
-    part of the spec; those of a data set are not.
+    part of the spec; those of a data set are not. With another modality the statistics of colors have no meaning: flow
+    and its like have a mean and a standard deviation of 0.5, unless the options say otherwise.
+
+    Raises:
+        ValueError: the order of colors of a modality without colors.
     """
     given = options if isinstance(options, Mapping) else vars(options)
-    names = ("frames", "interval", "sampling", "size", "resize", "mean", "std", "color")
+    names = ("modality", "stack", "frames", "interval", "sampling", "size", "resize", "mean", "std", "color")
     chosen = {name: given[name] for name in names if given.get(name) is not None}
+    modality = chosen.get("modality", spec.modality)
+    if not modality.startswith("rgb"):
+        if chosen.get("color") == "bgr":
+            raise ValueError(f"color='bgr' has no effect with modality={modality!r}")
+        if modality != spec.modality:
+            chosen = {"color": "rgb", "mean": HALF, "std": HALF} | chosen
     if "size" in chosen and "resize" not in chosen and spec.resize is not None:
         chosen["resize"] = round(chosen["size"] * spec.resize / spec.size)
     if val_geometry == "stretch":
@@ -226,9 +240,11 @@ def training_loader(
         ValueError: options that contradict each other.
     """
     intervals = train_interval or tuple(range(1, spec.interval + 1))
-    sampling: FrameSampling = RandomStart(intervals, full_length=spec.frames if stretch_intervals else None)
+    sampling: FrameSampling = RandomStart(
+        intervals, full_length=spec.frames * spec.stack if stretch_intervals else None
+    )
     if spec.sampling == "segments":
-        sampling = SegmentSampling(train=True)
+        sampling = SegmentSampling(train=True, consecutive=spec.stack)
     size = (spec.size, spec.size)
     geometry = named_geometry(options.geometry, size=size, train=True)
     if not options.mirror:
@@ -281,7 +297,7 @@ def evaluation_loader(
     if clips > 1:
         sampling = DenseClips(clips, interval=spec.interval, rule=options.clip_positions)
     if spec.sampling == "segments":
-        sampling = SegmentSampling(clips=clips)
+        sampling = SegmentSampling(clips=clips, consecutive=spec.stack)
     size = (spec.size, spec.size)
     if crops > 1:
         geometry = named_geometry(_CROPS[crops], size=size, train=False)
@@ -332,15 +348,28 @@ def spec_geometry(spec: InputSpec) -> Geometry:
     return Geometry((ResizeShort(ratio=1 if spec.resize is None else spec.resize / spec.size), CenterCrop()))
 
 
+def mirrored(clips: Tensor, spec: InputSpec) -> Tensor:
+    """Return mirrored clips (B, C, T, H, W); the x of flow and motion vectors changes its sign."""
+    flipped, first = clips.flip(-1), 0
+    for part in spec.modality.split("+"):
+        mean, std = (spec.mean, spec.std) if first == 0 else (HALF, HALF)
+        count = 2 * spec.stack if part in ("flow", "motion") else 3
+        if part in ("flow", "motion"):
+            x = slice(first, first + count, 2)
+            flipped[:, x] = 2 * (0.5 - mean[0]) / std[0] - flipped[:, x]
+        first += count
+    return flipped
+
+
 def _common(options: RecognitionData, spec: InputSpec, *, seed: int, batch_size: int) -> dict[str, Any]:
     return {
         "frames": spec.frames,
         "size": spec.size,
         "batch_size": batch_size,
         "seed": seed,
-        "mean": spec.mean,
-        "std": spec.std,
         "color": spec.color,
+        "stack": spec.stack,
+        **modality_options(spec),
         "backend": options.backend,
         "threads": options.threads,
         "on_error": options.on_error,

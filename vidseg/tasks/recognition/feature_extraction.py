@@ -2,7 +2,10 @@
 
 Column k of a video's features is computed from the window around frame k * stride: `frames` frames, `interval` apart,
 frame k * stride in their middle; where the window leaves the video, the first or last frame is repeated. Files are
-`<video>.npy`, float32 (D, L), L = video frames / stride rounded up, as `vidseg.loaders.FeatureLoader` reads them.
+`<video>.npy`, float32 (D, L), L = video frames / stride rounded up, as `vidseg.loaders.FeatureLoader` reads them. With
+position="start" the window of column k begins at frame k * stride, and only whole windows have a column.
+
+The features of several networks, such as those of RGB and of optical flow, are one behind the other in D.
 
 Shapes: B windows, T frames of a window, D feature width, K classes, L columns.
 """
@@ -11,35 +14,30 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from vidseg.clips import BatchPlan
 from vidseg.clips.geometry import Geometry
 from vidseg.clips.named_geometry import named_geometry
-from vidseg.clips.plan import ColorPlan
 from vidseg.engine.monitors import progress_bar
 from vidseg.engine.runs import write_json
 from vidseg.frames import FrameDatabaseError
 from vidseg.frames.whole_file import whole_file
 from vidseg.labels import VideoDataset
-from vidseg.loaders.native_backend import NativeFiller
-from vidseg.loaders.output import OutputForm
 from vidseg.loaders.threads import default_threads
 from vidseg.models import InputSpec
-from vidseg.ops import window_gather
 from vidseg.tasks.recognition.trained import RecognitionModel
+from vidseg.tasks.recognition.video_windows import Position, VideoWindows
 
-__all__ = ["ExtractionReport", "centered_frames", "clip_outputs", "extract_features"]
+__all__ = ["ExtractionReport", "clip_outputs", "extract_features"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,13 +64,6 @@ class ExtractionReport:
             f"{self.folder}: {self.written} videos written, {self.columns} columns; {self.present} existed already"
         ]
         return "\n".join([*lines, *([f"{len(self.failed)} failed"] if self.failed else [])])
-
-
-def centered_frames(spec: InputSpec, windows: range, stride: int, length: int) -> npt.NDArray[np.int64]:
-    """Return the frame numbers (B, T) of windows of a video of `length` frames, none of them outside it."""
-    offsets = (np.arange(spec.frames) - spec.frames // 2) * spec.interval
-    places = np.array(windows, np.int64)[:, None] * stride + offsets
-    return np.clip(places, 0, length - 1)
 
 
 @contextmanager
@@ -106,10 +97,11 @@ def clip_outputs(model: nn.Module, classifier: nn.Module, output: Output = "feat
 
 def extract_features(
     data: VideoDataset,
-    trained: RecognitionModel,
+    trained: RecognitionModel | Sequence[RecognitionModel],
     out: str | Path,
     *,
     stride: int = 1,
+    position: Position = "center",
     output: Output = "features",
     geometry: str | None = None,
     batch_size: int = 16,
@@ -122,9 +114,11 @@ def extract_features(
 
     Args:
         data: videos with frame databases.
-        trained: a recognition network; its input spec defines how windows are cut and normalized.
+        trained: a recognition network, or several whose features are concatenated in this order; its input spec defines
+            how windows are cut and normalized, and which database they are read from.
         out: folder of the files; created if it does not exist.
         stride: video frames from one column to the next.
+        position: frame k * stride is in the "center" of the window of column k, or its "start".
         output: "features", the input of the network's classifier; or its "logits" or "probabilities".
         geometry: which part of the frames is used, see `vidseg.clips.named_geometry`; None: as in the run's validation.
         batch_size: windows that the network sees at once.
@@ -132,33 +126,37 @@ def extract_features(
         overwrite: write all files again.
 
     Raises:
-        ValueError: the folder holds features of another extraction, or names of videos are not unique.
+        ValueError: the folder holds features of another extraction, names of videos are not unique, or scores of
+            several networks.
     """
+    networks = [trained] if isinstance(trained, RecognitionModel) else list(trained)
     for name, value in (("batch_size", batch_size), ("stride", stride)):
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
-    if output not in ("features", "logits", "probabilities"):
-        raise ValueError(f"output={output!r} is not one of features, logits, probabilities")
-    out, spec = Path(out), trained.input_spec
+    for name, chosen, known in (("output", output, Output), ("position", position, Position)):
+        if chosen not in get_args(known):
+            raise ValueError(f"{name}={chosen!r} is not one of {', '.join(get_args(known))}")
+    if not networks or (len(networks) > 1 and output != "features"):
+        raise ValueError(f"output={output!r} of {len(networks)} networks: give one; features can be of several")
+    out = Path(out)
     names = [data.video_path(row).rpartition("/")[2] for row in range(len(data))]
     double = next((name for place, name in enumerate(names) if name in names[:place]), None)
     if double is not None:
         raise ValueError(f"{data}: two videos are called {double!r}, and would have one file")
-    shown = trained.geometry() if geometry is None else _geometry(geometry, spec)
-    named = geometry or trained.val_geometry
-    record = {"input": spec.as_dict(), "stride": stride, "output": output, "geometry": named, **trained.identity()}
-    _claim(out, record, overwrite=overwrite)
-    filler = NativeFiller(
-        data,
-        OutputForm(dtype=torch.uint8, layout="bthwc", color=spec.color),
-        threads=threads or default_threads(),
-    )
+    _claim(out, _record(networks, stride, position, output, geometry), overwrite=overwrite)
     report = ExtractionReport(str(out))
-    counts = [-(-int(frames) // stride) for frames in data.frames]
-    with (
-        progress_bar(sum(counts), "windows") as bar,
-        clip_outputs(trained.model, trained.features(), output) as output_of,
-    ):
+    longest = max(1 + (one.input_spec.frames * one.input_spec.stack - 1) * one.input_spec.interval for one in networks)
+    counts = [_columns(int(frames), stride, longest if position == "start" else 1) for frames in data.frames]
+    with ExitStack() as stack:
+        bar = stack.enter_context(progress_bar(sum(counts), "windows"))
+        streams = []
+        for one in networks:
+            output_of = stack.enter_context(clip_outputs(one.model, one.features(), output))
+            shown = one.geometry() if geometry is None else _geometry(geometry, one.input_spec)
+            windows = stack.enter_context(
+                closing(VideoWindows(data, one.input_spec, shown, threads or default_threads()))
+            )
+            streams.append((one.device, windows, output_of))
         for row, name in enumerate(names):
             path = out / f"{name}.npy"
             if not overwrite and _holds(path, counts[row]):
@@ -168,13 +166,14 @@ def extract_features(
             try:
                 columns = []
                 for first in range(0, counts[row], batch_size):
-                    windows = range(first, min(first + batch_size, counts[row]))
-                    clips = _clips(
-                        filler, row, windows, spec=spec, stride=stride, geometry=shown, device=trained.device
-                    )
-                    with torch.inference_mode():
-                        columns.append(output_of(clips))
-                    bar.update(len(windows))
+                    part = range(first, min(first + batch_size, counts[row]))
+                    found = []
+                    for device, windows, output_of in streams:
+                        clips = windows.clips(row, part, stride, position, device=device)
+                        with torch.inference_mode():
+                            found.append(output_of(clips))
+                    columns.append(torch.cat(found, dim=1))
+                    bar.update(len(part))
             except FrameDatabaseError as error:
                 report.failed.append(f"{name}: {error}")
                 logger.error("%s: %s", name, error)
@@ -182,8 +181,24 @@ def extract_features(
             _save(path, torch.cat(columns).T.contiguous().numpy())
             report.written += 1
             report.columns += counts[row]
-    filler.close()
     return report
+
+
+def _record(
+    networks: Sequence[RecognitionModel], stride: int, position: Position, output: Output, geometry: str | None
+) -> dict[str, Any]:
+    """What identifies an extraction; that of one network has the entries of earlier versions."""
+    each = [
+        {"input": one.input_spec.as_dict(), "geometry": geometry or one.val_geometry, **one.identity()}
+        for one in networks
+    ]
+    common = {"stride": stride, "output": output} | ({} if position == "center" else {"position": position})
+    return {**each[0], **common} if len(each) == 1 else {"networks": each, **common}
+
+
+def _columns(frames: int, stride: int, window: int) -> int:
+    """The number of windows that begin at multiples of the stride and fit, at least 1."""
+    return max(1, -(-(frames - window + 1) // stride))
 
 
 def _geometry(name: str, spec: InputSpec) -> Geometry:
@@ -193,69 +208,13 @@ def _geometry(name: str, spec: InputSpec) -> Geometry:
     return geometry
 
 
-def _clips(
-    filler: NativeFiller,
-    video: int,
-    windows: range,
-    *,
-    spec: InputSpec,
-    stride: int,
-    geometry: Geometry,
-    device: torch.device,
-) -> Tensor:
-    """Normalized windows (B, 3, T, H, W) of a video on a device.
-
-    A frame of several windows is decoded once and copied to the device once, as bytes; `window_gather` cuts the windows
-    there.
-    """
-    data, one = filler.data, np.zeros(1, np.int64)
-    size, length = (spec.size, spec.size), int(data.frames[video])
-    wanted = np.unique(centered_frames(spec, windows, stride, length))
-    plan = BatchPlan(
-        epoch=0,
-        index=0,
-        height=spec.size,
-        width=spec.size,
-        videos=np.array([video], np.int64),
-        views=one,
-        labels=one - 1,
-        frames=wanted[None],
-        matrices=geometry.matrices(
-            data.heights[[video]].astype(np.int64),
-            data.widths[[video]].astype(np.int64),
-            output=size,
-            views=one,
-            seed=0,
-            epoch=0,
-            samples=one,
-        ),
-        colors=ColorPlan.none(1),
-    )
-    shown = filler.fill(plan)[0].to(device)
-    # Positions from the first to the last frame of the windows, outside the video too, at the distance that all windows
-    # have in common; positions between windows show any frame.
-    step = math.gcd(stride, spec.interval)
-    starts = (np.array(windows) - windows[0]) * (stride // step)
-    dilation = spec.interval // step
-    count = int(starts[-1]) + (spec.frames - 1) * dilation + 1
-    first = windows[0] * stride - spec.frames // 2 * spec.interval
-    positions = np.clip(first + np.arange(count) * step, 0, length - 1)
-    rows = np.searchsorted(wanted, positions).clip(max=len(wanted) - 1)
-    if not np.array_equal(rows, np.arange(len(wanted))):
-        shown = shown[:, torch.from_numpy(rows).to(device)]
-    mean, std = ([255 * value for value in values] for values in (spec.mean, spec.std))
-    if spec.color == "bgr":
-        mean, std = mean[::-1], std[::-1]
-    return window_gather(
-        shown, torch.from_numpy(starts)[None].to(device), spec.frames, dilation=dilation, mean=mean, std=std
-    )[0]
-
-
 def _claim(out: Path, record: dict[str, Any], *, overwrite: bool) -> None:
     """Make the folder; refuse one with features of another extraction."""
     path = out / _RECORD
     if path.is_file() and not overwrite:
         known = json.loads(path.read_text())
+        if isinstance(known.get("input"), dict):  # files of earlier versions lack fields that have their defaults
+            known["input"] = InputSpec.from_dict(known["input"]).as_dict()
         record = json.loads(json.dumps(record))
         for key in record.keys() | known.keys():
             if known.get(key) != record.get(key):

@@ -18,6 +18,7 @@ __all__ = [
 ]
 
 Triple = tuple[float, float, float]
+Modality = Literal["rgb", "flow", "motion", "residual", "rgb+flow", "rgb+motion", "rgb+residual"]
 MOST_REPEATS = 64
 
 
@@ -102,6 +103,11 @@ class RecognitionData:
 class InputOptions:
     """The clips that the network sees; defaults come from the network or its published weights."""
 
+    modality: Modality | None = None
+    """rgb: frames; flow, motion (motion vectors of the codec) and residual: what `vidseg extract-flow` stored beside
+    them; two of them are one behind the other in the channels. Default: the network's."""
+    stack: int | None = None
+    """Number of consecutive flows or motion vectors for each frame, in the channels; TSN: 5."""
     frames: int | None = None
     """Frames of a clip, or segments of a video. Also spelled --clip-length."""
     interval: int | None = None
@@ -118,14 +124,14 @@ class InputOptions:
     resize: int | None = None
     """Short side of a frame before the crop in evaluation; with --size alone it keeps the network's proportion."""
     mean: Triple | None = None
-    """Mean of R, G and B in 0..1 that is subtracted from the frames."""
+    """Mean of R, G and B in 0..1 that is subtracted from the frames; of flow, scaled to 0..1: 0.5."""
     std: Triple | None = None
-    """Standard deviation of R, G and B by which they are divided."""
+    """Standard deviation of R, G and B by which they are divided; of flow: 0.5, so that it is in -1..1."""
     color: Literal["rgb", "bgr"] | None = None
     """Order of the channels."""
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "frames", "interval", "size", "resize")
+        at_least(self, 1, "stack", "frames", "interval", "size", "resize")
         if self.train_interval is not None and (not self.train_interval or min(self.train_interval) < 1):
             raise ValueError(f"train_interval={self.train_interval}: intervals are at least 1")
 
@@ -238,6 +244,12 @@ class ProbeOptions:
     """Add the mirrored clips; --no-mirror where classes distinguish left and right."""
     size: int | None = None
     """Height and width of a clip in pixels; default: as the weights were trained."""
+    modality: Modality | None = None
+    """rgb, or what `vidseg extract-flow` stored beside the frames; default: as the weights were trained."""
+    stack: int | None = None
+    """Number of consecutive flows or motion vectors for each frame, in the channels."""
+    cross_modality: bool = False
+    """Fill the first convolution of a network for another modality from weights for RGB, see `vidseg train`."""
     frames: int | None = None
     """Frames of a clip; default: as the weights were trained."""
     interval: int | None = None
@@ -254,7 +266,7 @@ class ProbeOptions:
     """Replace the run in the folder."""
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "clips", "size", "frames", "interval", "batch_size")
+        at_least(self, 1, "clips", "size", "stack", "frames", "interval", "batch_size")
         if not self.penalties or min(self.penalties) <= 0:
             raise ValueError(f"penalties={self.penalties} must be one or more numbers above 0")
 

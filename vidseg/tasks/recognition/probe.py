@@ -18,17 +18,17 @@ from torch.nn import functional as F
 
 from vidseg.engine.checkpoints import CheckpointFolder
 from vidseg.engine.monitors import ScoreTable, progress_bar
+from vidseg.engine.motion_input import motion_sources
 from vidseg.engine.options import CheckpointOptions, NetworkOptions, RunOptions
-from vidseg.engine.runs import RunFolder, base_input, load_initial, run_record, start_run
+from vidseg.engine.runs import RunFolder, load_initial, run_record, start_run
 from vidseg.labels import VideoDataset
 from vidseg.labels.counting import counted
-from vidseg.loaders.modality import map_frames
 from vidseg.metrics import top_k_hits
-from vidseg.models import InputSpec, classifier_name, model_input_spec
-from vidseg.tasks.recognition.data import choose_splits, evaluation_loader, resolved_input
+from vidseg.models import InputSpec, classifier_name
+from vidseg.tasks.recognition.data import choose_splits, evaluation_loader, mirrored
 from vidseg.tasks.recognition.feature_extraction import clip_outputs
 from vidseg.tasks.recognition.options import InputOptions, ProbeOptions, RecognitionData, RecognitionOptions
-from vidseg.tasks.recognition.runs import build_network
+from vidseg.tasks.recognition.runs import build_network, network_options, run_input
 
 __all__ = ["ProbeOptions", "fit_classifier", "train_probe"]
 
@@ -52,8 +52,16 @@ def train_probe(options: ProbeOptions) -> Path:
     out = options.out or f"results/{Path(options.dataset).resolve().name}/{options.network}_probe"
     full = RecognitionOptions(
         data=RecognitionData(dataset=options.dataset, batch_size=options.batch_size, mirror=options.mirror),
-        network=NetworkOptions(options.network, options.network_option, options.pretrained),
-        input=InputOptions(frames=options.frames, interval=options.interval, size=options.size),
+        network=NetworkOptions(
+            options.network, options.network_option, options.pretrained, cross_modality=options.cross_modality
+        ),
+        input=InputOptions(
+            modality=options.modality,
+            stack=options.stack,
+            frames=options.frames,
+            interval=options.interval,
+            size=options.size,
+        ),
         session=RunOptions(epochs=1, seed=options.seed, out=out, overwrite=options.overwrite),
         checkpoints=CheckpointOptions(),
     )
@@ -61,7 +69,7 @@ def train_probe(options: ProbeOptions) -> Path:
     device = start_run(full)
     splits = choose_splits(full.data, seed=options.seed)
     torch.manual_seed(options.seed)
-    model = build_network(full.network, splits.train.num_classes)
+    model = build_network(full.network, splits.train.num_classes, full.input)
     folder = RunFolder(Path(out), options.network, full)
     folder.check_free()
     report = load_initial(model, full.network, folder)
@@ -70,8 +78,7 @@ def train_probe(options: ProbeOptions) -> Path:
     classifier = None if name is None else model.get_submodule(name)
     if not isinstance(classifier, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
         raise ValueError(f"{options.network} has no linear classifier, so there are no features to probe")
-    default = model_input_spec(options.network, **full.network.chosen_options())
-    spec = resolved_input(full.input, base_input(folder, report, default))
+    spec = run_input(full, folder, report)
     model = model.to(device).eval()
     train = _features(
         model, classifier, splits.train, full.data, spec, device, clips=options.clips, mirror=options.mirror
@@ -89,7 +96,15 @@ def train_probe(options: ProbeOptions) -> Path:
         scores["val"][0], counted(len(held_out[1]), "validation video"),
     )  # fmt: skip
     dataset = str(Path(options.dataset).resolve())
-    record = run_record("recognition", full, input_spec=spec, dataset=dataset, train=splits.train)
+    record = run_record(
+        "recognition",
+        full,
+        input_spec=spec,
+        dataset=dataset,
+        train=splits.train,
+        network_options=network_options(full.network, full.input),
+        motion=motion_sources(splits.train, spec),
+    )
     folder.prepare(record)
     for kind, values in scores.items():
         ScoreTable(Path(out) / f"{kind}_results_s0001.csv", ["Top1", "Top5", "Loss"]).append(1, values)
@@ -172,12 +187,8 @@ def _features(
         for batch in loader:
             valid, labeled = batch.valid.cpu(), batch.labels.cpu()
             clips_shown = batch.to(device).inputs
-            for view in (clips_shown, map_frames(_mirrored, clips_shown)) if mirror else (clips_shown,):
+            for view in (clips_shown, mirrored(clips_shown, spec)) if mirror else (clips_shown,):
                 features.append(outputs(view)[valid])
                 labels.append(labeled[valid])
             bar.update(1)
     return torch.cat(features).clone(), torch.cat(labels)
-
-
-def _mirrored(view: Tensor) -> Tensor:
-    return view.flip(-1)

@@ -11,6 +11,7 @@ from torch import nn
 
 from vidseg.engine import distributed
 from vidseg.engine.dry_run import Planned, plan_run
+from vidseg.engine.motion_input import motion_sources
 from vidseg.engine.options import NetworkOptions
 from vidseg.engine.runs import (
     RunFolder,
@@ -26,7 +27,7 @@ from vidseg.engine.runs import (
 )
 from vidseg.labels import VideoDataset
 from vidseg.loaders import ClipLoader
-from vidseg.models import InputSpec, create_model, model_input_spec, model_task
+from vidseg.models import InputSpec, LoadReport, create_model, input_options, model_input_spec, model_task
 from vidseg.tasks.recognition.data import (
     Splits,
     choose_splits,
@@ -36,11 +37,18 @@ from vidseg.tasks.recognition.data import (
     resolved_input,
     training_loader,
 )
-from vidseg.tasks.recognition.options import RecognitionOptions
+from vidseg.tasks.recognition.options import InputOptions, RecognitionOptions
 from vidseg.tasks.recognition.target_kinds import Target, make_target
 from vidseg.tasks.recognition.task import RecognitionTask
 
-__all__ = ["build_network", "check_network", "plan_recognition", "train_recognition"]
+__all__ = [
+    "build_network",
+    "check_network",
+    "network_options",
+    "plan_recognition",
+    "run_input",
+    "train_recognition",
+]
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,6 @@ class _Data:
 
 
 def _data(options: RecognitionOptions, splits: Splits, spec: InputSpec) -> _Data:
-    spec = resolved_input(options.input, spec, val_geometry=options.data.val_geometry)
     world, clips = distributed.world_size(), len(splits.train) * options.data.repeats
     size = options.data.batch_size or fitting_batch(clips, world)
     if options.data.process_batch_size is not None:
@@ -100,10 +107,10 @@ def train_recognition(options: RecognitionOptions) -> Path:
     folder = RunFolder(out, network.network, options)
     torch.manual_seed(options.session.seed)
     names = ["value"] if options.loss.target == "value" else splits.train.classes
-    model = build_network(network, len(names))
+    chosen = network_options(network, options.input)
+    model = build_network(network, len(names), options.input)
     report = load_initial(model, network, folder, classes=names)
-    default = model_input_spec(network.network, **network.chosen_options())
-    data = _data(options, splits, base_input(folder, report, default))
+    data = _data(options, splits, run_input(options, folder, report))
     options, size = data.options, data.batch_size
     target = make_target(options.loss, splits.train)
     dataset = str(Path(options.data.dataset).resolve())
@@ -113,7 +120,14 @@ def train_recognition(options: RecognitionOptions) -> Path:
         loader=data.loader,
         validation=_validation_loader(splits.validation, options, data.spec, batch_size=size, target=target),
         record=run_record(
-            "recognition", options, input_spec=data.spec, dataset=dataset, train=splits.train, classes=list(names)
+            "recognition",
+            options,
+            input_spec=data.spec,
+            dataset=dataset,
+            train=splits.train,
+            classes=list(names),
+            network_options=chosen,
+            motion=motion_sources(splits.train, data.spec),
         ),
         summary=(
             f"{len(splits.train)} training and {len(splits.validation)} validation videos "
@@ -152,7 +166,7 @@ def plan_recognition(options: RecognitionOptions) -> Planned:
     """
     check_network(options.network.network)
     splits = choose_splits(options.data, seed=options.session.seed, target=options.loss.target)
-    data = _data(options, splits, model_input_spec(options.network.network, **options.network.chosen_options()))
+    data = _data(options, splits, run_input(options))
     schedule = filled_schedule(options, batches=len(data.loader), batch_size=data.batch_size)
     session, rates = options.session, run_schedule(options, schedule)
     return plan_run(
@@ -160,19 +174,63 @@ def plan_recognition(options: RecognitionOptions) -> Planned:
     )
 
 
-def build_network(options: NetworkOptions, num_classes: int) -> nn.Module:
-    """Return the network with fresh weights.
+def run_input(
+    options: RecognitionOptions, folder: RunFolder | None = None, report: LoadReport | None = None
+) -> InputSpec:
+    """Return the input spec of a run: of the run that is resumed, of its weights, or of its network, with the options.
+
+    The modality is never that of the weights, which may be those of another one.
+
+    Args:
+        options: of the run.
+        folder: of the run; None: nothing is resumed.
+        report: what `pretrained` filled.
+    """
+    network, given = options.network, options.input
+    default = model_input_spec(network.network, **network.chosen_options())
+    base = default if folder is None else base_input(folder, report, default)
+    chosen = {
+        **vars(given),
+        "modality": given.modality or default.modality,
+        "stack": given.stack or default.stack,
+    }
+    if base.modality != chosen["modality"] == default.modality:  # statistics of another modality
+        base = replace(base, mean=default.mean, std=default.std, color=default.color)
+    return resolved_input(chosen, base, val_geometry=options.data.val_geometry)
+
+
+def network_options(network: NetworkOptions, given: InputOptions) -> dict[str, Any]:
+    """Return the options that the network of a run is created with: those given, and the channels of its input.
 
     Raises:
-        ValueError: no network for clips of RGB has this name, or an option is out of its range.
+        ValueError: the network has other channels than the modality.
+    """
+    chosen = network.chosen_options()
+    spec = model_input_spec(network.network, **chosen)
+    spec = replace(spec, modality=given.modality or spec.modality, stack=given.stack or spec.stack)
+    return input_options(network.network, chosen, spec)
+
+
+def build_network(options: NetworkOptions, num_classes: int, given: InputOptions | None = None) -> nn.Module:
+    """Return the network with fresh weights.
+
+    Args:
+        options: name and options of the network.
+        num_classes: K.
+        given: the input of the run, whose modality decides the channels.
+
+    Raises:
+        ValueError: no network for clips has this name, an option is out of its range, or the network has other channels
+            than the modality.
         TypeError: the network has no such option.
     """
     check_network(options.network)
-    return create_model(options.network, num_classes=num_classes, **options.chosen_options())
+    chosen = network_options(options, given or InputOptions())
+    return create_model(options.network, num_classes=num_classes, **chosen)
 
 
 def check_network(name: str) -> None:
-    """Refuse networks that do not classify clips of RGB.
+    """Refuse networks that do not classify clips.
 
     Raises:
         ValueError: there is no network called `name`, or it is of another task.
@@ -181,4 +239,4 @@ def check_network(name: str) -> None:
         raise ValueError("network: name the network; `vidseg models` shows all names")
     task = model_task(name)
     if task != "recognition":
-        raise ValueError(f"{name} is a network for {task}; recognition needs one that classifies clips of RGB")
+        raise ValueError(f"{name} is a network for {task}; recognition needs one that classifies clips")

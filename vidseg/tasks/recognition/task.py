@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from vidseg.clips.mixing import draw_mixing, mix_clips
 from vidseg.engine.distributed import rank
 from vidseg.engine.task import BatchResult, Position, Task, sums_of
-from vidseg.loaders.modality import first_tensor, map_frames
 from vidseg.tasks.recognition.evaluation import evaluate_target
 from vidseg.tasks.recognition.target_kinds import ClassTarget, Target
 
@@ -80,12 +79,12 @@ class RecognitionTask(Task):
             clips=len(rows),
             mixup=self.mixup,
             cutmix=self.cutmix,
-            height=first_tensor(frames).shape[-2],
-            width=first_tensor(frames).shape[-1],
+            height=frames.shape[-2],
+            width=frames.shape[-1],
             rank=rank(),
         )
         if mixing is not None:
-            frames = map_frames(lambda one: mix_clips(one, mixing), frames)
+            frames = mix_clips(frames, mixing)
         logits = model(frames).float()
         losses = self.target.losses(logits, rows, mixing)
         valid = getattr(batch, "valid", None)

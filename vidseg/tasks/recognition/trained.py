@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +17,12 @@ from vidseg.clips.geometry import Geometry
 from vidseg.clips.named_geometry import named_geometry
 from vidseg.engine import distributed
 from vidseg.engine.explanation import Explanation, Method, clip_heat, explain_windows, target_class
+from vidseg.engine.frame_preparer import FramePreparer
+from vidseg.engine.motion_input import check_motion
 from vidseg.engine.runs import write_json
 from vidseg.engine.trained import TrainedModel, spread_videos, test_name
 from vidseg.labels import VideoDataset, open_dataset
+from vidseg.loaders.threads import default_threads
 from vidseg.loaders.transfer import copy_ahead
 from vidseg.metrics.video_scores import VideoScores, check_suffix, write_scores
 from vidseg.models import InputSpec, classifier_name, named_for, read_state
@@ -28,6 +32,7 @@ from vidseg.tasks.recognition.evaluation import Fuse, evaluate_target
 from vidseg.tasks.recognition.options import RecognitionOptions
 from vidseg.tasks.recognition.target_kinds import Target, Unlabeled, make_target
 from vidseg.tasks.recognition.target_report import TargetReport, target_report
+from vidseg.tasks.recognition.video_windows import VideoWindows
 from vidseg.videos import draw_labels, open_videos
 from vidseg.videos.listing import find_jobs
 
@@ -119,7 +124,8 @@ class RecognitionModel(TrainedModel):
         """Predict the classes of videos, or of clips.
 
         Args:
-            source: a video file, a folder of them, or clips (B, 3, T, H, W) that are normalized as in `input_spec`.
+            source: a video file, a folder of them, a data set with frame databases, or clips (B, C, T, H, W) that are
+                normalized as in `input_spec`. A network that sees motion needs a data set that has it.
             clips: clips of each video, spread over its length; 1 is the middle.
             crops: crops of each clip: 1, 3, 5 or 10.
             top: number of classes to name.
@@ -140,9 +146,14 @@ class RecognitionModel(TrainedModel):
         if top < 1:
             raise ValueError(f"top={top} must be at least 1")
         source = Path(source)
-        data, listing = open_videos(source), find_jobs(source)
         options = self.options(RecognitionOptions()).data
-        options = replace(options, backend="video", threads=threads or options.threads)
+        options = replace(options, threads=threads or options.threads)
+        if (source / "catalog.db").is_file():
+            data, options, lost = open_dataset(source), replace(options, backend="native"), 0
+        else:
+            FramePreparer(self.input_spec)  # refuses what the decoded frames of a video do not have
+            data, listing, options = open_videos(source), find_jobs(source), replace(options, backend="video")
+            lost = len(listing.jobs) + len(listing.problems) - len(data)
         target = Unlabeled(self.target)
         result = self._evaluate(
             data, options, clips=clips, crops=crops, fuse=fuse, batch_size=batch_size, target=target
@@ -154,8 +165,9 @@ class RecognitionModel(TrainedModel):
             result.numbers.tolist(), best.values.tolist(), best.indices.tolist(), strict=True
         ):
             names = tuple(self.classes[place] for place in places)
-            videos.append(Prediction(str(data[number].path), names, tuple(shares)))
-        return Predictions(tuple(videos), scores, failed=len(listing.jobs) + len(listing.problems) - len(data))
+            path = data[number].path if options.backend == "video" else data.root / data.video_path(number)
+            videos.append(Prediction(str(path), names, tuple(shares)))
+        return Predictions(tuple(videos), scores, failed=lost)
 
     @property
     def target(self) -> Target:
@@ -165,6 +177,7 @@ class RecognitionModel(TrainedModel):
     def _evaluate(
         self, data: VideoDataset, options: Any, *, clips: int, crops: int, fuse: Fuse, batch_size: int, target: Target
     ) -> Any:
+        check_motion(self.source.record, data, self.input_spec)
         loader = evaluation_loader(
             data,
             replace(options, val_geometry=self.val_geometry),
@@ -304,6 +317,7 @@ class RecognitionModel(TrainedModel):
         method: Method = "grad-cam",
         layer: str | None = None,
         steps: int = 32,
+        motion: str | Path | None = None,
         **__: Any,
     ) -> Explanation:
         """Compute which pixels of a video raise the logit of a class, clip by clip over the whole video.
@@ -317,10 +331,11 @@ class RecognitionModel(TrainedModel):
             method: "grad-cam" or "integrated-gradients".
             layer: module whose maps Grad-CAM uses; None: the last one with maps.
             steps: points of the integral of integrated gradients.
+            motion: data set with this one video and its motion; needed for a network that sees motion.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: an unknown class, method or layer, or a network without spatial maps.
+            ValueError: an unknown class, method or layer, a network without spatial maps, or one that sees stacks.
         """
         names = list(self.classes) or ["value"]  # a regression has no classes
         chosen, spec, predictions = target_class(names, target), self.input_spec, self.target.predictions
@@ -347,7 +362,15 @@ class RecognitionModel(TrainedModel):
             return heat[0], [text] * clip.shape[2]
 
         title = f"{self.network}, {target or 'predicted class'}, {method}"
-        return explain_windows(video, spec, windows, explained, title=title, device=self.device)
+        shown: dict[str, Any] = {"title": title, "device": self.device}
+        if motion is None:
+            return explain_windows(video, spec, windows, explained, **shown)
+        if spec.stack > 1:
+            raise ValueError(f"{self.network} sees stacks of {spec.stack} vectors, whose heat is not that of one frame")
+        with closing(VideoWindows(open_dataset(motion), spec, self.geometry(), default_threads())) as clips:
+            return explain_windows(
+                video, spec, windows, explained, clips=lambda frames: clips.of_frames(0, frames[None]), **shown
+            )
 
     def features(self) -> nn.Module:
         """Return the layer whose input the features of a clip are.

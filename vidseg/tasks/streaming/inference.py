@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from vidseg.clips.stream_windows import StreamItem, WindowShape
-from vidseg.loaders.modality import map_frames
 from vidseg.loaders.stream_loader import StreamBatch
 from vidseg.models._streaming import StreamModel, StreamOutput, StreamState
 
@@ -90,9 +89,9 @@ def forward_window(
     """
     count, rows = len(batch.item.valid), torch.from_numpy(np.flatnonzero(batch.item.valid)).to(batch.mask.device)
     if len(rows) == count:
-        return model(batch.clips, state, batch.mask)
+        return model(batch.inputs, state, batch.mask)
     before = None if state is None else state.take(rows)
-    output, after = model(map_frames(lambda clips: clips[rows], batch.clips), before, batch.mask[rows])
+    output, after = model(batch.inputs[rows], before, batch.mask[rows])
 
     def spread(values: Tensor, dim: int) -> Tensor:
         shape = [*values.shape[:dim], count, *values.shape[dim + 1 :]]

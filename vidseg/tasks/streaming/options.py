@@ -10,6 +10,7 @@ from vidseg.engine.options import DeviceOptions, NetworkOptions, OptimizerOption
 __all__ = ["StreamData", "StreamInput", "StreamTraining", "StreamingOptions"]
 
 Triple = tuple[float, float, float]
+Modality = Literal["rgb", "flow", "motion", "residual", "rgb+flow", "rgb+motion", "rgb+residual"]
 Update = Literal["video", "window"]
 Weighting = Literal["video", "group"]
 
@@ -50,6 +51,9 @@ class StreamData:
 class StreamInput:
     """The windows that the network sees; defaults come from the network's input spec."""
 
+    modality: Modality | None = None
+    """rgb: frames; flow, motion (motion vectors of the codec) and residual: what `vidseg extract-flow` stored beside
+    them; of two of them, such as rgb+motion, the second has a backbone of its own. Default: the network's."""
     stride: int | None = None
     """Frames from the start of a window to the start of the next; default: --frames times --interval."""
     frames: int | None = None

@@ -19,6 +19,7 @@ from vidseg.clips.stream_windows import WindowShape
 from vidseg.engine import distributed
 from vidseg.engine.dry_run import PlannedEpochs, plan_epochs
 from vidseg.engine.frame_label_report import scores_text
+from vidseg.engine.motion_input import modality_options, motion_sources
 from vidseg.engine.runs import (
     RunFolder,
     Training,
@@ -35,7 +36,16 @@ from vidseg.labels import VideoDataset
 from vidseg.labels.parts import Parts, choose_parts, chosen_division, class_numbers, video_names
 from vidseg.loaders import StreamLoader
 from vidseg.losses import create_stream_loss
-from vidseg.models import InputSpec, create_model, list_models, model_input_spec, model_options, model_task
+from vidseg.models import (
+    InputSpec,
+    create_model,
+    input_options,
+    list_models,
+    model_input_spec,
+    model_options,
+    model_task,
+)
+from vidseg.models._input_spec import HALF
 from vidseg.models._streaming import StreamModel
 from vidseg.tasks.streaming.options import StreamingOptions, StreamInput
 from vidseg.tasks.streaming.task import StreamingTask
@@ -66,7 +76,7 @@ def network_options(options: Mapping[str, Any], name: str, spec: InputSpec, clas
     """
     known = model_options(name)
     decided = {"frames": spec.frames, "class_names": list(classes)}
-    return {key: value for key, value in decided.items() if key in known} | dict(options)
+    return input_options(name, {key: value for key, value in decided.items() if key in known} | dict(options), spec)
 
 
 def build_network(name: str, num_classes: int, options: Mapping[str, Any]) -> StreamModel:
@@ -83,10 +93,17 @@ def build_network(name: str, num_classes: int, options: Mapping[str, Any]) -> St
 
 
 def resolved_input(options: StreamInput | Mapping[str, Any], spec: InputSpec) -> InputSpec:
-    """Return the input spec of a network with what the options change."""
+    """Return the input spec of a network with what the options change.
+
+    With another modality the statistics of colors have no meaning: flow and its like have a mean and a standard
+    deviation of 0.5, unless the options say otherwise.
+    """
     given = options if isinstance(options, Mapping) else vars(options)
-    names = ("frames", "interval", "size", "mean", "std")
+    names = ("modality", "frames", "interval", "size", "mean", "std")
     chosen = {name: given[name] for name in names if given.get(name) is not None}
+    modality = chosen.get("modality", spec.modality)
+    if modality != spec.modality and not modality.startswith("rgb"):
+        chosen = {"mean": HALF, "std": HALF} | chosen
     if "size" in chosen and spec.resize is not None:
         chosen["resize"] = round(chosen["size"] * spec.resize / spec.size)
     return replace(spec, **chosen)
@@ -111,8 +128,7 @@ def make_loader(
         train=train,
         flip=given.flip,
         seed=options.session.seed,
-        mean=spec.mean,
-        std=spec.std,
+        **modality_options(spec),
         threads=given.threads,
         cache_bytes=given.cache_bytes if train else 0,
         rank=distributed.rank(),
@@ -188,6 +204,7 @@ def train_streaming(options: StreamingOptions) -> Path:
         division=parts.division,
         validation_videos=video_names(parts.validation),
         network_options=chosen,
+        motion=motion_sources(parts.train, spec),
         stride=shape.stride,
     )
     with ExitStack() as stack:

@@ -119,7 +119,7 @@ class StreamingTask(FrameLabelTask):
         All videos of this process have ended, as rows of a larger group would have: their logits are 0.
         """
         with distributed.silent_norms(model), distributed.shared_losses():
-            output, _ = model(batch.clips, None, torch.ones_like(batch.mask))
+            output, _ = model(batch.inputs, None, torch.ones_like(batch.mask))
             blank = {field.name: getattr(output, field.name) for field in fields(output)}
             blank = {name: None if values is None else values * 0 for name, values in blank.items()}
             loss = self.objective(StreamOutput(**blank), batch.labels, windows)
@@ -134,7 +134,7 @@ class StreamingTask(FrameLabelTask):
             return output
         memory.pass_by(item)
         with distributed.silent_norms(model):  # norms over all processes still exchange their statistics
-            return model(batch.clips, None, torch.ones_like(batch.mask))
+            return model(batch.inputs, None, torch.ones_like(batch.mask))
 
     def label_videos(
         self,

@@ -19,6 +19,7 @@ from vidseg.engine.explanation import Explanation, Method, clip_heat, explain_wi
 from vidseg.engine.frame_label_scores import FrameLabelResult
 from vidseg.engine.frame_label_task import FrameLabelModel
 from vidseg.engine.frame_preparer import FramePreparer
+from vidseg.engine.motion_input import check_motion
 from vidseg.labels import VideoDataset
 from vidseg.labels.parts import class_numbers
 from vidseg.loaders.transfer import copy_ahead
@@ -183,6 +184,7 @@ class StreamingModel(FrameLabelModel):
 
     def evaluate(self, data: VideoDataset, root: Path) -> FrameLabelResult:
         """See `FrameLabelModel.evaluate`."""
+        check_motion(self.source.record, data, self.input_spec)
         options = self.options(StreamingOptions())
         options = replace(options, data=replace(options.data, dataset=str(root)))
         task = StreamingTask(background=class_numbers(self.classes, options.data.background))
