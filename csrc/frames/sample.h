@@ -15,8 +15,8 @@ namespace vidseg {
 //
 // For matrices of translation, scale and mirroring, the filter is separable: bilinear, widened to an area
 // average when shrinking. It reads pixels around the crop but none outside the frame, as Pillow's
-// resize(box=...). For other matrices it is a bilinear look-up, averaged over n x n points of each output
-// pixel when shrinking. Outside the frame is the background.
+// resize(box=...). Other matrices are bilinear look-ups (warp.h). Outside the frame is the
+// background.
 class Sampler {
   public:
     // `matrix`: maps an output point to a point of the stored frame, in row-major order. `background`: a
