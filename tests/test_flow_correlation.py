@@ -1,13 +1,18 @@
 """RAFT's correlations on demand against those of all pairs: flows, gradients, memory, precision, export."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
-from test_ops_rules import MIB, peak_growth
+from test_ops_rules import MIB
 
 from vidseg.models import create_model
 from vidseg.models.raft import NETWORKS, all_pairs, look_up
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -46,15 +51,25 @@ def test_flows_and_gradients_are_equal(name, size):
         torch.testing.assert_close(got, want, rtol=0, atol=1e-3 * largest)
 
 
+GROWTH = """
+import sys, torch
+sys.path.insert(0, "tests")
+from test_ops_rules import peak_growth
+from vidseg.models import create_model
+way, height, width = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+network = create_model("raft_small", correlation=way)
+features, positions = torch.rand(2, 1, 8, height, width), torch.rand(1, 2, height, width) * width
+network._correlations(*features[..., :16, :16])(positions[..., :16, :16], 3)  # the first call may load code
+print(peak_growth(lambda: network._correlations(*features)(positions, 3)))
+"""
+
+
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the peak cannot be measured here")
 def test_memory_is_linear_in_the_pixels():
     def growth(way: str, height: int, width: int) -> int:
-        network = create_model("raft_small", correlation=way)
-        features = torch.rand(2, 1, 8, height, width)
-        positions = torch.rand(1, 2, height, width) * width
-        small = features[..., :16, :16]
-        network._correlations(*small)(positions[..., :16, :16], 3)  # the first call may load code
-        return peak_growth(lambda: network._correlations(*features)(positions, 3))
+        """Of a process of its own: this one has freed memory that would be used again."""
+        command = [sys.executable, "-c", GROWTH, way, str(height), str(width)]
+        return int(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
 
     for height, width in ((96, 128), (192, 256)):
         windows = 4 * 49 * height * width * 4  # bytes of the result; its parts have as many
