@@ -85,6 +85,23 @@ def test_a_later_signal_ends_a_cleanup_that_hangs(number):
     assert (result.returncode, result.stdout, result.stderr) == (128 + number, "", "")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_import_ends_before_the_command(tmp_path, number):
+    """An exception in the C++ code of a module that is being loaded ends the process with SIGABRT."""
+    (tmp_path / "slow.py").write_text(
+        "import os, time\nos.kill(os.getpid(), NUMBER)\ntime.sleep(0.2)\nprint('loaded')\n"
+    )
+    code = (
+        "import builtins, signal, sys, time\nfrom vidseg.cli.interruption import run_interruptible\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"builtins.NUMBER = {int(number)}\nsys.path.insert(0, {str(tmp_path)!r})\n"
+        "def work():\n    import slow\n    time.sleep(5)\n    print('never')\n"
+        "sys.exit(run_interruptible('program', work, last=True))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (128 + number, "loaded\n")
+
+
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 128 + signal.SIGINT), (signal.SIGTERM, -signal.SIGTERM)])
 def test_a_process_of_a_group_ends_at_once_with_sigterm(number, status):
     """No cleanup: it could wait for a process that has failed."""

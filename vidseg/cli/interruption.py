@@ -14,6 +14,7 @@ __all__ = ["Interrupted", "run_interruptible"]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # A launcher, a scheduler and the terminal may each send the signal at once.
 _SAME_SECONDS = 1.0
+_LATER_SECONDS = 0.01
 
 
 class Interrupted(KeyboardInterrupt):
@@ -27,9 +28,11 @@ class _Handler:
         self.number: int | None = None
         self._moment = 0.0
 
-    def __call__(self, number: int, _frame: FrameType | None) -> None:
+    def __call__(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self.number is None:
+            if _is_importing(frame):  # C++ code of a module that is being loaded may end the process at an exception
+                return _send_later(number)
             self.number, self._moment = number, now
             raise Interrupted(signal.Signals(number).name)
         if now - self._moment > _SAME_SECONDS:
@@ -41,7 +44,20 @@ class _Handler:
             sys.__unraisablehook__(problem)
             return
         number, self.number = self.number, None
-        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+        _send_later(number)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _send_later(number: int) -> None:
+    """Send a signal to this process again."""
+    threading.Timer(_LATER_SECONDS, os.kill, (os.getpid(), number)).start()
 
 
 def run_interruptible(program: str, run: Callable[[], int], *, last: bool = False) -> int:
