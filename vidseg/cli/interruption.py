@@ -32,7 +32,8 @@ class _Handler:
         now = time.monotonic()
         if self.number is None:
             if _is_importing(frame):  # C++ code of a module that is being loaded may end the process at an exception
-                return _send_later(number)
+                _send_later(number)
+                return
             self.number, self._moment = number, now
             raise Interrupted(signal.Signals(number).name)
         if now - self._moment > _SAME_SECONDS:
