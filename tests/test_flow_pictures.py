@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from shapes import shapes_dataset
 from test_motion_vectors import write, x264
 
 from vidseg.cli.main import main
@@ -118,6 +119,17 @@ def test_pictures_of_databases(databases, tmp_path, capsys):
     assert main(["plot", "flow", str(databases), "--out", str(out)]) == 0
     (databases / "frames.db").unlink()
     assert main(["plot", "flow", str(databases), "--out", str(out)]) == 0
+
+
+def test_a_video_of_a_data_set(tmp_path, capsys):
+    data, out = shapes_dataset(tmp_path, videos=2, frames=4), tmp_path / "out.png"
+    assert main(["extract-flow", str(data), "--method", "motion-vectors", "--workers", "1"]) == 0
+    assert main(["plot", "flow", str(data), "--frames", "1", "--out", str(out)]) == 0 and out.is_file()
+    out.unlink()
+    assert main(["plot", "flow", str(data), "--video", "move_right_0000", "--frames", "1", "--out", str(out)]) == 0
+    assert out.is_file()
+    assert main(["plot", "flow", str(data), "--video", "move"]) == 2
+    assert "unknown video 'move'; the first one is 'move_left_0000'" in capsys.readouterr().err
 
 
 def test_picture_and_video_of_a_video_file(video, tmp_path):

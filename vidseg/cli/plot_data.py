@@ -102,11 +102,9 @@ class Flow:
 
         data = open_dataset(self.path)
         names = [data[index].name for index in range(len(data))]
-        if self.video is None:
-            return Path(data[0].path)
-        if self.video not in names:
+        if self.video is not None and self.video not in names:
             raise ValueError(f"{self.path}: unknown video {self.video!r}; the first one is {names[0]!r}")
-        return Path(data[names.index(self.video)].path)
+        return Path(data[0 if self.video is None else names.index(self.video)].path).parent
 
 
 @dataclass(frozen=True)
