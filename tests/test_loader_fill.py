@@ -191,8 +191,13 @@ def test_forms_are_the_pixels_converted(data, dtype, layout, color):
     plan = hand_plan([crop(5, 6, 80, 70, size=size)] * 3, size=size, videos=[0, 2, 4], frames=[1, 3])
     form = OutputForm(dtype=dtype, layout=layout, color=color, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
     got, pixels = fill(data, plan, form=form), fill(data, plan)
-    expected = form.from_pixels(pixels)
+    expected = pixels if color == "rgb" else pixels.flip(4)
+    if dtype != torch.uint8:
+        scale, offset = form.normalization if color == "rgb" else form.normalization.flip(1)
+        expected = expected * scale + offset
+    expected = expected.permute(0, 4, 1, 2, 3) if layout == "bcthw" else expected
     assert got.dtype == dtype and got.shape == expected.shape
+    assert torch.equal(form.from_pixels(pixels), got) and torch.equal(form.from_pixels(list(pixels)), got)
     tolerance = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-2}.get(dtype, 0)
     assert torch.allclose(got.float(), expected.float(), rtol=tolerance, atol=tolerance)
 

@@ -6,10 +6,13 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <vector>
 
 #include "color_operations.h"
 #include "fill.h"
 #include "frame_size.h"
+#include "output.h"
+#include "packing.h"
 #include "tensors.h"
 
 namespace vidseg {
@@ -105,6 +108,19 @@ bool is_transposed(const Tensor& out) {
     return true;
 }
 
+OutputFormat output_format(const Tensor& out, const Tensor& normalization, bool planar, bool bgr) {
+    OutputFormat format;
+    format.type = sample_type(out.scalar_type());
+    format.planar = planar;
+    format.bgr = bgr;
+    const double* constants = values_of<double>(normalization, "normalization", {2, 3});
+    for (int c = 0; c < 3; ++c) {
+        format.scale[c] = static_cast<float>(constants[c]);
+        format.offset[c] = static_cast<float>(constants[3 + c]);
+    }
+    return format;
+}
+
 Tensor fill_batch(Tensor out, Tensor paths, Tensor path_ends, Tensor videos, Tensor frames, Tensor matrices,
                   Tensor color_offsets, Tensor color_codes, Tensor color_parameters, Tensor normalization,
                   Tensor vectors, int64_t stack, int64_t background, bool planar, bool bgr, double enlarge,
@@ -152,14 +168,7 @@ Tensor fill_batch(Tensor out, Tensor paths, Tensor path_ends, Tensor videos, Ten
     }
 
     FillOptions options;
-    options.format.type = sample_type(out.scalar_type());
-    options.format.planar = planar;
-    options.format.bgr = bgr;
-    const double* constants = values_of<double>(normalization, "normalization", {2, 3});
-    for (int c = 0; c < 3; ++c) {
-        options.format.scale[c] = static_cast<float>(constants[c]);
-        options.format.offset[c] = static_cast<float>(constants[3 + c]);
-    }
+    options.format = output_format(out, normalization, planar, bgr);
     options.threads = static_cast<int>(threads);
     require(enlarge >= 1.0 && enlarge <= 2.0, "enlarge is ", enlarge, ", must be 1 to 2");
     options.enlarge = enlarge;
@@ -179,6 +188,33 @@ Tensor fill_batch(Tensor out, Tensor paths, Tensor path_ends, Tensor videos, Ten
     return shown;
 }
 
+// Writes uint8 (B, T, H, W, 3) in RGB to a batch, as `fill` writes decoded frames.
+void write_batch(Tensor out, Tensor pixels, Tensor normalization, bool planar, bool bgr) {
+    const uint8_t* rgb = values_of<uint8_t>(pixels, "pixels", {-1, -1, -1, -1, 3});
+    const int64_t clips = pixels.size(0), frames = pixels.size(1), height = pixels.size(2),
+                  width = pixels.size(3);
+    require(out.is_cpu() && out.dim() == 5, "out must be a CPU tensor of 5 dimensions");
+    require(out.size(0) == clips && out.size(planar ? 2 : 1) == frames &&
+                out.size(planar ? 3 : 2) == height && out.size(planar ? 4 : 3) == width &&
+                out.size(planar ? 1 : 4) == 3,
+            "out must have the shape (B, 3, T, H, W) or (B, T, H, W, 3) of the pixels");
+    const bool frames_first = planar && is_transposed(out);
+    require(out.is_contiguous() || frames_first, "out must be contiguous, or (B, T, C, H, W) transposed");
+    const OutputFormat format = output_format(out, normalization, planar, bgr);
+    const size_t count = static_cast<size_t>(height * width), plane = count * format.sample_bytes();
+    const bool by_channel = planar && !frames_first;
+    std::vector<uint32_t> row(count);
+    auto* to = static_cast<uint8_t*>(out.mutable_data_ptr());
+    for (int64_t clip = 0; clip < clips; ++clip) {
+        for (int64_t t = 0; t < frames; ++t, rgb += 3 * count) {
+            unpack_pixels(rgb, count, row.data());
+            const auto first = static_cast<size_t>(clip * frames * 3 + t * (by_channel ? 1 : 3));
+            write_pixels(row.data(), count, format, by_channel ? static_cast<size_t>(frames) * plane : plane,
+                         to + first * plane);
+        }
+    }
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(vidseg_frames, m) {
@@ -187,6 +223,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(vidseg_frames, m) {
         "Tensor color_offsets, Tensor color_codes, Tensor color_parameters, Tensor normalization, Tensor "
         "vectors, int stack, int background, bool planar, "
         "bool bgr, float enlarge, bool replace, int threads, int cache, Tensor cancel) -> Tensor");
+    m.def("write(Tensor(a!) out, Tensor pixels, Tensor normalization, bool planar, bool bgr) -> ()");
     m.def("open_cache(int limit, bool decoded) -> int");
     m.def("close_cache(int number) -> ()");
     m.def("cache_statistics(int number) -> Tensor");
@@ -194,6 +231,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(vidseg_frames, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(vidseg_frames, CompositeExplicitAutograd, m) {
     m.impl("fill", TORCH_BOX(&fill_batch));
+    m.impl("write", TORCH_BOX(&write_batch));
     m.impl("open_cache", TORCH_BOX(&open_cache));
     m.impl("close_cache", TORCH_BOX(&close_cache));
     m.impl("cache_statistics", TORCH_BOX(&cache_statistics));

@@ -5,6 +5,7 @@
 
 #include "common/check.h"
 #include "common/simd.h"
+#include "packing.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -261,12 +262,7 @@ void write_pixels(const uint32_t* pixels, size_t count, const OutputFormat& form
     if (!format.planar) {
         switch (format.type) {
             case SampleType::kUint8:
-                for (size_t i = 0; i < count; ++i) {
-                    for (int c = 0; c < 3; ++c) {
-                        out[3 * i + c] = static_cast<uint8_t>(pixels[i] >> 8 * (format.bgr ? 2 - c : c));
-                    }
-                }
-                return;
+                return pack_pixels(pixels, count, format.bgr, out);
             case SampleType::kFloat16:
                 return write_interleaved(pixels, count, format, to_float16, reinterpret_cast<uint16_t*>(out));
             case SampleType::kBfloat16:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vidseg.clips import BatchPlan
 from vidseg.clips.draws import uniform
+from vidseg.loaders.memory import BatchMemory
 from vidseg.loaders.output import OutputForm
 from vidseg.loaders.target_hook import count_positional
 
@@ -53,6 +54,7 @@ def transform_clips(
     seed: int,
     form: OutputForm,
     pixels: OutputForm | None = None,
+    memory: BatchMemory | None = None,
 ) -> Tensor:
     """Transform each clip of a batch and convert the results to the loader's output form.
 
@@ -65,6 +67,7 @@ def transform_clips(
         form: uint8 results are normalized as the form says; floating point results are converted to its type, color
             order and layout, and not normalized.
         pixels: form of uint8 results instead, such as one that is normalized later.
+        memory: where batches of uint8 results are allocated.
 
     Raises:
         ValueError: the results differ in shape or type, or are floating point and the form is uint8.
@@ -78,8 +81,9 @@ def transform_clips(
     if len(kinds) > 1:
         found = ", ".join(sorted(f"{dtype} {shape}" for shape, dtype in kinds))
         raise ValueError(f"the transform returned clips of different shapes or types in one batch: {found}")
-    changed = torch.stack(clips)
-    return form.from_samples(changed) if changed.is_floating_point() else (pixels or form).from_pixels(changed)
+    if clips[0].is_floating_point():
+        return form.from_samples(torch.stack(clips))
+    return (pixels or form).from_pixels(clips, memory)
 
 
 def _as_tensor(clip: npt.NDArray[Any] | Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from vidseg.loaders.adapters import ClipTransform, as_transform, transform_clips
 from vidseg.loaders.backends import FramesNormalizer, check_name, host_forms, make_filler, open_data
 from vidseg.loaders.batch import ClipBatch, count_replaced
 from vidseg.loaders.loader_stats import LoaderStats
+from vidseg.loaders.memory import BatchMemory
 from vidseg.loaders.modality import Modality, as_modalities, check_stack
 from vidseg.loaders.output import MEANS, STDS, Colors, Layout, make_forms, sample_type
 from vidseg.loaders.prefetch import Prefetcher
@@ -193,6 +194,7 @@ class ClipLoader:
 
     def _open_filler(self) -> None:
         """Make the backend, with the form of the batches that it fills."""
+        self._transformed = BatchMemory(pin=self.form.pin)
         self._normalize = FramesNormalizer(self.forms)
         # DALI normalizes on the device that it decodes on. Other batches are normalized after they have been copied.
         late = copies_to(self.device) and (self.backend != "dali" or self.transform is not None)
@@ -334,7 +336,13 @@ class ClipLoader:
         if self.transform is not None:
             assert isinstance(frames, Tensor)
             frames = transform_clips(
-                self.transform, frames, plan, seed=self.seed, form=self.form, pixels=self._host_forms[0]
+                self.transform,
+                frames,
+                plan,
+                seed=self.seed,
+                form=self.form,
+                pixels=self._host_forms[0],
+                memory=self._transformed,
             )
         targets = None if self.target is None else self.target.collated(self.data, plan)
         seconds = time.perf_counter() - start

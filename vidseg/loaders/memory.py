@@ -4,12 +4,15 @@ A batch can have hundreds of megabytes. Allocating new memory of that size takes
 because the kernel zeroes each page at its first use. New memory uses huge pages where the kernel supports them.
 """
 
+from __future__ import annotations
+
 import contextlib
 import math
 import mmap
 import time
 import weakref
 from collections import deque
+from functools import partial
 
 import numpy as np
 import torch
@@ -36,6 +39,9 @@ class BatchMemory:
         self.pin = pin
         self._free: deque[np.ndarray] = deque(maxlen=_KEPT)
         self._lent: dict[int, int] = {}  # bytes of the blocks in use, by id()
+
+    def __reduce__(self) -> tuple[partial[BatchMemory], tuple[()]]:
+        return partial(BatchMemory, pin=self.pin), ()  # another process begins with no memory
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Return an uninitialized tensor."""

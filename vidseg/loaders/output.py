@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from vidseg.clips import BatchPlan
+from vidseg.frames.native import operators
+from vidseg.loaders.memory import BatchMemory
 from vidseg.loaders.modality import MODALITIES, Modality, is_vector, linear_parts, of_modality
 
 __all__ = [
@@ -187,28 +189,31 @@ class OutputForm:
         sizes = {"b": clips, "c": self.channels, "t": frames // self.stack, "h": height, "w": width}
         return tuple(sizes[axis] for axis in self.layout)
 
-    def from_pixels(self, pixels: Tensor) -> Tensor:
+    def from_pixels(self, pixels: Tensor | Sequence[Tensor], memory: BatchMemory | None = None) -> Tensor:
         """Convert pixels to this form, normalized if it is a floating point one.
 
         Args:
-            pixels: uint8 (B, T, H, W, 3) in RGB.
+            pixels: uint8 (B, T, H, W, 3) in RGB, or its clips.
+            memory: where the result is allocated; None: as torch does it.
 
         Returns:
             Contiguous tensor of this form's type and layout.
         """
-        if self.dtype is torch.uint8 and self.color == "rgb" and self.layout == "bthwc" and not self.pin:
-            return pixels.contiguous()
-        scale, offset = self.normalization.float().tolist()
-        out, planes = self._empty(pixels)
-        for channel in range(3):
-            color = 2 - channel if self.color == "bgr" else channel
-            plane = planes[:, channel]
-            if self.dtype is torch.uint8:
-                plane.copy_(pixels[..., color])
-            elif self.dtype is torch.float32:
-                plane.copy_(pixels[..., color]).mul_(scale[color]).add_(offset[color])
-            else:  # computed in single precision and rounded once
-                plane.copy_(pixels[..., color].float().mul_(scale[color]).add_(offset[color]))
+        frames, height, width, _ = pixels[0].shape
+        shape = self.shape(len(pixels), frames, height, width)
+        if memory is None:
+            out = torch.empty(shape, dtype=self.dtype, pin_memory=self.pin)
+        else:
+            out = memory.empty(shape, self.dtype)
+        planes = out.transpose(1, 2) if self.layout == "btchw" else out  # (B, 3, T, H, W)
+        for clip, frames_of_clip in enumerate(pixels):
+            operators.write(
+                planes[clip : clip + 1],
+                frames_of_clip.contiguous()[None],
+                self.normalization,
+                self.layout != "bthwc",
+                self.color == "bgr",
+            )
         return out
 
     def from_samples(self, samples: Tensor) -> Tensor:
@@ -222,16 +227,12 @@ class OutputForm:
         """
         if self.dtype is torch.uint8:
             raise ValueError("dtype='uint8' cannot store floating point samples; choose float32, float16 or bfloat16")
-        out, planes = self._empty(samples)
+        clips, frames, height, width, _ = samples.shape
+        out = torch.empty(self.shape(clips, frames, height, width), dtype=self.dtype, pin_memory=self.pin)
+        planes = out.permute(*(self.layout.index(axis) for axis in "bcthw"))  # (B, 3, T, H, W)
         channels = samples.flip(-1) if self.color == "bgr" else samples
         planes.copy_(channels.permute(0, 4, 1, 2, 3))
         return out
-
-    def _empty(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """An uninitialized batch for pixels (B, T, H, W, 3), and its view (B, 3, T, H, W)."""
-        clips, frames, height, width, _ = pixels.shape
-        out = torch.empty(self.shape(clips, frames, height, width), dtype=self.dtype, pin_memory=self.pin)
-        return out, out.permute(*(self.layout.index(axis) for axis in "bcthw"))
 
 
 class PixelNormalizer:

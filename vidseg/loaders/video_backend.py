@@ -22,6 +22,7 @@ from torch import Tensor
 from vidseg.clips import BatchPlan
 from vidseg.frames.native import operators
 from vidseg.labels import VideoDataset, VideoFile
+from vidseg.loaders.memory import BatchMemory
 from vidseg.loaders.native_backend import CacheReport
 from vidseg.loaders.output import OutputForm
 from vidseg.videos.frame_index import FrameIndex, chosen_frames, read_frame_index
@@ -56,6 +57,7 @@ class VideoFiller:
         self.data, self.form, self.threads, self.on_error = data, form, threads, on_error
         self._sources = SourceFiles(data.root)
         self._indices = _Indices(_INDEX_BYTES)
+        self._memory, self._decoded = BatchMemory(pin=form.pin), BatchMemory()
 
     def fill(self, plan: BatchPlan, cancel: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Fill a plan.
@@ -72,7 +74,7 @@ class VideoFiller:
             VideoError: a video or frame cannot be decoded; the message names that of the first such clip of the plan.
         """
         clips, frames, height, width = plan.shape
-        pixels = torch.empty(clips, frames, height, width, 3, dtype=torch.uint8)
+        pixels = self._decoded.empty((clips, frames, height, width, 3), torch.uint8)
         shown = torch.from_numpy(plan.frames.copy())
         lock, failed = threading.Lock(), clips  # number of the first clip that failed
 
@@ -95,11 +97,13 @@ class VideoFiller:
             results = [pool.submit(work, clip) for clip in range(clips)]
         for result in results:
             result.result()
-        return self.form.from_pixels(pixels), shown
+        return self.form.from_pixels(pixels, self._memory), shown
 
     def close(self) -> None:
-        """Free the cached frame indices."""
+        """Free the cached frame indices and the memory of earlier batches."""
         self._indices.clear()
+        self._memory.clear()
+        self._decoded.clear()
 
     @property
     def cache_report(self) -> CacheReport:
