@@ -29,7 +29,7 @@ from vidseg.videos.listing import Job, numbered_jpegs
 from vidseg.videos.opening import VideoError
 from vidseg.videos.orientation import UPRIGHT, jpeg_orientation, jpeg_size
 
-__all__ = ["Heartbeat", "Outcome", "convert_one", "finished_outcome", "run_job"]
+__all__ = ["Heartbeat", "Outcome", "convert_one", "describe", "finished_outcome", "run_job"]
 
 Heartbeat = Callable[[int], None]
 
@@ -106,7 +106,7 @@ def convert_one(job: Job, jpg_folder: Path, options: ConvertOptions, heartbeat: 
     def convert() -> Outcome:
         with limited_memory(options.memory_limit):
             database = _convert(job, jpg_folder / job.target / DATABASE_NAME, options, heartbeat)
-        return _describe(job, database)
+        return describe(job, database, "converted")
 
     return run_job(job, jpg_folder, convert)
 
@@ -157,7 +157,7 @@ def finished_outcome(job: Job, jpg_folder: Path, options: ConvertOptions) -> Out
             return None
     except (FrameDatabaseError, OSError, ValueError):  # the conversion names the problem
         return None
-    outcome = _describe(job, database)
+    outcome = describe(job, database, "converted")
     outcome.state = "kept"
     outcome.other_options = database.meta.get("options") != options.recorded()
     return outcome
@@ -198,21 +198,22 @@ def _convert(job: Job, path: Path, options: ConvertOptions, heartbeat: Heartbeat
     return FrameDatabase(path)
 
 
-def _describe(job: Job, database: FrameDatabase) -> Outcome:
+def describe(job: Job, database: FrameDatabase, state: str) -> Outcome:
+    """Return the outcome of a job whose database is finished: `state`, or "recovered" if the video is damaged."""
     meta = database.meta
     damage = "; ".join(json.loads(meta["damage"])) if "damage" in meta else None
     height, width = database.frame_size
     return Outcome(
         job.source,
         job.target,
-        "recovered" if damage else "converted",
+        "recovered" if damage else state,
         job.label,
         job.split,
         frames=len(database),
         height=height,
         width=width,
         fps=meta.get("fps"),
-        duration=round(meta.get("duration", 0.0), 6),
+        duration=round(meta.get("duration") or 0.0, 6),
         bytes=database.path.stat().st_size,
         problem=damage,
     )

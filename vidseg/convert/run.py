@@ -20,7 +20,7 @@ from vidseg.labels import VideoRecord, update_catalog
 from vidseg.labels.catalog import catalog_path
 from vidseg.videos.listing import Job, Listing, find_jobs, in_shard
 
-__all__ = ["TargetError", "convert_videos"]
+__all__ = ["TargetError", "convert_videos", "video_record"]
 
 INTERRUPTED = "interrupted; run the same command again to resume"
 _LEAST_SPACE = 1 << 20  # bytes that must be free at the start
@@ -81,7 +81,7 @@ def convert_videos(
 def _record_outcomes(report: ConversionReport, root: Path, options: ConvertOptions) -> None:
     """Write the report and, except for a shard, the catalog; can be repeated."""
     if options.shard is None:
-        update_catalog(root, [_record(outcome) for outcome in report.outcomes if outcome.frames])
+        update_catalog(root, [video_record(outcome) for outcome in report.outcomes if outcome.frames])
         report.write(root / "conversion_report.json")
     else:
         report.write(root / "conversion_report.shard-{}-of-{}.json".format(*options.shard_numbers()))
@@ -157,7 +157,8 @@ def _rejected(listing: Listing) -> list[Outcome]:
     ]
 
 
-def _record(outcome: Outcome) -> VideoRecord:
+def video_record(outcome: Outcome) -> VideoRecord:
+    """Return the row of the catalog for a video."""
     return VideoRecord(
         path=f"jpg/{outcome.target}",
         label=outcome.label,

@@ -19,10 +19,10 @@ from vidseg.convert.conversion import Outcome
 from vidseg.convert.conversion_lock import TargetError, lock_dataset
 from vidseg.convert.pool import run_local
 from vidseg.convert.progress import Progress
-from vidseg.convert.run import INTERRUPTED
+from vidseg.convert.run import INTERRUPTED, video_record
 from vidseg.frames import FrameDatabaseError
 from vidseg.frames.schema import DATABASE_NAME, DATABASE_NAMES
-from vidseg.labels import VideoRecord, open_dataset, update_catalog
+from vidseg.labels import open_dataset, update_catalog
 from vidseg.labels.catalog import catalog_path
 from vidseg.labels.counting import counted
 from vidseg.loaders.transfer import resolve_device
@@ -166,7 +166,7 @@ def extract_flow(
         with lock_dataset(root):
             _extract_all(jobs, root / "jpg", request, report)
             if not converted:
-                update_catalog(root, [_record(one) for one in report.outcomes if _is_new(root, one)])
+                update_catalog(root, [video_record(one) for one in report.outcomes if _is_new(root, one)])
     except OSError as error:
         raise TargetError(f"{root}: cannot write to this folder: {error.strerror or error}") from error
     report.outcomes.sort(key=lambda outcome: (outcome.target, outcome.source))
@@ -255,17 +255,3 @@ def _finished(jobs: list[Job], jpg_folder: Path, request: Request) -> dict[str, 
 def _is_new(root: Path, outcome: Outcome) -> bool:
     """Return whether the catalog has to list a video: it has flow, and no frames that a conversion has listed."""
     return outcome.frames > 0 and not (root / "jpg" / outcome.target / DATABASE_NAME).is_file()
-
-
-def _record(outcome: Outcome) -> VideoRecord:
-    return VideoRecord(
-        path=f"jpg/{outcome.target}",
-        label=outcome.label,
-        frames=outcome.frames,
-        height=outcome.height,
-        width=outcome.width,
-        fps=outcome.fps or 0.0,
-        seconds=outcome.duration,
-        size_bytes=outcome.bytes,
-        split=outcome.split,
-    )

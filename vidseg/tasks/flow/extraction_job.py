@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import vidseg
-from vidseg.convert.conversion import Heartbeat, Outcome, run_job
+from vidseg.convert.conversion import Heartbeat, Outcome, describe, run_job
 from vidseg.convert.source_state import SourceState, same_source, source_digest, source_state
 from vidseg.frames import FlowDatabase, FlowForm, FlowWriter, FrameDatabase, FrameDatabaseError
 from vidseg.frames.schema import DATABASE_NAME, DATABASE_NAMES
@@ -81,7 +81,9 @@ def extract_one(job: Job, jpg_folder: Path, request: Request, heartbeat: Heartbe
     Returns:
         The outcome of the job.
     """
-    return run_job(job, jpg_folder, lambda: _describe(job, _extract(job, jpg_folder / job.target, request, heartbeat)))
+    return run_job(
+        job, jpg_folder, lambda: describe(job, _extract(job, jpg_folder / job.target, request, heartbeat), "extracted")
+    )
 
 
 def finished_outcome(job: Job, jpg_folder: Path, request: Request) -> Outcome | None:
@@ -99,7 +101,7 @@ def finished_outcome(job: Job, jpg_folder: Path, request: Request) -> Outcome | 
             return None
     except (FrameDatabaseError, OSError, ValueError):  # the extraction names the problem
         return None
-    outcome = _describe(job, database)
+    outcome = describe(job, database, "extracted")
     outcome.state = "kept"
     if differences := _differences(database.meta.get("options"), request.made_with(video=frames is None)):
         outcome.state, outcome.other_options = "failed", True
@@ -175,26 +177,6 @@ def _state(job: Job) -> SourceState:
         return source_state(job)
     except OSError as error:
         raise VideoError(f"cannot be read: {error.strerror or error}") from error
-
-
-def _describe(job: Job, database: FlowDatabase) -> Outcome:
-    meta = database.meta
-    damage = "; ".join(json.loads(meta["damage"])) if "damage" in meta else None
-    height, width = database.frame_size
-    return Outcome(
-        job.source,
-        job.target,
-        "recovered" if damage else "extracted",
-        job.label,
-        job.split,
-        frames=len(database),
-        height=height,
-        width=width,
-        fps=meta.get("fps"),
-        duration=round(meta.get("duration") or 0.0, 6),
-        bytes=database.path.stat().st_size,
-        problem=damage,
-    )
 
 
 def _pair_fields(job: Job, request: Request, heartbeat: Heartbeat) -> _Fields:
