@@ -34,8 +34,8 @@ struct BlockTarget {
     const Quantizer* quantizer;
 };
 
-// Dequantizes and transforms with the instruction set whose vectors have this many bytes, see run_simd. Products
-// and sums beyond 16 bits saturate or wrap as in libjpeg-turbo's vector code.
+// Dequantizes and transforms with the instruction set whose vectors have this many bytes, see run_simd.
+// Products and sums beyond 16 bits saturate or wrap as in libjpeg-turbo's vector code.
 template <int Bytes>
 void inverse_dct(const BlockPair& blocks, const BlockTarget& first, const BlockTarget& second);
 
