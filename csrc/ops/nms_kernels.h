@@ -2,9 +2,10 @@
 // each instruction set (this requires -fno-trapping-math, see setup.py).
 #pragma once
 
+#include <cstdint>
 #include <limits>
 
-#include "nms.h"
+#include "decay.h"
 #include "common/functions.h"
 
 namespace vidseg {
