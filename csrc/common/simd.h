@@ -90,8 +90,13 @@ struct VectorOf {
 };
 
 #if defined(__x86_64__)
+#if defined(__clang__)  // has no such attribute, and would ignore the others with it
+#define VIDSEG_PREFER_512
+#else
+#define VIDSEG_PREFER_512 ",prefer-vector-width=512"
+#endif
 template <class Body, class... Args>
-__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi2,prefer-vector-width=512"))) void
+__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi2" VIDSEG_PREFER_512))) void
 run_avx512(Args... args) {
     Body::template run<64>(args...);
 }

@@ -126,9 +126,9 @@ VIDSEG_INLINE void decode_two_blocks(BitReader& reader, BitReader& other, const 
                                      int16_t& other_predictor, int16_t* out, int (&ends)[2]) {
     BlockDecoder first(reader, ac, pairs, out);
     BlockDecoder second(other, ac, pairs, out + BlockPair::kSecond);
-    const bool begun = first.begin(dc, predictor) & second.begin(dc, other_predictor);
+    const int begun = int{first.begin(dc, predictor)} & int{second.begin(dc, other_predictor)};
     const auto step = [&]() __attribute__((always_inline)) {
-        if (!(first.look() & second.look())) return false;
+        if ((int{first.look()} & int{second.look()}) == 0) return false;
         first.take();
         second.take();
         return true;
@@ -148,7 +148,7 @@ VIDSEG_INLINE void decode_two_blocks(BitReader& reader, BitReader& other, const 
             break;
         }
     }
-    ends[0] = begun ? first.index() : 0;
+    ends[0] = begun != 0 ? first.index() : 0;
     ends[1] = second.index();
 }
 
@@ -167,6 +167,7 @@ void transform(const BlockPair& pair, const BlockTarget (&targets)[2], const int
         fill_block(pair.coefficients[0], targets[0]);
         fill_block(pair.coefficients[BlockPair::kSecond], targets[1]);
     } else {
+        static const InverseDct inverse_dct = choose_inverse_dct();
         inverse_dct(pair, targets[0], targets[1]);
     }
 }
@@ -175,8 +176,7 @@ void transform(const BlockPair& pair, const BlockTarget (&targets)[2], const int
 
 bool BaselineDecoder::decode(const uint8_t* data, size_t size, const Window& wanted, Region& out,
                              int channels) {
-    static const bool fast = has_avx2();
-    if (!fast || !layout_.read(data, size) || layout_.components != 3) return false;
+    if (!layout_.read(data, size) || layout_.components != 3) return false;
     if (int64_t{layout_.width} * layout_.height > kMaxPixels) return false;
     if (!make_tables() || !plan_blocks()) return false;
     if (layout_.mcu_width == 16 && layout_.width <= 4)
@@ -345,15 +345,22 @@ void BaselineDecoder::step(Lane& lane) const {
 }
 
 // Decodes two intervals alternately, block by block, so that the look-ups of one hide the latency of the
-// other.
-VIDSEG_AVX2 bool BaselineDecoder::decode_lanes(const Mcus& mcus) {
+// other, until one of them ends.
+struct BaselineDecoder::BothLanes {
+    template <int Bytes>
+    static VIDSEG_INLINE void run(BaselineDecoder* decoder, const Mcus* mcus, bool* done) {
+        *done = decoder->decode_both<Bytes>(*mcus);
+    }
+};
+template <int Bytes>
+VIDSEG_INLINE bool BaselineDecoder::decode_both(const Mcus& mcus) {
     Lane &one = lanes_[0], &two = lanes_[1];
     BitReader reader = one.reader, other = two.reader;
     BlockPair pair;
     for (; one.mcus > 0 && two.mcus > 0; step(one), step(two)) {
         const bool inside[2] = {is_inside(one, mcus), is_inside(two, mcus)};
         for (const Block& block : blocks_) {
-            clear(pair);
+            pair.clear<Bytes>();
             int ends[2];
             decode_two_blocks(reader, other, block.dc->dc, block.ac->ac, block.ac->ac_pairs,
                               one.predictors[block.component], two.predictors[block.component],
@@ -368,17 +375,24 @@ VIDSEG_AVX2 bool BaselineDecoder::decode_lanes(const Mcus& mcus) {
     }
     one.reader = reader;
     two.reader = other;
-    return decode_lane(one, mcus) && decode_lane(two, mcus);
+    return true;
 }
 
 // Decodes the rest of one interval, two of its blocks at a time.
-VIDSEG_AVX2 bool BaselineDecoder::decode_lane(Lane& lane, const Mcus& mcus) {
+struct BaselineDecoder::OneLane {
+    template <int Bytes>
+    static VIDSEG_INLINE void run(BaselineDecoder* decoder, Lane* lane, const Mcus* mcus, bool* done) {
+        *done = decoder->decode_rest<Bytes>(*lane, *mcus);
+    }
+};
+template <int Bytes>
+VIDSEG_INLINE bool BaselineDecoder::decode_rest(Lane& lane, const Mcus& mcus) {
     BitReader reader = lane.reader;
     BlockPair pair;
     for (; lane.mcus > 0; step(lane)) {
         const bool inside = is_inside(lane, mcus);
         for (size_t place = 0; place < blocks_.size(); place += 2) {
-            clear(pair);
+            pair.clear<Bytes>();
             int ends[2] = {kEmptyEnd, kEmptyEnd};
             BlockTarget targets[2] = {nowhere(blocks_[place]), nowhere(blocks_[place])};
             for (size_t k = 0; k < 2 && place + k < blocks_.size(); ++k) {
@@ -396,6 +410,18 @@ VIDSEG_AVX2 bool BaselineDecoder::decode_lane(Lane& lane, const Mcus& mcus) {
     }
     lane.reader = reader;
     return lane.ends_well();
+}
+
+bool BaselineDecoder::decode_lanes(const Mcus& mcus) {
+    bool done = false;
+    run_simd<BothLanes>(this, &mcus, &done);
+    return done && decode_lane(lanes_[0], mcus) && decode_lane(lanes_[1], mcus);
+}
+
+bool BaselineDecoder::decode_lane(Lane& lane, const Mcus& mcus) {
+    bool done = false;
+    run_simd<OneLane>(this, &lane, &mcus, &done);
+    return done;
 }
 
 bool BaselineDecoder::is_inside(const Lane& lane, const Mcus& mcus) {

@@ -24,8 +24,8 @@ namespace vidseg {
 class BaselineDecoder {
   public:
     // Decodes the planes of the pixels of `wanted` that lie in the picture. Returns false if the file is of
-    // another kind, if the part that was read is damaged, or if the processor lacks AVX2; the caller then
-    // uses libjpeg, which decodes the file or reports the error.
+    // another kind or if the part that was read is damaged; the caller then uses libjpeg, which decodes the
+    // file or reports the error.
     //
     // `channels`: 2 leaves the third plane of a picture without color conversion undefined.
     bool decode(const uint8_t* data, size_t size, const Window& wanted, Region& out, int channels = 3);
@@ -74,6 +74,12 @@ class BaselineDecoder {
     bool decode_intervals(const uint8_t* data, size_t size, const Mcus& mcus);
     bool decode_lanes(const Mcus& mcus);
     bool decode_lane(Lane& lane, const Mcus& mcus);
+    struct BothLanes;
+    struct OneLane;
+    template <int Bytes>
+    bool decode_both(const Mcus& mcus);
+    template <int Bytes>
+    bool decode_rest(Lane& lane, const Mcus& mcus);
     void step(Lane& lane) const;
     static bool is_inside(const Lane& lane, const Mcus& mcus);
     BlockTarget target(const Block& block, const Lane& lane, const Mcus& mcus);

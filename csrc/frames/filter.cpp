@@ -151,25 +151,28 @@ const Filter::OfSamples& Filter::of_samples() {
     };
     made.wide = spread(4) > kWindow - 2;
     made.far = spread(2) > kWindow - 2;
-    if (made.far) return made;
-    const int of_window = made.wide ? 2 : 4;
-    made.windows.assign(static_cast<size_t>(outputs) / 2, 0);
-    made.controls.assign(static_cast<size_t>(outputs) / 8 * (made.wide ? 64 : 32),
-                         0x80);  // 0x80 selects a zero
+    made.first.resize(static_cast<size_t>(outputs));
     made.weights.assign(static_cast<size_t>(outputs) / 8 * made.pairs * 16, 0);
+    for (int i = 0; i < outputs; ++i) {
+        made.first[i] = first_of(i);
+        if (i >= static_cast<int>(count.size())) continue;
+        for (int k = 0; k < count[i]; ++k) {
+            const size_t pair = static_cast<size_t>(i / 8) * made.pairs + k / 2;
+            made.weights[pair * 16 + 2 * (i % 8) + k % 2] = weights[static_cast<size_t>(i) * taps + k];
+        }
+    }
+    if (made.far) return made;
+    const int of_window = made.wide ? 2 : 4, bytes = made.wide ? 64 : 32;
+    made.windows.assign(static_cast<size_t>(outputs) / 2, 0);
+    made.controls.assign(static_cast<size_t>(outputs) / 8 * bytes, 0x80);  // 0x80 selects a zero
     for (int i = 0; i < outputs; ++i) {
         const int start = i / of_window * of_window;
         const int window = std::min(first_of(start), first_of(start + of_window - 1));
         made.windows[i / 2] = window;
-        const size_t group = static_cast<size_t>(i / 8), place = static_cast<size_t>(i % 8);
-        uint8_t* control = &made.controls[group * (made.wide ? 64 : 32)] + (made.wide ? i / 2 % 2 * 32 : 0);
+        uint8_t* control =
+            &made.controls[static_cast<size_t>(i / 8) * bytes] + (made.wide ? i / 2 % 2 * 32 : 0);
         for (int byte = 0; byte < 4; ++byte) {
-            control[4 * place + byte] = static_cast<uint8_t>(2 * (first_of(i) - window) + byte);
-        }
-        if (i >= static_cast<int>(count.size())) continue;
-        for (int k = 0; k < count[i]; ++k) {
-            made.weights[(group * made.pairs + k / 2) * 16 + 2 * place + k % 2] =
-                weights[static_cast<size_t>(i) * taps + k];
+            control[4 * (i % 8) + byte] = static_cast<uint8_t>(2 * (first_of(i) - window) + byte);
         }
     }
     return made;

@@ -39,13 +39,14 @@ struct Filter {
 
     // Weights in the layout of the pass over rows of samples, for eight outputs at a time, four in each half
     // of a vector. The two inputs of each pair are selected from a window of 8 adjacent ones, which serves
-    // four outputs, or two if `wide`. If outputs are further apart (`far`), this layout is empty. Outputs are
+    // four outputs, or two if `wide`. If outputs are further apart (`far`), there are no windows. Outputs are
     // padded to a multiple of 16.
     struct OfSamples {
         int pairs = 0;
         bool wide = false, far = false;
+        std::vector<int> first;         // (outputs)
         std::vector<int> windows;       // (outputs / 2), first input of each
-        std::vector<uint8_t> controls;  // (outputs / 8, 1 or 2 windows, 32): for vpshufb
+        std::vector<uint8_t> controls;  // (outputs / 8, 1 or 2 windows, 32), see select_bytes
         std::vector<int16_t> weights;   // (outputs / 8, pairs, 8, 2)
     };
     const OfSamples& of_samples();

@@ -1,5 +1,4 @@
-// Passes of a separable filter over the rows of a picture, in a portable and an AVX2 version with equal
-// results.
+// Passes of a separable filter over the rows of a picture.
 #pragma once
 
 #include <cstddef>
@@ -23,14 +22,11 @@ struct Passes {
     // Filters one blended row to a row of pixels of 4 samples.
     void (*filter_pixels)(const int16_t* row, const int* first, const Filter::OfPixels& of, int width,
                           uint32_t* out);
-    // Filters one blended row to a row of samples; null if the portable pass is used. Writes up to a multiple
-    // of 16 samples.
+    // Filters one blended row to a row of samples. Writes up to a multiple of 16 samples.
     void (*filter_samples)(const int16_t* row, const Filter::OfSamples& of, int width, uint8_t* out);
 };
 
 // Returns the passes for this processor.
 const Passes& passes();
-
-void filter_samples_portable(const int16_t* row, const Filter& filter, int width, uint8_t* out);
 
 }  // namespace vidseg

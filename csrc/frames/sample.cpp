@@ -173,12 +173,7 @@ void Sampler::sample_row(const Plane& plane, const std::array<int, 2>& corner, F
     if (row_.size() < bytes + behind_samples(across)) row_.resize(bytes + behind_samples(across));
     passes().blend_rows(rows_.data(), &down.weights[static_cast<size_t>(y) * down.taps], count, bytes,
                         row_.data());
-    const Filter::OfSamples& of = across.of_samples();
-    if (of.far || passes().filter_samples == nullptr) {
-        filter_samples_portable(row_.data(), across, width_, out);
-    } else {
-        passes().filter_samples(row_.data(), of, width_, out);
-    }
+    passes().filter_samples(row_.data(), across.of_samples(), width_, out);
 }
 
 void Sampler::sample_any(const Region& region, int divisor, uint32_t* out) {

@@ -7,10 +7,6 @@
 
 #include "common/simd.h"
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 namespace vidseg {
 namespace {
 
@@ -57,85 +53,23 @@ void spread_portable(const int16_t* sums, int count, uint8_t* out) {
     }
 }
 
-#if defined(__x86_64__)
-VIDSEG_AVX2 inline __m256i load_samples(const uint8_t* from) {
-    return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-}
+}  // namespace
+}  // namespace vidseg
 
-// Returns (a * factor + kHalf) >> kShift for 16-bit a and |a| < 2^14.
-VIDSEG_AVX2 inline __m256i share(__m256i a, int factor) {
-    const __m256i doubled = _mm256_add_epi16(a, a);
-    const __m256i product = _mm256_mulhi_epi16(doubled, _mm256_set1_epi16(static_cast<int16_t>(factor)));
-    return _mm256_srai_epi16(_mm256_add_epi16(product, _mm256_set1_epi16(1)), 1);
-}
+#define VIDSEG_KERNELS "frames/upsample_kernels.h"
+#include "common/each_set.h"
 
-VIDSEG_AVX2 inline __m256i clamp_16(__m256i a) {
-    return _mm256_max_epi16(_mm256_min_epi16(a, _mm256_set1_epi16(255)), _mm256_setzero_si256());
-}
+namespace vidseg {
+namespace {
 
-// The same in 16 bits: whole multiples of chroma are separated from the factors, so that these fit.
-VIDSEG_AVX2 void color_row_avx2(const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width,
-                                uint32_t* out) {
-    constexpr int kOne = 1 << kShift;
-    const __m256i center = _mm256_set1_epi16(128), half = _mm256_set1_epi32(kHalf);
-    const __m256i green = _mm256_set1_epi32((kGreenCb & 0xFFFF) | (kGreenCr + kOne) << 16);
-    if (width < 16) return color_row_portable(luma, cb, cr, width, out);
-    for (int begin = 0; begin < width; begin += 16) {
-        const int x = std::min(begin, width - 16);  // the last 16 may overlap those before
-        const __m256i y = load_samples(luma + x);
-        const __m256i blue = _mm256_sub_epi16(load_samples(cb + x), center);
-        const __m256i red = _mm256_sub_epi16(load_samples(cr + x), center);
-        const __m256i r = clamp_16(_mm256_add_epi16(_mm256_add_epi16(y, red), share(red, kRedCr - kOne)));
-        const __m256i twice = _mm256_add_epi16(blue, blue);
-        const __m256i b =
-            clamp_16(_mm256_add_epi16(_mm256_add_epi16(y, twice), share(blue, kBlueCb - 2 * kOne)));
-        const __m256i low = _mm256_madd_epi16(_mm256_unpacklo_epi16(blue, red), green);
-        const __m256i high = _mm256_madd_epi16(_mm256_unpackhi_epi16(blue, red), green);
-        const __m256i both = _mm256_packs_epi32(_mm256_srai_epi32(_mm256_add_epi32(low, half), kShift),
-                                                _mm256_srai_epi32(_mm256_add_epi32(high, half), kShift));
-        const __m256i g = clamp_16(_mm256_add_epi16(_mm256_sub_epi16(y, red), both));
-        const __m256i red_green = _mm256_or_si256(r, _mm256_slli_epi16(g, 8));
-        const __m256i even = _mm256_unpacklo_epi16(red_green, b);  // pixels 0 to 3 and 8 to 11
-        const __m256i odd = _mm256_unpackhi_epi16(red_green, b);
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + x), _mm256_permute2x128_si256(even, odd, 0x20));
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + x + 8),
-                            _mm256_permute2x128_si256(even, odd, 0x31));
-    }
-}
-
-VIDSEG_AVX2 inline __m256i load_sums(const int16_t* from) {
-    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-}
-
-VIDSEG_AVX2 void spread_avx2(const int16_t* sums, int count, uint8_t* out) {
-    const __m256i eight = _mm256_set1_epi16(8), seven = _mm256_set1_epi16(7);
-    if (count < 16) return spread_portable(sums, count, out);
-    for (int begin = 0; begin < count; begin += 16) {
-        const int x = std::min(begin, count - 16);
-        const __m256i sum = load_sums(sums + x), inner = _mm256_add_epi16(sum, _mm256_add_epi16(sum, sum));
-        const __m256i left = _mm256_add_epi16(_mm256_add_epi16(inner, load_sums(sums + x - 1)), eight);
-        const __m256i right = _mm256_add_epi16(_mm256_add_epi16(inner, load_sums(sums + x + 1)), seven);
-        const __m256i both =
-            _mm256_or_si256(_mm256_srli_epi16(left, 4), _mm256_slli_epi16(_mm256_srli_epi16(right, 4), 8));
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 2 * x), both);
-    }
-}
-#endif
-
-// Conversion of a row of luma and chroma to pixels, and of a row of sums to chroma, in a portable and an AVX2
-// version with equal results.
+// Conversion of a row of luma and chroma to pixels, and of a row of sums to chroma.
 struct Rows {
     void (*color)(const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int width, uint32_t* out);
     void (*spread)(const int16_t* sums, int count, uint8_t* out);
 };
 
 const Rows& rows() {
-#if defined(__x86_64__)
-    static const Rows chosen =
-        has_avx2() ? Rows{color_row_avx2, spread_avx2} : Rows{color_row_portable, spread_portable};
-#else
-    static const Rows chosen{color_row_portable, spread_portable};
-#endif
+    static const Rows chosen{VIDSEG_CHOOSE(color_row), VIDSEG_CHOOSE(spread)};
     return chosen;
 }
 
