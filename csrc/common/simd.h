@@ -79,6 +79,16 @@ inline Simd simd_level() {
     return level;
 }
 
+// Its name.
+inline const char* simd_name() {
+#if defined(__aarch64__)
+    return "neon";  // part of every such processor
+#else
+    const Simd level = simd_level();
+    return level == Simd::avx512 ? "avx512" : level == Simd::avx2 ? "avx2" : "baseline";
+#endif
+}
+
 inline bool has_avx2() { return simd_level() >= Simd::avx2; }
 
 // A vector of T, and the same vector at an address that is aligned for T only.

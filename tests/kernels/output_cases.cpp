@@ -1,4 +1,5 @@
 // Samples of a batch: types, layouts, color order, normalization, vectors.
+#include <algorithm>
 #include <cstring>
 
 #include "cases.h"
