@@ -1,12 +1,15 @@
 // Vector instructions. One binary serves every processor: code is compiled for several instruction sets, and
-// the widest one that the processor supports runs. Three tools:
+// the widest one that the processor supports runs. The baseline is SSE2 on x86-64 and NEON on 64-bit ARM.
+// Four tools:
 //
 //   run_simd           templates over the vector width (baseline, AVX2, AVX-512)
+//   each_set.h         kernels written with the vectors of vectors.h (baseline, AVX2)
 //   VIDSEG_AVX2        functions written with AVX2 intrinsics, called where `has_avx2()`
 //   VIDSEG_VECTORIZED  plain loops that the compiler vectorizes, for the baseline, AVX2 and AVX-512
 //
-// The environment variable VIDSEG_SIMD=baseline|avx2|avx512 limits the first two, which allows comparing
-// them. The third is resolved by the dynamic linker; its results do not depend on the choice.
+// The environment variable VIDSEG_SIMD=baseline|avx2|avx512 limits the first three, which allows comparing
+// them. The fourth is resolved by the dynamic linker; its results do not depend on the choice. A build with
+// -DVIDSEG_PORTABLE uses the baseline for all, as a processor without AVX2 does.
 #pragma once
 
 #if defined(__x86_64__)
@@ -27,7 +30,8 @@
 #define VIDSEG_AVX2
 #endif
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && \
+    !defined(VIDSEG_PORTABLE)
 #if __GNUC__ >= 12
 #define VIDSEG_VECTORIZED __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
 #else
@@ -53,7 +57,7 @@ inline bool has_f16c() {
 // Not inlined: it would only lengthen the callers.
 __attribute__((noinline)) inline Simd detect_simd() {
     Simd best = Simd::baseline;
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(VIDSEG_PORTABLE)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") &&
         has_f16c()) {
@@ -79,13 +83,16 @@ inline Simd simd_level() {
     return level;
 }
 
-// Its name.
+// Its name, for reports.
 inline const char* simd_name() {
-#if defined(__aarch64__)
-    return "neon";  // part of every such processor
+    if (simd_level() == Simd::avx512) return "avx512";
+    if (simd_level() == Simd::avx2) return "avx2";
+#if defined(__x86_64__)
+    return "baseline (SSE2)";
+#elif defined(__aarch64__)
+    return "baseline (NEON)";
 #else
-    const Simd level = simd_level();
-    return level == Simd::avx512 ? "avx512" : level == Simd::avx2 ? "avx2" : "baseline";
+    return "baseline";
 #endif
 }
 

@@ -108,7 +108,7 @@ template <int Bits>
 inline Ints shift_right(Ints a) {
     return {vshrq_n_s32(a.v, Bits)};
 }
-inline Words both_words(Ints a) {
+inline Words high_words(Ints a) {
     const int16x8_t all = vreinterpretq_s16_s32(a.v);
     return {vtrn2q_s16(all, all)};
 }
@@ -123,6 +123,7 @@ inline Sums weigh(Words a, Words b, int of_a, int of_b) {
     return {weigh_four(vget_low_s16(a.v), vget_low_s16(b.v), of_a, of_b),
             weigh_four(vget_high_s16(a.v), vget_high_s16(b.v), of_a, of_b)};
 }
+inline Sums weigh(Words a, Words b, const int16_t* weights) { return weigh(a, b, weights[0], weights[1]); }
 inline void add_bytes(const uint8_t* a, const uint8_t* b, int of_a, int of_b, Sums (&sums)[2]) {
     for (int k = 0; k < 2; ++k) {
         const int16x8_t one = widen_bytes(a + 8 * k).v, other = widen_bytes(b + 8 * k).v;

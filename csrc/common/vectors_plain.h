@@ -156,7 +156,7 @@ inline Ints shift_right(Ints a) {
     return make<Ints>([&](int i) { return a.v[i] >> Bits; });
 }
 // The high 16 bits of each, in both words of it.
-inline Words both_words(Ints a) {
+inline Words high_words(Ints a) {
     return make<Words>([&](int i) { return static_cast<uint32_t>(a.v[i / 2]) >> 16; });
 }
 // a[0] * b[0] + a[1] * b[1], a[2] * b[2] + a[3] * b[3], and so on. As Ints, b has the low word first.
@@ -172,6 +172,7 @@ inline Sums weigh(Words a, Words b, int of_a, int of_b) {
     return {make<Ints>([&](int i) { return a.v[i] * of_a + b.v[i] * of_b; }),
             make<Ints>([&](int i) { return a.v[4 + i] * of_a + b.v[4 + i] * of_b; })};
 }
+inline Sums weigh(Words a, Words b, const int16_t* weights) { return weigh(a, b, weights[0], weights[1]); }
 // Adds the same of a vector of bytes: of bytes 0 to 7 of each half to sums[0], of bytes 8 to 15 to sums[1].
 inline void add_bytes(const uint8_t* a, const uint8_t* b, int of_a, int of_b, Sums (&sums)[2]) {
     for (int k = 0; k < 2; ++k)

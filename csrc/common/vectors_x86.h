@@ -193,16 +193,22 @@ template <int Bits>
 VIDSEG_TARGET inline Ints shift_right(Ints a) {
     return {VIDSEG_MM(srai_epi32)(a.v, Bits)};
 }
-VIDSEG_TARGET inline Words both_words(Ints a) {
+VIDSEG_TARGET inline Words high_words(Ints a) {
     const VIDSEG_VECTOR high = VIDSEG_MM(srli_epi32)(a.v, 16);
     return {VIDSEG_SI(or)(high, VIDSEG_MM(slli_epi32)(high, 16))};
 }
 VIDSEG_TARGET inline Ints pair_sums(Words a, Words b) { return {VIDSEG_MM(madd_epi16)(a.v, b.v)}; }
 VIDSEG_TARGET inline Ints pair_sums(Words a, Ints b) { return {VIDSEG_MM(madd_epi16)(a.v, b.v)}; }
+VIDSEG_TARGET inline Sums weigh_pairs(Words a, Words b, Ints weights) {
+    return {pair_sums(interleave_low(a, b), weights), pair_sums(interleave_high(a, b), weights)};
+}
 VIDSEG_TARGET inline Sums weigh(Words a, Words b, int of_a, int of_b) {
-    const VIDSEG_VECTOR weights = ints((of_a & 0xFFFF) | of_b * 65536).v;
-    return {{VIDSEG_MM(madd_epi16)(interleave_low(a, b).v, weights)},
-            {VIDSEG_MM(madd_epi16)(interleave_high(a, b).v, weights)}};
+    return weigh_pairs(a, b, ints((of_a & 0xFFFF) | of_b * 65536));
+}
+VIDSEG_TARGET inline Sums weigh(Words a, Words b, const int16_t* weights) {
+    int both;
+    std::memcpy(&both, weights, sizeof both);
+    return weigh_pairs(a, b, ints(both));
 }
 VIDSEG_TARGET inline void add_bytes(const uint8_t* a, const uint8_t* b, int of_a, int of_b, Sums (&sums)[2]) {
     const VIDSEG_VECTOR zero = VIDSEG_SI(setzero)();

@@ -162,13 +162,13 @@ void fill_block(int16_t coefficient, const BlockTarget& target) {
     }
 }
 
+template <int Bytes>
 void transform(const BlockPair& pair, const BlockTarget (&targets)[2], const int (&ends)[2]) {
     if (ends[0] == kEmptyEnd && ends[1] == kEmptyEnd) {
         fill_block(pair.coefficients[0], targets[0]);
         fill_block(pair.coefficients[BlockPair::kSecond], targets[1]);
     } else {
-        static const InverseDct inverse_dct = choose_inverse_dct();
-        inverse_dct(pair, targets[0], targets[1]);
+        inverse_dct<Bytes>(pair, targets[0], targets[1]);
     }
 }
 
@@ -369,7 +369,7 @@ VIDSEG_INLINE bool BaselineDecoder::decode_both(const Mcus& mcus) {
             if ((!inside[0] && !inside[1]) || block.component >= components_) continue;
             const BlockTarget targets[2] = {inside[0] ? target(block, one, mcus) : nowhere(block),
                                             inside[1] ? target(block, two, mcus) : nowhere(block)};
-            transform(pair, targets, ends);
+            transform<Bytes>(pair, targets, ends);
         }
         if (reader.consumed() > 8 * one.count || other.consumed() > 8 * two.count) return false;
     }
@@ -404,7 +404,7 @@ VIDSEG_INLINE bool BaselineDecoder::decode_rest(Lane& lane, const Mcus& mcus) {
                 if (!is_whole(ends[k])) return false;
                 if (inside && block.component < components_) targets[k] = target(block, lane, mcus);
             }
-            if (inside) transform(pair, targets, ends);
+            if (inside) transform<Bytes>(pair, targets, ends);
         }
         if (reader.consumed() > 8 * lane.count) return false;
     }

@@ -1,9 +1,14 @@
 #include "color_frame.h"
 
+#include <algorithm>
+
 #include "common/simd.h"
+#include "packing.h"
 
 namespace vidseg {
 namespace {
+
+constexpr size_t kPiece = 2048;  // pixels that fit into the first-level cache
 
 VIDSEG_VECTORIZED
 void take_byte(const uint32_t* __restrict pixels, size_t count, int shift, uint8_t* __restrict plane) {
@@ -36,14 +41,21 @@ void ColorFrame::join(uint32_t* pixels) const {
 }
 
 void ColorFrame::split_rgb(const uint8_t* rgb) {
-    for (size_t i = 0; i < size_.pixels(); ++i) {
-        for (int channel = 0; channel < 3; ++channel) plane(channel)[i] = rgb[3 * i + channel];
+    uint32_t pixels[kPiece];
+    for (size_t begin = 0; begin < size_.pixels(); begin += kPiece) {
+        const size_t count = std::min(kPiece, size_.pixels() - begin);
+        unpack_pixels(rgb + 3 * begin, count, pixels);
+        for (int channel = 0; channel < 3; ++channel)
+            take_byte(pixels, count, 8 * channel, plane(channel) + begin);
     }
 }
 
 void ColorFrame::join_rgb(uint8_t* rgb) const {
-    for (size_t i = 0; i < size_.pixels(); ++i) {
-        for (int channel = 0; channel < 3; ++channel) rgb[3 * i + channel] = plane(channel)[i];
+    uint32_t pixels[kPiece];
+    for (size_t begin = 0; begin < size_.pixels(); begin += kPiece) {
+        const size_t count = std::min(kPiece, size_.pixels() - begin);
+        join_bytes(plane(0) + begin, plane(1) + begin, plane(2) + begin, count, pixels);
+        pack_pixels(pixels, count, false, rgb + 3 * begin);
     }
 }
 

@@ -8,10 +8,6 @@
 #include "common/functions.h"
 #include "common/simd.h"
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 namespace vidseg {
 namespace {
 
@@ -96,43 +92,14 @@ void add_taps_portable(const std::vector<const uint8_t*>& rows, const std::vecto
     }
 }
 
-#if defined(__x86_64__)
-VIDSEG_AVX2 inline __m256i load_words(const uint8_t* from) {
-    return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-}
+}  // namespace
+}  // namespace vidseg
 
-// The same, two taps at a time; returns the number of samples. The number of taps is even.
-VIDSEG_AVX2 int add_taps_avx2(const std::vector<const uint8_t*>& rows, const std::vector<int16_t>& weights,
-                              int width, uint8_t* out) {
-    int x = 0;
-    for (; x + 16 <= width; x += 16) {
-        __m256i low = _mm256_set1_epi32(kHalfTap), high = low;
-        for (size_t tap = 0; tap < rows.size(); tap += 2) {
-            int32_t pair;
-            std::memcpy(&pair, &weights[tap], sizeof pair);
-            const __m256i both = _mm256_set1_epi32(pair);
-            const __m256i one = load_words(rows[tap] + x), other = load_words(rows[tap + 1] + x);
-            low = _mm256_add_epi32(low, _mm256_madd_epi16(_mm256_unpacklo_epi16(one, other), both));
-            high = _mm256_add_epi32(high, _mm256_madd_epi16(_mm256_unpackhi_epi16(one, other), both));
-        }
-        const __m256i words =
-            _mm256_packus_epi32(_mm256_srli_epi32(low, kTapBits), _mm256_srli_epi32(high, kTapBits));
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + x),
-                         _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
-    }
-    return x;
-}
-#endif
+#define VIDSEG_KERNELS "frames/taps_kernels.h"
+#include "common/each_set.h"
 
-void add_taps(const std::vector<const uint8_t*>& rows, const std::vector<int16_t>& weights, int width,
-              uint8_t* out) {
-    int first = 0;
-#if defined(__x86_64__)
-    static const bool fast = has_avx2();
-    if (fast) first = add_taps_avx2(rows, weights, width, out);
-#endif
-    add_taps_portable(rows, weights, first, width, out);
-}
+namespace vidseg {
+namespace {
 
 // The first and the last sample stay as they are.
 VIDSEG_VECTORIZED
@@ -295,6 +262,7 @@ void convolve(const std::vector<Tap>& taps, ColorFrame& frame, FilterScratch& sc
     std::vector<int16_t> weights(count, 0);
     for (size_t i = 0; i < taps.size(); ++i) weights[i] = static_cast<int16_t>(taps[i].weight);
     scratch.padded.resize(static_cast<size_t>(stride) * height);
+    static const auto add_taps = VIDSEG_CHOOSE(add_taps);
     for (int channel = 0; channel < 3; ++channel) {
         uint8_t* plane = frame.plane(channel);
         for (int y = 0; y < height; ++y) {

@@ -21,6 +21,27 @@ constexpr int k0298 = fixed(0.298631336), k0390 = fixed(0.390180644), k0541 = fi
 
 namespace vidseg {
 
-InverseDct choose_inverse_dct() { return VIDSEG_CHOOSE(inverse_dct); }
+template <>
+void inverse_dct<16>(const BlockPair& blocks, const BlockTarget& first, const BlockTarget& second) {
+    baseline::inverse_both(blocks, first, second);
+}
+
+#if defined(__x86_64__)
+#if VIDSEG_SET_OF_X86
+namespace widest = avx2;
+#else
+namespace widest = baseline;
+#endif
+template <>
+VIDSEG_AVX2 void inverse_dct<32>(const BlockPair& blocks, const BlockTarget& first,
+                                 const BlockTarget& second) {
+    widest::inverse_both(blocks, first, second);
+}
+template <>
+VIDSEG_AVX2 void inverse_dct<64>(const BlockPair& blocks, const BlockTarget& first,
+                                 const BlockTarget& second) {
+    widest::inverse_both(blocks, first, second);
+}
+#endif
 
 }  // namespace vidseg

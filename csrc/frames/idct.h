@@ -34,11 +34,9 @@ struct BlockTarget {
     const Quantizer* quantizer;
 };
 
-// Dequantizes and transforms. Products and sums beyond 16 bits saturate or wrap as in libjpeg-turbo's vector
-// code.
-using InverseDct = void (*)(const BlockPair& blocks, const BlockTarget& first, const BlockTarget& second);
-
-// Returns the transform for this processor.
-InverseDct choose_inverse_dct();
+// Dequantizes and transforms with the instruction set whose vectors have this many bytes, see run_simd.
+// Products and sums beyond 16 bits saturate or wrap as in libjpeg-turbo's vector code.
+template <int Bytes>
+void inverse_dct(const BlockPair& blocks, const BlockTarget& first, const BlockTarget& second);
 
 }  // namespace vidseg

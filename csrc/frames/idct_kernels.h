@@ -53,7 +53,8 @@ VIDSEG_TARGET inline void transform_blocks(const int16_t* coefficients, const Bl
     }
 }
 
-VIDSEG_TARGET void inverse_dct(const BlockPair& blocks, const BlockTarget& first, const BlockTarget& second) {
+VIDSEG_TARGET inline void inverse_both(const BlockPair& blocks, const BlockTarget& first,
+                                       const BlockTarget& second) {
     if constexpr (kHalves == 1) {
         transform_blocks(blocks.coefficients, first, first);
         transform_blocks(blocks.coefficients + BlockPair::kSecond, second, second);

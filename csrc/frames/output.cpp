@@ -7,10 +7,6 @@
 #include "common/simd.h"
 #include "packing.h"
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 namespace vidseg {
 namespace {
 
@@ -54,32 +50,6 @@ void write_floats_portable(const uint32_t* pixels, size_t count, int shift, floa
     for (size_t i = 0; i < count; ++i) out[i] = as_float(pixels[i], shift) * scale + offset;
 }
 
-#if defined(__x86_64__)
-// Non-temporal stores: a batch exceeds the caches and is not read soon.
-VIDSEG_AVX2 void write_floats_avx2(const uint32_t* pixels, size_t count, int shift, float scale, float offset,
-                                   float* out) {
-    const size_t before = std::min(count, (32 - reinterpret_cast<uintptr_t>(out) % 32) % 32 / sizeof(float));
-    write_floats_portable(pixels, before, shift, scale, offset, out);
-    const __m256 scales = _mm256_set1_ps(scale), offsets = _mm256_set1_ps(offset);
-    const __m256i low = _mm256_set1_epi32(255);
-    size_t i = before;
-    for (; i + 8 <= count; i += 8) {
-        const __m256i eight = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(pixels + i));
-        const __m256 values = _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(eight, shift), low));
-        _mm256_stream_ps(out + i, _mm256_add_ps(_mm256_mul_ps(values, scales), offsets));
-    }
-    write_floats_portable(pixels + i, count - i, shift, scale, offset, out + i);
-}
-#endif
-
-void write_floats(const uint32_t* pixels, size_t count, int shift, float scale, float offset, float* out) {
-#if defined(__x86_64__)
-    static const bool fast = has_avx2();
-    if (fast) return write_floats_avx2(pixels, count, shift, scale, offset, out);
-#endif
-    write_floats_portable(pixels, count, shift, scale, offset, out);
-}
-
 VIDSEG_VECTORIZED
 void write_bfloats(const uint32_t* pixels, size_t count, int shift, float scale, float offset,
                    uint16_t* out) {
@@ -119,32 +89,23 @@ void write_vector_floats_portable(const uint32_t* pixels, size_t count, const st
     for (size_t i = 0; i < count; ++i) out[i] = vector_at(pixels[i], row);
 }
 
-#if defined(__x86_64__)
-VIDSEG_AVX2 void write_vector_floats_avx2(const uint32_t* pixels, size_t count,
-                                          const std::array<float, 3>& row, float* out) {
-    const size_t before = std::min(count, (32 - reinterpret_cast<uintptr_t>(out) % 32) % 32 / sizeof(float));
-    write_vector_floats_portable(pixels, before, row, out);
-    const __m256 first = _mm256_set1_ps(row[0]), second = _mm256_set1_ps(row[1]),
-                 offset = _mm256_set1_ps(row[2]);
-    const __m256i low = _mm256_set1_epi32(255);
-    size_t i = before;
-    for (; i + 8 <= count; i += 8) {
-        const __m256i eight = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(pixels + i));
-        const __m256 red = _mm256_cvtepi32_ps(_mm256_and_si256(eight, low));
-        const __m256 green = _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(eight, 8), low));
-        const __m256 sum = _mm256_add_ps(_mm256_mul_ps(red, first), _mm256_mul_ps(green, second));
-        _mm256_stream_ps(out + i, _mm256_add_ps(sum, offset));
-    }
-    write_vector_floats_portable(pixels + i, count - i, row, out + i);
+}  // namespace
+}  // namespace vidseg
+
+#define VIDSEG_KERNELS "frames/output_kernels.h"
+#include "common/each_set.h"
+
+namespace vidseg {
+namespace {
+
+void write_floats(const uint32_t* pixels, size_t count, int shift, float scale, float offset, float* out) {
+    static const auto write = VIDSEG_CHOOSE(write_floats);
+    write(pixels, count, shift, scale, offset, out);
 }
-#endif
 
 void write_vector_floats(const uint32_t* pixels, size_t count, const std::array<float, 3>& row, float* out) {
-#if defined(__x86_64__)
-    static const bool fast = has_avx2();
-    if (fast) return write_vector_floats_avx2(pixels, count, row, out);
-#endif
-    write_vector_floats_portable(pixels, count, row, out);
+    static const auto write = VIDSEG_CHOOSE(write_vector_floats);
+    write(pixels, count, row, out);
 }
 
 VIDSEG_VECTORIZED
@@ -252,9 +213,7 @@ void write_vectors(const uint32_t* pixels, size_t count, const OutputFormat& for
             write_vector_plane(pixels + begin, piece, format.type, map, c, to);
         }
     }
-#if defined(__x86_64__)
-    _mm_sfence();
-#endif
+    end_streams();
 }
 
 void write_pixels(const uint32_t* pixels, size_t count, const OutputFormat& format, size_t plane_bytes,
@@ -280,9 +239,7 @@ void write_pixels(const uint32_t* pixels, size_t count, const OutputFormat& form
             write_plane(pixels + begin, piece, format, format.bgr ? 2 - c : c, to);
         }
     }
-#if defined(__x86_64__)
-    _mm_sfence();  // makes non-temporal stores visible to other threads
-#endif
+    end_streams();
 }
 
 }  // namespace vidseg

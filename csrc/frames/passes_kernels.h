@@ -4,20 +4,41 @@ namespace vidseg {
 namespace VIDSEG_SET {
 namespace {
 
-VIDSEG_TARGET void blend_rows(const uint8_t* const* rows, const int16_t* weights, int count, size_t bytes,
-                              int16_t* out) {
+// Rows are read in pairs: the last one twice if there is no other, with weight 0.
+template <int Pairs>
+VIDSEG_TARGET void blend_pairs(const uint8_t* const* rows, const int16_t* weights, int count, size_t bytes,
+                               int16_t* out) {
     constexpr int kShift = kWeightBits - kRowBits;
     constexpr size_t kStep = 16 * kHalves;
-    if (bytes < kStep) return blend_rows_portable(rows, weights, count, bytes, out);
     const Ints half = ints(1 << (kShift - 1));
+    const int pairs = Pairs > 0 ? Pairs : (count + 1) / 2;
     for (size_t begin = 0; begin < bytes; begin += kStep) {
         const size_t i = std::min(begin, bytes - kStep);  // the last ones may overlap those before
         Sums sums[2] = {{half, half}, {half, half}};
-        for (int k = 0; k < count; k += 2) {
-            const bool odd = k + 1 == count;
-            add_bytes(rows[k] + i, rows[odd ? k : k + 1] + i, weights[k], odd ? 0 : weights[k + 1], sums);
+        for (int k = 0; k < 2 * pairs; k += 2) {
+            const bool both = k + 1 < count;
+            const int weight = both ? weights[k + 1] : 0;
+            add_bytes(rows[k] + i, rows[both ? k + 1 : k] + i, weights[k], weight, sums);
         }
         store_parts(narrow_shifted<kShift>(sums[0]), narrow_shifted<kShift>(sums[1]), out + i);
+    }
+}
+
+VIDSEG_TARGET void blend_rows(const uint8_t* const* rows, const int16_t* weights, int count, size_t bytes,
+                              int16_t* out) {
+    if (bytes < 16 * kHalves) return blend_rows_portable(rows, weights, count, bytes, out);
+    switch (count) {
+        case 1:
+        case 2:
+            return blend_pairs<1>(rows, weights, count, bytes, out);
+        case 3:
+        case 4:
+            return blend_pairs<2>(rows, weights, count, bytes, out);
+        case 5:
+        case 6:
+            return blend_pairs<3>(rows, weights, count, bytes, out);
+        default:
+            return blend_pairs<0>(rows, weights, count, bytes, out);
     }
 }
 
@@ -71,27 +92,34 @@ VIDSEG_TARGET void filter_pixels(const int16_t* row, const int* first, const Fil
 // selected from one window that is loaded for four outputs, or from two windows.
 enum class From { kPairs, kWindow, kWindows };
 
-// Four outputs of a row of samples, from output x on, for each half of a vector: 32-bit sums.
+// The parts of Filter::OfSamples for the next 16 outputs.
+struct Part {
+    const int *first, *windows;
+    const uint8_t* controls;
+    const int16_t* weights;
+};
+
+// Four outputs of a row of samples for each half of a vector, of which the first is output 4 * `four`: 32-bit
+// sums.
 template <From Source, int Pairs>
-VIDSEG_TARGET inline Ints filter_fours(const int16_t* row, const Filter::OfSamples& of, int x) {
+VIDSEG_TARGET inline Ints filter_fours(const int16_t* row, const Part& part, int four, int pairs) {
     constexpr int kShift = kWeightBits + kRowBits;
-    const int pairs = Pairs > 0 ? Pairs : of.pairs, group = x / 8, part = x % 8 / 4;
-    const int16_t* weights = of.weights.data() + size_t{16} * group * pairs + 8 * part;
+    const int group = four / 2, half = four % 2;
+    const int16_t* weights = part.weights + size_t{16} * group * pairs + 8 * half;
+    const int* windows = part.windows + 2 * four;
+    const uint8_t* controls = part.controls + (Source == From::kWindows ? 64 : 32) * group + 16 * half;
     Ints sum = ints(1 << (kShift - 1));
-    for (int k = 0; k < pairs; ++k) {
+    for (int k = 0; k < (Pairs > 0 ? Pairs : pairs); ++k) {
+        const int16_t* from = row + 2 * k;
         Words inputs;
-        if constexpr (Source == From::kPairs) {
-            inputs = gather_pairs(row + 2 * k, of.first.data() + x);
+        if (Source == From::kPairs) {
+            inputs = gather_pairs(from, part.first + 4 * four);
         } else {
-            const int* windows = of.windows.data() + x / 2;
-            const uint8_t* controls =
-                of.controls.data() + (Source == From::kWindows ? 64 : 32) * group + 16 * part;
-            const int16_t* from = row + 2 * k;
             inputs = select_bytes(load_halves(from + windows[0], from + windows[2 * kHalves - 2]), controls);
-            if constexpr (Source == From::kWindows) {
-                const Words others = load_halves(from + windows[1], from + windows[2 * kHalves - 1]);
-                inputs = inputs | select_bytes(others, controls + 32);
-            }
+        }
+        if (Source == From::kWindows) {
+            const Words others = load_halves(from + windows[1], from + windows[2 * kHalves - 1]);
+            inputs = inputs | select_bytes(others, controls + 32);
         }
         sum = sum + pair_sums(inputs, load_words(weights + 16 * k));
     }
@@ -101,11 +129,20 @@ VIDSEG_TARGET inline Ints filter_fours(const int16_t* row, const Filter::OfSampl
 template <From Source, int Pairs>
 VIDSEG_TARGET void filter_samples_of(const int16_t* row, const Filter::OfSamples& of, int width,
                                      uint8_t* out) {
+    const int pairs = Pairs > 0 ? Pairs : of.pairs;
+    Part part{of.first.data(), of.windows.data(), of.controls.data(), of.weights.data()};
     for (int x = 0; x < width; x += 16) {
         Ints sums[4 / kHalves];
-        for (int i = 0; i < 4 / kHalves; ++i)
-            sums[i] = filter_fours<Source, Pairs>(row, of, x + 4 * kHalves * i);
+        for (int i = 0; i < 4; i += kHalves)
+            sums[i / kHalves] = filter_fours<Source, Pairs>(row, part, i, pairs);
         store_sixteen(sums, out + x);
+        part.weights += size_t{32} * pairs;
+        if (Source == From::kPairs) {
+            part.first += 16;
+        } else {
+            part.windows += 8;
+            part.controls += Source == From::kWindows ? 128 : 64;
+        }
     }
 }
 

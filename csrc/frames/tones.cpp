@@ -5,11 +5,7 @@
 #include <cmath>
 
 #include "common/functions.h"
-#include "common/simd.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "common/vectors.h"
 
 namespace vidseg {
 namespace {
@@ -181,7 +177,7 @@ void map_portable(const uint8_t* table, uint8_t* samples, size_t count) {
     for (size_t i = 0; i < count; ++i) samples[i] = table[samples[i]];
 }
 
-#if defined(__x86_64__)
+#if VIDSEG_SET_OF_X86
 // A shuffle looks up in 16 entries. The four high bits of a sample choose among the 16 results.
 VIDSEG_AVX2 void map_avx2(const uint8_t* table, uint8_t* samples, size_t count) {
     __m256i parts[16];
@@ -220,14 +216,32 @@ __attribute__((target("avx512f,avx512bw,avx512vbmi"))) void map_avx512(const uin
     }
     map_portable(table, samples + i, count - i);
 }
+#elif VIDSEG_SET_OF_ARM
+// A look-up in 64 entries gives 0, or leaves the result as it is, where the index is beyond them.
+void map_neon(const uint8_t* table, uint8_t* samples, size_t count) {
+    const uint8x16x4_t first = vld1q_u8_x4(table), second = vld1q_u8_x4(table + 64),
+                       third = vld1q_u8_x4(table + 128), fourth = vld1q_u8_x4(table + 192);
+    const uint8x16_t step = vdupq_n_u8(64);
+    size_t i = 0;
+    for (; i + 16 <= count; i += 16) {
+        uint8x16_t index = vld1q_u8(samples + i), found = vqtbl4q_u8(first, index);
+        found = vqtbx4q_u8(found, second, index = vsubq_u8(index, step));
+        found = vqtbx4q_u8(found, third, index = vsubq_u8(index, step));
+        found = vqtbx4q_u8(found, fourth, vsubq_u8(index, step));
+        vst1q_u8(samples + i, found);
+    }
+    map_portable(table, samples + i, count - i);
+}
 #endif
 
 using Map = void (*)(const uint8_t* table, uint8_t* samples, size_t count);
 
 Map choose_map() {
-#if defined(__x86_64__)
+#if VIDSEG_SET_OF_X86
     if (simd_level() == Simd::avx512 && __builtin_cpu_supports("avx512vbmi")) return map_avx512;
     if (has_avx2()) return map_avx2;
+#elif VIDSEG_SET_OF_ARM
+    return map_neon;
 #endif
     return map_portable;
 }

@@ -7,10 +7,6 @@
 #include "common/check.h"
 #include "common/simd.h"
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 namespace vidseg {
 namespace {
 
@@ -150,70 +146,14 @@ uint32_t look_up_border(const Row& row, int x, uint32_t background) {
     return mean(sum, row.count);
 }
 
-#if defined(__x86_64__)
-VIDSEG_AVX2 inline __m128i load_pairs(const uint32_t* one, const uint32_t* other) {
-    const __m128i low = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(one));
-    return _mm_castps_si128(_mm_loadh_pi(_mm_castsi128_ps(low), reinterpret_cast<const __m64*>(other)));
-}
+}  // namespace
+}  // namespace vidseg
 
-// The shares of two look-ups, each repeated in four lanes.
-VIDSEG_AVX2 inline __m256i load_shares(const uint32_t* shares) {
-    const __m128i both = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(shares));
-    return _mm256_permutevar8x32_epi32(_mm256_castsi128_si256(both),
-                                       _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1));
-}
+#define VIDSEG_KERNELS "frames/warp_kernels.h"
+#include "common/each_set.h"
 
-// Two look-ups, of adjacent output pixels.
-VIDSEG_AVX2 inline __m256i blend_two(const Row& row, size_t i) {
-    // The left and right value of each color side by side.
-    const __m256i beside = _mm256_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15, 0, 1, 8, 9,
-                                            2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
-    const uint32_t *one = row.pixels + row.places.corners[i], *other = row.pixels + row.places.corners[i + 1];
-    const __m256i upper = _mm256_cvtepu8_epi16(load_pairs(one, other));
-    const __m256i lower = _mm256_cvtepu8_epi16(load_pairs(one + row.columns, other + row.columns));
-    __m256i weight = _mm256_srli_epi32(load_shares(&row.places.lower_shares[i]), 16);
-    weight = _mm256_or_si256(weight, _mm256_slli_epi32(weight, 16));
-    // upper * (256 - weight) + lower * weight, modulo 2^16
-    const __m256i change = _mm256_mullo_epi16(_mm256_sub_epi16(lower, upper), weight);
-    const __m256i both = _mm256_srli_epi16(_mm256_add_epi16(_mm256_slli_epi16(upper, kShareBits), change), 1);
-    return _mm256_madd_epi16(_mm256_shuffle_epi8(both, beside), load_shares(&row.places.right_shares[i]));
-}
-
-// The same for two output pixels at a time.
-template <bool One>
-VIDSEG_AVX2 void look_up_avx2(const Row& row, int first, int last, uint32_t* out) {
-    const __m256i half = _mm256_set1_epi32(1 << (kSumBits - 1));
-    const __m256 share = _mm256_set1_ps(1.0F / static_cast<float>(row.count << kSumBits));
-    int x = first;
-    for (; x + 2 <= last; x += 2) {
-        __m256i sum;
-        if (One) {
-            sum = _mm256_add_epi32(blend_two(row, static_cast<size_t>(x)), half);
-            sum = _mm256_srli_epi32(sum, kSumBits);
-        } else {
-            sum = _mm256_setzero_si256();
-            for (int i = x; i < row.count * row.width; i += row.width)
-                sum = _mm256_add_epi32(sum, blend_two(row, static_cast<size_t>(i)));
-            const __m256 mean = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), share);
-            sum = _mm256_cvttps_epi32(_mm256_add_ps(mean, _mm256_set1_ps(0.5F)));
-        }
-        const __m256i words = _mm256_packus_epi32(sum, sum), bytes = _mm256_packus_epi16(words, words);
-        const uint64_t pixels = static_cast<uint32_t>(_mm_cvtsi128_si32(_mm256_castsi256_si128(bytes))) |
-                                static_cast<uint64_t>(static_cast<uint32_t>(_mm256_extract_epi32(bytes, 4)))
-                                    << 32;
-        std::memcpy(out + x, &pixels, sizeof pixels);
-    }
-    look_up_portable(row, x, last, out);
-}
-#endif
-
-void look_up(const Row& row, int first, int last, uint32_t* out) {
-#if defined(__x86_64__)
-    static const bool fast = has_avx2();
-    if (fast) return (row.count == 1 ? look_up_avx2<true> : look_up_avx2<false>)(row, first, last, out);
-#endif
-    look_up_portable(row, first, last, out);
-}
+namespace vidseg {
+namespace {
 
 // How much of the region an output pixel covers.
 struct Footprint {
@@ -300,6 +240,7 @@ void warp(const Region& region, const std::array<double, 9>& m, uint32_t backgro
     // A place in the region is a point of the picture minus its first pixel's center.
     const double left = from->window.left + 0.5, top = from->window.top + 0.5;
     const Row row{from->pixels.data(), columns, rows, width, count, scratch};
+    static const auto look_up = VIDSEG_CHOOSE(look_up);
     for (int y = 0; y < height; ++y, out += width) {
         scratch.inside.assign(static_cast<size_t>(width), 1);
         for (int i = 0; i < count; ++i) {
