@@ -1,5 +1,6 @@
 """Rows of vidseg's loader and of the limits; `Job` and the other loaders are in loader_peers."""
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from torch import Tensor
 from vidseg import ClipLoader
 from vidseg.clips import BatchPlan, BatchShape
 from vidseg.clips.planner import ClipPlanner
-from vidseg.frames.native import operators
+from vidseg.frames.native import operators, simd
 from vidseg.labels import VideoDataset
 
 __all__ = ["LIMITS", "OURS", "make_plans", "some_videos"]
@@ -52,6 +53,18 @@ def _clip_loader(job: Job, **options: Any) -> Iterator[Tensor]:
     with _loader(job, **options) as loader:
         for batch in loader:
             yield batch.frames
+
+
+def _baseline(job: Job) -> Iterator[Tensor]:
+    """Yield clips of the code for processors without AVX2.
+
+    Raises:
+        RuntimeError: the process has chosen its instruction set before.
+    """
+    os.environ["VIDSEG_SIMD"] = "baseline"  # read once, when the first frame is decoded
+    if not simd().startswith("baseline"):
+        raise RuntimeError(f"the native library uses {simd()} already; VIDSEG_SIMD must be set before its first use")
+    return _clip_loader(job)
 
 
 def _cached(job: Job) -> Iterator[Tensor]:
@@ -122,6 +135,7 @@ OURS = {
     "native-enlarge": Row("vidseg, levels enlarged up to 1.5 times", partial(_clip_loader, enlarge=1.5)),
     "native-uint8": Row("vidseg, uint8 instead of float32", partial(_clip_loader, dtype=torch.uint8)),
     "native-1": Row("vidseg, one thread", partial(_clip_loader, threads=1)),
+    "native-baseline": Row("vidseg, without AVX2", _baseline),
     "native-cache": Row("vidseg, decoded frames cached, second pass", _cached),
     "dali": Row("vidseg, backend DALI on the CPU", _dali),
 }

@@ -190,6 +190,7 @@ def test_env_lists_versions_and_native_parts(capsys):
     assert facts["frames/_frames"].startswith("loaded")
     assert facts["ops/_ops"].startswith("loaded")
     assert "libjpeg-turbo" in facts["frames built with"]
+    assert facts["vector instructions"].split()[0] in ("avx512", "avx2", "baseline")
     assert facts["torch"]
 
 

@@ -30,12 +30,13 @@
 #define VIDSEG_AVX2
 #endif
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && \
-    !defined(VIDSEG_PORTABLE)
-#if __GNUC__ >= 12
-#define VIDSEG_VECTORIZED __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
+#if defined(VIDSEG_PORTABLE)
+#define VIDSEG_VECTORIZED __attribute__((target_clones("sse4.2", "default")))
+#elif __GNUC__ >= 12
+#define VIDSEG_VECTORIZED __attribute__((target_clones("arch=x86-64-v4", "avx2", "sse4.2", "default")))
 #else
-#define VIDSEG_VECTORIZED __attribute__((target_clones("avx2", "default")))
+#define VIDSEG_VECTORIZED __attribute__((target_clones("avx2", "sse4.2", "default")))
 #endif
 #else
 #define VIDSEG_VECTORIZED
@@ -127,13 +128,15 @@ void run_baseline(Args... args) {
     Body::template run<16>(args...);
 }
 
-// Calls Body::run<Bytes>(args...) for vectors of `Bytes` bytes. `run` must be VIDSEG_INLINE, so that it is
-// compiled for each instruction set.
-template <class Body, class... Args>
+// Calls Body::run<Bytes>(args...) for vectors of `Bytes` bytes, of the instruction sets up to `Widest`. `run`
+// must be VIDSEG_INLINE, so that it is compiled for each instruction set.
+template <class Body, Simd Widest = Simd::avx512, class... Args>
 void run_simd(Args... args) {
 #if defined(__x86_64__)
-    if (simd_level() == Simd::avx512) return run_avx512<Body>(args...);
-    if (simd_level() == Simd::avx2) return run_avx2<Body>(args...);
+    if constexpr (Widest == Simd::avx512) {
+        if (simd_level() == Simd::avx512) return run_avx512<Body>(args...);
+    }
+    if (simd_level() >= Simd::avx2) return run_avx2<Body>(args...);
 #endif
     run_baseline<Body>(args...);
 }

@@ -126,9 +126,9 @@ VIDSEG_INLINE void decode_two_blocks(BitReader& reader, BitReader& other, const 
                                      int16_t& other_predictor, int16_t* out, int (&ends)[2]) {
     BlockDecoder first(reader, ac, pairs, out);
     BlockDecoder second(other, ac, pairs, out + BlockPair::kSecond);
-    const int begun = int{first.begin(dc, predictor)} & int{second.begin(dc, other_predictor)};
+    const bool begun = first.begin(dc, predictor) & second.begin(dc, other_predictor);
     const auto step = [&]() __attribute__((always_inline)) {
-        if ((int{first.look()} & int{second.look()}) == 0) return false;
+        if (!(first.look() & second.look())) return false;
         first.take();
         second.take();
         return true;
@@ -148,7 +148,7 @@ VIDSEG_INLINE void decode_two_blocks(BitReader& reader, BitReader& other, const 
             break;
         }
     }
-    ends[0] = begun != 0 ? first.index() : 0;
+    ends[0] = begun ? first.index() : 0;
     ends[1] = second.index();
 }
 
@@ -414,13 +414,13 @@ VIDSEG_INLINE bool BaselineDecoder::decode_rest(Lane& lane, const Mcus& mcus) {
 
 bool BaselineDecoder::decode_lanes(const Mcus& mcus) {
     bool done = false;
-    run_simd<BothLanes>(this, &mcus, &done);
+    run_simd<BothLanes, Simd::avx2>(this, &mcus, &done);
     return done && decode_lane(lanes_[0], mcus) && decode_lane(lanes_[1], mcus);
 }
 
 bool BaselineDecoder::decode_lane(Lane& lane, const Mcus& mcus) {
     bool done = false;
-    run_simd<OneLane>(this, &lane, &mcus, &done);
+    run_simd<OneLane, Simd::avx2>(this, &lane, &mcus, &done);
     return done;
 }
 

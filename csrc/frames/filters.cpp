@@ -81,10 +81,10 @@ void round_average(const uint32_t* in, float scale, int samples, uint8_t* __rest
 
 constexpr uint32_t kHalfTap = 1U << (kTapBits - 1);
 
-// The weighted sum of rows, from sample `first` on.
+// The weighted sum of rows.
 void add_taps_portable(const std::vector<const uint8_t*>& rows, const std::vector<int16_t>& weights,
-                       int first, int width, uint8_t* out) {
-    for (int x = first; x < width; ++x) {
+                       int width, uint8_t* out) {
+    for (int x = 0; x < width; ++x) {
         uint32_t sum = kHalfTap;
         for (size_t tap = 0; tap < rows.size(); ++tap)
             sum += static_cast<uint32_t>(rows[tap][x]) * weights[tap];

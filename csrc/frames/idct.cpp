@@ -37,11 +37,6 @@ VIDSEG_AVX2 void inverse_dct<32>(const BlockPair& blocks, const BlockTarget& fir
                                  const BlockTarget& second) {
     widest::inverse_both(blocks, first, second);
 }
-template <>
-VIDSEG_AVX2 void inverse_dct<64>(const BlockPair& blocks, const BlockTarget& first,
-                                 const BlockTarget& second) {
-    widest::inverse_both(blocks, first, second);
-}
 #endif
 
 }  // namespace vidseg

@@ -11,7 +11,7 @@ namespace vidseg {
 
 // Two blocks of 8x8 coefficients, interleaved by rows: eight of the first block, then eight of the second.
 struct BlockPair {
-    alignas(64) int16_t coefficients[128 + 16];
+    alignas(32) int16_t coefficients[128 + 16];
     static constexpr int kSecond = 8;     // offset of the second block
     static constexpr int kNowhere = 128;  // target of values that are not coefficients
     static int place(int row, int column) { return 16 * row + column; }

@@ -17,6 +17,7 @@
 #include "planes.h"
 #include "resize.h"
 #include "tensors.h"
+#include "common/simd.h"
 
 namespace vidseg {
 namespace {
@@ -201,6 +202,8 @@ std::string versions() {
            sqlite3_libversion();
 }
 
+std::string simd() { return simd_name(); }
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY(vidseg_frames, m) {
@@ -225,6 +228,7 @@ STABLE_TORCH_LIBRARY(vidseg_frames, m) {
     m.def("apply_colors(Tensor frames, Tensor codes, Tensor parameters) -> Tensor");
     m.def("color_operations() -> str");
     m.def("versions() -> str");
+    m.def("simd() -> str");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(vidseg_frames, CompositeExplicitAutograd, m) {
@@ -239,6 +243,7 @@ STABLE_TORCH_LIBRARY_IMPL(vidseg_frames, CompositeExplicitAutograd, m) {
     m.impl("apply_colors", TORCH_BOX(&apply_colors_to_frames));
     m.impl("color_operations", TORCH_BOX(&describe_colors));
     m.impl("versions", TORCH_BOX(&versions));
+    m.impl("simd", TORCH_BOX(&simd));
 }
 
 }  // namespace vidseg

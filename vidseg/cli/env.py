@@ -80,9 +80,10 @@ def _collect() -> tuple[dict[str, Any], bool]:
         facts["CUDA operators built for"] = f"compute capability {', '.join(built)}; PTX {built[-1]} for later ones"
     sound = sound and not cuda.damaged
     if facts["frames/_frames"].startswith("loaded"):
-        from vidseg.frames.native import versions
+        from vidseg.frames.native import simd, versions
 
         facts["frames built with"] = versions()
+        facts["vector instructions"] = simd()
     import av
 
     facts["FFmpeg in av"] = ", ".join(
