@@ -1,5 +1,6 @@
-// Cases of the kernel program. Each runs a kernel on an input that depends on a seed alone, and prints its name with
-// a checksum of the output. The lines must be those of recorded.txt, whatever the processor: see build.
+// Cases of the kernel program. Each runs a kernel on an input that depends on a seed alone, and prints its
+// name with a checksum of the output. The lines must be those of recorded.txt, whatever the processor: see
+// build.
 #pragma once
 
 #include <cstddef>

@@ -65,7 +65,10 @@ const Step kUsual[] = {
 
 const std::vector<Step> kLists[] = {
     {{"multiply", {1.1, 0.9, 1}}, {"add", {3, -4, 5}}, {"gamma", {0.8, 0.9, 1.2}}},
-    {{"gaussian_blur", {0.75}}, {"add", {10, 10, 10}}, {"hue_saturation", {12, 9}}, {"linear_contrast", {1.1, 1.1, 1.1}}},
+    {{"gaussian_blur", {0.75}},
+     {"add", {10, 10, 10}},
+     {"hue_saturation", {12, 9}},
+     {"linear_contrast", {1.1, 1.1, 1.1}}},
     {{"gaussian_noise", {8, 3, 1}}, {"sharpness", {1.5}}, {"average_blur", {3}}, {"grayscale", {}}},
     {{"brightness", {1.2}}, {"contrast", {0.8}}, {"saturation", {1.3}}, {"hue", {0.05}}, {"equalize", {}}},
     {{"motion_blur", {9, 30, 0}}, {"autocontrast", {1}}, {"solarize", {200}}, {"enhance_color", {1.2}}},
@@ -89,7 +92,8 @@ void apply(const std::string& name, const std::vector<int64_t>& codes, const std
             const std::vector<uint8_t> rgb = picture(size.height, size.width, seed);
             vidseg::unpack_pixels(rgb.data(), pixels.size(), pixels.data());
             frame.split(pixels.data());
-            vidseg::prepare_colors(codes.data(), parameters.data(), static_cast<int64_t>(codes.size()), size, scratch);
+            vidseg::prepare_colors(codes.data(), parameters.data(), static_cast<int64_t>(codes.size()), size,
+                                   scratch);
             vidseg::apply_colors(frame, scratch);
             frame.join(pixels.data());
         }
@@ -97,7 +101,8 @@ void apply(const std::string& name, const std::vector<int64_t>& codes, const std
     });
 }
 
-// A value that the table permits. Of two parameters of an axis, a position and a length, each has half of the side.
+// A value that the table permits. Of two parameters of an axis, a position and a length, each has half of the
+// side.
 double draw(const ColorParameter& parameter, FrameSize size, Random& random) {
     using Axis = ColorParameter::Axis;
     double low = parameter.low, high = parameter.high;
@@ -119,8 +124,9 @@ void draw_all() {
                 std::vector<double> values(vidseg::kColorParameters);
                 for (size_t i = 0; i < operation.parameters.size(); ++i)
                     values[i] = draw(operation.parameters[i], size, random);
-                const std::string name = std::string("color/") + operation.name + "/" + std::to_string(size.width) + "x" +
-                                         std::to_string(size.height) + "/" + std::to_string(number);
+                const std::string name = std::string("color/") + operation.name + "/" +
+                                         std::to_string(size.width) + "x" + std::to_string(size.height) +
+                                         "/" + std::to_string(number);
                 apply(name, {code_of(operation.name)}, values, size);
             }
         }
@@ -135,10 +141,12 @@ void draw_tables() {
         Checksum sum;
         for (int number = 0; number < 300; ++number) {
             const ColorParameter& parameter = operation.parameters.front();
-            const double most = number % 2 == 0 ? parameter.high : std::min(parameter.high, parameter.low + 3.0);
+            const double most =
+                number % 2 == 0 ? parameter.high : std::min(parameter.high, parameter.low + 3.0);
             double value = parameter.low + (most - parameter.low) * random.unit();
             if (parameter.kind != ColorParameter::Kind::kReal) value = std::floor(value);
-            for (int level = 0; level < 256; ++level) sum.add(operation.level(static_cast<float>(level), value));
+            for (int level = 0; level < 256; ++level)
+                sum.add(operation.level(static_cast<float>(level), value));
         }
         report(std::string("color/levels/") + operation.name, sum);
     }
@@ -152,7 +160,8 @@ void recolor() {
         int number = 0;
         for (const Step& step : kUsual) {
             const std::vector<double> values(step.values.begin(), step.values.end());
-            apply("color/usual" + std::to_string(number++) + "/" + step.name + frame, {code_of(step.name)}, values, size);
+            apply("color/usual" + std::to_string(number++) + "/" + step.name + frame, {code_of(step.name)},
+                  values, size);
         }
         number = 0;
         for (const std::vector<Step>& list : kLists) {

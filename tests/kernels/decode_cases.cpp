@@ -41,17 +41,27 @@ void load(const std::string& name, const std::vector<uint8_t>& jpeg, int width, 
         double left, top, across, down, skew;  // parts of the frame
         int denominator, channels;
     };
-    const Crop crops[] = {{"whole", 0, 0, 1, 1, 0, 1, 3},         {"middle", 0.3, 0.3, 0.4, 0.5, 0, 1, 3},
-                          {"half", 0, 0, 1, 1, 0, 2, 3},          {"quarter", 0.1, 0.2, 0.8, 0.7, 0, 4, 3},
-                          {"mirrored", 0.9, 0, -0.8, 1, 0, 1, 3}, {"beyond", -0.4, 0.5, 1, 1, 0, 1, 3},
-                          {"turned", 0.2, 0.1, 0.6, 0.7, 0.2, 1, 3}, {"vectors", 0, 0, 0.7, 0.7, 0, 1, 2}};
+    const Crop crops[] = {{"whole", 0, 0, 1, 1, 0, 1, 3},
+                          {"middle", 0.3, 0.3, 0.4, 0.5, 0, 1, 3},
+                          {"half", 0, 0, 1, 1, 0, 2, 3},
+                          {"quarter", 0.1, 0.2, 0.8, 0.7, 0, 4, 3},
+                          {"mirrored", 0.9, 0, -0.8, 1, 0, 1, 3},
+                          {"beyond", -0.4, 0.5, 1, 1, 0, 1, 3},
+                          {"turned", 0.2, 0.1, 0.6, 0.7, 0.2, 1, 3},
+                          {"vectors", 0, 0, 0.7, 0.7, 0, 1, 2}};
     vidseg::JpegDecoder decoder;
     vidseg::Region region;
     const int side = 32;
     for (const Crop& crop : crops) {
-        const std::array<double, 9> matrix = {crop.across * width / side, -crop.skew * height / side, crop.left * width,
-                                              crop.skew * width / side,   crop.down * height / side,  crop.top * height,
-                                              0,                          0,                          1};
+        const std::array<double, 9> matrix = {crop.across * width / side,
+                                              -crop.skew * height / side,
+                                              crop.left * width,
+                                              crop.skew * width / side,
+                                              crop.down * height / side,
+                                              crop.top * height,
+                                              0,
+                                              0,
+                                              1};
         vidseg::Sampler sampler(matrix, side, side, 0x336699, crop.channels);
         std::vector<uint32_t> pixels(static_cast<size_t>(side) * side);
         attempt(name + "/load/" + crop.name, [&] {
@@ -81,7 +91,8 @@ void decode_file(const std::string& name, const std::vector<uint8_t>& jpeg) {
         for (const Window& window : windows) {
             decoder.decode_region(jpeg.data(), jpeg.size(), window, denominator, region);
             // Larger windows than wanted are right, but the size depends on nothing but the file.
-            report_region(name + "/1:" + std::to_string(denominator) + "/" + std::to_string(number++), region);
+            report_region(name + "/1:" + std::to_string(denominator) + "/" + std::to_string(number++),
+                          region);
         }
     }
     load(name, jpeg, width, height);
@@ -94,7 +105,8 @@ void decode_damaged(const std::string& name, const std::vector<uint8_t>& jpeg) {
         std::vector<uint8_t> damaged = jpeg;
         if (number == 0) damaged.resize(jpeg.size() * 3 / 5);
         for (int i = 0; i < number; ++i) {
-            const size_t place = jpeg.size() / 3 + static_cast<size_t>(random.below(static_cast<int>(jpeg.size() / 2)));
+            const size_t place =
+                jpeg.size() / 3 + static_cast<size_t>(random.below(static_cast<int>(jpeg.size() / 2)));
             damaged[place] ^= static_cast<uint8_t>(1 << random.below(8));
         }
         const std::string label = name + "/damaged/" + std::to_string(number);

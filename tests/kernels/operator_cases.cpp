@@ -1,5 +1,5 @@
-// Inner loops of the tensor operators. Vectors of another width sum in another order, and some processors fuse
-// products and sums; the inputs are whole numbers or quarters, of which all sums are exact.
+// Inner loops of the tensor operators. Vectors of another width sum in another order, and some processors
+// fuse products and sums; the inputs are whole numbers or quarters, of which all sums are exact.
 #include <cmath>
 
 #include "cases.h"
@@ -11,13 +11,14 @@
 namespace cases {
 namespace {
 
-constexpr int kMost = 9;        // largest whole number
+constexpr int kMost = 9;         // largest whole number
 constexpr int64_t kBehind = 64;  // elements after the end of a row that whole vectors read or write
 
 template <class A>
 void report_rows(const std::string& name, const std::vector<A>& values, int64_t stride, int64_t count) {
     Checksum sum;
-    for (size_t row = 0; row + static_cast<size_t>(stride) <= values.size(); row += static_cast<size_t>(stride))
+    for (size_t row = 0; row + static_cast<size_t>(stride) <= values.size();
+         row += static_cast<size_t>(stride))
         sum.add(values.data() + row, static_cast<size_t>(count) * sizeof(A));
     report(name, sum);
 }
@@ -46,7 +47,8 @@ void correlate(const std::string& name, int64_t step, int rows) {
         job.sums[r] = sums.data() + row * kPatch * job.ld_sums;
     }
     vidseg::run_simd<vidseg::ForwardKernel>(&job, rows);
-    report_rows(name + "/step" + std::to_string(step) + "/rows" + std::to_string(rows), sums, job.ld_sums, kCount);
+    report_rows(name + "/step" + std::to_string(step) + "/rows" + std::to_string(rows), sums, job.ld_sums,
+                kCount);
 }
 
 template <class A>
@@ -72,7 +74,8 @@ void correlate_back(const std::string& name, int64_t step, bool two) {
         job.sums[r] = sums.data() + r * vidseg::kChannels * job.ld_sums;
     }
     vidseg::run_simd<vidseg::BackwardKernel>(&job, two);
-    report_rows(name + "/step" + std::to_string(step) + (two ? "/rows2" : "/rows1"), sums, job.ld_sums, kCount);
+    report_rows(name + "/step" + std::to_string(step) + (two ? "/rows2" : "/rows1"), sums, job.ld_sums,
+                kCount);
 }
 
 template <class A>
@@ -83,17 +86,16 @@ void look_up(const std::string& name, int64_t channels) {
     std::vector<A> pixels = random.whole<A>(static_cast<size_t>(kRows * kColumns * channels), kMost);
     std::vector<A> values(static_cast<size_t>(kRows * kColumns * vidseg::kQueries));
     std::vector<A> sums(static_cast<size_t>(channels));
-    const vidseg::Inside<A> job{pixels.data(), kColumns * channels, channels,
-                                kRows,         kColumns,            values.data(),
-                                kColumns * vidseg::kQueries};
+    const vidseg::Inside<A> job{pixels.data(), kColumns * channels,        channels, kRows, kColumns,
+                                values.data(), kColumns * vidseg::kQueries};
     const std::string size = "/" + std::to_string(channels);
     vidseg::run_simd<vidseg::DotKernel>(&job, mine.data(), channels);
     report(name + "/dot" + size, values);
     for (A& value : values) value = static_cast<A>(random.below(2 * kMost + 1) - kMost);
     vidseg::run_simd<vidseg::WeightedSumKernel>(&job, sums.data(), channels);
     report(name + "/weighted" + size, sums);
-    vidseg::run_simd<vidseg::AddScaledKernel>(mine.data(), static_cast<const A*>(values.data()), kColumns, channels,
-                                              pixels.data());
+    vidseg::run_simd<vidseg::AddScaledKernel>(mine.data(), static_cast<const A*>(values.data()), kColumns,
+                                              channels, pixels.data());
     report(name + "/scaled" + size, pixels);
 }
 

@@ -25,11 +25,13 @@ constexpr size_t kCounts[] = {1, 3, 7, 16, 33, 255, 2048, 2500};
 std::vector<uint32_t> pixels_of(size_t count, uint64_t seed) {
     Random random(seed);
     std::vector<uint32_t> pixels(count);
-    for (uint32_t& pixel : pixels) pixel = static_cast<uint32_t>(random.next() >> 32);  // the unused byte, too
+    for (uint32_t& pixel : pixels)
+        pixel = static_cast<uint32_t>(random.next() >> 32);  // the unused byte, too
     return pixels;
 }
 
-// Calls write(out) with an output that begins at `shift` samples after an aligned address, and reports what it wrote.
+// Calls write(out) with an output that begins at `shift` samples after an aligned address, and reports what
+// it wrote.
 template <class Write>
 void report_samples(const std::string& name, size_t bytes, size_t shift, const Write& write) {
     alignas(64) static uint8_t memory[1 << 16];
@@ -55,9 +57,9 @@ void write_colors(const Type& type) {
                 for (const size_t count : kCounts) {
                     const std::vector<uint32_t> pixels = pixels_of(count, count);
                     const size_t plane = count * format.sample_bytes();
-                    const std::string name = std::string("write/") + type.name + (planar ? "/planar" : "/interleaved") +
-                                             (bgr ? "/bgr" : "/rgb") + (norm ? "/imagenet/" : "/unit/") +
-                                             std::to_string(count);
+                    const std::string name = std::string("write/") + type.name +
+                                             (planar ? "/planar" : "/interleaved") + (bgr ? "/bgr" : "/rgb") +
+                                             (norm ? "/imagenet/" : "/unit/") + std::to_string(count);
                     report_samples(name, 3 * plane, norm * format.sample_bytes(), [&](uint8_t* out) {
                         vidseg::write_pixels(pixels.data(), count, format, plane, out);
                     });
@@ -79,8 +81,9 @@ void write_flow(const Type& type) {
             for (const size_t count : kCounts) {
                 const std::vector<uint32_t> pixels = pixels_of(count, 100 + count);
                 const size_t plane = count * format.sample_bytes();
-                const std::string name = std::string("vectors/") + type.name + (planar ? "/planar/" : "/interleaved/") +
-                                         std::to_string(map) + "/" + std::to_string(count);
+                const std::string name = std::string("vectors/") + type.name +
+                                         (planar ? "/planar/" : "/interleaved/") + std::to_string(map) + "/" +
+                                         std::to_string(count);
                 report_samples(name, 2 * plane, map * format.sample_bytes(), [&](uint8_t* out) {
                     vidseg::write_vectors(pixels.data(), count, format, maps[map], plane, out);
                 });
@@ -93,8 +96,8 @@ void pack() {
     for (const size_t count : kCounts) {
         const std::vector<uint32_t> pixels = pixels_of(count, 200 + count);
         for (const bool bgr : {false, true}) {
-            report_samples(std::string("pack/") + (bgr ? "bgr/" : "rgb/") + std::to_string(count), 3 * count, 1,
-                           [&](uint8_t* out) { vidseg::pack_pixels(pixels.data(), count, bgr, out); });
+            report_samples(std::string("pack/") + (bgr ? "bgr/" : "rgb/") + std::to_string(count), 3 * count,
+                           1, [&](uint8_t* out) { vidseg::pack_pixels(pixels.data(), count, bgr, out); });
         }
         const std::vector<uint8_t> rgb = Random(count).bytes(3 * count);
         std::vector<uint32_t> unpacked(count);

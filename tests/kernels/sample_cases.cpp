@@ -1,4 +1,5 @@
-// Resampling: crops, levels and warps of pixels and of planes; conversion between RGB, planes and video frames.
+// Resampling: crops, levels and warps of pixels and of planes; conversion between RGB, planes and video
+// frames.
 #include <array>
 
 #include "cases.h"
@@ -84,7 +85,8 @@ void sample_regions() {
         const vidseg::Region copy = region_of(form, (kWidth + 1) / 2, (kHeight + 1) / 2, 6);
         for (const Map& map : kMaps) {
             std::vector<uint32_t> pixels(static_cast<size_t>(map.width) * map.height);
-            const auto sample = [&](const std::string& name, const vidseg::Region& region, int divisor, int channels) {
+            const auto sample = [&](const std::string& name, const vidseg::Region& region, int divisor,
+                                    int channels) {
                 attempt(name, [&] {
                     vidseg::Sampler sampler(map.matrix, map.width, map.height, 0x80FF01, channels);
                     sampler.sample(region, divisor, pixels.data());
