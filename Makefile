@@ -5,7 +5,7 @@ DEMO := demo
 VIDEOS :=
 TRAIN :=
 
-.PHONY: setup demo test lint format cuda lanes bench gpu-check clean
+.PHONY: setup demo test lint format cuda aarch64 lanes bench gpu-check clean
 
 setup:
 	@.ci/setup
@@ -42,6 +42,10 @@ format: setup
 # CUDA operators against the torch versions that are supported; needs nvcc, no GPU
 cuda: setup
 	.ci/cuda
+
+# kernels for 64-bit ARM, cross-compiled and run in QEMU
+aarch64: setup
+	.ci/aarch64
 
 # the lowest and the newest versions of all dependencies, each in a venv of its own
 lanes:

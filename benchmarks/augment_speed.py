@@ -9,7 +9,6 @@ that with it. Without --data, the data set are synthetic videos of 340 x 256.
 
 import argparse
 import json
-import platform
 import statistics
 import tempfile
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from machine import hardware
 
 from vidseg import ClipLoader
 from vidseg.convert import convert_videos
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the rows to this file as well")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    machine = {"machine": platform.platform(), "torch": torch.__version__, "clock": "CPU time of one thread"}
+    machine = {"machine": hardware(), "torch": torch.__version__, "clock": "CPU time of one thread"}
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
     with tempfile.TemporaryDirectory() as folder:
         data = options.data

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from machine import hardware
 
 import vidseg
 from vidseg.labels import VideoRecord, update_catalog
@@ -83,7 +84,7 @@ def main(options: Options) -> int:
         rows = {split or "all": open_in_fresh_process(root, split) for split in ("", "train", "val")}
     met = all(row["import_s"] + row["open_s"] <= SECONDS and row["peak_mb"] <= MEGABYTES for row in rows.values())
     machine = {
-        "machine": f"{platform.platform()}, {os.cpu_count()} cores",
+        "machine": hardware(),
         "versions": f"vidseg {vidseg.__version__}, Python {platform.python_version()}, NumPy {np.__version__},"
         f" SQLite {sqlite3.sqlite_version}",
     }

@@ -28,6 +28,7 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from machine import hardware
 
 from vidseg.convert import ConvertOptions, convert_videos
 from vidseg.convert.conversion import convert_one
@@ -259,7 +260,7 @@ def main() -> None:
         memory = memory_rows(Path(folder), hour=options.hour)
     ffmpeg = subprocess.run(["ffmpeg", "-version"], capture_output=True, text=True, check=True).stdout.split()[2]
     machine = {
-        "machine": f"{platform.machine()}, {CORES} cores, Python {platform.python_version()}",
+        "machine": f"{hardware()}, Python {platform.python_version()}",
         "versions": f"torch {torch.__version__}, av {av.__version__}, ffmpeg {ffmpeg}",
         "data": f"{options.source or f'{options.videos} synthetic videos of 340x256, {options.frames} frames each'}; "
         f"medians of {options.rounds} rounds",

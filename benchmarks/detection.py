@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import resource
 import statistics
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from machine import hardware
 
 import vidseg
 
@@ -248,7 +248,7 @@ def main() -> None:
         print(json.dumps(measure_step(row, snippets, **options)))
         return
     machine = {
-        "machine": f"{platform.platform()}, {os.cpu_count()} cores",
+        "machine": hardware(),
         "versions": f"vidseg {vidseg.__version__}, Python {platform.python_version()}, torch {torch.__version__}",
     }
     print(machine["machine"], machine["versions"], sep="\n")

@@ -25,6 +25,7 @@ from typing import Any, Literal
 import numba
 import numpy as np
 import tyro
+from machine import hardware
 
 import vidseg
 from vidseg.metrics import DetectionProtocol, Detections, detection_map
@@ -146,7 +147,7 @@ def measured(size: str, options: Options) -> dict[str, Any]:
 def main(options: Options) -> int:
     rows = [measured(size, options) for size in options.sizes]
     machine = {
-        "machine": f"{platform.platform()}, {os.cpu_count()} cores",
+        "machine": hardware(),
         "versions": f"vidseg {vidseg.__version__}, Python {platform.python_version()}, NumPy {np.__version__},"
         f" numba {numba.__version__}",
     }

@@ -34,6 +34,7 @@ from typing import Any, Literal
 
 import torch
 import tyro
+from machine import hardware
 from torch import Tensor, nn
 
 import vidseg
@@ -282,7 +283,7 @@ def main(options: Options) -> int:
             steps = etad_steps(name, folder) if name == "etad" else point_steps(name, folder)
             rows.append(compared(name, steps, rounds=options.rounds))
     machine = {
-        "machine": f"{platform.platform()}, {options.threads} threads",
+        "machine": f"{hardware()}, {options.threads} threads",
         "versions": f"vidseg {vidseg.__version__}, Python {platform.python_version()}, torch {torch.__version__}",
     }
     if options.json:

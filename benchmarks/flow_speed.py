@@ -29,7 +29,6 @@ Without a tree, the other implementation is the network of vidseg with a correla
 import argparse
 import fnmatch
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -41,6 +40,7 @@ from flow_extraction import extraction_rows
 from flow_motion import motion_rows
 from flow_peers import build_peer
 from flow_rows import loading_rows
+from machine import hardware
 from ops_speed import peak_growth
 from torch import Tensor, nn
 
@@ -175,7 +175,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.zeros(6 * 2**20)  # 25 MB that are freed: glibc then keeps freed memory of this size, as in larger programs
     machine = {
-        "machine": platform.platform(),
+        "machine": hardware(),
         "torch": torch.__version__,
         "threads": options.threads,
         "clock": "CPU time" if options.cpu_time else "elapsed time",

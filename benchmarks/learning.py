@@ -16,7 +16,6 @@ import csv
 import json
 import multiprocessing
 import os
-import platform
 import re
 import shutil
 import sys
@@ -31,6 +30,7 @@ from typing import Any
 
 import torch
 import tyro
+from machine import hardware
 
 from vidseg.convert import ConvertOptions, convert_videos
 from vidseg.convert.synth import SynthOptions, synthesize_videos
@@ -266,8 +266,7 @@ def main() -> int:
     if options.json:
         print(json.dumps(rows))
     else:
-        cores = len(os.sched_getaffinity(0))
-        print(f"{platform.machine()}, {cores} cores, torch {torch.__version__}; {videos} videos, {epochs} epochs\n")
+        print(f"{hardware()}, torch {torch.__version__}; {videos} videos, {epochs} epochs\n")
         print("| network | epochs | held-out top-1 | deviation | by seed | training top-1 | CPU s | / first row |")
         print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
         for row in rows:

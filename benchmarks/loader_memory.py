@@ -10,7 +10,6 @@ same clips from open databases; the difference of the CPU time of one thread is 
 import argparse
 import json
 import os
-import platform
 import re
 import resource
 import statistics
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from loader_data import HEIGHT, WIDTH, DataOptions, make_data
+from machine import hardware
 
 from vidseg import ClipLoader, open_dataset
 from vidseg.clips import BatchShape
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    machine = f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}"
+    machine = f"{hardware()}, torch {torch.__version__}"
     print(machine)
     with tempfile.TemporaryDirectory(prefix="vidseg_memory_") as scratch:
         sources = make_data(Path(scratch), DataOptions(distinct=8, frames=250, videos=64))

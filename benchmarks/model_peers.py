@@ -34,6 +34,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from machine import hardware
 from torch import Tensor, nn
 
 from vidseg.models import create_model, load_weights
@@ -359,7 +360,7 @@ def main() -> None:
     if not names:
         parser.error(f"--networks: none of {', '.join(PEERS)} matches {' '.join(options.networks)}")
     machine = {
-        "machine": platform.platform(),
+        "machine": hardware(),
         "torch": torch.__version__,
         "threads": options.threads,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine(),

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from machine import hardware
 from torch import Tensor, nn
 
 from vidseg import Trainer
@@ -212,7 +213,7 @@ def main() -> None:
         ways = [way for way in ways if "compile" not in WAYS[way]]
     precision = getattr(torch, options.precision or ("bfloat16" if gpu else "float32"))
     machine = {
-        "machine": platform.platform(),
+        "machine": hardware(),
         "torch": torch.__version__,
         "threads": options.threads,
         "device": torch.cuda.get_device_name() if gpu else platform.processor() or platform.machine(),

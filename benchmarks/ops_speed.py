@@ -13,7 +13,6 @@ import argparse
 import ctypes
 import importlib.util
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from machine import hardware
 from ops_cuda import cuda_rows, cuda_table
 from torch import Tensor
 
@@ -364,7 +364,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    machine = {"machine": platform.platform(), "torch": torch.__version__, "threads": options.threads}
+    machine = {"machine": hardware(), "torch": torch.__version__, "threads": options.threads}
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
 
     record: dict[str, Any] = dict(machine)

@@ -10,7 +10,6 @@ implementation; exit status 1 if it is missed or the scores differ.
 """
 
 import json
-import os
 import platform
 import sys
 import time
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 import tyro
+from machine import hardware
 
 import vidseg
 from vidseg.metrics import segmental_scores
@@ -155,7 +155,7 @@ def main(options: Options) -> int:
     met = equal and plain_s / arrays_s >= TIMES
     frames = sum(map(len, truth))
     machine = {
-        "machine": f"{platform.platform()}, {os.cpu_count()} cores",
+        "machine": hardware(),
         "versions": f"vidseg {vidseg.__version__}, Python {platform.python_version()}, NumPy {np.__version__},"
         f" numba {numba.__version__}",
     }

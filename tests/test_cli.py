@@ -1,6 +1,7 @@
 """The commands as a user types them: help, exit statuses, what goes to stdout, what `check` repairs."""
 
 import json
+import os
 import re
 import sqlite3
 import subprocess
@@ -191,6 +192,15 @@ def test_env_lists_versions_and_native_parts(capsys):
     assert "libjpeg-turbo" in facts["frames built with"]
     assert facts["vector instructions"].split()[0] in ("avx512", "avx2", "baseline")
     assert facts["torch"]
+
+
+def test_env_names_the_vector_instructions_that_run():
+    for name, status in (("baseline", 0), ("avx9", 1)):
+        command = [sys.executable, "-c", "from vidseg.cli.main import main; raise SystemExit(main(['env', '--json']))"]
+        environment = {**os.environ, "VIDSEG_SIMD": name}
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert result.returncode == status
+        assert name in json.loads(result.stdout)["vector instructions"]
 
 
 def test_check_finds_and_repairs(dataset, capsys):

@@ -143,13 +143,11 @@ template <int Bits>
 inline Words narrow_shifted(Sums a) {
     return narrow(shift_right<Bits>(a.low), shift_right<Bits>(a.high));
 }
+// Not by rounding shifts: their sums do not wrap, which gives other pixels for damaged coefficients.
 template <int Bits>
 inline Words narrow_rounded(Sums a) {
-    if constexpr (Bits <= 16) {
-        return {vcombine_s16(vqrshrn_n_s32(a.low.v, Bits), vqrshrn_n_s32(a.high.v, Bits))};
-    } else {
-        return narrow(Ints{vrshrq_n_s32(a.low.v, Bits)}, Ints{vrshrq_n_s32(a.high.v, Bits)});
-    }
+    const Ints half = ints(1 << (Bits - 1));
+    return narrow_shifted<Bits>(Sums{a.low + half, a.high + half});
 }
 inline void store_sixteen(const Ints (&sums)[4], void* to) {
     const uint8x8_t low = vqmovun_s16(narrow(sums[0], sums[1]).v),

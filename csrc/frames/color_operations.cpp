@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "common/check.h"
+#include "common/functions.h"
 #include "frame_size.h"
 #include "tones.h"
 
@@ -28,7 +29,7 @@ float scale(float value, double factor) { return value * static_cast<float>(fact
 float add(float value, double offset) { return value + static_cast<float>(std::nearbyint(offset)); }
 
 float gamma(float value, double exponent) {
-    return std::pow(value / 255.0f, static_cast<float>(exponent)) * 255.0f;
+    return power(value / 255.0f, static_cast<float>(exponent)) * 255.0f;
 }
 
 float linear_contrast(float value, double factor) {

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "common/functions.h"
 #include "common/simd.h"
 
 namespace vidseg {
@@ -153,7 +154,7 @@ SeparableFilter gaussian_filter(double sigma) {
     double total = 0.0;
     for (int i = 0; i <= radius; ++i) {
         const double distance = radius - i;
-        exact[i] = std::exp(-distance * distance / (2.0 * sigma * sigma));
+        exact[i] = exponential(-distance * distance / (2.0 * sigma * sigma));
         total += i == radius ? exact[i] : 2.0 * exact[i];
     }
     // The rounding error of a weight is added to the next one; the middle weight completes the sum of 256.
@@ -192,7 +193,7 @@ std::vector<Tap> motion_filter(int k, double angle, double direction) {
     }
     const int middle = k / 2;
     const auto brightness = [&](int y, int x) { return x == middle && y >= 0 && y < k ? column[y] : 0.0; };
-    const double radians = angle * M_PI / 180.0, cosine = std::cos(radians), sine = std::sin(radians);
+    const auto [cosine, sine] = direction_of(angle);
     std::vector<double> turned(static_cast<size_t>(k) * k);
     double sum = 0.0;
     for (int y = 0; y < k; ++y) {

@@ -32,8 +32,9 @@ Sampler::Sampler(const std::array<double, 9>& matrix, int width, int height, uin
     }
     const double x = width / 2.0, y = height / 2.0, w = m[6] * x + m[7] * y + m[8];
     const double u = (m[0] * x + m[1] * y + m[2]) / w, v = (m[3] * x + m[4] * y + m[5]) / w;
-    const double across = std::hypot((m[0] - u * m[6]) / w, (m[3] - v * m[6]) / w);
-    const double down = std::hypot((m[1] - u * m[7]) / w, (m[4] - v * m[7]) / w);
+    const double ux = (m[0] - u * m[6]) / w, uy = (m[1] - u * m[7]) / w;
+    const double vx = (m[3] - v * m[6]) / w, vy = (m[4] - v * m[7]) / w;
+    const double across = std::sqrt(ux * ux + vx * vx), down = std::sqrt(uy * uy + vy * vy);
     least_shrink_ = std::min(across, down);
     most_shrink_ = std::max(across, down);
 }

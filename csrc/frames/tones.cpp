@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 
+#include "common/functions.h"
 #include "common/vectors.h"
 
 namespace vidseg {
@@ -142,8 +143,7 @@ std::array<float, kQuantiles> make_quantiles() {
     for (int i = 0; i < kQuantiles / 2; ++i) {
         const double tail = 0.5 - (i + 0.5) / kQuantiles;  // the probability of a larger value
         for (int round = 0; round < 30; ++round) {
-            const double density = std::exp(-0.5 * quantile * quantile) / std::sqrt(2.0 * M_PI);
-            const double step = (0.5 * std::erfc(quantile / std::sqrt(2.0)) - tail) / density;
+            const double step = (normal_tail(quantile) - tail) / normal_density(quantile);
             quantile += step;
             if (std::abs(step) < 1e-12) break;
         }

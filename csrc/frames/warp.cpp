@@ -170,7 +170,7 @@ Footprint footprint_of(const std::array<double, 9>& m, int width, int height) {
     const double u = (m[0] * x + m[1] * y + m[2]) / w, v = (m[3] * x + m[4] * y + m[5]) / w;
     const double ux = (m[0] - u * m[6]) / w, uy = (m[1] - u * m[7]) / w;
     const double vx = (m[3] - v * m[6]) / w, vy = (m[4] - v * m[7]) / w;
-    const double largest = std::max(std::hypot(ux, vx), std::hypot(uy, vy));
+    const double largest = std::sqrt(std::max(ux * ux + vx * vx, uy * uy + vy * vy));
     const int points =
         largest <= kMostSmoothed ? 1 : std::clamp(static_cast<int>(std::ceil(largest - 0.1)), 1, 8);
     // Four look-ups at the centers of the quarters of a pixel of side s have the variance s^2 / 16, a filter

@@ -8,10 +8,9 @@
 #include <tuple>
 
 #include "checks.h"
+#include "decay.h"
 
 namespace vidseg {
-
-enum class Decay : int64_t { gaussian = 0, linear = 1, hard = 2 };
 
 // Effect of a selected segment on the segments with IoU > 0 and IoU >= threshold + slope * (length of the
 // selected one): their score is multiplied by exp(-IoU^2 / sigma), 1 - IoU, or 0.

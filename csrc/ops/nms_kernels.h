@@ -2,11 +2,11 @@
 // each instruction set (this requires -fno-trapping-math, see setup.py).
 #pragma once
 
-#include <cstring>
+#include <cstdint>
 #include <limits>
 
-#include "nms.h"
-#include "common/simd.h"
+#include "decay.h"
+#include "common/functions.h"
 
 namespace vidseg {
 
@@ -40,54 +40,6 @@ struct Update {
     A sharpness;
     Decay decay;
 };
-
-// exp(x) for x <= 0, exact to the last few bits: 2^n times a series of the remainder, |remainder| <= ln(2) /
-// 2. Plain arithmetic, so that loops over it are vectorized. Underflow stops at exp(-87) and exp(-708).
-VIDSEG_INLINE float exponential(float x) {
-    x = x < -87.0f ? -87.0f : x;
-    const float shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the low bits are now round(x / ln 2)
-    const float n = shifted - 12582912.0f;
-    const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    float series = r * (1.0f / 5040) + (1.0f / 720);
-    series = series * r + (1.0f / 120);
-    series = series * r + (1.0f / 24);
-    series = series * r + (1.0f / 6);
-    series = series * r + 0.5f;
-    series = series * r + 1.0f;
-    series = series * r + 1.0f;
-    uint32_t bits;
-    std::memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits - 0x4B400000u + 127u) << 23;
-    float power;
-    std::memcpy(&power, &bits, sizeof power);
-    return series * power;
-}
-
-VIDSEG_INLINE double exponential(double x) {
-    x = x < -708.0 ? -708.0 : x;
-    const double shifted = x * 1.4426950408889634 + 6755399441055744.0;  // 1.5 * 2^52
-    const double n = shifted - 6755399441055744.0;
-    const double r = (x - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10;
-    double series = r * (1.0 / 6227020800) + (1.0 / 479001600);
-    series = series * r + (1.0 / 39916800);
-    series = series * r + (1.0 / 3628800);
-    series = series * r + (1.0 / 362880);
-    series = series * r + (1.0 / 40320);
-    series = series * r + (1.0 / 5040);
-    series = series * r + (1.0 / 720);
-    series = series * r + (1.0 / 120);
-    series = series * r + (1.0 / 24);
-    series = series * r + (1.0 / 6);
-    series = series * r + 0.5;
-    series = series * r + 1.0;
-    series = series * r + 1.0;
-    uint64_t bits;
-    std::memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits - 0x4338000000000000u + 1023u) << 52;
-    double power;
-    std::memcpy(&power, &bits, sizeof power);
-    return series * power;
-}
 
 struct UpdateKernel {
     // Several selected segments at a time, so that the state is read and written once.

@@ -80,10 +80,14 @@ def _collect() -> tuple[dict[str, Any], bool]:
         facts["CUDA operators built for"] = f"compute capability {', '.join(built)}; PTX {built[-1]} for later ones"
     sound = sound and not cuda.damaged
     if facts["frames/_frames"].startswith("loaded"):
-        from vidseg.frames.native import simd, versions
+        from vidseg.frames.native import operators, simd
 
-        facts["frames built with"] = versions()
-        facts["vector instructions"] = simd()
+        facts["frames built with"] = operators.versions()
+        try:
+            facts["vector instructions"] = simd()
+        except RuntimeError as error:
+            facts["vector instructions"] = f"NOT USABLE: {error}"
+            sound = False
     import av
 
     facts["FFmpeg in av"] = ", ".join(

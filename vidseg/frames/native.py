@@ -14,8 +14,8 @@ operators: Any = torch.ops.vidseg_frames
 
 
 def versions() -> str:
-    """Return names and versions of the libraries that the compiled library was built with."""
-    return str(operators.versions())
+    """Return names and versions of the libraries that the compiled library was built with, and its instruction set."""
+    return f"{operators.versions()}, vector instructions {simd()}"
 
 
 def simd() -> str:
