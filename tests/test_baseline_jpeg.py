@@ -18,6 +18,7 @@ from vidseg.loaders.output import OutputForm
 
 ROOT = Path(__file__).parent.parent
 
+
 def dataset_of(root: Path, jpegs: list[bytes], *, height: int, width: int) -> VideoDataset:
     """One video of these frames."""
     with FrameWriter(root / "jpg/a/v/frames.db") as writer:
@@ -73,8 +74,8 @@ def test_every_part_of_a_picture_is_that_of_libjpeg(
 
 
 def test_no_picture_is_left_to_libjpeg(tmp_path):
-    """That would be as right, and slower: none of the other tests would notice. The planes and pixels are those of every
-    instruction set, and of the code for processors without any."""
+    """That would be as right, and slower: none of the other tests would notice. Planes and pixels are those of every
+    instruction set, and of the code for processors without vector instructions."""
     common = ("baseline", "huffman", "layout", "planes", "region")
     sources = {
         "common": [ROOT / "tests/baseline_decoder.cpp", *(ROOT / f"csrc/frames/{name}.cpp" for name in common)],
@@ -103,7 +104,9 @@ def test_no_picture_is_left_to_libjpeg(tmp_path):
     results = []
     for folder, simd in (("vectors", ""), ("vectors", "baseline"), ("plain", "")):
         environment = {**os.environ, "VIDSEG_SIMD": simd}
-        run = subprocess.run([tmp_path / folder / "program", *files], capture_output=True, text=True, check=True, env=environment)
+        run = subprocess.run(
+            [tmp_path / folder / "program", *files], capture_output=True, text=True, check=True, env=environment
+        )
         assert [line for line in run.stdout.splitlines() if line.endswith(".jpg")] == []
         results.append(run.stdout)
     assert len(results[0].splitlines()) == len(files) and results[0] == results[1] == results[2]

@@ -254,7 +254,8 @@ plan = hand_plan(turned, size=size, videos=range(len(turned)), colors=colors)
 for layout in ('bcthw', 'bthwc'):
     for color in ('rgb', 'bgr'):
         for dtype in (torch.uint8, torch.float16, torch.bfloat16, torch.float32):
-            show(f'{layout} {color} {dtype}', fill(data, plan, form=OutputForm(dtype=dtype, layout=layout, color=color)))
+            form = OutputForm(dtype=dtype, layout=layout, color=color)
+            show(f'{layout} {color} {dtype}', fill(data, plan, form=form))
 random = torch.Generator().manual_seed(0)
 def bytes_of(*shape): return torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
 for width in (90, 131, 600, 1900):
@@ -281,7 +282,9 @@ def test_every_instruction_set_gives_the_same_bytes(data):
     for simd in ("baseline", "avx2", "avx512"):
         environment = {**os.environ, "VIDSEG_SIMD": simd}
         command = [sys.executable, "-c", EVERY_PATH, str(data.root), simd]
-        runs[simd] = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        runs[simd] = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
     results = {}
     for simd, run in runs.items():
         output, errors = run.communicate()
