@@ -216,9 +216,11 @@ def test_nothing_stays_behind(videos):
     files = open_videos(videos, size="64")
     loader = ClipLoader(files, backend="video", frames=4, size=32, batch_size=2, threads=2)
     list(loader)
+    loader.close()
     threads, opened = threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(2):
         list(loader)
+        assert len(list(Path("/proc/self/fd").iterdir())) <= opened + 2  # a file for each thread
     next(iter(loader))
     loader.close()
     assert threading.active_count() == threads and len(list(Path("/proc/self/fd").iterdir())) == opened
@@ -351,7 +353,7 @@ def test_the_first_failing_clip_is_reported(videos, monkeypatch, threads):
     loader = ClipLoader(files, backend="video", frames=2, size=16, batch_size=3, threads=threads, train=False)
     failed = threading.Event()
 
-    def fill_clip(self, plan, clip, pixels, shown, canceled):
+    def fill_clip(self, batch, clip, video, canceled):
         if clip == 0 and threads > 1:
             assert failed.wait(20)
         if canceled():

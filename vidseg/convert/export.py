@@ -106,7 +106,7 @@ def _jpegs(database: FrameDatabase) -> Iterator[bytes]:
             width=planes.width,
             height=planes.height,
             quality=_QUALITY,
-            chroma=planes.chroma,
+            chroma=planes.sampling,
             luma_weights=planes.luma_weights,
             full_range=planes.full_range,
             restart_interval=0,

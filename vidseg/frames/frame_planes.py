@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from vidseg.frames.native import operators
 
-__all__ = ["BT601", "LUMA_WEIGHTS", "FramePlanes", "planes_of", "planes_of_rgb"]
+__all__ = ["BT601", "LUMA_WEIGHTS", "FramePlanes", "plane_memory", "planes_of_rgb"]
 
 BT601 = (0.299, 0.114)
 LUMA_WEIGHTS = {
@@ -27,69 +29,106 @@ LUMA_WEIGHTS = {
 treated as BT.601, as in FFmpeg."""
 
 
+_NO_CODES, _NO_PARAMETERS = torch.empty(0, dtype=torch.int64), torch.empty(0, 8, dtype=torch.float64)
+_FIRST, _PLAIN = torch.zeros(1, dtype=torch.int64), torch.zeros(2, 3, dtype=torch.float64)
+
+
 @dataclass(frozen=True)
 class FramePlanes:
-    """One picture.
+    """Planes of one decoded frame, as stored. They are valid as long as the frame.
 
     Attributes:
         planes: Y, Cb, Cr as flat uint8 tensors.
         strides: bytes per row of each plane.
-        width: width of the luma plane in pixels.
-        height: height of the luma plane in pixels.
+        width: width of the stored luma plane in pixels.
+        height: height of the stored luma plane in pixels.
         luma_weights: luma weights of red and blue.
         full_range: black is 0 and white 255, instead of 16 and 235.
-        chroma: 420 (color at half resolution) or 444.
+        sampling: of chroma: 420, 422, 444, or 400 (gray).
+        step: bytes from one chroma sample to the next.
+        orientation: EXIF number, from the stored to the displayed picture.
     """
 
-    planes: list[torch.Tensor]
-    strides: list[int]
+    planes: Sequence[Tensor]
+    strides: Sequence[int]
     width: int
     height: int
     luma_weights: tuple[float, float]
     full_range: bool
-    chroma: int = 420
+    sampling: int = 420
+    step: int = 1
+    orientation: int = 1
 
-    def sample(self, matrix: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """Resample to RGB.
+    def fill(
+        self,
+        out: Tensor,
+        positions: Tensor,
+        matrix: Tensor,
+        *,
+        codes: Tensor = _NO_CODES,
+        parameters: Tensor = _NO_PARAMETERS,
+        normalization: Tensor = _PLAIN,
+        planar: bool = True,
+        bgr: bool = False,
+    ) -> None:
+        """Write the frame to positions of a clip.
 
         Args:
-            matrix: float64 (3, 3) from output pixel to pixel of the picture.
-            height: output height in pixels.
-            width: output width in pixels.
+            out: clip of the shape (3, T, H, W), or (T, H, W, 3) if not `planar`, uint8 or floating point; each frame is
+                contiguous.
+            positions: int64 (N,), positions in T.
+            matrix: float64 (3, 3) from output pixel to pixel of the displayed frame.
+            codes: int64 (M,), color operations.
+            parameters: float64 (M, P), their parameters.
+            normalization: float64 (2, 3), scale and offset of R, G and B for floating point samples.
+            planar: whether the channels of `out` are planes.
+            bgr: write B, G and R instead of R, G and B.
 
-        Returns:
-            uint8 (H, W, 3).
+        Raises:
+            RuntimeError: a plane is too small, or the matrix maps the output to a line.
         """
-        sampled: torch.Tensor = operators.sample_planes(
+        operators.fill_planes(
+            out,
+            positions,
             *self.planes,
             *self.strides,
             self.width,
             self.height,
-            self.chroma,
+            self.sampling,
+            self.step,
+            self.orientation,
             *self.luma_weights,
             self.full_range,
             matrix,
-            height,
-            width,
+            codes,
+            parameters,
+            normalization,
+            planar,
+            bgr,
         )
-        return sampled
 
-    def rgb(self, size: tuple[int, int] | None = None) -> torch.Tensor:
+    def pixels(self, matrix: Tensor, height: int, width: int) -> Tensor:
+        """Return the frame resampled to RGB, uint8 (H, W, 3); `matrix` as for `fill`."""
+        out = torch.empty((1, height, width, 3), dtype=torch.uint8)
+        self.fill(out, _FIRST, matrix, planar=False)
+        return out[0]
+
+    def rgb(self, size: tuple[int, int] | None = None) -> Tensor:
         """Convert to RGB, uint8 (H, W, 3); the whole picture is resampled to `size` (height, width) if it is given."""
         height, width = size or (self.height, self.width)
         scale = [self.width / width, self.height / height, 1.0]
-        return self.sample(torch.diag(torch.tensor(scale, dtype=torch.float64)), height, width)
+        return self.pixels(torch.diag(torch.tensor(scale, dtype=torch.float64)), height, width)
 
 
-def planes_of(frame: Any) -> tuple[list[torch.Tensor], list[int]]:
-    """Return Y, Cb and Cr of an `av.VideoFrame` as flat uint8 tensors that share its memory, and their strides."""
+def plane_memory(frame: Any) -> tuple[list[Tensor], list[int]]:
+    """Return the planes of an `av.VideoFrame` as flat uint8 tensors that share its memory, and their strides."""
     planes = [_from_the_top(plane) if plane.line_size < 0 else plane for plane in frame.planes[:3]]
     strides = [abs(plane.line_size) for plane in frame.planes[:3]]
     return [torch.frombuffer(plane, dtype=torch.uint8) for plane in planes], strides
 
 
 def planes_of_rgb(
-    pixels: torch.Tensor, *, luma_weights: tuple[float, float] = BT601, full_range: bool = True, chroma: int = 420
+    pixels: Tensor, *, luma_weights: tuple[float, float] = BT601, full_range: bool = True, chroma: int = 420
 ) -> FramePlanes:
     """Convert RGB to planes; color at half resolution is averaged.
 
@@ -119,7 +158,7 @@ def planes_of_rgb(
         pixels.shape[0],
         luma_weights,
         full_range,
-        chroma,
+        sampling=chroma,
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vidseg.frames.frame_planes import FramePlanes, planes_of
+from vidseg.frames.frame_planes import FramePlanes, plane_memory
 from vidseg.frames.jpeg import split_blobs
 from vidseg.frames.native import operators
 from vidseg.frames.packet_group import unpack_group
@@ -151,7 +151,7 @@ class StoredStream:
                 f"{frame.width}x{frame.height} pixels of {frame.format.name}, expected {size[0]}x{size[1]} of "
                 f"yuv{self.chroma}p"
             )
-        planes, strides = planes_of(frame)
+        planes, strides = plane_memory(frame)
         return FramePlanes(planes, strides, self.width, self.height, self.luma_weights, self.full_range, self.chroma)
 
     def _damaged(self, group: int, reason: str) -> FrameDatabaseError:

@@ -107,7 +107,7 @@ class StreamWriter(DatabaseWriter):
                 f"{self.path}: frame {self.count} is {planes.width}x{planes.height} pixels, unlike those before"
             )
         color = first.luma_weights, first.full_range
-        if (planes.luma_weights, planes.full_range) != color or planes.chroma != self.form.chroma:
+        if (planes.luma_weights, planes.full_range) != color or planes.sampling != self.form.chroma:
             planes = planes_of_rgb(planes.rgb(), luma_weights=color[0], full_range=color[1], chroma=self.form.chroma)
         self._stamp(timestamp)
         encoder = self._encoder = self._encoder or self._open(first)
@@ -217,9 +217,9 @@ def _padded(planes: FramePlanes) -> av.VideoFrame:
     """Return the frame that is encoded; its sides are padded by repeating the last row and column."""
     import av
 
-    frame = av.VideoFrame(padded_side(planes.width), padded_side(planes.height), f"yuv{planes.chroma}p")
+    frame = av.VideoFrame(padded_side(planes.width), padded_side(planes.height), f"yuv{planes.sampling}p")
     for index, (source, stride, target) in enumerate(zip(planes.planes, planes.strides, frame.planes, strict=True)):
-        halved = index > 0 and planes.chroma == 420
+        halved = index > 0 and planes.sampling == 420
         columns, rows = ((side + 1) // 2 if halved else side for side in (planes.width, planes.height))
         pixels = source.numpy()[: stride * rows]
         if len(pixels) < stride * rows:  # the last row has no padding

@@ -4,16 +4,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
 
-from vidseg.frames.frame_planes import BT601, LUMA_WEIGHTS, FramePlanes, planes_of
+from vidseg.frames.frame_planes import FramePlanes, plane_memory
 from vidseg.videos.frame_size import target_size
 from vidseg.videos.orientation import UPRIGHT, Orientation, frame_orientation
+from vidseg.videos.source_planes import PlaneReader, color_encoding, reformat
 
 __all__ = ["UprightFrames"]
-
-_FULL_RANGE = 2
-_NOT_YCBCR = ("gray", "mono", "pal", "ya", "xyz")
 
 
 class UprightFrames:
@@ -31,6 +29,7 @@ class UprightFrames:
         self.size: tuple[int, int] | None = None  # (width, height) as displayed
         self.orientation = UPRIGHT  # of the first frame
         self._reformatter = VideoReformatter()
+        self._read = PlaneReader()
         self._layout = f"yuv{chroma}p"
 
     def measure(self, frame: Any) -> tuple[Orientation, tuple[int, int]]:
@@ -53,47 +52,22 @@ class UprightFrames:
         Returns:
             uint8 (H, W, 3).
         """
-        return self.planes(frame).sample(matrix, height, width)
+        _, self._read.size = self.measure(frame)
+        return self._read(frame).pixels(matrix, height, width)
 
     def planes(self, frame: Any) -> FramePlanes:
         """Return the planes of an `av.VideoFrame`."""
         orientation, size = self.measure(frame)
         width, height = orientation.size(*size)
-        name = frame.format.name
-        if frame.format.is_rgb or name.startswith(_NOT_YCBCR):
-            frame = self._reformat(frame, width, height, Colorspace.ITU601, ColorRange.JPEG)
-            weights, full_range = BT601, True
-        else:
-            weights = LUMA_WEIGHTS.get(int(frame.colorspace), BT601)
-            full_range = int(frame.color_range) == _FULL_RANGE or name.startswith("yuvj")
-            if (frame.width, frame.height) != (width, height) or name.replace("j", "") != self._layout:
-                frame = self._reformat(frame, width, height, None, None)
-        planes, strides = planes_of(frame)
+        weights, full_range = color_encoding(frame)
+        same_size = (frame.width, frame.height) == (width, height)
+        if not same_size or frame.format.name.replace("yuvj", "yuv") != self._layout:
+            frame = reformat(self._reformatter, frame, width, height, self._layout)
+        planes, strides = plane_memory(frame)
         if orientation != UPRIGHT:
             planes, strides = _turned(planes, strides, width, height, self.chroma, orientation)
             width, height = size
         return FramePlanes(planes, strides, width, height, weights, full_range, self.chroma)
-
-    def _reformat(
-        self, frame: Any, width: int, height: int, colorspace: Colorspace | None, color_range: ColorRange | None
-    ) -> Any:
-        # Without a requested color space, source and target have the same one, so swscale does not convert colors.
-        space = colorspace if colorspace is not None else Colorspace.ITU601
-        source_space = None if colorspace is not None else space
-        levels = color_range if color_range is not None else ColorRange.JPEG
-        source_levels = None if color_range is not None else levels
-        return self._reformatter.reformat(
-            frame,
-            width,
-            height,
-            self._layout,
-            src_colorspace=source_space,
-            dst_colorspace=space,
-            src_color_range=source_levels,
-            dst_color_range=levels,
-            interpolation=Interpolation.BICUBIC,
-            threads=1,  # the default is one per core
-        )
 
 
 def _turned(
