@@ -56,7 +56,10 @@ class JpegStore:
             "optimize": options.optimize,
             "levels": options.levels,
         }
-        self.properties = {"chroma": options.chroma, "restart_interval": options.restart_interval}
+        self.properties: dict[str, str | int | float | None] = {
+            "chroma": options.chroma,
+            "restart_interval": options.restart_interval,
+        }
 
     def of_planes(self, planes: FramePlanes) -> list[bytes]:
         """Return the JPEG of a frame, followed by the JPEGs of its levels."""

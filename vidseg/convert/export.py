@@ -28,8 +28,9 @@ def export_frames(source: str | Path, target: str | Path, *, form: str, overwrit
 
     Files that an earlier export of the same frames has written are kept.
 
-    JPEG files contain the stored bytes unchanged, or quality 95 if a video stream is stored. They are named
-    frame_%05d.jpg, counted from 1; the folder structure is kept. Videos are H.264 in MP4, one `<video>.mp4` per database, with the stored timestamps.
+    JPEG files contain the stored bytes unchanged; those of a video stream have quality 95. They are named
+    frame_%05d.jpg, counted from 1; the folder structure is kept. Videos are H.264 in MP4, one `<video>.mp4` per
+    database, with the stored timestamps.
 
     Args:
         source: a frames.db, its folder, or a folder with databases at any depth.

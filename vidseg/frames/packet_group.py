@@ -23,7 +23,7 @@ def pack_group(packets: Sequence[bytes]) -> bytes:
     return zlib.crc32(content).to_bytes(4, "little") + content
 
 
-def unpack_group(blob: bytes) -> list[memoryview]:
+def unpack_group(blob: bytes) -> list[bytes]:
     """Return the packets of a group.
 
     Raises:
@@ -39,4 +39,4 @@ def unpack_group(blob: bytes) -> list[memoryview]:
     ends = start + np.cumsum(np.frombuffer(view[4 * _FIRST : start], "<u4").astype(np.int64))
     if count == 0 or ends[-1] != len(blob):
         raise ValueError(f"the sizes of its {count} packets are not those of {len(blob)} bytes")
-    return [view[first:last] for first, last in itertools.pairwise([start, *ends.tolist()])]
+    return [blob[first:last] for first, last in itertools.pairwise([start, *ends.tolist()])]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +16,6 @@ from vidseg.frames.native import operators
 from vidseg.frames.packet_group import unpack_group
 from vidseg.frames.schema import FrameDatabaseError
 from vidseg.frames.stream_form import CODECS
-
-if TYPE_CHECKING:
-    import av
 
 __all__ = ["StoredStream", "padded_side"]
 
@@ -94,7 +91,7 @@ class StoredStream:
             out[torch.from_numpy(places == position)] = planes.rgb((height, width))
         return out
 
-    def packets(self, group: int) -> list[memoryview]:
+    def packets(self, group: int) -> list[bytes]:
         """Read the packets of a group, from 0; one for each of its frames.
 
         Raises:
@@ -118,18 +115,16 @@ class StoredStream:
             raise self._damaged(group, text.partition(": ")[2] if text.startswith("row ") else text) from None
         return split_blobs(data, offsets)[0]
 
-    def _open_decoder(self) -> av.VideoCodecContext:
+    def _open_decoder(self) -> Any:
         import av
 
-        decoder = av.VideoCodecContext.create(self.codec, "r")
+        decoder: Any = av.CodecContext.create(self.codec, "r")
         decoder.thread_count = 1  # clips are decoded in parallel
         sides = (-(-padded_side(side) // _BLOCK) * _BLOCK for side in (self.height, self.width))
         decoder.options = {"max_pixels": str(int(np.prod(list(sides))))}
         return decoder
 
-    def _decode(
-        self, decoder: av.VideoCodecContext, group: int, packets: list[memoryview], wanted: list[int]
-    ) -> Iterator[FramePlanes]:
+    def _decode(self, decoder: Any, group: int, packets: list[bytes], wanted: list[int]) -> Iterator[FramePlanes]:
         import av
         import av.error
 
@@ -144,7 +139,7 @@ class StoredStream:
         except (av.error.FFmpegError, ValueError) as error:
             raise self._damaged(group, f"frame {number}: {error}") from error
 
-    def _planes(self, frame: av.VideoFrame) -> FramePlanes:
+    def _planes(self, frame: Any) -> FramePlanes:
         size = padded_side(self.width), padded_side(self.height)
         if (frame.width, frame.height) != size or frame.format.name.replace("j", "") != f"yuv{self.chroma}p":
             raise ValueError(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +19,6 @@ from vidseg.frames.schema import STREAM_FORMAT, STREAM_MARK, STREAM_TABLES, Fram
 from vidseg.frames.stored_stream import padded_side
 from vidseg.frames.stream_form import StreamForm
 from vidseg.frames.writer import DatabaseWriter
-
-if TYPE_CHECKING:
-    import av
 
 __all__ = ["StreamWriter", "require_encoder"]
 
@@ -79,7 +76,7 @@ class StreamWriter(DatabaseWriter):
         super().__init__(path, meta=meta)
         self.form = form or StreamForm()
         self._first: FramePlanes | None = None
-        self._encoder: av.VideoCodecContext | None = None
+        self._encoder: Any = None
         self._packets: list[bytes] = []  # of the group that is not complete
         self._written = 0  # frames in complete groups
 
@@ -128,12 +125,12 @@ class StreamWriter(DatabaseWriter):
             raise FrameDatabaseError(f"{self.path}: the encoder returned {self._written} of {self.count} frames")
         super().finish()
 
-    def _open(self, first: FramePlanes) -> av.VideoCodecContext:
+    def _open(self, first: FramePlanes) -> Any:
         import av
         import av.error
 
         require_encoder(self.form.codec)
-        encoder = av.VideoCodecContext.create(_ENCODERS[self.form.codec], "w")
+        encoder: Any = av.CodecContext.create(_ENCODERS[self.form.codec], "w")
         encoder.width, encoder.height = padded_side(first.width), padded_side(first.height)
         encoder.pix_fmt = f"yuv{self.form.chroma}p"
         encoder.time_base, encoder.framerate = _CLOCK, 1 / _CLOCK
@@ -162,7 +159,7 @@ class StreamWriter(DatabaseWriter):
             ) from error
         return encoder
 
-    def _take(self, packet: av.Packet) -> None:
+    def _take(self, packet: Any) -> None:
         number = self._written + len(self._packets)
         if number - self._written == self.form.gop:
             self._write_group()
@@ -213,11 +210,11 @@ class StreamWriter(DatabaseWriter):
             )
 
 
-def _padded(planes: FramePlanes) -> av.VideoFrame:
+def _padded(planes: FramePlanes) -> Any:
     """Return the frame that is encoded; its sides are padded by repeating the last row and column."""
     import av
 
-    frame = av.VideoFrame(padded_side(planes.width), padded_side(planes.height), f"yuv{planes.sampling}p")
+    frame: Any = av.VideoFrame(padded_side(planes.width), padded_side(planes.height), f"yuv{planes.sampling}p")
     for index, (source, stride, target) in enumerate(zip(planes.planes, planes.strides, frame.planes, strict=True)):
         halved = index > 0 and planes.sampling == 420
         columns, rows = ((side + 1) // 2 if halved else side for side in (planes.width, planes.height))

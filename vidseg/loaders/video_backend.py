@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from vidseg.clips import BatchPlan
+from vidseg.frames.frame_planes import FramePlanes
 from vidseg.labels import VideoDataset
 from vidseg.loaders.memory import BatchMemory
 from vidseg.loaders.native_backend import CacheReport
@@ -145,19 +146,14 @@ class VideoFiller:
             raise VideoError(
                 f"{path}: frame {wrong[0]}: the video has {len(video.numbers)} frames; open the data set again"
             )
-        planes = PlaneReader(video.size)
         matrix = torch.from_numpy(np.ascontiguousarray(plan.matrices[clip]))
         colors = slice(*plan.colors.offsets[clip : clip + 2].tolist())
         codes, parameters = (torch.from_numpy(part[colors]) for part in (plan.colors.codes, plan.colors.parameters))
-        numbers = video.numbers[wanted].tolist()
-        with _naming(path), self._readers.reader(path, video.index, numbers, canceled) as reader:
-            for number in wanted.tolist():
-                taken, frame = self._read(reader, path, video.numbers, number, canceled)
-                if frame is None:
-                    return
+        with _naming(path):
+            for number, taken, planes in self._planes(video, wanted, canceled):
                 positions = torch.from_numpy(np.flatnonzero(frames == number))
                 with _naming(path, number):
-                    planes(frame).fill(
+                    planes.fill(
                         batch.clips[clip],
                         positions,
                         matrix,
@@ -168,6 +164,21 @@ class VideoFiller:
                         bgr=self.form.color == "bgr",
                     )
                 batch.shown[clip, positions] = taken
+
+    def _planes(
+        self, video: _Video, wanted: np.ndarray, canceled: Callable[[], bool]
+    ) -> Iterator[tuple[int, int, FramePlanes]]:
+        """Yield number, number of the frame that is shown, and planes of frames in increasing order."""
+        planes = PlaneReader(video.size)
+        numbers = video.numbers[wanted].tolist()
+        with self._readers.reader(video.path, video.index, numbers, canceled) as reader:
+            for number in wanted.tolist():
+                taken, frame = self._read(reader, video.path, video.numbers, number, canceled)
+                if frame is None:
+                    return
+                with _naming(video.path, number):
+                    found = planes(frame)
+                yield number, taken, found
 
     def _read(
         self,
