@@ -50,7 +50,7 @@ class StoredStream:
 
     def __init__(self, path: Path, meta: Mapping[str, Any], count: int) -> None:
         self.path, self.count = path, count
-        self.codec = meta.get("stream_codec")
+        self.codec = str(meta.get("stream_codec"))
         if self.codec not in CODECS:
             raise ValueError(f"the entry 'stream_codec' of its metadata is {self.codec!r:.40}, expected h264 or hevc")
         self.height, self.width = (_number(meta, key, 1, _LARGEST) for key in ("height", "width"))

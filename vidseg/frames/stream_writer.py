@@ -25,6 +25,7 @@ __all__ = ["StreamWriter", "require_encoder"]
 _ENCODERS = {"h264": "libx264", "hevc": "libx265"}
 # Decides about quality and speed of both encoders. `fast` gives 8 % smaller files at the same PSNR in 3 times the time.
 _PRESET = "veryfast"
+_UNSPECIFIED = 2  # color space
 _CLOCK = Fraction(1, 25)  # rate control depends on the frame rate; a constant one gives the same quality to all videos
 
 
@@ -137,7 +138,7 @@ class StreamWriter(DatabaseWriter):
         encoder.thread_count = 1  # videos are encoded in parallel
         encoder.gop_size, encoder.max_b_frames = self.form.gop, 0
         spaces = {weights: number for number, weights in reversed(LUMA_WEIGHTS.items())}
-        encoder.colorspace = spaces[first.luma_weights]
+        encoder.colorspace = spaces.get(first.luma_weights, _UNSPECIFIED)
         encoder.color_range = 2 if first.full_range else 1
         # A key frame at the start of each group only; frames after it cannot profit from looking further ahead.
         common = f"keyint={self.form.gop}:scenecut=0:bframes=0:open-gop=0:rc-lookahead={min(40, self.form.gop)}"
