@@ -85,9 +85,11 @@ class StoredStream:
 
     def rgb(self, numbers: np.ndarray, height: int, width: int) -> torch.Tensor:
         """Decode frames to uint8 (T, H, W, 3), in the order of the numbers, resampled to (height, width)."""
-        out = torch.empty((len(numbers), height, width, 3), dtype=torch.uint8)
         distinct, places = np.unique(numbers, return_inverse=True)
+        out = torch.empty((0, height, width, 3), dtype=torch.uint8)
         for position, (_, planes) in enumerate(self.frames(distinct.tolist())):
+            if position == 0:  # the size of the stream is the one of the metadata
+                out = torch.empty((len(numbers), height, width, 3), dtype=torch.uint8)
             out[torch.from_numpy(places == position)] = planes.rgb((height, width))
         return out
 
