@@ -1,6 +1,6 @@
 """Bytes a frame, PSNR and clips/s of each way to store the same videos.
 
-    python benchmarks/storage.py [--clips FOLDER] [--rows q90-levels,video,source] [--json FILE]
+    python benchmarks/storage.py [--clips FOLDER] [--rows q90-levels,video,source] [--data FOLDER] [--json FILE]
 
 The videos are synthetic, or those of `--clips`, each copied until there are `--videos`. A profile is converted with
 `vidseg.convert_videos`; `source` reads the video files. PSNR is that of the mean squared error of RGB pixels, between
@@ -55,15 +55,17 @@ def make_videos(folder: Path, clips: Path | None, count: int, frames: int) -> Pa
     Raises:
         FileNotFoundError: `clips` has no videos.
     """
+    if (folder / "videos").is_dir():  # of an earlier call
+        return folder / "videos"
     if clips is None:
         made = folder / "synth"
         synthesize_videos(made, SynthOptions(videos=count, frames=frames, test_share=0))
-        return made / "videos"
+        return (made / "videos").rename(folder / "videos")
     files = [path for path in sorted(clips.iterdir()) if path.is_file() and is_video(path)]
     if not files:
         raise FileNotFoundError(f"{clips}: no video files in this folder")
     target = folder / "videos"
-    target.mkdir()
+    target.mkdir(parents=True)
     for number in range(count):
         source = files[number % len(files)]
         shutil.copyfile(source, target / f"{source.stem}-{number // len(files):03d}{source.suffix}")
@@ -109,6 +111,7 @@ def distinct(files: list[Path]) -> list[Path]:
 
 def table(rows: list[dict[str, Any]], sizes: list[int]) -> str:
     """Return the rows as a table in Markdown."""
+    sizes = sizes if rows[0]["clips"] else []
     heads = ["stored as", "KB a frame", "PSNR dB", *(f"{size} px, clips/s" for size in sizes)]
     heads += [f"{size} px, CPU ms a clip" for size in sizes]
     lines = ["| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * (len(heads) - 1)]
@@ -129,7 +132,8 @@ def main() -> int:
     parser.add_argument("--rows", default=",".join(NAMES), help="rows, separated by commas")
     parser.add_argument("--sizes", default="112,224", help="sizes of the clips in pixels")
     parser.add_argument("--batches", type=int, default=4, help="batches of 12 clips of a pass")
-    parser.add_argument("--rounds", type=int, default=3, help="passes of each row")
+    parser.add_argument("--rounds", type=int, default=3, help="passes of each row; 0: sizes and PSNR only")
+    parser.add_argument("--data", type=Path, help="folder to keep the videos and databases in, for further calls")
     parser.add_argument("--json", type=Path, help="file for the results as JSON")
     options = parser.parse_args()
     names, sizes = options.rows.split(","), [int(size) for size in options.sizes.split(",")]
@@ -137,7 +141,7 @@ def main() -> int:
         parser.error(f"--rows {sorted(unknown)[0]}: not one of {', '.join(NAMES)}")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
+        folder = options.data or Path(temporary)
         videos = make_videos(folder, options.clips, options.videos, options.frames)
         rows, sets = [], {}
         for name in names:
@@ -146,14 +150,11 @@ def main() -> int:
                 size = sum(path.stat().st_size for path in videos.rglob("[!.]*") if path.is_file())
                 row = {"psnr": None, "bytes": size / sets[name].frames.sum()}
             else:
-                began = time.perf_counter()
                 report = convert_videos(videos, folder / name, workers=CORES, **PROFILES[name][1])
-                seconds = time.perf_counter() - began
                 sets[name] = open_dataset(folder / name)
                 stored = {Path(outcome.source): folder / name / "jpg" / outcome.target for outcome in report.outcomes}
                 values = [psnr(FrameDatabase(stored[path]), path) for path in distinct(sorted(stored))]
                 row = {"psnr": statistics.mean(values), "bytes": report.as_dict()["bytes"] / sets[name].frames.sum()}
-                row["converted"] = sets[name].frames.sum() / seconds
             rows.append({"row": name, "name": NAMES[name], **row})
             print(f"{NAMES[name]}: {rows[-1]['bytes'] / 1000:.1f} KB a frame", file=sys.stderr)
         found: dict[tuple[str, int], list[tuple[float, float]]] = {}
@@ -166,7 +167,9 @@ def main() -> int:
         for row in rows:
             for key, place in (("clips", 0), ("cpu_ms", 1)):
                 row[key] = {
-                    str(size): statistics.median(one[place] for one in found[row["row"], size]) for size in sizes
+                    str(size): statistics.median(one[place] for one in found[row["row"], size])
+                    for size in sizes
+                    if options.rounds
                 }
     machine = f"{platform.machine()}, {CORES} cores, vidseg {vidseg.__version__}, torch {torch.__version__}, "
     machine += f"av {av.__version__}"

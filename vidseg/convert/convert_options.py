@@ -42,7 +42,7 @@ class ConvertOptions:
     reencode: bool = False
     """Re-encode JPEG sources (folders, databases) with --quality instead of keeping their pixels bit-equal."""
     codec: str | None = None
-    """Codec of --store video: h264 (default), or hevc, which is smaller by an eighth and decodes three times slower."""
+    """Codec of --store video: h264 (default), or hevc, which is 14 % smaller and slower to write and to read."""
     crf: int | None = None
     """Constant rate factor of --store video, 0 to 51, smaller is better; default: 18 for h264 and 20 for hevc, the
     PSNR of JPEG quality 75."""
