@@ -235,7 +235,7 @@ def test_portable_and_vector_code_agree(data):
     code = (
         "import sys, torch; sys.path.insert(0, 'tests')\n"
         "from test_loader_fill import *\n"
-        "from vidseg.frames.native import operators\n"
+        "from vidseg.videos.source_planes import SourcePlanes\n"
         "from vidseg.labels import open_dataset\n"
         f"data = open_dataset({str(data.root)!r})\n"
         "size = (61, 43)\n"
@@ -250,14 +250,15 @@ def test_portable_and_vector_code_agree(data):
         "plan = hand_plan(m, size=size, videos=[video] * len(m), colors=colors)\n"
         "print(fill(data, plan).numpy().tobytes().hex())\n"
         "random = torch.Generator().manual_seed(0)\n"
+        "colors = (0.299, 0.114), True\n"
         "def plane(*shape): return torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)\n"
         "for width in (90, 131, 600):\n"
         "    for share, chroma in ((1, 444), (2, 420)):\n"
         "        across = (width + share - 1) // share\n"
         "        y, cb, cr = plane(90, width), plane(90, across), plane(90, across)\n"
         "        for matrix in [*m, crop(0.5, 3, width - 1, 80, size=size)]:\n"
-        "            to = (0.299, 0.114, True, torch.as_tensor(matrix), *size)\n"
-        "            pixels = operators.sample_planes(y, cb, cr, width, across, across, width, 90, chroma, *to)\n"
+        "            planes = SourcePlanes((y, cb, cr), (width, across, across), width, 90, chroma, 1, 1, *colors)\n"
+        "            pixels = planes.pixels(torch.as_tensor(matrix), *size)\n"
         "            print(pixels.numpy().tobytes().hex())\n"
     )
     results = [

@@ -71,8 +71,8 @@ void turn_plane(const Source& source, const Turn& turn, const Window& window, ui
         const int rows = std::min(kBlock, height - top);
         const int64_t step = step_y * source.step;
         for (int x = 0; x < width; ++x) {
-            const uint8_t* from = source.at(static_cast<int>(first_y + top * step_y),
-                                            static_cast<int>(first_x + x * step_x));
+            const uint8_t* from =
+                source.at(static_cast<int>(first_y + top * step_y), static_cast<int>(first_x + x * step_x));
             for (int y = 0; y < rows; ++y) out[static_cast<size_t>(y) * width + x] = from[y * step];
         }
     }

@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any, Final
 
 import av.error
-import numpy as np
 
 from vidseg.videos.container_crop import FrameCropper
 from vidseg.videos.frame_index import FrameIndex
@@ -187,5 +186,8 @@ class FrameReader:
         stamps = self.index.stamps
         if stamp is None or stamps is None:
             return None
-        number = int(np.searchsorted(stamps, stamp))
+        following = self._position + 1  # nearly always
+        if following < len(stamps) and stamps[following] == stamp:
+            return following
+        number = int(stamps.searchsorted(stamp))
         return number if number < len(stamps) and stamps[number] == stamp else None

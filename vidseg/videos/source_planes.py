@@ -2,9 +2,9 @@
 
 8-bit YCbCr with chroma of 4:2:0, 4:2:2 or 4:4:4, planar or with interleaved chroma (NV12, NV21), and 8-bit gray are
 read where the decoder has put them. FFmpeg first converts other formats, such as 10 bits or RGB, to 8-bit 4:2:0. Range
-and matrix are converted to those of JPEG in 8 bits, as a conversion does before compression; R, G and B are within 2
-gray levels of the exact formula. Chroma of lower resolution than luma is interpolated from the two nearest samples, in
-each direction, with weights 3/4 and 1/4, as in libjpeg.
+and matrix are converted to those of JPEG in 8 bits, as a conversion does before compression. Chroma of lower resolution
+than luma is interpolated from the two nearest samples, in each direction, with weights 3/4 and 1/4, as in libjpeg. R, G
+and B are within 3 gray levels of the exact formula, 2 for full range.
 """
 
 from __future__ import annotations
