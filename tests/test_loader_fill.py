@@ -235,7 +235,7 @@ def test_portable_and_vector_code_agree(data):
     code = (
         "import sys, torch; sys.path.insert(0, 'tests')\n"
         "from test_loader_fill import *\n"
-        "from vidseg.videos.source_planes import SourcePlanes\n"
+        "from vidseg.frames.frame_planes import FramePlanes\n"
         "from vidseg.labels import open_dataset\n"
         f"data = open_dataset({str(data.root)!r})\n"
         "size = (61, 43)\n"
@@ -257,7 +257,7 @@ def test_portable_and_vector_code_agree(data):
         "        across = (width + share - 1) // share\n"
         "        y, cb, cr = plane(90, width), plane(90, across), plane(90, across)\n"
         "        for matrix in [*m, crop(0.5, 3, width - 1, 80, size=size)]:\n"
-        "            planes = SourcePlanes((y, cb, cr), (width, across, across), width, 90, chroma, 1, 1, *colors)\n"
+        "            planes = FramePlanes((y, cb, cr), (width, across, across), width, 90, *colors, chroma)\n"
         "            pixels = planes.pixels(torch.as_tensor(matrix), *size)\n"
         "            print(pixels.numpy().tobytes().hex())\n"
     )

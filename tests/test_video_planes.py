@@ -11,6 +11,7 @@ import torch
 
 from vidseg import ClipLoader, open_videos
 from vidseg.frames import decode_jpeg, encode_planes
+from vidseg.frames.frame_planes import FramePlanes
 from vidseg.frames.native import operators
 from vidseg.videos import frame_reader
 from vidseg.videos.decoding import VideoSource
@@ -18,7 +19,7 @@ from vidseg.videos.frame_index import read_frame_index
 from vidseg.videos.frame_reader import FrameReader
 from vidseg.videos.orientation import _EXIF
 from vidseg.videos.reader_pool import IndexCache, ReaderPool
-from vidseg.videos.source_planes import PlaneReader, SourcePlanes
+from vidseg.videos.source_planes import PlaneReader
 
 IDENTITY = torch.eye(3, dtype=torch.float64)
 B_FRAMES = "keyint=8:min-keyint=8:scenecut=0:bframes=3:b-pyramid=normal"
@@ -32,7 +33,7 @@ def source_planes(planes, sampling, *, weights=(0.299, 0.114), full_range=True, 
     flat = tuple(torch.from_numpy(plane.reshape(-1)) for plane in padded)
     strides = tuple(plane.shape[1] for plane in padded)
     width = planes[0].shape[1] if width is None else width
-    return SourcePlanes(flat, strides, width, height, sampling, 1, orientation, weights, full_range)
+    return FramePlanes(flat, strides, width, height, weights, full_range, sampling, orientation=orientation)
 
 
 def random_planes(height, width, sampling, seed=0):
