@@ -176,6 +176,13 @@ class Conversion(Work):
         assert check_databases(out).ok
 
 
+class StreamConversion(Conversion):
+    name = "convert --store video"
+
+    def words(self, out: Path) -> list[str]:
+        return [*super().words(out), "--store", "video"]
+
+
 class Repair(Work):
     name = "check --repair"
     checked = "intact frames kept at each moment; same bytes as an undisturbed repair"
@@ -484,6 +491,7 @@ KINDS: tuple[type[Work], ...] = (
     Test,
     VideoExport,
     Labels,
+    StreamConversion,
 )
 
 

@@ -148,7 +148,8 @@ def test_at_rate_repeats_the_displayed_frame():
     assert list(at_rate(iter([]), 10.0)) == []
 
 
-def test_rotation_is_applied(tmp_path):
+@pytest.mark.parametrize("store", ["jpeg", "video"])
+def test_rotation_is_applied(tmp_path, store):
     """A display matrix of 90 degrees clockwise, written into the container by hand."""
     from conftest import picture as frame_picture
 
@@ -166,7 +167,7 @@ def test_rotation_is_applied(tmp_path):
     quarter = [0, 0x10000, 0, -0x10000, 0, 0, 48 << 16, 0, 0x40000000]
     data[matrix : matrix + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in quarter)
     path.write_bytes(data)
-    assert convert_videos(tmp_path / "v", tmp_path / "data", workers=1).ok
+    assert convert_videos(tmp_path / "v", tmp_path / "data", store=store, workers=1).ok
     database = converted(tmp_path / "data", "unlabeled/turned")
     assert database.frame_size == (64, 48)
     upright = np.rot90(picture(0), -1)  # clockwise

@@ -234,7 +234,8 @@ EVERY_PATH = """
 import hashlib, sys, torch
 sys.path.insert(0, 'tests')
 from test_loader_fill import *
-from vidseg.frames.native import operators, simd
+from vidseg.frames.frame_planes import FramePlanes
+from vidseg.frames.native import simd
 
 data, size = open_dataset(sys.argv[1]), (61, 43)
 matrices = [crop(1.3, 2.2, w, w * 0.8, size=size, mirror=w % 2 == 0) for w in (12, 43, 60, 100)]
@@ -263,8 +264,8 @@ for width in (90, 131, 600, 1900):
         across = (width + share - 1) // share
         planes = bytes_of(90, width), bytes_of(90, across), bytes_of(90, across)
         for matrix in [*every, crop(0.5, 3, width - 1, 80, size=size)]:
-            to = (0.299, 0.114, True, torch.as_tensor(matrix), *size)
-            show(f'{width} {chroma}', operators.sample_planes(*planes, width, across, across, width, 90, chroma, *to))
+            frame = FramePlanes(planes, (width, across, across), width, 90, (0.299, 0.114), True, chroma)
+            show(f'{width} {chroma}', frame.pixels(torch.as_tensor(matrix), *size))
 for height, width in ((1, 1), (3, 5), (9, 16), (17, 33), (60, 71)):
     frames = bytes_of(2, height, width, 3)
     for preset in ('published', 'hacs', JITTER):

@@ -137,6 +137,15 @@ void apply_colors(ColorFrame& frame, ColorScratch& scratch) {
     }
 }
 
+void change_colors(const int64_t* codes, const double* parameters, int64_t count, FrameSize size,
+                   ColorFrame& frame, ColorScratch& scratch, uint32_t* pixels) {
+    if (count == 0 || !prepare_colors(codes, parameters, count, size, scratch)) return;
+    frame.resize(size);
+    frame.split(pixels);
+    apply_colors(frame, scratch);
+    frame.join(pixels);
+}
+
 std::string describe_colors() {
     std::ostringstream json;
     json.precision(std::numeric_limits<double>::max_digits10);

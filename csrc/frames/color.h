@@ -35,6 +35,10 @@ bool prepare_colors(const int64_t* codes, const double* parameters, int64_t coun
 // for.
 void apply_colors(ColorFrame& frame, ColorScratch& scratch);
 
+// Prepares and applies operations to pixels of R, G, B and an unused byte each. `frame` is work space.
+void change_colors(const int64_t* codes, const double* parameters, int64_t count, FrameSize size,
+                   ColorFrame& frame, ColorScratch& scratch, uint32_t* pixels);
+
 // The table of operations as JSON: {"max_parameters": 8, "operations": [{"name", "reads", "parameters":
 // [{"name", "low", "high", "kind", "axis"}]}]}. The position of an operation is its code.
 std::string describe_colors();

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "common/check.h"
+#include "database.h"
 #include "pool.h"
 
 namespace vidseg {
@@ -70,7 +71,7 @@ struct Connection {
 
     int64_t file_size = 0;
     ConnectionHandle handle;
-    StatementHandle image, level;  // after handle: destroyed before it
+    StatementHandle image, level, group;  // after handle: destroyed before it
 
     explicit Connection(const std::string& path) {
         sqlite3* opened = nullptr;
@@ -98,7 +99,7 @@ struct Connection {
             const auto* name = reinterpret_cast<const char*>(sqlite3_column_text(list.get(), 1));
             if (name == nullptr) continue;
             const char* table = nullptr;
-            for (const char* own : {"Images", "Levels", "meta"}) {
+            for (const char* own : {"Images", "Levels", "Stream", "meta"}) {
                 if (sqlite3_stricmp(name, own) == 0) table = own;
             }
             if (table == nullptr) continue;
@@ -134,11 +135,15 @@ struct Connection {
             if (!image) image = prepare("SELECT frames FROM Images WHERE rowid = ?1");
             return image.get();
         }
+        if (level_number == kStream) {
+            if (!group) group = prepare("SELECT packets FROM Stream WHERE key_frame = ?1");
+            return group.get();
+        }
         if (!level) level = prepare("SELECT jpeg FROM Levels WHERE level = ?2 AND frame = ?1");
         return level.get();
     }
 
-    // Calls `use` with the JPEG of one row, which is valid only during the call.
+    // Calls `use` with the JPEG or the packets of one row, which is valid only during the call.
     template <class Use>
     void read(int64_t level_number, int64_t row, const Use& use) {
         sqlite3_stmt* statement = statement_for(level_number);
@@ -146,6 +151,7 @@ struct Connection {
         sqlite3_bind_int64(statement, 1, row);
         if (level_number > 0) sqlite3_bind_int64(statement, 2, level_number);
         const int status = sqlite3_step(statement);
+        check(status != SQLITE_DONE || level_number != kStream, "not in the database");
         check(status != SQLITE_DONE, "not in the database (level ", level_number, ")");
         check(status == SQLITE_ROW, sqlite3_errmsg(handle.get()));
         check(sqlite3_column_type(statement, 0) == SQLITE_BLOB, "holds no BLOB");

@@ -9,10 +9,13 @@
 
 namespace vidseg {
 
+// In place of a level: the packets of a video stream.
+constexpr int64_t kStream = -1;
+
 // Calls `use(position, data, size)` for each row in order. The bytes are valid only during the call.
 //
-// Level 0 reads `Images` by rowid. Levels from 1 read `Levels` by frame number. The message of an error in
-// one row begins with "row <number>: ".
+// Level 0 reads `Images` by rowid. Levels from 1 read `Levels` by frame number, kStream reads `Stream` by the
+// number of the first frame of a group. The message of an error in one row begins with "row <number>: ".
 using UseBlob = std::function<void(int64_t position, const uint8_t* data, size_t size)>;
 void read_blobs(const std::string& path, int64_t level, const int64_t* rows, int64_t count,
                 const UseBlob& use);

@@ -167,16 +167,8 @@ class Worker {
 
     void recolor(int64_t clip) {
         const int64_t first = plan_.color_offsets[clip], count = plan_.color_offsets[clip + 1] - first;
-        if (count == 0) return;
-        const FrameSize size{plan_.height, plan_.width};
-        if (!prepare_colors(plan_.color_codes + first, plan_.color_parameters + kColorParameters * first,
-                            count, size, scratch_)) {
-            return;
-        }
-        frame_.resize(size);
-        frame_.split(pixels_.data());
-        apply_colors(frame_, scratch_);
-        frame_.join(pixels_.data());
+        change_colors(plan_.color_codes + first, plan_.color_parameters + kColorParameters * first, count,
+                      {plan_.height, plan_.width}, frame_, scratch_, pixels_.data());
     }
 
     void write(int64_t clip, int64_t t) {

@@ -11,7 +11,7 @@
 #include "color_operations.h"
 #include "fill.h"
 #include "frame_size.h"
-#include "output.h"
+#include "output_tensors.h"
 #include "packing.h"
 #include "tensors.h"
 
@@ -69,21 +69,6 @@ Tensor cache_statistics(int64_t number) {
     return tensor_of(values);
 }
 
-SampleType sample_type(ScalarType type) {
-    switch (type) {
-        case ScalarType::Byte:
-            return SampleType::kUint8;
-        case ScalarType::Half:
-            return SampleType::kFloat16;
-        case ScalarType::BFloat16:
-            return SampleType::kBfloat16;
-        case ScalarType::Float:
-            return SampleType::kFloat32;
-        default:
-            raise<std::invalid_argument>("out must be uint8, float16, bfloat16 or float32");
-    }
-}
-
 std::vector<std::string> read_paths(const Tensor& bytes, const Tensor& ends, int64_t clips) {
     const uint8_t* text = values_of<uint8_t>(bytes, "paths", {-1});
     const int64_t* end = values_of<int64_t>(ends, "path_ends", {clips});
@@ -106,19 +91,6 @@ bool is_transposed(const Tensor& out) {
         if (out.size(axis) > 1 && out.stride(axis) != strides[static_cast<size_t>(axis)]) return false;
     }
     return true;
-}
-
-OutputFormat output_format(const Tensor& out, const Tensor& normalization, bool planar, bool bgr) {
-    OutputFormat format;
-    format.type = sample_type(out.scalar_type());
-    format.planar = planar;
-    format.bgr = bgr;
-    const double* constants = values_of<double>(normalization, "normalization", {2, 3});
-    for (int c = 0; c < 3; ++c) {
-        format.scale[c] = static_cast<float>(constants[c]);
-        format.offset[c] = static_cast<float>(constants[3 + c]);
-    }
-    return format;
 }
 
 Tensor fill_batch(Tensor out, Tensor paths, Tensor path_ends, Tensor videos, Tensor frames, Tensor matrices,

@@ -10,11 +10,13 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import torch
 from hostile import damage_bytes, damage_database
 from inputs import Call, Target
 from PIL import Image
 
-from vidseg.frames import FrameDatabase, FrameDatabaseError, FrameWriter
+from vidseg.frames import FrameDatabase, FrameDatabaseError, FrameWriter, StreamForm, StreamWriter
+from vidseg.frames.packet_group import pack_group, unpack_group
 from vidseg.labels.scan import scan_catalog
 
 ERRORS = (FrameDatabaseError, FileNotFoundError)
@@ -49,20 +51,36 @@ def _seeds(folder: Path) -> dict[str, bytes]:
             rows = [(f"clip/frame_{number:05d}", _jpeg(number, 32, 48), 48) for number in (2, 1, 3)]
             connection.executemany("INSERT INTO Images VALUES (?, ?, ?)", rows)
             connection.commit()
-        _SEEDS.update(own=own.read_bytes(), published=published.read_bytes())
+        coded = folder / "coded.db"
+        with StreamWriter(
+            coded, StreamForm(gop=3), meta={key: meta[key] for key in ("fps", "duration")}
+        ) as stream_writer:
+            for number in range(5):
+                pixels = np.random.default_rng(number).integers(0, 256, (32, 48, 3), np.uint8)
+                stream_writer.add_rgb(torch.from_numpy(pixels), timestamp=number / 25)
+        _SEEDS.update(own=own.read_bytes(), published=published.read_bytes(), coded=coded.read_bytes())
     return _SEEDS
 
 
 def make(draw: random.Random, folder: Path) -> tuple[str, bytes]:
     path = folder / "changed.db"
-    path.write_bytes(_seeds(folder)[draw.choice(("own", "own", "published"))])
-    if draw.random() < 0.3:  # only a JPEG
+    seed = draw.choice(("own", "own", "published", "coded"))
+    path.write_bytes(_seeds(folder)[seed])
+    if draw.random() >= 0.3:
+        damage_database(draw, path)
+    elif seed == "coded":  # only a packet, with a right checksum
+        with closing(sqlite3.connect(path)) as connection:
+            row, blob = draw.choice(connection.execute("SELECT key_frame, packets FROM Stream").fetchall())
+            packets = unpack_group(blob)
+            place = draw.randrange(len(packets))
+            packets[place] = damage_bytes(draw, packets[place])
+            connection.execute("UPDATE Stream SET packets = ? WHERE key_frame = ?", (pack_group(packets), row))
+            connection.commit()
+    else:  # only a JPEG
         with closing(sqlite3.connect(path)) as connection:
             row, jpeg = draw.choice(connection.execute("SELECT rowid, frames FROM Images").fetchall())
             connection.execute("UPDATE Images SET frames = ? WHERE rowid = ?", (damage_bytes(draw, jpeg), row))
             connection.commit()
-    else:
-        damage_database(draw, path)
     return "frames.db", path.read_bytes()
 
 

@@ -16,7 +16,7 @@
 
 #include "fill.h"
 #include "sample.h"
-#include "upsample.h"
+#include "video_frame.h"
 
 namespace {
 
@@ -67,24 +67,25 @@ void fuzz_jpeg(Reader input) {
     vidseg::write_vectors(pixels.data(), pixels.size(), format, map, plane, out.data());
 }
 
-// What sample_planes in video_library.cpp does; its strides and sizes come from a decoder.
+// What fill_planes in video_library.cpp does; its strides and sizes come from a decoder.
 void fuzz_planes(Reader input) {
     const std::array<double, 9> matrix = read_matrix(input);
     const int width = input.next() % 64 + 1, height = input.next() % 64 + 1, kind = input.next();
     const int strides[3] = {input.next(), input.next(), input.next()};
-    const vidseg::ColorEncoding encoding{kind & 2 ? 0.2126 : 0.299, kind & 2 ? 0.0722 : 0.114,
-                                         (kind & 4) != 0};
-    vidseg::Region region;
-    region.planar = true;
-    region.full_width = region.window.right = width;
-    region.full_height = region.window.bottom = height;
-    region.planes.resize(width, height, kind & 1 ? vidseg::Chroma::k444 : vidseg::Chroma::k420);
     const auto view = [&](int plane) {
         const size_t begin = input.size * plane / 3, end = input.size * (plane + 1) / 3;
         return vidseg::PlaneView{input.data + begin, static_cast<int64_t>(end - begin), strides[plane]};
     };
-    vidseg::import_planes(view(0), view(1), view(2), encoding, region.planes);
+    constexpr vidseg::Sampling kSamplings[] = {vidseg::Sampling::k420, vidseg::Sampling::k444,
+                                               vidseg::Sampling::k422, vidseg::Sampling::kGray};
+    vidseg::VideoFrame frame{view(0), view(1), view(2), width, height, kSamplings[kind & 3]};
+    frame.step = kind & 4 ? 2 : 1;
+    frame.orientation = (kind >> 3 & 7) + 1;
+    frame.encoding = {kind & 64 ? 0.2126 : 0.299, kind & 64 ? 0.0722 : 0.114, (kind & 128) != 0};
     vidseg::Sampler sampler(matrix, 24, 16);
+    vidseg::Region region;
+    vidseg::FrameImporter importer;
+    importer.import(frame, sampler.window(1), region);
     std::vector<uint32_t> pixels(24 * 16);
     sampler.sample(region, 1, pixels.data());
 }

@@ -20,6 +20,8 @@ class Command(ConvertOptions):
     single one of these; or a CSV with a column "path", or with label, id, time_start and time_end. Run the same command
     again to resume an interrupted conversion; finished videos are kept.
 
+    With --store video, each database holds a video stream instead of JPEGs, for small disks.
+
     With --to jpeg or --to video, SRC is a frame database or a data set of frame databases, which is exported to DST.
     With --modality flow, --to jpeg writes the files flow_x_00001.jpg and flow_y_00001.jpg that TSN reads, --to npy one
     array for each video, --to flo one .flo file for each frame.

@@ -121,6 +121,7 @@ def _database(path: Path) -> dict[str, Any]:
         "video": database.name,
         "frames": len(database),
         "size": f"{width}x{height}",
+        "stored as": "JPEGs" if database.coded is None else f"{database.coded.codec} video",
         "levels": ", ".join(f"1/{2**level}" for level in range(1, database.levels + 1)) or "none",
         "bytes": database.path.stat().st_size,
         "bytes per frame": round(database.path.stat().st_size / len(database)),

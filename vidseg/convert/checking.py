@@ -180,6 +180,9 @@ def _check_one(path: Path, index: bool, repair: bool) -> DatabaseCheck:
         if repair and check.problems and all(problem.startswith(COUNT_NAME) for problem in check.problems):
             _write_count(path.with_name(COUNT_NAME), len(database))
             check.actions.append(f"{COUNT_NAME} written")
+        elif repair and database.coded is not None and check.problems:
+            check.actions.append("not repaired, because the frames of a group depend on each other; convert it again")
+            return check
         elif repair and any("CRC-32" in problem for problem in check.problems):
             # A new checksum would hide the fault.
             check.actions.append("not repaired, because it is unknown which frame has changed; convert the video again")

@@ -2,9 +2,10 @@
 
 import contextlib
 import errno
+import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ import torch
 
 import vidseg
 from vidseg.convert.convert_options import ConvertOptions
-from vidseg.convert.encoding import FrameEncoder
+from vidseg.convert.encoding import FrameStore, open_store
 from vidseg.convert.memory_limit import limited_memory
 from vidseg.convert.source_state import same_source, source_digest, source_state
-from vidseg.frames import FrameDatabase, FrameDatabaseError, FrameWriter, decode_jpeg, encode_rgb, recode_jpeg
+from vidseg.frames import FrameDatabase, FrameDatabaseError, decode_jpeg
 from vidseg.frames.jpeg import resize_frame
 from vidseg.frames.schema import COUNT_NAME, DATABASE_NAME
+from vidseg.frames.stored_stream import StoredStream
 from vidseg.frames.writer import remove_temporary_files
 from vidseg.labels.counting import counted
 from vidseg.videos.decoding import DamagedVideoError, VideoSource
@@ -28,6 +30,7 @@ from vidseg.videos.frame_size import target_size
 from vidseg.videos.listing import Job, numbered_jpegs
 from vidseg.videos.opening import VideoError
 from vidseg.videos.orientation import UPRIGHT, jpeg_orientation, jpeg_size
+from vidseg.videos.upright import UprightFrames
 
 __all__ = ["Heartbeat", "Outcome", "convert_one", "describe", "finished_outcome", "run_job"]
 
@@ -85,7 +88,7 @@ class Outcome:
 class _Frames:
     """Stream of encoded frames of one source, with the source's properties and damage."""
 
-    stream: Iterator[tuple[list[bytes], int, float | None]]  # JPEGs, width, time
+    stream: Iterator[tuple[Any, int, float | None]]  # frame as the store encodes it, width, time
     properties: dict[str, str | int | float | None]
     damage: list[str] = field(default_factory=list)
 
@@ -168,15 +171,17 @@ def _convert(job: Job, path: Path, options: ConvertOptions, heartbeat: Heartbeat
         before = source_state(job)
     except OSError as error:
         raise VideoError(f"cannot be read: {error.strerror or error}") from error
-    frames = {"video": _video_frames, "jpegs": _jpeg_frames, "database": _database_frames}[job.kind](job, options)
+    store = open_store(options)
+    source = {"video": _video_frames, "jpegs": _jpeg_frames, "database": _database_frames}[job.kind]
+    frames = source(job, options, store)
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_temporary_files(path.parent)  # of an interrupted run
-    writer = FrameWriter(path, levels=options.levels)
+    writer = store.open(path)
     with writer:
-        for jpegs, width, moment in frames.stream:
+        for frame, width, moment in frames.stream:
             if writer.count >= options.max_frames:
                 raise VideoError(f"has more frames than the limit of {options.max_frames} (max_frames)")
-            writer.add(jpegs[0], width=width, timestamp=moment, levels=jpegs[1:])
+            store.add(frame, width=width, timestamp=moment)
             heartbeat(writer.count)
         if frames.damage and options.damaged == "refuse":
             raise DamagedVideoError("; ".join(frames.damage))
@@ -219,37 +224,36 @@ def describe(job: Job, database: FrameDatabase, state: str) -> Outcome:
     )
 
 
-def _video_frames(job: Job, options: ConvertOptions) -> _Frames:
+def _video_frames(job: Job, options: ConvertOptions, store: FrameStore) -> _Frames:
     source = VideoSource(Path(job.source), job.start, job.stop, max_pixels=options.max_pixels)
-    encoder = FrameEncoder(options)
+    upright = UprightFrames(size=options.size, chroma=options.chroma)
     frames = _Frames(iter(()), {}, source.damage)
 
-    def stream() -> Iterator[tuple[list[bytes], int, float]]:
+    def stream() -> Iterator[tuple[Any, int, float]]:
         first, end = None, 0.0
         for item in source.at_rate(options.fps) if options.fps else source:
-            jpegs = encoder.encode(item.frame)
+            planes = upright.planes(item.frame)
             first = item.time if first is None else first
             end = item.time + item.duration
-            yield jpegs, encoder.frames.size[0] if encoder.frames.size else 0, item.time
+            yield store.of_planes(planes), planes.width, item.time
         fps = options.fps or source.properties["fps"]
-        width, height = encoder.frames.size or (0, 0)
+        width, height = upright.size or (0, 0)
         frames.properties.update(source.properties)
         frames.properties.update(
             fps=fps,
             width=width,
             height=height,
             duration=end - (first or 0.0),
-            orientation=encoder.frames.orientation.exif,
-            quality=options.quality,
-            chroma=options.chroma,
-            restart_interval=options.restart_interval,
+            orientation=upright.orientation.exif,
+            quality=options.quality if options.store == "jpeg" else None,
+            **store.properties,
         )
 
     frames.stream = stream()
     return frames
 
 
-def _jpeg_frames(job: Job, options: ConvertOptions) -> _Frames:
+def _jpeg_frames(job: Job, options: ConvertOptions, store: FrameStore) -> _Frames:
     numbered = numbered_jpegs(Path(job.source))
     frames = _Frames(iter(()), {"codec": "mjpeg", "container": "folder of JPEG files"})
     first, last = numbered[0][0], numbered[-1][0]
@@ -259,11 +263,11 @@ def _jpeg_frames(job: Job, options: ConvertOptions) -> _Frames:
     blobs = ((path.read_bytes, path.name) for _, path in numbered)
     times = (index / options.fps for index in range(len(numbered))) if options.fps else None
     frames.properties["fps"] = options.fps
-    frames.stream = _restored(blobs, times, options, frames)
+    frames.stream = _restored(blobs, times, options, store, frames)
     return frames
 
 
-def _database_frames(job: Job, options: ConvertOptions) -> _Frames:
+def _database_frames(job: Job, options: ConvertOptions, store: FrameStore) -> _Frames:
     try:
         database = FrameDatabase(job.source)
     except (FrameDatabaseError, OSError) as error:
@@ -273,23 +277,55 @@ def _database_frames(job: Job, options: ConvertOptions) -> _Frames:
     kept = ("fps", "codec", "container", "pixel_format", "source_width", "source_height", "source_sha256")
     frames = _Frames(iter(()), {key: database.meta[key] for key in kept if key in database.meta})
     frames.damage += json.loads(database.meta["damage"]) if "damage" in database.meta else []
-    blobs = ((lambda index=index: database.read([index])[0], f"frame {index}") for index in range(len(database)))
     times = None if database.timestamps is None else iter(database.timestamps.tolist())
-    frames.stream = _restored(blobs, times, options, frames)
+    if database.coded is not None:
+        frames.stream = _decoded(database.coded, times or itertools.repeat(None), options, store, frames)
+        return frames
+    blobs = ((lambda index=index: database.read([index])[0], f"frame {index}") for index in range(len(database)))
+    frames.stream = _restored(blobs, times, options, store, frames)
     return frames
+
+
+def _decoded(
+    coded: StoredStream,
+    times: Iterator[float | None],
+    options: ConvertOptions,
+    store: FrameStore,
+    frames: _Frames,
+) -> Iterator[tuple[Any, int, float | None]]:
+    """Convert the frames of a video stream to the size of the options."""
+    size = target_size(options.size, coded.width, coded.height)
+    kept = size == (coded.width, coded.height) and options.chroma == coded.chroma
+    shown: list[float | None] = []
+    for first in range(0, coded.count, coded.gop):
+        numbers = range(first, min(first + coded.gop, coded.count))
+        moments = list(itertools.islice(times, len(numbers)))
+        try:
+            pictures = [planes for _, planes in coded.frames(numbers)]
+        except FrameDatabaseError as error:
+            frames.damage.append(str(error).removeprefix(f"{coded.path}: "))
+            continue
+        shown += moments
+        for planes, moment in zip(pictures, moments, strict=True):
+            yield store.of_planes(planes) if kept else store.of_rgb(planes.rgb(size[::-1])), size[0], moment
+    if not shown:
+        raise VideoError(f"no frame could be decoded: {frames.damage[0]}")
+    _describe_restored(frames, size, shown, store)
 
 
 def _restored(
     blobs: Iterator[tuple[Callable[[], bytes], str]],
     times: Iterator[float] | None,
     options: ConvertOptions,
+    store: FrameStore,
     frames: _Frames,
-) -> Iterator[tuple[list[bytes], int, float | None]]:
-    """Convert JPEGs of any encoder to the size, restart interval and levels of the options, upright by their EXIF tags.
+) -> Iterator[tuple[Any, int, float | None]]:
+    """Convert JPEGs of any encoder to the size of the options and the form of the store, upright by their EXIF tags.
 
-    If neither size, quality nor orientation changes, the pixels stay bit-equal.
+    If JPEGs are stored and neither size, quality nor orientation changes, the pixels stay bit-equal.
     """
-    size, count, first, moment = None, 0, None, None
+    size: tuple[int, int] | None = None
+    shown: list[float | None] = []
     for read, name in blobs:
         try:
             jpeg = read()
@@ -305,28 +341,28 @@ def _restored(
             size = size or target_size(options.size, width, height)
             keep = not options.reencode and orientation == UPRIGHT and size == (width, height)
             image = image if (width, height) == size else resize_frame(image, size[::-1])
-            jpegs = encode_rgb(
-                image,
-                options.quality,
-                chroma=options.chroma,
-                restart_interval=options.restart_interval,
-                optimize=options.optimize,
-                levels=options.levels,
-            )
-            if keep:
-                jpegs[0] = recode_jpeg(jpeg, restart_interval=options.restart_interval, optimize=options.optimize)
+            frame = store.of_rgb(image, jpeg=jpeg if keep else None)
         except (RuntimeError, ValueError, OSError) as error:
             frames.damage.append(f"{name}: {str(error).splitlines()[0]}")
             if times is not None:
                 next(times)
             continue
-        moment = None if times is None else next(times)
-        first = moment if first is None else first
-        count += 1
-        yield jpegs, size[0], moment
+        shown.append(None if times is None else next(times))
+        yield frame, size[0], shown[-1]
     if size is None:
         raise VideoError(f"no frame could be decoded: {frames.damage[0]}")
+    _describe_restored(frames, size, shown, store)
+
+
+def _describe_restored(
+    frames: _Frames, size: tuple[int, int], times: Sequence[float | None], store: FrameStore
+) -> None:
+    """Set the properties of frames whose source has no stream with a duration."""
     fps = frames.properties.get("fps")
-    duration = moment - first + 1.0 / (fps or 25.0) if moment is not None and first is not None else 0.0  # type: ignore[operator]
-    frames.properties.update(width=size[0], height=size[1], duration=duration or (count / fps if fps else 0.0))  # type: ignore[operator]
-    frames.properties.update(chroma=options.chroma, restart_interval=options.restart_interval)
+    rate = float(fps) if fps else 0.0
+    first, last = (times[0], times[-1]) if times else (None, None)
+    if first is not None and last is not None:
+        duration = last - first + 1.0 / (rate or 25.0)
+    else:
+        duration = len(times) / rate if rate else 0.0
+    frames.properties.update(width=size[0], height=size[1], duration=duration, **store.properties)

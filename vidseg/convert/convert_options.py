@@ -3,14 +3,17 @@
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+from vidseg.frames.stream_form import CODECS, StreamForm
 from vidseg.videos.frame_size import MAX_PIXELS, target_size
 
 __all__ = ["ConvertOptions"]
 
 # Options that change the stored bytes; recorded in the meta table and compared when the conversion runs again.
-_RECORDED = ("size", "fps", "quality", "chroma", "restart_interval", "optimize", "levels", "reencode")
+_OF_JPEGS = ("quality", "restart_interval", "optimize", "levels", "reencode")
+_OF_STREAMS = ("codec", "crf", "gop")
+_OF_BOTH = ("size", "fps", "chroma")
 
 
 @dataclass(frozen=True)
@@ -22,10 +25,13 @@ class ConvertOptions:
     or "none" to keep the source size."""
     fps: float | None = None
     """Frames per second, resampled by timestamp; default: every frame of the file once."""
+    store: str = "jpeg"
+    """What the frames are stored as: "jpeg", one for each frame; or "video", a video stream of short groups of frames,
+    with about a seventh of the bytes, which takes longer to write and to read."""
     quality: int = 90
     """JPEG quality, 1 to 100."""
     chroma: int = 420
-    """Chroma resolution of the JPEGs: 420 (half) or 444 (full)."""
+    """Chroma resolution: 420 (half) or 444 (full)."""
     restart_interval: int = -1
     """Number of MCUs between JPEG restart markers, which allow a crop to be decoded alone; -1: automatic, 0: no
     markers."""
@@ -35,6 +41,13 @@ class ConvertOptions:
     """Number of smaller copies stored for each frame (1/2, 1/4, ... of the side), used for small training sizes."""
     reencode: bool = False
     """Re-encode JPEG sources (folders, databases) with --quality instead of keeping their pixels bit-equal."""
+    codec: str | None = None
+    """Codec of --store video: h264 (default), or hevc, which is 14 % smaller and slower to write and to read."""
+    crf: int | None = None
+    """Constant rate factor of --store video, 0 to 51, smaller is better; default: 18 for h264 and 20 for hevc, the
+    PSNR of JPEG quality 75."""
+    gop: int | None = None
+    """Frames from one key frame to the next of --store video, default 12; more are smaller and slower to read."""
     workers: int | None = None
     """Number of worker processes; default: one per available processor."""
     on_error: str = "skip"
@@ -74,6 +87,17 @@ class ConvertOptions:
         _within("restart_interval", self.restart_interval, -1, 65535)
         _within("levels", self.levels, 0, 4)
         _one_of("chroma", self.chroma, (420, 444))
+        _one_of("store", self.store, ("jpeg", "video"))
+        _one_of("codec", self.codec, (None, *CODECS))
+        if self.crf is not None:
+            _within("crf", self.crf, 0, 51)
+        if self.gop is not None:
+            _within("gop", self.gop, 1, 600)
+        others = _OF_STREAMS if self.store == "jpeg" else _OF_JPEGS
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in others:
+            if getattr(self, name) != defaults[name]:
+                raise ValueError(f"{name} is {getattr(self, name)}, but has no effect on --store {self.store}; omit it")
         _one_of("first_number", self.first_number, (None, 0, 1))
         _one_of("on_error", self.on_error, ("skip", "stop"))
         _one_of("damaged", self.damaged, ("keep", "refuse"))
@@ -99,7 +123,16 @@ class ConvertOptions:
 
     def recorded(self) -> str:
         """Return, as JSON, the options that change the stored bytes."""
-        return json.dumps({name: getattr(self, name) for name in _RECORDED}, sort_keys=True)
+        recorded = {name: getattr(self, name) for name in (*_OF_BOTH, *(_OF_JPEGS if self.store == "jpeg" else ()))}
+        if self.store == "video":
+            form = self.stream_form()
+            recorded |= {"store": self.store, **{name: getattr(form, name) for name in _OF_STREAMS}}
+        return json.dumps(recorded, sort_keys=True)
+
+    def stream_form(self) -> StreamForm:
+        """Return how the frames of `--store video` are encoded."""
+        given = {name: getattr(self, name) for name in _OF_STREAMS if getattr(self, name) is not None}
+        return StreamForm(**given, chroma=self.chroma)
 
 
 def _within(name: str, value: int, low: int, high: int) -> None:

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from vidseg.frames import FrameDatabase, FrameDatabaseError
+from vidseg.frames import FrameDatabase, FrameDatabaseError, encode_planes
 from vidseg.frames.schema import DATABASE_NAME
 from vidseg.frames.whole_file import whole_file
 from vidseg.labels.counting import counted
@@ -20,6 +20,7 @@ __all__ = ["export_frames", "find_databases"]
 _TIME_BASE = Fraction(1, 90_000)
 _DEFAULT_FPS = 25.0  # for databases without timestamps and frame rate
 _BATCH = 32
+_QUALITY = 95  # of the JPEGs of a video stream
 
 
 def export_frames(source: str | Path, target: str | Path, *, form: str, overwrite: bool = False) -> str:
@@ -27,8 +28,9 @@ def export_frames(source: str | Path, target: str | Path, *, form: str, overwrit
 
     Files that an earlier export of the same frames has written are kept.
 
-    JPEG files contain the stored bytes unchanged and are named frame_%05d.jpg, counted from 1; the folder structure is
-    kept. Videos are H.264 in MP4, one `<video>.mp4` per database, with the stored timestamps.
+    JPEG files contain the stored bytes unchanged; those of a video stream have quality 95. They are named
+    frame_%05d.jpg, counted from 1; the folder structure is kept. Videos are H.264 in MP4, one `<video>.mp4` per
+    database, with the stored timestamps.
 
     Args:
         source: a frames.db, its folder, or a folder with databases at any depth.
@@ -81,9 +83,8 @@ def _export_jpegs(database: FrameDatabase, folder: Path, overwrite: bool) -> int
     """Write the frames that are not there yet; returns their number."""
     folder.mkdir(parents=True, exist_ok=True)
     written = 0
-    for index in range(len(database)):
+    for index, jpeg in enumerate(_jpegs(database)):
         path = folder / f"frame_{index + 1:05d}.jpg"
-        (jpeg,) = database.read([index])
         if path.exists() and not overwrite:
             if path.read_bytes() != jpeg:
                 raise FileExistsError(f"{path}: the file exists, with another frame; --overwrite replaces it")
@@ -92,6 +93,25 @@ def _export_jpegs(database: FrameDatabase, folder: Path, overwrite: bool) -> int
             temporary.write_bytes(jpeg)
         written += 1
     return written
+
+
+def _jpegs(database: FrameDatabase) -> Iterator[bytes]:
+    if database.coded is None:
+        for index in range(len(database)):
+            yield database.read([index])[0]
+        return
+    for _, planes in database.coded.frames(range(len(database))):
+        yield encode_planes(
+            planes.planes,
+            planes.strides,
+            width=planes.width,
+            height=planes.height,
+            quality=_QUALITY,
+            chroma=planes.sampling,
+            luma_weights=planes.luma_weights,
+            full_range=planes.full_range,
+            restart_interval=0,
+        )[0]
 
 
 def _export_video(database: FrameDatabase, path: Path, overwrite: bool) -> int:
@@ -130,8 +150,10 @@ def _export_video(database: FrameDatabase, path: Path, overwrite: bool) -> int:
 def _mark(database: FrameDatabase, times: list[float]) -> str:
     """Return the text that an exported video has as its comment: a hash of the frames and times."""
     digest = hashlib.sha256(np.asarray(times, "<f8").tobytes())
-    for index in range(len(database)):
-        digest.update(database.read([index])[0])
+    coded = database.coded
+    rows = map(coded.row, range(-(-coded.count // coded.gop))) if coded is not None else _jpegs(database)
+    for row in rows:
+        digest.update(row)
     return f"vidseg export {digest.hexdigest()}"
 
 

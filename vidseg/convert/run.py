@@ -52,6 +52,10 @@ def convert_videos(
         TargetError: `root` cannot be written, or another conversion is running in it.
     """
     options = dataclasses.replace(options or ConvertOptions(), **changes)
+    if options.store == "video":
+        from vidseg.frames.stream_writer import require_encoder
+
+        require_encoder(options.stream_form().codec)
     root = Path(root)
     began = time.monotonic()
     jpg_folder = (root / "jpg").resolve()

@@ -1,4 +1,4 @@
-"""Frame databases: one SQLite file of JPEG frames per video, and the same of optical flow.
+"""Frame databases: one SQLite file of JPEG frames, or of a video stream, per video, and the same of optical flow.
 
 No other package depends on the on-disk format.
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from vidseg.frames.flow_form import FlowForm
     from vidseg.frames.jpeg import decode_jpeg, encode_channels, encode_planes, encode_rgb, recode_jpeg
     from vidseg.frames.schema import FrameDatabaseError
+    from vidseg.frames.stream_form import StreamForm
+    from vidseg.frames.stream_writer import StreamWriter
     from vidseg.frames.writer import FrameWriter
 
 __all__ = [
@@ -23,6 +25,8 @@ __all__ = [
     "FrameDatabase",
     "FrameDatabaseError",
     "FrameWriter",
+    "StreamForm",
+    "StreamWriter",
     "decode_jpeg",
     "encode_channels",
     "encode_planes",
@@ -38,6 +42,8 @@ _HOME = {
     "FrameDatabase": "database",
     "FrameDatabaseError": "schema",
     "FrameWriter": "writer",
+    "StreamForm": "stream_form",
+    "StreamWriter": "stream_writer",
     "decode_jpeg": "jpeg",
     "encode_channels": "jpeg",
     "encode_planes": "jpeg",

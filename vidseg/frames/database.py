@@ -1,4 +1,4 @@
-"""Reader of frames.db: JPEGs, decoded frames, metadata.
+"""Reader of frames.db: decoded frames, JPEGs, metadata.
 
 A `FrameDatabase` has no open file. The compiled library keeps a bounded pool of connections per process, so that an
 object can be shared by threads, pickled, and used in a parent process and its forked children.
@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, SupportsIndex, TypeGuard
+from typing import Any, Literal, SupportsIndex, TypeGuard
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from vidseg.frames.native import operators
 from vidseg.frames.schema import (
     MAX_LEVELS,
     MAX_SIDE,
+    STREAM_FORMAT,
     TIMESTAMPS,
     FrameDatabaseError,
     check_tables,
@@ -27,6 +28,7 @@ from vidseg.frames.schema import (
     frame_number,
     raise_interrupt,
 )
+from vidseg.frames.stored_stream import StoredStream
 
 __all__ = ["FrameDatabase"]
 
@@ -43,11 +45,15 @@ class FrameDatabase:
 
     `video[0]` is one frame, uint8 (H, W, 3); `video[2:5]` are several, uint8 (T, H, W, 3); iteration yields all frames.
 
-    Reads databases of `FrameWriter` and of dataset2database 1.2 (no key, rows in any order, no metadata). Frame indices
-    count from 0 in temporal order, whatever the order of the rows.
+    Reads databases of `FrameWriter` (JPEGs), of `StreamWriter` (a video stream), and of dataset2database 1.2 (no key,
+    rows in any order, no metadata). Frame indices count from 0 in temporal order, whatever the order of the rows.
 
     Args:
         path: a frames.db file, or its folder.
+
+    Attributes:
+        meta: the metadata, see docs/frame_databases.md.
+        coded: the video stream; None if the frames are JPEGs.
 
     Raises:
         FileNotFoundError: no such file.
@@ -71,6 +77,9 @@ class FrameDatabase:
                 self._rows = _frame_order(connection, most)
                 self._count = len(self._rows)
             _check_meta(self.meta)
+            self.coded: StoredStream | None = None
+            if self.meta.get("format") == STREAM_FORMAT:
+                self.coded = StoredStream(self.path, self.meta, self._count)
         except sqlite3.Error as error:
             raise_interrupt(error)
             raise FrameDatabaseError(f"{self.path}: not a frame database: {error}") from error
@@ -86,7 +95,8 @@ class FrameDatabase:
 
     def __repr__(self) -> str:
         height, width = self.frame_size
-        return f"FrameDatabase({str(self.path)!r}: {len(self)} frames of {width}x{height}, {self.levels} levels)"
+        form = f"{self.levels} levels" if self.coded is None else self.coded.codec
+        return f"FrameDatabase({str(self.path)!r}: {len(self)} frames of {width}x{height}, {form})"
 
     def __enter__(self) -> "FrameDatabase":
         return self
@@ -102,6 +112,11 @@ class FrameDatabase:
     def name(self) -> str:
         """Name of the video: the name of the database's folder."""
         return self.path.resolve().parent.name
+
+    @property
+    def store(self) -> Literal["jpeg", "video"]:
+        """What the frames are stored as: one JPEG each, or a video stream."""
+        return "jpeg" if self.coded is None else "video"
 
     @property
     def levels(self) -> int:
@@ -151,8 +166,14 @@ class FrameDatabase:
         Raises:
             IndexError: an index is negative or not below `len(self)`.
             ValueError: the database does not have that level, or is closed.
-            FrameDatabaseError: a frame is missing or unreadable; the message names it.
+            FrameDatabaseError: a frame is missing or unreadable; the message names it. Or the database holds a video
+                stream.
         """
+        if self.coded is not None:
+            raise FrameDatabaseError(
+                f"{self.path}: holds a video stream instead of JPEGs; use decode(), or convert the video with "
+                "`--store jpeg`"
+            )
         rows = self._rows_for(indices, level)
         if len(rows) == 0:
             return []
@@ -183,9 +204,7 @@ class FrameDatabase:
         """
         if not isinstance(indices, Iterable):
             return self.decode([operator.index(indices)], size, level)[0]
-        height, width = (0, 0) if size is None else (size, size) if isinstance(size, int) else size
-        if size is not None and (height < 1 or width < 1):
-            raise ValueError(f"size {size}: both sides must be at least 1 pixel")
+        height, width = (0, 0) if size is None else _sides(size)
         if level is None:
             level = self.level_for(height, width) if size is not None else 0
         rows = self._rows_for(indices, level)
@@ -193,6 +212,8 @@ class FrameDatabase:
             full = self.frame_size
             sides = (height, width) if size is not None else tuple(-(-side >> level) for side in full)
             return torch.empty((0, *sides, 3), dtype=torch.uint8)
+        if self.coded is not None:
+            return self.coded.rgb(rows.numpy() - 1, *((height, width) if size is not None else self.frame_size))
         try:
             frames: torch.Tensor = operators.decode(str(self.path), level, rows, height, width)
         except RuntimeError as error:
@@ -253,6 +274,10 @@ class FrameDatabase:
         if not (0 <= start <= len(self) and 0 <= stop <= len(self)):
             raise IndexError(f"{self.path}: frames {start} to {stop} of a video of {len(self)} frames")
         numbers = np.arange(start, stop, step)
+        if self.coded is not None:
+            self._rows_for(numbers, 0)
+            sides = self.frame_size if size is None else _sides(size)
+            return (planes.rgb(sides) for _, planes in self.coded.frames(numbers.tolist()))
         return itertools.chain.from_iterable(
             self.decode(numbers[first : first + _STREAMED], size) for first in range(0, len(numbers), _STREAMED)
         )
@@ -307,10 +332,22 @@ class FrameDatabase:
         return FrameDatabaseError(f"{self.path}: {where}: {reason}")
 
 
+def _sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return (height, width) of a `size=` argument.
+
+    Raises:
+        ValueError: a side below 1 pixel.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    if height < 1 or width < 1:
+        raise ValueError(f"size {size}: both sides must be at least 1 pixel")
+    return height, width
+
+
 def _read_meta(connection: sqlite3.Connection) -> dict[str, Any]:
-    tables = check_tables(connection, ("Images", "meta", "Levels"))
-    if "Images" not in tables:
-        raise ValueError("it has no table Images")
+    tables = check_tables(connection, ("Images", "Stream", "meta", "Levels"))
+    if not tables & {"Images", "Stream"}:
+        raise ValueError("it has no table Images or Stream")
     if "meta" not in tables:
         return {}
     meta: dict[str, Any] = {}

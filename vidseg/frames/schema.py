@@ -16,6 +16,9 @@ __all__ = [
     "DATABASE_NAME",
     "DATABASE_NAMES",
     "FORMAT",
+    "STREAM_FORMAT",
+    "STREAM_MARK",
+    "STREAM_TABLES",
     "TABLES",
     "TIMESTAMPS",
     "FrameDatabaseError",
@@ -24,6 +27,7 @@ __all__ = [
     "frame_name",
     "frame_number",
     "guard",
+    "holds_stream",
     "raise_interrupt",
 ]
 
@@ -32,14 +36,22 @@ DATABASE_NAMES = {"rgb": DATABASE_NAME, "flow": "flow.db", "motion": "motion.db"
 """Name of the database of each modality; all are in the folder of their video and have as many rows."""
 COUNT_NAME = "n_frames"
 FORMAT = "vidseg frames 1"
+STREAM_FORMAT = "vidseg video 1"  # the frames are a video stream instead of JPEGs
+STREAM_MARK = 0x76734756  # SQLite's application_id of such a file: found without opening the database
 TIMESTAMPS = "timestamps"  # the only BLOB of meta: seconds as little-endian float64, one for each frame
 
+_META = "CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID"
 TABLES = (
     # ObjId: <video>/frame_%05d, from 1; frames: a JPEG; size: its width in pixels
     "CREATE TABLE Images(ObjId TEXT PRIMARY KEY, frames BLOB NOT NULL, size INT)",
-    "CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID",
+    _META,
     # level 1: half the side, 2: a quarter; frame: number from 1, as the rowid of Images
     "CREATE TABLE Levels(level INT NOT NULL, frame INT NOT NULL, jpeg BLOB NOT NULL, PRIMARY KEY(level, frame))",
+)
+STREAM_TABLES = (
+    # key_frame: number of the first frame of a group, from 1; packets: see packet_group.py
+    "CREATE TABLE Stream(key_frame INTEGER PRIMARY KEY, packets BLOB NOT NULL)",
+    _META,
 )
 
 _NAME = re.compile(r"(?:.*/)?frame_([0-9]{1,18})", re.DOTALL)  # a video name may contain any character
@@ -50,6 +62,8 @@ MAX_SIDE = 65535  # pixels; the limit of JPEG
 _MAX_TABLES = 1000  # tables, indices, views and triggers
 _MAX_COLUMNS = 100
 _LONGEST_VALUE = 1 << 28  # bytes of one cell
+_HEADER = 100  # bytes of an SQLite file before its pages
+_MARK = slice(68, 72)  # application_id
 _STEPS = 100_000  # steps of SQLite's virtual machine between two checks for Ctrl-C
 
 
@@ -66,6 +80,16 @@ def frame_number(name: object) -> int | None:
     """Return the frame number of an ObjId, or None if it has none."""
     match = _NAME.fullmatch(str(name))
     return int(match[1]) if match else None
+
+
+def holds_stream(path: str | Path) -> bool:
+    """Return whether a frame database holds a video stream, by the header of the file; False if it cannot be read."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            header = file.read(_HEADER)
+    except OSError:
+        return False
+    return int.from_bytes(header[_MARK], "big") == STREAM_MARK
 
 
 def guard(connection: sqlite3.Connection) -> None:

@@ -18,6 +18,7 @@ from vidseg.frames.schema import (
 
 if TYPE_CHECKING:
     from vidseg.frames.database import FrameDatabase
+    from vidseg.frames.stored_stream import StoredStream
 
 __all__ = ["verify"]
 
@@ -29,6 +30,8 @@ def verify(database: "FrameDatabase") -> list[str]:
     problems = _check_file(database)
     problems += _check_count_file(database)
     problems += _check_timestamps(database)
+    if database.coded is not None:
+        return problems + _check_stream(database.coded, database.meta.get("crc32"))
     for level in range(database.levels + 1):
         problems += _check_frames(database, level)
     return problems
@@ -40,6 +43,11 @@ def _check_file(database: "FrameDatabase") -> list[str]:
     try:
         problems += [f"SQLite: {text}" for (text,) in connection.execute("PRAGMA quick_check(5)") if text != "ok"]
         # More rows than frames are one fault; without a limit a damaged file can have any number of them.
+        if database.coded is not None:
+            rows = connection.execute("SELECT key_frame FROM Stream ORDER BY key_frame").fetchmany(len(database) + 1)
+            if [row for (row,) in rows] != list(range(1, len(database) + 1, database.coded.gop)):
+                problems.append(f"the key frames are not every {database.coded.gop}-th of {len(database)} frames")
+            return problems
         names = connection.execute("SELECT rowid, ObjId FROM Images ORDER BY rowid").fetchmany(len(database) + 1)
     except sqlite3.Error as error:
         raise_interrupt(error)
@@ -82,6 +90,20 @@ def _check_timestamps(database: "FrameDatabase") -> list[str]:
     if len(timestamps) != len(database):
         return [f"{len(timestamps)} timestamps for {len(database)} frames"]
     return [] if np.all(np.diff(timestamps) >= 0) else ["the timestamps do not increase"]
+
+
+def _check_stream(coded: "StoredStream", recorded: object) -> list[str]:
+    problems, checksum = [], 0
+    for first in range(0, coded.count, coded.gop):
+        try:
+            for _ in coded.frames(range(first, min(first + coded.gop, coded.count))):
+                pass
+            checksum = zlib.crc32(coded.row(first // coded.gop), checksum)
+        except FrameDatabaseError as error:
+            problems.append(str(error).removeprefix(f"{coded.path}: "))
+    if recorded is not None and not problems and checksum != recorded:
+        problems.append("the frames differ from those that were written (CRC-32)")
+    return problems
 
 
 def _check_frames(database: "FrameDatabase", level: int) -> list[str]:

@@ -23,7 +23,7 @@ from vidseg.frames.schema import (
     frame_name,
 )
 
-__all__ = ["FrameWriter", "remove_temporary_files", "temporary_files"]
+__all__ = ["DatabaseWriter", "FrameWriter", "remove_temporary_files", "temporary_files"]
 
 # The names of temporary files: those of the file to write, 16 random hexadecimal digits, and this suffix.
 _SUFFIX = ".tmp"
@@ -49,50 +49,50 @@ def remove_temporary_files(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-class FrameWriter:
-    """Writes one frames.db and its n_frames, under a temporary name until all data is on disk and verified.
+class DatabaseWriter:
+    """Writes one database and its n_frames, under a temporary name until all data is on disk and verified.
 
-    Use it as a context manager: a normal exit publishes the database, an exception removes the temporary files. Memory
-    use does not depend on the length of the video.
-
-        with FrameWriter("data/jpg/run/clip_1/frames.db", levels=2) as writer:
-            writer.add(jpeg, width=340, timestamp=0.0, levels=(half, quarter))
+    Base class of the writers of each kind of rows. Use them as context managers: a normal exit publishes the database,
+    an exception removes the temporary files. Memory use does not depend on the length of the video.
 
     Args:
         path: the frames.db to write, or another database beside it, which has no n_frames. Its folder, which is made if
             needed, is the name of the video. An existing database is replaced.
-        levels: number of smaller copies of each frame.
         meta: additional entries of the meta table: text, integers or floats.
+
+    Attributes:
+        count: number of frames so far.
+        timestamps: their presentation times in seconds.
 
     Raises:
         OSError: the folder cannot be made or written to.
         FrameDatabaseError: SQLite cannot write, or reading back gives other data.
     """
 
-    def __init__(
-        self, path: str | Path, *, levels: int = 0, meta: Mapping[str, str | int | float | None] | None = None
-    ) -> None:
+    _format = FORMAT
+    _tables: Sequence[str] = TABLES
+    _pragmas: Sequence[str] = ()
+
+    def __init__(self, path: str | Path, *, meta: Mapping[str, str | int | float | None] | None = None) -> None:
         self.path = Path(path)
-        self.levels = levels
         self.meta = dict(meta or {})
         self.count = 0
-        self._crc32 = 0
+        self._crc32 = 0  # of all BLOBs so far
         self.timestamps: list[float] = []
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._video = self.path.resolve().parent.name
         self._temporary = self.path.with_name(f"{self.path.name}.{secrets.token_hex(8)}{_SUFFIX}")
         try:
             self._connection = sqlite3.connect(self._temporary, isolation_level=None)
-            # A JPEG fills its last page by half: small pages waste less, and are read as fast.
             # The temporary file is deleted after any failure, so that SQLite need not be able to recover it.
-            pragmas = ("page_size=1024", "journal_mode=OFF", "synchronous=OFF")
-            for statement in (*(f"PRAGMA {pragma}" for pragma in pragmas), *TABLES, "BEGIN"):
+            pragmas = (*self._pragmas, "journal_mode=OFF", "synchronous=OFF")
+            for statement in (*(f"PRAGMA {pragma}" for pragma in pragmas), *self._tables, "BEGIN"):
                 self._connection.execute(statement)
         except sqlite3.Error as error:
             self.discard()
             raise self._failure(error) from error
 
-    def __enter__(self) -> "FrameWriter":
+    def __enter__(self) -> "DatabaseWriter":
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -100,37 +100,6 @@ class FrameWriter:
             self.finish()
         else:
             self.discard()
-
-    def add(self, jpeg: bytes, *, width: int, timestamp: float | None = None, levels: Sequence[bytes] = ()) -> None:
-        """Append one frame.
-
-        Args:
-            jpeg: JPEG of the frame, stored unchanged.
-            width: width of the frame in pixels.
-            timestamp: presentation time in seconds; for all frames of a video or for none.
-            levels: JPEGs of the smaller copies, the one of half the side first.
-
-        Raises:
-            ValueError: a wrong number of levels, or a timestamp for some frames only.
-            FrameDatabaseError: SQLite cannot write.
-        """
-        if len(levels) != self.levels:
-            raise ValueError(f"{self.path}: frame {self.count} has {len(levels)} levels, expected {self.levels}")
-        if self.count and (timestamp is None) != (not self.timestamps):
-            raise ValueError(f"{self.path}: frame {self.count}: give every frame a timestamp, or none")
-        number = self.count + 1
-        try:
-            self._connection.execute(
-                "INSERT INTO Images VALUES (?, ?, ?)", (frame_name(self._video, number), jpeg, width)
-            )
-            for level, copy in enumerate(levels, start=1):
-                self._connection.execute("INSERT INTO Levels VALUES (?, ?, ?)", (level, number, copy))
-        except sqlite3.Error as error:
-            raise self._failure(error) from error
-        if timestamp is not None:
-            self.timestamps.append(timestamp)
-        self._crc32 = zlib.crc32(jpeg, self._crc32)
-        self.count = number
 
     def finish(self) -> None:
         """Write the metadata, verify the file on disk, and rename it to its final name.
@@ -166,9 +135,9 @@ class FrameWriter:
     def _write_meta(self) -> None:
         rows: dict[str, object] = {
             **{key: value for key, value in self.meta.items() if value is not None},
-            "format": FORMAT,
+            **self._own_meta(),
+            "format": self._format,
             "frames": self.count,
-            "levels": self.levels,
             "crc32": self._crc32,
         }
         if self.timestamps:
@@ -183,6 +152,89 @@ class FrameWriter:
             count_file.replace(self.path.with_name(COUNT_NAME))
         finally:
             count_file.unlink(missing_ok=True)
+
+    def _own_meta(self) -> dict[str, object]:
+        """Entries of the meta table that the kind of rows needs."""
+        return {}
+
+    def _stamp(self, timestamp: float | None) -> None:
+        """Take the time of the next frame.
+
+        Raises:
+            ValueError: a timestamp for some frames only.
+        """
+        if self.count and (timestamp is None) != (not self.timestamps):
+            raise ValueError(f"{self.path}: frame {self.count}: give every frame a timestamp, or none")
+        if timestamp is not None:
+            self.timestamps.append(timestamp)
+
+    def _read_back(self) -> None:
+        """Compare the stored rows with those that were added; raise FrameDatabaseError if they differ."""
+        raise NotImplementedError
+
+    def _failure(self, error: sqlite3.Error) -> FrameDatabaseError:
+        return FrameDatabaseError(f"{self.path}: cannot write: {error}")
+
+
+class FrameWriter(DatabaseWriter):
+    """Writes one frames.db of JPEGs, complete or not at all.
+
+        with FrameWriter("data/jpg/run/clip_1/frames.db", levels=2) as writer:
+            writer.add(jpeg, width=340, timestamp=0.0, levels=(half, quarter))
+
+    Args:
+        path: the frames.db to write, or another database beside it, which has no n_frames. Its folder, which is made if
+            needed, is the name of the video. An existing database is replaced.
+        levels: number of smaller copies of each frame.
+        meta: additional entries of the meta table: text, integers or floats.
+
+    Raises:
+        OSError: the folder cannot be made or written to.
+        FrameDatabaseError: SQLite cannot write, or reading back gives other data.
+    """
+
+    # A JPEG fills its last page by half: small pages waste less, and are read as fast.
+    _pragmas = ("page_size=1024",)
+
+    def __init__(
+        self, path: str | Path, *, levels: int = 0, meta: Mapping[str, str | int | float | None] | None = None
+    ) -> None:
+        super().__init__(path, meta=meta)
+        self.levels = levels
+
+    def __enter__(self) -> "FrameWriter":
+        return self
+
+    def add(self, jpeg: bytes, *, width: int, timestamp: float | None = None, levels: Sequence[bytes] = ()) -> None:
+        """Append one frame.
+
+        Args:
+            jpeg: JPEG of the frame, stored unchanged.
+            width: width of the frame in pixels.
+            timestamp: presentation time in seconds; for all frames of a video or for none.
+            levels: JPEGs of the smaller copies, the one of half the side first.
+
+        Raises:
+            ValueError: a wrong number of levels, or a timestamp for some frames only.
+            FrameDatabaseError: SQLite cannot write.
+        """
+        if len(levels) != self.levels:
+            raise ValueError(f"{self.path}: frame {self.count} has {len(levels)} levels, expected {self.levels}")
+        self._stamp(timestamp)
+        number = self.count + 1
+        try:
+            self._connection.execute(
+                "INSERT INTO Images VALUES (?, ?, ?)", (frame_name(self._video, number), jpeg, width)
+            )
+            for level, copy in enumerate(levels, start=1):
+                self._connection.execute("INSERT INTO Levels VALUES (?, ?, ?)", (level, number, copy))
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        self._crc32 = zlib.crc32(jpeg, self._crc32)
+        self.count = number
+
+    def _own_meta(self) -> dict[str, object]:
+        return {"levels": self.levels}
 
     def _read_back(self) -> None:
         """Compare the stored frames with those that were added, by count and checksum."""
@@ -200,9 +252,6 @@ class FrameWriter:
                 f"{self.path}: reading back gives {count} frames and {copies} level copies that differ from the "
                 f"{self.count} frames written; check the disk"
             )
-
-    def _failure(self, error: sqlite3.Error) -> FrameDatabaseError:
-        return FrameDatabaseError(f"{self.path}: cannot write: {error}")
 
 
 def _sync(path: Path) -> None:

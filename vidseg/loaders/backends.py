@@ -11,6 +11,7 @@ from torch import Tensor
 from vidseg.clips import BatchPlan, ColorPlan
 from vidseg.frames.open_files import allow_open_files
 from vidseg.labels import VideoDataset, open_dataset
+from vidseg.loaders.database_backend import DatabaseFiller
 from vidseg.loaders.field_backend import FieldFiller
 from vidseg.loaders.modality import Frames, is_lossless
 from vidseg.loaders.native_backend import CacheReport, NativeFiller
@@ -138,10 +139,12 @@ def make_filler(
                 f"cache_bytes={cache_bytes} and enlarge={enlarge}: {form.modality} is stored as float16, which is read"
                 " without a cache and without smaller copies"
             )
-    fillers: list[NativeFiller | FieldFiller] = [
-        FieldFiller(data, form, threads=threads, on_error=on_error)
-        if is_lossless(data, form.modality)
-        else NativeFiller(
+    fillers: list[NativeFiller | FieldFiller | DatabaseFiller] = []
+    for form in forms:
+        if is_lossless(data, form.modality):
+            fillers.append(FieldFiller(data, form, threads=threads, on_error=on_error))
+            continue
+        native = NativeFiller(
             data,
             form,
             threads=threads,
@@ -150,15 +153,14 @@ def make_filler(
             cache=cache,
             cache_bytes=cache_bytes // len(forms),
         )
-        for form in forms
-    ]
+        fillers.append(DatabaseFiller(native, cached=cache_bytes > 0) if form.modality == "rgb" else native)
     return fillers[0] if len(fillers) == 1 else _PairedFiller(fillers)
 
 
 class _PairedFiller:
     """Fills the same plan for several modalities."""
 
-    def __init__(self, fillers: Sequence[NativeFiller | FieldFiller]) -> None:
+    def __init__(self, fillers: Sequence[NativeFiller | FieldFiller | DatabaseFiller]) -> None:
         self._fillers = fillers
         self._stack = max(filler.form.stack for filler in fillers)
 

@@ -84,7 +84,7 @@ class ClipLoader:
             values decode less and give softer frames.
         ahead_bytes: bytes of batches that wait or are being made; at least one batch is always made.
         cache: keep "encoded" JPEGs or "decoded" frames in memory.
-        cache_bytes: size of the cache; 0 for no cache.
+        cache_bytes: size of the cache; 0 for no cache, the only value for databases that hold a video stream.
         on_error: "raise" an error for a damaged frame, or "replace" it by the nearest readable frame and count it.
             Clips of a video that cannot be read at all are then replaced by clips of another video of its class, and
             all their frames are counted.

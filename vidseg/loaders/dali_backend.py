@@ -224,6 +224,11 @@ class DaliFiller:
         database = self._databases.get(video)
         if database is None:
             database = FrameDatabase(self.data[video].path)
+            if database.coded is not None:
+                raise ValueError(
+                    f"{database.path}: holds a video stream, and backend='dali' reads JPEGs; use backend='native', or"
+                    " convert the videos with `--store jpeg --overwrite`"
+                )
             self._databases[video] = database
             if len(self._databases) > _OPEN:
                 self._databases.popitem(last=False)

@@ -18,7 +18,7 @@ from vidseg.loaders.memory import BatchMemory
 from vidseg.loaders.modality import ModalityDatabases
 from vidseg.loaders.output import OutputForm
 
-__all__ = ["CacheReport", "NativeFiller"]
+__all__ = ["DAMAGED", "CacheReport", "NativeFiller"]
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class NativeFiller:
         """
         if self._databases is not None:
             self._databases.check(plan.videos)
-        out = self._memory.empty(self.form.shape(*plan.shape), self.form.dtype)
+        out = self.empty(plan)
         planar = self.form.layout != "bthwc"
         stack, filled = self.form.stack, out
         if stack > 1 and self.form.layout != "bcthw":
@@ -128,10 +128,14 @@ class NativeFiller:
             reason = str(error).splitlines()[0]
             if (limit := too_many_open_files(paths[0].decode())) is not None:
                 raise RuntimeError(f"{reason}: {limit}") from None
-            raise FrameDatabaseError(reason + (_DAMAGED if ": frame " in reason else _UNREADABLE)) from None
+            raise FrameDatabaseError(reason + (DAMAGED if ": frame " in reason else _UNREADABLE)) from None
         if filled.shape != out.shape and not planar:
             out.unflatten(-1, (self.form.stack, 2)).copy_(filled.unflatten(1, (-1, self.form.stack)).movedim(2, -2))
         return out, shown
+
+    def empty(self, plan: BatchPlan) -> Tensor:
+        """Return an uninitialized batch for a plan."""
+        return self._memory.empty(self.form.shape(*plan.shape), self.form.dtype)
 
     def close(self) -> None:
         """Free the cache and the memory of earlier batches."""
@@ -146,5 +150,5 @@ class NativeFiller:
         return CacheReport(*operators.cache_statistics(self._cache).tolist()) if self._cache else CacheReport()
 
 
-_DAMAGED = '; `vidseg check` lists damaged frames, on_error="replace" uses a neighboring frame'
+DAMAGED = '; `vidseg check` lists damaged frames, on_error="replace" uses a neighboring frame'
 _UNREADABLE = "; `vidseg check` lists unreadable databases"

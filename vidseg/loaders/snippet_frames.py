@@ -12,10 +12,10 @@ from torch import Tensor
 from vidseg.clips import BatchPlan, ColorPlan
 from vidseg.clips.draws import uniform
 from vidseg.labels import VideoDataset
-from vidseg.loaders.native_backend import NativeFiller
+from vidseg.loaders.backends import make_filler
+from vidseg.loaders.modality import joined
 from vidseg.loaders.output import OutputForm
 from vidseg.loaders.threads import default_threads
-from vidseg.loaders.video_backend import VideoFiller
 
 __all__ = ["Places", "SnippetFrames"]
 
@@ -83,9 +83,8 @@ class SnippetFrames:
         self.train, self.flip, self.seed = train, flip and train, seed
         pinned = torch.cuda.is_available() if pin is None else pin
         form, threads = OutputForm(dtype=torch.uint8, pin=pinned), threads or default_threads()
-        self._filler: NativeFiller | VideoFiller = (
-            NativeFiller(data, form, threads=threads) if data.converted else VideoFiller(data, form, threads=threads)
-        )
+        backend = "native" if data.converted else "video"
+        self._filler = make_filler(backend, data, [form], threads=threads, on_error="raise")
 
     def columns(self, video: int) -> int:
         """Return L, the number of snippets of a video."""
@@ -150,7 +149,7 @@ class SnippetFrames:
             matrices=np.repeat(self._matrix(video, epoch)[None], count, axis=0),
             colors=ColorPlan.none(count),
         )
-        return self._filler.fill(plan, cancel)[0]
+        return joined(self._filler.fill(plan, cancel)[0])
 
     def _matrix(self, video: int, epoch: int) -> npt.NDArray[np.float64]:
         """Matrix (3, 3) from a point of the snippet to a point of the stored frame."""

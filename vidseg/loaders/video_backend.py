@@ -1,16 +1,20 @@
 """The video backend: fills plans from video files that have not been converted.
 
 Number, size and orientation of the frames are those that a conversion stores, and the same compiled code resamples
-them. The results differ from the native backend's by the loss of JPEG compression. Filling is slower: all frames from a
-key frame to the last frame of a clip are decoded.
+them, from the planes of the decoder to the batch. The results differ from the native backend's by the loss of JPEG
+compression. Filling is slower: frames from a key frame to the last frame of a clip are decoded, except those that are
+not wanted and that no other frame refers to.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,24 +24,25 @@ import torch
 from torch import Tensor
 
 from vidseg.clips import BatchPlan
-from vidseg.frames.native import operators
-from vidseg.labels import VideoDataset, VideoFile
+from vidseg.frames.frame_planes import FramePlanes
+from vidseg.labels import VideoDataset
 from vidseg.loaders.memory import BatchMemory
 from vidseg.loaders.native_backend import CacheReport
 from vidseg.loaders.output import OutputForm
-from vidseg.videos.frame_index import FrameIndex, chosen_frames, read_frame_index
+from vidseg.videos.frame_index import FrameIndex, chosen_frames
 from vidseg.videos.frame_reader import FrameReader
 from vidseg.videos.opening import VideoError
+from vidseg.videos.reader_pool import IndexCache, ReaderPool
 from vidseg.videos.source_files import SourceFiles
-from vidseg.videos.upright import UprightFrames
+from vidseg.videos.source_planes import PlaneReader
 
 __all__ = ["VideoFiller"]
 
-_INDEX_BYTES = 64 << 20  # size of the cache of frame indices, enough for some thousand videos of a few minutes
-
 
 class VideoFiller:
-    """Fills batches from video files, with the interface of `NativeFiller`; closes all files after each batch.
+    """Fills batches from video files, with the interface of `NativeFiller`.
+
+    Up to `threads` files stay open after a batch, for further clips of the same videos.
 
     Args:
         data: videos of `vidseg.open_videos`, or converted videos whose source files have not moved.
@@ -56,8 +61,8 @@ class VideoFiller:
     ) -> None:
         self.data, self.form, self.threads, self.on_error = data, form, threads, on_error
         self._sources = SourceFiles(data.root)
-        self._indices = _Indices(_INDEX_BYTES)
-        self._memory, self._decoded = BatchMemory(pin=form.pin), BatchMemory()
+        self._indices, self._readers = IndexCache(), ReaderPool(threads)
+        self._memory = BatchMemory(pin=form.pin)
 
     def fill(self, plan: BatchPlan, cancel: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Fill a plan.
@@ -73,70 +78,107 @@ class VideoFiller:
         Raises:
             VideoError: a video or frame cannot be decoded; the message names that of the first such clip of the plan.
         """
-        clips, frames, height, width = plan.shape
-        pixels = self._decoded.empty((clips, frames, height, width, 3), torch.uint8)
+        out = self._memory.empty(self.form.shape(*plan.shape), self.form.dtype)
         shown = torch.from_numpy(plan.frames.copy())
-        lock, failed = threading.Lock(), clips  # number of the first clip that failed
+        batch = _Batch(
+            plan, out.transpose(1, 2) if self.form.layout == "btchw" else out, shown, self.form.normalization
+        )
+        queue = _Queue(plan)
+        errors: dict[int, BaseException] = {}  # by clip
 
-        def work(clip: int) -> None:
-            nonlocal failed
+        def stops(clip: int) -> bool:
+            # Only clips after a failed one stop: an earlier one may fail too, and its error is the one to raise.
+            return clip > min(list(errors), default=clip) or (cancel is not None and bool(cancel.item()))
 
-            def canceled() -> bool:
-                # Only clips after a failed one stop: an earlier one may fail too, and its error is the one to raise.
-                return clip > failed or (cancel is not None and bool(cancel.item()))
+        def work() -> None:
+            for clips in iter(queue.take, None):
+                video: _Video | None = None
+                later: list[int] = []
+                try:
+                    if not stops(min(clips)):
+                        video = self._open(int(plan.videos[clips[0]]))
+                        clips, later = video.split(plan, clips)
+                except BaseException as error:  # noqa: BLE001 - raised by `fill`
+                    errors[min(clips)] = error
+                finally:
+                    queue.add(later)
+                if video is None:
+                    continue
+                for clip in clips:
+                    try:
+                        if not stops(clip):
+                            self._fill_clip(batch, clip, video, partial(stops, clip))
+                    except BaseException as error:  # noqa: BLE001 - raised by `fill`
+                        errors[clip] = error
 
-            try:
-                if not canceled():
-                    self._fill_clip(plan, clip, pixels[clip], shown[clip], canceled)
-            except BaseException:
-                with lock:
-                    failed = min(failed, clip)
-                raise
-
-        with ThreadPoolExecutor(min(self.threads, max(clips, 1)), thread_name_prefix="vidseg-video") as pool:
-            results = [pool.submit(work, clip) for clip in range(clips)]
-        for result in results:
-            result.result()
-        return self.form.from_pixels(pixels, self._memory), shown
+        count = min(self.threads, max(len(plan), 1))
+        with ThreadPoolExecutor(count, thread_name_prefix="vidseg-video") as pool:
+            for result in [pool.submit(work) for _ in range(count)]:
+                result.result()
+        if errors:
+            raise errors[min(errors)]
+        return out, shown
 
     def close(self) -> None:
-        """Free the cached frame indices and the memory of earlier batches."""
+        """Close the open files; free the cached frame indices and the memory of earlier batches."""
+        self._readers.close()
         self._indices.clear()
         self._memory.clear()
-        self._decoded.clear()
 
     @property
     def cache_report(self) -> CacheReport:
         """Zeros: this backend has no cache of frames."""
         return CacheReport()
 
-    def _fill_clip(
-        self, plan: BatchPlan, clip: int, pixels: Tensor, shown: Tensor, canceled: Callable[[], bool]
-    ) -> None:
-        video = int(plan.videos[clip])
+    def _open(self, video: int) -> _Video:
         file = self.data.video_file(video) or self._sources.find(self.data.video_path(video))
-        index = self._indices.find(file.path)
-        numbers = _stored_frames(file, index)
-        upright = UprightFrames(size="none")
-        upright.size = int(self.data.widths[video]), int(self.data.heights[video])
+        with _naming(file.path):
+            index = self._indices.find(file.path)
+            numbers = chosen_frames(index, start=file.start, stop=file.stop, fps=file.fps)
+        return _Video(file.path, index, numbers, (int(self.data.widths[video]), int(self.data.heights[video])))
+
+    def _fill_clip(self, batch: _Batch, clip: int, video: _Video, canceled: Callable[[], bool]) -> None:
+        plan, path = batch.plan, video.path
+        frames = plan.frames[clip]
+        wanted = np.unique(frames)
+        wrong = wanted[(wanted < 0) | (wanted >= len(video.numbers))]
+        if len(wrong):
+            raise VideoError(
+                f"{path}: frame {wrong[0]}: the video has {len(video.numbers)} frames; open the data set again"
+            )
         matrix = torch.from_numpy(np.ascontiguousarray(plan.matrices[clip]))
-        with _naming(file.path), FrameReader(file.path, index, canceled=canceled) as reader:
-            for wanted in np.unique(plan.frames[clip]).tolist():
-                if not 0 <= wanted < len(numbers):
-                    raise VideoError(
-                        f"{file.path}: frame {wanted}: the video has {len(numbers)} frames; open the data set again"
+        colors = slice(*plan.colors.offsets[clip : clip + 2].tolist())
+        codes, parameters = (torch.from_numpy(part[colors]) for part in (plan.colors.codes, plan.colors.parameters))
+        with _naming(path):
+            for number, taken, planes in self._planes(video, wanted, canceled):
+                positions = torch.from_numpy(np.flatnonzero(frames == number))
+                with _naming(path, number):
+                    planes.fill(
+                        batch.clips[clip],
+                        positions,
+                        matrix,
+                        codes=codes,
+                        parameters=parameters,
+                        normalization=batch.normalization,
+                        planar=self.form.layout != "bthwc",
+                        bgr=self.form.color == "bgr",
                     )
-                taken, frame = self._read(reader, file.path, numbers, wanted, canceled)
+                batch.shown[clip, positions] = taken
+
+    def _planes(
+        self, video: _Video, wanted: np.ndarray, canceled: Callable[[], bool]
+    ) -> Iterator[tuple[int, int, FramePlanes]]:
+        """Yield number, number of the frame that is shown, and planes of frames in increasing order."""
+        planes = PlaneReader(video.size)
+        numbers = video.numbers[wanted].tolist()
+        with self._readers.reader(video.path, video.index, numbers, canceled) as reader:
+            for number in wanted.tolist():
+                taken, frame = self._read(reader, video.path, video.numbers, number, canceled)
                 if frame is None:
                     return
-                positions = torch.from_numpy(np.flatnonzero(plan.frames[clip] == wanted))
-                with _naming(file.path, wanted):
-                    pixels[positions] = upright.sample(frame, matrix, plan.height, plan.width)
-                shown[positions] = taken
-        first, last = plan.colors.offsets[clip], plan.colors.offsets[clip + 1]
-        if last > first:
-            codes, parameters = plan.colors.codes[first:last], plan.colors.parameters[first:last]
-            pixels[:] = operators.apply_colors(pixels, torch.from_numpy(codes), torch.from_numpy(parameters))
+                with _naming(video.path, number):
+                    found = planes(frame)
+                yield number, taken, found
 
     def _read(
         self,
@@ -170,39 +212,62 @@ def _naming(path: Path, frame: int | None = None) -> Iterator[None]:
         raise VideoError(f"{path}: {where}{str(error).splitlines()[0]}") from error
 
 
-class _Indices:
-    """A cache of the most recently used frame indices.
+@dataclass(frozen=True)
+class _Batch:
+    """A plan and its results: clips (B, 3, T, H, W) or (B, T, H, W, 3), and the frames shown (B, T)."""
 
-    Thread-safe without a lock: a fork could copy a lock that another thread holds.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._found: dict[Path, FrameIndex] = {}
-
-    def __reduce__(self) -> tuple[type[_Indices], tuple[int]]:
-        return _Indices, (self._limit,)  # another process begins with an empty cache
-
-    def find(self, path: Path) -> FrameIndex:
-        index = self._found.pop(path, None)
-        if index is None:
-            with _naming(path):
-                index = read_frame_index(path)
-            size = index.bytes
-            for other, found in reversed(list(self._found.items())):
-                size += found.bytes
-                if size > self._limit:
-                    self._found.pop(other, None)
-        self._found[path] = index  # the last position is the most recently used
-        return index
-
-    def clear(self) -> None:
-        self._found.clear()
+    plan: BatchPlan
+    clips: Tensor
+    shown: Tensor
+    normalization: Tensor
 
 
-def _stored_frames(file: VideoFile, index: FrameIndex) -> np.ndarray:
-    with _naming(file.path):
-        return chosen_frames(index, start=file.start, stop=file.stop, fps=file.fps)
+@dataclass(frozen=True)
+class _Video:
+    """A video file, its index, the numbers of the frames that a conversion stores, and its (width, height)."""
+
+    path: Path
+    index: FrameIndex
+    numbers: np.ndarray
+    size: tuple[int, int]
+
+    def split(self, plan: BatchPlan, clips: list[int]) -> tuple[list[int], list[int]]:
+        """Return the first clips, which are decoded from one key frame, and the others."""
+        starts = np.minimum(plan.frames[clips].min(axis=1), len(self.numbers) - 1)
+        keys = [self.index.key_before(int(number)) for number in self.numbers[starts]]
+        same = next((place for place, key in enumerate(keys) if key != keys[0]), len(keys))
+        return clips[:same], clips[same:]
+
+
+class _Queue:
+    """Groups of clips of one video, in the order of their first frames, for the threads of one batch."""
+
+    def __init__(self, plan: BatchPlan) -> None:
+        groups: dict[int, list[int]] = {}
+        for clip, video in enumerate(plan.videos.tolist()):
+            groups.setdefault(video, []).append(clip)
+        starts = plan.frames.min(axis=1)
+        self._groups = deque(sorted(clips, key=lambda clip: int(starts[clip])) for clips in groups.values())
+        self._taken = 0  # groups of which a part may come back
+        self._changed = threading.Condition()
+
+    def take(self) -> list[int] | None:
+        """Return a group, or None when there is none left."""
+        with self._changed:
+            while not self._groups and self._taken:
+                self._changed.wait()
+            if not self._groups:
+                return None
+            self._taken += 1
+            return self._groups.popleft()
+
+    def add(self, clips: list[int]) -> None:
+        """Return a part of a group that was taken; it may be empty."""
+        with self._changed:
+            self._taken -= 1
+            if clips:
+                self._groups.append(clips)
+            self._changed.notify_all()
 
 
 _REMEDY = '; on_error="replace" uses a neighboring frame'

@@ -48,6 +48,8 @@ class FrameIndex:
         width: width of the first frame as displayed, in pixels.
         fps: mean frame rate, 0 if unknown.
         margins: pixels that the container hides at the left, top, right and bottom, or None.
+        discardable: whether each packet holds the frame of its timestamp, and FFmpeg knows which frames no other frame
+            refers to. A decoder need not decode such frames if they are not wanted.
     """
 
     stamps: Integers | None
@@ -59,6 +61,7 @@ class FrameIndex:
     width: int
     fps: float
     margins: Margins | None = None
+    discardable: bool = False
 
     def __len__(self) -> int:
         return len(self.times)
@@ -87,7 +90,7 @@ def read_frame_index(path: Path) -> FrameIndex:
     with open_video(path) as (container, stream):
         origin = (container.start_time or 0) / av.time_base
         codec, time_base = stream.codec_context.name, stream.time_base
-        margins = read_margins(path, container, stream)
+        margins, discardable = read_margins(path, container, stream), _discardable(stream.codec_context)
         clock = frame_clock(container, stream)
         packets = _packets(container, stream)
     timed = packets is not None and None not in {pts for pts, *_ in packets}
@@ -100,8 +103,20 @@ def read_frame_index(path: Path) -> FrameIndex:
             times = np.array([frame.time for frame in frames]) - origin
             keys = np.flatnonzero(is_key)
             end = float(times[-1]) + frames[-1].duration
-            return FrameIndex(stamps, times, end, keys, seeks[keys], height, width, fps, margins)
+            return FrameIndex(stamps, times, end, keys, seeks[keys], height, width, fps, margins, discardable)
     return _decoded_index(path, height, width, fps, margins, timed=timed)
+
+
+def _discardable(context: Any) -> bool:
+    """Return whether FFmpeg's `skip_frame=NONREF` skips only frames that no other frame refers to.
+
+    H.264 marks such frames (nal_ref_idc 0). HEVC marks frames that no other frame of the same temporal layer refers to,
+    so there must be one layer: its number is in the header of MP4 and Matroska (ISO/IEC 14496-15, 8.3.3.1).
+    """
+    if context.name == "h264":
+        return True
+    header = bytes(context.extradata or b"")
+    return context.name == "hevc" and len(header) > 22 and header[0] == 1 and (header[21] >> 3) & 7 == 1
 
 
 _Packet = tuple[int | None, int | None, bool, int]

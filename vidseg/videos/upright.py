@@ -1,52 +1,17 @@
 """Upright frames of one size from decoded video, kept as YCbCr planes if the source is YCbCr."""
 
-import ctypes
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
 
-from vidseg.frames.native import operators
+from vidseg.frames.frame_planes import FramePlanes, plane_memory
 from vidseg.videos.frame_size import target_size
 from vidseg.videos.orientation import UPRIGHT, Orientation, frame_orientation
+from vidseg.videos.source_planes import PlaneReader, color_encoding, reformat
 
-__all__ = ["FramePlanes", "UprightFrames"]
-
-# Luma weights of red and blue by FFmpeg's color space number (ITU-T H.273, matrix coefficients). Unmarked video is
-# treated as BT.601, as in FFmpeg.
-_BT601 = (0.299, 0.114)
-_LUMA_WEIGHTS = {
-    1: (0.2126, 0.0722),  # BT.709
-    4: (0.30, 0.11),  # FCC
-    7: (0.212, 0.087),  # SMPTE 240M
-    9: (0.2627, 0.0593),  # BT.2020, non-constant luminance
-    10: (0.2627, 0.0593),  # BT.2020, constant luminance
-}
-_FULL_RANGE = 2
-_NOT_YCBCR = ("gray", "mono", "pal", "ya", "xyz")
-
-
-@dataclass(frozen=True)
-class FramePlanes:
-    """Upright frame in its target size.
-
-    Attributes:
-        planes: Y, Cb, Cr as flat uint8 tensors.
-        strides: bytes per row of each plane.
-        width: width of the luma plane in pixels.
-        height: height of the luma plane in pixels.
-        luma_weights: luma weights of red and blue.
-        full_range: black is 0 and white 255, instead of 16 and 235.
-    """
-
-    planes: list[torch.Tensor]
-    strides: list[int]
-    width: int
-    height: int
-    luma_weights: tuple[float, float]
-    full_range: bool
+__all__ = ["UprightFrames"]
 
 
 class UprightFrames:
@@ -64,6 +29,7 @@ class UprightFrames:
         self.size: tuple[int, int] | None = None  # (width, height) as displayed
         self.orientation = UPRIGHT  # of the first frame
         self._reformatter = VideoReformatter()
+        self._read = PlaneReader()
         self._layout = f"yuv{chroma}p"
 
     def measure(self, frame: Any) -> tuple[Orientation, tuple[int, int]]:
@@ -86,73 +52,22 @@ class UprightFrames:
         Returns:
             uint8 (H, W, 3).
         """
-        planes = self.planes(frame)
-        sampled: torch.Tensor = operators.sample_planes(
-            *planes.planes,
-            *planes.strides,
-            planes.width,
-            planes.height,
-            self.chroma,
-            *planes.luma_weights,
-            planes.full_range,
-            matrix,
-            height,
-            width,
-        )
-        return sampled
+        _, self._read.size = self.measure(frame)
+        return self._read(frame).pixels(matrix, height, width)
 
     def planes(self, frame: Any) -> FramePlanes:
         """Return the planes of an `av.VideoFrame`."""
         orientation, size = self.measure(frame)
         width, height = orientation.size(*size)
-        name = frame.format.name
-        if frame.format.is_rgb or name.startswith(_NOT_YCBCR):
-            frame = self._reformat(frame, width, height, Colorspace.ITU601, ColorRange.JPEG)
-            weights, full_range = _BT601, True
-        else:
-            weights = _LUMA_WEIGHTS.get(int(frame.colorspace), _BT601)
-            full_range = int(frame.color_range) == _FULL_RANGE or name.startswith("yuvj")
-            if (frame.width, frame.height) != (width, height) or name.replace("j", "") != self._layout:
-                frame = self._reformat(frame, width, height, None, None)
-        planes, strides = _planes(frame)
+        weights, full_range = color_encoding(frame)
+        same_size = (frame.width, frame.height) == (width, height)
+        if not same_size or frame.format.name.replace("yuvj", "yuv") != self._layout:
+            frame = reformat(self._reformatter, frame, width, height, self._layout)
+        planes, strides = plane_memory(frame)
         if orientation != UPRIGHT:
             planes, strides = _turned(planes, strides, width, height, self.chroma, orientation)
             width, height = size
-        return FramePlanes(planes, strides, width, height, weights, full_range)
-
-    def _reformat(
-        self, frame: Any, width: int, height: int, colorspace: Colorspace | None, color_range: ColorRange | None
-    ) -> Any:
-        # Without a requested color space, source and target have the same one, so swscale does not convert colors.
-        space = colorspace if colorspace is not None else Colorspace.ITU601
-        source_space = None if colorspace is not None else space
-        levels = color_range if color_range is not None else ColorRange.JPEG
-        source_levels = None if color_range is not None else levels
-        return self._reformatter.reformat(
-            frame,
-            width,
-            height,
-            self._layout,
-            src_colorspace=source_space,
-            dst_colorspace=space,
-            src_color_range=source_levels,
-            dst_color_range=levels,
-            interpolation=Interpolation.BICUBIC,
-            threads=1,  # the default is one per core
-        )
-
-
-def _planes(frame: Any) -> tuple[list[torch.Tensor], list[int]]:
-    planes = [_from_the_top(plane) if plane.line_size < 0 else plane for plane in frame.planes[:3]]
-    strides = [abs(plane.line_size) for plane in frame.planes[:3]]
-    return [torch.frombuffer(plane, dtype=torch.uint8) for plane in planes], strides
-
-
-def _from_the_top(plane: Any) -> bytearray:
-    """Return the rows of an `av.VideoPlane` whose first row is the last one in memory, in the usual order."""
-    stride, rows = -plane.line_size, plane.height
-    memory = ctypes.string_at(plane.buffer_ptr - stride * (rows - 1), stride * rows)
-    return bytearray(np.frombuffer(memory, np.uint8).reshape(rows, stride)[::-1])
+        return FramePlanes(planes, strides, width, height, weights, full_range, self.chroma)
 
 
 def _turned(
