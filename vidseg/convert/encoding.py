@@ -1,12 +1,23 @@
 """JPEG encoding of decoded video frames."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from vidseg.convert.convert_options import ConvertOptions
 from vidseg.frames import encode_planes
 from vidseg.videos.upright import UprightFrames
 
-__all__ = ["FrameEncoder"]
+__all__ = ["EncodedFrames", "FrameEncoder"]
+
+
+@dataclass
+class EncodedFrames:
+    """Stream of encoded frames of one source, with the source's properties and damage."""
+
+    stream: Iterator[tuple[list[bytes], int, float | None]]  # JPEGs, width, time
+    properties: dict[str, str | int | float | None]
+    damage: list[str] = field(default_factory=list)
 
 
 class FrameEncoder:

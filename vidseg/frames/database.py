@@ -2,7 +2,11 @@
 
 A `FrameDatabase` has no open file. The compiled library keeps a bounded pool of connections per process, so that an
 object can be shared by threads, pickled, and used in a parent process and its forked children.
+
+torch is imported by the first read, so that metadata of many databases are read without it.
 """
+
+from __future__ import annotations
 
 import itertools
 import operator
@@ -10,13 +14,10 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, SupportsIndex, TypeGuard
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeGuard
 
 import numpy as np
-import torch
 
-from vidseg.frames.jpeg import split_blobs
-from vidseg.frames.native import operators
 from vidseg.frames.schema import (
     MAX_LEVELS,
     MAX_SIDE,
@@ -28,14 +29,17 @@ from vidseg.frames.schema import (
     raise_interrupt,
 )
 
+if TYPE_CHECKING:
+    import torch
+
+    Indices = Iterable[int] | np.ndarray | torch.Tensor
+
 __all__ = ["FrameDatabase"]
 
 _STREAMED = 16  # number of frames that `stream` decodes at a time
 _MAX_ENTRIES = 1000  # of the metadata
 _LONGEST_ENTRY = 1 << 24  # bytes, except the timestamps
 _SMALLEST_ROW = 4  # bytes that a row needs at least in its file
-
-Indices = Iterable[int] | np.ndarray | torch.Tensor
 
 
 class FrameDatabase:
@@ -88,7 +92,7 @@ class FrameDatabase:
         height, width = self.frame_size
         return f"FrameDatabase({str(self.path)!r}: {len(self)} frames of {width}x{height}, {self.levels} levels)"
 
-    def __enter__(self) -> "FrameDatabase":
+    def __enter__(self) -> FrameDatabase:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -153,6 +157,9 @@ class FrameDatabase:
             ValueError: the database does not have that level, or is closed.
             FrameDatabaseError: a frame is missing or unreadable; the message names it.
         """
+        from vidseg.frames.jpeg import split_blobs
+        from vidseg.frames.native import operators
+
         rows = self._rows_for(indices, level)
         if len(rows) == 0:
             return []
@@ -181,6 +188,10 @@ class FrameDatabase:
             ValueError: the size is not positive, or the database does not have that level, or is closed.
             FrameDatabaseError: a frame is missing or damaged; the message names it.
         """
+        import torch
+
+        from vidseg.frames.native import operators
+
         if not isinstance(indices, Iterable):
             return self.decode([operator.index(indices)], size, level)[0]
         height, width = (0, 0) if size is None else (size, size) if isinstance(size, int) else size
@@ -279,6 +290,8 @@ class FrameDatabase:
         return verify(self)
 
     def _rows_for(self, indices: Indices, level: int) -> torch.Tensor:
+        import torch
+
         if self.closed:
             raise ValueError(f"{self.path}: the FrameDatabase is closed; open it again")
         if not 0 <= level <= self.levels:

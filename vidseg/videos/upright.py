@@ -1,18 +1,24 @@
 """Upright frames of one size from decoded video, kept as YCbCr planes if the source is YCbCr."""
 
+from __future__ import annotations
+
 import ctypes
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+import numpy.typing as npt
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-from vidseg.frames.native import operators
 from vidseg.videos.frame_size import target_size
 from vidseg.videos.orientation import UPRIGHT, Orientation, frame_orientation
 
+if TYPE_CHECKING:
+    import torch
+
 __all__ = ["FramePlanes", "UprightFrames"]
+
+Bytes = npt.NDArray[np.uint8]
 
 # Luma weights of red and blue by FFmpeg's color space number (ITU-T H.273, matrix coefficients). Unmarked video is
 # treated as BT.601, as in FFmpeg.
@@ -33,7 +39,7 @@ class FramePlanes:
     """Upright frame in its target size.
 
     Attributes:
-        planes: Y, Cb, Cr as flat uint8 tensors.
+        planes: Y, Cb, Cr as flat uint8 arrays.
         strides: bytes per row of each plane.
         width: width of the luma plane in pixels.
         height: height of the luma plane in pixels.
@@ -41,7 +47,7 @@ class FramePlanes:
         full_range: black is 0 and white 255, instead of 16 and 235.
     """
 
-    planes: list[torch.Tensor]
+    planes: list[Bytes]
     strides: list[int]
     width: int
     height: int
@@ -86,9 +92,13 @@ class UprightFrames:
         Returns:
             uint8 (H, W, 3).
         """
+        import torch  # not above: the workers of a conversion do without it
+
+        from vidseg.frames.native import operators
+
         planes = self.planes(frame)
         sampled: torch.Tensor = operators.sample_planes(
-            *planes.planes,
+            *map(torch.from_numpy, planes.planes),
             *planes.strides,
             planes.width,
             planes.height,
@@ -142,27 +152,30 @@ class UprightFrames:
         )
 
 
-def _planes(frame: Any) -> tuple[list[torch.Tensor], list[int]]:
-    planes = [_from_the_top(plane) if plane.line_size < 0 else plane for plane in frame.planes[:3]]
-    strides = [abs(plane.line_size) for plane in frame.planes[:3]]
-    return [torch.frombuffer(plane, dtype=torch.uint8) for plane in planes], strides
+def _planes(frame: Any) -> tuple[list[Bytes], list[int]]:
+    planes, strides = [], []
+    for plane in frame.planes[:3]:
+        stride = plane.line_size
+        planes.append(_from_the_top(plane) if stride < 0 else np.frombuffer(plane, np.uint8))
+        strides.append(abs(stride))
+    return planes, strides
 
 
-def _from_the_top(plane: Any) -> bytearray:
+def _from_the_top(plane: Any) -> Bytes:
     """Return the rows of an `av.VideoPlane` whose first row is the last one in memory, in the usual order."""
     stride, rows = -plane.line_size, plane.height
     memory = ctypes.string_at(plane.buffer_ptr - stride * (rows - 1), stride * rows)
-    return bytearray(np.frombuffer(memory, np.uint8).reshape(rows, stride)[::-1])
+    return np.ascontiguousarray(np.frombuffer(memory, np.uint8).reshape(rows, stride)[::-1]).reshape(-1)
 
 
 def _turned(
-    planes: list[torch.Tensor], strides: list[int], width: int, height: int, chroma: int, orientation: Orientation
-) -> tuple[list[torch.Tensor], list[int]]:
+    planes: list[Bytes], strides: list[int], width: int, height: int, chroma: int, orientation: Orientation
+) -> tuple[list[Bytes], list[int]]:
     """Return planes as displayed."""
     turned = []
     for index, (plane, stride) in enumerate(zip(planes, strides, strict=True)):
         halved = index > 0 and chroma == 420
         columns, rows = ((width + 1) // 2, (height + 1) // 2) if halved else (width, height)
-        pixels = plane.numpy()[: stride * rows].reshape(rows, stride)[:, :columns]
+        pixels = plane[: stride * rows].reshape(rows, stride)[:, :columns]
         turned.append(np.ascontiguousarray(orientation.apply(pixels)))
-    return [torch.from_numpy(pixels.reshape(-1)) for pixels in turned], [pixels.shape[1] for pixels in turned]
+    return [pixels.reshape(-1) for pixels in turned], [pixels.shape[1] for pixels in turned]
