@@ -108,7 +108,7 @@ def encode_one(video: Path) -> float:
     interval."""
     with av.open(str(video)) as container:
         frames = list(container.decode(video=0))
-    planes = [[torch.frombuffer(plane, dtype=torch.uint8) for plane in frame.planes] for frame in frames]
+    planes = [[np.frombuffer(plane, np.uint8) for plane in frame.planes] for frame in frames]
     strides = [[plane.line_size for plane in frame.planes] for frame in frames]
     began = time.perf_counter()
     for plane, stride, frame in zip(planes, strides, frames, strict=True):

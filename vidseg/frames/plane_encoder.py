@@ -6,7 +6,7 @@ import ctypes
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["AUTOMATIC", "encode_planes"]
+__all__ = ["AUTOMATIC", "encode_planes", "encoder_library"]
 
 AUTOMATIC = -1
 
@@ -97,7 +97,7 @@ def encode_planes(
         optimize,
         levels,
     )
-    library = _library()
+    library = encoder_library()
     status = library.vidseg_encode_planes(ctypes.byref(frame))  # without the GIL
     if status:
         raise _ERRORS[status](library.vidseg_encoder_error().decode())
@@ -116,7 +116,12 @@ def _bytes_of(plane: npt.NDArray[np.uint8] | torch.Tensor) -> npt.NDArray[np.uin
 
 
 @functools.cache
-def _library() -> Any:
+def encoder_library() -> ctypes.CDLL:
+    """Load `vidseg/frames/_encoder.so` once.
+
+    Raises:
+        NativeLibraryError: the file does not exist, or the dynamic linker cannot load it.
+    """
     path = Path(__file__).with_name("_encoder.so")
     try:
         library = ctypes.CDLL(str(path))

@@ -129,7 +129,7 @@ def _record(root: Path, path: str, report: ScanReport) -> VideoRecord | None:
         return None
     folder = path.split("/")[1]
     if not 0 <= seconds <= MOST_SECONDS:
-        report.unreadable.append(f"{path}: its timestamps give a duration of {seconds:g} seconds")
+        report.unreadable.append(f"{path}: it has a duration of {seconds:g} seconds")
         return None
     label = None if folder == UNLABELED else clean_name(folder)
     return VideoRecord(path, label, frames, height, width, fps, seconds, file.stat().st_size)
