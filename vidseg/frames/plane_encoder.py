@@ -1,4 +1,4 @@
-"""Encoding of planar video frames as JPEGs, without torch: the workers of a conversion start ten times as fast."""
+"""Encoding of planar video frames as JPEGs, without torch, whose import takes longer than many a conversion."""
 
 from __future__ import annotations
 
