@@ -73,7 +73,7 @@ def side_data_of(frame: Any, kind: str) -> Any:
         frame: the frame.
         kind: FFmpeg's name, such as "DISPLAYMATRIX".
     """
-    return SideDataContainer(frame).get(kind)
+    return SideDataContainer(frame).get(kind)  # type: ignore[call-arg]  # the stub lacks its argument
 
 
 class VideoError(RuntimeError):
