@@ -1,12 +1,14 @@
 """Builds the compiled libraries; pyproject.toml has the rest of the package's metadata.
 
     vidseg/frames/_frames.so    SQLite + libjpeg-turbo: read, decode, encode frames     (csrc/frames)
+    vidseg/frames/_encoder.so   libjpeg-turbo: encode frames of videos, without torch   (csrc/encoder)
     vidseg/ops/_ops.so          tensor operators, CPU                                   (csrc/ops)
     vidseg/ops/_ops_cuda.so     tensor operators, CUDA                                  (csrc/ops/cuda)
 
-csrc/common has headers for both libraries. All libraries use PyTorch's ABI-stable C++ interface (target version 2.10):
-one binary works with every Python version and with torch >= 2.10. The build needs torch's headers and stub libraries,
-not `import torch`, and takes them from the environment that pip runs in, also within pip's build isolation.
+csrc/common has headers for all libraries. The encoder has a C interface, for workers that do not load torch. The other
+libraries use PyTorch's ABI-stable C++ interface (target version 2.10): one binary works with every Python version and
+with torch >= 2.10. The build needs torch's headers and stub libraries, not `import torch`, and takes them from the
+environment that pip runs in, also within pip's build isolation.
 
 The CUDA library is optional. It needs nvcc, a CUDA build of torch and the CUDA runtime (libcudart) of nvcc's version.
 Its runtime is linked statically where possible, so that it does not depend on the CUDA version of torch. It contains
@@ -39,6 +41,7 @@ from setuptools.errors import CompileError, ExecError, LinkError
 
 ROOT = Path(__file__).parent
 TORCH_TO_BUILD_WITH = "torch==2.13.0"
+TORCH_LIBRARIES = ["torch_cpu", "c10"]
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000ULL"
 SANITIZE = os.environ.get("VIDSEG_SANITIZE") == "1"
 
@@ -177,7 +180,7 @@ def extension(name: str, patterns: list[str], libraries: list[str], arguments: t
         sources=[source for pattern in patterns for source in sources(pattern)],
         depends=sources("csrc/**/*.h") + sources("csrc/**/*.cuh") + ["setup.py"],
         include_dirs=["csrc"],
-        libraries=[*libraries, "torch_cpu", "c10"],
+        libraries=libraries,
         extra_compile_args=compile_args,
         extra_link_args=link_args,
         language="c++",
@@ -191,10 +194,13 @@ CUDA = cuda_choice()
 if "frames" in PARTS:
     # A fused product and sum would give other pixels on processors that have it.
     exact = ("-ffp-contract=off",)
-    EXTENSIONS.append(extension("vidseg.frames._frames", ["csrc/frames/*.cpp"], ["jpeg", "sqlite3"], exact))
+    encoder = ["csrc/encoder/*.cpp", "csrc/frames/jpeg_encoder.cpp", "csrc/frames/planes.cpp"]
+    EXTENSIONS.append(extension("vidseg.frames._encoder", encoder, ["jpeg"], exact))
+    frames = ["csrc/frames/*.cpp"]
+    EXTENSIONS.append(extension("vidseg.frames._frames", frames, ["jpeg", "sqlite3", *TORCH_LIBRARIES], exact))
 if "ops" in PARTS:
-    EXTENSIONS.append(extension("vidseg.ops._ops", ["csrc/ops/*.cpp"], []))
-    EXTENSIONS.append(extension(CUDA_LIBRARY, ["csrc/ops/cuda/*.cu"], ["torch_cuda"]))
+    EXTENSIONS.append(extension("vidseg.ops._ops", ["csrc/ops/*.cpp"], TORCH_LIBRARIES))
+    EXTENSIONS.append(extension(CUDA_LIBRARY, ["csrc/ops/cuda/*.cu"], ["torch_cuda", *TORCH_LIBRARIES]))
 
 
 class BuildNative(build_ext):

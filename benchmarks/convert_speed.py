@@ -6,8 +6,11 @@ The baseline does what dataset2database does: the ffmpeg program writes JPEG fil
 inserted into a database and deleted. It runs with a fixed quality (-q:v 2, see PSNR) at the source size, because its
 default enlarges frames to 360 lines and has lower quality. The lower bound is the sum of the times of FFmpeg's decoder
 and libjpeg-turbo's encoder, each measured alone. All variants alternate within each round; the table shows medians.
+The column CPU is the number of frames per second of processor time, which depends less on other programs.
 Requires the ffmpeg program (Debian/Ubuntu: apt-get install ffmpeg).
 """
+
+from __future__ import annotations
 
 import argparse
 import glob
@@ -15,6 +18,7 @@ import itertools
 import json
 import os
 import platform
+import resource
 import shutil
 import sqlite3
 import statistics
@@ -24,6 +28,7 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -58,45 +63,76 @@ def published_one(video: Path, folder: Path) -> int:
     return len(files)
 
 
-def published(videos: list[Path], target: Path) -> float:
-    began = time.perf_counter()
+class Spent(NamedTuple):
+    """Wall-clock seconds, and seconds of processor time of all processes."""
+
+    wall: float
+    cpu: float
+
+    def __add__(self, other: Spent) -> Spent:  # type: ignore[override]
+        return Spent(self.wall + other.wall, self.cpu + other.cpu)
+
+
+class Stopwatch:
+    """Measures this process and those that it has started and that have ended."""
+
+    def __init__(self) -> None:
+        self._began = self._now()
+
+    @staticmethod
+    def _now() -> Spent:
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return Spent(time.perf_counter(), time.process_time() + children.ru_utime + children.ru_stime)
+
+    def stop(self) -> Spent:
+        now = self._now()
+        return Spent(now.wall - self._began.wall, now.cpu - self._began.cpu)
+
+
+def published(videos: list[Path], target: Path) -> Spent:
+    watch = Stopwatch()
     with ProcessPoolExecutor(CORES) as pool:
         list(pool.map(published_one, videos, [target / video.stem for video in videos]))
-    return time.perf_counter() - began
+    return watch.stop()
 
 
-def ours(source: Path, target: Path, levels: int) -> float:
-    began = time.perf_counter()
+def ours(source: Path, target: Path, levels: int) -> Spent:
+    watch = Stopwatch()
     report = convert_videos(source, target, size="none", levels=levels, workers=CORES)
-    seconds = time.perf_counter() - began
+    spent = watch.stop()
     if not report.ok:
         raise SystemExit(f"the conversion failed:\n{report}")
-    return seconds
+    return spent
 
 
-def running_one(video: Path, jpg_folder: Path) -> None:
-    """Convert one video in a running process, which measures the cost per video without process start."""
+def running_one(video: Path, jpg_folder: Path) -> float:
+    """Convert one video in a running process, which measures the cost per video without process start.
+
+    Returns the processor time.
+    """
+    watch = Stopwatch()
     job = Job(str(video), "video", f"x/{video.stem}")
     outcome = convert_one(job, jpg_folder, ConvertOptions(size="none", levels=0), lambda frames: None)
     if outcome.problem:
         raise SystemExit(outcome.problem)
+    return watch.stop().cpu
 
 
-def running(videos: list[Path], target: Path, pool: ProcessPoolExecutor) -> float:
+def running(videos: list[Path], target: Path, pool: ProcessPoolExecutor) -> Spent:
     began = time.perf_counter()
-    list(pool.map(running_one, videos, [target] * len(videos)))
-    return time.perf_counter() - began
+    cpu = sum(pool.map(running_one, videos, [target] * len(videos)))
+    return Spent(time.perf_counter() - began, cpu)
 
 
-def decode_one(video: Path) -> float:
-    """Return the seconds of FFmpeg's decoder for one video."""
-    began = time.perf_counter()
+def decode_one(video: Path) -> Spent:
+    """Return the time of FFmpeg's decoder for one video."""
+    watch = Stopwatch()
     with av.open(str(video)) as container:
         stream = container.streams.video[0]
         stream.thread_count = 1
         for _ in container.decode(stream):
             pass
-    return time.perf_counter() - began
+    return watch.stop()
 
 
 def count_one(video: Path) -> int:
@@ -104,22 +140,23 @@ def count_one(video: Path) -> int:
         return sum(1 for _ in container.decode(video=0))
 
 
-def encode_one(video: Path) -> float:
-    """Return the seconds of libjpeg-turbo for the decoded frames of one video, at default quality and restart
+def encode_one(video: Path) -> Spent:
+    """Return the time of libjpeg-turbo for the decoded frames of one video, at default quality and restart
     interval."""
     with av.open(str(video)) as container:
         frames = list(container.decode(video=0))
-    planes = [[torch.frombuffer(plane, dtype=torch.uint8) for plane in frame.planes] for frame in frames]
+    planes = [[np.frombuffer(plane, np.uint8) for plane in frame.planes] for frame in frames]
     strides = [[plane.line_size for plane in frame.planes] for frame in frames]
-    began = time.perf_counter()
+    watch = Stopwatch()
     for plane, stride, frame in zip(planes, strides, frames, strict=True):
         encode_planes(plane, stride, width=frame.width, height=frame.height, full_range=True)
-    return time.perf_counter() - began
+    return watch.stop()
 
 
-def limit(videos: list[Path], pool: ProcessPoolExecutor) -> float:
-    """Return the seconds of all cores for decoding alone plus encoding alone."""
-    return (sum(pool.map(decode_one, videos)) + sum(pool.map(encode_one, videos))) / CORES
+def limit(videos: list[Path], pool: ProcessPoolExecutor) -> Spent:
+    """Return the time of all cores for decoding alone plus encoding alone."""
+    spent = sum([*pool.map(decode_one, videos), *pool.map(encode_one, videos)], Spent(0.0, 0.0))
+    return Spent(spent.wall / CORES, spent.cpu)
 
 
 def psnr(videos: list[Path], database_of) -> float:
@@ -194,7 +231,7 @@ def measure(folder: Path, source: Path, rounds: int) -> list[dict]:
     with av.open(str(videos[0])) as container:  # the first pass also loads the files into the page cache
         stream = container.streams.video[0]
         print(f"video: {stream.codec_context.name} {stream.width}x{stream.height}, {stream.bit_rate or 0} bit/s")
-    seconds: dict[str, list[float]] = {}
+    seconds: dict[str, list[Spent]] = {}
     with ProcessPoolExecutor(CORES) as pool:
         total = sum(pool.map(count_one, videos))
         for number in range(rounds):
@@ -226,9 +263,10 @@ def measure(folder: Path, source: Path, rounds: int) -> list[dict]:
     return [
         {
             "what": what,
-            "frames_per_s": total / statistics.median(values),
-            "of_published": statistics.median(a / b for a, b in zip(reference, values, strict=True)),
-            "of_limit": statistics.median(a / b for a, b in zip(best, values, strict=True)),
+            "frames_per_s": total / statistics.median(one.wall for one in values),
+            "of_published": statistics.median(a.wall / b.wall for a, b in zip(reference, values, strict=True)),
+            "of_limit": statistics.median(a.wall / b.wall for a, b in zip(best, values, strict=True)),
+            "frames_per_cpu_s": total / statistics.median(one.cpu for one in values),
             "psnr_db": quality.get(what),
             "kb_per_frame": sizes[what] / total / 1000 if what in sizes else None,
         }
@@ -267,7 +305,7 @@ def main() -> None:
     }
     for name, value in machine.items():
         print(f"{name}: {value}")
-    print(f"\n{'':50}{'frames/s':>9}{'/ published':>13}{'/ limit':>9}{'PSNR dB':>9}{'KB/frame':>10}")
+    print(f"\n{'':50}{'frames/s':>9}{'/ published':>13}{'/ limit':>9}{'CPU':>7}{'PSNR dB':>9}{'KB/frame':>10}")
     for row in rows:
         extra = "".join(
             "" if row[key] is None else f"{row[key]:>{width}.1f}"
@@ -275,7 +313,10 @@ def main() -> None:
         )
         if row["psnr_db"] is None and row["kb_per_frame"] is not None:
             extra = f"{'':9}{row['kb_per_frame']:>10.1f}"
-        print(f"{row['what']:50}{row['frames_per_s']:>9.0f}{row['of_published']:>13.2f}{row['of_limit']:>9.2f}{extra}")
+        print(
+            f"{row['what']:50}{row['frames_per_s']:>9.0f}{row['of_published']:>13.2f}{row['of_limit']:>9.2f}"
+            f"{row['frames_per_cpu_s']:>7.0f}{extra}"
+        )
     print(f"\n{'peak memory of one worker':50}{'MB':>9}{'limit':>13}")
     for row in memory:
         print(f"{row['what']:50}{row['peak_mb']:>9.0f}{row['limit_mb']:>13.0f}")

@@ -4,7 +4,8 @@
 
 Rows: networks from random weights; the constant schedule with fewer and with more epochs; the multigrid schedule,
 compared with the constant one with as many epochs and with more; float16 and bfloat16 (O1, bf16) compared with float32
-(O0); a linear classifier on the frozen features of a network that was trained on half of the classes, compared with
+(O0); stored copies that are enlarged up to 1.5 times, and frames of JPEG quality 75, compared with the defaults (1, and
+90); a linear classifier on the frozen features of a network that was trained on half of the classes, compared with
 fine-tuning all of it. Each row is trained once per seed, on one thread, with as many runs in parallel as there are
 cores. Cost is the CPU time of the process, evaluation included, which depends less on other programs than wall-clock
 time. Finished runs in the folder are reported, not repeated. `--quick` trains one epoch on a few videos.
@@ -106,6 +107,16 @@ ROWS: dict[str, dict[str, Any]] = {
     },
     "srtg_r3d_18, O1": {"opt_level": "O1"},
     "srtg_r3d_18, bf16": {"opt_level": "bf16"},
+    # Frames of 96 lines have copies of 48: 64 lines of a clip are those of a copy, enlarged 1.33 times.
+    "srtg_r3d_18, enlarge 1.5": {"enlarge": 1.5},
+    "srtg_r3d_18, quality 75": {"part": "quality 75"},
+    "tsm_r18, enlarge 1.5": {"network": "tsm_r18", "network_option": ("width=0.25",), "frames": 8, "enlarge": 1.5},
+    "tsm_r18, quality 75": {
+        "network": "tsm_r18",
+        "network_option": ("width=0.25",),
+        "frames": 8,
+        "part": "quality 75",
+    },
 }
 EPOCHS = ("epochs", "cycle_epochs")
 CLASSES = {"first": slice(0, 4), "second": slice(4, 8)}
@@ -138,15 +149,20 @@ class Options:
 
 def prepare(folder: Path, videos: int) -> dict[str, Path]:
     """Write and convert the videos unless they exist; returns the data sets of all and of the parts."""
-    source, data = folder / f"synth{videos}", folder / f"data{videos}"
-    if not (data / "labels_report.json").is_file():
+    source = folder / f"synth{videos}"
+    found = {"all": folder / f"data{videos}", "quality 75": folder / f"data{videos}_quality75"}
+    if not (source / "labels.csv").is_file():
         # Clips have 64 pixels. The settings were chosen on videos of other seeds.
         synthesize_videos(source, SynthOptions(videos=videos, width=128, height=96, seed=11))
-        if not convert_videos(source / "videos", data, options=ConvertOptions()).ok:
-            raise SystemExit(f"{source}: not all videos could be converted")
-        apply_labels(data, read_label_csv(source / "labels.csv"))
-    found = {"all": data}
     rows = read_label_csv(source / "labels.csv")
+    for part, data in found.items():
+        if (data / "labels_report.json").is_file():
+            continue
+        options = ConvertOptions(quality=75) if part == "quality 75" else ConvertOptions()
+        if not convert_videos(source / "videos", data, options=options).ok:
+            raise SystemExit(f"{source}: not all videos could be converted")
+        apply_labels(data, rows)
+    data = found["all"]
     classes = sorted({row.label for row in rows if row.label is not None})
     for part, chosen in CLASSES.items():
         found[part] = folder / f"data{videos}_{part}"

@@ -67,6 +67,19 @@ def test_a_library_that_is_not_there_says_what_to_do():
         load_library("frames/_absent")
 
 
+def test_an_encoder_that_is_not_there_says_what_to_do(tmp_path, monkeypatch):
+    from vidseg.frames import plane_encoder
+    from vidseg.ops.library import NativeLibraryError
+
+    monkeypatch.setattr(plane_encoder, "__file__", str(tmp_path / "plane_encoder.py"))
+    load = plane_encoder.encoder_library.__wrapped__
+    with pytest.raises(NativeLibraryError, match=r"_encoder\.so does not exist.*make setup"):
+        load()
+    (tmp_path / "_encoder.so").write_bytes(b"no library")
+    with pytest.raises(NativeLibraryError, match=r"_encoder\.so cannot be loaded.*libjpeg62-turbo"):
+        load()
+
+
 # A compiler and an nvcc that append their arguments to a log and make empty output files.
 TOOL = """#!/bin/sh
 case "$*" in

@@ -187,6 +187,7 @@ def test_info_of_a_checkpoint(tmp_path, capsys):
 def test_env_lists_versions_and_native_parts(capsys):
     assert main(["env", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
+    assert facts["frames/_encoder"].startswith("loaded")
     assert facts["frames/_frames"].startswith("loaded")
     assert facts["ops/_ops"].startswith("loaded")
     assert "libjpeg-turbo" in facts["frames built with"]

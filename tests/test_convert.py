@@ -1,5 +1,6 @@
 """Conversion of videos: every frame, its time, its color; every kind of source; every option."""
 
+import gc
 import json
 import re
 import shutil
@@ -428,3 +429,20 @@ def test_catalog_equals_the_databases(tmp_path, make_video):
     convert_videos(tmp_path / "v", tmp_path / "data", workers=1)
     (row,) = sqlite3.connect(tmp_path / "data/catalog.db").execute("SELECT frames, height, width, fps FROM videos")
     assert row == (7, 48, 64, 10.0)
+
+
+def test_encoded_frames_are_freed_at_once(tmp_path, make_video):
+    """A frame of 1080p has 3 MB; the garbage collector would keep hundreds of them."""
+    from vidseg.convert.encoding import FrameEncoder
+    from vidseg.videos.decoding import VideoSource
+
+    path = make_video(tmp_path / "a.mp4", frames=20)
+    encoder = FrameEncoder(ConvertOptions(size="32"))
+    gc.collect()
+    gc.disable()
+    try:
+        for item in VideoSource(path):
+            assert encoder.encode(item.frame)
+        assert sum(isinstance(one, av.VideoFrame) for one in gc.get_objects()) <= 1
+    finally:
+        gc.enable()

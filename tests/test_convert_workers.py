@@ -1,5 +1,8 @@
-"""Messages between a conversion and its worker processes: none is lost, and time limits start with the video."""
+"""Worker processes of a conversion: they start without torch, no message is lost, and time limits start with the
+video.
+"""
 
+import subprocess
 import sys
 
 import pytest
@@ -46,3 +49,30 @@ def test_a_worker_that_never_starts_ends_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr("vidseg.convert.pool._START_SECONDS", 1.0)
     with pytest.raises(WorkerStartError, match="did not start within 1 s"):
         outcomes(tmp_path, monkeypatch, 60.0)
+
+
+# Converts the videos of argv[1] into argv[2], as the command does and as its worker does, and scans the data set.
+COMMANDS = """
+import sys
+from pathlib import Path
+import vidseg.convert.worker
+from vidseg.cli.main import main
+from vidseg.convert.conversion import convert_one
+from vidseg.videos.listing import find_jobs
+source, target = map(Path, sys.argv[1:])
+(job,) = find_jobs(source).jobs
+outcome = convert_one(job, target / "again/jpg", vidseg.convert.ConvertOptions(size="32"), lambda frames: None)
+assert outcome.problem is None and outcome.frames == 10, outcome
+assert main(["convert", str(source), str(target), "--size", "32", "--workers", "1"]) == 0
+assert main(["labels", "scan", str(target)]) == 0
+print(sorted({"torch", "numba", "scipy", "matplotlib"} & set(sys.modules)))
+"""
+
+
+def test_conversion_and_scan_do_not_import_torch(tmp_path, make_video):
+    """A start of torch takes longer than the conversion of several videos, in each worker."""
+    make_video(tmp_path / "videos/run/a.mp4")
+    command = [sys.executable, "-c", COMMANDS, str(tmp_path / "videos"), str(tmp_path / "data")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "[]"

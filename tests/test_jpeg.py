@@ -136,6 +136,32 @@ def test_encode_planes_honors_strides_and_refuses_short_planes():
 
 
 @pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"quality": 0}, "quality is 0"),
+        ({"chroma": 422}, "chroma is 422"),
+        ({"levels": 9}, "levels is 9"),
+        ({"restart_interval": -2}, "restart_interval is -2"),
+        ({"luma_weights": (0.6, 0.5)}, "kr 0.6 and kb 0.5"),
+        ({"width": 65501}, "frame size 65501x40"),
+    ],
+)
+def test_encode_planes_names_what_is_out_of_range(options, message):
+    planes = [np.zeros(64 * 40, np.uint8), np.zeros(32 * 20, np.uint8), np.zeros(32 * 20, np.uint8)]
+    with pytest.raises(ValueError, match=message):
+        encode_planes(planes, [64, 32, 32], **({"width": 64, "height": 40} | options))
+
+
+def test_encode_planes_refuses_other_arrays():
+    luma, chroma = np.zeros((40, 64), np.uint8), np.zeros(32 * 20, np.uint8)
+    for bad in (luma.astype(np.float32), np.zeros((40, 128), np.uint8)[:, ::2]):
+        with pytest.raises(ValueError, match="must be contiguous uint8"):
+            encode_planes([bad, chroma, chroma], [64, 32, 32], width=64, height=40)
+    with pytest.raises(RuntimeError, match="Cr plane"):
+        encode_planes([luma, chroma], [64, 32], width=64, height=40)
+
+
+@pytest.mark.parametrize(
     "options", [{"quality": 101}, {"quality": 0}, {"chroma": 422}, {"levels": -1}, {"restart_interval": -2}]
 )
 def test_encode_rgb_names_what_is_out_of_range(options):

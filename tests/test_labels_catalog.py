@@ -341,7 +341,16 @@ def test_scan_leaves_out_a_database_of_impossible_duration(tmp_path, last):
         connection.execute("UPDATE meta SET value = ? WHERE key = 'timestamps'", (times,))
     report = scan_catalog(tmp_path)
     assert report.videos == 1 and len(report.unreadable) == 1
-    assert "jpg/a/2: its timestamps give a duration of" in report.unreadable[0]
+    assert "jpg/a/2: it has a duration of" in report.unreadable[0]
+
+
+def test_scan_takes_the_duration_that_the_conversion_has_recorded(tmp_path):
+    write_database(tmp_path / "jpg/a/1")
+    with sqlite3.connect(tmp_path / "jpg/a/1/frames.db") as connection:
+        connection.execute("INSERT INTO meta VALUES ('duration', 7.1234567)")
+    scan_catalog(tmp_path)
+    with read_catalog(tmp_path) as connection:
+        assert connection.execute("SELECT seconds FROM videos").fetchone() == (7.123457,)
 
 
 def test_scan_names_unreadable_databases_and_leaves_them_out(tmp_path, caplog):

@@ -1,4 +1,4 @@
-// Errors of both libraries. PyTorch passes them on to Python: std::invalid_argument becomes a ValueError,
+// Errors of all libraries. PyTorch passes them on to Python: std::invalid_argument becomes a ValueError,
 // std::runtime_error a RuntimeError.
 #pragma once
 

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "planes.h"
@@ -20,6 +21,10 @@ struct EncodeOptions {
         0;  // MCUs between restart markers; 0: none, -1: chosen from the width (see restart_interval_for)
     bool optimize = false;  // Huffman tables optimized per frame: smaller files, slower
 };
+
+// Returns the options.
+// Throws std::invalid_argument if one is out of range.
+EncodeOptions encode_options(int64_t quality, int64_t restart_interval, bool optimize);
 
 struct Image {
     int width = 0;
@@ -67,6 +72,22 @@ class JpegEncoder {
     struct State;
     std::unique_ptr<State> state_;
 };
+
+// Appends the JPEG of a frame and of `levels` copies, each of half the sides of the one before, to `out`, and
+// calls `encoded(level)` after each. Leaves the last copy in `planes`.
+template <class Encoded>
+void encode_levels(JpegEncoder& encoder, Planes& planes, const EncodeOptions& options, int levels,
+                   std::vector<uint8_t>& out, Encoded encoded) {
+    Planes half;
+    for (int level = 0; level <= levels; ++level) {
+        if (level > 0) {
+            halve(planes, half);
+            std::swap(planes, half);
+        }
+        encoder.encode(planes, options, out);
+        encoded(level);
+    }
+}
 
 class JpegDecoder {
   public:

@@ -127,11 +127,14 @@ void JpegEncoder::create() {
 
 JpegEncoder::~JpegEncoder() { jpeg_destroy_compress(&state_->info); }
 
+EncodeOptions encode_options(int64_t quality, int64_t restart_interval, bool optimize) {
+    require(quality >= 1 && quality <= 100, "quality is ", quality, ", must be 1 to 100");
+    require(restart_interval >= -1 && restart_interval <= 65535, "restart_interval is ", restart_interval,
+            ", must be 0 to 65535, or -1 for automatic");
+    return {static_cast<int>(quality), static_cast<int>(restart_interval), optimize};
+}
+
 void JpegEncoder::encode(const Planes& planes, const EncodeOptions& options, std::vector<uint8_t>& out) {
-    check(options.quality >= 1 && options.quality <= 100, "quality is ", options.quality,
-          ", must be 1 to 100");
-    check(options.restart_interval >= -1 && options.restart_interval <= 65535, "restart_interval is ",
-          options.restart_interval, ", must be 0 to 65535, or -1 for automatic");
     VectorDestination destination = vector_destination(out);
     state_->info.err = prepare(state_->errors);
     state_->info.dest = &destination.base;

@@ -88,44 +88,14 @@ std::tuple<Tensor, Tensor> encode(Planes& planes, const EncodeOptions& options, 
     require(levels >= 0 && levels <= 8, "levels is ", levels, ", must be 0 to 8");
     thread_local JpegEncoder encoder;
     BlobList blobs;
-    encoder.encode(planes, options, blobs.bytes());
-    blobs.mark();
-    Planes half;
-    for (int64_t level = 1; level <= levels; ++level) {
-        halve(planes, half);
-        std::swap(planes, half);
-        encoder.encode(planes, options, blobs.bytes());
-        blobs.mark();
-    }
+    encode_levels(encoder, planes, options, static_cast<int>(levels), blobs.bytes(),
+                  [&](int) { blobs.mark(); });
     return blobs.tensors();
-}
-
-EncodeOptions encode_options(int64_t quality, int64_t restart_interval, bool optimize) {
-    require(quality >= 1 && quality <= 100, "quality is ", quality, ", must be 1 to 100");
-    require(restart_interval >= -1 && restart_interval <= 65535, "restart_interval is ", restart_interval,
-            ", must be 0 to 65535, or -1 for automatic");
-    return {static_cast<int>(quality), static_cast<int>(restart_interval), optimize};
 }
 
 Chroma chroma_of(int64_t chroma) {
     require(chroma == 420 || chroma == 444, "chroma is ", chroma, ", must be 420 or 444");
     return static_cast<Chroma>(chroma);
-}
-
-std::tuple<Tensor, Tensor> encode_planes(Tensor y, Tensor cb, Tensor cr, int64_t y_stride, int64_t cb_stride,
-                                         int64_t cr_stride, int64_t width, int64_t height, int64_t chroma,
-                                         double kr, double kb, bool full_range, int64_t quality,
-                                         int64_t restart_interval, bool optimize, int64_t levels) {
-    require(kr > 0.0 && kb > 0.0 && kr + kb < 1.0, "kr ", kr, " and kb ", kb,
-            ": must be positive with a sum below 1");
-    require_frame_size(height, width);
-    const EncodeOptions options = encode_options(quality, restart_interval, optimize);
-    thread_local Planes planes;
-    planes.resize(static_cast<int>(width), static_cast<int>(height), chroma_of(chroma));
-    import_planes({values_of<uint8_t>(y, "y"), y.numel(), y_stride},
-                  {values_of<uint8_t>(cb, "cb"), cb.numel(), cb_stride},
-                  {values_of<uint8_t>(cr, "cr"), cr.numel(), cr_stride}, {kr, kb, full_range}, planes);
-    return encode(planes, options, levels);
 }
 
 std::tuple<Tensor, Tensor> encode_rgb(Tensor frame, int64_t chroma, int64_t quality, int64_t restart_interval,
@@ -211,12 +181,6 @@ STABLE_TORCH_LIBRARY(vidseg_frames, m) {
     m.def("decode(str path, int level, Tensor rows, int height, int width) -> Tensor");
     m.def("decode_jpeg(Tensor data) -> Tensor");
     m.def(
-        "encode_planes(Tensor y, Tensor cb, Tensor cr, int y_stride, int cb_stride, int cr_stride, int "
-        "width, int height, "
-        "int chroma, float kr, float kb, bool full_range, int quality, int restart_interval, bool optimize, "
-        "int levels) "
-        "-> (Tensor, Tensor)");
-    m.def(
         "encode_rgb(Tensor frame, int chroma, int quality, int restart_interval, bool optimize, int levels) "
         "-> (Tensor, "
         "Tensor)");
@@ -235,7 +199,6 @@ STABLE_TORCH_LIBRARY_IMPL(vidseg_frames, CompositeExplicitAutograd, m) {
     m.impl("read", TORCH_BOX(&read));
     m.impl("decode", TORCH_BOX(&decode));
     m.impl("decode_jpeg", TORCH_BOX(&decode_jpeg));
-    m.impl("encode_planes", TORCH_BOX(&encode_planes));
     m.impl("encode_rgb", TORCH_BOX(&encode_rgb));
     m.impl("encode_channels", TORCH_BOX(&encode_channels));
     m.impl("recode_jpeg", TORCH_BOX(&recode_jpeg));

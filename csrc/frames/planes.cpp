@@ -69,17 +69,23 @@ int16_t scaled(int value, int16_t factor) {
     return static_cast<int16_t>((static_cast<int16_t>(value * 128) * factor) >> 16);
 }
 
+// Returns a value of `scaled`, or a sum of two, without its fraction, as a sample. In 16 bits throughout, for
+// the same reason.
+uint8_t sample_of(int16_t value) {
+    const int16_t rounded = static_cast<int16_t>(static_cast<int16_t>(value + kRound) >> kFraction);
+    return static_cast<uint8_t>(std::min<int16_t>(255, std::max<int16_t>(0, rounded)));
+}
+
 // `offset`: the contribution of chroma to each luma sample, from `scaled`; unused if the matrices agree.
 VIDSEG_VECTORIZED
 void convert_luma(const uint8_t* in, const int16_t* offset, const Transfer& transfer, int width,
                   uint8_t* out) {
     const Transfer t = transfer;
     if (t.same_matrix) {
-        for (int x = 0; x < width; ++x)
-            out[x] = clamp((scaled(in[x] - t.black, t.luma) + kRound) >> kFraction);
+        for (int x = 0; x < width; ++x) out[x] = sample_of(scaled(in[x] - t.black, t.luma));
     } else {
         for (int x = 0; x < width; ++x) {
-            out[x] = clamp((scaled(in[x] - t.black, t.luma) + offset[x] + kRound) >> kFraction);
+            out[x] = sample_of(static_cast<int16_t>(scaled(in[x] - t.black, t.luma) + offset[x]));
         }
     }
 }
@@ -101,10 +107,18 @@ VIDSEG_VECTORIZED
 void convert_chroma(const uint8_t* cb, const uint8_t* cr, const Transfer& transfer, int width,
                     uint8_t* out_cb, uint8_t* out_cr) {
     const Transfer t = transfer;
+    constexpr int16_t kCenter = 128 << kFraction;
+    if (t.same_matrix) {
+        for (int x = 0; x < width; ++x)
+            out_cb[x] = sample_of(static_cast<int16_t>(scaled(cb[x] - 128, t.cb_cb) + kCenter));
+        for (int x = 0; x < width; ++x)
+            out_cr[x] = sample_of(static_cast<int16_t>(scaled(cr[x] - 128, t.cr_cr) + kCenter));
+        return;
+    }
     for (int x = 0; x < width; ++x) {
         const int b = cb[x] - 128, r = cr[x] - 128;
-        out_cb[x] = clamp(128 + ((scaled(b, t.cb_cb) + scaled(r, t.cb_cr) + kRound) >> kFraction));
-        out_cr[x] = clamp(128 + ((scaled(b, t.cr_cb) + scaled(r, t.cr_cr) + kRound) >> kFraction));
+        out_cb[x] = sample_of(static_cast<int16_t>(scaled(b, t.cb_cb) + scaled(r, t.cb_cr) + kCenter));
+        out_cr[x] = sample_of(static_cast<int16_t>(scaled(b, t.cr_cb) + scaled(r, t.cr_cr) + kCenter));
     }
 }
 

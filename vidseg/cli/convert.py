@@ -40,19 +40,21 @@ class Command(ConvertOptions):
 
     def run(self) -> int:
         """Convert; return exit status 1 if any video failed or is damaged."""
-        from vidseg.convert import convert_videos
-        from vidseg.convert.export import export_frames
-        from vidseg.convert.flow_export import export_flow
-
         forms = ("database", "jpeg", "video") if self.modality == "rgb" else ("jpeg", "npy", "flo")
         if self.to not in forms:
             raise ValueError(f"--to {self.to}: --modality {self.modality} has the forms {', '.join(forms)}")
         if self.modality != "rgb":
+            from vidseg.convert.flow_export import export_flow  # imports torch, which a conversion does not need
+
             print(export_flow(self.src, self.dst, form=self.to, modality=self.modality, overwrite=self.overwrite))
             return 0
         if self.to != "database":
+            from vidseg.convert.export import export_frames
+
             print(export_frames(self.src, self.dst, form=self.to, overwrite=self.overwrite))
             return 0
+        from vidseg.convert import convert_videos
+
         options = ConvertOptions(
             **{field.name: getattr(self, field.name) for field in dataclasses.fields(ConvertOptions)}
         )

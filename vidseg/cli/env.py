@@ -1,6 +1,7 @@
 """Versions of all dependencies and status of the native libraries (`vidseg env`)."""
 
 import json as json_format
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,7 @@ def _collect() -> tuple[dict[str, Any], bool]:
     import torch
 
     import vidseg
+    from vidseg.frames.plane_encoder import encoder_library
     from vidseg.ops.library import NativeLibraryError, load_cuda_library, load_library
 
     facts: dict[str, Any] = {
@@ -66,9 +68,14 @@ def _collect() -> tuple[dict[str, Any], bool]:
         except PackageNotFoundError:
             facts[package] = "not installed"
     sound = True
-    for name in ("frames/_frames", "ops/_ops"):
+    libraries: dict[str, Callable[[], object]] = {
+        "frames/_encoder": lambda: encoder_library()._name,
+        "frames/_frames": lambda: load_library("frames/_frames"),
+        "ops/_ops": lambda: load_library("ops/_ops"),
+    }
+    for name, load in libraries.items():
         try:
-            facts[name] = f"loaded from {load_library(name)}"
+            facts[name] = f"loaded from {load()}"
         except NativeLibraryError as error:
             facts[name] = f"NOT LOADED: {error}"
             sound = False

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
-
-import torch
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vidseg.convert.convert_options import ConvertOptions
-from vidseg.frames import FrameWriter, StreamWriter, encode_planes, encode_rgb, recode_jpeg
+from vidseg.frames import FrameWriter, encode_planes
 from vidseg.frames.frame_planes import FramePlanes, planes_of_rgb
 from vidseg.frames.writer import DatabaseWriter
 
-__all__ = ["FrameStore", "JpegStore", "VideoStore", "open_store"]
+if TYPE_CHECKING:  # torch is imported for sources that are JPEGs or databases only
+    import torch
+
+    from vidseg.frames import StreamWriter
+
+__all__ = ["EncodedFrames", "FrameStore", "JpegStore", "VideoStore", "open_store"]
+
+
+@dataclass
+class EncodedFrames:
+    """Stream of encoded frames of one source, with the source's properties and damage."""
+
+    stream: Iterator[tuple[Any, int, float | None]]  # frame as the store encodes it, width, time
+    properties: dict[str, str | int | float | None]
+    damage: list[str] = field(default_factory=list)
 
 
 class FrameStore(Protocol):
@@ -76,6 +90,8 @@ class JpegStore:
 
     def of_rgb(self, pixels: torch.Tensor, *, jpeg: bytes | None = None) -> list[bytes]:
         """Return the JPEG of a frame, followed by the JPEGs of its levels."""
+        from vidseg.frames import encode_rgb, recode_jpeg
+
         jpegs = encode_rgb(pixels, self._options.quality, **self._coding)
         if jpeg is not None:
             own = {name: self._coding[name] for name in ("restart_interval", "optimize")}
@@ -113,6 +129,8 @@ class VideoStore:
 
     def open(self, path: Path) -> StreamWriter:
         """Return the writer of a new database."""
+        from vidseg.frames import StreamWriter
+
         self._writer = StreamWriter(path, self._form)
         return self._writer
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from vidseg.frames.database import FrameDatabase
     from vidseg.frames.flow_database import FlowDatabase, FlowWriter, open_database
     from vidseg.frames.flow_form import FlowForm
-    from vidseg.frames.jpeg import decode_jpeg, encode_channels, encode_planes, encode_rgb, recode_jpeg
+    from vidseg.frames.jpeg import decode_jpeg, encode_channels, encode_rgb, recode_jpeg
+    from vidseg.frames.plane_encoder import encode_planes
     from vidseg.frames.schema import FrameDatabaseError
     from vidseg.frames.stream_form import StreamForm
     from vidseg.frames.stream_writer import StreamWriter
@@ -46,7 +47,7 @@ _HOME = {
     "StreamWriter": "stream_writer",
     "decode_jpeg": "jpeg",
     "encode_channels": "jpeg",
-    "encode_planes": "jpeg",
+    "encode_planes": "plane_encoder",
     "encode_rgb": "jpeg",
     "open_database": "flow_database",
     "recode_jpeg": "jpeg",

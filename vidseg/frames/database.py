@@ -2,7 +2,11 @@
 
 A `FrameDatabase` has no open file. The compiled library keeps a bounded pool of connections per process, so that an
 object can be shared by threads, pickled, and used in a parent process and its forked children.
+
+torch is imported by the first read, so that metadata of many databases are read without it.
 """
+
+from __future__ import annotations
 
 import itertools
 import operator
@@ -10,13 +14,10 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, SupportsIndex, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeGuard
 
 import numpy as np
-import torch
 
-from vidseg.frames.jpeg import split_blobs
-from vidseg.frames.native import operators
 from vidseg.frames.schema import (
     MAX_LEVELS,
     MAX_SIDE,
@@ -28,7 +29,13 @@ from vidseg.frames.schema import (
     frame_number,
     raise_interrupt,
 )
-from vidseg.frames.stored_stream import StoredStream
+
+if TYPE_CHECKING:
+    import torch
+
+    from vidseg.frames.stored_stream import StoredStream
+
+    Indices = Iterable[int] | np.ndarray | torch.Tensor
 
 __all__ = ["FrameDatabase"]
 
@@ -36,8 +43,6 @@ _STREAMED = 16  # number of frames that `stream` decodes at a time
 _MAX_ENTRIES = 1000  # of the metadata
 _LONGEST_ENTRY = 1 << 24  # bytes, except the timestamps
 _SMALLEST_ROW = 4  # bytes that a row needs at least in its file
-
-Indices = Iterable[int] | np.ndarray | torch.Tensor
 
 
 class FrameDatabase:
@@ -79,6 +84,8 @@ class FrameDatabase:
             _check_meta(self.meta)
             self.coded: StoredStream | None = None
             if self.meta.get("format") == STREAM_FORMAT:
+                from vidseg.frames.stored_stream import StoredStream
+
                 self.coded = StoredStream(self.path, self.meta, self._count)
         except sqlite3.Error as error:
             raise_interrupt(error)
@@ -98,7 +105,7 @@ class FrameDatabase:
         form = f"{self.levels} levels" if self.coded is None else self.coded.codec
         return f"FrameDatabase({str(self.path)!r}: {len(self)} frames of {width}x{height}, {form})"
 
-    def __enter__(self) -> "FrameDatabase":
+    def __enter__(self) -> FrameDatabase:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -174,6 +181,9 @@ class FrameDatabase:
                 f"{self.path}: holds a video stream instead of JPEGs; use decode(), or convert the video with "
                 "`--store jpeg`"
             )
+        from vidseg.frames.jpeg import split_blobs
+        from vidseg.frames.native import operators
+
         rows = self._rows_for(indices, level)
         if len(rows) == 0:
             return []
@@ -202,6 +212,10 @@ class FrameDatabase:
             ValueError: the size is not positive, or the database does not have that level, or is closed.
             FrameDatabaseError: a frame is missing or damaged; the message names it.
         """
+        import torch
+
+        from vidseg.frames.native import operators
+
         if not isinstance(indices, Iterable):
             return self.decode([operator.index(indices)], size, level)[0]
         height, width = (0, 0) if size is None else _sides(size)
@@ -304,6 +318,8 @@ class FrameDatabase:
         return verify(self)
 
     def _rows_for(self, indices: Indices, level: int) -> torch.Tensor:
+        import torch
+
         if self.closed:
             raise ValueError(f"{self.path}: the FrameDatabase is closed; open it again")
         if not 0 <= level <= self.levels:

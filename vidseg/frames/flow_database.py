@@ -4,17 +4,22 @@ They have the schema of frames.db and one row for each frame, so that one plan s
 docs/frame_databases.md.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import SupportsIndex
+from typing import TYPE_CHECKING, SupportsIndex
 
 import torch
 
-from vidseg.frames.database import FrameDatabase, Indices
+from vidseg.frames.database import FrameDatabase
 from vidseg.frames.flow_form import CHANNELS, FlowForm, from_bytes, from_levels
 from vidseg.frames.schema import DATABASE_NAMES, FrameDatabaseError
 from vidseg.frames.writer import FrameWriter
+
+if TYPE_CHECKING:
+    from vidseg.frames.database import Indices
 
 __all__ = ["FlowDatabase", "FlowWriter", "open_database"]
 
@@ -168,7 +173,7 @@ class FlowWriter(FrameWriter):
         self.form = form
         self._size: tuple[int, ...] | None = None
 
-    def __enter__(self) -> "FlowWriter":
+    def __enter__(self) -> FlowWriter:
         return self
 
     def add_field(self, field: torch.Tensor, *, timestamp: float | None = None) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+import numpy.typing as npt
 
-from vidseg.frames.native import operators
+if TYPE_CHECKING:  # the workers of a conversion do without torch, whose import takes a second
+    from torch import Tensor
 
-__all__ = ["BT601", "LUMA_WEIGHTS", "FramePlanes", "plane_memory", "planes_of_rgb"]
+__all__ = ["BT601", "LUMA_WEIGHTS", "Bytes", "FramePlanes", "plane_memory", "planes_of_rgb"]
+
+Bytes = npt.NDArray[np.uint8]
 
 BT601 = (0.299, 0.114)
 LUMA_WEIGHTS = {
@@ -29,8 +31,18 @@ LUMA_WEIGHTS = {
 treated as BT.601, as in FFmpeg."""
 
 
-_NO_CODES, _NO_PARAMETERS = torch.empty(0, dtype=torch.int64), torch.empty(0, 8, dtype=torch.float64)
-_FIRST, _PLAIN = torch.zeros(1, dtype=torch.int64), torch.zeros(2, 3, dtype=torch.float64)
+@functools.cache
+def _defaults() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return no color operations, no parameters, the first position, and no normalization."""
+    import torch
+
+    whole, real = torch.int64, torch.float64
+    return (
+        torch.empty(0, dtype=whole),
+        torch.empty(0, 8, dtype=real),
+        torch.zeros(1, dtype=whole),
+        torch.zeros(2, 3, dtype=real),
+    )
 
 
 @dataclass(frozen=True)
@@ -38,7 +50,7 @@ class FramePlanes:
     """Planes of one decoded frame, as stored. They are valid as long as the frame.
 
     Attributes:
-        planes: Y, Cb, Cr as flat uint8 tensors.
+        planes: Y, Cb, Cr as flat uint8 arrays.
         strides: bytes per row of each plane.
         width: width of the stored luma plane in pixels.
         height: height of the stored luma plane in pixels.
@@ -49,7 +61,7 @@ class FramePlanes:
         orientation: EXIF number, from the stored to the displayed picture.
     """
 
-    planes: Sequence[Tensor]
+    planes: Sequence[Bytes]
     strides: Sequence[int]
     width: int
     height: int
@@ -65,9 +77,9 @@ class FramePlanes:
         positions: Tensor,
         matrix: Tensor,
         *,
-        codes: Tensor = _NO_CODES,
-        parameters: Tensor = _NO_PARAMETERS,
-        normalization: Tensor = _PLAIN,
+        codes: Tensor | None = None,
+        parameters: Tensor | None = None,
+        normalization: Tensor | None = None,
         planar: bool = True,
         bgr: bool = False,
     ) -> None:
@@ -78,19 +90,24 @@ class FramePlanes:
                 contiguous.
             positions: int64 (N,), positions in T.
             matrix: float64 (3, 3) from output pixel to pixel of the displayed frame.
-            codes: int64 (M,), color operations.
+            codes: int64 (M,), color operations; None: none.
             parameters: float64 (M, P), their parameters.
-            normalization: float64 (2, 3), scale and offset of R, G and B for floating point samples.
+            normalization: float64 (2, 3), scale and offset of R, G and B for floating point samples; None for uint8.
             planar: whether the channels of `out` are planes.
             bgr: write B, G and R instead of R, G and B.
 
         Raises:
             RuntimeError: a plane is too small, or the matrix maps the output to a line.
         """
+        import torch
+
+        from vidseg.frames.native import operators
+
+        no_codes, no_parameters, _, plain = _defaults()
         operators.fill_planes(
             out,
             positions,
-            *self.planes,
+            *map(torch.from_numpy, self.planes),
             *self.strides,
             self.width,
             self.height,
@@ -100,31 +117,38 @@ class FramePlanes:
             *self.luma_weights,
             self.full_range,
             matrix,
-            codes,
-            parameters,
-            normalization,
+            no_codes if codes is None else codes,
+            no_parameters if parameters is None else parameters,
+            plain if normalization is None else normalization,
             planar,
             bgr,
         )
 
     def pixels(self, matrix: Tensor, height: int, width: int) -> Tensor:
         """Return the frame resampled to RGB, uint8 (H, W, 3); `matrix` as for `fill`."""
+        import torch
+
         out = torch.empty((1, height, width, 3), dtype=torch.uint8)
-        self.fill(out, _FIRST, matrix, planar=False)
+        self.fill(out, _defaults()[2], matrix, planar=False)
         return out[0]
 
     def rgb(self, size: tuple[int, int] | None = None) -> Tensor:
         """Convert to RGB, uint8 (H, W, 3); the whole picture is resampled to `size` (height, width) if it is given."""
+        import torch
+
         height, width = size or (self.height, self.width)
         scale = [self.width / width, self.height / height, 1.0]
         return self.pixels(torch.diag(torch.tensor(scale, dtype=torch.float64)), height, width)
 
 
-def plane_memory(frame: Any) -> tuple[list[Tensor], list[int]]:
-    """Return the planes of an `av.VideoFrame` as flat uint8 tensors that share its memory, and their strides."""
-    planes = [_from_the_top(plane) if plane.line_size < 0 else plane for plane in frame.planes[:3]]
-    strides = [abs(plane.line_size) for plane in frame.planes[:3]]
-    return [torch.frombuffer(plane, dtype=torch.uint8) for plane in planes], strides
+def plane_memory(frame: Any) -> tuple[list[Bytes], list[int]]:
+    """Return the planes of an `av.VideoFrame` as flat uint8 arrays that share its memory, and their strides."""
+    planes, strides = [], []
+    for plane in frame.planes[:3]:
+        stride = plane.line_size
+        planes.append(_from_the_top(plane) if stride < 0 else np.frombuffer(plane, np.uint8))
+        strides.append(abs(stride))
+    return planes, strides
 
 
 def planes_of_rgb(
@@ -138,6 +162,9 @@ def planes_of_rgb(
         full_range: black is 0 and white 255, instead of 16 and 235.
         chroma: 420 (color at half resolution) or 444.
     """
+    import torch
+    from torch.nn import functional as F
+
     red, blue = luma_weights
     luma = torch.tensor([red, 1 - red - blue, blue])
     units = torch.eye(3)
@@ -152,7 +179,7 @@ def planes_of_rgb(
         parts[1] = F.avg_pool2d(even, 2)[0]
     planes = [(plane + 0.5).floor().clamp(0, 255).byte() for part in parts for plane in part]
     return FramePlanes(
-        [plane.reshape(-1) for plane in planes],
+        [plane.reshape(-1).numpy() for plane in planes],
         [plane.shape[1] for plane in planes],
         pixels.shape[1],
         pixels.shape[0],
@@ -162,8 +189,8 @@ def planes_of_rgb(
     )
 
 
-def _from_the_top(plane: Any) -> bytearray:
+def _from_the_top(plane: Any) -> Bytes:
     """Return the rows of an `av.VideoPlane` whose first row is the last one in memory, in the usual order."""
     stride, rows = -plane.line_size, plane.height
     memory = ctypes.string_at(plane.buffer_ptr - stride * (rows - 1), stride * rows)
-    return bytearray(np.frombuffer(memory, np.uint8).reshape(rows, stride)[::-1])
+    return np.ascontiguousarray(np.frombuffer(memory, np.uint8).reshape(rows, stride)[::-1]).reshape(-1)

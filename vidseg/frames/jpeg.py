@@ -1,24 +1,21 @@
 """JPEG encoding and decoding with the compiled library (libjpeg-turbo)."""
 
 import itertools
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from vidseg.frames.native import operators
+from vidseg.frames.plane_encoder import AUTOMATIC
 
 __all__ = [
     "decode_jpeg",
     "encode_channels",
-    "encode_planes",
     "encode_rgb",
     "recode_jpeg",
     "resize_frame",
     "split_blobs",
 ]
-
-AUTOMATIC = -1
 
 
 def split_blobs(data: torch.Tensor, offsets: torch.Tensor) -> list[bytes]:
@@ -64,40 +61,6 @@ def encode_rgb(
         ValueError: an argument is out of range.
     """
     data, offsets = operators.encode_rgb(frame, chroma, quality, restart_interval, optimize, levels)
-    return split_blobs(data, offsets)
-
-
-def encode_planes(
-    planes: Sequence[torch.Tensor],
-    strides: Sequence[int],
-    *,
-    width: int,
-    height: int,
-    quality: int = 90,
-    chroma: int = 420,
-    luma_weights: tuple[float, float] = (0.299, 0.114),
-    full_range: bool = False,
-    restart_interval: int = AUTOMATIC,
-    optimize: bool = False,
-    levels: int = 0,
-) -> list[bytes]:
-    """Encode one planar YCbCr frame of a video decoder without converting it to RGB.
-
-    Args:
-        planes: Y, Cb, Cr as flat uint8 tensors; Cb and Cr have half the width and height (rounded up) for chroma 420.
-        strides: number of bytes per row of each plane.
-        width: width of the luma plane in pixels.
-        height: height of the luma plane in pixels.
-        luma_weights: weights of red and blue in luma, which determine the color matrix: BT.601 (0.299, 0.114), BT.709
-            (0.2126, 0.0722), BT.2020 (0.2627, 0.0593). The samples are converted to BT.601, the matrix of JPEG.
-        full_range: whether luma is 0 to 255; else it is 16 to 235 and is converted to 0 to 255.
-
-    The other arguments, the result and the errors are those of `encode_rgb`.
-    """
-    kr, kb = luma_weights
-    data, offsets = operators.encode_planes(
-        *planes, *strides, width, height, chroma, kr, kb, full_range, quality, restart_interval, optimize, levels
-    )
     return split_blobs(data, offsets)
 
 

@@ -148,7 +148,7 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such frame database")
     try:
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
         guard(connection)
     except sqlite3.Error as error:
         raise FrameDatabaseError(f"{path}: cannot open: {error}") from error

@@ -85,7 +85,8 @@ class DatabaseWriter:
         try:
             self._connection = sqlite3.connect(self._temporary, isolation_level=None)
             # The temporary file is deleted after any failure, so that SQLite need not be able to recover it.
-            pragmas = (*self._pragmas, "journal_mode=OFF", "synchronous=OFF")
+            # No page is read again: a small cache, of 256 KiB, fits the processor's.
+            pragmas = (*self._pragmas, "cache_size=-256", "journal_mode=OFF", "synchronous=OFF")
             for statement in (*(f"PRAGMA {pragma}" for pragma in pragmas), *self._tables, "BEGIN"):
                 self._connection.execute(statement)
         except sqlite3.Error as error:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vidseg.labels.catalog import (
     UNLABELED,
@@ -19,6 +20,9 @@ from vidseg.labels.catalog import (
 from vidseg.labels.catalog_content import MOST_SECONDS
 from vidseg.labels.counting import counted
 from vidseg.labels.names import clean_name
+
+if TYPE_CHECKING:
+    from vidseg.frames import FrameDatabase
 
 __all__ = ["ScanReport", "scan_catalog"]
 
@@ -114,8 +118,9 @@ def _record(root: Path, path: str, report: ScanReport) -> VideoRecord | None:
     file = root / path / "frames.db"
     try:
         with FrameDatabase(file) as database:
-            frames, fps, timestamps = len(database), float(database.meta.get("fps") or 0), database.timestamps
+            frames, fps = len(database), float(database.meta.get("fps") or 0)
             height, width = database.frame_size
+            seconds = _seconds(database, fps)
     except (OSError, ValueError, RuntimeError) as error:
         report.unreadable.append(f"{path}: {error}")
         return None
@@ -123,10 +128,21 @@ def _record(root: Path, path: str, report: ScanReport) -> VideoRecord | None:
         report.unreadable.append(f"{path}: the database has no frames")
         return None
     folder = path.split("/")[1]
-    # The last frame has the mean frame duration. Databases of dataset2database 1.2 have no timestamps and no rate.
-    seconds = float(timestamps[-1] - timestamps[0]) + 1 / fps if fps and timestamps is not None else 0.0
     if not 0 <= seconds <= MOST_SECONDS:
-        report.unreadable.append(f"{path}: its timestamps give a duration of {seconds:g} seconds")
+        report.unreadable.append(f"{path}: it has a duration of {seconds:g} seconds")
         return None
     label = None if folder == UNLABELED else clean_name(folder)
     return VideoRecord(path, label, frames, height, width, fps, seconds, file.stat().st_size)
+
+
+def _seconds(database: FrameDatabase, fps: float) -> float:
+    """Return the duration of a video: the one that its conversion has recorded, else that of its timestamps.
+
+    Databases of dataset2database 1.2 have neither, nor a frame rate; theirs is 0.
+    """
+    if "duration" in database.meta:
+        return round(float(database.meta["duration"]), 6)
+    timestamps = database.timestamps if fps else None
+    if timestamps is None:
+        return 0.0
+    return float(timestamps[-1] - timestamps[0]) + 1 / fps  # the last frame has the mean frame duration

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import torch
 
-__all__ = ["CudaLibrary", "NativeLibraryError", "load_cuda_library", "load_library"]
+__all__ = ["CudaLibrary", "NativeLibraryError", "load_cuda_library", "load_error", "load_library"]
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -28,19 +28,29 @@ def load_library(name: str) -> Path:
         NativeLibraryError: the file does not exist, or the dynamic linker or torch cannot load it.
     """
     path = _PACKAGE / f"{name}.so"
-    if not path.is_file():
-        raise NativeLibraryError(
-            f"{path} does not exist: vidseg's compiled part was not built. "
-            "In a checkout run `make setup`; elsewhere `pip install --force-reinstall vidseg`."
-        )
     try:
         torch.ops.load_library(str(path))
     except OSError as error:
-        raise NativeLibraryError(
-            f"{path} cannot be loaded: {error}. It needs torch >= 2.10 (found {torch.__version__}), libjpeg-turbo and "
-            "SQLite (Debian/Ubuntu: libjpeg62-turbo or libjpeg-turbo8, libsqlite3-0)."
-        ) from error
+        raise load_error(path, error) from error
     return path
+
+
+def load_error(path: Path, error: OSError) -> NativeLibraryError:
+    """Return the error of a library that cannot be loaded.
+
+    Args:
+        path: file of the library.
+        error: error of the dynamic linker.
+    """
+    if not path.is_file():
+        return NativeLibraryError(
+            f"{path} does not exist: vidseg's compiled part was not built. "
+            "In a checkout run `make setup`; elsewhere `pip install --force-reinstall vidseg`."
+        )
+    return NativeLibraryError(
+        f"{path} cannot be loaded: {error}. It needs torch >= 2.10 (found {torch.__version__}), libjpeg-turbo and "
+        "SQLite (Debian/Ubuntu: libjpeg62-turbo or libjpeg-turbo8, libsqlite3-0)."
+    )
 
 
 @dataclass(frozen=True)

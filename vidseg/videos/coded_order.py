@@ -26,7 +26,7 @@ from av.codec.context import Flags, Flags2
 from av.video.stream import VideoStream
 
 from vidseg.videos.container_crop import Margins
-from vidseg.videos.opening import VideoError
+from vidseg.videos.opening import VideoError, side_data_of
 
 __all__ = ["MOTION_CODECS", "CodedFrame", "MotionTap", "References"]
 
@@ -127,7 +127,7 @@ class MotionTap:
         picture_type = _TYPES[kind] if 0 <= kind < len(_TYPES) else "?"
         order, reference = (frame.opaque or (None, None)) if self._h264 else (None, None)
         lost = picture_type == "B" and not self._keeps_b
-        data = None if lost else frame.side_data.get("MOTION_VECTORS")
+        data = None if lost else side_data_of(frame, "MOTION_VECTORS")
         vectors = _NO_VECTORS if data is None else np.frombuffer(data, _VECTOR).copy()
         coded = CodedFrame(
             cropped,

@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -132,8 +133,9 @@ class VideoSource:
         start = None if self.start is None else self.origin + self.start
         stop = None if self.stop is None else self.origin + self.stop
         sound = _SoundEnd(container)
+        time_base = stream.time_base  # PyAV makes a new fraction for each access
         stamped = (
-            (form(frame), self._time(frame, stream), _seconds(frame.duration, stream.time_base))
+            (form(frame), self._time(frame, time_base), _seconds(frame.duration, time_base))
             for frame in self._decode_from(container, stream, start if self.start else None, sound)
         )
         count, shown, ended = 0, None, True
@@ -239,7 +241,7 @@ class VideoSource:
         if errors > 3:
             self.damage.append(f"number of packets that cannot be decoded: {errors}")
 
-    def _time(self, frame: Any, stream: VideoStream) -> float | None:
+    def _time(self, frame: Any, time_base: Fraction | None) -> float | None:
         """Return the time of a frame by the container, or None.
 
         AVI has no presentation times: PyAV returns the place of the packet of the frame, in decoding order. The
@@ -249,7 +251,7 @@ class VideoSource:
         if self.properties["container"] != "avi":
             time: float | None = frame.time
             return time
-        return None if frame.dts is None or not stream.time_base else float(frame.dts * stream.time_base)
+        return None if frame.dts is None or not time_base else float(frame.dts * time_base)
 
     def _check_end(self, container: Any, stream: VideoStream, end: float, sound: float) -> None:
         """Record damage for truncated files whose container reports no error.
@@ -366,5 +368,6 @@ def _restarts(last: Any, packet: Any) -> bool:
     return jump < 0 or jump > DISCONTINUITY
 
 
-def _seconds(ticks: int | None, time_base: Any) -> float:
-    return float(ticks * time_base) if ticks and time_base else 0.0
+def _seconds(ticks: int | None, time_base: Fraction | None) -> float:
+    # One division of integers, which rounds as a fraction does and takes a tenth of the time.
+    return ticks * time_base.numerator / time_base.denominator if ticks and time_base else 0.0

@@ -10,12 +10,21 @@ from typing import Any
 
 import av
 import av.error
+from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.stream import VideoStream
 
 from vidseg.videos.frame_size import MAX_PIXELS
 
-__all__ = ["VideoError", "file_address", "open_container", "open_input", "open_video", "reason_of"]
+__all__ = [
+    "VideoError",
+    "file_address",
+    "open_container",
+    "open_input",
+    "open_video",
+    "reason_of",
+    "side_data_of",
+]
 
 # Formats whose files contain all of their media. Other formats are playlists and manifests, which name further files
 # and addresses, scripts, devices, and text or subtitles, which FFmpeg draws as pictures.
@@ -52,6 +61,19 @@ def _accept_new_side_data() -> None:
 
 
 _accept_new_side_data()
+
+
+def side_data_of(frame: Any, kind: str) -> Any:
+    """Return the side data of this kind of an `av.VideoFrame`, or None.
+
+    `frame.side_data` would make the frame and its side data refer to each other. The garbage collector, which counts
+    objects and not their bytes, would free such frames by the hundred.
+
+    Args:
+        frame: the frame.
+        kind: FFmpeg's name, such as "DISPLAYMATRIX".
+    """
+    return SideDataContainer(frame).get(kind)  # type: ignore[call-arg]  # the stub lacks its argument
 
 
 class VideoError(RuntimeError):

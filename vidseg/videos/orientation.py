@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vidseg.videos.opening import side_data_of
+
 __all__ = ["UPRIGHT", "Orientation", "frame_orientation", "jpeg_orientation", "jpeg_size"]
 
 _MATRIX = struct.Struct("=9i")  # a b u c d v x y w in the byte order of the machine
@@ -65,7 +67,7 @@ def frame_orientation(frame: Any) -> Orientation:
 
     Rotations between quarter turns become the nearest one.
     """
-    data = frame.side_data.get("DISPLAYMATRIX")
+    data = side_data_of(frame, "DISPLAYMATRIX")
     if data is None:
         return UPRIGHT
     # A stored pixel (x, y) is displayed at (a x + c y, b x + d y), up to a translation.

@@ -1,15 +1,19 @@
 """Upright frames of one size from decoded video, kept as YCbCr planes if the source is YCbCr."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from av.video.reformatter import VideoReformatter
 
-from vidseg.frames.frame_planes import FramePlanes, plane_memory
+from vidseg.frames.frame_planes import Bytes, FramePlanes, plane_memory
 from vidseg.videos.frame_size import target_size
 from vidseg.videos.orientation import UPRIGHT, Orientation, frame_orientation
 from vidseg.videos.source_planes import PlaneReader, color_encoding, reformat
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["UprightFrames"]
 
@@ -71,13 +75,13 @@ class UprightFrames:
 
 
 def _turned(
-    planes: list[torch.Tensor], strides: list[int], width: int, height: int, chroma: int, orientation: Orientation
-) -> tuple[list[torch.Tensor], list[int]]:
+    planes: list[Bytes], strides: list[int], width: int, height: int, chroma: int, orientation: Orientation
+) -> tuple[list[Bytes], list[int]]:
     """Return planes as displayed."""
     turned = []
     for index, (plane, stride) in enumerate(zip(planes, strides, strict=True)):
         halved = index > 0 and chroma == 420
         columns, rows = ((width + 1) // 2, (height + 1) // 2) if halved else (width, height)
-        pixels = plane.numpy()[: stride * rows].reshape(rows, stride)[:, :columns]
+        pixels = plane[: stride * rows].reshape(rows, stride)[:, :columns]
         turned.append(np.ascontiguousarray(orientation.apply(pixels)))
-    return [torch.from_numpy(pixels.reshape(-1)) for pixels in turned], [pixels.shape[1] for pixels in turned]
+    return [pixels.reshape(-1) for pixels in turned], [pixels.shape[1] for pixels in turned]
