@@ -262,7 +262,7 @@ def bytes_of(*shape): return torch.randint(0, 256, shape, dtype=torch.uint8, gen
 for width in (90, 131, 600, 1900):
     for share, chroma in ((1, 444), (2, 420)):
         across = (width + share - 1) // share
-        planes = bytes_of(90, width), bytes_of(90, across), bytes_of(90, across)
+        planes = [bytes_of(90, each).numpy().reshape(-1) for each in (width, across, across)]
         for matrix in [*every, crop(0.5, 3, width - 1, 80, size=size)]:
             frame = FramePlanes(planes, (width, across, across), width, 90, (0.299, 0.114), True, chroma)
             show(f'{width} {chroma}', frame.pixels(torch.as_tensor(matrix), *size))

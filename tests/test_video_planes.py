@@ -30,7 +30,7 @@ def source_planes(planes, sampling, *, weights=(0.299, 0.114), full_range=True, 
     """Planes as a decoder returns them, with a margin behind every row."""
     height = len(planes[0])
     padded = [np.pad(plane, ((0, 0), (0, 5)), constant_values=77) for plane in planes]
-    flat = tuple(torch.from_numpy(plane.reshape(-1)) for plane in padded)
+    flat = tuple(plane.reshape(-1) for plane in padded)
     strides = tuple(plane.shape[1] for plane in padded)
     width = planes[0].shape[1] if width is None else width
     return FramePlanes(flat, strides, width, height, weights, full_range, sampling, orientation=orientation)

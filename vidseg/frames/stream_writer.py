@@ -219,7 +219,7 @@ def _padded(planes: FramePlanes) -> Any:
     for index, (source, stride, target) in enumerate(zip(planes.planes, planes.strides, frame.planes, strict=True)):
         halved = index > 0 and planes.sampling == 420
         columns, rows = ((side + 1) // 2 if halved else side for side in (planes.width, planes.height))
-        pixels = source.numpy()[: stride * rows]
+        pixels = source[: stride * rows]
         if len(pixels) < stride * rows:  # the last row has no padding
             pixels = np.pad(pixels, (0, stride * rows - len(pixels)))
         out = np.frombuffer(target, np.uint8)[: target.line_size * target.height].reshape(-1, target.line_size)
