@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from loader_peers import Job, crop_box
+from loader_job import Job, crop_box
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,13 +23,14 @@ MB = 1e6
 _COMPARED = 2  # number of clips kept of the first batch, which add to the memory of the row
 
 
-def measure(batches: Iterator[Tensor], job: Job, *, compare: bool) -> dict[str, Any]:
+def measure(batches: Iterator[Tensor], job: Job, *, compare: bool, whole: bool = True) -> dict[str, Any]:
     """Run one pass over `batches` and return its measurements.
 
     Args:
         batches: one tensor per plan of the job; nothing has been started yet.
         job: shape, plans and data of the row.
         compare: compute the pixel error against the reference; requires clips in the format of the job.
+        whole: require batches of the shape of their plan; else count the rows of each tensor as clips.
 
     Raises:
         RuntimeError: a batch has a wrong shape, or the number of batches differs from the number of plans.
@@ -39,13 +40,13 @@ def measure(batches: Iterator[Tensor], job: Job, *, compare: bool) -> dict[str, 
     began = before = time.perf_counter()
     for plan, batch in zip(job.plans, batches, strict=True):
         wait += time.perf_counter() - before
-        if compare and tuple(batch.shape) != (len(plan), 3, *plan.shape[1:]):
+        if whole and tuple(batch.shape) != (len(plan), 3, *plan.shape[1:]):
             raise RuntimeError(f"batch has shape {tuple(batch.shape)}, expected that of {plan}")
         _touch(batch)
         shm_peak = max(shm_peak, _shm_bytes())
         if first is None:
             first = batch[:_COMPARED].clone()
-        count += len(plan)
+        count += len(plan) if whole else len(batch)
         # read the peaks of the child processes while they are running
         peaks = [_memory("VmHWM", child) for child in _descendants()]
         cpu_now = _cpu_seconds()

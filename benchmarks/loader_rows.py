@@ -1,4 +1,4 @@
-"""Rows of vidseg's loader and of the limits; `Job` and the other loaders are in loader_peers."""
+"""Rows of vidseg's loader and of the limits; the other loaders are in loader_peers."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from loader_peers import Job, load
+from loader_augmented import all_dali_operations
+from loader_job import Job, load
 from torch import Tensor
 
 from vidseg import ClipLoader
@@ -34,9 +35,9 @@ def _options(shape: BatchShape) -> dict[str, Any]:
     return {"frames": shape.frames, "size": (shape.height, shape.width), "batch_size": shape.clips, "interval": (1, 2)}
 
 
-def make_plans(data: VideoDataset, shape: BatchShape) -> list[BatchPlan]:
+def make_plans(data: VideoDataset, shape: BatchShape, augment: str | None = None) -> list[BatchPlan]:
     """Return the plans of the first training epoch."""
-    planner = ClipPlanner(data, **_options(shape))
+    planner = ClipPlanner(data, augment=augment, **_options(shape))
     return [planner.plan(0, index) for index in range(planner.batches(0))]
 
 
@@ -44,7 +45,9 @@ def _loader(job: Job, **options: Any) -> ClipLoader:
     clips, frames, height, width = job.plans[0].shape
     shape = BatchShape(clips, frames, height, width)
     return ClipLoader(
-        job.data, **_options(shape), **{"threads": job.workers, "mean": job.mean, "std": job.std, **options}
+        job.data,
+        **_options(shape),
+        **{"threads": job.workers, "mean": job.mean, "std": job.std, "augment": job.augment, **options},
     )
 
 
@@ -65,13 +68,15 @@ def _cached(job: Job) -> Iterator[Tensor]:
 
 def _dali(job: Job) -> Iterator[Tensor]:
     load("nvidia.dali")
+    if job.augment:
+        all_dali_operations()
     return _clip_loader(job, backend="dali")
 
 
 def _plan(job: Job) -> Iterator[Tensor]:
     """Plan the epoch without filling batches."""
     clips, frames, height, width = job.plans[0].shape
-    planner = ClipPlanner(job.data, **_options(BatchShape(clips, frames, height, width)))
+    planner = ClipPlanner(job.data, augment=job.augment, **_options(BatchShape(clips, frames, height, width)))
     for index in range(len(job.plans)):
         yield torch.from_numpy(planner.plan(0, index).frames)
 
@@ -109,12 +114,40 @@ def _copy(job: Job) -> Iterator[Tensor]:
         yield target.copy_(source)
 
 
+def _step(job: Job) -> Iterator[Tensor]:
+    """Train R3D-18 on clips in memory, on a GPU in bfloat16 if there is one, else on the cores in float32.
+
+    On the CPU, a step has at most two clips: a larger batch would take minutes, at the same speed per clip.
+    """
+    from vidseg.models import create_model
+
+    clips, frames, height, width = job.plans[0].shape
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(job.workers)
+    model = create_model("r3d_18", num_classes=51).to(device).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    part = clips if device.type == "cuda" else 2
+    inputs = torch.randn(part, 3, frames, height, width, device=device)
+    labels = torch.arange(part, device=device) % 51
+    for _ in job.plans:
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            loss = torch.nn.functional.cross_entropy(model(inputs), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        yield loss.detach().reshape(1).expand(part).cpu()
+
+
 @dataclass(frozen=True)
 class Row:
     """Row of the table, with the function that starts it."""
 
     what: str
     start: Callable[[Job], Iterator[Tensor]]
+    store: str = "dataset"
+    """Format of the data that it reads, "" for none."""
+    slow: bool = False
+    """Whether a pass has few batches, because a longer one takes minutes."""
 
 
 OURS = {
@@ -129,6 +162,7 @@ OURS = {
 LIMITS = {
     "decode": Row("limit: decoding whole frames with libjpeg-turbo", _decode),
     "read": Row("limit: reading the JPEGs", _read),
-    "memcpy": Row("limit: copying the batches", _copy),
-    "plan": Row("limit: planning", _plan),
+    "memcpy": Row("limit: copying the batches", _copy, ""),
+    "plan": Row("limit: planning", _plan, ""),
+    "step": Row("compute floor: training R3D-18 on clips in memory", _step, "", slow=True),
 }
