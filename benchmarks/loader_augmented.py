@@ -133,6 +133,11 @@ def _motion(side: int, degrees: float, direction: float) -> np.ndarray:
 
 AUGMENTED_PEERS = {
     "imgaug": Peer(
-        "published reader with imgaug, DataLoader", ("cv2",), _published, "published", augments=True, slow=True
+        "published reader with imgaug, DataLoader",
+        ("cv2",),
+        _published,
+        "published",
+        augments=True,
+        batches_per_worker=2,
     ),
 }

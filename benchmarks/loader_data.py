@@ -91,15 +91,13 @@ class Sources:
     def bytes_per_frame(self, store: str) -> float:
         """Return the size on disk of a frame in one format, "dataset" or the name of a method or property."""
         folder = self.folder / ("videos" if store == "video" else store)
-        sizes = {}  # by inode: the databases of the data set are hard links
-        for path in folder.rglob("*"):
-            if path.is_file() and path.name != "n_frames" and path.parent != self.dataset:
-                info = path.stat()
-                sizes[info.st_ino] = info.st_size
+        # the databases of the data set are hard links to those of the first videos
+        paths = folder.glob("jpg/*/*-00000/frames.db") if store == "dataset" else folder.rglob("*")
+        size = sum(path.stat().st_size for path in paths if path.is_file())
         lengths = [sum(1 for _ in folder.iterdir()) for folder in (self.folder / "files").iterdir()]
         if store in ("tar", "mds", "litdata"):
             lengths = [length // SEGMENT * SEGMENT for length in lengths]
-        return sum(sizes.values()) / sum(lengths)
+        return size / sum(lengths)
 
 
 def make_data(folder: Path, options: DataOptions) -> Sources:

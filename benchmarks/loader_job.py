@@ -53,8 +53,8 @@ class Peer:
     """Whether its frames are the stored JPEGs of the plans, so that pixels can be compared."""
     augments: bool = False
     """Whether it applies the warps and color operations of the plans; it is then a row of `--augment` only."""
-    slow: bool = False
-    """Whether a pass has few batches, because a longer one takes minutes."""
+    batches_per_worker: int = 4
+    """Largest number of batches of a pass, for each worker; slow rows have few, because a full pass takes minutes."""
 
     def start(self, job: Job) -> Iterator[Tensor]:
         """Return the iterator over its batches.

@@ -36,6 +36,7 @@ def measure(batches: Iterator[Tensor], job: Job, *, compare: bool, whole: bool =
         RuntimeError: a batch has a wrong shape, or the number of batches differs from the number of plans.
     """
     base, shm, cpu, wait = _memory("VmRSS"), _shm_bytes(), _cpu_seconds(), 0.0
+    busy = _machine_seconds()
     shm_peak, count, first = shm, 0, None
     began = before = time.perf_counter()
     for plan, batch in zip(job.plans, batches, strict=True):
@@ -52,6 +53,7 @@ def measure(batches: Iterator[Tensor], job: Job, *, compare: bool, whole: bool =
         cpu_now = _cpu_seconds()
         before = time.perf_counter()
     seconds = time.perf_counter() - began
+    others = _machine_seconds() - busy - (_cpu_seconds() - cpu)
     own = _memory("VmHWM")
     return {
         "clips": count,
@@ -59,6 +61,7 @@ def measure(batches: Iterator[Tensor], job: Job, *, compare: bool, whole: bool =
         "clips_per_s": count / seconds,
         "cpu_ms_per_clip": 1000 * (cpu_now - cpu) / count,
         "wait_share": wait / seconds,
+        "others": max(0.0, others) / seconds / len(os.sched_getaffinity(0)),
         "rss_mb": (own + sum(peaks)) / MB,
         "extra_mb": (own - base + sum(max(0, peak - base) for peak in peaks)) / MB,
         "shm_mb": (shm_peak - shm) / MB,
@@ -105,6 +108,12 @@ def _cpu_seconds() -> float:
             continue
         total += sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
     return total
+
+
+def _machine_seconds() -> float:
+    """Return the CPU seconds that all processes of the machine have used, or that its host took from it."""
+    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def _shm_bytes() -> int:

@@ -41,7 +41,8 @@ SHAPES = {
     "96x16x158x158": (32, 16),
     "48x16x224x224": (32, 16),
 }
-SLOW = 2 * CORES  # batches of a pass of slow rows: two for each worker
+UNDISTURBED = 0.03  # largest share of the cores that other processes may use during a pass
+TRIES = 3
 ROWS = {**OURS, **PEERS, **LIMITS}
 NAMES = {name: row.what for name, row in ROWS.items()}
 AUGMENTED = [*OURS, *(name for name, peer in PEERS.items() if peer.augments), "plan"]  # rows of --augment
@@ -50,7 +51,9 @@ AUGMENTED = [*OURS, *(name for name, peer in PEERS.items() if peer.augments), "p
 def run_row(name: str, shape: str, batches: int, folder: Path, augment: str | None) -> dict[str, Any]:
     """Measure one row in this process."""
     batch, sources, row = BatchShape(*map(int, shape.split("x"))), Sources(folder), ROWS[name]
-    data = some_videos(open_dataset(sources.dataset), (min(batches, SLOW) if row.slow else batches) * batch.clips)
+    if row.batches_per_worker is not None:
+        batches = min(batches, CORES * row.batches_per_worker)
+    data = some_videos(open_dataset(sources.dataset), batches * batch.clips)
     plain = make_plans(data, batch)
     plans = make_plans(data, batch, augment) if augment else plain
     job = Job(data, sources, plans, CORES, MEAN, STD, augment, tuple(plain) if augment else ())
@@ -77,6 +80,20 @@ def run_elsewhere(name: str, shape: str, batches: int, folder: Path, augment: st
     return json.loads(result.stdout.splitlines()[-1])
 
 
+def run_undisturbed(name: str, *arguments: Any) -> dict[str, Any]:
+    """Measure one row, again if other processes used the machine; return the least disturbed measurement."""
+    best: dict[str, Any] = {}
+    for _ in range(TRIES):
+        result = run_elsewhere(name, *arguments)
+        if "missing" in result:
+            return result
+        if not best or result["others"] < best["others"]:
+            best = result
+        if best["others"] <= UNDISTURBED:
+            break
+    return best
+
+
 def run_rounds(
     shape: str, names: list[str], batches: int, rounds: int, folder: Path, augment: str | None
 ) -> list[dict[str, Any]]:
@@ -86,7 +103,7 @@ def run_rounds(
     for number in range(rounds):
         for name in names if number % 2 == 0 else reversed(names):
             if name not in missing:
-                result = run_elsewhere(name, shape, batches, folder, augment)
+                result = run_undisturbed(name, shape, batches, folder, augment)
                 missing |= {name} if "missing" in result else set()
                 about = {"shape": shape, "augment": augment or "", "row": name, "what": NAMES[name]}
                 results.append({**about, **result})
@@ -95,11 +112,12 @@ def run_rounds(
 
 def warm(folder: Path) -> None:
     """Load the files into the page cache."""
-    seen: set[int] = set()
-    for path in folder.rglob("*"):
-        if path.is_file() and (inode := path.stat().st_ino) not in seen:
-            seen.add(inode)
-            path.read_bytes()
+    for part in folder.iterdir():
+        # the databases of the data set are hard links to those of the first videos
+        paths = part.glob("jpg/*/*-00000/*") if part.name == "dataset" else part.rglob("*")
+        for path in paths:
+            if path.is_file():
+                path.read_bytes()
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
@@ -119,7 +137,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="number of rounds (default 3; 1 with --quick)")
     parser.add_argument("--rows", help=f"rows to run, separated by commas (default all): {', '.join(NAMES)}")
     parser.add_argument("--shapes", help=f"shapes to run, separated by commas (default all): {', '.join(SHAPES)}")
-    parser.add_argument("--batches", type=int, help=f"batches of a pass; at most {SLOW} in rows that decode videos")
+    parser.add_argument("--batches", type=int, help="batches of a pass; slow rows have at most 2 or 4 per core")
     parser.add_argument("--augment", help=f"preset of the plans; rows: {', '.join(AUGMENTED)}")
     parser.add_argument("--clips", type=Path, help="folder of real videos, which replace the synthetic ones")
     parser.add_argument("--data", type=Path, help="folder of the data, written if missing (default: temporary folder)")

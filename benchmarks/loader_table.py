@@ -17,7 +17,8 @@ LEGEND = """\
 CPU ms: CPU time per clip of all processes and threads. wait: fraction of the pass that the consumer waited. extra: peak
 memory added by loading (VmHWM; for workers, relative to their parent), MB. shm: peak use of /dev/shm, MB. KB: size of a
 frame on disk, with its smaller copies. off: mean distance of the pixels from an exact reference, gray levels of 0..255
-(rows that read the JPEGs of the plans). spread: (slowest round - fastest round) / median. n: number of rounds."""
+(rows that read the JPEGs of the plans). others: share of all cores that other processes used during the pass. spread:
+(slowest round - fastest round) / median. n: number of rounds."""
 PACKAGES = (
     *("torch", "numpy", "av", "opencv-python-headless", "decord", "decord2", "torchcodec", "spdl", "simplejpeg"),
     *("webdataset", "mosaicml-streaming", "litdata", "imgaug", "nvidia-dali-cuda120"),
@@ -62,7 +63,7 @@ def print_shape(key: tuple[str, str], rows: Sequence[Row]) -> None:
     """Print the rows of a shape and preset."""
     title = f"{key[0]} {key[1]}"
     print(f"\n{title:62}{'clips/s':>9}{'/ published':>12}{'CPU ms':>8}{'wait':>6}{'extra':>7}{'shm':>6}", end="")
-    print(f"{'KB':>6}{'off':>6}{'spread':>8}{'n':>3}")
+    print(f"{'KB':>6}{'off':>6}{'others':>7}{'spread':>8}{'n':>3}")
     for row in rows:
         if "missing" in row:
             print(f"{row['what']:62}  not installed: {row['missing']}")
@@ -73,7 +74,7 @@ def print_shape(key: tuple[str, str], rows: Sequence[Row]) -> None:
         print(
             f"{row['what']:62}{row['clips_per_s']:>9.1f}{ratio:>12}{row['cpu_ms_per_clip']:>8.2f}"
             f"{row['wait_share']:>6.0%}{row['extra_mb']:>7.0f}{row['shm_mb']:>6.0f}{size:>6}{off:>6}"
-            f"{row['spread']:>8.0%}{row['rounds']:>3}",
+            f"{row['others']:>7.0%}{row['spread']:>8.0%}{row['rounds']:>3}",
             flush=True,
         )
 

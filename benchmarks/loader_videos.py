@@ -57,7 +57,9 @@ def _read(job: Job, plan: BatchPlan, clip: int, *, store: str, decode: Open) -> 
 def _peer(name: str, module: str, decode: Open, store: str) -> Peer:
     files = {"video": "the videos", "gop12": "videos with a key frame every 12 frames"}[store]
     batches = partial(in_processes, read=partial(_read, store=store, decode=decode), bgr=False)
-    return Peer(f"{name} from {files}, DataLoader", ("cv2", module), batches, store, from_jpegs=False, slow=True)
+    return Peer(
+        f"{name} from {files}, DataLoader", ("cv2", module), batches, store, from_jpegs=False, batches_per_worker=2
+    )
 
 
 VIDEO_PEERS = {
