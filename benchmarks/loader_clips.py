@@ -79,15 +79,18 @@ def in_processes(job: Job, *, read: Read, bgr: bool, change: Change | None = Non
     """Yield the batches of a DataLoader with the number of worker processes of the job."""
     clips = Clips(job, read, bgr=bgr, change=change)
     stops = np.cumsum([len(plan) for plan in job.plans])
-    batches = [list(range(stop - len(plan), stop)) for stop, plan in zip(stops.tolist(), job.plans, strict=True)]
+    all_batches = [list(range(stop - len(plan), stop)) for stop, plan in zip(stops.tolist(), job.plans, strict=True)]
+    batches: list[list[int]] = []
     loader: DataLoader[Tensor] = DataLoader(
         clips,
         batch_sampler=batches,
         num_workers=job.workers,
         worker_init_fn=one_thread,
-        persistent_workers=True,  # keep the workers for measurement after the last batch
+        persistent_workers=True,  # keep the workers for the second pass, and for measurement after the last batch
     )
-    yield from loader
+    for plans in job.passes:
+        batches[:] = all_batches[: len(plans)]
+        yield from loader
 
 
 def one_thread(_: Any = None) -> None:
@@ -105,19 +108,26 @@ def in_threads(job: Job, *, read: Read, bgr: bool, start: Callable[[], object] =
         start: called by each thread.
     """
     clips = Clips(job, read, bgr=bgr)
-    waiting: deque[tuple[Tensor, list[Future[Tensor]]]] = deque()
 
     def fill(batch: int, clip: int, out: np.ndarray) -> Tensor:
         return clips.clip(batch, clip, read(job, job.plans[batch], clip), out)
 
     with ThreadPoolExecutor(job.workers, initializer=start) as pool:
-        for batch, plan in enumerate(job.plans):
-            out = torch.empty(len(plan), 3, *plan.shape[1:])
-            waiting.append((out, [pool.submit(fill, batch, clip, out[clip].numpy()) for clip in range(len(plan))]))
-            if len(waiting) == 2:
-                yield _finished(*waiting.popleft())
-        while waiting:
+        for plans in job.passes:
+            yield from _in_pool(pool, plans, fill)
+
+
+def _in_pool(
+    pool: ThreadPoolExecutor, plans: list[BatchPlan], fill: Callable[[int, int, np.ndarray], Tensor]
+) -> Iterator[Tensor]:
+    waiting: deque[tuple[Tensor, list[Future[Tensor]]]] = deque()
+    for batch, plan in enumerate(plans):
+        out = torch.empty(len(plan), 3, *plan.shape[1:])
+        waiting.append((out, [pool.submit(fill, batch, clip, out[clip].numpy()) for clip in range(len(plan))]))
+        if len(waiting) == 2:
             yield _finished(*waiting.popleft())
+    while waiting:
+        yield _finished(*waiting.popleft())
 
 
 def _finished(out: Tensor, clips: list[Future[Tensor]]) -> Tensor:

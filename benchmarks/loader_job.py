@@ -27,6 +27,8 @@ class Job:
     sources: Sources
     plans: list[BatchPlan]
     workers: int
+    warm: int
+    """Batches that a row delivers before the timed pass: workers start, and memory is allocated."""
     mean: tuple[float, float, float]
     """Mean and deviation of RGB values in 0..1."""
     std: tuple[float, float, float]
@@ -34,6 +36,11 @@ class Job:
     """Preset of the plans' warps and color operations."""
     crops: tuple[BatchPlan, ...] = ()
     """The plans without warps and color operations, if `augment` is a preset; they have the same crops."""
+
+    @property
+    def passes(self) -> tuple[list[BatchPlan], list[BatchPlan]]:
+        """The plans of the untimed batches, and those of the timed pass."""
+        return self.plans[: self.warm], self.plans
 
     def name(self, video: int) -> str:
         return self.data.video_path(video).rpartition("/")[2]

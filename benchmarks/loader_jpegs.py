@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,11 +74,10 @@ def _spdl(job: Job, *, tuned: bool) -> Iterator[Tensor]:
         tuned: decode at 1/2 or 1/4 of the size where the output needs no more (`lowres` of FFmpeg's decoder), take
             swscale's fast filter, and write each clip into its batch.
     """
-    io, pipeline = load("spdl.io"), load("spdl.pipeline")
+    io = load("spdl.io")
     mean = torch.tensor(job.mean).view(3, 1, 1, 1) * 255
     scale = 1 / (torch.tensor(job.std).view(3, 1, 1, 1) * 255)
     torch.set_num_threads(1)  # the threads of the pipeline are enough
-    batches: deque[Tensor] = deque()
 
     def clip(place: tuple[BatchPlan, int, Tensor]) -> Tensor:
         plan, row, out = place
@@ -102,18 +101,27 @@ def _spdl(job: Job, *, tuned: bool) -> Iterator[Tensor]:
         torch.sub(io.to_torch(buffer).permute(3, 0, 1, 2), mean, out=out).mul_(scale)
         return out
 
+    for plans in job.passes:
+        yield from _spdl_pass(plans, clip, job.workers)
+
+
+def _spdl_pass(
+    plans: list[BatchPlan], clip: Callable[[tuple[BatchPlan, int, Tensor]], Tensor], workers: int
+) -> Iterator[Tensor]:
+    pipeline, batches = load("spdl.pipeline"), deque[Tensor]()
+
     def places() -> Iterator[tuple[BatchPlan, int, Tensor]]:
-        for plan in job.plans:
+        for plan in plans:
             batches.append(torch.empty(len(plan), 3, *plan.shape[1:]))
             for row, out in enumerate(batches[-1]):
                 yield plan, row, out
 
     builder = pipeline.PipelineBuilder().add_source(places())
-    builder = builder.pipe(clip, concurrency=job.workers, output_order="input").add_sink(2 * job.workers)
-    running = builder.build(num_threads=job.workers)
+    builder = builder.pipe(clip, concurrency=workers, output_order="input").add_sink(2 * workers)
+    running = builder.build(num_threads=workers)
     with running.auto_stop():
         clips = iter(running)
-        for plan in job.plans:
+        for plan in plans:
             for _ in range(len(plan)):
                 next(clips)
             yield batches.popleft()

@@ -5,6 +5,7 @@ import re
 import resource
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,10 @@ _COMPARED = 2  # number of clips kept of the first batch, which add to the memor
 
 
 def measure(batches: Iterator[Tensor], job: Job, *, compare: bool, whole: bool = True) -> dict[str, Any]:
-    """Run one pass over `batches` and return its measurements.
+    """Measure the timed pass of a row; memory includes the batches before it.
 
     Args:
-        batches: one tensor per plan of the job; nothing has been started yet.
+        batches: one tensor per plan of `job.passes`; nothing has been started yet.
         job: shape, plans and data of the row.
         compare: compute the pixel error against the reference; requires clips in the format of the job.
         whole: require batches of the shape of their plan; else count the rows of each tensor as clips.
@@ -35,9 +36,12 @@ def measure(batches: Iterator[Tensor], job: Job, *, compare: bool, whole: bool =
     Raises:
         RuntimeError: a batch has a wrong shape, or the number of batches differs from the number of plans.
     """
-    base, shm, cpu, wait = _memory("VmRSS"), _shm_bytes(), _cpu_seconds(), 0.0
-    busy = _machine_seconds()
-    shm_peak, count, first = shm, 0, None
+    base, shm = _memory("VmRSS"), _shm_bytes()
+    for batch in islice(batches, job.warm):
+        _touch(batch)
+    del batch
+    shm_peak, count, first, wait = _shm_bytes(), 0, None, 0.0
+    cpu, busy = _cpu_seconds(), _machine_seconds()
     began = before = time.perf_counter()
     for plan, batch in zip(job.plans, batches, strict=True):
         wait += time.perf_counter() - before

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -53,17 +54,23 @@ def _loader(job: Job, **options: Any) -> ClipLoader:
 
 def _clip_loader(job: Job, **options: Any) -> Iterator[Tensor]:
     with _loader(job, **options) as loader:
+        for batch in islice(loader, job.warm):
+            yield batch.frames
+        loader.set_epoch(0)
         for batch in loader:
             yield batch.frames
 
 
 def _cached(job: Job) -> Iterator[Tensor]:
-    """Yield the second pass over the same clips."""
+    """Yield the second pass over the same clips, after the first batches of the first one."""
     loader = _loader(job, cache="decoded", cache_bytes=CACHE_BYTES)
-    for batch in loader:
+    for number, batch in enumerate(loader):
+        if number < job.warm:
+            yield batch.frames
         del batch  # its memory is reused for a later batch
     loader.set_epoch(0)
-    return (batch.frames for batch in loader)
+    for batch in loader:
+        yield batch.frames
 
 
 def _dali(job: Job) -> Iterator[Tensor]:
@@ -77,8 +84,9 @@ def _plan(job: Job) -> Iterator[Tensor]:
     """Plan the epoch without filling batches."""
     clips, frames, height, width = job.plans[0].shape
     planner = ClipPlanner(job.data, augment=job.augment, **_options(BatchShape(clips, frames, height, width)))
-    for index in range(len(job.plans)):
-        yield torch.from_numpy(planner.plan(0, index).frames)
+    for plans in job.passes:
+        for index in range(len(plans)):
+            yield torch.from_numpy(planner.plan(0, index).frames)
 
 
 def _over_clips(job: Job, work: Callable[[str, Tensor], Tensor]) -> Iterator[Tensor]:
@@ -90,7 +98,7 @@ def _over_clips(job: Job, work: Callable[[str, Tensor], Tensor]) -> Iterator[Ten
         return work(str(path), torch.from_numpy(plan.frames[row] + 1))
 
     with ThreadPoolExecutor(job.workers) as pool:
-        for plan in job.plans:
+        for plan in chain(*job.passes):
             for result in pool.map(clip, [(plan, row) for row in range(len(plan))]):
                 last = result  # discard the others
             yield last
@@ -110,7 +118,7 @@ def _copy(job: Job) -> Iterator[Tensor]:
     clips, frames, height, width = job.plans[0].shape
     # ones instead of empty, so that the pages are allocated before the measurement
     source, target = (torch.ones(clips, 3, frames, height, width) for _ in range(2))
-    for _ in job.plans:
+    for _ in chain(*job.passes):
         yield target.copy_(source)
 
 
@@ -129,7 +137,7 @@ def _step(job: Job) -> Iterator[Tensor]:
     part = clips if device.type == "cuda" else 2
     inputs = torch.randn(part, 3, frames, height, width, device=device)
     labels = torch.arange(part, device=device) % 51
-    for _ in job.plans:
+    for _ in chain(*job.passes):
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             loss = torch.nn.functional.cross_entropy(model(inputs), labels)
         optimizer.zero_grad()

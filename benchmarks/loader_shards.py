@@ -36,13 +36,14 @@ class ShardClips(IterableDataset[Tensor]):
 
     def __init__(self, job: Job, records: Any) -> None:
         self.job, self.records = job, records
+        self.passes = iter(job.passes)  # each worker has its copy
 
     def __iter__(self) -> Iterator[Tensor]:
         one_thread()
         clips, records = Clips(self.job, _no_frames, bgr=True), self.records()
         info = get_worker_info()
         first, step = (info.id, info.num_workers) if info else (0, 1)
-        for batch in range(first, len(self.job.plans), step):
+        for batch in range(first, len(next(self.passes)), step):
             for clip in range(len(self.job.plans[batch])):
                 yield clips.clip(batch, clip, self._decode(batch, clip, *next(records)))
 
@@ -54,14 +55,12 @@ class ShardClips(IterableDataset[Tensor]):
         return [cv2.imdecode(data[stops[i] : stops[i + 1]], cv2.IMREAD_COLOR) for i in places.tolist()]
 
 
-def _batches(job: Job, records: Any, **options: Any) -> Iterator[Tensor]:
-    yield from DataLoader(
-        ShardClips(job, records),
-        batch_size=len(job.plans[0]),
-        num_workers=job.workers,
-        persistent_workers=True,
-        **options,
+def _batches(job: Job, records: Any) -> Iterator[Tensor]:
+    loader = DataLoader(
+        ShardClips(job, records), batch_size=len(job.plans[0]), num_workers=job.workers, persistent_workers=True
     )
+    for _ in job.passes:
+        yield from loader
 
 
 def _tar_records(folder: Path) -> Iterator[Record]:

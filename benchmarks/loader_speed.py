@@ -6,9 +6,10 @@
 The shapes are those of the published table (batch, frames, height, width). The plans are training plans: random starts,
 random resized crops, mirroring, and with --augment the warps and color operations of a preset. Every row delivers
 normalized float32 (B, 3, T, H, W) (one row uint8, for normalization on the GPU) over a whole pass in a separate
-process. The time includes starting the workers, from the start of iteration to the last batch. The consumer reads one
-value of each page of each batch. Rows alternate within each round; the table shows medians. All files are in the page
-cache. See loader_peers.py for installing the other loaders.
+process. A few batches before the pass start the workers and allocate memory; they are not timed. The time is that from
+the beginning of the pass to its last batch. The consumer reads one value of each page of each batch. Rows alternate
+within each round; the table shows medians. A measurement is repeated if other processes used the machine meanwhile. All
+files are in the page cache. See loader_peers.py for installing the other loaders.
 """
 
 import argparse
@@ -42,7 +43,7 @@ SHAPES = {
     "48x16x224x224": (32, 16),
 }
 UNDISTURBED = 0.03  # largest share of the cores that other processes may use during a pass
-TRIES = 3
+WARM = CORES + 1  # batches before the timed pass: one for each worker, and all memory of vidseg's batches
 ROWS = {**OURS, **PEERS, **LIMITS}
 NAMES = {name: row.what for name, row in ROWS.items()}
 AUGMENTED = [*OURS, *(name for name, peer in PEERS.items() if peer.augments), "plan"]  # rows of --augment
@@ -56,7 +57,7 @@ def run_row(name: str, shape: str, batches: int, folder: Path, augment: str | No
     data = some_videos(open_dataset(sources.dataset), batches * batch.clips)
     plain = make_plans(data, batch)
     plans = make_plans(data, batch, augment) if augment else plain
-    job = Job(data, sources, plans, CORES, MEAN, STD, augment, tuple(plain) if augment else ())
+    job = Job(data, sources, plans, CORES, min(WARM, batches), MEAN, STD, augment, tuple(plain) if augment else ())
     compare = augment is None and (name in OURS or (name in PEERS and PEERS[name].from_jpegs))
     try:
         make_store(sources, row.store)
@@ -80,11 +81,11 @@ def run_elsewhere(name: str, shape: str, batches: int, folder: Path, augment: st
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def run_undisturbed(name: str, *arguments: Any) -> dict[str, Any]:
+def run_undisturbed(tries: int, *row: Any) -> dict[str, Any]:
     """Measure one row, again if other processes used the machine; return the least disturbed measurement."""
     best: dict[str, Any] = {}
-    for _ in range(TRIES):
-        result = run_elsewhere(name, *arguments)
+    for _ in range(tries):
+        result = run_elsewhere(*row)
         if "missing" in result:
             return result
         if not best or result["others"] < best["others"]:
@@ -95,7 +96,7 @@ def run_undisturbed(name: str, *arguments: Any) -> dict[str, Any]:
 
 
 def run_rounds(
-    shape: str, names: list[str], batches: int, rounds: int, folder: Path, augment: str | None
+    shape: str, names: list[str], batches: int, folder: Path, augment: str | None, *, rounds: int, tries: int
 ) -> list[dict[str, Any]]:
     """Measure all rows of one shape, alternating within each round; return every measurement."""
     results: list[dict[str, Any]] = []
@@ -103,7 +104,7 @@ def run_rounds(
     for number in range(rounds):
         for name in names if number % 2 == 0 else reversed(names):
             if name not in missing:
-                result = run_undisturbed(name, shape, batches, folder, augment)
+                result = run_undisturbed(tries, name, shape, batches, folder, augment)
                 missing |= {name} if "missing" in result else set()
                 about = {"shape": shape, "augment": augment or "", "row": name, "what": NAMES[name]}
                 results.append({**about, **result})
@@ -135,6 +136,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="run fewer batches and one round")
     parser.add_argument("--rounds", type=int, help="number of rounds (default 3; 1 with --quick)")
+    parser.add_argument(
+        "--tries", type=int, default=3, help="most measurements of a row per round, if others disturb it"
+    )
     parser.add_argument("--rows", help=f"rows to run, separated by commas (default all): {', '.join(NAMES)}")
     parser.add_argument("--shapes", help=f"shapes to run, separated by commas (default all): {', '.join(SHAPES)}")
     parser.add_argument("--batches", type=int, help="batches of a pass; slow rows have at most 2 or 4 per core")
@@ -183,7 +187,7 @@ def measured(options: argparse.Namespace, names: list[str], shapes: list[str]) -
         measurements = []
         for shape in shapes:
             batches = options.batches or SHAPES[shape][options.quick]
-            part = run_rounds(shape, names, batches, rounds, folder, options.augment)
+            part = run_rounds(shape, names, batches, folder, options.augment, rounds=rounds, tries=options.tries)
             print_shape((shape, options.augment or ""), medians(part))
             measurements += part
         return {"machines": [machine(CORES)], "data": [f"data: {data}"], "measurements": measurements}
