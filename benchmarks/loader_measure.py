@@ -24,14 +24,17 @@ MB = 1e6
 _COMPARED = 2  # number of clips kept of the first batch, which add to the memory of the row
 
 
-def measure(batches: Iterator[Tensor], job: Job, *, compare: bool, whole: bool = True) -> dict[str, Any]:
+def measure(
+    batches: Iterator[Tensor], job: Job, *, compare: bool, whole: bool = True, smaller: bool = False
+) -> dict[str, Any]:
     """Measure the timed pass of a row; memory includes the batches before it.
 
     Args:
         batches: one tensor per plan of `job.passes`; nothing has been started yet.
         job: shape, plans and data of the row.
         compare: compute the pixel error against the reference; requires clips in the format of the job.
-        whole: require batches of the shape of their plan; else count the rows of each tensor as clips.
+        whole: require batches of the shape of their plan.
+        smaller: the batches have fewer clips than their plans, and one value for each clip.
 
     Raises:
         RuntimeError: a batch has a wrong shape, or the number of batches differs from the number of plans.
@@ -51,7 +54,7 @@ def measure(batches: Iterator[Tensor], job: Job, *, compare: bool, whole: bool =
         shm_peak = max(shm_peak, _shm_bytes())
         if first is None:
             first = batch[:_COMPARED].clone()
-        count += len(plan) if whole else len(batch)
+        count += len(batch) if smaller else len(plan)
         # read the peaks of the child processes while they are running
         peaks = [_memory("VmHWM", child) for child in _descendants()]
         cpu_now = _cpu_seconds()

@@ -154,6 +154,8 @@ class Row:
     start: Callable[[Job], Iterator[Tensor]]
     store: str = "dataset"
     """Format of the data that it reads, "" for none."""
+    smaller: bool = False
+    """Whether its batches have fewer clips than their plans."""
     batches_per_worker: int | None = None
     """Largest number of batches of a pass, for each worker; None: no limit."""
 
@@ -172,5 +174,5 @@ LIMITS = {
     "read": Row("limit: reading the JPEGs", _read),
     "memcpy": Row("limit: copying the batches", _copy, ""),
     "plan": Row("limit: planning", _plan, ""),
-    "step": Row("compute floor: training R3D-18 on clips in memory", _step, "", 1),
+    "step": Row("compute floor: training R3D-18 on clips in memory", _step, "", smaller=True, batches_per_worker=1),
 }

@@ -63,7 +63,8 @@ def run_row(name: str, shape: str, batches: int, folder: Path, augment: str | No
     compare = augment is None and (name in OURS or (name in PEERS and PEERS[name].from_jpegs))
     try:
         make_store(sources, row.store)
-        result = measure(row.start(job), job, compare=compare, whole=name not in LIMITS)
+        smaller = name in LIMITS and LIMITS[name].smaller
+        result = measure(row.start(job), job, compare=compare, whole=name not in LIMITS, smaller=smaller)
     except MissingError as reason:
         return {"missing": str(reason)}
     return {**result, "bytes_per_frame": sources.bytes_per_frame(row.store) if row.store else None}
