@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from vidseg.frames import FrameDatabase
 
-__all__ = ["measure"]
+__all__ = ["machine_seconds", "measure", "touch"]
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MB = 1e6
@@ -41,16 +41,16 @@ def measure(
     """
     base, shm = _memory("VmRSS"), _shm_bytes()
     for batch in islice(batches, job.warm):
-        _touch(batch)
+        touch(batch)
     del batch
     shm_peak, count, first, wait = _shm_bytes(), 0, None, 0.0
-    cpu, busy = _cpu_seconds(), _machine_seconds()
+    cpu, busy = _cpu_seconds(), machine_seconds()
     began = before = time.perf_counter()
     for plan, batch in zip(job.plans, batches, strict=True):
         wait += time.perf_counter() - before
         if whole and tuple(batch.shape) != (len(plan), 3, *plan.shape[1:]):
             raise RuntimeError(f"batch has shape {tuple(batch.shape)}, expected that of {plan}")
-        _touch(batch)
+        touch(batch)
         shm_peak = max(shm_peak, _shm_bytes())
         if first is None:
             first = batch[:_COMPARED].clone()
@@ -60,7 +60,7 @@ def measure(
         cpu_now = _cpu_seconds()
         before = time.perf_counter()
     seconds = time.perf_counter() - began
-    others = _machine_seconds() - busy - (_cpu_seconds() - cpu)
+    others = machine_seconds() - busy - (_cpu_seconds() - cpu)
     own = _memory("VmHWM")
     return {
         "clips": count,
@@ -76,7 +76,7 @@ def measure(
     }
 
 
-def _touch(batch: Tensor) -> float:
+def touch(batch: Tensor) -> float:
     """Read one value of each page, as a copy to a device would."""
     flat = batch.detach().reshape(-1)
     return float(flat[:: max(1, PAGE // flat.element_size())].double().sum())
@@ -117,7 +117,7 @@ def _cpu_seconds() -> float:
     return total
 
 
-def _machine_seconds() -> float:
+def machine_seconds() -> float:
     """Return the CPU seconds that all processes of the machine have used, or that its host took from it."""
     user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
