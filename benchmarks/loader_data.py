@@ -24,18 +24,22 @@ from vidseg.frames import FrameDatabase
 from vidseg.frames.jpeg import recode_jpeg
 from vidseg.labels import scan_catalog
 
-__all__ = ["DataOptions", "Sources", "make_data"]
+__all__ = ["SEGMENT", "DataOptions", "Sources", "make_data"]
 
 WIDTH, HEIGHT, FPS = 340, 256, 25
+SEGMENT = 32
+"""Frames of a record of the formats with shards."""
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Options of `make_data`: number of distinct videos, frames per video, and number of videos of the data set."""
+    """Options of `make_data`: number of distinct videos, frames per video, number of videos of the data set, and folder
+    of real clips that replace the synthetic videos ("": none)."""
 
     distinct: int = 48
     frames: int = 250
     videos: int = 24576
+    clips: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,40 @@ class Sources:
         """Return the folder of the same frames as JPEG files."""
         return self.folder / "files" / _distinct(name)
 
+    def small(self, name: str) -> Path:
+        """Return the folder of smaller JPEG files; `loader_formats.make_store` writes this format and the next ones."""
+        return self.folder / "small" / _distinct(name)
+
+    def gop12(self, name: str) -> Path:
+        """Return the video with a key frame every 12 frames."""
+        return self.folder / "gop12" / f"{_distinct(name)}.mp4"
+
+    @property
+    def tar(self) -> Path:
+        """Folder of tar shards."""
+        return self.folder / "tar"
+
+    @property
+    def mds(self) -> Path:
+        """Folder of MosaicML streaming's shards."""
+        return self.folder / "mds"
+
+    @property
+    def litdata(self) -> Path:
+        """Folder of LitData's chunks."""
+        return self.folder / "litdata"
+
+    def bytes_per_frame(self, store: str) -> float:
+        """Return the size on disk of a frame in one format, "dataset" or the name of a method or property."""
+        folder = self.folder / ("videos" if store == "video" else store)
+        # the databases of the data set are hard links to those of the first videos
+        paths = folder.glob("jpg/*/*-00000/frames.db") if store == "dataset" else folder.rglob("*")
+        size = sum(path.stat().st_size for path in paths if path.is_file())
+        lengths = [sum(1 for _ in folder.iterdir()) for folder in (self.folder / "files").iterdir()]
+        if store in ("tar", "mds", "litdata"):
+            lengths = [length // SEGMENT * SEGMENT for length in lengths]
+        return size / sum(lengths)
+
 
 def make_data(folder: Path, options: DataOptions) -> Sources:
     """Write the data to `folder`, or reuse the data of an earlier call with equal options.
@@ -79,14 +117,26 @@ def make_data(folder: Path, options: DataOptions) -> Sources:
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} holds other files or incomplete data; remove the folder or choose another")
     folder.mkdir(parents=True, exist_ok=True)
-    names = [f"{list(ACTIONS)[number % len(ACTIONS)]}-{number:03d}" for number in range(options.distinct)]
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        list(pool.map(_write_video, [sources.video(name) for name in names], names, [options.frames] * len(names)))
     converted = folder / "converted"
-    report = convert_videos(folder / "videos", converted, size="none", levels=2)
-    if not report.ok:
-        raise RuntimeError(f"the conversion failed:\n{report}")
-    databases = {path.parent.name: path for path in converted.glob("jpg/*/*/frames.db")}
+    if options.clips:
+        _link_clips(Path(options.clips), sources)
+        report = convert_videos(folder / "videos", converted, levels=2)
+    else:
+        names = [f"{list(ACTIONS)[number % len(ACTIONS)]}-{number:03d}" for number in range(options.distinct)]
+        with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            list(pool.map(_write_video, [sources.video(name) for name in names], names, [options.frames] * len(names)))
+        report = convert_videos(folder / "videos", converted, size="none", levels=2)
+        if not report.ok:
+            raise RuntimeError(f"the conversion failed:\n{report}")
+    databases = {path.parent.name: path for path in sorted(converted.glob("jpg/*/*/frames.db"))}
+    # damaged clips and those shorter than a clip of the benchmark are left out
+    sound = {outcome.target.split("/")[-1] for outcome in report.outcomes if outcome.state == "converted"}
+    databases = {
+        name: path for name, path in databases.items() if name in sound and len(FrameDatabase(path)) >= SEGMENT
+    }
+    names = list(databases)
+    if not names:
+        raise RuntimeError(f"no video with at least {SEGMENT} frames could be converted:\n{report}")
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         list(pool.map(_write_plain, [sources] * len(names), names, [databases[name] for name in names]))
     for number in range(options.videos):
@@ -99,6 +149,19 @@ def make_data(folder: Path, options: DataOptions) -> Sources:
     shutil.rmtree(converted)
     record.write_text(json.dumps(asdict(options)) + "\n")
     return sources
+
+
+def _link_clips(clips: Path, sources: Sources) -> None:
+    """Copy the videos below a folder to the places of the synthetic ones."""
+    videos = sorted(
+        path for path in clips.rglob("*") if path.suffix.lower() in (".avi", ".mkv", ".mov", ".mp4", ".webm")
+    )
+    if not videos:
+        raise FileNotFoundError(f"{clips} has no .avi, .mkv, .mov, .mp4 or .webm files")
+    for number, video in enumerate(videos):
+        target = sources.video(f"clip-{number:03d}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(video, target)  # as .mp4: every decoder reads the format from the content
 
 
 def _class_of(name: str) -> str:

@@ -5,52 +5,62 @@ import re
 import resource
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from loader_peers import Job, crop_box
+from loader_job import Job, crop_box
 from torch import Tensor
 from torch.nn import functional as F
 
 from vidseg.frames import FrameDatabase
 
-__all__ = ["measure"]
+__all__ = ["machine_seconds", "measure", "touch"]
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MB = 1e6
 _COMPARED = 2  # number of clips kept of the first batch, which add to the memory of the row
 
 
-def measure(batches: Iterator[Tensor], job: Job, *, compare: bool) -> dict[str, Any]:
-    """Run one pass over `batches` and return its measurements.
+def measure(
+    batches: Iterator[Tensor], job: Job, *, compare: bool, whole: bool = True, smaller: bool = False
+) -> dict[str, Any]:
+    """Measure the timed pass of a row; memory includes the batches before it.
 
     Args:
-        batches: one tensor per plan of the job; nothing has been started yet.
+        batches: one tensor per plan of `job.passes`; nothing has been started yet.
         job: shape, plans and data of the row.
         compare: compute the pixel error against the reference; requires clips in the format of the job.
+        whole: require batches of the shape of their plan.
+        smaller: the batches have fewer clips than their plans, and one value for each clip.
 
     Raises:
         RuntimeError: a batch has a wrong shape, or the number of batches differs from the number of plans.
     """
-    base, shm, cpu, wait = _memory("VmRSS"), _shm_bytes(), _cpu_seconds(), 0.0
-    shm_peak, count, first = shm, 0, None
+    base, shm = _memory("VmRSS"), _shm_bytes()
+    for batch in islice(batches, job.warm):
+        touch(batch)
+    del batch
+    shm_peak, count, first, wait = _shm_bytes(), 0, None, 0.0
+    cpu, busy = _cpu_seconds(), machine_seconds()
     began = before = time.perf_counter()
     for plan, batch in zip(job.plans, batches, strict=True):
         wait += time.perf_counter() - before
-        if compare and tuple(batch.shape) != (len(plan), 3, *plan.shape[1:]):
+        if whole and tuple(batch.shape) != (len(plan), 3, *plan.shape[1:]):
             raise RuntimeError(f"batch has shape {tuple(batch.shape)}, expected that of {plan}")
-        _touch(batch)
+        touch(batch)
         shm_peak = max(shm_peak, _shm_bytes())
         if first is None:
             first = batch[:_COMPARED].clone()
-        count += len(plan)
+        count += len(batch) if smaller else len(plan)
         # read the peaks of the child processes while they are running
         peaks = [_memory("VmHWM", child) for child in _descendants()]
         cpu_now = _cpu_seconds()
         before = time.perf_counter()
     seconds = time.perf_counter() - began
+    others = machine_seconds() - busy - (_cpu_seconds() - cpu)
     own = _memory("VmHWM")
     return {
         "clips": count,
@@ -58,6 +68,7 @@ def measure(batches: Iterator[Tensor], job: Job, *, compare: bool) -> dict[str, 
         "clips_per_s": count / seconds,
         "cpu_ms_per_clip": 1000 * (cpu_now - cpu) / count,
         "wait_share": wait / seconds,
+        "others": max(0.0, others) / seconds / len(os.sched_getaffinity(0)),
         "rss_mb": (own + sum(peaks)) / MB,
         "extra_mb": (own - base + sum(max(0, peak - base) for peak in peaks)) / MB,
         "shm_mb": (shm_peak - shm) / MB,
@@ -65,7 +76,7 @@ def measure(batches: Iterator[Tensor], job: Job, *, compare: bool) -> dict[str, 
     }
 
 
-def _touch(batch: Tensor) -> float:
+def touch(batch: Tensor) -> float:
     """Read one value of each page, as a copy to a device would."""
     flat = batch.detach().reshape(-1)
     return float(flat[:: max(1, PAGE // flat.element_size())].double().sum())
@@ -104,6 +115,12 @@ def _cpu_seconds() -> float:
             continue
         total += sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
     return total
+
+
+def machine_seconds() -> float:
+    """Return the CPU seconds that all processes of the machine have used, or that its host took from it."""
+    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def _shm_bytes() -> int:
