@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from machine import hardware
+
 from vidseg.frames.native import versions
 
 __all__ = ["LEGEND", "join_reports", "machine", "medians", "print_ratios", "print_shape", "ratios"]
@@ -125,7 +127,5 @@ def machine(cores: int) -> str:
             found.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             found.append(f"{package} not installed")
-    cpu = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":")[1].strip() for line in cpu if line.startswith("model name")), "unknown processor")
-    hardware = f"{model}, {cores} cores, {platform.machine()}, Python {platform.python_version()}"
-    return f"machine: {hardware}\nversions: {', '.join([*found, versions()])}"
+    shown = f"{hardware()}, {cores} used, Python {platform.python_version()}"
+    return f"machine: {shown}\nversions: {', '.join([*found, versions()])}"

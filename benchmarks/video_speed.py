@@ -34,7 +34,7 @@ from typing import Any
 import av
 import numpy as np
 import torch
-from loader_peers import crop_box
+from loader_job import crop_box
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
