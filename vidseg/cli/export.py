@@ -27,8 +27,8 @@ class Command:
     run_folder: Annotated[Positional[str], arg(metavar="RUN")]
     """Folder of a run, a checkpoint, or a file of weights."""
     to: Literal["onnx", "openvino", "aoti", "torch", "tensorrt", "triton"] = "onnx"
-    """Format: onnx (ONNX Runtime), openvino, aoti (compiled by AOTInductor), torch (graph of torch.export), tensorrt, or
-    triton (model repository)."""
+    """Format: onnx (ONNX Runtime), openvino, aoti (compiled by AOTInductor), torch (graph of torch.export), tensorrt,
+    or triton (model repository)."""
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Type in which the model computes; its inputs and outputs are float32. bf16: aoti and torch only."""
     out: Path | None = None

@@ -162,9 +162,11 @@ def write_artifact(artifact: Artifact, path: Path) -> None:
 
     Args:
         artifact: description.
-        path: file of the model.
+        path: file of the model, or folder of a model repository.
     """
     text = artifact.to_json()
+    if path.is_dir():  # a model repository, whose ONNX file describes itself
+        (path,) = path.glob("*/1/model.onnx")
     if path.suffix == ".onnx":
         # The fields of a protobuf message may follow each other in any order, so an entry can be appended to the file.
         entry = _field(1, _KEY.encode()) + _field(2, text.encode())

@@ -150,17 +150,17 @@ def replay(trained: TrainedModel, exported: nn.Module, *, precision: str = "fp32
             _stream(trained, exported, comparison, [call, call])
         else:
             _call(trained, exported, comparison, call, seeds)
-    least = comparison.equal / comparison.decisions if comparison.decisions else 1.0
-    limit, agreement = LIMITS[precision]
+    share = comparison.equal / comparison.decisions if comparison.decisions else 1.0
+    limit, least = LIMITS[precision]
     return Replay(
         source,
         comparison.calls,
         comparison.difference,
         comparison.tensor,
-        least,
+        share,
         comparison.decisions,
         limit,
-        agreement,
+        least,
     )
 
 

@@ -1,0 +1,297 @@
+"""Exported models compute what their network computes, in every format, and take its place everywhere."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from export_networks import load_small, shallow_registry
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stream_data import stream_dataset, tiny_options
+from torch.utils import _pytree as pytree
+
+from vidseg import ops
+from vidseg.cli.main import main
+from vidseg.export import ExportError, export_model, read_artifact
+from vidseg.export import artifact as artifact_file
+from vidseg.export.onnx_operators import DECOMPOSITIONS, without_own_operators
+from vidseg.export.replay import LIMITS
+from vidseg.export.signature import example_inputs
+from vidseg.models._streaming import StreamModel
+from vidseg.tasks import load_trained
+from vidseg.tasks.streaming.runs import train_streaming
+
+NETWORKS = ["tsn_r18", "mstcn", "bmn", "fastflownet", "mobilenet_v2_tsm_frames"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def stream_run(tmp_path_factory):
+    """A run of a streaming network, and the folder of its videos."""
+    root = stream_dataset(tmp_path_factory.mktemp("data"), videos=4, train=3)
+    out = tmp_path_factory.mktemp("runs") / "run"
+    options = tiny_options(root / "data", out, "memory_tcn", epochs=1, network_option=("width=0.1", "layers=1"))
+    train_streaming(options)
+    return out, root
+
+
+@pytest.fixture(scope="module")
+def exported_stream(stream_run):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    assert main(["export", str(stream_run[0]), "--device", "cpu"]) == 0
+    return stream_run[0] / "export/memory_tcn.onnx"
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_onnx_computes_the_same(name, tmp_path):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    with shallow_registry():
+        trained = load_small(name, tmp_path)
+        found = export_model(trained, tmp_path / "model.onnx")
+    assert found.replay.ok and found.replay.difference < 1e-4
+    assert found.artifact.inputs[0].shape[0] == "batch"
+    assert len([size for size in found.artifact.inputs[0].shape if isinstance(size, str)]) >= 2  # and a length
+    again = load_trained(tmp_path / "model.onnx")
+    assert again.classes == trained.classes and again.input_spec == trained.input_spec
+    assert again.network == name and again.facts()["parameters"] == found.artifact.parameters > 0
+    assert not list(again.model.parameters())
+    inputs = [value for key, value in example_inputs(trained, batch=3).items() if key != "noise"]
+    if trained.task == "streaming":
+        inputs.insert(1, None)
+    with torch.no_grad():
+        one, other = again.model(*inputs), trained.model(*inputs)
+    assert pytree.tree_structure(one) == pytree.tree_structure(other)
+    for value, expected in zip(pytree.tree_leaves(one), pytree.tree_leaves(other), strict=True):
+        assert torch.allclose(value.double(), expected.double(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("form, precision", [("openvino", "fp32"), ("torch", "fp32"), ("torch", "bf16")])
+def test_other_formats_compute_the_same(form, precision, tmp_path):
+    if form == "openvino":
+        pytest.importorskip("openvino")
+        pytest.importorskip("onnxscript")
+    trained = load_small("mstcn", tmp_path)
+    found = export_model(trained, to=form, precision=precision)
+    again = load_trained(found.path)
+    features = np.random.default_rng(0).normal(size=(8, 50)).astype(np.float32)
+    one, other = again.predict(features), trained.predict(features)
+    np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5 if precision == "fp32" else 0.05)
+    assert again.source.artifact.format == form and again.source.artifact.precision == precision
+
+
+def test_half_precision_keeps_float32_at_its_edges(tmp_path):
+    pytest.importorskip("onnxscript")
+    onnx = pytest.importorskip("onnx")
+    with shallow_registry():
+        found = export_model(load_small("tsn_r18", tmp_path), precision="fp16")
+    model = onnx.load(str(found.path))
+    kinds = {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}
+    assert kinds == {onnx.TensorProto.FLOAT}
+    assert {value.data_type for value in model.graph.initializer if len(value.dims) > 1} == {onnx.TensorProto.FLOAT16}
+    assert 0 < found.replay.difference <= LIMITS["fp16"][0]
+
+
+def test_a_stream_is_labeled_as_by_the_run(stream_run, exported_stream, capsys):
+    video = str(stream_run[1] / "videos/v3.mkv")
+    for weights in (stream_run[0], exported_stream):
+        assert main(["predict", "--stream", video, "--weights", str(weights), "--device", "cpu", "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    one, other = lines[: len(lines) // 2], lines[len(lines) // 2 :]
+    assert len(one) > 2 and all("segments" in line for line in one[:-1])
+    for first, second in zip(one[:-1], other[:-1], strict=True):
+        assert [part["label"] for part in first["segments"]] == [part["label"] for part in second["segments"]]
+        assert [part["probability"] for part in first["segments"]] == pytest.approx(
+            [part["probability"] for part in second["segments"]], abs=2e-4
+        )
+
+
+def test_an_exported_model_is_tested_like_its_run(stream_run, exported_stream, capsys):
+    results = [load_trained(path, device="cpu").test(picture=False) for path in (stream_run[0], exported_stream)]
+    assert results[0]["scores"] == results[1]["scores"]
+    capsys.readouterr()
+    assert main(["test", str(exported_stream), "--device", "cpu"]) == 0
+    assert "checkpoint: memory_tcn.onnx" in capsys.readouterr().out
+    assert main(["info", str(exported_stream)]) == 0
+    assert "state_stage1_layer0 float32 (batch, " in capsys.readouterr().out
+
+
+def test_the_memory_of_a_stream_is_named(exported_stream, stream_run):
+    artifact = read_artifact(exported_stream)
+    assert [spec.name for spec in artifact.inputs] == ["clips", "mask", "state_stage1_layer0", "state_stage2_layer0"]
+    assert set(artifact.outputs) >= {"logits", "next_stage1_layer0", "next_stage2_layer0"}
+    assert artifact.replay["source"].endswith(str(stream_run[1] / "data")) and artifact.replay["agreement"] == 1
+    assert artifact.classes == ["red", "green", "blue"] and artifact.stride == 8
+    model = load_trained(exported_stream).model
+    assert isinstance(model, StreamModel)
+    clips = torch.randn(2, 3, 4, 32, 32)
+    _, state = model(clips)
+    alone = model(clips[:1], state.take([0]))[0].logits
+    assert torch.allclose(model(clips, state)[0].logits[:, :1], alone, atol=1e-5)
+    with pytest.raises(ValueError, match=r"clips has shape \(2, 3, 4, 40, 40\); the exported memory_tcn takes"):
+        model(torch.randn(2, 3, 4, 40, 40))
+    with pytest.raises(ValueError, match="no gradients"):
+        model(clips.requires_grad_())
+
+
+def test_a_wrong_model_leaves_no_file(tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript")
+    trained = load_small("mstcn", tmp_path)
+    keep = export_model(trained).path.read_bytes()
+    broken = dict(DECOMPOSITIONS)
+    broken[torch.ops.aten.relu.default] = lambda x: x.clamp(min=0.1)
+    monkeypatch.setattr("vidseg.export.onnx_operators.DECOMPOSITIONS", broken)
+    with pytest.raises(ExportError, match="largest difference"):
+        export_model(trained, tmp_path / "new.onnx")
+    with pytest.raises(ExportError, match="largest difference"):
+        export_model(trained)
+    assert trained.source.path.with_suffix(".onnx").read_bytes() == keep
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mstcn.onnx", "mstcn.pth"]
+
+
+def test_wrong_wishes_are_refused(tmp_path):
+    trained = load_small("mstcn", tmp_path)
+    with pytest.raises(ValueError, match="'int4' is not|precision='int4'"):
+        export_model(trained, precision="int4")
+    with pytest.raises(ValueError, match="onnx has fp32 and fp16; aoti, torch has bf16"):
+        export_model(trained, precision="bf16")
+    with pytest.raises(ValueError, match="to='caffe' is not one of onnx, "):
+        export_model(trained, to="caffe")
+    with pytest.raises(ValueError, match=r"must end in \.onnx"):
+        export_model(trained, tmp_path / "model.xml")
+
+
+def test_tensorrt_is_refused_with_what_to_do(tmp_path):
+    pytest.importorskip("onnxscript")
+    with pytest.raises(ImportError, match="trtexec --onnx"):
+        export_model(load_small("mstcn", tmp_path), to="tensorrt")
+    assert [path.name for path in tmp_path.iterdir()] == ["mstcn.pth"]
+
+
+def export_artifact(tmp_path):
+    trained = load_small("mstcn", tmp_path)
+    return artifact_file.Artifact(
+        format="onnx",
+        precision="fp32",
+        task="segmentation",
+        network="mstcn",
+        network_options={},
+        classes=trained.classes,
+        input=trained.input_spec,
+        stride=None,
+        inputs=(artifact_file.TensorSpec("features", "float32", ("batch", 8, "length")),),
+        outputs=("logits",),
+        attributes={"in_features": 8},
+        parameters=5,
+    )
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".xml"])
+def test_descriptions_are_read_again(suffix, tmp_path):
+    artifact, path = export_artifact(tmp_path), tmp_path / f"model{suffix}"
+    if suffix == ".pt2":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("model/version", "0")
+    else:
+        path.write_bytes(b"")
+    artifact_file.write_artifact(artifact, path)
+    assert read_artifact(path) == artifact
+    with pytest.raises(ValueError, match="is an exported mstcn, not asformer"):
+        load_trained(path, network="asformer")
+    with pytest.raises(ValueError, match="has 5 classes, but 1 names"):
+        load_trained(path, classes=["one"])
+
+
+def test_damaged_descriptions_are_refused_by_name(tmp_path):
+    artifact, path = export_artifact(tmp_path), tmp_path / "model.onnx"
+    path.write_bytes(b"")
+    artifact_file.write_artifact(artifact, path)
+    whole = path.read_bytes()
+    with pytest.raises(FileNotFoundError, match=r"none\.onnx: no such file"):
+        read_artifact(tmp_path / "none.onnx")
+    for cut in range(1, len(whole) - 1, max(1, len(whole) // 60)):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(ValueError, match=r"model\.onnx: "):
+            read_artifact(path)
+    path.write_bytes(b"\x72\xff\xff\xff\xff\x0f" + whole)  # an entry of 4 GiB
+    with pytest.raises(ValueError, match="truncated"):
+        read_artifact(path)
+    values = json.loads(artifact.to_json())
+    wrong = [
+        {"inputs": [{"name": "x", "dtype": "object", "shape": [1]}]},
+        {"inputs": [{"name": "x", "dtype": "float32", "shape": [-1]}]},
+        {"classes": [1]},
+        {"outputs": "logits"},
+        {"record": {"task": "segmentation"}},
+        {"input": {"frames": "many"}},
+        {"parameters": None},
+        {"more": 1},
+        {"stride": "8"},
+    ]
+    beside = tmp_path / "model.json"
+    (tmp_path / "model.xml").write_text("")
+    for change in wrong:
+        beside.write_text(json.dumps(values | change))
+        with pytest.raises(ValueError, match=r"model\.xml: "):
+            read_artifact(tmp_path / "model.xml")
+    beside.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="not JSON"):
+        read_artifact(tmp_path / "model.xml")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    count=st.integers(1, 5),
+    total=st.integers(1, 20),
+    bins=st.integers(1, 6),
+    ratio=st.integers(0, 3),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_align1d_in_closed_form(batch, count, total, bins, ratio, seed):
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.randn(batch, 3, total, generator=draw)
+    start = torch.rand(batch * count, generator=draw) * 1.6 * total - 0.3 * total
+    stop = start + torch.rand(batch * count, generator=draw) * 2.2 * total - 0.1 * total
+    rois = torch.stack([torch.arange(batch).repeat_interleave(count).float(), start, stop], dim=1)
+    expected = ops.align1d(x, rois, bins, sampling_ratio=ratio)
+    found = DECOMPOSITIONS[torch.ops.vidseg.align1d.default](x, rois, bins, ratio)
+    assert torch.allclose(found, expected, atol=2e-4)
+
+
+def test_cost_volumes_in_standard_operators():
+    draw = torch.Generator().manual_seed(0)
+    f1, f2 = (torch.randn(2, 5, 7, 9, generator=draw) for _ in range(2))
+    table = {
+        torch.ops.vidseg.correlation.default: [(4, 4, 1, 1, 1), (4, 4, 1, 1, 2)],
+        torch.ops.vidseg.spatial_correlation.default: [(9, 1, 1, 0, 1, 1), (4, 1, 1, 0, 1, 2)],
+    }
+    for operator, cases in table.items():
+        for case in cases:
+            assert torch.allclose(DECOMPOSITIONS[operator](f1, f2, *case), operator(f1, f2, *case), atol=1e-5)
+    coords = torch.rand(2, 2, 7, 9, generator=draw) * 12 - 2
+    lookup = torch.ops.vidseg.correlation_lookup.default
+    smaller = f2[:, :, ::2, 1::2].contiguous()
+    assert torch.allclose(DECOMPOSITIONS[lookup](f1, smaller, coords, 2), lookup(f1, smaller, coords, 2), atol=1e-5)
+    with pytest.raises(ValueError, match="kernel_size=3"):
+        DECOMPOSITIONS[torch.ops.vidseg.correlation.default](f1, f2, 4, 4, 3, 1, 1)
+
+
+def test_an_operator_without_a_form_is_named():
+    class Windows(torch.nn.Module):
+        def forward(self, x, starts):
+            return ops.window_gather(x, starts, 2)
+
+    program = torch.export.export(Windows(), (torch.randn(1, 5, 2), torch.zeros(1, 1, dtype=torch.int64)))
+    with pytest.raises(ValueError, match=r"vidseg\.window_gather\.default has no form in standard operators"):
+        without_own_operators(program)
