@@ -7,6 +7,7 @@ a file <name>.json beside the model.
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -21,6 +22,7 @@ __all__ = ["Artifact", "TensorSpec", "read_artifact", "write_artifact"]
 _KEY = "vidseg"
 _MEMBER = "vidseg.json"
 _MOST_BYTES = 64 << 20
+_MOST_VALUES = 1 << 31
 _METADATA_FIELD = 14  # metadata_props of onnx.ModelProto
 _TYPES = {"float32", "float64", "int64", "int32", "uint8", "bool"}
 
@@ -126,6 +128,9 @@ class Artifact:
             if wrong:
                 raise ValueError(f"{place}: {name} has {wrong[0]!r:.80}, expected names")
         values["outputs"] = tuple(values["outputs"])
+        wrong = [name for name, value in values["attributes"].items() if not isinstance(value, int)]
+        if wrong:
+            raise ValueError(f"{place}: attribute {wrong[0]!r:.80} is not a number")
         for name in ("stride", "epoch"):
             if not isinstance(values.get(name), int | None):
                 raise ValueError(f"{place}: {name} is {values[name]!r:.80}, expected a number")
@@ -154,6 +159,8 @@ def _tensor_spec(values: Any, place: str) -> TensorSpec:
     sizes = isinstance(shape, list) and all(isinstance(one, str) or (type(one) is int and one >= 0) for one in shape)
     if not isinstance(name, str) or dtype not in _TYPES or not sizes:
         raise ValueError(f"{place}: an input is {values!r:.80}, expected name, dtype and shape")
+    if math.prod(one for one in shape if isinstance(one, int)) > _MOST_VALUES:
+        raise ValueError(f"{place}: the input {name!r:.80} has the sizes {shape!r:.80}, more than fit into memory")
     return TensorSpec(name, dtype, tuple(shape))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vidseg.engine.trained import Source
 from vidseg.export.artifact import Artifact, TensorSpec, read_artifact
-from vidseg.export.signature import draw_noise, structured
+from vidseg.export.signature import ATTRIBUTES, draw_noise, structured
 from vidseg.models._streaming import StreamModel, StreamOutput, StreamState
 
 __all__ = ["ExportedNetwork", "ExportedStream", "find_exported", "load_exported"]
@@ -96,6 +96,12 @@ def _checked(values: Sequence[Tensor], specs: Sequence[TensorSpec], network: str
     return found
 
 
+def _take_attributes(model: nn.Module, artifact: Artifact) -> None:
+    for name in ATTRIBUTES:
+        if name in artifact.attributes:
+            setattr(model, name, artifact.attributes[name])
+
+
 class ExportedNetwork(nn.Module):
     """An exported network for recognition, segmentation, detection or optical flow.
 
@@ -104,11 +110,13 @@ class ExportedNetwork(nn.Module):
         run: computes the outputs from the inputs, both in the order of the description.
     """
 
+    exported = True
+    """It has no inputs of training, from which some losses are computed."""
+
     def __init__(self, artifact: Artifact, run: Run) -> None:
         super().__init__()
         self.artifact, self.run = artifact, run
-        for name, value in artifact.attributes.items():
-            setattr(self, name, value)
+        _take_attributes(self, artifact)
 
     def forward(
         self, first: Tensor, second: Tensor | None = None, *, seeds: int | Sequence[int] = 0, **others: Any
@@ -154,8 +162,7 @@ class ExportedStream(StreamModel):
     def __init__(self, artifact: Artifact, run: Run) -> None:
         super().__init__()
         self.artifact, self.run = artifact, run
-        for name, value in artifact.attributes.items():
-            setattr(self, name, value)
+        _take_attributes(self, artifact)
 
     def forward(
         self, clips: Tensor, state: StreamState | None = None, mask: Tensor | None = None

@@ -182,8 +182,10 @@ def export_model(
         raise ValueError(f"{trained.source.path}: is an exported model; export the run that it came from")
     path = default_path(trained, to, precision) if path is None else Path(path)
     suffix = FORMATS[to].suffix
-    if path.suffix != suffix:
-        raise ValueError(f"{path}: the name of a model for {to} must end in {suffix or 'no suffix'}")
+    if suffix and path.suffix != suffix:
+        raise ValueError(f"{path}: the name of a model for {to} must end in {suffix}")
+    if path.is_dir() and (suffix or (any(path.iterdir()) and not list(path.glob("*/1/model.onnx")))):
+        raise FileExistsError(f"{path}: is a folder with other files, which is not replaced; choose another --out")
     form = format_of(to, path)
     device = trained.device if to in ("aoti", "torch") else torch.device("cpu")
     program, specs, flat = trace(trained, precision=precision, fixed_length=fixed_length, device=device)

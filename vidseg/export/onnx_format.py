@@ -126,8 +126,8 @@ def load(path: Path, artifact: Artifact, device: torch.device) -> Callable[[list
         raise ValueError(f"{path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from error
     names, outputs = [spec.name for spec in artifact.inputs], list(artifact.outputs)
     known = {value.name for value in session.get_inputs()}
-    if not known <= set(names):
-        raise ValueError(f"{path}: its inputs are {', '.join(sorted(known))}, but its description has others")
+    if not known <= set(names) or not set(outputs) <= {value.name for value in session.get_outputs()}:
+        raise ValueError(f"{path}: its inputs or outputs are not those of its description; export it again")
 
     def run(values: list[Tensor]) -> list[Tensor]:
         feed = {name: value.cpu().numpy() for name, value in zip(names, values, strict=True) if name in known}

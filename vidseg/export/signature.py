@@ -114,7 +114,7 @@ class FlatNetwork(nn.Module):
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Compute the results, in the order of `outputs`."""
         named = {
-            name: value.to(self.dtype) if value.dtype == torch.float32 else value
+            name: value.to(self.dtype) if value.dtype == torch.float32 and name != "noise" else value
             for name, value in zip(self.inputs, tensors, strict=True)
         }
         found = flat_output(self._call(named))
@@ -130,7 +130,7 @@ class FlatNetwork(nn.Module):
         if self.task == "streaming":
             state = {name.removeprefix(_BEFORE): value for name, value in named.items() if name.startswith(_BEFORE)}
             return self.model(named["clips"], StreamState(state), named["mask"])
-        more = {"noise": named["noise"].float()} if "noise" in named else {}
+        more = {"noise": named["noise"]} if "noise" in named else {}
         if isinstance(self.model, SnippetDetector):
             # Every snippet is encoded, since a graph cannot choose those that are not padding.
             snippets, mask = named["snippets"], named["mask"]

@@ -1,7 +1,7 @@
 """Model repositories of the Triton Inference Server.
 
-A repository has the network as an ONNX model, and, for networks that read videos, a Python model that takes the bytes of
-a video or JPEG frames, prepares them as the library does, and returns the prediction as JSON.
+A repository has the network as an ONNX model, and, for networks that read videos, a Python model that takes the bytes
+of a video or JPEG frames, prepares them as the library does, and returns the prediction as JSON.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ _TYPES = {
 }
 _READS_VIDEOS = ("recognition", "streaming")
 
-_MODEL = '''"""Model of Triton's Python backend: video bytes or JPEG frames to a prediction as JSON. It needs vidseg in the
-Python of the server."""
+_MODEL = '''"""Model of Triton's Python backend: video bytes or JPEG frames to a prediction as JSON.
+
+It needs vidseg in the Python of the server.
+"""
 
 import json
 from pathlib import Path
