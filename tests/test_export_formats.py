@@ -1,7 +1,10 @@
 """Exported models compute what their network computes, in every format, and take its place everywhere."""
 
 import json
+import sys
+import types
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,13 +15,18 @@ from hypothesis import strategies as st
 from stream_data import stream_dataset, tiny_options
 from torch.utils import _pytree as pytree
 
+import vidseg
 from vidseg import ops
 from vidseg.cli.main import main
 from vidseg.export import ExportError, export_model, read_artifact
 from vidseg.export import artifact as artifact_file
+from vidseg.export import onnx_format, tensorrt_format
+from vidseg.export.artifact import TensorSpec
 from vidseg.export.onnx_operators import DECOMPOSITIONS, without_own_operators
 from vidseg.export.replay import LIMITS
 from vidseg.export.signature import example_inputs
+from vidseg.export.video_requests import VideoRequests
+from vidseg.frames.jpeg import encode_rgb
 from vidseg.models._streaming import StreamModel
 from vidseg.tasks import load_trained
 from vidseg.tasks.streaming.runs import train_streaming
@@ -178,6 +186,26 @@ def test_tensorrt_is_refused_with_what_to_do(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mstcn.pth"]
 
 
+def test_operators_that_tensorrt_lacks_are_named(tmp_path):
+    pytest.importorskip("onnxscript")
+
+    class Halves(torch.nn.Module):
+        def forward(self, features):
+            first, second = features.chunk(2)
+            return first - second
+
+    artifact = replace(export_artifact(tmp_path), inputs=(TensorSpec("features", "float32", ("batch", 3)),))
+    example = (torch.randn(4, 3),)
+    dynamic = ({0: torch.export.Dim.DYNAMIC},)
+    program = torch.export.export(Halves(), example, dynamic_shapes=dynamic)
+    lacking = tensorrt_format.check_operators(onnx_format.make_program(program, artifact).model)
+    assert lacking == ["SequenceAt", "SplitToSequence"]
+    with pytest.raises(ValueError, match="TensorRT has no SequenceAt, SplitToSequence; use --to onnx"):
+        tensorrt_format.write(program, artifact, tmp_path / "model.engine")
+    same = torch.export.export(torch.nn.ReLU(), example, dynamic_shapes=dynamic)
+    assert tensorrt_format.check_operators(onnx_format.make_program(same, artifact).model) == []
+
+
 def export_artifact(tmp_path):
     trained = load_small("mstcn", tmp_path)
     return artifact_file.Artifact(
@@ -295,3 +323,73 @@ def test_an_operator_without_a_form_is_named():
     program = torch.export.export(Windows(), (torch.randn(1, 5, 2), torch.zeros(1, 1, dtype=torch.int64)))
     with pytest.raises(ValueError, match=r"vidseg\.window_gather\.default has no form in standard operators"):
         without_own_operators(program)
+
+
+def test_requests_with_bytes_are_predicted_like_files(stream_run, exported_stream, tmp_path):
+    requests = VideoRequests(exported_stream)
+    video = stream_run[1] / "videos/v3.mkv"
+    expected = [
+        {"label": name, "start": start, "stop": stop}
+        for name, start, stop in load_trained(stream_run[0], device="cpu").predict(video).segments()
+    ]
+    assert requests.predict(video=video.read_bytes()) == {"segments": expected}
+    database = vidseg.FrameDatabase(stream_run[1] / "data/jpg/v3/frames.db")
+    frames = [
+        encode_rgb(torch.from_numpy(np.asarray(frame)), 100)[0] for frame in database.decode(range(len(database)))
+    ]
+    found = requests.predict(frames=frames, fps=10.0)["segments"]
+    assert [each["label"] for each in found] == [each["label"] for each in expected]
+    for wrong, message in (
+        ({}, "either a video or frames"),
+        ({"video": b"x", "frames": [b"x"]}, "either a video or frames"),
+        ({"video": b"not a video"}, "video"),
+        ({"frames": [b"not a jpeg"]}, "not a JPEG"),
+        ({"frames": []}, "0 frames; expected 1"),
+    ):
+        with pytest.raises((ValueError, OSError), match=message):
+            requests.predict(**wrong)
+
+
+def test_a_model_repository_of_triton(tmp_path, monkeypatch, make_video):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    with shallow_registry():
+        trained = load_small("tsn_r18", tmp_path)
+        found = export_model(trained, tmp_path / "models", to="triton")
+        assert found.replay.ok
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine/notes.txt").write_text("")
+        with pytest.raises(FileExistsError, match="with other files"):
+            export_model(trained, tmp_path / "mine", to="triton")
+    config = (found.path / "tsn_r18/config.pbtxt").read_text()
+    assert "max_batch_size: 16" in config and 'name: "clips" data_type: TYPE_FP32 dims: [ 3, -1, 32, 32 ]' in config
+    assert read_artifact(found.path / "tsn_r18/1/model.onnx").format == "triton"
+
+    class Tensor:
+        def __init__(self, name, values):
+            self.name, self.values = name, values
+
+        def as_numpy(self):
+            return self.values
+
+    class Answer:
+        def __init__(self, tensors=(), error=None):
+            self.tensors, self.error = tensors, error
+
+    server = types.ModuleType("triton_python_backend_utils")
+    server.get_input_tensor_by_name = lambda request, name: request.get(name)
+    server.Tensor, server.InferenceResponse, server.TritonError = Tensor, Answer, str
+    monkeypatch.setitem(sys.modules, server.__name__, server)
+    code: dict = {}
+    exec((found.path / "tsn_r18_video/1/model.py").read_text(), code)
+    model = code["TritonPythonModel"]()
+    folder = found.path / "tsn_r18_video"
+    model.initialize({"model_repository": str(folder), "model_instance_kind": "CPU", "model_instance_device_id": "0"})
+    make_video(tmp_path / "clip.mp4", frames=20, size=(48, 64))
+    data = np.frombuffer((tmp_path / "clip.mp4").read_bytes(), np.uint8)
+    good, bad = model.execute([{"VIDEO": Tensor("VIDEO", data)}, {"VIDEO": Tensor("VIDEO", data[:50])}])
+    answer = json.loads(good.tensors[0].values[0])
+    expected = trained.predict(tmp_path / "clip.mp4").videos[0]
+    assert answer["classes"] == list(expected.classes)
+    assert answer["probabilities"] == pytest.approx(list(expected.probabilities), abs=1e-4)
+    assert bad.error and not bad.tensors

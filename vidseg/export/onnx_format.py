@@ -67,9 +67,16 @@ def make_program(program: ExportedProgram, artifact: Artifact) -> Any:
 def _optimize(model: Any) -> None:
     """Remove what a runtime would remove at each start: constants that can be computed, parts computed twice."""
     import onnxscript.optimizer
+    from onnx_ir.passes import PassError, common
 
+    # Without the exporter's rules of rewriting: they take minutes in large graphs, and runtimes have their own.
     with _quiet():
-        onnxscript.optimizer.optimize_ir(model, input_size_limit=1024, output_size_limit=4096)
+        try:
+            onnxscript.optimizer.fold_constants(model, input_size_limit=1024, output_size_limit=4096)
+        except PassError as error:  # the graph is valid, and larger
+            logger.warning("constants of the ONNX graph are not folded: %s", error)
+        common.CommonSubexpressionEliminationPass()(model)
+        common.RemoveUnusedNodesPass()(model)
 
 
 def _reason(error: BaseException) -> str:

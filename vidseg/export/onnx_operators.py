@@ -24,15 +24,16 @@ __all__ = ["DECOMPOSITIONS", "without_own_operators"]
 def _shifted_products(f1: Tensor, f2: Tensor, shifts: range) -> Tensor:
     """Return sums over channels of `f1` and shifted `f2`, float32 (B, n * n, H, W), for all pairs of vertical and
     horizontal shifts; outside the map `f2` is 0."""
-    reach = max(abs(shifts.start), abs(shifts[-1]))
-    first, padded = f1.float(), F.pad(f2.float(), (reach,) * 4)
+    reach, width = max(abs(shifts.start), abs(shifts[-1])), f1.shape[3]
+    first, padded = f1.float()[:, :, :, None], F.pad(f2.float(), (reach,) * 4)
+    right = torch.tensor([reach + shift for shift in shifts], device=f1.device)
+    places = (right[:, None] + torch.arange(width, device=f1.device)).flatten()
     costs = []
-    for down in shifts:
+    for down in shifts:  # all horizontal shifts at once: a graph of single shifts has thousands of nodes
         rows = padded[:, :, reach + down : _stop(reach - down)]
-        for right in shifts:
-            moved = rows[..., reach + right : _stop(reach - right)]
-            costs.append((first * moved).sum(dim=1))
-    return torch.stack(costs, dim=1)
+        moved = rows.index_select(3, places).unflatten(3, (len(shifts), -1))  # (B, C, H, n, W)
+        costs.append((first * moved).sum(dim=1).transpose(1, 2))
+    return torch.cat(costs, dim=1)
 
 
 def _stop(left_out: int) -> int | None:
