@@ -18,9 +18,8 @@ from torch.utils import _pytree as pytree
 import vidseg
 from vidseg import ops
 from vidseg.cli.main import main
-from vidseg.export import ExportError, export_model, read_artifact
+from vidseg.export import ExportError, export_model, onnx_format, read_artifact, tensorrt_format
 from vidseg.export import artifact as artifact_file
-from vidseg.export import onnx_format, tensorrt_format
 from vidseg.export.artifact import TensorSpec
 from vidseg.export.onnx_operators import DECOMPOSITIONS, without_own_operators
 from vidseg.export.replay import LIMITS

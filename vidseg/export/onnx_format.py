@@ -65,7 +65,7 @@ def make_program(program: ExportedProgram, artifact: Artifact) -> Any:
 
 
 def _optimize(model: Any) -> None:
-    """Remove what a runtime would remove at each start: constants that can be computed, parts computed twice."""
+    """Remove what a runtime would remove at each start: constants that can be computed, and what nothing uses."""
     import onnxscript.optimizer
     from onnx_ir.passes import PassError, common
 
@@ -75,7 +75,6 @@ def _optimize(model: Any) -> None:
             onnxscript.optimizer.fold_constants(model, input_size_limit=1024, output_size_limit=4096)
         except PassError as error:  # the graph is valid, and larger
             logger.warning("constants of the ONNX graph are not folded: %s", error)
-        common.CommonSubexpressionEliminationPass()(model)
         common.RemoveUnusedNodesPass()(model)
 
 
@@ -138,6 +137,10 @@ def load(path: Path, artifact: Artifact, device: torch.device) -> Callable[[list
 
     def run(values: list[Tensor]) -> list[Tensor]:
         feed = {name: value.cpu().numpy() for name, value in zip(names, values, strict=True) if name in known}
-        return [torch.from_numpy(value) for value in session.run(outputs, feed)]
+        try:
+            found = session.run(outputs, feed)
+        except Exception as error:  # onnxruntime's errors have no public base class
+            raise RuntimeError(f"{path}: ONNX Runtime failed: {str(error).splitlines()[0]}") from error
+        return [torch.from_numpy(value) for value in found]
 
     return run

@@ -26,7 +26,7 @@ def _shifted_products(f1: Tensor, f2: Tensor, shifts: range) -> Tensor:
     horizontal shifts; outside the map `f2` is 0."""
     reach, width = max(abs(shifts.start), abs(shifts[-1])), f1.shape[3]
     first, padded = f1.float()[:, :, :, None], F.pad(f2.float(), (reach,) * 4)
-    right = torch.tensor([reach + shift for shift in shifts], device=f1.device)
+    right = torch.arange(len(shifts), device=f1.device) * shifts.step + shifts.start + reach
     places = (right[:, None] + torch.arange(width, device=f1.device)).flatten()
     costs = []
     for down in shifts:  # all horizontal shifts at once: a graph of single shifts has thousands of nodes
