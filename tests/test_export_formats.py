@@ -6,6 +6,7 @@ import types
 import zipfile
 from dataclasses import replace
 
+import flow_runs
 import numpy as np
 import pytest
 import torch
@@ -30,7 +31,7 @@ from vidseg.models._streaming import StreamModel
 from vidseg.tasks import load_trained
 from vidseg.tasks.streaming.runs import train_streaming
 
-NETWORKS = ["tsn_r18", "mstcn", "bmn", "fastflownet", "mobilenet_v2_tsm_frames"]
+NETWORKS = ["tsn_r18", "mstcn", "bmn", "tiny_flow"]
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +60,15 @@ def exported_stream(stream_run):
     return stream_run[0] / "export/memory_tcn.onnx"
 
 
+@pytest.fixture
+def tiny_flow():
+    flow_runs.register()
+    yield
+    flow_runs.forget()
+
+
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.usefixtures("tiny_flow")
 def test_onnx_computes_the_same(name, tmp_path):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")

@@ -73,7 +73,7 @@ def halves(pairs: Tensor) -> tuple[Tensor, Tensor]:
 
 def multiple_of(size: int, unit: int) -> int:
     """Return the smallest multiple of `unit` that is at least `size`."""
-    return -(-size // unit) * unit
+    return (size + unit - 1) // unit * unit  # division of a negative number rounds differently in ONNX
 
 
 def pad_pictures(pictures: Tensor, unit: int, *, bottom: bool = False) -> tuple[Tensor, tuple[Tensor, Tensor]]:
