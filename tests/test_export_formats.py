@@ -6,6 +6,7 @@ import types
 import zipfile
 from dataclasses import replace
 
+import av
 import flow_runs
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ import torch
 from export_networks import load_small, shallow_registry
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stream_data import stream_dataset, tiny_options
+from segmentation_data import segmentation_dataset
+from stream_data import CLASSES, labels_of, write_video
+from torch import nn
 from torch.utils import _pytree as pytree
 
-import vidseg
 from vidseg import ops
 from vidseg.cli.main import main
 from vidseg.export import ExportError, export_model, onnx_format, read_artifact, tensorrt_format
@@ -27,9 +29,11 @@ from vidseg.export.replay import LIMITS
 from vidseg.export.signature import example_inputs
 from vidseg.export.video_requests import VideoRequests
 from vidseg.frames.jpeg import encode_rgb
-from vidseg.models._streaming import StreamModel
+from vidseg.models import InputSpec, _registry, register_model
+from vidseg.models._streaming import StreamModel, StreamOutput, StreamState, frame_mask, memory
 from vidseg.tasks import load_trained
-from vidseg.tasks.streaming.runs import train_streaming
+from vidseg.tasks.segmentation.cross_validation import cross_validate
+from vidseg.tasks.segmentation.recipes import recipe_options
 
 NETWORKS = ["tsn_r18", "mstcn", "bmn", "tiny_flow"]
 
@@ -42,22 +46,63 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="module")
-def stream_run(tmp_path_factory):
-    """A run of a streaming network, and the folder of its videos."""
-    root = stream_dataset(tmp_path_factory.mktemp("data"), videos=4, train=3)
-    out = tmp_path_factory.mktemp("runs") / "run"
-    options = tiny_options(root / "data", out, "memory_tcn", epochs=1, network_option=("width=0.1", "layers=1"))
-    train_streaming(options)
-    return out, root
+class TinyStream(StreamModel):
+    """Labels a frame by its mean features and a running mean of those of all frames before."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv3d(3, 6, (1, 4, 4), stride=(1, 4, 4))
+        self.now, self.past = nn.Linear(6, num_classes), nn.Linear(6, num_classes)
+
+    def forward(self, clips, state=None, mask=None):
+        mask = frame_mask(mask, clips)[:, None]
+        seen = self.stem(clips).relu().mean(dim=(3, 4)) * mask
+        past = memory(state, "layer0.past", clips, (6,))
+        logits = (self.now(seen.transpose(1, 2)) + self.past(past)[:, None]).transpose(1, 2) * mask
+        following = 0.5 * past + seen.sum(dim=2) / mask.sum(dim=2)
+        return StreamOutput(logits[None], neck_logits=logits), StreamState({"layer0.past": following.detach()})
 
 
 @pytest.fixture(scope="module")
-def exported_stream(stream_run):
+def tiny_stream():
+    spec = InputSpec(frames=4, interval=2, size=32, mean=(0.5,) * 3, std=(0.3,) * 3)
+    register_model("tiny_stream", TinyStream, task="streaming", input_spec=spec)
+    yield
+    _registry._ENTRIES.pop("tiny_stream")
+
+
+@pytest.fixture(scope="module")
+def stream(tiny_stream, tmp_path_factory):
+    """A trained streaming network, the same exported, and a folder of videos."""
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    assert main(["export", str(stream_run[0]), "--device", "cpu"]) == 0
-    return stream_run[0] / "export/memory_tcn.onnx"
+    folder = tmp_path_factory.mktemp("stream")
+    torch.manual_seed(3)
+    model = TinyStream(3)
+    with torch.no_grad():  # the three features of a frame are its colors
+        for layer, scale in ((model.stem, 1 / 16), (model.now, 4.0), (model.past, 0.5)):
+            layer.weight.mul_(0.01)
+            for color in range(3):
+                layer.weight[color, color] += scale
+    torch.save(model.state_dict(), folder / "weights.pth")
+    words = ["--network", "tiny_stream", "--classes", str(folder / "classes.txt"), "--device", "cpu"]
+    (folder / "classes.txt").write_text("\n".join(CLASSES))
+    assert main(["export", str(folder / "weights.pth"), *words]) == 0
+    write_video(folder / "v.mkv", labels_of(3))
+    return folder, words
+
+
+@pytest.fixture(scope="module")
+def labels_run(tmp_path_factory):
+    """A run of a segmentation network."""
+    root = segmentation_dataset(tmp_path_factory.mktemp("data") / "gtea")
+    out = tmp_path_factory.mktemp("runs")
+    network = {"network_option": ("layers=2", "maps=8", "stages=2"), "epochs": 1, "validation_share": 0.25}
+    options = recipe_options(
+        "gtea", "mstcn", dataset=str(root), out=str(out), splits=("split1",), device="cpu", **network
+    )
+    cross_validate(options)
+    return next(path.parent for path in out.rglob("options.json"))
 
 
 @pytest.fixture
@@ -118,10 +163,11 @@ def test_half_precision_keeps_float32_at_its_edges(tmp_path):
     assert 0 < found.replay.difference <= LIMITS["fp16"][0]
 
 
-def test_a_stream_is_labeled_as_by_the_run(stream_run, exported_stream, capsys):
-    video = str(stream_run[1] / "videos/v3.mkv")
-    for weights in (stream_run[0], exported_stream):
-        assert main(["predict", "--stream", video, "--weights", str(weights), "--device", "cpu", "--json"]) == 0
+def test_a_stream_is_labeled_as_by_its_network(stream, capsys):
+    folder, words = stream
+    for weights in (["weights.pth", *words], ["weights.onnx", "--device", "cpu"]):
+        given = ["--weights", str(folder / weights[0]), *weights[1:]]
+        assert main(["predict", "--stream", str(folder / "v.mkv"), *given, "--stride", "8", "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     one, other = lines[: len(lines) // 2], lines[len(lines) // 2 :]
     assert len(one) > 2 and all("segments" in line for line in one[:-1])
@@ -132,46 +178,60 @@ def test_a_stream_is_labeled_as_by_the_run(stream_run, exported_stream, capsys):
         )
 
 
-def test_an_exported_model_is_tested_like_its_run(stream_run, exported_stream, capsys):
-    results = [load_trained(path, device="cpu").test(picture=False) for path in (stream_run[0], exported_stream)]
-    assert results[0]["scores"] == results[1]["scores"]
+def test_an_exported_model_is_tested_like_its_run(labels_run, capsys):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    assert main(["export", str(labels_run), "--device", "cpu", "--videos", "2", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    path = labels_run / "export/mstcn.onnx"
+    assert printed["path"] == str(path) and printed["replay"]["source"].startswith("2 videos of ")
+    results = [load_trained(one, device="cpu").test(picture=False)["scores"] for one in (labels_run, path)]
+    assert results[0].pop("cross_entropy") == pytest.approx(results[1].pop("cross_entropy"), rel=1e-5)
+    assert results[0] == results[1]
     capsys.readouterr()
-    assert main(["test", str(exported_stream), "--device", "cpu"]) == 0
-    assert "checkpoint: memory_tcn.onnx" in capsys.readouterr().out
-    assert main(["info", str(exported_stream)]) == 0
-    assert "state_stage1_layer0 float32 (batch, " in capsys.readouterr().out
+    assert main(["test", str(path), "--device", "cpu"]) == 0
+    assert "checkpoint: mstcn.onnx" in capsys.readouterr().out
+    assert main(["info", str(path)]) == 0
+    assert "features float32 (batch, " in capsys.readouterr().out
 
 
-def test_the_memory_of_a_stream_is_named(exported_stream, stream_run):
-    artifact = read_artifact(exported_stream)
-    assert [spec.name for spec in artifact.inputs] == ["clips", "mask", "state_stage1_layer0", "state_stage2_layer0"]
-    assert set(artifact.outputs) >= {"logits", "next_stage1_layer0", "next_stage2_layer0"}
-    assert artifact.replay["source"].endswith(str(stream_run[1] / "data")) and artifact.replay["agreement"] == 1
-    assert artifact.classes == ["red", "green", "blue"] and artifact.stride == 8
-    model = load_trained(exported_stream).model
+def test_the_memory_of_a_stream_is_named(stream):
+    folder, _ = stream
+    artifact = read_artifact(folder / "weights.onnx")
+    assert [str(spec) for spec in artifact.inputs] == [
+        "clips float32 (batch, 3, frames, 32, 32)",
+        "mask float32 (batch, frames)",
+        "state_layer0.past float32 (batch, 6)",
+    ]
+    assert artifact.outputs == ("logits", "neck_logits", "next_layer0.past")
+    assert artifact.replay["source"].startswith("random values") and artifact.replay["agreement"] == 1
+    assert artifact.classes == CLASSES
+    model = load_trained(folder / "weights.onnx").model
     assert isinstance(model, StreamModel)
     clips = torch.randn(2, 3, 4, 32, 32)
     _, state = model(clips)
     alone = model(clips[:1], state.take([0]))[0].logits
     assert torch.allclose(model(clips, state)[0].logits[:, :1], alone, atol=1e-5)
-    with pytest.raises(ValueError, match=r"clips has shape \(2, 3, 4, 40, 40\); the exported memory_tcn takes"):
+    assert not torch.allclose(model(clips)[0].logits[:, :1], alone, atol=1e-3)
+    with pytest.raises(ValueError, match=r"clips has shape \(2, 3, 4, 40, 40\); the exported tiny_stream takes"):
         model(torch.randn(2, 3, 4, 40, 40))
     with pytest.raises(ValueError, match="no gradients"):
         model(clips.requires_grad_())
+    with pytest.raises(ValueError, match=r"the state has no 'layer0\.past'"):
+        model(clips, StreamState({"other": torch.zeros(2, 6)}))
 
 
 def test_a_wrong_model_leaves_no_file(tmp_path, monkeypatch):
     pytest.importorskip("onnxscript")
     trained = load_small("mstcn", tmp_path)
-    keep = export_model(trained).path.read_bytes()
+    before = tmp_path / "mstcn.onnx"
+    before.write_text("an earlier model")
     broken = dict(DECOMPOSITIONS)
     broken[torch.ops.aten.relu.default] = lambda x: x.clamp(min=0.1)
     monkeypatch.setattr("vidseg.export.onnx_operators.DECOMPOSITIONS", broken)
     with pytest.raises(ExportError, match="largest difference"):
-        export_model(trained, tmp_path / "new.onnx")
-    with pytest.raises(ExportError, match="largest difference"):
         export_model(trained)
-    assert trained.source.path.with_suffix(".onnx").read_bytes() == keep
+    assert before.read_text() == "an earlier model"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mstcn.onnx", "mstcn.pth"]
 
 
@@ -333,20 +393,22 @@ def test_an_operator_without_a_form_is_named():
         without_own_operators(program)
 
 
-def test_requests_with_bytes_are_predicted_like_files(stream_run, exported_stream, tmp_path):
-    requests = VideoRequests(exported_stream)
-    video = stream_run[1] / "videos/v3.mkv"
+def test_requests_with_bytes_are_predicted_like_files(stream):
+    folder, _ = stream
+    requests = VideoRequests(folder / "weights.onnx")
+    trained = load_trained(folder / "weights.pth", network="tiny_stream", classes=CLASSES)
     expected = [
         {"label": name, "start": start, "stop": stop}
-        for name, start, stop in load_trained(stream_run[0], device="cpu").predict(video).segments()
+        for name, start, stop in trained.predict(folder / "v.mkv").segments()
     ]
-    assert requests.predict(video=video.read_bytes()) == {"segments": expected}
-    database = vidseg.FrameDatabase(stream_run[1] / "data/jpg/v3/frames.db")
-    frames = [
-        encode_rgb(torch.from_numpy(np.asarray(frame)), 100)[0] for frame in database.decode(range(len(database)))
-    ]
+    assert len(expected) > 1
+    assert requests.predict(video=(folder / "v.mkv").read_bytes()) == {"segments": expected}
+    with av.open(str(folder / "v.mkv")) as container:
+        pictures = [torch.from_numpy(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+    frames = [encode_rgb(picture, 100, chroma=444)[0] for picture in pictures]
     found = requests.predict(frames=frames, fps=10.0)["segments"]
     assert [each["label"] for each in found] == [each["label"] for each in expected]
+    assert found[-1]["stop"] == pytest.approx(expected[-1]["stop"])
     for wrong, message in (
         ({}, "either a video or frames"),
         ({"video": b"x", "frames": [b"x"]}, "either a video or frames"),

@@ -123,6 +123,7 @@ DISTRIBUTIONS = {
     "sqlite_utils": "sqlite-utils",
     "nvidia": "nvidia-dali-cuda120",
     "cv2": "opencv-python-headless",
+    "onnx_ir": "onnx-ir",
 }
 # pip cannot install them as they are: docs/augmentation.md, docs/training.md; for tensorrt see docs/export.md
 UNDECLARED = {"imgaug", "apex", "tensorrt"}

@@ -79,7 +79,8 @@ def _checked(values: Sequence[Tensor], specs: Sequence[TensorSpec], network: str
     Raises:
         ValueError: a shape differs from that of the exported model.
     """
-    found, sizes = [], {}
+    found: list[Tensor] = []
+    sizes: dict[str, int] = {}
     for value, spec in zip(values, specs, strict=True):
         fits = value.dim() == len(spec.shape) and all(
             size == sizes.setdefault(expected, size) if isinstance(expected, str) else size == expected

@@ -130,7 +130,7 @@ def _specs(program: ExportedProgram, inputs: Mapping[str, Tensor]) -> tuple[Tens
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     specs = []
     for name, node, value in zip(inputs, program.graph_signature.user_inputs, inputs.values(), strict=True):
-        sizes = nodes[node].meta["val"].shape  # type: ignore[index]
+        sizes = nodes[node].meta["val"].shape
         axes = _axes(name, value.dim())
         if name == "mask" and "clips" in inputs:
             axes = ("batch", "frames")

@@ -78,7 +78,7 @@ def format_of(name: str, place: str | Path) -> Format:
     """
     if name not in FORMATS:
         raise ValueError(f"{place}: format {name!r:.80} is unknown; expected one of {', '.join(FORMATS)}")
-    module: Format = importlib.import_module(f"vidseg.export.{FORMATS[name].module}")  # type: ignore[assignment]
+    module: Format = importlib.import_module(f"vidseg.export.{FORMATS[name].module}")
     return module
 
 

@@ -39,6 +39,7 @@ def make_program(program: ExportedProgram, artifact: Artifact) -> Any:
         ValueError: an operator of the graph has no ONNX form.
     """
     try:
+        import onnx_ir
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise missing_package("onnxscript", "onnx") from error
@@ -60,7 +61,7 @@ def make_program(program: ExportedProgram, artifact: Artifact) -> Any:
     assert found is not None
     _optimize(found.model)
     for value, spec in zip(found.model.graph.inputs, artifact.inputs, strict=True):
-        value.shape = type(value.shape)(list(spec.shape))
+        value.shape = onnx_ir.Shape(spec.shape)
     return found
 
 
@@ -73,7 +74,7 @@ def _optimize(model: Any) -> None:
     with _quiet():
         try:
             onnxscript.optimizer.fold_constants(model, input_size_limit=1024, output_size_limit=4096)
-        except PassError as error:  # the graph is valid, and larger
+        except (PassError, RuntimeError) as error:  # the graph is valid, and larger
             logger.warning("constants of the ONNX graph are not folded: %s", error)
         common.RemoveUnusedNodesPass()(model)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vidseg.engine.trained import TrainedModel
+from vidseg.export.artifact import TensorSpec
 from vidseg.export.signature import example_inputs, flat_output
 
 __all__ = ["LIMITS", "Replay", "replay"]
@@ -190,7 +191,7 @@ def _test_data(trained: TrainedModel, exported: nn.Module, comparison: _Comparis
 
 def _random_inputs(trained: TrainedModel, exported: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Yield inputs of other batch sizes, and of another length where it is variable."""
-    specs = exported.artifact.inputs  # type: ignore[union-attr]
+    specs: tuple[TensorSpec, ...] = exported.artifact.inputs  # type: ignore[union-attr, assignment]
     variable = len([size for size in specs[0].shape if isinstance(size, str)]) > 1
     example = example_inputs(trained, batch=1)
     first = next(iter(example.values()))

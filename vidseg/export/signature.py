@@ -157,25 +157,25 @@ def example_inputs(trained: TrainedModel, *, batch: int = 2, columns: int | None
         return {name: torch.rand(batch, 3, height, width, generator=draw) for name in ("first", "second")}
     detector = getattr(trained.model, "detector", None)
     if task == "detection" and detector is not None:
-        clips = trained.model.backbone.spec  # type: ignore[union-attr]
+        clips: Any = trained.model.backbone.spec  # type: ignore[union-attr]
         count = columns or getattr(trained, "example_columns", None) or _SNIPPETS
-        shape = (batch, count, 3, clips.frames, clips.size, clips.size)
+        shape: tuple[int, ...] = (batch, count, 3, clips.frames, clips.size, clips.size)
         snippets = torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8)
         return {"snippets": snippets, "mask": _mask(batch, count)}
     if task in ("segmentation", "detection"):
-        width = int(getattr(trained.model, "in_features", 0)) or trained.source.record.get("feature_size")
-        if not width:
+        depth = getattr(trained.model, "in_features", None) or trained.source.record.get("feature_size")
+        if not depth:
             raise ValueError(f"{trained.network}: the width of its features is not known")
         length = columns or getattr(trained, "example_columns", None) or _COLUMNS
-        found = {"features": torch.randn(batch, width, length, generator=draw), "mask": _mask(batch, length)}
+        found = {"features": torch.randn(batch, int(depth), length, generator=draw), "mask": _mask(batch, length)}
         if getattr(trained.model, "seeded", False):
             attributes = {name: getattr(trained.model, name, None) for name in ATTRIBUTES}
             found["noise"] = draw_noise(found["mask"], 0, attributes)
         return found
     frames = columns or spec.frames
     pixels = torch.rand(batch, spec.channels, frames, spec.size, spec.size, generator=draw)
-    clips = (pixels - 0.45) / 0.25 if spec.channels != 3 else _normalized(pixels, spec)
-    return {"clips": clips} if task == "recognition" else {"clips": clips, "mask": torch.ones(batch, frames)}
+    values = (pixels - 0.45) / 0.25 if spec.channels != 3 else _normalized(pixels, spec)
+    return {"clips": values} if task == "recognition" else {"clips": values, "mask": torch.ones(batch, frames)}
 
 
 def _normalized(pixels: Tensor, spec: Any) -> Tensor:

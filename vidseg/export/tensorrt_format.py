@@ -89,7 +89,7 @@ def _build(package: Any, graph: Path, artifact: Artifact, program: ExportedProgr
     profile = builder.create_optimization_profile()
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     for spec, name in zip(artifact.inputs, program.graph_signature.user_inputs, strict=True):
-        tuned = [_hint(size) for size in nodes[name].meta["val"].shape]  # type: ignore[index]
+        tuned = [_hint(size) for size in nodes[name].meta["val"].shape]
         profile.set_shape(spec.name, *_profile(spec, tuned))
     config.add_optimization_profile(profile)
     engine = builder.build_serialized_network(network, config)

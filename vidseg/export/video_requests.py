@@ -15,6 +15,7 @@ from vidseg.clips.sampling import CenterClip, FrameSampling, SegmentSampling
 from vidseg.engine.frame_preparer import FramePreparer
 from vidseg.engine.trained import TrainedModel
 from vidseg.frames.jpeg import decode_jpeg
+from vidseg.videos import VideoError
 
 __all__ = ["VideoRequests"]
 
@@ -67,7 +68,10 @@ class VideoRequests:
             with tempfile.NamedTemporaryFile(suffix=".video") as file:
                 file.write(video)
                 file.flush()
-                return self._described(self.trained.predict(file.name))
+                try:
+                    return self._described(self.trained.predict(file.name))
+                except VideoError as error:
+                    raise ValueError(f"the bytes are not a video that can be decoded: {error}") from error
         assert frames is not None
         if not 1 <= len(frames) <= _MOST_FRAMES:
             raise ValueError(f"{len(frames)} frames; expected 1 to {_MOST_FRAMES}")

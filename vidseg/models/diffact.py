@@ -368,8 +368,8 @@ class DiffAct(nn.Module):
         encoded, condition = self.encoder(clear_padding(features, padding), padding)
         lengths = video_lengths(features, padding).tolist()
         if labels is None:
-            noise = self._noise(generators, lengths, features)
-            return SegmentationOutput(torch.stack([encoded, self.sample(condition, padding, noise)]))
+            drawn = self._noise(generators, lengths, features)
+            return SegmentationOutput(torch.stack([encoded, self.sample(condition, padding, drawn)]))
         self._check_labels(labels, boundaries, features)
         # Order of the draws of a video: mode, masked classes, step, noise.
         visible = [

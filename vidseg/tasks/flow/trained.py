@@ -124,7 +124,8 @@ class FlowModel(TrainedModel):
         """See `TrainedModel.network_inputs`: pairs of pictures, for flow has no splits."""
         source, options, _split = self._pairs(dataset)
         pairs = itertools.islice(make_loader(source, options, train=False), videos)
-        yield from ([(batch.first, batch.second)] for batch in pairs)
+        for batch in pairs:
+            yield [(batch.first, batch.second)]
 
     def test(self, *_: Any, dataset: str | Path | None = None, **__: Any) -> dict[str, Any]:
         """Compare with the true flow of held-out pairs; leaves test.json in the folder of the run.
