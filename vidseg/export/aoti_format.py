@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from vidseg.export.artifact import Artifact
+from vidseg.export.onnx_operators import without_own_operators
 
 __all__ = ["load", "write"]
 
@@ -27,7 +28,7 @@ def write(program: ExportedProgram, artifact: Artifact, path: Path) -> None:
     from torch._inductor import aoti_compile_and_package
 
     try:
-        aoti_compile_and_package(program, package_path=str(path))
+        aoti_compile_and_package(without_own_operators(program, only="vidseg."), package_path=str(path))
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{artifact.network}: AOTInductor cannot compile it: {reason}") from error

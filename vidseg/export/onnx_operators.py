@@ -182,11 +182,13 @@ DECOMPOSITIONS: dict[Any, Callable[..., Tensor]] = {
 they are."""
 
 
-def without_own_operators(program: ExportedProgram) -> ExportedProgram:
+def without_own_operators(program: ExportedProgram, *, only: str = "") -> ExportedProgram:
     """Replace the operators of `vidseg.ops` in a graph by standard operators.
 
     Args:
         program: graph of a network.
+        only: first part of the names of the operators to replace, such as "vidseg."; "": also those of PyTorch that
+            the ONNX exporter lacks.
 
     Raises:
         ValueError: an operator has no such form; names it.
@@ -195,5 +197,5 @@ def without_own_operators(program: ExportedProgram) -> ExportedProgram:
     unknown = sorted(str(one) for one in used - set(DECOMPOSITIONS) if str(one).startswith("vidseg."))
     if unknown:
         raise ValueError(f"{', '.join(unknown)} has no form in standard operators; use --to torch or --to aoti")
-    table = {target: function for target, function in DECOMPOSITIONS.items() if target in used}
+    table = {one: function for one, function in DECOMPOSITIONS.items() if one in used and str(one).startswith(only)}
     return program.run_decompositions(table) if table else program
