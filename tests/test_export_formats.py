@@ -35,7 +35,7 @@ from vidseg.tasks import load_trained
 from vidseg.tasks.segmentation.cross_validation import cross_validate
 from vidseg.tasks.segmentation.recipes import recipe_options
 
-NETWORKS = ["tsn_r18", "mstcn", "bmn", "tiny_flow"]
+NETWORKS = ["tsn_r18", "r3d_18", "mstcn", "bmn", "tiny_flow"]
 
 
 @pytest.fixture(autouse=True)

@@ -31,7 +31,9 @@ def write(program: ExportedProgram, artifact: Artifact, path: Path) -> None:
         aoti_compile_and_package(without_own_operators(program, only="vidseg."), package_path=str(path))
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{artifact.network}: AOTInductor cannot compile it: {reason}") from error
+        raise ValueError(
+            f"{artifact.network}: AOTInductor cannot compile it: {reason}; sizes that are fixed with --fixed-length may help"
+        ) from error
 
 
 def load(path: Path, artifact: Artifact, device: torch.device) -> Callable[[list[Tensor]], Sequence[Tensor]]:

@@ -23,6 +23,8 @@ __all__ = ["load", "make_program", "write"]
 logger = logging.getLogger(__name__)
 
 _OPSET = 18
+_FOLDED = 1 << 16
+"""Largest constant that is computed at export."""
 _INLINE_BYTES = 1_500_000_000
 """Size of the weights up to which they are in the file of the graph; a protobuf message has at most 2 GB."""
 
@@ -73,9 +75,15 @@ def _optimize(model: Any) -> None:
     # Without the exporter's rules of rewriting: they take minutes in large graphs, and runtimes have their own.
     with _quiet():
         try:
-            onnxscript.optimizer.fold_constants(model, input_size_limit=1024, output_size_limit=4096)
+            onnxscript.optimizer.fold_constants(model, input_size_limit=1024, output_size_limit=_FOLDED)
         except (PassError, RuntimeError) as error:  # the graph is valid, and larger
             logger.warning("constants of the ONNX graph are not folded: %s", error)
+        for node in model.graph.all_nodes():
+            # The exporter gives convolutions of volumes without a bias one of zeros, whose shape is wrong.
+            if node.op_type == "Conv" and len(node.inputs) == 3 and node.inputs[2] is not None:
+                bias = node.inputs[2].const_value
+                if bias is not None and not bias.numpy().any():
+                    node.resize_inputs(2)
         common.RemoveUnusedNodesPass()(model)
 
 
