@@ -13,7 +13,7 @@ from vidseg.engine.options import Recipe
 from vidseg.loaders import FlowLoader, MovingShapes
 from vidseg.losses import flow_losses as losses
 from vidseg.models import _registry, register_model
-from vidseg.models._flow import FlowOutput
+from vidseg.models._flow import FlowOutput, halves
 from vidseg.ops import correlation
 from vidseg.tasks.flow.recipes import RECIPES
 
@@ -35,7 +35,7 @@ class TinyFlow(nn.Module):
     def forward(self, first, second):
         maps = self.features(torch.cat([first, second]))
         maps = F.normalize(maps - maps.mean(dim=(2, 3), keepdim=True), dim=1)
-        one, other = maps.chunk(2)
+        one, other = halves(maps)
         costs = F.avg_pool2d(correlation(one, other, max_displacement=REACH), 5, 1, 2)
         shares = (costs * self.scale * 1000).softmax(dim=1)
         coarse = torch.einsum("bdhw,cd->bchw", shares, self.places.to(shares))

@@ -29,6 +29,7 @@ ORDER["engine"] = set(ORDER)
 ORDER["tasks"] = set(ORDER)
 ORDER["live"] = set(ORDER)
 ORDER["learn"] = set(ORDER)
+ORDER["export"] = set(ORDER)
 ORDER["cli"] = set(ORDER)
 
 
@@ -122,8 +123,10 @@ DISTRIBUTIONS = {
     "sqlite_utils": "sqlite-utils",
     "nvidia": "nvidia-dali-cuda120",
     "cv2": "opencv-python-headless",
+    "onnx_ir": "onnx-ir",
 }
-UNDECLARED = {"imgaug", "apex"}  # pip cannot install them as they are: docs/augmentation.md, docs/training.md
+# pip cannot install them as they are: docs/augmentation.md, docs/training.md; for tensorrt see docs/export.md
+UNDECLARED = {"imgaug", "apex", "tensorrt"}
 
 
 def test_every_package_that_is_imported_is_a_declared_dependency():

@@ -51,6 +51,8 @@ def _text(value: Any) -> str:
 def _facts(path: Path) -> dict[str, Any]:
     if path.suffix in {".pth", ".pt", ".safetensors"}:
         return _weights(path)
+    if path.suffix in {".onnx", ".xml", ".pt2", ".engine"} and not path.is_dir():
+        return _exported(path)
     if (path / "options.json").is_file():
         return _run(path)
     if (path / "results.json").is_file():
@@ -152,6 +154,29 @@ def _dataset(path: Path) -> dict[str, Any]:
         "splits": ", ".join(data.splits) or "none",
         "frames": int(data.frames.sum()),
         "frames per video": f"{data.frames.min()} to {data.frames.max()}",
+    }
+
+
+def _exported(path: Path) -> dict[str, Any]:
+    """An exported model, by its description; the model itself is not loaded."""
+    from vidseg.export import read_artifact
+
+    artifact = read_artifact(path)
+    replay = artifact.replay
+    return {
+        "kind": "exported model",
+        "format": artifact.format,
+        "precision": artifact.precision,
+        "task": artifact.task,
+        "network": artifact.network,
+        "parameters": artifact.parameters,
+        "classes": len(artifact.classes),
+        "class names": ", ".join(artifact.classes[:20]) + (" ..." if len(artifact.classes) > 20 else ""),
+        "inputs": "; ".join(map(str, artifact.inputs)),
+        "outputs": ", ".join(artifact.outputs),
+        "largest difference": replay.get("difference", "not replayed"),
+        "agreement": replay.get("agreement", "not replayed"),
+        "versions": _pairs(artifact.versions),
     }
 
 

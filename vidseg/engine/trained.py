@@ -1,7 +1,10 @@
-"""A trained model: its weights and what they were trained for, found in a run, a checkpoint or a file of weights."""
+"""A trained model: its weights and what they were trained for, found in a run, a checkpoint, a file of weights or an
+exported model.
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from vidseg.engine.checkpoints import CheckpointFolder
@@ -28,6 +31,7 @@ __all__ = ["Source", "TrainedModel", "find_weights", "spread_videos", "test_name
 _SPARE_VALUES = 1 << 24  # of parts that a file of weights may lack, such as the classifier
 _SPARE_PARAMETERS = 1000
 _BYTES_PER_RECORD = 64  # that an entry needs at least in a file
+_EXPORTED = {".onnx", ".xml", ".pt2", ".engine"}  # suffixes of exported models
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Source:
         run: folder of the run; None for a file.
         chosen: whether the file is the one that the run's selection of the epoch takes.
         record: of the run, empty for a file of weights alone.
+        artifact: description of an exported model, see `vidseg.export.Artifact`; None for weights.
     """
 
     path: Path
@@ -57,6 +62,12 @@ class Source:
     run: Path | None = None
     chosen: bool = True
     record: dict[str, Any] = field(default_factory=dict)
+    artifact: Any = None
+
+
+def _export() -> Any:
+    """Return `vidseg.export`, which this package cannot import when it is loaded: it is built on trained models."""
+    return importlib.import_module("vidseg.export")
 
 
 def find_weights(
@@ -70,7 +81,7 @@ def find_weights(
     """Find the weights of a trained model.
 
     Args:
-        source: folder of a run, one of its checkpoints, or a file of weights.
+        source: folder of a run, one of its checkpoints, a file of weights, or an exported model.
         checkpoint: file of the run to take; None: its best one, else its last one.
         network: name of the network, for a file that does not hold it; None: recognized from the entries of the file,
             where they are those of one network of its published size.
@@ -82,6 +93,9 @@ def find_weights(
         ValueError: a file of weights without the name of its network, or a name that contradicts the record.
     """
     source = Path(source)
+    if source.suffix in _EXPORTED and not source.is_dir() and checkpoint is None:
+        exported: Source = _export().find_exported(source, network=network, classes=classes)
+        return exported
     run = found = None
     if source.is_dir():
         run, record = source, read_record(source)
@@ -213,6 +227,10 @@ class TrainedModel:
     def __init__(self, source: Source, *, strict: bool = True, device: torch.device | str = "cpu", **changes: Any):
         self.source, self.network, self.classes = source, source.network, source.classes
         self.device = resolve_device(device)
+        if source.artifact is not None:
+            self.input_spec = self.change_input(source.artifact.input, changes)
+            self.model: nn.Module = _export().load_exported(source.artifact, source.path, device=self.device)
+            return
         if not self.classes:
             self.classes = [str(number) for number in range(self._class_count())]
         model = self.build()
@@ -226,7 +244,7 @@ class TrainedModel:
         elif report.input_spec is not None:
             spec = report.input_spec
         self.input_spec = self.change_input(spec, changes)
-        self.model: nn.Module = model.to(self.device).eval()
+        self.model = model.to(self.device).eval()
 
     def build(self) -> nn.Module:
         """Return the network with fresh weights.
@@ -317,6 +335,7 @@ class TrainedModel:
 
     def facts(self) -> dict[str, Any]:
         """Return a description in plain data, for `vidseg info`."""
+        artifact = self.source.artifact
         values = sum(parameter.numel() for parameter in self.model.parameters())
         shown = ", ".join(self.classes[:20]) + (" ..." if len(self.classes) > 20 else "")
         facts = {
@@ -324,7 +343,8 @@ class TrainedModel:
             "network": self.network,
             "network options": ", ".join(f"{key}={value}" for key, value in self.source.network_options.items()),
             "weights": str(self.source.path),
-            "parameters": values,
+            "format": None if artifact is None else f"{artifact.format}, {artifact.precision}",
+            "parameters": values if artifact is None else artifact.parameters,
             "epoch": self.source.epoch,
             "best score": self.source.score,
             "classes": len(self.classes),
@@ -344,6 +364,29 @@ class TrainedModel:
             ValueError: the task cannot predict from this source.
         """
         raise ValueError(f"{self.network} is a network for {self.task}, which has no predictions of {source}")
+
+    def network_inputs(
+        self, *_: Any, videos: int = 8, dataset: str | Path | None = None, split: str | None = None
+    ) -> Iterator[list[tuple[Tensor, ...]]]:
+        """Yield inputs of the network, prepared as in a test, for the replay of exported models and for calibration.
+
+        Args:
+            videos: number of videos, evenly spaced in the split.
+            dataset: folder of the data set; None: that of the run.
+            split: name of the split; None: the test split of the run.
+
+        Yields:
+            Calls in order, each the arguments of the network without its memory; the memory of a streaming network
+            starts anew with each list.
+
+        Raises:
+            ValueError: there is no such split, or the weights do not belong to a run.
+        """
+        data, root, _name = self.test_data(dataset, split)
+        yield from self._inputs(spread_videos(data, videos), root)
+
+    def _inputs(self, data: VideoDataset, root: Path) -> Iterator[list[tuple[Tensor, ...]]]:
+        raise TypeError(f"{type(self).__name__} has no inputs")
 
     def loss_function(
         self, *_: Any, videos: int = 64, dataset: str | Path | None = None, split: str | None = None

@@ -16,6 +16,7 @@ __all__ = [
     "FlowOutput",
     "check_pair",
     "flow_to_size",
+    "halves",
     "multiple_of",
     "pad_pictures",
     "pixel_positions",
@@ -61,9 +62,18 @@ def check_pair(first: Tensor, second: Tensor) -> None:
             raise ValueError(f"{name} must be floating point from 0 to 1, but is {picture.dtype}; divide uint8 by 255")
 
 
+def halves(pairs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first and the second half of the rows of a tensor (2 * B, ...).
+
+    `Tensor.chunk` with a variable number of rows has no plain form in ONNX.
+    """
+    first, second = pairs.unflatten(0, (2, -1)).unbind(dim=0)
+    return first, second
+
+
 def multiple_of(size: int, unit: int) -> int:
     """Return the smallest multiple of `unit` that is at least `size`."""
-    return -(-size // unit) * unit
+    return (size + unit - 1) // unit * unit  # division of a negative number rounds differently in ONNX
 
 
 def pad_pictures(pictures: Tensor, unit: int, *, bottom: bool = False) -> tuple[Tensor, tuple[Tensor, Tensor]]:

@@ -28,13 +28,13 @@ from vidseg.models._segmentation import (
     video_lengths,
 )
 
-__all__ = ["DiffAct", "cosine_schedule", "neighbor_attention"]
+__all__ = ["DiffAct", "cosine_schedule", "neighbor_attention", "video_noise"]
 
 _TIME_CHANNELS = 512
 
 
 @torch.library.custom_op("vidseg::video_noise", mutates_args=())
-def _video_noise(lengths: Tensor, seeds: Sequence[int], draws: int, channels: int, frames: int) -> Tensor:
+def video_noise(lengths: Tensor, seeds: Sequence[int], draws: int, channels: int, frames: int) -> Tensor:
     """Return the noise of `DiffAct._noise` as one tensor, for exported graphs.
 
     Args:
@@ -53,7 +53,7 @@ def _video_noise(lengths: Tensor, seeds: Sequence[int], draws: int, channels: in
     return torch.stack([next(noise) for _ in range(draws)]).to(lengths.device)
 
 
-@_video_noise.register_fake
+@video_noise.register_fake
 def _(lengths: Tensor, seeds: Sequence[int], draws: int, channels: int, frames: int) -> Tensor:
     return torch.empty(draws, lengths.shape[0], channels, frames, device=lengths.device)
 
@@ -340,6 +340,7 @@ class DiffAct(nn.Module):
         labels: Tensor | None = None,
         boundaries: Tensor | None = None,
         seeds: int | Sequence[int] = 0,
+        noise: Tensor | None = None,
     ) -> SegmentationOutput:
         """Sample labels, or compute the outputs of a training step if labels are given.
 
@@ -352,6 +353,7 @@ class DiffAct(nn.Module):
             boundaries: (B, 1, L), targets from 0 to 1, required for training with a "boundary" mode, see
                 `vidseg.losses.targets.smoothed_boundaries`.
             seeds: seed of each video, or one seed for all videos, from 0 to 2^63 - 1.
+            noise: (sampling_steps, B, K, L), the noise to sample with, see `video_noise`; None: that of the seeds.
 
         Returns:
             Output with logits (2, B, K, L): those of the encoder, then those of the decoder.
@@ -360,14 +362,14 @@ class DiffAct(nn.Module):
             ValueError: a shape is wrong, a label is too large, or required `boundaries` are missing.
         """
         padding = find_padding(features, mask, in_features=self.in_features)
-        if torch.compiler.is_exporting() and labels is None:
-            return self._traced(features, padding, seeds)
+        if labels is None and (noise is not None or torch.compiler.is_exporting()):
+            return self._traced(features, padding, seeds, noise)
         generators = self._generators(seeds, features.shape[0])
         encoded, condition = self.encoder(clear_padding(features, padding), padding)
         lengths = video_lengths(features, padding).tolist()
         if labels is None:
-            noise = self._noise(generators, lengths, features)
-            return SegmentationOutput(torch.stack([encoded, self.sample(condition, padding, noise)]))
+            drawn = self._noise(generators, lengths, features)
+            return SegmentationOutput(torch.stack([encoded, self.sample(condition, padding, drawn)]))
         self._check_labels(labels, boundaries, features)
         # Order of the draws of a video: mode, masked classes, step, noise.
         visible = [
@@ -382,16 +384,19 @@ class DiffAct(nn.Module):
         decoded = self.decoder(condition * shown.to(condition.dtype), at, event.to(condition.dtype), padding)
         return SegmentationOutput(torch.stack([encoded, decoded]))
 
-    def _traced(self, features: Tensor, padding: Tensor | None, seeds: int | Sequence[int]) -> SegmentationOutput:
-        """Sample in an exported graph, which draws all noise with one operator."""
+    def _traced(
+        self, features: Tensor, padding: Tensor | None, seeds: int | Sequence[int], noise: Tensor | None
+    ) -> SegmentationOutput:
+        """Sample with given noise, or in an exported graph, which draws all noise with one operator."""
         encoded, condition = self.encoder(clear_padding(features, padding), padding)
-        noise = torch.ops.vidseg.video_noise(
-            video_lengths(features, padding),
-            [seeds] if isinstance(seeds, int) else list(seeds),
-            self.sampling_steps,
-            self.num_classes,
-            features.shape[2],
-        )
+        if noise is None:
+            noise = torch.ops.vidseg.video_noise(
+                video_lengths(features, padding),
+                [seeds] if isinstance(seeds, int) else list(seeds),
+                self.sampling_steps,
+                self.num_classes,
+                features.shape[2],
+            )
         return SegmentationOutput(torch.stack([encoded, self.sample(condition, padding, iter(noise.unbind(0)))]))
 
     def noisy_event(self, labels: Tensor, steps: Sequence[int], noise: Tensor) -> Tensor:

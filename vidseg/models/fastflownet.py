@@ -14,7 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidseg.models._flow import FlowOutput, check_pair, flow_to_size, pixel_positions, resize_pictures, sample, warp
+from vidseg.models._flow import (
+    FlowOutput,
+    check_pair,
+    flow_to_size,
+    halves,
+    pixel_positions,
+    resize_pictures,
+    sample,
+    warp,
+)
 from vidseg.models._input_spec import InputSpec
 from vidseg.models._registry import register_model
 from vidseg.ops import spatial_correlation
@@ -119,7 +128,7 @@ class FastFlowNet(nn.Module):
             means = (means[: first.shape[0]] + means[first.shape[0] :]) / 2
             pictures = pictures - torch.cat([means, means])
         pictures = resize_pictures(pictures, _UNIT)
-        levels = self.raw_flows(*pictures.chunk(2))
+        levels = self.raw_flows(*halves(pictures))
         height, width = pictures.shape[2:]
         size = (first.shape[2], first.shape[3])
         flow = flow_to_size(_SCALE * levels[-1].float(), size, unit=(height, width))
@@ -139,7 +148,7 @@ class FastFlowNet(nn.Module):
         flow: Tensor | None = None
         flows = []
         for level in reversed(_LEVELS):
-            one, other = features[level].chunk(2)
+            one, other = halves(features[level])
             if flow is None:
                 coarse = one.new_zeros(one.shape[0], 2, *one.shape[2:])
             else:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidseg.models._flow import FlowOutput, check_pair, flow_to_size, resize_pictures, warp
+from vidseg.models._flow import FlowOutput, check_pair, flow_to_size, halves, resize_pictures, warp
 from vidseg.models._input_spec import InputSpec
 from vidseg.models._registry import register_model
 from vidseg.ops import correlation
@@ -248,7 +248,7 @@ class LiteFlowNet3(nn.Module):
         """
         check_pair(first, second)
         pictures = resize_pictures(torch.cat([first, second]), _UNIT)
-        levels = self.raw_flows(*pictures.flip(1).chunk(2))  # the published program reads BGR
+        levels = self.raw_flows(*halves(pictures.flip(1)))  # the published program reads BGR
         height, width = pictures.shape[2:]
         size = (first.shape[2], first.shape[3])
         flow = flow_to_size(_SCALE * levels[-1].float(), size, unit=(height, width))
@@ -270,11 +270,11 @@ class LiteFlowNet3(nn.Module):
         pictures = {}
         for level in _LEVELS:
             both = F.interpolate(both, size=features[level - 1].shape[2:], mode="bilinear", align_corners=False)
-            pictures[level] = both.chunk(2)
+            pictures[level] = halves(both)
         flow = confidence = None
         flows = []
         for level in reversed(_LEVELS):
-            one, other = features[level - 1].chunk(2)
+            one, other = halves(features[level - 1])
             place = level - _LEVELS[0]
             flow = self.netMatching[place](one, other, flow, confidence)
             flow = self.netSubpixel[place](one, other, flow)

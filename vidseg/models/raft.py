@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidseg.models._flow import FlowOutput, check_pair, pad_pictures, pixel_positions
+from vidseg.models._flow import FlowOutput, check_pair, halves, pad_pictures, pixel_positions
 from vidseg.models._input_spec import InputSpec
 from vidseg.models._registry import register_model
 from vidseg.ops import correlation_lookup
@@ -436,7 +436,7 @@ class Raft(nn.Module):
         pictures, (rows, columns) = pad_pictures(
             torch.cat([first, second]) * 2 - 1, _STRIDE, bottom=self.padding == "kitti"
         )
-        flows, states = self.refine(*pictures.chunk(2))
+        flows, states = self.refine(*halves(pictures))
         if not self.training:
             flows, states = flows[-1:], states[-1:]
         levels = [
@@ -459,7 +459,7 @@ class Raft(nn.Module):
         hidden, context = self.cnet(first).split([self.design.hidden, self.design.context], dim=1)
         hidden, constant = hidden.tanh(), self.update_block.gru.constant_part(context.relu())
         with torch.autocast(first.device.type, enabled=False):
-            windows = self._correlations(*features.float().chunk(2))
+            windows = self._correlations(*halves(features.float()))
         start = pixel_positions(features)
         flow = torch.zeros_like(features[: first.shape[0], :2], dtype=torch.float32)
         flows, states = [], []

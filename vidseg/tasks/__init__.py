@@ -44,10 +44,11 @@ def load_trained(
     device: Any = "cpu",
     **changes: Any,
 ) -> TrainedModel:
-    """Load a trained model: from a run, a checkpoint or a file of weights.
+    """Load a trained model: from a run, a checkpoint, a file of weights or an exported model.
 
     Args:
-        source: folder of a run, one of its checkpoints, or a file of weights.
+        source: folder of a run, one of its checkpoints, a file of weights, or a file that `vidseg export` wrote. Files
+            .pt2 and .engine hold compiled code: load them only from where you trust them.
         checkpoint: file of the run to take; None: its best one, else its last one.
         network: name of the network, for a file that does not hold it.
         network_options: options of the network, likewise.

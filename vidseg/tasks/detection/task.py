@@ -5,6 +5,7 @@ Shapes: B samples, D feature width, L columns, N proposals, M segments, K classe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
@@ -231,8 +232,12 @@ class DetectionTask(Task):
                         if isinstance(model, SnippetDetector):
                             columns, network = model.encode(batch.inputs, batch.mask), model.detector
                         inputs = loss.model_inputs(targets, batch.mask, seeds=seeds)
-                        output = network(columns, batch.mask, **inputs)
-                        value = loss(output, targets, batch.mask, seeds=seeds)
+                        if inputs and getattr(network, "exported", False):  # a graph without the inputs of training
+                            inputs, value = {}, torch.tensor(math.nan)
+                            output = network(columns, batch.mask)
+                        else:
+                            output = network(columns, batch.mask, **inputs)
+                            value = loss(output, targets, batch.mask, seeds=seeds)
                         if thorough and "proposals" in inputs:
                             output = network(columns, batch.mask)
                     count = int(batch.valid.sum())

@@ -124,6 +124,12 @@ class DetectionModel(TrainedModel):
             tuple(DetectionRow(labels[label], start, stop, score) for label, (start, stop), score in rows),
         )
 
+    @property
+    def example_columns(self) -> int | None:
+        """Columns, or snippets, of a sample; None: those of the video."""
+        options = self.options(DetectionOptions())
+        return options.snippets.snippets or options.data.columns
+
     def find_sources(self, source: Path) -> list[Path]:
         """Return the videos, or the files of features, of a folder that `predict` takes; a file is itself.
 
@@ -201,6 +207,12 @@ class DetectionModel(TrainedModel):
                 yield DetectionBatch.of_sample(part, video=0, offset=offset + start * scale, scale=scale)
 
         return samples(), float(data.frames[0]) / data[0].fps
+
+    def _inputs(self, data: VideoDataset, root: Path) -> Iterator[list[tuple[Tensor, ...]]]:
+        options = self.options(DetectionOptions())
+        options = replace(options, data=replace(options.data, dataset=str(root)))
+        for batch in make_loader(data, options, train=False):
+            yield [(batch.inputs, batch.mask)]
 
     def evaluate(self, data: VideoDataset, root: Path) -> DetectionResult:
         """Detect in the videos of a data set whose folder is `root`, with all proposals, and score the detections."""

@@ -40,10 +40,14 @@ def pair_flow(method: str, weights: str | None, device: str) -> PairFlow:
 def _network(method: str, weights: str, device: torch.device) -> PairFlow:
     from vidseg.engine.trained import find_weights
     from vidseg.models import create_model, load_weights
+    from vidseg.tasks import load_trained
 
     found = find_weights(weights, network=method)
-    model = create_model(found.network, **found.network_options)
-    load_weights(model, found.path, network=found.network)
+    if found.artifact is not None:
+        model = load_trained(weights, device=device).model
+    else:
+        model = create_model(found.network, **found.network_options)
+        load_weights(model, found.path, network=found.network)
     model = model.to(device).eval().requires_grad_(False)
 
     @torch.inference_mode()

@@ -118,6 +118,15 @@ class FlowModel(TrainedModel):
             flows, last = window_flow(self.model, torch.stack(frames)[None].to(self.device), previous)
         return list(flows[0].float().cpu().numpy()), last
 
+    def network_inputs(
+        self, *_: Any, videos: int = 8, dataset: str | Path | None = None, split: str | None = None
+    ) -> Iterator[list[tuple[Tensor, ...]]]:
+        """See `TrainedModel.network_inputs`: pairs of pictures, for flow has no splits."""
+        source, options, _split = self._pairs(dataset)
+        pairs = itertools.islice(make_loader(source, options, train=False), videos)
+        for batch in pairs:
+            yield [(batch.first, batch.second)]
+
     def test(self, *_: Any, dataset: str | Path | None = None, **__: Any) -> dict[str, Any]:
         """Compare with the true flow of held-out pairs; leaves test.json in the folder of the run.
 
@@ -132,16 +141,8 @@ class FlowModel(TrainedModel):
             FileNotFoundError: there is no such folder, or it has no pairs.
             ValueError: the weights do not belong to a run, and no data set is given.
         """
-        record, options = self.source.record, self.options(FlowOptions())
-        if not record and dataset is None:
-            raise ValueError(f"{self.source.path}: holds weights alone; name the pairs to test on with --dataset")
-        root = str(dataset or record["dataset"])
-        source: FlowSource
-        if dataset is None or root == SHAPES:
-            options = replace(options, data=replace(options.data, dataset=root))
-            source, split = make_source(options, "test"), "held out"
-        else:
-            source, split = FlowFolder(root, passes=options.data.passes), "all"
+        source, options, split = self._pairs(dataset)
+        root = str(dataset or self.source.record["dataset"])
         loader = make_loader(source, options, train=False)
         copy_ahead(loader, self.device)
         result = FlowTask().evaluate(self.model, loader, device=self.device)
@@ -160,6 +161,17 @@ class FlowModel(TrainedModel):
             other = "" if dataset is None else Path(root).name
             write_json(self.source.run / f"{test_name(self.source, other)}.json", report)
         return report
+
+    def _pairs(self, dataset: str | Path | None) -> tuple[FlowSource, FlowOptions, str]:
+        """The pairs of a test, the options of their loader, and which of the pairs they are."""
+        record, options = self.source.record, self.options(FlowOptions())
+        if not record and dataset is None:
+            raise ValueError(f"{self.source.path}: holds weights alone; name the pairs to test on with --dataset")
+        root = str(dataset or record["dataset"])
+        if dataset is None or root == SHAPES:
+            options = replace(options, data=replace(options.data, dataset=root))
+            return make_source(options, "test"), options, "held out"
+        return FlowFolder(root, passes=options.data.passes), options, "all"
 
 
 def draw_video_flow(trained: FlowModel, path: str | Path, out: Path) -> Path:

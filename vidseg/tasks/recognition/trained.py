@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -296,6 +296,17 @@ class RecognitionModel(TrainedModel):
             return splits.test, splits.test.split_name or "test", False
         name = splits.validation.split_name or "the videos held out of training"
         return splits.validation, name, self.source.path.stem.endswith("_best")
+
+    def network_inputs(
+        self, *_: Any, videos: int = 8, dataset: str | Path | None = None, split: str | None = None
+    ) -> Iterator[list[tuple[Tensor, ...]]]:
+        """See `TrainedModel.network_inputs`; one clip of each video."""
+        options = self.options(RecognitionOptions())
+        data = spread_videos(self.test_videos(options, dataset, split)[0], videos)
+        chosen = replace(options.data, val_geometry=self.val_geometry)
+        with evaluation_loader(data, chosen, self.input_spec, batch_size=min(4, len(data))) as loader:
+            for batch in loader:
+                yield [(batch.inputs,)]
 
     def loss_function(
         self, *_: Any, videos: int = 64, dataset: str | Path | None = None, split: str | None = None

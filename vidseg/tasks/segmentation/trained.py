@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -102,6 +103,14 @@ class SegmentationModel(FrameLabelModel):
                 self.model, values.float().contiguous().to(self.device), seed=options.session.seed
             )
         return FrameLabels(labels.numpy(), probabilities.numpy(), tuple(self.classes), options.data.labels_per_column)
+
+    def _inputs(self, data: VideoDataset, root: Path) -> Iterator[list[tuple[Tensor, ...]]]:
+        options = self.options(SegmentationOptions())
+        options = replace(options, data=replace(options.data, dataset=str(root)))
+        for batch in make_loader(data, options, train=False):
+            yield [
+                (batch.features[..., :: options.labeling.sample_rate], batch.mask[:, :: options.labeling.sample_rate])
+            ]
 
     def evaluate(self, data: VideoDataset, root: Path) -> FrameLabelResult:
         """See `FrameLabelModel.evaluate`; averages over all chunks or offsets of the options.

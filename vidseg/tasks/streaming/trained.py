@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +33,8 @@ from vidseg.videos import VideoSource
 from vidseg.videos.decoding import VideoError
 
 __all__ = ["StreamingModel", "VideoLabels"]
+
+_WINDOWS = 8  # of a video that `network_inputs` yields
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ class StreamingModel(FrameLabelModel):
             raise ValueError(f"{self.network}: its windows have no {', '.join(sorted(unknown))}")
         stride = changes.get("stride")
         if stride is None and not {"frames", "interval"} & changes.keys():
-            stride = self.source.record.get("stride")
+            artifact = self.source.artifact
+            stride = self.source.record.get("stride") if artifact is None else artifact.stride
         changed = resolved_input(changes, spec)
         self.shape: WindowShape = window_shape(changed, stride)
         return changed
@@ -181,6 +184,20 @@ class StreamingModel(FrameLabelModel):
             device=self.device,
             until=lambda window: (window + 1) * shape.stride,
         )
+
+    def _inputs(self, data: VideoDataset, root: Path) -> Iterator[list[tuple[Tensor, ...]]]:
+        options = self.options(StreamingOptions())
+        options = replace(options, data=replace(options.data, dataset=str(root)))
+        calls: list[tuple[Tensor, ...]] = []
+        with closing(make_loader(data, options, self.input_spec, self.shape, train=False)) as loader:
+            for batch in loader:
+                if batch.item.starts and calls:
+                    yield calls
+                    calls = []
+                if batch.item.valid.all() and len(calls) < _WINDOWS:  # rows of ended videos are not computed
+                    calls.append((batch.inputs, batch.mask))
+        if calls:
+            yield calls
 
     def evaluate(self, data: VideoDataset, root: Path) -> FrameLabelResult:
         """See `FrameLabelModel.evaluate`."""

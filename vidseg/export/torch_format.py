@@ -1,0 +1,34 @@
+"""`torch.export`: the graph as PyTorch stores it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from vidseg.export.artifact import Artifact
+
+__all__ = ["load", "write"]
+
+
+def write(program: ExportedProgram, artifact: Artifact, path: Path) -> None:
+    """See `vidseg.export.formats.Format.write`."""
+    torch.export.save(program, path)
+
+
+def load(path: Path, artifact: Artifact, device: torch.device) -> Callable[[list[Tensor]], Sequence[Tensor]]:
+    """See `vidseg.export.formats.Format.load`."""
+    try:
+        program = torch.export.load(path)
+    except Exception as error:  # a damaged archive raises errors of zip, JSON, pickle and the reader of graphs
+        raise ValueError(f"{path}: not a graph of torch.export, or damaged: {str(error).splitlines()[0]}") from error
+    module = program.module().to(device)
+
+    def run(values: list[Tensor]) -> Sequence[Tensor]:
+        found: Sequence[Tensor] = module(*(value.to(device) for value in values))
+        return found
+
+    return run
