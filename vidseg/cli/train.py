@@ -371,6 +371,29 @@ def _train(task: str, name: str, options: Any) -> tuple[Path, Any, str]:
     return folder, best_scores(folder), ""
 
 
+def train_again(task: str, record: Mapping[str, Any], changes: Mapping[str, Any], *, lr: float | None = None) -> Path:
+    """Train with the options of an earlier run, into a new one.
+
+    Args:
+        task: task of the run.
+        record: record of the run.
+        changes: options by name that replace those of the run.
+        lr: learning rate; None: a tenth of the run's.
+
+    Returns:
+        The folder of the new run.
+    """
+    from vidseg.engine.trainer import DEFAULT_LR
+
+    fresh = {"model_dir": None, "task_name": "", "max_steps": None, "pretrained": None}
+    old = options_from(record["options"], defaults=_DEFAULTS[task])
+    known = flat_options(old)
+    old_lr = old.schedule.lr or DEFAULT_LR * (known.get("batch_size") or 32) / 32
+    chosen = {**fresh, **changes, "dataset": record["dataset"], "lr": lr or old_lr / 10}
+    folder, _, _ = _train(task, "", _with_changes(chosen, old))
+    return folder
+
+
 def _train_and_test(task: str, options: Any) -> Path:
     if task == "streaming":
         from vidseg.tasks.streaming.runs import train_streaming

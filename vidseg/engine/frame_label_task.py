@@ -107,6 +107,10 @@ class FrameLabelModel(TrainedModel):
         """Label and score the videos of a data set whose folder is `root`, as the options of the run say."""
         raise TypeError(f"{type(self).__name__} has no evaluate")
 
+    def _scores(self, data: VideoDataset, root: Path) -> dict[str, float]:
+        scores = self.evaluate(data, root).scores
+        return {"frame accuracy": scores["acc"] / 100, "edit": scores["edit"] / 100, "F1@0.5": scores["f1"][0.5] / 100}
+
     def _loss(self, data: VideoDataset, root: Path) -> float:
         return float(self.evaluate(data, root).cross_entropy)
 

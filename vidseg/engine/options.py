@@ -70,6 +70,8 @@ class NetworkOptions:
     adapter_rank: int = 0
     """Rank of trained adapters (LoRA) of the attention and MLP layers of a transformer, whose own weights are frozen;
     0: no adapters. The trained model has them merged."""
+    keep_zeros: bool = False
+    """Leave weights at zero that are zero at the start, such as those that `vidseg compress --unstructured` removed."""
 
     def __post_init__(self) -> None:
         at_least(self, 0, "adapter_rank")

@@ -519,6 +519,7 @@ def train_run(training: Training, options: TrainOptions, out: Path, *, device: t
             fresh=() if report is None else report.missing,
             freeze_backbone=network.freeze_backbone,
             adapter_rank=network.adapter_rank,
+            keep_zeros=network.keep_zeros,
         )
         session = options.session
         epochs = session.epochs if session.max_steps is None else None

@@ -405,6 +405,22 @@ class TrainedModel:
         part = spread_videos(data, videos)
         return lambda: self._loss(part, root)
 
+    def main_scores(self, *_: Any, dataset: str | Path | None = None, split: str | None = None) -> dict[str, float]:
+        """Evaluate as in a test, without files; returns the scores of the task by name, the most important one first.
+
+        Args:
+            dataset: folder of the data set; None: that of the run.
+            split: name of the split; None: the test split of the run.
+
+        Raises:
+            ValueError: there is no such split, or the weights do not belong to a run.
+        """
+        data, root, _name = self.test_data(dataset, split)
+        return self._scores(data, root)
+
+    def _scores(self, data: VideoDataset, root: Path) -> dict[str, float]:
+        raise TypeError(f"{type(self).__name__} has no scores")
+
     def _loss(self, data: VideoDataset, root: Path) -> float:
         raise TypeError(f"{type(self).__name__} has no loss")
 

@@ -43,6 +43,7 @@ from vidseg.engine.precision import ApexPrecision, make_precision
 from vidseg.engine.schedules import Schedule
 from vidseg.engine.sharding import as_stored, check_sharding, local_parts, shard_model, whole_values
 from vidseg.engine.task import BatchResult, Position, Result, Task, make_task, means
+from vidseg.engine.zeros import keep_zeros as hold_zeros
 from vidseg.loaders.transfer import copy_ahead
 from vidseg.models import add_adapters, prepare
 from vidseg.models import freeze_backbone as freeze_all_but_head
@@ -131,6 +132,7 @@ class Trainer:
         fresh: names of parameters that no checkpoint filled, for `fine_tune`.
         freeze_backbone: see `NetworkOptions.freeze_backbone`.
         adapter_rank: see `NetworkOptions.adapter_rank`; the adapters are added to `model` in place.
+        keep_zeros: see `NetworkOptions.keep_zeros`.
 
     Raises:
         ValueError: options that contradict each other, a model and a loader that do not fit, or a model without the
@@ -160,6 +162,7 @@ class Trainer:
         fresh: Collection[str] = (),
         freeze_backbone: bool = False,
         adapter_rank: int = 0,
+        keep_zeros: bool = False,
     ):
         if freeze_backbone and adapter_rank:
             raise ValueError(
@@ -203,6 +206,9 @@ class Trainer:
         prepare(
             self.model, channels_last=devices.channels_last, compile=devices.compile, checkpointing=devices.recompute
         )
+        self._keeps_zeros = keep_zeros
+        if keep_zeros and (devices.shard or devices.engine == "deepspeed"):
+            raise ValueError("keep_zeros does not work with sharded weights or DeepSpeed: leave them out")
         self._sharded = devices.shard and self._shard(devices, opt_level, given)
         if devices.engine == "deepspeed" and not self.task.one_backward:
             raise ValueError("engine='deepspeed': this task has several backward passes in a batch; use engine='torch'")
@@ -333,6 +339,8 @@ class Trainer:
             **asdict(self.optimizer_options),
         }
         progress = self._restore(schedule, epochs, resume)
+        if self._keeps_zeros:
+            self._say(f"{self.name}: {hold_zeros(self.model)} weights stay zero")
         self._folder.folder.mkdir(parents=True, exist_ok=True)
         tables = {}
         if distributed.is_first():

@@ -22,7 +22,7 @@ from vidseg.export.formats import FORMATS, PRECISIONS, format_of
 from vidseg.export.replay import Replay, replay
 from vidseg.export.signature import ATTRIBUTES, FlatNetwork, example_inputs, flat_network
 
-__all__ = ["ExportError", "Exported", "default_path", "export_model", "trace"]
+__all__ = ["ExportError", "Exported", "default_path", "describe", "export_model", "publish", "trace"]
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +189,7 @@ def export_model(
     form = format_of(to, path)
     device = trained.device if to in ("aoti", "torch") else torch.device("cpu")
     program, specs, flat = trace(trained, precision=precision, fixed_length=fixed_length, device=device)
-    artifact = _describe(trained, to, precision, specs, flat)
+    artifact = describe(trained, to, precision, specs, flat)
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".export-", dir=path.parent))
     try:
@@ -201,15 +201,16 @@ def export_model(
             raise ExportError(f"{path}: not written, since it does not compute what the network computes; {result}")
         artifact = replace(artifact, replay=result.as_dict())
         write_artifact(artifact, temporary)
-        files = _publish(folder, path)
+        files = publish(folder, path)
     finally:
         shutil.rmtree(folder)
     return Exported(path, artifact, result, files)
 
 
-def _describe(
+def describe(
     trained: TrainedModel, form: str, precision: str, specs: tuple[TensorSpec, ...], flat: FlatNetwork
 ) -> Artifact:
+    """Return the description of a traced network, without the result of a replay."""
     model, source = trained.model, trained.source
     stride = getattr(getattr(trained, "shape", None), "stride", None)
     record = source.record
@@ -236,7 +237,7 @@ def _describe(
     )
 
 
-def _publish(folder: Path, path: Path) -> tuple[Path, ...]:
+def publish(folder: Path, path: Path) -> tuple[Path, ...]:
     """Move the written files to their place, the file of the model last."""
     names = sorted((one.name for one in folder.iterdir()), key=lambda name: name == path.name)
     for name in names:

@@ -223,6 +223,11 @@ class DetectionModel(TrainedModel):
         task.check(self.model, loader)
         return task.evaluate(self.model, loader, device=self.device, thorough=True)
 
+    def _scores(self, data: VideoDataset, root: Path) -> dict[str, float]:
+        first, mean, _loss = self.evaluate(data, root).values
+        names = ("AUC", "AR@100") if self._class_agnostic else ("mAP", "mAP@0.5")
+        return {names[0]: mean, names[1]: first}
+
     def _loss(self, data: VideoDataset, root: Path) -> float:
         return float(self.evaluate(data, root).values[-1])
 

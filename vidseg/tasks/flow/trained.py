@@ -127,6 +127,14 @@ class FlowModel(TrainedModel):
         for batch in pairs:
             yield [(batch.first, batch.second)]
 
+    def main_scores(self, *_: Any, dataset: str | Path | None = None, split: str | None = None) -> dict[str, float]:
+        """See `TrainedModel.main_scores`; the end-point error is in pixels, and less is better."""
+        source, options, _split = self._pairs(dataset)
+        loader = make_loader(source, options, train=False)
+        copy_ahead(loader, self.device)
+        scores = FlowTask().evaluate(self.model, loader, device=self.device).scores
+        return {"end-point error": scores.epe, "below 1 px": scores.within[0]}
+
     def test(self, *_: Any, dataset: str | Path | None = None, **__: Any) -> dict[str, Any]:
         """Compare with the true flow of held-out pairs; leaves test.json in the folder of the run.
 

@@ -308,6 +308,13 @@ class RecognitionModel(TrainedModel):
             for batch in loader:
                 yield [(batch.inputs,)]
 
+    def main_scores(self, *_: Any, dataset: str | Path | None = None, split: str | None = None) -> dict[str, float]:
+        """See `TrainedModel.main_scores`; one clip of each video."""
+        options = self.options(RecognitionOptions())
+        data = self.test_videos(options, dataset, split)[0]
+        result = self._evaluate(data, options.data, clips=1, crops=1, fuse="softmax", batch_size=16, target=self.target)
+        return dict(zip(self.target.columns[:-1], result.values[:-1], strict=True))
+
     def loss_function(
         self, *_: Any, videos: int = 64, dataset: str | Path | None = None, split: str | None = None
     ) -> Callable[[], float]:

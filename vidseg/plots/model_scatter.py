@@ -1,0 +1,65 @@
+"""Picture of a comparison of models: score against latency, with the size of the model as area."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vidseg.plots.canvas import BLUE, INK, MUTED, new_figure, quiet, save_figure
+
+__all__ = ["plot_models"]
+
+_AREA = 900.0  # of the largest model, in points²
+_LEAST = 25.0
+
+
+def plot_models(
+    names: Sequence[str],
+    latencies: Sequence[float],
+    scores: Sequence[float],
+    sizes: Sequence[float],
+    out: str | Path,
+    *,
+    score: str,
+    latency: str = "latency, ms",
+    title: str = "",
+) -> Path:
+    """Draw one point for each model, and save the figure.
+
+    Args:
+        names: of the models.
+        latencies: milliseconds, drawn to a logarithmic scale.
+        scores: score of each model.
+        sizes: bytes of each model, the area of its point.
+        out: file to write.
+        score: name of the score.
+        latency: name of the latency.
+        title: heading.
+
+    Returns:
+        The path of the file.
+    """
+    figure = new_figure(8, 5)
+    axes = figure.subplots()
+    quiet(axes)
+    largest = max(sizes)
+    axes.scatter(
+        latencies, scores, s=[max(_LEAST, _AREA * size / largest) for size in sizes], color=BLUE, alpha=0.45, zorder=3
+    )
+    for name, x, y, size in zip(names, latencies, scores, sizes, strict=True):
+        axes.annotate(
+            f"{name}, {size / 1e6:.1f} MB",
+            (x, y),
+            xytext=(0, 12),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            color=INK,
+        )
+    axes.set_xscale("log")
+    axes.margins(0.25)
+    axes.set_xlabel(latency, color=MUTED)
+    axes.set_ylabel(score, color=MUTED)
+    if title:
+        axes.set_title(title, loc="left", fontsize=12, color=INK, fontweight="bold")
+    return save_figure(figure, out)
