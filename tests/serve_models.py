@@ -46,9 +46,9 @@ def write_checkpoint(
     return path
 
 
-def recognition(folder: Path) -> Path:
+def recognition(folder: Path, **more) -> Path:
     spec = InputSpec(frames=4, interval=1, size=32)
-    return write_checkpoint(folder, "clips", task="recognition", network="r3d_18", spec=spec, options={"width": 0.125})
+    return write_checkpoint(folder, "clips", task="recognition", network="r3d_18", spec=spec, options={"width": 0.125}, **more)
 
 
 def streaming(folder: Path) -> Path:
