@@ -48,7 +48,9 @@ def write_checkpoint(
 
 def recognition(folder: Path, **more) -> Path:
     spec = InputSpec(frames=4, interval=1, size=32)
-    return write_checkpoint(folder, "clips", task="recognition", network="r3d_18", spec=spec, options={"width": 0.125}, **more)
+    return write_checkpoint(
+        folder, "clips", task="recognition", network="r3d_18", spec=spec, options={"width": 0.125}, **more
+    )
 
 
 def streaming(folder: Path) -> Path:

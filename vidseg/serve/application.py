@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 import vidseg
 from vidseg.engine.trained import TrainedModel
@@ -111,6 +112,10 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(CanceledError)
     async def gone(request: Request, error: CanceledError) -> Response:
+        return error_response(_CLIENT_GONE, "the client closed the connection", request=named(request))
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(request: Request, error: ClientDisconnect) -> Response:
         return error_response(_CLIENT_GONE, "the client closed the connection", request=named(request))
 
     @app.exception_handler(RequestValidationError)

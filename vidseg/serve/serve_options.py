@@ -15,8 +15,8 @@ class ServeOptions:
 
     store: str = "vidseg_serve"
     """Folder of uploads, jobs and saved streams; one server at a time uses it."""
-    workers: int = 2
-    """Videos of requests that are decoded at the same time."""
+    workers: int = 4
+    """Requests that are computed at the same time: each decodes its video, and their clips share batches."""
     queue: int = 32
     """Requests that wait for a worker; further ones get status 503 with Retry-After."""
     job_workers: int = 1

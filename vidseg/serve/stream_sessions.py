@@ -294,7 +294,9 @@ class StreamSession:
         except ValueError as error:
             raise RequestError(409, f"stream {name}: {error}") from error
         session.received, session.windows, session.last = saved["received"], saved["windows"], saved["last"]
-        session._history.extend(LabeledFrame(*row, None) for row in saved["history"])
+        session._history.extend(
+            LabeledFrame(number, moment, label, share, None) for number, moment, label, share in saved["history"]
+        )
         return session
 
     def forget(self, folder: Path) -> None:

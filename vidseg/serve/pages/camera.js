@@ -30,7 +30,7 @@ export async function startCamera(video, model, token, on) {
       if (message.type === "labels" && message.frames) {
         labeled = message.first + message.frames;
         on.labels(message.segments);
-        if (message.latency !== null) on.status(`Latency ${message.latency.toFixed(2)} s`);
+        if (message.latency !== null && message.frames > 1) on.latency(message.latency);
       }
       if (message.type === "error" && message.status !== 503) { stopped = true; on.failed(new Error(message.message)); }
     };

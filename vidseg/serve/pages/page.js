@@ -264,10 +264,11 @@ async function openCamera() {
         $("cursor").style.left = "100%";
       },
       status: say,
+      latency: value => { $("latency").textContent = `Latency ${value.toFixed(2)} s`; },
       failed: error => { fail(error); stopCamera(); },
     });
     $("player").hidden = false;
-    $("stop").hidden = false;
+    $("stop").hidden = $("latency").hidden = false;
     say("The camera is open.");
   } catch (error) { camera = null; fail(error); }
 }
@@ -289,7 +290,7 @@ function stopCamera() {
   if (!camera) return;
   camera.stop();
   camera = null;
-  $("stop").hidden = true;
+  $("stop").hidden = $("latency").hidden = true;
   $("video").srcObject = null;
   say("The camera is closed.");
 }
