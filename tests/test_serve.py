@@ -16,7 +16,7 @@ pytest.importorskip("websockets")
 import itertools
 
 import httpx
-from serve_models import CLASSES, jpegs, recognition, running, segmentation, streaming
+from serve_models import CLASSES, detection, jpegs, recognition, running, segmentation, streaming
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -31,6 +31,12 @@ def models(tmp_path_factory):
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("models")
     return {"clips": recognition(folder), "stream": streaming(folder), "segments": segmentation(folder)}
+
+
+@pytest.fixture(scope="module")
+def detectors(models, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("detectors")
+    return {"columns": detection(folder, pixels=False), "pixels": detection(folder, pixels=True)}
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +99,27 @@ def test_features(client, models, tmp_path):
     ]
     assert found["unit"] == "seconds" and found["seconds"] == 10
     assert client.predict(tmp_path / "f.npy", model="segments")["unit"] == "frames"
+
+
+def test_detections_are_those_of_predict(detectors, tmp_path, video):
+    values = np.random.default_rng(0).normal(size=(6, 40)).astype(np.float32)
+    np.save(tmp_path / "f.npy", values)
+    with running(tmp_path / "store", detectors) as state, Client(state.url) as client:
+        assert [row["takes"] for row in client.models()] == ["features", "video"]
+        for name, source, given in (("columns", tmp_path / "f.npy", values), ("pixels", video, video)):
+            found = client.predict(source, model=name, min_score=0.001)
+            expected = load_trained(detectors[name]).predict(given).above(0.001)
+            assert [row["label"] for row in found["detections"]] == [row.label for row in expected.detections]
+            assert len(found["detections"]) > 0 and found["seconds"] == pytest.approx(expected.seconds, abs=0.1)
+            for row, truth in zip(found["detections"], expected.detections, strict=True):
+                assert (row["start"], row["stop"]) == pytest.approx((truth.start, truth.stop), abs=2e-3)
+                assert row["score"] == pytest.approx(truth.score, abs=1e-4)
+        assert client.predict(video, model="pixels", min_score=1)["detections"] == []
+        lines = client.wait(client.submit(video, model="pixels"), form="csv").splitlines()
+        assert lines[0] == "start,stop,label,score" and len(lines) > 1
+        assert client.predict(video, model="pixels", form="srt") == ""  # no score reaches 0.3
+        with pytest.raises(ServerError, match="does not label streams"):
+            list(client.stream(jpegs(2), model="pixels"))
 
 
 def test_frames_are_a_video(client, models, tmp_path):
@@ -303,6 +330,9 @@ def test_a_token_is_needed(models, tmp_path, video):
                     assert error.value.status == 401
                 with pytest.raises(ServerError, match="token"):
                     list(client.stream(jpegs(2), model="stream"))
+        with connect(f"ws{state.url[4:]}/v1/models/stream/stream") as socket:
+            socket.send('{"type": "start", "token": "\\ud800"}')
+            assert json.loads(socket.recv())["status"] == 401
         assert httpx.get(f"{state.url}/metrics").status_code == 401
         assert httpx.get(f"{state.url}/health").json() == {"status": "ok"}
         assert httpx.get(f"{state.url}/").status_code == 200
@@ -471,6 +501,19 @@ def test_wrong_streams_are_named(client, model, first, words):
             socket.send(first)
         message = json.loads(socket.recv())
         assert message["type"] == "error" and words in message["message"]
+
+
+def test_frames_of_several_sizes(client):
+    frames = [*jpegs(5), *jpegs(5, height=80, width=40), *jpegs(5)]
+    messages = list(client.stream(frames, model="stream"))
+    assert messages[-1] == {"type": "ended", "received": 15, "windows": 2}
+    assert sum(message["frames"] for message in labels_of(messages)) == 15
+
+
+def test_a_full_disk_refuses_uploads(models, tmp_path, video):
+    with running(tmp_path / "store", {"clips": models["clips"]}, max_bytes=1 << 60) as state:
+        response = httpx.post(f"{state.url}/v1/models/clips/jobs", content=video.read_bytes())
+        assert response.status_code == 503 and "the disk" in response.json()["error"]["message"]
 
 
 def test_a_stream_of_garbage_is_refused(client):

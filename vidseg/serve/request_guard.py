@@ -24,6 +24,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _IDLE_SECONDS = 60.0  # without a byte of a request that is not complete
+_SLOWEST = 1000  # bytes per second of a request that takes longer than that
+_CLIENT_GONE = 499  # status of requests that got no answer, in counts and log
 _OPEN = ("/v1/", "/metrics")  # prefixes of what the token protects; pages and /health have no data
 
 
@@ -41,7 +43,7 @@ def token_matches(given: str | None, token: str | None) -> bool:
     """Return whether a client may use the server; the time of the comparison does not depend on the token."""
     if token is None:
         return True
-    return given is not None and hmac.compare_digest(given.encode(), token.encode())
+    return given is not None and hmac.compare_digest(given.encode("utf-8", "surrogatepass"), token.encode())
 
 
 def error_response(status: int, message: str, *, request: str = "", seconds: int | None = None) -> JSONResponse:
@@ -101,7 +103,8 @@ class RequestGuard:
         headers, begin = Headers(scope=scope), time.perf_counter()
         request = secrets.token_hex(8)
         scope["vidseg_request"] = request
-        limit, taken, status, complete = self.state.options.max_bytes, 0, 0, False
+        limit, taken, complete = self.state.options.max_bytes, 0, False
+        status = _CLIENT_GONE
 
         async def counted() -> MutableMapping[str, Any]:
             nonlocal taken, complete
@@ -111,6 +114,8 @@ class RequestGuard:
                 raise RequestError(408, f"no data of the request came for {_IDLE_SECONDS:g} s") from error
             taken += len(message.get("body", b""))
             complete = complete or not message.get("more_body", False)
+            if not complete and taken < _SLOWEST * (time.perf_counter() - begin - _IDLE_SECONDS):
+                raise RequestError(408, f"the request is sent more slowly than {_SLOWEST} bytes per second")
             if taken > limit:
                 raise RequestError(413, f"the request is larger than the limit of {limit} bytes")
             return message
@@ -129,14 +134,17 @@ class RequestGuard:
                 await answer(scope, receive, noted)
             else:
                 await self.app(scope, counted, noted)
+        except Exception:  # answered by the server's handler of unexpected errors
+            status = 500
+            raise
         finally:
             route = getattr(scope.get("route"), "path", "other")
             seconds = time.perf_counter() - begin
-            self.state.metrics.count("vidseg_requests_total", method=_method(scope), route=route, status=status or 500)
+            self.state.metrics.count("vidseg_requests_total", method=_method(scope), route=route, status=status)
             self.state.metrics.observe("vidseg_request_seconds", seconds, route=route)
             self.state.metrics.count("vidseg_upload_bytes_total", taken)
             if route not in ("/health", "/metrics"):
-                facts = {"method": _method(scope), "route": route, "status": status or 500, "bytes": taken}
+                facts = {"method": _method(scope), "route": route, "status": status, "bytes": taken}
                 log_event("request", id=request, **facts, seconds=round(seconds, 4))
 
     def _early(self, scope: Scope, headers: Headers, limit: int, request: str) -> JSONResponse | None:

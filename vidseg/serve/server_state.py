@@ -118,7 +118,7 @@ class ServerState:
         """Hold a place in the queue of requests.
 
         Raises:
-            BusyError: the queue is full, or the server is shutting down.
+            BusyError: the queue or the disk is full, or the server is shutting down.
         """
         with self._lock:
             if self.stopping:
@@ -127,6 +127,9 @@ class ServerState:
                 self.metrics.count("vidseg_rejected_total", kind="request")
                 wait = self.busy / self.options.workers * self._mean_seconds
                 raise BusyError(f"{self.busy} requests are waiting; try again later", wait)
+            if shutil.disk_usage(self.folder).free < self.options.max_bytes:
+                self.metrics.count("vidseg_rejected_total", kind="disk")
+                raise BusyError("the disk of the server has no space for another upload", 60)
             self.busy += 1
         try:
             yield
