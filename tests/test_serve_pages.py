@@ -13,7 +13,7 @@ pytest.importorskip("fastapi")
 pytest.importorskip("playwright")
 
 from playwright import sync_api
-from serve_models import recognition, running, streaming
+from serve_models import detection, recognition, running, streaming
 from test_serve_faults import Program
 
 from vidseg.serve import Client
@@ -131,6 +131,25 @@ def test_a_video_is_labeled(browser, server, video, scheme, width):
         assert {url for url in opened.asked if not url.startswith((server.url, "blob:", "data:"))} == set()
         if folder := os.environ.get("VIDSEG_SCREENSHOTS"):
             page.screenshot(path=f"{folder}/upload_{scheme}_{width}.png", full_page=True)
+
+
+def test_detections_have_a_smallest_score(browser, tmp_path, video):
+    made = {"pixels": detection(tmp_path, pixels=True)}
+    with running(tmp_path / "store", made) as state, Opened(browser, state.url) as opened:
+        opened.upload(video)
+        page = opened.page
+        with Client(state.url) as client:
+            rows = client.result(re.search("job=(.*)", page.url)[1])["detections"]
+        assert page.locator("#camera").is_hidden()
+        for smallest in (0.3, 0.0, 0.01):
+            page.locator("#score").fill(str(smallest))
+            expected = sum(row["score"] >= smallest for row in rows)
+            sync_api.expect(page.locator("#table tbody tr")).to_have_count(min(2000, expected))
+            assert page.locator("#drawing rect").count() == expected
+        shown = {row["label"] for row in rows if row["score"] >= smallest}
+        assert set(page.locator("#legend li").all_inner_texts()) == shown and opened.errors == []
+        if folder := os.environ.get("VIDSEG_SCREENSHOTS"):
+            page.screenshot(path=f"{folder}/detections.png", full_page=True)
 
 
 def test_every_control_has_a_name_and_is_reached_by_tab(browser, server, video):
