@@ -75,7 +75,7 @@ def running(store: Path, models: dict[str, Path], *, token: str | None = None, *
     """A server of these checkpoints in a thread: yields its state, whose `url` is its address."""
     loaded = {name: load_trained(path) for name, path in models.items()}
     app = make_application(loaded, ServeOptions(store=str(store), **limits), token=token)
-    server = RunningServer(app, graceful_seconds=5)
+    server = RunningServer(app, graceful_seconds=60)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from websockets.sync.client import connect
 
 from vidseg.serve import Client
 from vidseg.serve.job_store import JobStore
+from vidseg.serve.running import choose_token
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,7 @@ def work_and_die(folder, *, before):
 import os, signal
 from pathlib import Path
 from vidseg.serve.job_store import JobStore
+from vidseg.serve.running import choose_token
 store = JobStore(Path({str(folder)!r}))
 job = store.claim()
 if not {before}:
@@ -194,24 +195,30 @@ def test_a_stopping_server_lets_its_job_wait_and_saves_its_stream(models, tmp_pa
 
 
 def test_a_request_is_answered_while_the_server_stops(models, tmp_path, video):
-    answers = []
-    with Program(tmp_path / "store", models) as program:
+    answers, go = [], threading.Event()
+    with running(tmp_path / "store", models) as state:
+        predictor = state.predictors["clips"]
+        ordinary = predictor.predict
+
+        def held(*arguments, **limits):
+            go.wait()
+            return ordinary(*arguments, **limits)
+
+        predictor.predict = held
+        path = f"{state.url}/v1/models/clips/predict"
 
         def ask():
-            path = f"{program.url}/v1/models/clips/predict?timeline=true"
-            answers.append(httpx.post(path, content=video.read_bytes(), timeout=60))
+            answers.append(httpx.post(path, content=video.read_bytes(), timeout=60).status_code)
 
         threads = [threading.Thread(target=ask) for _ in range(3)]
         for thread in threads:
             thread.start()
-        while len(answers) < 3:
-            busy = re.search(r"^vidseg_open_requests (\d+)", httpx.get(f"{program.url}/metrics").text, re.M)
-            if int(busy[1]) + len(answers) == 3:
-                break
-        status, _ = program.end(signal.SIGTERM)
-        for thread in threads:
-            thread.join()
-    assert status == 143 and [answer.status_code for answer in answers] == [200] * 3
+        while state.busy < 3:
+            pass
+        threading.Timer(0.2, go.set).start()  # the server stops before or after that
+    for thread in threads:
+        thread.join()
+    assert answers == [200] * 3
 
 
 def test_a_client_that_leaves_ends_its_computation(models, tmp_path, video):
@@ -273,19 +280,15 @@ def test_wrong_use_of_the_command(words, said, capfd, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []  # noqa: PTH208
 
 
-def test_a_server_for_other_machines_has_a_token(models, tmp_path):
-    with Program(tmp_path / "store", models, "--host", "0.0.0.0") as program:
-        url, _, token = program.url.partition("/#token=")
-        assert len(token) > 20
-        url = url.replace("0.0.0.0", "127.0.0.1")
-        assert httpx.get(f"{url}/v1/models").status_code == 401
-        with Client(url, token=token) as client:
-            assert [model["name"] for model in client.models()] == ["clips", "stream"]
-        status, log = program.end(signal.SIGINT)
-    assert status == 130 and token not in log
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "0.0.0.0", "192.168.1.2", "example.org"])
+def test_a_server_for_other_machines_has_a_token(host):
+    made = choose_token(host, None)
+    assert (made is None) == (host in ("127.0.0.1", "localhost", "::1"))
+    assert made is None or (len(made) > 20 and made != choose_token(host, None))
+    assert choose_token(host, "given") == "given"
 
 
 def test_random_requests(tmp_path, make_video):
     """`tests/fuzz/serve_requests.py` sends as many as one likes."""
-    counts = fuzz(tmp_path, seeds_of(tmp_path, make_video), requests=150, seed=7)
-    assert sum(counts.values()) == 150 and counts["upload 422"] > 10 and counts["stream 200"] > 3
+    counts = fuzz(tmp_path, seeds_of(tmp_path, make_video), requests=120, seed=7)
+    assert sum(counts.values()) == 120 and counts["upload 422"] > 10 and counts["stream 200"] > 3

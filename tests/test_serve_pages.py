@@ -141,6 +141,7 @@ def test_detections_have_a_smallest_score(browser, tmp_path, video):
         with Client(state.url) as client:
             rows = client.result(re.search("job=(.*)", page.url)[1])["detections"]
         assert page.locator("#camera").is_hidden()
+        sync_api.expect(page.locator("#status")).to_contain_text("with a score of at least 0.30")
         for smallest in (0.3, 0.0, 0.01):
             page.locator("#score").fill(str(smallest))
             expected = sum(row["score"] >= smallest for row in rows)

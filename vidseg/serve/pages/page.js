@@ -140,11 +140,14 @@ function show(found) {
   }));
   const timed = Boolean(found.segments || found.detections);
   $("timeline-part").hidden = $("table-part").hidden = !timed;
+  $("curve-hint").hidden = !found.timeline;
   for (const button of $("downloads").children)
     button.hidden = ["srt", "vtt"].includes(button.dataset.form) && !(timed && found.unit === "seconds");
   $("result").hidden = false;
   showRows();
-  const said = rows.length === 1 ? "1 segment" : `${rows.length} segments`;
+  const [one, many] = found.detections ? ["action", "actions"] : ["segment", "segments"];
+  const limit = found.detections ? ` with a score of at least ${$("score-value").textContent}` : "";
+  const said = `${rows.length} ${rows.length === 1 ? one : many}${limit}`;
   say(timed ? `Done: ${said} in ${duration.toFixed(1)} ${unit()}.` : `Done: ${found.classes[0].label}.`);
 }
 
@@ -257,8 +260,7 @@ async function openCamera() {
         $("timeline-part").hidden = $("table-part").hidden = false;
         $("score-part").hidden = true;
         for (const button of $("downloads").children) button.hidden = button.dataset.form !== "json";
-        const newest = { ...result, segments: result.segments };
-        result = newest;
+        $("curve-hint").hidden = true;
         showRows();
         $("label").textContent = `${last.label} ${Math.round(100 * last.probability)} %`;
         $("cursor").style.left = "100%";
