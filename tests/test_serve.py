@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -665,11 +666,19 @@ def test_clients_at_the_same_time_get_their_own_answers(client, server, tmp_path
             assert one["probability"] == pytest.approx(other["probability"], abs=1e-4)
 
 
-def test_a_server_needs_a_model_and_its_own_folder(models, tmp_path):
+def test_a_server_needs_models_and_its_own_folder(models, tmp_path):
     with pytest.raises(ValueError, match="no model to serve"):
         make_application({}, ServeOptions(store=str(tmp_path / "empty")))
-    with (
-        running(tmp_path / "store", {"clips": models["clips"]}),
-        pytest.raises(ValueError, match="another server uses"),
-    ):
-        make_application({"clips": load_trained(models["clips"])}, ServeOptions(store=str(tmp_path / "store")))
+    options, clips = ServeOptions(store=str(tmp_path / "store")), load_trained(models["clips"])
+    network, motion = clips.model, load_trained(models["clips"])
+    motion.input_spec = replace(motion.input_spec, modality="flow")
+    with pytest.raises(ValueError, match="sees flow, which an uploaded video does not have"):
+        make_application({"clips": clips, "motion": motion}, options)
+    assert clips.model is network
+    state = make_application({"clips": clips}, options).state.server
+    assert clips.model is not network
+    with pytest.raises(ValueError, match="another server uses"):
+        make_application({"clips": clips}, options)
+    state.runner.start()
+    state.close()
+    assert clips.model is network

@@ -188,6 +188,7 @@ def test_a_stopping_server_lets_its_job_wait_and_saves_its_stream(models, tmp_pa
     with pytest.raises(ConnectionClosed):
         while True:
             socket.recv()
+    socket.close()
     with running(tmp_path / "store", models) as state, Client(state.url) as client:
         assert client.wait(job)["classes"] and client.job(job)["attempts"] == 1
         started = next(iter(client.stream([], model="stream", session=name)))

@@ -43,8 +43,8 @@ def make_application(
     """Make the ASGI application of a server.
 
     Args:
-        models: trained models by name; the first one is the default of the pages. Their networks are replaced by
-            batched ones.
+        models: trained models by name; the first one is the default of the pages. Their networks are
+            replaced by batched ones until the server stops.
         options: limits and batching; None: the defaults.
         token: that clients must send; None: the server answers to names and addresses of this machine alone.
 

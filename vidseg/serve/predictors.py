@@ -94,7 +94,7 @@ class Predictor:
 
     Args:
         name: name of the model in addresses.
-        trained: the model; its calls are batched from now on.
+        trained: the model; its calls are batched until `close`.
         options: limits and batching.
 
     Raises:
@@ -109,11 +109,18 @@ class Predictor:
                 f"{name}: {trained.network} sees {trained.input_spec.modality}, which an uploaded video does not have"
             )
         self.name, self.trained, self.limits = name, trained, options
+        self._network = trained.model
         self.batcher = batch_calls(trained, batch_size=options.batch_size, delay=options.batch_delay)
         self.window: dict[str, int] | None = None
         with contextlib.suppress(ValueError):  # a network whose clips are not windows of a stream
             shape = LiveSession(trained).shape
             self.window = {"stride": shape.stride, "frames": shape.frames, "interval": shape.interval}
+
+    def close(self) -> None:
+        """End the batching; the model has its own network again."""
+        if self.batcher is not None:
+            self.batcher.close()
+        self.trained.model = self._network
 
     @property
     def takes(self) -> str:

@@ -72,7 +72,15 @@ class ServerState:
         shutil.rmtree(self.spool, ignore_errors=True)
         for folder in (self.spool, self.saved_streams):
             folder.mkdir(exist_ok=True, mode=0o700)
-        self.predictors = {name: Predictor(name, trained, options) for name, trained in models.items()}
+        self.predictors: dict[str, Predictor] = {}
+        try:
+            for name, trained in models.items():
+                self.predictors[name] = Predictor(name, trained, options)
+        except ValueError:
+            for predictor in self.predictors.values():
+                predictor.close()
+            self.store.close()
+            raise
         for name, predictor in self.predictors.items():
             if predictor.batcher is not None:
                 predictor.batcher.observe = self._observe_rows(name)
@@ -209,8 +217,7 @@ class ServerState:
         self.runner.stop()
         self.pool.shutdown(wait=True, cancel_futures=True)
         for predictor in self.predictors.values():
-            if predictor.batcher is not None:
-                predictor.batcher.close()
+            predictor.close()
         self.stream_pool.shutdown(wait=True)
         self.disk.shutdown(wait=True)
         self.store.close()
