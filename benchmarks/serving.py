@@ -3,9 +3,9 @@
     python benchmarks/serving.py [--clients 1 4 16 64] [--seconds 10] [--servers vidseg unbatched fastapi] [--json]
 
 Each row is a new server process and clients that send one video after the other; every answer is compared with that of
-`TrainedModel.predict`. "vidseg" is `vidseg serve` with its defaults, "unbatched" the same with batches of one clip,
-"fastapi" a plain FastAPI handler that calls `predict` in its thread pool. "cpu" is processor time of the server per
-second, "MB" its resident memory at the end. Exit status 1 if an answer is wrong or missing.
+`TrainedModel.predict`. "vidseg" is `vidseg serve`, "unbatched" the same with batches of one clip, "fastapi" a plain
+FastAPI handler that calls `predict` in its thread pool. "cpu" is processor time of the server per second, "cpu ms" per
+answer, "MB" its resident memory at the end. Exit status 1 if an answer is wrong or missing.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ class Row:
     p95: float
     p99: float
     cpu: float
+    cpu_ms: float
     megabytes: float
 
 
@@ -204,8 +205,11 @@ def measure(
             process.wait()
     times = sorted(found["times"])
     share = [1000 * times[min(len(times) - 1, int(part * len(times)))] for part in (0.5, 0.95, 0.99)]
+    cpu_ms = 1000 * (after - before) / max(1, len(times))
     counts = (len(times), found["wrong"], found["refused"])
-    return Row(kind, clients, *counts, len(times) / found["seconds"], *share, (after - before) / spent, megabytes)
+    return Row(
+        kind, clients, *counts, len(times) / found["seconds"], *share, (after - before) / spent, cpu_ms, megabytes
+    )
 
 
 def main() -> int:
@@ -239,10 +243,10 @@ def print_row(row: Row, options: Options, *, first: bool) -> None:
             f"{options.video_frames} frames, {options.seconds:g} s a row, {options.threads} threads, cpu, "
             f"serving.py of vidseg {vidseg.__version__}"
         )
-        print("server     clients  answers  wrong  refused  answers/s  p50 ms  p95 ms  p99 ms   cpu    MB")
+        print("server     clients  answers  wrong  refused  answers/s  p50 ms  p95 ms  p99 ms   cpu  cpu ms    MB")
     print(
         f"{row.server:9}  {row.clients:7}  {row.answers:7}  {row.wrong:5}  {row.refused:7}  {row.per_second:9.1f}  "
-        f"{row.p50:6.0f}  {row.p95:6.0f}  {row.p99:6.0f}  {row.cpu:4.2f}  {row.megabytes:4.0f}",
+        f"{row.p50:6.0f}  {row.p95:6.0f}  {row.p99:6.0f}  {row.cpu:4.2f}  {row.cpu_ms:6.1f}  {row.megabytes:4.0f}",
         flush=True,
     )
 
