@@ -193,6 +193,8 @@ def test_a_body_of_unknown_length_is_limited(web):
     pieces = (b"x" * 100_000 for _ in range(20))
     response = web.post("/v1/models/clips/predict", content=pieces)
     assert response.status_code == 413
+    assert response.headers["connection"] == "close"  # a client must not use it again
+    assert "connection" not in web.post("/v1/models/clips/predict", content=b"x").headers
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,7 @@ class RequestGuard:
         scope["vidseg_request"] = request
         limit, taken, complete = self.state.options.max_bytes, 0, False
         status = _CLIENT_GONE
+        has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
 
         async def counted() -> MutableMapping[str, Any]:
             nonlocal taken, complete
@@ -125,6 +126,8 @@ class RequestGuard:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 fixed = [(b"x-request-id", request.encode()), (b"x-content-type-options", b"nosniff")]
+                if has_body and not complete:  # the rest of the body is in the way of another request
+                    fixed.append((b"connection", b"close"))
                 message["headers"] = [*message.get("headers", []), *fixed]
             await send(message)
 

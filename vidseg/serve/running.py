@@ -17,6 +17,7 @@ __all__ = ["RunningServer", "choose_token", "start_logging"]
 
 _MESSAGE_BYTES = 8 << 20  # of a WebSocket message
 _CONNECTIONS = 2000
+_IDLE_SECONDS = 30  # of a connection between two requests; clients such as httpx close theirs after 5
 _WAITING = 512  # connections that are not accepted yet
 
 
@@ -91,6 +92,7 @@ class RunningServer:
             ws_max_size=_MESSAGE_BYTES,
             ws_per_message_deflate=False,
             limit_concurrency=_CONNECTIONS,
+            timeout_keep_alive=_IDLE_SECONDS,
             timeout_graceful_shutdown=graceful_seconds,
         )
         self._server = uvicorn.Server(config)
