@@ -30,6 +30,7 @@ ORDER["tasks"] = set(ORDER)
 ORDER["live"] = set(ORDER)
 ORDER["learn"] = set(ORDER)
 ORDER["export"] = set(ORDER)
+ORDER["serve"] = set(ORDER)
 ORDER["cli"] = set(ORDER)
 
 

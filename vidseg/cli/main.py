@@ -30,6 +30,8 @@ COMMANDS = {
     "extract-flow": "optical flow, motion vectors or residuals of videos, in databases beside the frames",
     "compress": "prune or quantize a trained network",
     "export": "a trained model for ONNX Runtime, OpenVINO, AOTInductor, TensorRT or Triton",
+    "serve": "serve trained models: web page, HTTP, WebSocket",
+    "client": "send videos to a server",
     "score": "scores of predictions in files; fusion of several networks",
     "compare": "scores of several tested runs side by side, gains by class, significance",
     "stats": "mean and standard deviation of frames, weights of classes",

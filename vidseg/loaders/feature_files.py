@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import tokenize
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ SUFFIXES = (".npy", ".npz", ".pt", ".pth", ".csv", ".pkl")
 _NAMES = ("features", "feats", "feature")
 _READ_ERRORS = (
     ValueError, EOFError, OSError, TypeError, RuntimeError, IndexError, KeyError, AttributeError, ImportError,
-    pickle.UnpicklingError, zipfile.BadZipFile,
+    pickle.UnpicklingError, zipfile.BadZipFile, tokenize.TokenError, SyntaxError, OverflowError,
 )  # fmt: skip
 """What NumPy, torch and pickle raise for damaged files."""
 _PREFIXES = ("", "v_")  # ActivityNet's names of videos are files with a prefix

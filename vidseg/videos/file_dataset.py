@@ -102,7 +102,7 @@ def _count(
     jobs = list(jobs)
     with ThreadPoolExecutor(threads) as pool:
         results = pool.map(lambda job: index.facts(job, fps), jobs)
-        progress = tqdm(results, total=len(jobs), unit=" video", disable=not sys.stderr.isatty())
+        progress = tqdm(results, total=len(jobs), unit=" video", disable=len(jobs) < 2 or not sys.stderr.isatty())
         yield from zip(jobs, progress, strict=True)
 
 
