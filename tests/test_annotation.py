@@ -20,7 +20,8 @@ from vidseg.labels import (
     read_segmentation,
     update_catalog,
 )
-from vidseg.labels.annotation import Annotations, ChangedMeanwhileError, NamedSegment, VideoLabels
+from vidseg.labels.annotation import Annotations, ChangedMeanwhileError
+from vidseg.labels.label_changes import NamedSegment, VideoLabels
 from vidseg.labels.label_export import export_labels
 from vidseg.labels.segmentation_labels import SegmentationLabels
 
@@ -178,7 +179,7 @@ def test_damaged_history_is_named(root):
     edit(Annotations(root), A, labels((1, 2, "run")))
     with sqlite3.connect(root / "catalog.db") as connection:
         connection.execute("UPDATE label_changes SET after = '{'")
-    with pytest.raises(ValueError, match="table label_changes: after is '{', expected the labels of a video"):
+    with pytest.raises(ValueError, match=r"table label_changes: after is '{', expected the labels of a video"):
         Annotations(root)
 
 

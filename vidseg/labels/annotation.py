@@ -7,8 +7,6 @@ overwritten. The table `label_changes` keeps the labels before and after every c
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import sqlite3
 from collections.abc import Sequence
@@ -20,81 +18,26 @@ from vidseg.labels.catalog import read_catalog, write_catalog
 from vidseg.labels.catalog_content import MOST_SECONDS, MOST_SEGMENTS
 from vidseg.labels.classes import add_classes, check_case, class_names
 from vidseg.labels.dataset import Segment
+from vidseg.labels.label_changes import (
+    LABEL_CHANGES,
+    LABEL_CHANGES_BY_VIDEO,
+    LabelChange,
+    NamedSegment,
+    VideoLabels,
+    last_change,
+)
 from vidseg.labels.names import LONGEST_NAME, clean_name
 from vidseg.labels.segmentation_labels import has_timelines, labels_from_segments, segments_from_labels
 
 __all__ = [
-    "LABEL_CHANGES",
     "AnnotatedVideo",
     "Annotations",
     "ChangedMeanwhileError",
-    "LabelChange",
-    "NamedSegment",
-    "VideoLabels",
 ]
-
-LABEL_CHANGES = """
-CREATE TABLE IF NOT EXISTS label_changes (
-    id       INTEGER PRIMARY KEY,      -- in the order of the changes
-    video_id INTEGER NOT NULL REFERENCES videos (id) ON DELETE CASCADE,
-    time     TEXT NOT NULL,            -- UTC, such as 2026-11-30T12:00:00Z
-    author   TEXT NOT NULL,
-    before   TEXT NOT NULL,            -- labels as JSON: {"label": class or null, "segments": [[start, stop, class]]}
-    after    TEXT NOT NULL,
-    undoes   INTEGER REFERENCES label_changes (id)  -- the change that this one takes back; NULL: an edit
-)
-"""
-_BY_VIDEO = "CREATE INDEX IF NOT EXISTS label_changes_by_video ON label_changes (video_id)"
 
 
 class ChangedMeanwhileError(Exception):
     """Raised when the labels of a video are not those that the author of a change saw; nothing was written."""
-
-
-@dataclass(frozen=True, slots=True)
-class NamedSegment:
-    """Part of a video with a class: start and stop in seconds from the first frame, and the name of the class."""
-
-    start: float
-    stop: float
-    label: str
-
-
-@dataclass(frozen=True)
-class VideoLabels:
-    """Labels of one video.
-
-    Attributes:
-        label: class of the whole video, or None.
-        segments: its segments by start.
-    """
-
-    label: str | None
-    segments: tuple[NamedSegment, ...]
-
-    def to_json(self) -> str:
-        """Return the form of the table `label_changes`."""
-        rows = [[segment.start, segment.stop, segment.label] for segment in self.segments]
-        return json.dumps({"label": self.label, "segments": rows}, ensure_ascii=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> VideoLabels:
-        """Return the labels of a row of `label_changes`.
-
-        Raises:
-            ValueError: the text has another form.
-        """
-        try:
-            content = json.loads(text)
-            rows = [(float(start), float(stop), str(label)) for start, stop, label in content["segments"]]
-            return cls(content["label"], tuple(NamedSegment(*row) for row in rows))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"table label_changes: {text!r:.60} are not the labels of a video") from error
-
-    @property
-    def version(self) -> str:
-        """Short text that differs for other labels."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -122,17 +65,6 @@ class AnnotatedVideo:
     changed: str | None
 
 
-@dataclass(frozen=True)
-class LabelChange:
-    """One change of a video's labels: its number, time (UTC), author, the labels after it, and what it takes back."""
-
-    number: int
-    time: str
-    author: str
-    labels: VideoLabels
-    undoes: int | None
-
-
 class Annotations:
     """The labels of a data set, for editing.
 
@@ -152,7 +84,7 @@ class Annotations:
         self.background = background and clean_name(background)
         with write_catalog(root, create=False) as db:
             db.conn.execute(LABEL_CHANGES)
-            db.conn.execute(_BY_VIDEO)
+            db.conn.execute(LABEL_CHANGES_BY_VIDEO)
             known = class_names(db.conn)
         if self.background is not None and self.background not in known:
             raise ValueError(f"background {background!r} is not a class of {root}; expected one of {', '.join(known)}")
@@ -177,15 +109,13 @@ class Annotations:
     def videos(self) -> list[AnnotatedVideo]:
         """Return all videos: those without labels first, then by path."""
         with read_catalog(self.root) as connection:
-            dense = "EXISTS (SELECT 1 FROM timelines WHERE video_id = v.id)" if has_timelines(connection) else "0"
-            rows = connection.execute(
-                "SELECT v.path, v.frames, v.fps, v.seconds, c.name,"
-                f" (SELECT count(*) FROM segments WHERE video_id = v.id), {dense},"
-                " (SELECT max(time) FROM label_changes WHERE video_id = v.id)"
-                " FROM videos v LEFT JOIN classes c ON c.id = v.class_id ORDER BY v.path"
-            ).fetchall()
-        videos = [AnnotatedVideo(*row[:6], bool(row[6]), row[7]) for row in rows]
+            videos = _read_videos(connection)
         return sorted(videos, key=lambda video: (video.label is not None or video.segments > 0, video.path))
+
+    def video(self, path: str) -> AnnotatedVideo | None:
+        """Return a video, or None if the data set has no such video."""
+        with read_catalog(self.root) as connection:
+            return next(iter(_read_videos(connection, path)), None)
 
     def labels(self, path: str) -> VideoLabels:
         """Return the labels of a video.
@@ -208,6 +138,17 @@ class Annotations:
                 (_video(connection, path)[0],),
             ).fetchall()
         return [LabelChange(row[0], row[1], row[2], VideoLabels.from_json(row[3]), row[4]) for row in rows]
+
+    def can_take_back(self, path: str) -> tuple[bool, bool]:
+        """Return whether a video has a change for `undo` and one for `redo`.
+
+        Raises:
+            KeyError: the data set has no such video.
+        """
+        with read_catalog(self.root) as connection:
+            video = _video(connection, path)[0]
+            undo, redo = (last_change(connection, video, redo=redo) is not None for redo in (False, True))
+        return undo, redo
 
     def change(self, path: str, labels: VideoLabels, *, version: str, author: str) -> VideoLabels:
         """Replace the labels of a video.
@@ -250,7 +191,7 @@ class Annotations:
         with write_catalog(self.root, create=False) as db:
             connection = db.conn
             video = _video(connection, path)[0]
-            number = _last(connection, video, redo=redo)
+            number = last_change(connection, video, redo=redo)
             if number is None:
                 raise ValueError(f"{path}: nothing to {'redo' if redo else 'undo'}")
             before, after = connection.execute(
@@ -285,7 +226,7 @@ class Annotations:
         if labels == before:
             return before
         known = set(class_names(connection))
-        wanted = {segment.label for segment in labels.segments} | ({labels.label} - {None})
+        wanted = {segment.label for segment in labels.segments} | (set() if labels.label is None else {labels.label})
         check_case(wanted - known, known)
         ids = add_classes(connection, wanted)
         connection.execute("UPDATE videos SET class_id = ? WHERE id = ?", (ids.get(labels.label or ""), video))
@@ -315,7 +256,9 @@ class Annotations:
         return VideoLabels(label, tuple(sorted(segments, key=lambda one: (one.start, one.stop, one.label))))
 
     def _without_gaps(self, path: str, segments: Sequence[NamedSegment], count: int, rate: float) -> list[NamedSegment]:
-        names = sorted({segment.label for segment in segments} | ({self.background} - {None}))
+        names = sorted(
+            {segment.label for segment in segments} | (set() if self.background is None else {self.background})
+        )
         numbers = {name: number for number, name in enumerate(names)}
         numbered = [Segment(one.start, one.stop, numbers[one.label]) for one in segments]
         try:
@@ -349,6 +292,21 @@ def _class_name(name: str) -> str:
     return name
 
 
+def _read_videos(connection: sqlite3.Connection, path: str | None = None) -> list[AnnotatedVideo]:
+    dense = "EXISTS (SELECT 1 FROM timelines WHERE video_id = v.id)" if has_timelines(connection) else "0"
+    rows = connection.execute(
+        "SELECT v.path, v.frames, v.fps, v.seconds, c.name,"
+        f" (SELECT count(*) FROM segments WHERE video_id = v.id), {dense},"
+        " (SELECT max(time) FROM label_changes WHERE video_id = v.id)"
+        " FROM videos v LEFT JOIN classes c ON c.id = v.class_id WHERE ?1 IS NULL OR v.path = ?1 ORDER BY v.path",
+        (path,),
+    )
+    return [
+        AnnotatedVideo(path, frames, fps, seconds, label, segments, bool(is_dense), changed)
+        for path, frames, fps, seconds, label, segments, is_dense, changed in rows
+    ]
+
+
 def _video(connection: sqlite3.Connection, path: str) -> tuple[int, float]:
     row = connection.execute("SELECT id, seconds FROM videos WHERE path = ?", (path,)).fetchone()
     if row is None:
@@ -366,31 +324,6 @@ def _read(connection: sqlite3.Connection, video: int) -> VideoLabels:
         (video,),
     )
     return VideoLabels(label, tuple(NamedSegment(float(start), float(stop), name) for start, stop, name in rows))
-
-
-def _last(connection: sqlite3.Connection, video: int, *, redo: bool) -> int | None:
-    """Return the number of the change that the next undo, or redo, takes back.
-
-    An undo takes back an edit, or a redo. A redo takes back an undo, and only as long as no edit follows it.
-    """
-    done: list[int] = []
-    undone: list[int] = []
-    is_undo: dict[int, bool] = {}
-    for number, undoes in connection.execute(
-        "SELECT id, undoes FROM label_changes WHERE video_id = ? ORDER BY id", (video,)
-    ):
-        is_undo[number] = undoes is not None and not is_undo.get(undoes, False)
-        if undoes is None:
-            done.append(number)
-            undone.clear()
-        elif is_undo[number]:
-            done.remove(undoes)
-            undone.append(number)
-        else:
-            undone.remove(undoes)
-            done.append(number)
-    stack = undone if redo else done
-    return stack[-1] if stack else None
 
 
 def _now() -> str:

@@ -98,7 +98,11 @@ def export_labels(
     _choose_division(root, videos, division)
     if form == "classes":
         labeled = [video for video in videos if video.label is not None]
-        rows = [LabelRow(video.label, video.name, split=split) for video in labeled for split in video.splits or [None]]
+        rows = [
+            LabelRow(video.label, video.name, split=split or None)
+            for video in labeled
+            for split in video.splits or [""]
+        ]
         _require(rows, root, "no video has a class")
         write_label_csv(out, rows)
         count = len(labeled)
