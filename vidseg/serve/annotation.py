@@ -8,7 +8,7 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,11 +25,11 @@ from vidseg.labels.annotation import AnnotatedVideo, Annotations, ChangedMeanwhi
 from vidseg.labels.label_changes import NamedSegment, VideoLabels
 from vidseg.labels.label_export import LabelForm, export_labels
 from vidseg.labels.label_files import read_label_files
-from vidseg.serve.application import add_errors, add_page, add_static_files
 from vidseg.serve.request_guard import RequestGuard
 from vidseg.serve.server_metrics import ServerMetrics
 from vidseg.serve.suggestions import Suggester
 from vidseg.serve.upload_checks import RequestError
+from vidseg.serve.web_pages import add_errors, add_files, add_page
 
 __all__ = ["make_annotation_application"]
 
@@ -64,6 +64,13 @@ class ClassBody(BaseModel):
     """A new class."""
 
     name: str = Field(max_length=4096)
+
+
+@dataclass(frozen=True)
+class RequestLimits:
+    """Limits of requests for `RequestGuard`: the largest body in bytes."""
+
+    max_bytes: int
 
 
 class _Frames:
@@ -101,7 +108,7 @@ class AnnotationState:
         self.annotations, self.suggester = annotations, suggester
         self.frames = _Frames(annotations.root)
         self.metrics = ServerMetrics()
-        self.max_bytes = _MOST_BYTES
+        self.options = RequestLimits(_MOST_BYTES)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Any) -> AsyncIterator[None]:
@@ -167,11 +174,11 @@ def make_annotation_application(
     app = FastAPI(
         title="vidseg annotate", version=vidseg.__version__, docs_url=None, redoc_url=None, lifespan=state.lifespan
     )
-    app.add_middleware(RequestGuard, metrics=state.metrics, max_bytes=state.max_bytes, token=token)
+    app.add_middleware(RequestGuard, state=state, token=token)
     app.include_router(_routes(state))
     app.include_router(_file_routes(state))
     add_page(app, "/", "annotate.html")
-    add_static_files(app)
+    add_files(app)
     add_errors(app)
     return app
 
