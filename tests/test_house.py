@@ -29,6 +29,7 @@ ORDER["engine"] = set(ORDER)
 ORDER["tasks"] = set(ORDER)
 ORDER["live"] = set(ORDER)
 ORDER["learn"] = set(ORDER)
+ORDER["serve"] = set(ORDER)
 ORDER["cli"] = set(ORDER)
 
 

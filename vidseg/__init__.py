@@ -33,7 +33,7 @@ _HOME = {
     "open_videos": "vidseg.videos",
 }
 _PACKAGES = set(
-    "clips convert engine frames labels learn live loaders losses metrics models ops plots tasks videos".split()
+    "clips convert engine frames labels learn live loaders losses metrics models ops plots serve tasks videos".split()
 )
 
 __all__ = [

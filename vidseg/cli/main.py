@@ -28,6 +28,8 @@ COMMANDS = {
     "predict": "classes of videos, labels of frames or streams, with a trained model",
     "extract-features": "extract features of long videos with a trained recognition network",
     "extract-flow": "optical flow, motion vectors or residuals of videos, in databases beside the frames",
+    "serve": "serve trained models: web page, HTTP, WebSocket",
+    "client": "send videos to a server",
     "score": "scores of predictions in files; fusion of several networks",
     "compare": "scores of several tested runs side by side, gains by class, significance",
     "stats": "mean and standard deviation of frames, weights of classes",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json as json_format
 import signal
 import sys
@@ -238,17 +237,10 @@ class _Stream:
         frames, self.open = self.open, []
         if not frames:
             return
+        from vidseg.live.frame_segments import join_frames
+
         step, rate = 1 / self.source.fps, self._real_time_factor()
-        runs = [list(run) for _, run in itertools.groupby(frames, key=lambda each: each.label)]
-        segments = [
-            {
-                "label": self.names[run[0].label],
-                "start": round(run[0].time, 3),
-                "stop": round(run[-1].time + step, 3),
-                "probability": round(sum(each.probability for each in run) / len(run), 4),
-            }
-            for run in runs
-        ]
+        segments = [each._asdict() for each in join_frames(frames, self.names, step=step)]
         latency, network = self.session.latency, self.session.network_seconds
         if self.command.json:
             facts = {"first_frame": frames[0].number, "frames": len(frames), "segments": segments}

@@ -1,0 +1,55 @@
+"""Options of the server; imports nothing heavy. The docstrings are the help texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vidseg.engine.options import at_least
+
+__all__ = ["ServeOptions"]
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """Storage, limits and batching of a server."""
+
+    store: str = "vidseg_serve"
+    """Folder of uploads, jobs and saved streams; one server at a time uses it."""
+    workers: int = 2
+    """Videos of requests that are decoded at the same time."""
+    queue: int = 32
+    """Requests that wait for a worker; further ones get status 503 with Retry-After."""
+    job_workers: int = 1
+    """Jobs that run at the same time."""
+    job_queue: int = 1000
+    """Jobs that wait; further ones get status 503."""
+    keep_hours: float = 24.0
+    """Hours for which results of jobs and saved streams are kept."""
+    streams: int = 16
+    """Streams that are open at the same time."""
+    batch_size: int = 16
+    """Most clips of different requests that the network processes at once."""
+    batch_delay: float = 0.002
+    """Longest time in seconds that a clip waits for others to share its batch."""
+    max_bytes: int = 512 << 20
+    """Largest upload in bytes."""
+    max_seconds: float = 600.0
+    """Longest video of a request in seconds; a job may be longer."""
+    max_job_seconds: float = 14_400.0
+    """Longest video of a job in seconds."""
+    max_pixels: int = 1 << 23
+    """Largest frame in pixels."""
+    max_frames: int = 1_000_000
+    """Largest number of frames of a video, or columns of a file of features."""
+    time_limit: float = 60.0
+    """Longest time for the computation of a request in seconds."""
+    job_time_limit: float = 14_400.0
+    """Longest time for the computation of a job in seconds."""
+
+    def __post_init__(self) -> None:
+        counts = ("workers", "queue", "job_workers", "job_queue", "streams", "batch_size", "max_bytes", "max_frames")
+        at_least(self, 1, *counts, "max_pixels")
+        at_least(self, 0, "batch_delay")
+        for name in ("keep_hours", "max_seconds", "max_job_seconds", "time_limit", "job_time_limit"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be greater than 0")
