@@ -7,7 +7,9 @@ from contextlib import contextmanager
 import pytest
 
 pytest.importorskip("fastapi")
-sync_api = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright")
+
+from playwright import sync_api
 
 from vidseg.convert import convert_videos
 from vidseg.labels.annotation import Annotations

@@ -28,6 +28,7 @@ COMMANDS = {
     "predict": "classes of videos, labels of frames or streams, with a trained model",
     "extract-features": "extract features of long videos with a trained recognition network",
     "extract-flow": "optical flow, motion vectors or residuals of videos, in databases beside the frames",
+    "annotate": "label the videos of a data set in a browser",
     "serve": "serve trained models: web page, HTTP, WebSocket",
     "client": "send videos to a server",
     "score": "scores of predictions in files; fusion of several networks",

@@ -8,11 +8,10 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
@@ -66,13 +65,6 @@ class ClassBody(BaseModel):
     name: str = Field(max_length=4096)
 
 
-@dataclass(frozen=True)
-class RequestLimits:
-    """Limits of requests for `RequestGuard`: the largest body in bytes."""
-
-    max_bytes: int
-
-
 class _Frames:
     """Frames of the videos as JPEG files; keeps the databases that were used last open."""
 
@@ -92,7 +84,7 @@ class _Frames:
             (jpeg,) = database.read([number])
             if jpeg[:2] == b"\xff\xd8":
                 return jpeg
-            return encode_rgb(torch.as_tensor(database[number]), quality=_QUALITY)
+            return encode_rgb(database.decode([number]), quality=_QUALITY)[0]
 
     def close(self) -> None:
         with self._lock:
@@ -102,13 +94,11 @@ class _Frames:
 
 
 class AnnotationState:
-    """What the routes share; `options` and `metrics` are for `RequestGuard`."""
+    """What the routes share."""
 
     def __init__(self, annotations: Annotations, suggester: Suggester | None) -> None:
         self.annotations, self.suggester = annotations, suggester
         self.frames = _Frames(annotations.root)
-        self.metrics = ServerMetrics()
-        self.options = RequestLimits(_MOST_BYTES)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Any) -> AsyncIterator[None]:
@@ -174,7 +164,7 @@ def make_annotation_application(
     app = FastAPI(
         title="vidseg annotate", version=vidseg.__version__, docs_url=None, redoc_url=None, lifespan=state.lifespan
     )
-    app.add_middleware(RequestGuard, state=state, token=token)
+    app.add_middleware(RequestGuard, metrics=ServerMetrics(), max_bytes=_MOST_BYTES, token=token)
     app.include_router(_routes(state))
     app.include_router(_file_routes(state))
     add_page(app, "/", "annotate.html")
