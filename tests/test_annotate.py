@@ -17,7 +17,7 @@ from vidseg import FrameDatabase, load_trained
 from vidseg.convert import convert_videos
 from vidseg.labels import open_dataset
 from vidseg.labels.annotation import Annotations
-from vidseg.serve.annotation import make_annotation_application
+from vidseg.serve.annotation_application import make_annotation_application
 from vidseg.serve.suggestions import Suggester
 
 V = "/v1/annotation"

@@ -13,7 +13,7 @@ from playwright import sync_api
 
 from vidseg.convert import convert_videos
 from vidseg.labels.annotation import Annotations
-from vidseg.serve.annotation import make_annotation_application
+from vidseg.serve.annotation_application import make_annotation_application
 from vidseg.serve.running import RunningServer
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

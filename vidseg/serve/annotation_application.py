@@ -246,7 +246,7 @@ def _routes(state: AnnotationState) -> APIRouter:
     @router.get("/suggestion")
     def suggestion(path: _Path) -> dict[str, Any]:
         if state.suggester is None:
-            raise RequestError(404, "there is no model that suggests labels; start with --model RUN")
+            raise RequestError(404, "there is no model that suggests labels; start with --suggest RUN")
         try:
             return asdict(state.suggester.find(state.video(path)))
         except (OSError, ValueError) as error:
