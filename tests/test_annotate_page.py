@@ -1,8 +1,11 @@
 """The annotation page in Chromium: segments by keyboard and mouse, conflicts, undo over sessions, a phone's screen."""
 
 import shutil
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -165,6 +168,35 @@ def test_two_people_do_not_overwrite_each_other(root, browser):
         saved(ben, 2)
         assert segments(root) == [(0, 7, "run")]
         assert [change.author for change in Annotations(root).changes(A)] == ["ann", "ben"]
+
+
+def start_command(root, port):
+    """Start `vidseg annotate`; returns the process when it listens, and its address."""
+    command = [sys.executable, "-m", "vidseg.cli.main", "annotate", str(root), "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return process, process.stdout.readline().strip()
+
+
+def test_nothing_saved_is_lost_when_the_server_is_killed(root, browser):
+    process, url = start_command(root, 0)
+    try:
+        page = open_page(browser, url)
+        page.keyboard.press("i")
+        page.keyboard.press("i")
+        saved(page, 1)
+        process.kill()
+        process.wait()
+        page.keyboard.press("Delete")
+        page.get_by_text("The server does not answer").wait_for()
+        process, _ = start_command(root, urlsplit(url).port)
+        page.reload()
+        page.locator("#picture[data-frame='0']").wait_for()
+        page.locator("#videos button[data-path='jpg/run/a']").click()
+        saved(page, 1)
+        assert page.locator("#rows tr").count() == 1 and segments(root) == [(0, 1, "run")]
+    finally:
+        process.terminate()
+        assert process.wait() in (0, 143)
 
 
 def test_the_page_fits_a_phone(root, browser):
