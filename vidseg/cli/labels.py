@@ -249,6 +249,29 @@ class Targets:
         return 1 if report.conflicts else 0
 
 
+@dataclass
+class Export:
+    """Write the labels of a catalog to files that `vidseg labels` and other programs read."""
+
+    root: tyro.conf.Positional[Path]
+    """Folder of the data set."""
+    out: tyro.conf.Positional[Path]
+    """File to write; for frame labels a folder."""
+    form: Literal["classes", "segments", "activitynet", "frames"] | None = None
+    """classes: CSV file with the class of each video; segments: CSV file; activitynet: JSON file; frames: mapping.txt,
+    groundTruth/ and splits/. Default: frames if videos are labeled frame by frame, else segments, else classes."""
+    division: str | None = None
+    """Splits to write where there are several divisions: split1 of split1/train."""
+    json: bool = False
+    """Print the report as JSON."""
+
+    def run(self) -> int:
+        from vidseg.labels.label_export import export_labels
+
+        _print(export_labels(self.root, self.out, form=self.form, division=self.division), self.json)
+        return 0
+
+
 Command = (
     Annotated[Scan, tyro.conf.subcommand("scan")]
     | Annotated[Apply, tyro.conf.subcommand("apply")]
@@ -256,6 +279,7 @@ Command = (
     | Annotated[Targets, tyro.conf.subcommand("targets")]
     | Annotated[Split, tyro.conf.subcommand("split")]
     | Annotated[Frames, tyro.conf.subcommand("frames")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Show, tyro.conf.subcommand("show")]
 )
 

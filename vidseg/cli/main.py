@@ -28,6 +28,7 @@ COMMANDS = {
     "predict": "classes of videos, labels of frames or streams, with a trained model",
     "extract-features": "extract features of long videos with a trained recognition network",
     "extract-flow": "optical flow, motion vectors or residuals of videos, in databases beside the frames",
+    "annotate": "label the videos of a data set in a browser",
     "compress": "prune or quantize a trained network",
     "export": "a trained model for ONNX Runtime, OpenVINO, AOTInductor, TensorRT or Triton",
     "serve": "serve trained models: web page, HTTP, WebSocket",

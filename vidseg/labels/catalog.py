@@ -144,7 +144,7 @@ def check_format(connection: sqlite3.Connection, path: Path, *, content: bool) -
     """
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     try:
-        tables = check_tables(connection, (*_TABLES, "timelines", "video_classes", "video_values"))
+        tables = check_tables(connection, (*_TABLES, "timelines", "video_classes", "video_values", "label_changes"))
     except ValueError as error:
         raise _explain(path, error) from error
     trigger = connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger' LIMIT 1").fetchone()

@@ -6,11 +6,12 @@ import sqlite3
 
 from vidseg.frames.schema import MAX_SIDE
 
-__all__ = ["MOST_FRAMES", "MOST_LABELS", "MOST_RATE", "MOST_SECONDS", "check_content"]
+__all__ = ["MOST_FRAMES", "MOST_LABELS", "MOST_RATE", "MOST_SECONDS", "MOST_SEGMENTS", "check_content"]
 
 # Limits of files from elsewhere, far above those of any real data set.
 MOST_FRAMES = 1 << 32  # of one video
 MOST_LABELS = 1 << 25  # of one video labeled frame by frame; 310 hours at 30 labels per second
+MOST_SEGMENTS = 1 << 20  # of one video, drawn by hand
 MOST_SECONDS = 1e9
 MOST_RATE = 1e9  # frames or labels per second
 _MOST_CLASSES = (1 << 31) - 1
@@ -36,6 +37,10 @@ def _above_zero(rule: _Rule) -> _Rule:
 _TEXT = ("typeof({0}) = 'text'", "a text")
 _ID = ("typeof({0}) = 'integer'", "an integer")
 _CLASS = ("{0} IN (SELECT id FROM classes)", "the id of a class")
+_LABELS = (
+    "CASE WHEN json_valid({0}) THEN json_type({0}, '$.segments') = 'array' ELSE 0 END",
+    "the labels of a video as JSON",
+)
 _VIDEO = ("{0} IN (SELECT id FROM videos)", "the id of a video")
 
 _RULES: dict[str, dict[str, _Rule]] = {
@@ -63,6 +68,15 @@ _RULES: dict[str, dict[str, _Rule]] = {
         "video_id": _VIDEO,
         "labels": _above_zero(_whole(MOST_LABELS)),
         "rate": _above_zero(_number(0, MOST_RATE)),
+    },
+    "label_changes": {
+        "id": _ID,
+        "video_id": _VIDEO,
+        "time": _TEXT,
+        "author": _TEXT,
+        "before": _LABELS,
+        "after": _LABELS,
+        "undoes": ("{0} IS NULL OR {0} IN (SELECT id FROM label_changes)", "NULL or the id of a change"),
     },
     "video_classes": {"video_id": _VIDEO, "class_id": _CLASS},
     "video_values": {

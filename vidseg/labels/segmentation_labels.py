@@ -30,6 +30,7 @@ __all__ = [
     "SegmentationReport",
     "apply_segmentation",
     "has_frame_labels",
+    "has_timelines",
     "labels_from_segments",
     "read_segmentation",
     "read_splits",
@@ -289,10 +290,11 @@ def _check(labels: SegmentationLabels) -> None:
 def has_frame_labels(root: str | Path) -> bool:
     """Return whether any video of the data set is labeled frame by frame."""
     with read_catalog(root) as connection:
-        return _has_timelines(connection) and bool(connection.execute("SELECT 1 FROM timelines LIMIT 1").fetchone())
+        return has_timelines(connection) and bool(connection.execute("SELECT 1 FROM timelines LIMIT 1").fetchone())
 
 
-def _has_timelines(connection: sqlite3.Connection) -> bool:
+def has_timelines(connection: sqlite3.Connection) -> bool:
+    """Return whether the catalog has the table of the videos that are labeled frame by frame."""
     return bool(connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'timelines'").fetchone())
 
 
@@ -319,7 +321,7 @@ class FrameLabels:
         total = 0
         small = np.int16 if len(data.classes) < 2**15 else np.int64
         with read_catalog(data.root) as connection:
-            if _has_timelines(connection):
+            if has_timelines(connection):
                 for path, length, rate in connection.execute(
                     "SELECT v.path, t.labels, t.rate FROM timelines t JOIN videos v ON v.id = t.video_id"
                 ):

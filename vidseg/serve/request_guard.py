@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
-from vidseg.serve.server_state import ServerState, log_event
+from vidseg.serve.server_metrics import ServerMetrics
+from vidseg.serve.server_state import log_event
 from vidseg.serve.upload_checks import RequestError
 
 __all__ = ["RequestGuard", "error_response", "is_loopback", "token_matches"]
@@ -59,12 +60,13 @@ class RequestGuard:
 
     Args:
         app: the routes.
-        state: of the server.
+        metrics: of the server.
+        max_bytes: largest body of a request.
         token: that clients must send as `Authorization: Bearer TOKEN`; None: none.
     """
 
-    def __init__(self, app: Any, *, state: ServerState, token: str | None) -> None:
-        self.app, self.state, self.token = app, state, token
+    def __init__(self, app: Any, *, metrics: ServerMetrics, max_bytes: int, token: str | None) -> None:
+        self.app, self.metrics, self.max_bytes, self.token = app, metrics, max_bytes, token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request or WebSocket."""
@@ -103,7 +105,7 @@ class RequestGuard:
         headers, begin = Headers(scope=scope), time.perf_counter()
         request = secrets.token_hex(8)
         scope["vidseg_request"] = request
-        limit, taken, complete = self.state.options.max_bytes, 0, False
+        limit, taken, complete = self.max_bytes, 0, False
         status = _CLIENT_GONE
         has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
 
@@ -143,9 +145,9 @@ class RequestGuard:
         finally:
             route = getattr(scope.get("route"), "path", "other")
             seconds = time.perf_counter() - begin
-            self.state.metrics.count("vidseg_requests_total", method=_method(scope), route=route, status=status)
-            self.state.metrics.observe("vidseg_request_seconds", seconds, route=route)
-            self.state.metrics.count("vidseg_upload_bytes_total", taken)
+            self.metrics.count("vidseg_requests_total", method=_method(scope), route=route, status=status)
+            self.metrics.observe("vidseg_request_seconds", seconds, route=route)
+            self.metrics.count("vidseg_upload_bytes_total", taken)
             if route not in ("/health", "/metrics"):
                 facts = {"method": _method(scope), "route": route, "status": status, "bytes": taken}
                 log_event("request", id=request, **facts, seconds=round(seconds, 4))

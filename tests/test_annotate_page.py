@@ -1,0 +1,228 @@
+"""The annotation page in Chromium: segments by keyboard and mouse, conflicts, undo over sessions, a phone's screen."""
+
+import shutil
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import pytest
+
+pytest.importorskip("fastapi")
+pytest.importorskip("playwright")
+
+from playwright import sync_api
+
+from vidseg.convert import convert_videos
+from vidseg.labels.annotation import Annotations
+from vidseg.serve.annotation_application import make_annotation_application
+from vidseg.serve.running import RunningServer
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+A, B = "jpg/run/a", "jpg/run/b"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def root(tmp_path, make_video):
+    for name in "ab":
+        make_video(tmp_path / f"v/run/{name}.mp4", frames=50, size=(48, 64))
+    assert convert_videos(tmp_path / "v", tmp_path / "data", workers=1).ok
+    Annotations(tmp_path / "data").add_class("jump")
+    return tmp_path / "data"
+
+
+@contextmanager
+def serving(root):
+    server = RunningServer(make_annotation_application(Annotations(root)))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield server.url
+    finally:
+        server.stop()
+        thread.join()
+
+
+def open_page(browser, url, *, author="ann", **options):
+    context = browser.new_context(**options)
+    page = context.new_page()
+    page.faults = []
+    page.on("pageerror", lambda error: page.faults.append(str(error)))
+    page.goto(url)
+    page.get_by_label("Name", exact=True).fill(author)
+    page.locator("#picture[data-frame='0']").wait_for()
+    page.locator("#title").click()  # the keys are those of the page, not of a field
+    return page
+
+
+def saved(page, count):
+    """Wait until the page has this number of changes."""
+    page.locator("#history li").nth(count - 1).wait_for(state="attached")
+
+
+def segments(root, video=A):
+    found = Annotations(root).labels(video).segments
+    return [(round(one.start * 25, 3), round(one.stop * 25, 3), one.label) for one in found]
+
+
+def test_a_video_is_labeled_with_the_keyboard(root, browser):
+    with serving(root) as url:
+        page = open_page(browser, url)
+        press = page.keyboard.press
+        press("2")  # jump
+        for _ in range(5):
+            press("ArrowRight")
+        press("i")
+        press("Shift+ArrowRight")  # a second: 25 frames
+        press("i")
+        saved(page, 1)
+        assert segments(root) == [(5, 31, "jump")]
+        for _ in range(10):
+            press("ArrowLeft")
+        press("s")
+        saved(page, 2)
+        assert segments(root) == [(5, 20, "jump"), (20, 31, "jump")]
+        press("1")
+        saved(page, 3)
+        press("Home")
+        press("ArrowRight")
+        press("Escape")
+        for _ in range(6):
+            press("ArrowRight")
+        press("Enter")
+        press("[")
+        saved(page, 4)
+        assert segments(root) == [(7, 20, "jump"), (20, 31, "run")]
+        press("Alt+ArrowLeft")
+        saved(page, 5)
+        assert segments(root) == [(6, 19, "jump"), (20, 31, "run")]
+        press("m")
+        saved(page, 6)
+        assert segments(root) == [(6, 31, "jump")]
+        press("Delete")
+        saved(page, 7)
+        assert segments(root) == []
+        press("Control+z")
+        saved(page, 8)
+        press("Control+Shift+z")
+        saved(page, 9)
+        assert segments(root) == [] and page.faults == []
+    with serving(root) as url:  # another session
+        page = open_page(browser, url, author="ben")
+        page.locator("#videos button[data-path='jpg/run/a']").click()
+        saved(page, 9)
+        page.keyboard.press("Control+z")
+        saved(page, 10)
+        assert segments(root) == [(6, 31, "jump")]
+        assert Annotations(root).changes(A)[-1].author == "ben"
+
+
+def test_segments_are_drawn_moved_and_cut_with_the_mouse(root, browser):
+    with serving(root) as url:
+        page = open_page(browser, url)
+        box = page.locator("#lane").bounding_box()
+
+        def drag(first, last):
+            page.mouse.move(box["x"] + box["width"] * first / 50, box["y"] + 10)
+            page.mouse.down()
+            page.mouse.move(box["x"] + box["width"] * last / 50, box["y"] + 12, steps=4)
+            page.mouse.up()
+
+        drag(10, 20)
+        saved(page, 1)
+        assert segments(root) == [(10, 20, "run")]
+        drag(15, 25)  # the middle
+        saved(page, 2)
+        assert segments(root) == [(20, 30, "run")]
+        drag(29.9, 40)  # the right edge
+        saved(page, 3)
+        assert segments(root) == [(20, 40, "run")]
+        page.get_by_label("Class of the whole video").select_option("jump")
+        saved(page, 4)
+        assert Annotations(root).labels(A).label == "jump" and page.faults == []
+
+
+def test_two_people_do_not_overwrite_each_other(root, browser):
+    with serving(root) as url:
+        ann, ben = open_page(browser, url), open_page(browser, url, author="ben")
+        for page, frames in ((ann, 3), (ben, 6)):
+            page.keyboard.press("i")
+            for _ in range(frames):
+                page.keyboard.press("ArrowRight")
+        ann.keyboard.press("i")
+        saved(ann, 1)
+        ben.keyboard.press("i")
+        ben.get_by_text("Someone else changed these labels").wait_for()
+        assert segments(root) == [(0, 4, "run")]
+        ben.get_by_role("button", name="Use my labels instead").click()
+        saved(ben, 2)
+        assert segments(root) == [(0, 7, "run")]
+        assert [change.author for change in Annotations(root).changes(A)] == ["ann", "ben"]
+
+
+def start_command(root, port):
+    """Start `vidseg annotate`; returns the process when it listens, and its address."""
+    command = [sys.executable, "-m", "vidseg.cli.main", "annotate", str(root), "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return process, process.stdout.readline().strip()
+
+
+def test_nothing_saved_is_lost_when_the_server_is_killed(root, browser):
+    process, url = start_command(root, 0)
+    try:
+        page = open_page(browser, url)
+        page.keyboard.press("i")
+        page.keyboard.press("i")
+        saved(page, 1)
+        process.kill()
+        process.wait()
+        page.keyboard.press("Delete")
+        page.get_by_text("The server does not answer").wait_for()
+        process, _ = start_command(root, urlsplit(url).port)
+        page.reload()
+        page.locator("#picture[data-frame='0']").wait_for()
+        page.locator("#videos button[data-path='jpg/run/a']").click()
+        saved(page, 1)
+        assert page.locator("#rows tr").count() == 1 and segments(root) == [(0, 1, "run")]
+    finally:
+        process.terminate()
+        assert process.wait() in (0, 143)
+
+
+def test_the_page_fits_a_phone(root, browser):
+    with serving(root) as url:
+        for scheme in ("light", "dark"):
+            page = open_page(browser, url, viewport={"width": 390, "height": 844}, color_scheme=scheme, has_touch=True)
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390
+            assert page.locator("#play").bounding_box()["height"] >= 36
+            page.keyboard.press("?")
+            assert page.get_by_role("dialog").is_visible()
+            assert page.faults == []
+
+
+def test_names_are_asked_for_and_classes_added(root, browser):
+    with serving(root) as url:
+        page = open_page(browser, url, author="")
+        page.keyboard.press("i")
+        page.keyboard.press("i")
+        page.get_by_text("Enter your name first").wait_for()
+        assert segments(root) == []
+        page.get_by_label("Name", exact=True).fill("ann")
+        page.get_by_label("Name of a new class").fill("wave")
+        page.get_by_role("button", name="Add class").click()
+        page.get_by_role("button", name="3 wave").click()
+        page.locator("#title").click()
+        page.keyboard.press("i")
+        page.keyboard.press("i")
+        saved(page, 1)
+        assert segments(root) == [(0, 1, "wave")] and page.faults == []

@@ -1,0 +1,327 @@
+"""The application of `vidseg annotate`: labels of a data set in a browser."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+import threading
+import zipfile
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, Field
+
+import vidseg
+from vidseg.frames import FrameDatabase
+from vidseg.frames.jpeg import encode_rgb
+from vidseg.labels import apply_detection, apply_labels, read_detection_labels
+from vidseg.labels.annotation import AnnotatedVideo, Annotations, ChangedMeanwhileError
+from vidseg.labels.label_changes import NamedSegment, VideoLabels
+from vidseg.labels.label_export import LabelForm, export_labels
+from vidseg.labels.label_files import read_label_files
+from vidseg.serve.request_guard import RequestGuard
+from vidseg.serve.server_metrics import ServerMetrics
+from vidseg.serve.suggestions import Suggester
+from vidseg.serve.upload_checks import RequestError
+from vidseg.serve.web_pages import add_errors, add_files, add_page
+
+__all__ = ["make_annotation_application"]
+
+_OPEN_VIDEOS = 8
+_MOST_BYTES = 256 << 20  # of a label file or a change
+_QUALITY = 90  # of frames that are stored in another form
+
+
+class SegmentBody(BaseModel):
+    """A segment in a request: seconds from the first frame, and the name of its class."""
+
+    start: float
+    stop: float
+    label: str
+
+
+class VersionBody(BaseModel):
+    """Which labels the author saw, and who it is."""
+
+    version: str = Field(max_length=64)
+    author: str = Field(max_length=200)
+
+
+class LabelsBody(VersionBody):
+    """New labels of a video."""
+
+    label: str | None = None
+    segments: list[SegmentBody]
+
+
+class ClassBody(BaseModel):
+    """A new class."""
+
+    name: str = Field(max_length=4096)
+
+
+class _Frames:
+    """Frames of the videos as JPEG files; keeps the databases that were used last open."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._open: dict[str, FrameDatabase] = {}
+        self._lock = threading.Lock()
+
+    def read(self, path: str, number: int) -> bytes:
+        with self._lock:
+            database = self._open.pop(path, None) or FrameDatabase(self.root / path / "frames.db")
+            self._open[path] = database
+            while len(self._open) > _OPEN_VIDEOS:
+                self._open.pop(next(iter(self._open))).close()
+            if not 0 <= number < len(database):
+                raise RequestError(404, f"{path} has the frames 0 to {len(database) - 1}, not {number}")
+            (jpeg,) = database.read([number])
+            if jpeg[:2] == b"\xff\xd8":
+                return jpeg
+            return encode_rgb(database.decode([number]), quality=_QUALITY)[0]
+
+    def close(self) -> None:
+        with self._lock:
+            for database in self._open.values():
+                database.close()
+            self._open.clear()
+
+
+class AnnotationState:
+    """What the routes share."""
+
+    def __init__(self, annotations: Annotations, suggester: Suggester | None) -> None:
+        self.annotations, self.suggester = annotations, suggester
+        self.frames = _Frames(annotations.root)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, _: Any) -> AsyncIterator[None]:
+        """Compute suggestions as long as the server runs."""
+        if self.suggester is not None:
+            self.suggester.start(self.annotations.videos())
+        try:
+            yield
+        finally:
+            if self.suggester is not None:
+                self.suggester.close()
+            self.frames.close()
+
+    def video(self, path: str) -> AnnotatedVideo:
+        """Return a video of the catalog; a path that is not in it is never opened.
+
+        Raises:
+            RequestError: there is none (404).
+        """
+        found = self.annotations.video(path)
+        if found is None:
+            raise RequestError(404, f"no video {path!r:.200} in the data set")
+        return found
+
+    def labels(self, path: str) -> dict[str, Any]:
+        """Return the labels of a video, their version and history, as plain data."""
+        labels, changes = self.annotations.labels(path), self.annotations.changes(path)
+        undo, redo = self.annotations.can_take_back(path)
+        numbers = {change.number: place + 1 for place, change in enumerate(changes)}
+        return {
+            "label": labels.label,
+            "segments": [asdict(segment) for segment in labels.segments],
+            "version": labels.version,
+            "can_undo": undo,
+            "can_redo": redo,
+            "changes": [
+                {
+                    "time": change.time,
+                    "author": change.author,
+                    "what": _described(change.labels)
+                    if change.undoes is None
+                    else f"took back change {numbers[change.undoes]}",
+                }
+                for change in changes
+            ],
+        }
+
+
+def make_annotation_application(
+    annotations: Annotations, *, suggester: Suggester | None = None, token: str | None = None
+) -> FastAPI:
+    """Make the ASGI application of `vidseg annotate`.
+
+    Args:
+        annotations: labels of the data set.
+        suggester: a model that suggests labels; None: no suggestions.
+        token: that clients must send; None: the server answers to names and addresses of this machine alone.
+
+    Returns:
+        The application.
+    """
+    state = AnnotationState(annotations, suggester)
+    app = FastAPI(
+        title="vidseg annotate", version=vidseg.__version__, docs_url=None, redoc_url=None, lifespan=state.lifespan
+    )
+    app.add_middleware(RequestGuard, metrics=ServerMetrics(), max_bytes=_MOST_BYTES, token=token)
+    app.include_router(_routes(state))
+    app.include_router(_file_routes(state))
+    add_page(app, "/", "annotate.html")
+    add_files(app)
+    add_errors(app)
+    return app
+
+
+_Path = Annotated[str, Query(alias="video", max_length=4096, description="folder of the video: jpg/<class>/<video>")]
+
+
+def _routes(state: AnnotationState) -> APIRouter:
+    router, annotations = APIRouter(prefix="/v1/annotation"), state.annotations
+
+    def changed(path: str, change: Callable[[], object]) -> dict[str, Any]:
+        state.video(path)
+        try:
+            change()
+        except ChangedMeanwhileError as error:
+            raise RequestError(409, str(error)) from error
+        except ValueError as error:
+            raise RequestError(422, str(error)) from error
+        return state.labels(path)
+
+    @router.get("")
+    def project() -> dict[str, Any]:
+        model = state.suggester.trained.network if state.suggester is not None else None
+        return {
+            "name": annotations.root.resolve().name,
+            "classes": annotations.classes(),
+            "background": annotations.background,
+            "model": model,
+        }
+
+    @router.get("/videos")
+    def videos() -> list[dict[str, Any]]:
+        rows = []
+        for video in annotations.videos():
+            found = state.suggester.known(video.path) if state.suggester is not None else None
+            has_frames = (annotations.root / video.path / "frames.db").is_file()
+            uncertainty = None if found is None else found.uncertainty
+            rows.append({**asdict(video), "has_frames": has_frames, "uncertainty": uncertainty})
+        return rows
+
+    @router.get("/labels")
+    def labels(path: _Path) -> dict[str, Any]:
+        state.video(path)
+        return state.labels(path)
+
+    @router.put("/labels")
+    def save(path: _Path, body: LabelsBody) -> dict[str, Any]:
+        new = VideoLabels(body.label, tuple(NamedSegment(one.start, one.stop, one.label) for one in body.segments))
+        return changed(path, lambda: annotations.change(path, new, version=body.version, author=body.author))
+
+    @router.post("/undo")
+    def undo(path: _Path, body: VersionBody) -> dict[str, Any]:
+        return changed(path, lambda: annotations.undo(path, version=body.version, author=body.author))
+
+    @router.post("/redo")
+    def redo(path: _Path, body: VersionBody) -> dict[str, Any]:
+        return changed(path, lambda: annotations.redo(path, version=body.version, author=body.author))
+
+    @router.post("/classes")
+    def add_class(body: ClassBody) -> list[str]:
+        try:
+            return annotations.add_class(body.name)
+        except ValueError as error:
+            raise RequestError(422, str(error)) from error
+
+    @router.get("/frame")
+    def frame(path: _Path, number: int) -> Response:
+        state.video(path)
+        try:
+            jpeg = state.frames.read(path, number)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise RequestError(404, str(error)) from error
+        return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+
+    @router.get("/suggestion")
+    def suggestion(path: _Path) -> dict[str, Any]:
+        if state.suggester is None:
+            raise RequestError(404, "there is no model that suggests labels; start with --suggest RUN")
+        try:
+            return asdict(state.suggester.find(state.video(path)))
+        except (OSError, ValueError) as error:
+            raise RequestError(422, str(error)) from error
+
+    return router
+
+
+def _file_routes(state: AnnotationState) -> APIRouter:
+    router, root = APIRouter(prefix="/v1/annotation"), state.annotations.root
+
+    @router.post("/import")
+    async def import_file(
+        request: Request,
+        form: Literal["classes", "segments", "activitynet"],
+        name: Annotated[str, Query(max_length=200)],
+    ) -> dict[str, str]:
+        content = await request.body()
+
+        def apply(folder: str) -> object:
+            path = Path(folder) / f"labels{_ending(name)}"
+            path.write_bytes(content)
+            if form == "classes":
+                found = read_label_files([path])
+                return apply_labels(root, found.rows, classes=found.classes)
+            return apply_detection(root, read_detection_labels([path]))
+
+        with tempfile.TemporaryDirectory(prefix="vidseg_import_") as folder:
+            try:
+                report = await _in_thread(lambda: apply(folder))
+            except (ValueError, OSError) as error:
+                raise RequestError(422, str(error).replace(f"{folder}/", "")) from error
+        return {"report": str(report)}
+
+    @router.get("/export")
+    def export(form: LabelForm) -> Response:
+        name = {"classes": "classes.csv", "segments": "segments.csv", "activitynet": "segments.json", "frames": "x"}[
+            form
+        ]
+        with tempfile.TemporaryDirectory(prefix="vidseg_export_") as folder:
+            out = Path(folder) / name
+            try:
+                export_labels(root, out, form=form)
+            except ValueError as error:
+                raise RequestError(422, str(error)) from error
+            content = _zipped(out) if form == "frames" else out.read_bytes()
+        name = "frame_labels.zip" if form == "frames" else name
+        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+        return Response(content, media_type="application/octet-stream", headers=headers)
+
+    return router
+
+
+async def _in_thread(work: Callable[[], Any]) -> Any:
+    from starlette.concurrency import run_in_threadpool
+
+    return await run_in_threadpool(work)
+
+
+def _ending(name: str) -> str:
+    """Return the ending of a client's file name if it is one of label files; nothing else of the name is used."""
+    ending = Path(name).suffix.lower()
+    return ending if ending in (".csv", ".tsv", ".json", ".txt") else ".csv"
+
+
+def _zipped(folder: Path) -> bytes:
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                archive.write(path, path.relative_to(folder))
+    return memory.getvalue()
+
+
+def _described(labels: VideoLabels) -> str:
+    words = [f"class {labels.label}"] if labels.label is not None else []
+    count = len(labels.segments)
+    return ", ".join([*words, f"{count} segment{'' if count == 1 else 's'}"])
