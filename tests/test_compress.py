@@ -69,7 +69,7 @@ def test_removed_channels_are_as_if_they_were_zero(name, least, tmp_path):
 
 def test_networks_without_such_channels_are_named(tmp_path):
     trained = load_small("c2f_tcn", tmp_path)
-    with pytest.raises(ValueError, match="c2f_tcn has no channels that only one layer reads.*--unstructured"):
+    with pytest.raises(ValueError, match=r"c2f_tcn has no channels that only one layer reads.*--unstructured"):
         prune_channels(trained, 0.5)
     pruned = prune_weights(trained, 0.6)
     assert pruned.removed == pytest.approx(0.6 * pruned.candidates, rel=0.01)

@@ -43,8 +43,12 @@ inline void store_parts(Words low, Words high, void* to) {
 // ---- 16-bit integers
 
 inline Words words(int value) { return {vdupq_n_s16(static_cast<int16_t>(value))}; }
-inline Words operator+(Words a, Words b) { return {vaddq_s16(a.v, b.v)}; }
-inline Words operator-(Words a, Words b) { return {vsubq_s16(a.v, b.v)}; }
+// Sums of damaged coefficients wrap. Those of signed vectors are undefined for the compiler, which then
+// rounds and shifts them by instructions that do not wrap.
+inline uint16x8_t bits(int16x8_t v) { return vreinterpretq_u16_s16(v); }
+inline uint32x4_t bits(int32x4_t v) { return vreinterpretq_u32_s32(v); }
+inline Words operator+(Words a, Words b) { return {vreinterpretq_s16_u16(vaddq_u16(bits(a.v), bits(b.v)))}; }
+inline Words operator-(Words a, Words b) { return {vreinterpretq_s16_u16(vsubq_u16(bits(a.v), bits(b.v)))}; }
 inline Words operator*(Words a, Words b) { return {vmulq_s16(a.v, b.v)}; }
 inline Words operator|(Words a, Words b) { return {vorrq_s16(a.v, b.v)}; }
 inline Words high_product(Words a, Words b) {
@@ -100,8 +104,8 @@ inline void store_bytes(Words a, uint8_t* to) { vst1_u8(to, vqmovun_s16(a.v)); }
 // ---- 32-bit integers
 
 inline Ints ints(int value) { return {vdupq_n_s32(value)}; }
-inline Ints operator+(Ints a, Ints b) { return {vaddq_s32(a.v, b.v)}; }
-inline Ints operator-(Ints a, Ints b) { return {vsubq_s32(a.v, b.v)}; }
+inline Ints operator+(Ints a, Ints b) { return {vreinterpretq_s32_u32(vaddq_u32(bits(a.v), bits(b.v)))}; }
+inline Ints operator-(Ints a, Ints b) { return {vreinterpretq_s32_u32(vsubq_u32(bits(a.v), bits(b.v)))}; }
 inline Sums operator+(Sums a, Sums b) { return {a.low + b.low, a.high + b.high}; }
 inline Sums operator-(Sums a, Sums b) { return {a.low - b.low, a.high - b.high}; }
 template <int Bits>

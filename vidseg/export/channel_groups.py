@@ -2,8 +2,8 @@
 
 The graph of `torch.export` shows which layers read the channels of a convolution or linear layer. A group is complete
 if everything between the layer and its readers works on each channel alone: normalization, activations, pooling,
-padding, depthwise convolutions, products with one value for all channels. Channels that are added to others, such as the
-outputs of residual blocks, or are attended to, belong to no group.
+padding, depthwise convolutions, products with one value for all channels. Channels that are added to others, such as
+the outputs of residual blocks, or are attended to, belong to no group.
 """
 
 from __future__ import annotations
