@@ -156,11 +156,13 @@ def test_models_are_described(client, server):
     assert rows["segments"]["takes"] == "features" and not rows["segments"]["streams"]
 
 
-PICKLE = (
-    b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (1, 1), }" + b" " * 56 + b"\n\x80\x04N."
-)
-HUGE = b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (6, 9000000000), }" + b" " * 47 + b"\n"
-UNCLOSED = HUGE.replace(b"), }", b" {( ")
+def numpy_file(header: bytes, content: bytes = b"") -> bytes:
+    return b"\x93NUMPY\x01\x00v\x00" + header.ljust(117) + b"\n" + content
+
+
+PICKLE = numpy_file(b"{'descr': '|O', 'fortran_order': False, 'shape': (1, 1), }", b"\x80\x04N.")
+HUGE = numpy_file(b"{'descr': '<f4', 'fortran_order': False, 'shape': (6, 9000000000), }")
+UNCLOSED = numpy_file(b"{'descr': '<f4', 'fortran_order': False, 'shape': (6, 90")
 
 
 @pytest.mark.parametrize(
