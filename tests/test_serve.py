@@ -156,10 +156,13 @@ def test_models_are_described(client, server):
     assert rows["segments"]["takes"] == "features" and not rows["segments"]["streams"]
 
 
-PICKLE = (
-    b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (1, 1), }" + b" " * 56 + b"\n\x80\x04N."
-)
-HUGE = b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (6, 9000000000), }" + b" " * 47 + b"\n"
+def numpy_file(header: bytes, content: bytes = b"") -> bytes:
+    return b"\x93NUMPY\x01\x00v\x00" + header.ljust(117) + b"\n" + content
+
+
+PICKLE = numpy_file(b"{'descr': '|O', 'fortran_order': False, 'shape': (1, 1), }", b"\x80\x04N.")
+HUGE = numpy_file(b"{'descr': '<f4', 'fortran_order': False, 'shape': (6, 9000000000), }")
+UNCLOSED = numpy_file(b"{'descr': '<f4', 'fortran_order': False, 'shape': (6, 90")
 
 
 @pytest.mark.parametrize(
@@ -172,6 +175,7 @@ HUGE = b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape':
         ("clips", PICKLE, "", 422, "clips takes a video; the upload is features"),
         ("segments", PICKLE, "", 422, "the upload"),
         ("segments", HUGE, "", 422, "the upload"),
+        ("segments", UNCLOSED, "", 422, "the upload"),
         ("segments", b"x", "", 422, "takes features"),
         ("nothing", b"x", "", 404, "no model 'nothing'; there are clips, stream, segments"),
         ("clips", b"x", "?top=0", 422, "top=0 must be from 1 to 1000"),
