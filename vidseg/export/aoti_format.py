@@ -32,7 +32,7 @@ def write(program: ExportedProgram, artifact: Artifact, path: Path) -> None:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"{artifact.network}: AOTInductor cannot compile it: {reason}; sizes that are fixed with --fixed-length may help"
+            f"{artifact.network}: AOTInductor cannot compile it: {reason}; use --to torch or --to onnx"
         ) from error
 
 
