@@ -92,7 +92,7 @@ def _collect() -> tuple[dict[str, Any], bool]:
         facts["frames built with"] = operators.versions()
         try:
             facts["vector instructions"] = simd()
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:  # the kind depends on torch's version
             facts["vector instructions"] = f"NOT USABLE: {error}"
             sound = False
     import av
