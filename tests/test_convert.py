@@ -433,16 +433,17 @@ def test_catalog_equals_the_databases(tmp_path, make_video):
 
 def test_encoded_frames_are_freed_at_once(tmp_path, make_video):
     """A frame of 1080p has 3 MB; the garbage collector would keep hundreds of them."""
-    from vidseg.convert.encoding import FrameEncoder
+    from vidseg.convert.encoding import JpegStore
     from vidseg.videos.decoding import VideoSource
+    from vidseg.videos.upright import UprightFrames
 
     path = make_video(tmp_path / "a.mp4", frames=20)
-    encoder = FrameEncoder(ConvertOptions(size="32"))
+    upright, store = UprightFrames(size="32"), JpegStore(ConvertOptions(size="32"))
     gc.collect()
     gc.disable()
     try:
         for item in VideoSource(path):
-            assert encoder.encode(item.frame)
+            assert store.of_planes(upright.planes(item.frame))
         assert sum(isinstance(one, av.VideoFrame) for one in gc.get_objects()) <= 1
     finally:
         gc.enable()
