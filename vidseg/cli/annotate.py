@@ -55,9 +55,9 @@ class Command:
             suggester = Suggester(trained, root=self.data, features=self.features, left_out=self.background)
         given = self.token or os.environ.get("VIDSEG_TOKEN") or None
         token = choose_token(self.host, given)
-        start_logging()
         app = make_annotation_application(annotations, suggester=suggester, token=token)
         server = RunningServer(app, host=self.host, port=self.port)
+        start_logging()
         print(server.url + "/" + ("" if token is None or token == given else f"#token={token}"), flush=True)
         server.run()
         return 0

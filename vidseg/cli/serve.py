@@ -55,11 +55,11 @@ class Command(ServeOptions):
         if self.compute_threads is not None:
             torch.set_num_threads(self.compute_threads)
         token = choose_token(self.host, self.token or os.environ.get(_TOKEN) or None)
-        start_logging()
         loaded = {name: load_model(path, self.model, self.input) for name, path in named.items()}
         options = ServeOptions(**{each.name: getattr(self, each.name) for each in dataclasses.fields(ServeOptions)})
         app = make_application(loaded, options, token=token)
         server = RunningServer(app, host=self.host, port=self.port)
+        start_logging()
         given = token is not None and token in (self.token, os.environ.get(_TOKEN))
         print(server.url + "/" + ("" if token is None or given else f"#token={token}"), flush=True)
         server.run()

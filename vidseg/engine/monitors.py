@@ -202,7 +202,7 @@ def progress_bar(total: int, title: str, *, shown: bool = True) -> Iterator[Any]
 
 def _is_terminal(stream: Any) -> bool:
     """Return whether a handler's stream is a terminal; a delayed file handler has no stream, and others no isatty."""
-    return bool(getattr(stream, "isatty", bool)())
+    return not getattr(stream, "closed", False) and bool(getattr(stream, "isatty", bool)())
 
 
 @contextmanager
