@@ -184,6 +184,13 @@ def test_info_of_a_checkpoint(tmp_path, capsys):
     assert (facts["tensors"], facts["values"]) == (1, 6) and facts["fits"].startswith("none of the")
 
 
+@pytest.mark.parametrize("words, module", [(["client", "x"], "httpx"), (["annotate", "."], "fastapi")])
+def test_a_missing_package_is_named_with_its_extra(words, module):
+    code = f"import sys; sys.modules[{module!r}] = None; from vidseg.cli.main import main; sys.exit(main({words!r}))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and result.stderr.endswith("pip install 'vidseg[serve]'\n"), result.stderr
+
+
 def test_env_lists_versions_and_native_parts(capsys):
     assert main(["env", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)

@@ -42,6 +42,9 @@ COMMANDS = {
     "env": "versions of packages and native parts",
 }
 
+_EXTRAS = dict.fromkeys(("fastapi", "httpx", "multipart", "pydantic", "starlette", "uvicorn", "websockets"), "serve")
+"""Extra of the package that has a module."""
+
 ALIASES = {"list": "models"}
 """Other names of commands."""
 
@@ -142,6 +145,9 @@ def _run(
 
 def _sentence(error: BaseException) -> str:
     """Return the message of an error; one of the system begins with the name of the file."""
+    if isinstance(error, ModuleNotFoundError):
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        return str(error) if extra is None else f"{error}; pip install 'vidseg[{extra}]'"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return str(error)
