@@ -23,7 +23,8 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compress")
     data = shapes_dataset(folder, videos=32, frames=8)
     words = ["train", str(data), "--network", "r3d_18", "--network-option", f"width={WIDTH}", "--frames", "4"]
-    words += ["--size", "32", "--batch-size", "8", "--device", "cpu", "--epochs", "2", "--out", str(folder / "run")]
+    words += ["--size", "32", "--batch-size", "8", "--device", "cpu", "--epochs", "2", "--warmup-epochs", "1.5"]
+    words += ["--out", str(folder / "run")]
     assert main(words) == 0
     return folder / "run"
 

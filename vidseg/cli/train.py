@@ -385,7 +385,7 @@ def train_again(task: str, record: Mapping[str, Any], changes: Mapping[str, Any]
     """
     from vidseg.engine.trainer import DEFAULT_LR
 
-    fresh = {"model_dir": None, "task_name": "", "max_steps": None, "pretrained": None}
+    fresh = {"model_dir": None, "task_name": "", "max_steps": None, "warmup_epochs": None, "warmup_steps": None}
     old = options_from(record["options"], defaults=_DEFAULTS[task])
     known = flat_options(old)
     old_lr = old.schedule.lr or DEFAULT_LR * (known.get("batch_size") or 32) / 32
