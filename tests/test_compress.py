@@ -164,10 +164,13 @@ def test_models_side_by_side(run, tmp_path, capsys):
     exported, picture = tmp_path / "net.onnx", tmp_path / "models.png"
     assert main(["export", str(run), "--device", "cpu", "--out", str(exported)]) == 0
     capsys.readouterr()
-    words = ["compare", str(run), str(exported), "--speed", "--batches", "1", "2", "--rounds", "3"]
+    small = write_pruned(load_trained(run), prune_channels(load_trained(run), 0.5), tmp_path / "small.pth")
+    words = ["compare", str(run), str(exported), str(small), "--speed", "--batches", "1", "2", "--rounds", "3"]
     assert main([*words, "--out", str(picture), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    first, second = found["models"]
+    first, second, third = found["models"]
+    assert third["parameters"] < first["parameters"] and third["operations"] < first["operations"]
+    assert third["size"] < first["size"] and 0 <= third["agreement"] <= 1
     assert (first["format"], second["format"]) == ("torch", "onnx fp32")
     assert second["agreement"] == 1.0 and first["scores"] == pytest.approx(second["scores"], abs=1e-6)
     assert first["parameters"] == second["parameters"] and first["operations"] > 0

@@ -191,7 +191,11 @@ def _test_data(trained: TrainedModel, exported: nn.Module, comparison: _Comparis
 
 def _random_inputs(trained: TrainedModel, exported: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Yield inputs of other batch sizes, and of another length where it is variable."""
-    specs: tuple[TensorSpec, ...] = exported.artifact.inputs  # type: ignore[union-attr, assignment]
+    artifact = getattr(exported, "artifact", None)
+    if artifact is None:  # another network of PyTorch, whose sizes are variable
+        yield example_inputs(trained, batch=3)
+        return
+    specs: tuple[TensorSpec, ...] = artifact.inputs
     variable = len([size for size in specs[0].shape if isinstance(size, str)]) > 1
     example = example_inputs(trained, batch=1)
     first = next(iter(example.values()))
