@@ -176,6 +176,7 @@ def test_models_side_by_side(run, tmp_path, capsys):
     assert first["parameters"] == second["parameters"] and first["operations"] > 0
     assert [(one["batch"], one["threads"]) for one in second["latencies"]] == [(1, 1), (2, 1)]
     assert all(0 < one["p50"] <= one["p95"] for model in found["models"] for one in model["latencies"])
+    assert all(one["memory"] > 0 for model in found["models"] for one in model["latencies"])
     assert picture.stat().st_size > 1000
     assert main(["compare", str(exported), str(run), "--speed"]) == 2
     assert "is an exported model; name a run" in capsys.readouterr().err
