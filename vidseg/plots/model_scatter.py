@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+
+from matplotlib.ticker import FuncFormatter
 
 from vidseg.plots.canvas import BLUE, INK, MUTED, new_figure, quiet, save_figure
 
@@ -43,20 +46,21 @@ def plot_models(
     axes = figure.subplots()
     quiet(axes)
     largest = max(sizes)
-    axes.scatter(
-        latencies, scores, s=[max(_LEAST, _AREA * size / largest) for size in sizes], color=BLUE, alpha=0.45, zorder=3
-    )
-    for name, x, y, size in zip(names, latencies, scores, sizes, strict=True):
+    areas = [max(_LEAST, _AREA * size / largest) for size in sizes]
+    axes.scatter(latencies, scores, s=areas, color=BLUE, alpha=0.45, zorder=3)
+    for name, x, y, size, area in zip(names, latencies, scores, sizes, areas, strict=True):
         axes.annotate(
             f"{name}, {size / 1e6:.1f} MB",
             (x, y),
-            xytext=(0, 12),
+            xytext=(0, math.sqrt(area) / 2 + 4),
             textcoords="offset points",
             ha="center",
             fontsize=8,
             color=INK,
         )
     axes.set_xscale("log")
+    for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        ticks(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.margins(0.25)
     axes.set_xlabel(latency, color=MUTED)
     axes.set_ylabel(score, color=MUTED)
