@@ -34,7 +34,7 @@ __all__ = ["make_annotation_application"]
 
 _OPEN_VIDEOS = 8
 _MOST_BYTES = 256 << 20  # of a label file or a change
-_QUALITY = 90  # of frames that are stored in another form
+_QUALITY = 90  # of frames that are stored as a video stream
 
 
 class SegmentBody(BaseModel):
@@ -81,10 +81,9 @@ class _Frames:
                 self._open.pop(next(iter(self._open))).close()
             if not 0 <= number < len(database):
                 raise RequestError(404, f"{path} has the frames 0 to {len(database) - 1}, not {number}")
-            (jpeg,) = database.read([number])
-            if jpeg[:2] == b"\xff\xd8":
-                return jpeg
-            return encode_rgb(database.decode([number]), quality=_QUALITY)[0]
+            if database.coded is not None:
+                return encode_rgb(database[number], _QUALITY)[0]
+            return database.read([number])[0]
 
     def close(self) -> None:
         with self._lock:
