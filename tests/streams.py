@@ -188,6 +188,7 @@ def train_streams_and_die(out: Path, update: str, at: tuple[int, int]) -> None:
 
 def train_features_and_die(options, at: tuple[int, int]) -> None:
     """Train a segmentation network until the process is killed before a batch."""
+    torch.set_num_threads(1)
     from vidseg.tasks.segmentation.cross_validation import cross_validate
     from vidseg.tasks.segmentation.task import SegmentationTask
 

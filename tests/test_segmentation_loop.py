@@ -62,8 +62,17 @@ def options(root, out, **chosen):
     return recipe_options("gtea", "diffact", dataset=str(root), out=str(out), network_option=small, **(values | chosen))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As in the process that is killed: sums of several threads have other last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
-def undisturbed(root, tmp_path_factory):
+def undisturbed(root, tmp_path_factory, one_thread):
     out = tmp_path_factory.mktemp("undisturbed")
     cross_validate(options(root, out))
     return out / "split1"

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 import numpy.typing as npt
@@ -86,7 +87,7 @@ class SegmentationModel(FrameLabelModel):
                 raise FileNotFoundError(f"{path}: no such file of features")
             try:
                 values = torch.from_numpy(np.load(path, allow_pickle=False))
-            except (ValueError, TypeError, EOFError) as error:
+            except (ValueError, TypeError, EOFError, TokenError) as error:  # TokenError: a damaged header
                 raise ValueError(f"{path}: not a NumPy file of features: {error}") from error
         else:
             path, values = Path("the given array"), torch.as_tensor(np.asarray(source))
