@@ -4,6 +4,7 @@ Blocks marked `python` run in order as one session for each file, `sh` blocks in
 Tutorials run as the notebooks that `make docs` writes.
 """
 
+import importlib
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from vidseg.cli.main import COMMANDS
+from vidseg.cli.parsing import parse
 from vidseg.convert import convert_videos
 from vidseg.models import list_models
 
@@ -22,6 +24,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "docs/site"))
 
 from commands import command_pages  # noqa: E402
+from datasets import DATASETS, dataset_pages  # noqa: E402
 from notebooks import notebook_of  # noqa: E402
 from zoo import zoo_page  # noqa: E402
 
@@ -105,6 +108,23 @@ def test_the_command_reference_has_every_option():
 def test_the_model_zoo_has_every_network():
     page = zoo_page()
     assert [name for name in list_models() if f"| `{name}` |" not in page] == []
+
+
+def test_every_converter_has_a_page_of_its_data_set():
+    assert {path.stem for path in (ROOT / "converters").glob("*.py")} == {data.name for data in DATASETS}
+    assert {page.removesuffix(".md") for page in dataset_pages()} == {"index", *(data.name for data in DATASETS)}
+
+
+@pytest.mark.parametrize("data", DATASETS, ids=lambda data: data.name)
+def test_the_commands_of_a_data_set_have_right_options(data):
+    for line in data.commands:
+        name, *words = line.removeprefix("vidseg ").split()
+        module = importlib.import_module(f"vidseg.cli.{name.replace('-', '_')}")
+        if hasattr(module, "prepare"):
+            prepared = module.prepare(words)
+            parse(name, prepared.command, prepared.words, default=prepared.default)
+        else:
+            parse(name, module.Command, words)
 
 
 def test_every_page_is_in_the_navigation():
