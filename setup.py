@@ -39,6 +39,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 from setuptools.errors import CompileError, ExecError, LinkError
 
 ROOT = Path(__file__).parent
@@ -338,6 +339,19 @@ class BuildNative(build_ext):
         return self.spawn([*self.cuda.compile_command(), *pp_opts, "-c", src, "-o", obj])
 
 
+class BuildPrograms(build_py):
+    """Copies converters/ into the package, where `vidseg labels NAME` finds them without a checkout."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return  # the checkout has them
+        for source in sources("converters/*.py"):
+            target = Path(self.build_lib) / "vidseg/cli" / source
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.copy_file(str(ROOT / source), str(target))
+
+
 class PlainWheel(bdist_wheel):
     """Tags the wheel py3-none-<platform>, because the libraries do not depend on the Python version."""
 
@@ -349,8 +363,29 @@ class PlainWheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
+def description() -> str:
+    """Return the README for pages that do not have the repository's files.
+
+    Links to files get the address of `Repository` in pyproject.toml; without one, their text remains.
+    """
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(r'^Repository = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+
+    def outside(link: re.Match[str]) -> str:
+        picture, text, target = link.groups()
+        if re.match("[a-z]+:", target):
+            return link[0]
+        if found is None:
+            return "" if picture else text
+        return f"{picture}[{text}]({found[1].rstrip('/')}/{'raw' if picture else 'blob'}/main/{target})"
+
+    return re.sub(r"(!?)\[([^][]*)\]\(([^)\s]+)\)", outside, readme)
+
+
 setup(
+    long_description=description(),
+    long_description_content_type="text/markdown",
     ext_modules=EXTENSIONS,
-    cmdclass={"build_ext": BuildNative, "bdist_wheel": PlainWheel},
+    cmdclass={"build_ext": BuildNative, "build_py": BuildPrograms, "bdist_wheel": PlainWheel},
     setup_requires=[] if TORCH else [TORCH_TO_BUILD_WITH],
 )
