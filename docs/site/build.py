@@ -1,8 +1,8 @@
 """Build the documentation site: `make docs`, or `python docs/site/build.py [--out FOLDER]`.
 
 The pages are those of docs/, the README as the home page, and the generated ones: the API reference, the commands,
-the data sets and the model zoo. Each tutorial is also written as a notebook. A link to a page that does not exist, and a page that is not
-in the navigation, are errors.
+the data sets and the model zoo. Each tutorial is also written as a notebook. A link to a page that does not exist, and
+a page that is not in the navigation, are errors.
 """
 
 from __future__ import annotations

@@ -42,9 +42,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
 
-def _recognition(
-    name: str, *, source: str, cut: tuple[str, ...] = (), network: str = "srtg_r3d_34"
-) -> tuple[str, ...]:
+def _recognition(name: str, *, source: str, cut: tuple[str, ...] = (), network: str = "srtg_r3d_34") -> tuple[str, ...]:
     """Commands of a recognition data set.
 
     Args:
@@ -318,7 +316,7 @@ def dataset_pages() -> dict[str, str]:
             "# Data sets",
             "",
             "vidseg reads the official annotation of these data sets. None of their files is part of vidseg. Disk is",
-            f"estimated for frame databases of 340x256 pixels: hours of video at the page's rate, {KILOBYTES} KB a frame.",
+            f"estimated for frame databases of 340x256 pixels: hours of video at the given rate, {KILOBYTES} KB each.",
             "",
             "| data set | content | license | disk |",
             "| --- | --- | --- | ---: |",
