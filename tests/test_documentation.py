@@ -5,6 +5,7 @@ Tutorials run as the notebooks that `make docs` writes.
 """
 
 import importlib
+import inspect
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import vidseg
 from vidseg.cli.main import COMMANDS
 from vidseg.cli.parsing import parse
 from vidseg.convert import convert_videos
@@ -133,3 +135,14 @@ def test_every_page_is_in_the_navigation():
     groups = re.findall(r"([a-z]+)/\*", text)
     pages = [page.removeprefix("docs/") for page in PAGES if page.startswith("docs/")]
     assert [page for page in pages if f"'{page}'" not in text and page.split("/")[0] not in groups] == []
+
+
+def test_every_public_function_has_an_example():
+    code = "".join(text for page in PAGES for language, text, _ in blocks(page) if language in {"python", "sh"})
+    missing = []
+    for package in sorted(set(dir(vidseg)) - set(vidseg.__all__)):
+        module = getattr(vidseg, package)
+        for name in getattr(module, "__all__", ()):
+            if inspect.isfunction(getattr(module, name)) and not re.search(rf"\b{name}\b", code):
+                missing.append(f"vidseg.{package}.{name}")
+    assert missing == []
