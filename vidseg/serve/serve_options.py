@@ -14,7 +14,9 @@ class ServeOptions:
     """Storage, limits and batching of a server."""
 
     store: str = "vidseg_serve"
-    """Folder of uploads, jobs and saved streams; one server at a time uses it."""
+    """Folder of uploads, jobs and saved streams; one server at a time uses it, or several with --shared."""
+    shared: bool = False
+    """Let other servers use the store at the same time, on every machine that has the folder; each runs jobs of all."""
     workers: int = 4
     """Requests that are computed at the same time: each decodes its video, and their clips share batches."""
     queue: int = 32
