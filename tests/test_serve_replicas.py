@@ -5,6 +5,7 @@ import os
 import signal
 import sqlite3
 import threading
+import time
 
 import pytest
 import torch
@@ -219,3 +220,54 @@ def test_a_stream_continues_from_its_last_copy_after_a_crash(models, tmp_path, m
         rest = list(client.stream(frames[received:], fps=10, model="stream", session=path.stem))
         assert rest[0]["received"] == received and rest[-1]["received"] == 48
         assert labels_of(rest)[-1] == labels_of(whole)[-1] and rest[-1]["windows"] == whole[-1]["windows"]
+
+
+def patiently(call):
+    """Repeat a call while Ray notices that a replica has died: requests that were sent to it fail."""
+    while True:
+        try:
+            return call()
+        except ServerError as error:
+            assert error.status in (500, 503), error
+            time.sleep(0.1)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(1200)  # about 25 s of processor time, in ten processes
+def test_replicas_on_ray(models, tmp_path, video, monkeypatch):
+    pytest.importorskip("ray.serve", reason='pip install "vidseg[ray]"')
+    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    for name in ("READY", "HEALTH"):  # on a busy machine the proxy starts slowly, and would be started anew
+        monkeypatch.setenv(f"RAY_SERVE_PROXY_{name}_CHECK_TIMEOUT_S", "120")
+    store, words = tmp_path / "store", ["--ray", "--cluster", "local", "--replica-cpus", "0.5"]
+    with (
+        Program(store, models, *words, "--min-replicas", "2", "--max-replicas", "2") as program,
+        Client(program.url) as client,
+    ):
+        expected = load_trained(models["clips"]).predict(video).videos[0]
+        found = client.predict(video, model="clips")["classes"]
+        assert [row["label"] for row in found] == list(expected.classes)
+        assert [row["probability"] for row in found] == pytest.approx(expected.probabilities, abs=2e-5)
+
+        frames, streams = jpegs(32), []
+        for _ in range(3):
+            stream, _ = paused(client, frames[:20])
+            streams.append(list(client.stream(frames[20:], fps=10, model="stream", session=stream)))
+        whole = list(client.stream(frames, fps=10, model="stream"))
+        assert [each[-1] for each in streams] == [whole[-1]] * 3 and whole[-1]["received"] == 32
+
+        jobs = [client.submit(video, model="clips", key=f"key-{number}", timeline=True) for number in range(6)]
+        servers = {path.name: json.loads(path.read_text())["process"] for path in (store / "servers").iterdir()}
+        assert len(servers) == 2
+        os.kill(min(servers.values()), signal.SIGKILL)
+        for number, job in enumerate(jobs):
+            while patiently(lambda job=job: client.job(job))["state"] in ("waiting", "running"):
+                time.sleep(0.1)
+            assert patiently(lambda job=job: client.result(job))["classes"]
+            assert (
+                patiently(lambda number=number: client.submit(video, model="clips", key=f"key-{number}"))
+                == jobs[number]
+            )
+        assert sorted(row["id"] for row in patiently(client.jobs)) == sorted(jobs)
+        assert program.end(signal.SIGTERM)[0] == 143
+    assert list((store / "uploads").iterdir()) == [] and (store / "jobs.db").is_file()

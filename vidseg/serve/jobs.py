@@ -82,7 +82,8 @@ class JobRunner:
                 continue
             pause = _POLL_SECONDS if failed or self.store.shared else None
             with self._wake:
-                self._wake.wait_for(lambda seen=seen: self._added != seen or self._stopping, pause)
+                if self._added == seen and not self._stopping:
+                    self._wake.wait(pause)
 
     def _run(self, job: Job) -> None:
         begin, state = time.monotonic(), "failed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -69,40 +70,75 @@ class RayServer:
             options = replace(options, store=str(Path(options.store).resolve()), shared=True)
             port = port or free_port(host)
             self.url = shown_url(host, port)
-            self._own_cluster = not ray.is_initialized()
-            if self._own_cluster:
-                ray.init(
-                    address=replicas.cluster, log_to_driver=False, configure_logging=False, include_dashboard=False
-                )
-            self._deployed = False
+            self._connected = self._own_cluster = self._own_serve = self._deployed = False
             try:
+                self._connect(replicas)
+                self._check_models(load, replicas)
                 self._start(host, port)
-                self._deploy(_application(serve, load, options, replicas, token), options)
+                self._deploy(_application(serve, load, options, replicas, token))
             except BaseException:
                 self.close()
                 raise
 
+    def _connect(self, replicas: ReplicaOptions) -> None:
+        """Connect to the cluster, or start one on this machine."""
+        ray = self._ray
+        if ray.is_initialized():
+            return
+        words = {"log_to_driver": False, "configure_logging": False}
+        try:
+            if replicas.cluster != "local":
+                ray.init(address=replicas.cluster or "auto", **words)
+                self._connected = True
+                return
+        except ConnectionError as error:
+            if replicas.cluster is not None or "RAY_ADDRESS" in os.environ:
+                raise ValueError(f"the Ray cluster cannot be reached: {_last_line(str(error))}") from error
+        ray.init(address="local", include_dashboard=False, **words)
+        self._connected = self._own_cluster = True
+        for name, wanted in (("CPU", replicas.replica_cpus), ("GPU", replicas.replica_gpus)):
+            there = ray.cluster_resources().get(name, 0)
+            if wanted > there:
+                raise ValueError(f"replica_{name.lower()}s={wanted:g} is more than the {there:g} of this machine")
+
+    def _check_models(self, load: Load, replicas: ReplicaOptions) -> None:
+        """Load the models on a machine of the cluster, as a replica does; Ray would try a replica that fails again."""
+        if self._own_cluster:
+            load()
+            return
+
+        def check() -> None:
+            load()
+
+        ray = self._ray
+        task = ray.remote(num_cpus=replicas.replica_cpus, num_gpus=replicas.replica_gpus, max_calls=1)(check)
+        try:
+            ray.get(task.remote())
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, (ValueError, OSError, ImportError)):
+                raise ValueError(f"a machine of the cluster cannot load the models: {error.cause}") from error
+            raise
+
     def _start(self, host: str, port: int) -> None:
         """Start the proxies, which take the connections on each machine with replicas."""
         serve = self._serve
-        running = serve.status().applications
-        if _NAME in running:
-            raise ValueError(
-                f"the cluster already runs an application {_NAME!r}; stop its command, or delete it with serve shutdown"
-            )
+        before = serve.status()
+        self._own_serve = not before.proxies
+        if _NAME in before.applications:
+            raise ValueError(f"the cluster already runs the application {_NAME!r}; stop its command first")
         try:
             serve.start(proxy_location="EveryNode", http_options={"host": host, "port": port})
         except (ValueError, serve.exceptions.RayServeException) as error:
             raise ValueError(f"the cluster runs Ray Serve with other options: {error}") from error
 
-    def _deploy(self, application: Any, options: ServeOptions) -> None:
+    def _deploy(self, application: Any) -> None:
         self._deployed = True
         try:
             self._serve.run(application, name=_NAME, route_prefix="/")
         except RuntimeError as error:
             found = self._serve.status().applications.get(_NAME)
-            reason = str(error) if found is None else found.message
-            raise ValueError(f"the replicas did not start: {_last_line(reason)}") from error
+            reasons = [] if found is None else [each.message for each in found.deployments.values()]
+            raise ValueError(f"the replicas did not start: {_last_line(' '.join([str(error), *reasons]))}") from error
 
     def run(self) -> None:
         """Serve until SIGINT, SIGTERM or `stop`."""
@@ -117,10 +153,14 @@ class RayServer:
 
     def close(self) -> None:
         """Stop the replicas, and the cluster if it was started for them."""
-        if self._deployed:
-            self._serve.delete(_NAME)
-            self._deployed = False
         if self._own_cluster:
+            if self._deployed:
+                self._serve.delete(_NAME)  # lets requests and streams end
+        elif self._own_serve:
+            self._serve.shutdown()
+        elif self._deployed:
+            self._serve.delete(_NAME)
+        if self._connected:
             self._ray.shutdown()
 
 
