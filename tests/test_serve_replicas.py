@@ -22,6 +22,7 @@ from vidseg import load_trained
 from vidseg.models._torch_file import read_torch_file
 from vidseg.serve import Client, ServerError
 from vidseg.serve.job_store import JobStore
+from vidseg.serve.serve_options import ReplicaOptions
 
 
 @pytest.fixture(scope="module")
@@ -271,3 +272,19 @@ def test_replicas_on_ray(models, tmp_path, video, monkeypatch):
         assert sorted(row["id"] for row in patiently(client.jobs)) == sorted(jobs)
         assert program.end(signal.SIGTERM)[0] == 143
     assert list((store / "uploads").iterdir()) == [] and (store / "jobs.db").is_file()
+
+
+@pytest.mark.parametrize(
+    "values, reason",
+    [
+        ({"max_replicas": 8}, "options of replicas need --ray"),
+        ({"cluster": "local"}, "options of replicas need --ray"),
+        ({"ray": True, "min_replicas": 5}, "max_replicas=4 must be at least min_replicas=5"),
+        ({"ray": True, "min_replicas": 0}, "min_replicas=0"),
+        ({"ray": True, "replica_gpus": -1}, "replica_gpus=-1"),
+        ({"ray": True, "requests_per_replica": 0}, "requests_per_replica=0 must be greater than 0"),
+    ],
+)
+def test_options_of_replicas(values, reason):
+    with pytest.raises(ValueError, match=reason):
+        ReplicaOptions(**values)

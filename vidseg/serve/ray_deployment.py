@@ -94,7 +94,8 @@ class RayServer:
         except ConnectionError as error:
             if replicas.cluster is not None or "RAY_ADDRESS" in os.environ:
                 raise ValueError(f"the Ray cluster cannot be reached: {_last_line(str(error))}") from error
-        ray.init(address="local", include_dashboard=False, **words)
+        # Ray gives workers the lowest priority but four, which is for computations beside others.
+        ray.init(address="local", include_dashboard=False, _system_config={"worker_niceness": 0}, **words)
         self._connected = self._own_cluster = True
         for name, wanted in (("CPU", replicas.replica_cpus), ("GPU", replicas.replica_gpus)):
             there = ray.cluster_resources().get(name, 0)
