@@ -31,7 +31,7 @@ class StoreLock:
 
     Attributes:
         owner: name of this server in the store.
-        alone: whether no other server uses the folder; true until `share`.
+        alone: whether no other server used the folder when this one started; none can until `share`.
 
     Raises:
         ValueError: another server uses the folder, or the disk has no locks.
@@ -83,7 +83,6 @@ class StoreLock:
     def share(self) -> None:
         """Let other servers use the folder from now on."""
         fcntl.flock(self._whole, fcntl.LOCK_SH)
-        self.alone = False
 
     def is_alive(self, owner: str | None) -> bool:
         """Return whether a server holds its lock."""
