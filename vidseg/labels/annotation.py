@@ -243,9 +243,7 @@ class Annotations:
             "INSERT INTO segments (video_id, start, stop, class_id) VALUES (?, ?, ?, ?)",
             [(video, one.start, one.stop, ids[one.label]) for one in labels.segments],
         )
-        write_class_set(
-            connection, video, None if labels.classes is None else [ids[name] for name in labels.classes]
-        )
+        write_class_set(connection, video, None if labels.classes is None else [ids[name] for name in labels.classes])
         connection.execute(
             "INSERT INTO label_changes (video_id, time, author, before, after, undoes) VALUES (?, ?, ?, ?, ?, ?)",
             (video, _now(), author, before.to_json(), labels.to_json(), undoes),
