@@ -60,7 +60,7 @@ def open_page(browser, url, *, author="ann", **options):
     page.on("pageerror", lambda error: page.faults.append(str(error)))
     page.goto(url)
     page.get_by_label("Name", exact=True).fill(author)
-    page.locator("#picture[data-frame='0']").wait_for()
+    page.locator("#screen[data-frame='0']").wait_for()
     page.locator("#title").click()  # the keys are those of the page, not of a field
     return page
 
@@ -190,7 +190,7 @@ def test_nothing_saved_is_lost_when_the_server_is_killed(root, browser):
         page.get_by_text("The server does not answer").wait_for()
         process, _ = start_command(root, urlsplit(url).port)
         page.reload()
-        page.locator("#picture[data-frame='0']").wait_for()
+        page.locator("#screen[data-frame='0']").wait_for()
         page.locator("#videos button[data-path='jpg/run/a']").click()
         saved(page, 1)
         assert page.locator("#rows tr").count() == 1 and segments(root) == [(0, 1, "run")]

@@ -1,8 +1,8 @@
 """Labels that people edit: each change of a video is written at once, with author and time, and can be taken back.
 
-A change replaces the labels of one video, its class or classes and its segments, in one transaction. It names the version of the
-labels that its author saw, and is refused if they have changed since: neither a second person nor an import is
-overwritten. The table `label_changes` keeps the labels before and after every change.
+A change replaces the labels of one video, its class or classes and its segments, in one transaction. It names the
+version of the labels that its author saw, and is refused if they have changed since: neither a second person nor an
+import is overwritten. The table `label_changes` keeps the labels before and after every change.
 """
 
 from __future__ import annotations

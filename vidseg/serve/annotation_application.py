@@ -202,6 +202,7 @@ def _routes(state: AnnotationState) -> APIRouter:
             "background": annotations.background,
             "divisions": divisions(annotations.root),
             "model": model,
+            "pending": 0 if state.suggester is None else state.suggester.pending,
         }
 
     @router.get("/videos")

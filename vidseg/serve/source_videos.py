@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import mimetypes
 import secrets
 import threading
@@ -100,8 +99,8 @@ class SourceVideos:
             raise ValueError(f"{source.path.name}: its frames have no reliable times")
         if source.fps is not None:
             raise ValueError(f"{source.path.name}: its frames were converted to {source.fps:g} frames per second")
-        with contextlib.closing(iter(VideoSource(source.path))) as frames:  # refuses what is no video: a playlist
-            first = next(frames)
+        frames = VideoSource(source.path)
+        first = next(iter(frames))  # refuses what is no video, such as a playlist
         relative = (times - first.time).round(9).tolist()
         last = float(np.median(np.diff(times))) if len(times) > 1 else 0.04
         name = secrets.token_urlsafe(24)
