@@ -5,8 +5,11 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from fractions import Fraction
 from urllib.parse import urlsplit
 
+import av
+import numpy as np
 import pytest
 
 pytest.importorskip("fastapi")
@@ -226,3 +229,62 @@ def test_names_are_asked_for_and_classes_added(root, browser):
         page.keyboard.press("i")
         saved(page, 1)
         assert segments(root) == [(0, 1, "wave")] and page.faults == []
+
+
+def write_numbered(path, times, *, codec="libx264", fps=25):
+    """A video whose frames show their number as a row of eight bits, black or white."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=fps, options={"crf": "10"})
+        stream.width, stream.height, stream.pix_fmt = 128, 64, "yuv420p"
+        for number, time in enumerate(times):
+            bits = [255 * (number >> bit & 1) for bit in range(8)]
+            pixels = np.repeat(np.repeat(np.array(bits, np.uint8)[None, :, None], 64, 0), 16, 1).repeat(3, 2)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = time, Fraction(1, fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+NUMBER = """name => {
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [128, 64];
+    const context = canvas.getContext("2d");
+    context.drawImage(document.getElementById(name), 0, 0, 128, 64);
+    const { data } = context.getImageData(0, 32, 128, 1);
+    return [...Array(8).keys()].reduce((sum, bit) => sum + (data[4 * (16 * bit + 8)] > 127) * 2 ** bit, 0);
+}"""
+
+UNEVEN = [7, 8, 9, 13, 14, 20, 21, 22, 23, 40, 41, 42, 43, 45, 47, 49, 51, 52, 53, 60, 61, 62, 63, 64, 65]
+
+
+@pytest.mark.parametrize("name, times", [("a.mp4", range(60)), ("a.mkv", UNEVEN)])
+def test_the_source_has_the_numbers_of_the_database(tmp_path, browser, name, times):
+    write_numbered(tmp_path / "v/run" / name, times)
+    assert convert_videos(tmp_path / "v", tmp_path / "data", workers=1).ok
+    with serving(tmp_path / "data") as url:
+        page = open_page(browser, url)
+        screen, source, clock = (page.locator(f"#{name}") for name in ("screen", "source", "clock"))
+        sync_api.expect(source).to_have_attribute("data-number", "0")
+        for number in (5, 9, len(times) - 1, 8, 0):
+            middle = (times[number] + 0.5 - times[0]) / 25  # the browser's clock begins with the first frame or later
+            begin = page.evaluate("document.getElementById('source').seekable.start(0)")
+            page.evaluate(
+                "time => void (document.getElementById('source').currentTime = time)",
+                middle + max(begin, times[0] / 25),
+            )
+            sync_api.expect(source).to_have_attribute("data-number", str(number))
+            assert page.evaluate(NUMBER, "source") == number
+        for _ in range(3):
+            before = clock.inner_text()
+            page.keyboard.press("Space")
+            sync_api.expect(screen).to_have_attribute("data-from", "source")
+            sync_api.expect(clock).not_to_have_text(before)
+            page.keyboard.press("Space")
+            page.locator("#screen[data-from='frames'][data-frame]").wait_for()
+            number = int(screen.get_attribute("data-frame"))
+            assert page.evaluate(NUMBER, "picture") == number
+            assert f"frame {number + 1} of {len(times)}" in clock.inner_text()
+        page.keyboard.press("v")
+        sync_api.expect(page.locator("#picture-from")).to_have_value("frames")
+        assert page.faults == []

@@ -1,5 +1,4 @@
-// Shows frames of a video, one by one or at a speed: those of the database on a canvas, or the source video. While the
-// source is being sought, the frame of the database is shown.
+// Shows frames of a video, one by one or at a speed: those of the database on a canvas; while it plays, the source video.
 
 import { api } from "./annotate_api.js";
 import { SourceVideo } from "./annotate_source.js";
@@ -42,24 +41,21 @@ export class Player {
     this.show(0);
   }
 
-  // Shows the source from now on, or, with null, the frames of the database.
+  // Plays the source from now on, or, with null, the frames of the database.
   async useSource(opened) {
     this.pause();
     const video = this.video;
     this.source.close();
     this.fromSource = false;
-    this.screen.dataset.from = "frames";
     if (opened && (await this.source.open(opened)) && this.video === video) {
       this.fromSource = true;
       this.onSource("");
     }
-    if (this.video === video) this.show(this.number);
   }
 
   _leaveSource(reason) {
     const playing = this.playing;
     this.fromSource = false;
-    this.screen.dataset.from = "frames";
     this.onSource(reason);
     if (!this.video) return;
     this.show(this.number);
@@ -101,30 +97,21 @@ export class Player {
     this.screen.dataset.frame = number;
   }
 
-  async show(number) {
-    if (!this.video || !this.video.frames) return;
-    const playing = this.playing && this.fromSource;
+  show(number) {
+    if (!this.video || !this.video.frames) return Promise.resolve();
     this.number = Math.max(0, Math.min(this.video.frames - 1, number));
     this.onFrame(this.number);
-    if (!this.fromSource) return this._showFrame(this.number);
-    const wanted = this.number;
-    if (playing) return void this._playSource(); // from there
-    let found = false;
-    this.source.seek(wanted).then((sought) => {
-      if (!sought || this.number !== wanted || !this.fromSource) return;
-      found = true;
-      this._shown(wanted, "source");
-    });
-    await Promise.resolve();
-    if (!found) await this._showFrame(wanted, () => !found);
+    if (this.playing && this.fromSource) return this.source.play(this.number, this.rate); // from there
+    return this._showFrame(this.number);
   }
 
   // Draws a frame of the database if it is still wanted when it has come.
-  async _showFrame(wanted, still = () => true) {
+  async _showFrame(wanted) {
     const video = this.video;
+    if (this.screen.dataset.frame !== String(wanted)) delete this.screen.dataset.frame; // until it is shown
     try {
       const picture = await this._load(wanted);
-      if (this.video !== video || this.number !== wanted || !still()) return;
+      if (this.video !== video || this.number !== wanted) return;
       if (this.canvas.width !== picture.width || this.canvas.height !== picture.height) {
         this.canvas.width = picture.width;
         this.canvas.height = picture.height;
@@ -149,7 +136,7 @@ export class Player {
     this.playing = false;
     this.source.pause();
     if (before) this.onState(false);
-    if (before && this.fromSource) this.show(this.number);
+    if (before && this.fromSource) this._showFrame(this.number);
   }
 
   play() {
@@ -157,20 +144,11 @@ export class Player {
     if (this.number >= this.video.frames - 1) this.number = 0;
     this.playing = true;
     this.onState(true);
-    if (this.fromSource) this._playSource();
+    if (this.fromSource) this.source.play(this.number, this.rate);
     else this._playFrames();
   }
 
-  async _playSource() {
-    const number = this.number;
-    const video = this.video;
-    this.source.pause();
-    await this.source.play(number, this.rate);
-    if (!this.playing || this.video !== video) this.source.pause();
-  }
-
   _played(number) {
-    if (!this.playing) return;
     this.number = number;
     this._shown(number, "source");
     this.onFrame(number);

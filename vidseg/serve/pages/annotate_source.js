@@ -1,27 +1,23 @@
-// The source video of a data set's video, played by the browser. A frame has the number of the database: the browser
-// says the time of each frame that it presents (requestVideoFrameCallback), and the server the times of the database.
-
-const WAIT = 8000; // ms until a frame that was sought is given up
+// The source video of a data set's video, played by the browser. The browser says the time of each frame that it
+// presents (requestVideoFrameCallback), and the server the times of the database's frames: so a frame has its number.
 
 export class SourceVideo {
   // `onFrame(number)` while it plays, `onEnd()`, `onFail(sentence)` once it cannot be shown
   constructor(element, handlers) {
     this.element = element;
     this.handlers = handlers;
-    this.ready = false;
     element.addEventListener("error", () => this._fail(`this browser cannot play ${this._name()}`));
     element.addEventListener("loadedmetadata", () => {
       if (!element.videoWidth) this._fail(`this browser plays no pictures of ${this._name()}`);
     });
-    element.addEventListener("ended", () => this.opened && this.handlers.onEnd());
-    element.addEventListener("seeked", () => this._sought());
+    element.addEventListener("ended", () => this.playing && this.handlers.onEnd());
   }
 
   _name() {
     return this.opened ? `${this.opened.file} (${this.opened.codec})` : "the video";
   }
 
-  // Resolves when the first frame is there; `opened` is the server's description.
+  // Resolves, when the first frame is there, to whether the video can be played; `opened` is the server's description.
   open(opened) {
     this.close();
     this.opened = opened;
@@ -36,11 +32,9 @@ export class SourceVideo {
 
   close() {
     this.opened = null;
-    this.ready = false;
+    this.playing = false;
     this.shift = null; // seconds of the first frame of the file on the browser's clock
-    this.presented = -1;
-    this.target = null;
-    clearTimeout(this.timer);
+    this.soughtAt = 0;
     this.element.pause();
     if (this.element.hasAttribute("src")) {
       this.element.removeAttribute("src");
@@ -57,17 +51,19 @@ export class SourceVideo {
   }
 
   _listen(opened) {
-    this.element.requestVideoFrameCallback((_, { mediaTime }) => {
+    this.element.requestVideoFrameCallback((_, { mediaTime, presentationTime }) => {
       if (this.opened !== opened) return;
-      if (this.shift === null) this.shift = mediaTime;
-      this.presented = this._number(mediaTime - this.shift);
-      if (!this.ready) {
-        this.ready = true;
+      this._listen(opened);
+      if (this.shift === null) {
+        this.shift = mediaTime;
         this._first(true);
       }
-      this._listen(opened);
-      if (this.playing) this._played();
-      else this._sought();
+      const number = this._number(mediaTime - this.shift);
+      this.element.dataset.number = number;
+      const isOld = this.element.seeking || presentationTime < this.soughtAt; // from before a search
+      if (!this.playing || isOld) return;
+      this.handlers.onFrame(number);
+      if (number === opened.times.length - 1) this.handlers.onEnd();
     });
   }
 
@@ -84,26 +80,19 @@ export class SourceVideo {
     return low;
   }
 
-  _played() {
-    this.handlers.onFrame(this.presented);
-    if (this.presented === this.opened.times.length - 1 && !this.element.ended) this.handlers.onEnd();
-  }
-
-  get playing() {
-    return this.ready && !this.element.paused;
-  }
-
   async play(number, speed) {
-    const opened = this.opened;
-    if (!(await this.seek(number)) || this.opened !== opened) return false;
+    const { opened } = this;
+    const { times, seconds } = opened;
+    this.playing = true;
+    this.soughtAt = performance.now();
+    // the middle of a frame: its ends can be rounded to its neighbor
+    this.element.currentTime = this.shift + (times[number] + (times[number + 1] ?? seconds)) / 2;
     this.speed(speed);
     try {
       await this.element.play();
     } catch (error) {
-      if (error.name !== "AbortError") this._fail(`it cannot be played: ${error.message}`);
-      return false;
+      if (error.name !== "AbortError" && this.opened === opened) this._fail(`it cannot be played: ${error.message}`);
     }
-    return true;
   }
 
   speed(value) {
@@ -111,50 +100,7 @@ export class SourceVideo {
   }
 
   pause() {
+    this.playing = false;
     this.element.pause();
-  }
-
-  // Resolves to whether frame `number` is presented; false if another one is wanted meanwhile.
-  seek(number) {
-    if (this.target) this.target.resolve(false);
-    clearTimeout(this.timer);
-    if (this.presented === number && !this.element.seeking && !this.playing) {
-      this.target = null;
-      return Promise.resolve(true);
-    }
-    return new Promise((resolve) => {
-      const busy = this.element.seeking;
-      this.target = { number, resolve };
-      this._expect(number);
-      if (!busy) this._go();
-    });
-  }
-
-  _expect(number) {
-    clearTimeout(this.timer);
-    this.timer = setTimeout(() => {
-      if (document.hidden) this._expect(number); // frames of a hidden page are not presented
-      else this._fail(`it shows frame ${this.presented + 1} where the database has frame ${number + 1}`);
-    }, WAIT);
-  }
-
-  _go() {
-    const { times, seconds } = this.opened;
-    const { number } = this.target;
-    // the middle of a frame: its ends can be rounded to its neighbor
-    const middle = (times[number] + (times[number + 1] ?? seconds)) / 2;
-    this.target.sought = true;
-    this.element.currentTime = this.shift + middle;
-  }
-
-  _sought() {
-    if (!this.target || !this.ready || this.element.seeking) return;
-    if (!this.target.sought) this._go();
-    else if (this.presented === this.target.number) {
-      clearTimeout(this.timer);
-      const { resolve } = this.target;
-      this.target = null;
-      resolve(true);
-    }
   }
 }
