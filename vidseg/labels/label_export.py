@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from vidseg.frames.whole_file import whole_file, write_text
-from vidseg.labels.catalog import read_catalog
+from vidseg.labels.catalog import UNLABELED, read_catalog
 from vidseg.labels.classes import class_names
 from vidseg.labels.counting import counted
 from vidseg.labels.csv_labels import LabelRow, write_label_csv
@@ -85,6 +85,17 @@ class _Video:
     def name(self) -> str:
         return self.path.rpartition("/")[2]
 
+    @property
+    def place(self) -> str:
+        """Class folder and name."""
+        return self.path.removeprefix("jpg/")
+
+    @property
+    def in_class_folder(self) -> bool:
+        """Whether a row of class and name finds the video again."""
+        folder = clean_name(self.place.partition("/")[0])
+        return self.label is None or folder in (UNLABELED, self.label)
+
 
 def export_labels(
     root: str | Path, out: str | Path, *, form: LabelForm | None = None, division: str | None = None
@@ -134,7 +145,7 @@ def export_labels(
     elif form == "classes":
         labeled = [video for video in videos if video.label is not None]
         rows = [
-            LabelRow(video.label, video.name, split=split or None)
+            LabelRow(video.label, video.name, split=split or None, path=None if video.in_class_folder else video.place)
             for video in labeled
             for split in video.splits or [""]
         ]
@@ -227,6 +238,12 @@ def _write_lists(root: str | Path, out: Path, videos: Iterable[_Video], names: l
     videos, numbers = list(videos), {name: number for number, name in enumerate(names)}
     labeled = [video for video in videos if video.label is not None]
     _require(labeled, root, "no video has a class")
+    elsewhere = [video for video in labeled if not video.in_class_folder]
+    if elsewhere:
+        raise ValueError(
+            f"{root}: {elsewhere[0].path} has the class {elsewhere[0].label!r}, but lists are read by the names of the"
+            " class folders; write the form classes instead"
+        )
     _make_folder(out)
     write_mapping(out / "class_list.txt", names)
     lists: dict[str, list[str]] = {}

@@ -99,8 +99,10 @@ class SourceVideos:
             raise ValueError(f"{source.path.name}: its frames have no reliable times")
         if source.fps is not None:
             raise ValueError(f"{source.path.name}: its frames were converted to {source.fps:g} frames per second")
-        frames = VideoSource(source.path)
-        first = next(iter(frames))  # refuses what is no video, such as a playlist
+        try:
+            first = next(iter(VideoSource(source.path)))  # refuses what is no video, such as a playlist
+        except VideoError as error:
+            raise ValueError(f"{source.path.name}: {error}") from error
         relative = (times - first.time).round(9).tolist()
         last = float(np.median(np.diff(times))) if len(times) > 1 else 0.04
         name = secrets.token_urlsafe(24)

@@ -254,8 +254,11 @@ function select(index, seek = false) {
 function chooseClass(name) {
   state.current = name;
   const index = state.selected;
-  if (index < 0) return drawAll();
-  const { start, stop } = state.labels.segments[index];
+  const { start, stop } = index < 0 ? {} : state.labels.segments[index];
+  if (index < 0 || now() < start - 1e-6 || now() >= stop - 1e-6) {
+    state.selected = -1; // someone who has gone on means the next segment
+    return drawAll();
+  }
   return edit((labels) => void (labels.segments[index].label = name), { start, stop, label: name });
 }
 
