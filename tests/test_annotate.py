@@ -190,7 +190,9 @@ def test_every_form_returns_what_it_has_written(root, tmp_path, form):
     if form == "frames":
         assert "1 boundary between segments of one class left out" in report
         lengths = [FrameLabels(open_dataset(place))[0].tolist() for place in (root, other)]
-        assert [[open_dataset(root).classes[n] for n in lengths[0]]] == [[open_dataset(other).classes[n] for n in lengths[1]]]
+        assert [[open_dataset(root).classes[n] for n in lengths[0]]] == [
+            [open_dataset(other).classes[n] for n in lengths[1]]
+        ]
         assert found["splits"] == expected["splits"]
     elif form in ("segments", "activitynet"):  # which have no classes of whole videos
         segments = [{path: labels.segments for path, labels in one["labels"].items()} for one in (found, expected)]
@@ -245,7 +247,8 @@ def test_the_source_is_served_in_ranges_under_a_random_name(root, source):
 def test_why_a_source_is_not_played(tmp_path, make_video, fault):
     video = make_video(tmp_path / "v/run/v0.mp4", frames=20)
     options = ConvertOptions(workers=1, fps=10 if fault == "resampled" else None)
-    assert convert_videos(tmp_path / "v", root := tmp_path / "data", options=options).ok
+    root = tmp_path / "data"
+    assert convert_videos(tmp_path / "v", root, options=options).ok
     moved = None
     if fault == "missing":
         video.unlink()

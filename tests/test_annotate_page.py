@@ -18,7 +18,10 @@ pytest.importorskip("playwright")
 from playwright import sync_api
 
 from vidseg.convert import convert_videos
+from vidseg.labels import apply_segmentation
 from vidseg.labels.annotation import Annotations
+from vidseg.labels.label_changes import VideoLabels
+from vidseg.labels.segmentation_labels import SegmentationLabels
 from vidseg.serve.annotation_application import make_annotation_application
 from vidseg.serve.running import RunningServer
 
@@ -45,8 +48,8 @@ def root(tmp_path, make_video):
 
 
 @contextmanager
-def serving(root):
-    server = RunningServer(make_annotation_application(Annotations(root)))
+def serving(root, *, token=None):
+    server = RunningServer(make_annotation_application(Annotations(root), token=token))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -200,6 +203,61 @@ def test_nothing_saved_is_lost_when_the_server_is_killed(root, browser):
     finally:
         process.terminate()
         assert process.wait() in (0, 143)
+
+
+def test_a_video_gets_several_classes(root, browser):
+    with serving(root) as url:
+        page = open_page(browser, url)
+        page.get_by_label("Classes of a video").select_option("several")
+        saved(page, 1)  # the class that it has is the first of the set
+        assert Annotations(root).labels(A) == VideoLabels(None, (), ("run",))
+        page.locator("#title").click()
+        page.keyboard.press("Shift+Digit2")
+        saved(page, 2)
+        assert Annotations(root).labels(A).classes == ("jump", "run")
+        page.get_by_label("Classes of a video").select_option("one")
+        page.get_by_text("Take classes away until one is left").wait_for()
+        page.get_by_role("button", name="run", exact=True).click()
+        saved(page, 3)
+        assert Annotations(root).labels(A).classes == ("jump",)
+        page.keyboard.press("Control+z")
+        saved(page, 4)
+        page.keyboard.press("Control+y")
+        saved(page, 5)
+        page.get_by_label("Classes of a video").select_option("one")
+        saved(page, 6)
+        assert Annotations(root).labels(A) == VideoLabels("jump", ()) and page.faults == []
+
+
+def test_a_dense_video_has_no_gaps_and_keeps_its_boundaries(root, browser):
+    apply_segmentation(root, SegmentationLabels(["run", "jump"], {"a": np.repeat([0, 1], 25)}, {}, 25.0))
+    with serving(root) as url:
+        page = open_page(browser, url)
+        press = page.keyboard.press
+        for _ in range(5):
+            press("ArrowRight")
+        press("Enter")
+        press("s")
+        saved(page, 1)
+        assert segments(root) == [(0, 5, "run"), (5, 25, "run"), (25, 50, "jump")]
+        press("Shift+ArrowRight")
+        press(".")  # the stop of the second half
+        saved(page, 2)
+        assert segments(root) == [(0, 5, "run"), (5, 31, "run"), (31, 50, "jump")]
+        press("Delete")  # its neighbor takes its frames
+        saved(page, 3)
+        assert segments(root) == [(0, 31, "run"), (31, 50, "jump")] and page.faults == []
+
+
+def test_a_source_that_the_browser_cannot_play_is_named(tmp_path, browser, make_video):
+    make_video(tmp_path / "v/run/a.avi", frames=50, codec="mpeg4")
+    assert convert_videos(tmp_path / "v", tmp_path / "data", workers=1).ok
+    with serving(tmp_path / "data", token="sesame") as url:
+        page = open_page(browser, f"{url}/#token=sesame")
+        sync_api.expect(page.locator("#picture-note")).to_contain_text("cannot play a.avi (mpeg4)")
+        page.keyboard.press("Space")
+        page.locator("#screen[data-from='frames'][data-frame='49']").wait_for()
+        assert page.faults == [] and "sesame" not in page.url
 
 
 def test_the_page_fits_a_phone(root, browser):
