@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vidseg.loaders.transfer import resolve_device
 from vidseg.losses.shared import shared_batch
+from vidseg.models._quantized import constant_ranges
 
 __all__ = [
     "OtherProcessError",
@@ -325,7 +326,8 @@ class SyncBatchNorm(_BatchNorm):
 
 @contextmanager
 def silent_norms(model: nn.Module) -> Iterator[None]:
-    """Keep the statistics of batch norms unchanged meanwhile; norms over the group still take part in its exchanges."""
+    """Keep the statistics of batch norms and the ranges of quantized layers unchanged meanwhile; norms over the group
+    still take part in its exchanges."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
     over_group = [norm for norm in norms if isinstance(norm, SyncBatchNorm)]
     own = [norm for norm in norms if not isinstance(norm, SyncBatchNorm)]
@@ -334,7 +336,8 @@ def silent_norms(model: nn.Module) -> Iterator[None]:
     for shared in over_group:
         shared.silent = True
     try:
-        yield
+        with constant_ranges(model):
+            yield
     finally:
         for norm in own:
             norm.train()

@@ -8,7 +8,6 @@ Shapes: B videos, C channels, T frames, H, W, D feature width, K classes, L colu
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from vidseg.engine.trained import TrainedModel
 from vidseg.models._detection import DetectionOutput
 from vidseg.models._flow import FlowOutput
+from vidseg.models._quantized import fixed_ranges
 from vidseg.models._segmentation import SegmentationOutput
 from vidseg.models._snippets import SnippetDetector
 from vidseg.models._streaming import StreamOutput, StreamState
@@ -202,7 +202,7 @@ def flat_network(
         dtype: type in which the network computes.
         device: device of the copy.
     """
-    model = copy.deepcopy(trained.model).to(device).eval()
+    model = fixed_ranges(trained.model).to(device).eval()
     inputs = {name: value.to(device) for name, value in inputs.items()}
     with torch.no_grad():
         if trained.task == "streaming":

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from vidseg.models._input_spec import InputSpec
+from vidseg.models._quantized import QUANTIZED, quantize_layers
 from vidseg.models._shapes import SHAPES, set_shapes
 
 __all__ = [
@@ -184,7 +185,8 @@ def create_model(name: str, *, num_classes: int | None = None, **options: Any) -
         num_classes: number of classes, at least 1. Required, except for networks without classes, such as optical-flow
             networks, where it must be None.
         **options: options of the network, see `model_options`, and `shapes`: shapes of parameters that differ, as
-            `vidseg compress --prune` leaves them.
+            `vidseg compress --prune` leaves them; and `quantized`: "int8" for layers that round their inputs and
+            weights, as `vidseg compress --quantize int8 --fine-tune` trains them.
 
     Returns:
         The network in training mode.
@@ -205,7 +207,7 @@ def create_model(name: str, *, num_classes: int | None = None, **options: Any) -
             f"num_classes={num_classes}: {name} is a network for {model_task(name)} and has no classes; leave "
             "num_classes out"
         )
-    shapes = options.pop(SHAPES, None)
+    shapes, quantized = options.pop(SHAPES, None), options.pop(QUANTIZED, None)
     _check_options(name, options)
     for option, default in model_options(name).items():
         if default is inspect.Parameter.empty and option not in options:
@@ -213,13 +215,13 @@ def create_model(name: str, *, num_classes: int | None = None, **options: Any) -
     model = factory(**classes, **options)
     if shapes is not None:
         set_shapes(model, shapes)
-    return model
+    return model if quantized is None else quantize_layers(model, quantized)
 
 
 def _check_options(name: str, options: dict[str, Any]) -> None:
     known = model_options(name)
     for option in options:
-        if option not in known and option != SHAPES:
+        if option not in known and option not in (SHAPES, QUANTIZED):
             raise TypeError(f"{name} has no option {option!r}; its options are {', '.join(known) or 'none'}")
 
 
