@@ -30,6 +30,7 @@ __all__ = [
     "gather_rows",
     "is_first",
     "join_group",
+    "largest_over_group",
     "leave_group",
     "leaving_group",
     "mean_over_group",
@@ -204,6 +205,13 @@ def mean_over_group(values: Sequence[Tensor]) -> None:
         for value in values:
             distributed.all_reduce(value)
             value /= world_size()
+
+
+def largest_over_group(values: Tensor) -> Tensor:
+    """Return the elementwise maximum over all processes."""
+    if world_size() > 1:
+        distributed.all_reduce(values, op=distributed.ReduceOp.MAX)
+    return values
 
 
 def share_weights(model: nn.Module) -> None:

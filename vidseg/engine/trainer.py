@@ -47,7 +47,7 @@ from vidseg.engine.zeros import keep_zeros as hold_zeros
 from vidseg.loaders.transfer import copy_ahead
 from vidseg.models import add_adapters, prepare
 from vidseg.models import freeze_backbone as freeze_all_but_head
-from vidseg.models._quantized import quantized_layers
+from vidseg.models._quantized import quantized_layers, update_ranges
 
 __all__ = ["Trainer"]
 
@@ -541,6 +541,7 @@ class Trainer:
                 norm = self.precision.step(self.model, self.optimizer, clip_norm=self.optimizer_options.clip_norm)
                 if norm is not None:
                     logger.debug("epoch %d, batch %d: gradient norm %s", position.epoch + 1, position.batch, norm)
+                update_ranges(self._quantized, distributed.largest_over_group)
                 if self.average is not None:
                     self.average.update()
         self._speed.stop()

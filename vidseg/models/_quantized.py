@@ -6,14 +6,15 @@ Efficient Integer-Arithmetic-Only Inference, CVPR 2018, section 3). Such a netwo
 and exported like any other; its state dict has `input_range` in addition for each layer.
 
 Weights have a scale for each output channel, which follows from their largest magnitude. A batch norm behind a layer
-can therefore be folded into these scales after training, exactly. Inputs have one range, with 0 in it.
+can therefore be folded into these scales after training, exactly. Inputs have one range, with 0 in it: a running average
+over steps, which `update_ranges` takes after each step.
 """
 
 from __future__ import annotations
 
 import copy
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -21,12 +22,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["QUANTIZED", "QuantizedLayer", "constant_ranges", "fixed_ranges", "quantize_layers", "quantized_layers"]
+__all__ = [
+    "QUANTIZED",
+    "QuantizedLayer",
+    "constant_ranges",
+    "fixed_ranges",
+    "quantize_layers",
+    "quantized_layers",
+    "update_ranges",
+]
 
 QUANTIZED = "quantized"
 """Name of the option."""
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-_STEP = 0.05  # share of a batch's range in the running one
+_SHARE = 0.05  # of a step's range in the running one
 _LEVELS = 255
 _LARGEST = 127
 _SMALLEST_SCALE = 1e-12
@@ -36,12 +45,14 @@ class QuantizedLayer(nn.Module):
     """What a layer has in addition that rounds its input to uint8 and its weight to int8.
 
     Attributes:
-        input_range: float32 (2,) running minimum and maximum of the input; both 0 before the first batch, and then the
+        input_range: float32 (2,) running minimum and maximum of the input; both 0 before the first step, and then the
             input is not rounded.
-        observing: whether batches of training change the range.
+        seen: float32 (2,) minus the smallest input since the last step, and the largest one, or 0; not in the state dict.
+        observing: whether training looks at inputs.
     """
 
     input_range: Tensor
+    seen: Tensor
     observing = True
     weight_scale: Tensor
     _fixed: tuple[float, int] | None = None
@@ -66,9 +77,7 @@ class QuantizedLayer(nn.Module):
     @torch.no_grad()
     def _observe(self, x: Tensor) -> None:
         low, high = torch.aminmax(x.float())
-        found, known = torch.stack([low.clamp(max=0), high.clamp(min=0)]), self.input_range
-        first = (known == 0).all()
-        self.input_range.copy_(torch.where(first, found, known.lerp(found, _STEP)))
+        self.seen.copy_(torch.maximum(self.seen, torch.stack([-low, high])))
 
     def _rounded(self, x: Tensor) -> Tensor:
         if self._fixed is None:
@@ -139,12 +148,33 @@ def quantize_layers(model: nn.Module, to: str = "int8") -> nn.Module:
         weight = layer._parameters["weight"]
         assert weight is not None
         layer.register_buffer("input_range", torch.zeros(2, device=weight.device))
+        layer.register_buffer("seen", torch.zeros(2, device=weight.device), persistent=False)
     return model
 
 
 def quantized_layers(model: nn.Module) -> dict[str, QuantizedLayer]:
     """Return the layers of a network that compute with rounded values, by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, QuantizedLayer)}
+
+
+@torch.no_grad()
+def update_ranges(
+    layers: Collection[QuantizedLayer], combine: Callable[[Tensor], Tensor] = lambda values: values
+) -> None:
+    """Take the inputs since the last step into the ranges of layers.
+
+    Args:
+        layers: layers of a network.
+        combine: takes the largest values (N, 2) of all processes; the default is for one process.
+    """
+    if not layers:
+        return
+    found = combine(torch.stack([layer.seen for layer in layers]))
+    for layer, values in zip(layers, found, strict=True):
+        known, limits = layer.input_range, torch.stack([-values[0], values[1]])
+        new = torch.where((known == 0).all(), limits, known.lerp(limits.to(known.dtype), _SHARE))
+        known.copy_(torch.where((values == 0).all(), known, new))  # a layer that was not called keeps its range
+        layer.seen.zero_()
 
 
 def fixed_ranges(model: nn.Module) -> nn.Module:
@@ -170,7 +200,7 @@ def fixed_ranges(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def constant_ranges(model: nn.Module) -> Iterator[None]:
-    """Keep the ranges of activations unchanged meanwhile."""
+    """Do not look at inputs meanwhile."""
     observing = [layer for layer in quantized_layers(model).values() if layer.observing]
     for layer in observing:
         layer.observing = False

@@ -10,8 +10,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from vidseg.models._quantized import constant_ranges
-
 __all__ = ["Stage"]
 
 
@@ -41,14 +39,13 @@ def _contexts(block: nn.Module) -> tuple[Any, Any]:
 
 @contextmanager
 def _constant_statistics(block: nn.Module) -> Iterator[None]:
-    """Suspend the update of running statistics and ranges; norms stay in training mode."""
+    """Suspend the update of running statistics; norms stay in training mode."""
     norms = [module for module in block.modules() if isinstance(module, _BatchNorm) and module.training]
     kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms if norm.track_running_stats]
     for norm, _, _ in kept:
         norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
-        with constant_ranges(block):
-            yield
+        yield
     finally:
         for norm, momentum, count in kept:
             norm.momentum, norm.num_batches_tracked = momentum, count
