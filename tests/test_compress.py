@@ -176,7 +176,7 @@ def test_models_side_by_side(run, tmp_path, capsys):
     assert third["size"] < first["size"] and 0 <= third["agreement"] <= 1
     assert (first["format"], second["format"]) == ("torch", "onnx fp32")
     assert second["agreement"] == 1.0 and first["scores"] == pytest.approx(second["scores"], abs=1e-6)
-    assert first["parameters"] == second["parameters"] and first["operations"] > 0
+    assert first["parameters"] == second["parameters"] and first["operations"] == second["operations"] > 0
     assert [(one["batch"], one["threads"]) for one in second["latencies"]] == [(1, 1), (2, 1)]
     assert all(0 < one["p50"] <= one["p95"] for model in found["models"] for one in model["latencies"])
     assert all(one["memory"] > 0 for model in found["models"] for one in model["latencies"])

@@ -153,3 +153,103 @@ def test_contradictions_are_named(options, message, tmp_path):
     model = quantize_layers(network()) if options.pop("quantized") else network()
     with pytest.raises(ValueError, match=message):
         Trainer(model, ShuffledClips(), device="cpu", **options)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Weights of a network with ranges of two batches, and batch norms whose scales have both signs."""
+    torch.manual_seed(0)
+    model = create_model("r3d_18", num_classes=3, width=0.125, quantized="int8").train()
+    for _ in range(2):
+        model(torch.randn(2, 3, 4, 32, 32))
+        update_ranges(quantized_layers(model).values())
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.bias, std=0.1)
+    path = tmp_path_factory.mktemp("weights") / "net.pth"
+    torch.save(model.state_dict(), path)
+    return path
+
+
+def load(path, **options):
+    return load_trained(
+        path,
+        network="r3d_18",
+        network_options={"width": 0.125, "quantized": "int8"} | options,
+        classes=list("abc"),
+        frames=4,
+        size=32,
+        resize=32,
+    )
+
+
+@pytest.mark.parametrize("form, suffix", [("onnx", ".onnx"), ("openvino", ".xml")])
+def test_files_have_exactly_the_trained_scales(weights, tmp_path, form, suffix):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    pytest.importorskip({"onnx": "onnxruntime"}.get(form, form))
+    from vidseg.export import export_model
+
+    trained = load(weights)
+    found = export_model(trained, tmp_path / f"net{suffix}", to=form)
+    assert found.artifact.precision == "int8" and found.replay.agreement >= 0.95
+    assert sum(file.stat().st_size for file in found.files) < 0.6 * weights.stat().st_size
+    assert load_trained(found.path).network == "r3d_18"
+    if form != "onnx":
+        return
+    graph = onnx.load(found.path).graph
+    values = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            values[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
+    rounding = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    layers = list(quantized_layers(trained.model).values())
+    expected = {(float(scale), int(zero)) for scale, zero in (input_scale(layer.input_range) for layer in layers)}
+    assert {(float(values[node.input[1]]), int(values[node.input[2]])) for node in rounding} == expected
+    assert not [node for node in graph.node if node.op_type == "BatchNormalization"]
+    stored = [values[node.input[0]] for node in graph.node if node.input[0] in values and "Dequantize" in node.op_type]
+    assert len(stored) == len(layers) and all(value.dtype == np.int8 for value in stored)
+    assert all(np.abs(value.reshape(len(value), -1)).max(axis=1).min() == 127 for value in stored)
+
+
+def test_what_a_quantized_network_is_not(weights, tmp_path):
+    from vidseg.export import export_model
+    from vidseg.export.pruning import prune_channels
+    from vidseg.export.quantization import quantize_model
+
+    trained = load(weights)
+    with pytest.raises(ValueError, match=r"is trained for int8 and has no fp16 form"):
+        export_model(trained, tmp_path / "net.onnx", precision="fp16")
+    with pytest.raises(ValueError, match=r"is trained for int8, which onnx, openvino, triton express, not aoti"):
+        export_model(trained, tmp_path / "net.pt2", to="aoti")
+    with pytest.raises(ValueError, match=r"is trained for int8; write it with `vidseg export`"):
+        quantize_model(trained, tmp_path / "net.onnx")
+    with pytest.raises(ValueError, match=r"is trained for int8; prune the run that it came from"):
+        prune_channels(trained, 0.5)
+    for layer in quantized_layers(trained.model).values():
+        layer.input_range.zero_()
+    with pytest.raises(ValueError, match=r"no ranges of activations: train it first"):
+        export_model(trained, tmp_path / "net.onnx")
+
+
+def test_a_run_is_trained_for_int8(tmp_path, capsys):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    data = shapes_dataset(tmp_path, videos=16, frames=8)
+    words = ["train", str(data), "--network", "r3d_18", "--network-option", "width=0.125", "--frames", "4"]
+    words += ["--size", "32", "--batch-size", "4", "--device", "cpu", "--epochs", "1", "--warmup-epochs", "0"]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    out = tmp_path / "int8"
+    words = ["compress", str(tmp_path / "run"), "--quantize", "int8", "--fine-tune", "2", "--out", str(out), "--json"]
+    assert main([*words, "--device", "cpu"]) == 0
+    facts = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert facts["run"] == str(out) and facts["path"] == str(out / "export/r3d_18_int8.onnx")
+    record = json.loads((out / "options.json").read_text())
+    assert record["network_options"] == {"width": 0.125, "quantized": "int8"}
+    tuned, before = load_trained(out), load_trained(tmp_path / "run")
+    assert tuned.source.epoch == 2 and len(quantized_layers(tuned.model)) == 21
+    assert set(before.model.state_dict()) < set(tuned.model.state_dict())
+    assert main(["train", str(data), "--resume", "--epochs", "3", "--out", str(out), "--device", "cpu"]) == 0
+    assert main(["test", facts["path"]]) == 0

@@ -80,9 +80,7 @@ class Command:
         folder = None
         if self.fine_tune is None:
             data, videos = _calibration(self.calibrate)
-            found = quantize_model(
-                trained, self.out, to=self.to, calibrate=data, videos=videos, dynamic=self.dynamic
-            )
+            found = quantize_model(trained, self.out, to=self.to, calibrate=data, videos=videos, dynamic=self.dynamic)
         else:
             from vidseg.export.exporting import export_model
 

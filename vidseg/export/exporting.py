@@ -218,7 +218,9 @@ def _kind(trained: TrainedModel, to: str, precision: str) -> str:
     if precision != "fp32":
         raise ValueError(f"{trained.source.path}: is trained for int8 and has no {precision} form; leave precision out")
     if to not in _INT8_FORMATS:
-        raise ValueError(f"{trained.source.path}: is trained for int8, which {', '.join(_INT8_FORMATS)} express, not {to}")
+        raise ValueError(
+            f"{trained.source.path}: is trained for int8, which {', '.join(_INT8_FORMATS)} express, not {to}"
+        )
     return INT8
 
 

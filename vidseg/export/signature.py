@@ -155,11 +155,10 @@ def example_inputs(trained: TrainedModel, *, batch: int = 2, columns: int | None
     if task == "flow":
         height, width = (columns or _PICTURE[0]), _PICTURE[1]
         return {name: torch.rand(batch, 3, height, width, generator=draw) for name in ("first", "second")}
-    detector = getattr(trained.model, "detector", None)
-    if task == "detection" and detector is not None:
-        clips: Any = trained.model.backbone.spec  # type: ignore[union-attr]
+    snippet = _snippet(trained)
+    if snippet is not None:
         count = columns or getattr(trained, "example_columns", None) or _SNIPPETS
-        shape: tuple[int, ...] = (batch, count, 3, clips.frames, clips.size, clips.size)
+        shape: tuple[int, ...] = (batch, count, *snippet)
         snippets = torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8)
         return {"snippets": snippets, "mask": _mask(batch, count)}
     if task in ("segmentation", "detection"):
@@ -176,6 +175,18 @@ def example_inputs(trained: TrainedModel, *, batch: int = 2, columns: int | None
     pixels = torch.rand(batch, spec.channels, frames, spec.size, spec.size, generator=draw)
     values = (pixels - 0.45) / 0.25 if spec.channels != 3 else _normalized(pixels, spec)
     return {"clips": values} if task == "recognition" else {"clips": values, "mask": torch.ones(batch, frames)}
+
+
+def _snippet(trained: TrainedModel) -> tuple[int, ...] | None:
+    """Shape of a snippet of a detector from pixels; None for other networks."""
+    artifact = trained.source.artifact
+    if artifact is not None:
+        first = artifact.inputs[0]
+        return tuple(int(size) for size in first.shape[2:]) if first.name == "snippets" else None
+    if not isinstance(trained.model, SnippetDetector):
+        return None
+    clips: Any = trained.model.backbone.spec
+    return (3, clips.frames, clips.size, clips.size)
 
 
 def _normalized(pixels: Tensor, spec: Any) -> Tensor:
