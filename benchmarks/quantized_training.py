@@ -2,11 +2,11 @@
 
     python benchmarks/quantized_training.py demo/run --out demo/int8 [--spread 5] [--epochs 3] [--json]
 
-Channels that only one layer reads are multiplied by factors from 2^-spread to 2^spread, drawn with a fixed seed, and the
-weights of their readers are divided by them. Such a network computes what it did in float32 (Nagel et al., Data-Free
-Quantization Through Weight Equalization and Bias Correction, ICCV 2019, section 4.1), but one scale for all channels of
-an activation suits few of them, as is usual for mobile networks. RUN is a recognition network with ReLU between a batch
-norm and the next convolution, such as that of `make demo`.
+Channels that only one layer reads are multiplied by factors from 2^-spread to 2^spread, drawn with a fixed seed, and
+the weights of their readers are divided by them. Such a network computes what it did in float32 (Nagel et al.,
+Data-Free Quantization Through Weight Equalization and Bias Correction, ICCV 2019, section 4.1), but one scale for all
+channels of an activation suits few of them, as is usual for mobile networks. RUN is a recognition network with ReLU
+between a batch norm and the next convolution, such as that of `make demo`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Quantization-aware training: rounded values, ranges, one loop with resume and ranks, files with the trained scales."""
+"""Quantization-aware training: rounded values, ranges, resume and ranks in the loop, files with the trained scales."""
 
 import json
 import multiprocessing
@@ -14,8 +14,8 @@ from trained import ShuffledClips, network, train, train_and_die, train_as_rank
 
 from vidseg.cli.main import main
 from vidseg.engine import OptimizerOptions, Trainer
-from vidseg.models import create_model, model_options
 from vidseg.models import _quantized as quantized
+from vidseg.models import create_model, model_options
 from vidseg.models._quantized import input_scale, quantize_layers, quantized_layers, update_ranges
 from vidseg.tasks import load_trained
 
@@ -208,7 +208,8 @@ def test_files_have_exactly_the_trained_scales(weights, tmp_path, form, suffix):
     expected = {(float(scale), int(zero)) for scale, zero in (input_scale(layer.input_range) for layer in layers)}
     assert {(float(values[node.input[1]]), int(values[node.input[2]])) for node in rounding} == expected
     assert not [node for node in graph.node if node.op_type == "BatchNormalization"]
-    stored = [values[node.input[0]] for node in graph.node if node.input[0] in values and "Dequantize" in node.op_type]
+    restoring = [node for node in graph.node if node.op_type == "DequantizeLinear"]
+    stored = [values[node.input[0]] for node in restoring if node.input[0] in values]
     assert len(stored) == len(layers) and all(value.dtype == np.int8 for value in stored)
     assert all(np.abs(value.reshape(len(value), -1)).max(axis=1).min() == 127 for value in stored)
 

@@ -195,9 +195,8 @@ def _size(trained: TrainedModel) -> int:
     path = trained.source.path
     if trained.source.artifact is None:
         return sum(value.numel() * value.element_size() for value in trained.model.state_dict().values())
-    if path.suffix == ".pt2":
-        return path.stat().st_size
-    return sum(one.stat().st_size for one in path.parent.glob(f"{path.stem}.*") if one.suffix != ".json")
+    weights = path.with_suffix(".bin") if path.suffix == ".xml" else path.with_name(f"{path.name}.data")
+    return sum(one.stat().st_size for one in (path, weights) if one.is_file())
 
 
 def _parameters(trained: TrainedModel) -> int:

@@ -49,7 +49,9 @@ def _initializer(graph: Any, name: str, content: np.ndarray) -> Any:
     import onnx_ir
 
     tensor = onnx_ir.tensor(content, name=name)
-    value = onnx_ir.Value(name=name, shape=tensor.shape, type=onnx_ir.TensorType(tensor.dtype), const_value=tensor)
+    value = onnx_ir.Value(
+        name=name, shape=onnx_ir.Shape(content.shape), type=onnx_ir.TensorType(tensor.dtype), const_value=tensor
+    )
     graph.register_initializer(value)
     return value
 

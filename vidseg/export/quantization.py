@@ -107,8 +107,8 @@ def quantize_model(
         result = replay(trained, exported, precision=INT8)
         if not result.ok:
             raise ExportError(
-                f"{path}: not written, since its decisions differ too much; use more calibration videos, or train it for"
-                f" int8 with --fine-tune; {result}"
+                f"{path}: not written, since its decisions differ too much; use more calibration videos, or train it"
+                f" for int8 with --fine-tune; {result}"
             )
         artifact = replace(artifact, replay=result.as_dict())
         write_artifact(artifact, folder / path.name)

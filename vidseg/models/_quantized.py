@@ -6,8 +6,8 @@ Efficient Integer-Arithmetic-Only Inference, CVPR 2018, section 3). Such a netwo
 and exported like any other; its state dict has `input_range` in addition for each layer.
 
 Weights have a scale for each output channel, which follows from their largest magnitude. A batch norm behind a layer
-can therefore be folded into these scales after training, exactly. Inputs have one range, with 0 in it: a running average
-over steps, which `update_ranges` takes after each step.
+can therefore be folded into these scales after training, exactly. Inputs have one range, with 0 in it: a running
+average over steps, which `update_ranges` takes after each step.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class QuantizedLayer(nn.Module):
     Attributes:
         input_range: float32 (2,) running minimum and maximum of the input; both 0 before the first step, and then the
             input is not rounded.
-        seen: float32 (2,) minus the smallest input since the last step, and the largest one, or 0; not in the state dict.
+        seen: float32 (2,) minus the smallest input since the last step, and the largest one, or 0; not in the state
+            dict.
         observing: whether training looks at inputs.
     """
 
@@ -90,8 +91,8 @@ class QuantizedLayer(nn.Module):
         limits = (factor, offset, 0, _LEVELS, torch.uint8)
         operators = torch.ops.quantized_decomposed
         levels = operators.quantize_per_tensor(x, *limits)
-        found = operators.dequantize_per_tensor(levels, *limits)
-        return found
+        restored: Tensor = operators.dequantize_per_tensor(levels, *limits)
+        return restored
 
 
 def _rounded(x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
@@ -144,7 +145,7 @@ def quantize_layers(model: nn.Module, to: str = "int8") -> nn.Module:
         raise ValueError(f"{QUANTIZED}={to!r}: {type(model).__name__} has no convolution and no linear layer")
     for layer in layers:
         # The layer stays the same object with the same parameters, whatever subclass it is of.
-        layer.__class__ = _kind(type(layer))
+        layer.__class__ = _kind(type(layer))  # type: ignore[arg-type, assignment]
         weight = layer._parameters["weight"]
         assert weight is not None
         layer.register_buffer("input_range", torch.zeros(2, device=weight.device))
