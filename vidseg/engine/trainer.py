@@ -40,6 +40,7 @@ from vidseg.engine.options import (
 )
 from vidseg.engine.precise_norm import renew_statistics
 from vidseg.engine.precision import ApexPrecision, make_precision
+from vidseg.engine.quantized_training import FREEZE_RANGES, check_quantized, freeze_ranges
 from vidseg.engine.schedules import Schedule
 from vidseg.engine.sharding import as_stored, check_sharding, local_parts, shard_model, whole_values
 from vidseg.engine.task import BatchResult, Position, Result, Task, make_task, means
@@ -55,7 +56,6 @@ __all__ = ["Trainer"]
 logger = logging.getLogger(__name__)
 
 DEFAULT_LR = 0.1
-_FREEZE_RANGES = 0.5
 _DIVERGING = 2.0
 """A validation loss this many times the lowest one before it is reported as diverging."""
 
@@ -191,7 +191,10 @@ class Trainer:
         if adapter_rank:
             add_adapters(model, adapter_rank, seed=seed)
         self._quantized = list(quantized_layers(model).values())
-        self._check_quantized(opt_level, devices, adapter_rank=adapter_rank, freeze_backbone=freeze_backbone)
+        share = self.optimizer_options.freeze_ranges
+        others = {"adapter_rank": adapter_rank, "freeze_backbone": freeze_backbone}
+        check_quantized(self._quantized, share, opt_level, devices, **others)
+        self._freeze_ranges = share or FREEZE_RANGES
         self.task.check(model, loader)
         if len(loader) == 0:
             raise ValueError("the loader has no batch to train on: is the split empty?")
@@ -249,25 +252,6 @@ class Trainer:
         decay = self.optimizer_options.ema
         self.average = WeightAverage(self.model, decay) if decay else None
         self._speed = SpeedMonitor(self.device)
-
-    def _check_quantized(self, level: OptLevel, devices: DeviceOptions, **others: Any) -> None:
-        """Refuse what excludes layers that round their values, and options for them that have no effect."""
-        share = self.optimizer_options.freeze_ranges
-        if not self._quantized:
-            if share is not None:
-                raise ValueError(
-                    f"freeze_ranges={share} has no effect: the network does not have the option quantized='int8'"
-                )
-            return
-        if level in ("O2", "O3"):
-            raise ValueError(f"opt_level={level!r}: a network with quantized='int8' trains with O0, O1 or bf16")
-        for name, given in (
-            ("shard", devices.shard),
-            ("engine='deepspeed'", devices.engine == "deepspeed"),
-            *others.items(),
-        ):
-            if given:
-                raise ValueError(f"{name} does not work with quantized='int8': leave it out")
 
     def _shard(self, devices: DeviceOptions, level: OptLevel, given: Any) -> bool:
         """Divide the model over the processes, and return whether there are several; refuse what excludes it."""
@@ -429,7 +413,7 @@ class Trainer:
             for index, batch, wait in self._batches(progress.batch):
                 done = progress.steps if schedule.unit == "step" else epoch + index / batches
                 rate = self._rate(schedule, done, epoch, index)
-                self._freeze_ranges(done / schedule.total)
+                freeze_ranges(self.model, self._quantized, done / schedule.total >= self._freeze_ranges)
                 if self._tensorboard is not None and index == 0:
                     self._tensorboard.inputs(epoch + 1, batch)
                 position = Position(self.seed, epoch, index)
@@ -468,19 +452,6 @@ class Trainer:
             for part in (*parts, *(child for child in self.model.children() if isinstance(child, nn.Dropout))):
                 part.train()
         if self.optimizer_options.frozen_norms:
-            for module in self.model.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-
-    def _freeze_ranges(self, share: float) -> None:
-        """Keep the ranges of quantized layers and the statistics of batch norm in the last part of a run: the network
-        is then trained as it will be used."""
-        if not self._quantized:
-            return
-        frozen = share >= (self.optimizer_options.freeze_ranges or _FREEZE_RANGES)
-        for layer in self._quantized:
-            layer.observing = not frozen
-        if frozen:
             for module in self.model.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
