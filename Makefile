@@ -5,7 +5,7 @@ DEMO := demo
 VIDEOS :=
 TRAIN :=
 
-.PHONY: setup demo test lint format cuda aarch64 lanes bench gpu-check clean
+.PHONY: setup demo test lint format wheels cuda aarch64 lanes bench gpu-check clean
 
 setup:
 	@.ci/setup
@@ -38,6 +38,10 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format -i
+
+# source archive and wheels for x86-64 and 64-bit ARM into dist/
+wheels: setup
+	.ci/wheels dist
 
 # CUDA operators against the torch versions that are supported; needs nvcc, no GPU
 cuda: setup
