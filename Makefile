@@ -49,7 +49,7 @@ cuda: setup
 	.ci/cuda
 
 # kernels for 64-bit ARM, cross-compiled and run in QEMU
-aarch64: setup
+aarch64:
 	.ci/aarch64
 
 # the lowest and the newest versions of all dependencies, each in a venv of its own
