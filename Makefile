@@ -6,7 +6,7 @@ DEMO := demo
 VIDEOS :=
 TRAIN := --frames 8 --interval 4 --train-interval 4
 
-.PHONY: setup demo test lint format wheels cuda aarch64 lanes bench gpu-check clean
+.PHONY: setup demo test lint docs format wheels cuda aarch64 lanes bench gpu-check clean
 
 setup:
 	@.ci/setup
@@ -34,6 +34,10 @@ test: setup
 
 lint: setup
 	.ci/lint
+
+# the documentation site, in build/docs/site
+docs: setup
+	$(BIN)/python docs/site/build.py
 
 format: setup
 	$(BIN)/ruff format .
