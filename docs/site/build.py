@@ -24,7 +24,7 @@ from notebooks import notebook_of
 from zoo import zoo_page
 
 ROOT = Path(__file__).resolve().parents[2]
-ASSETS = {".png", ".svg", ".css"}
+ASSETS = {".png", ".svg", ".css", ".bib"}
 
 
 def main() -> int:
@@ -54,6 +54,7 @@ def collect(pages: Path) -> None:
             write(pages / source.relative_to(ROOT / "docs"), source)
     for name, target in (("README.md", "index.md"), ("CHANGELOG.md",) * 2, ("CONTRIBUTING.md",) * 2):
         write(pages / target, ROOT / name)
+    shutil.copyfile(ROOT / "CITATION.cff", pages / "CITATION.cff")
     for tutorial in sorted((pages / "tutorials").glob("*.md")):
         text = tutorial.read_text()
         tutorial.with_suffix(".ipynb").write_text(notebook_of(text))

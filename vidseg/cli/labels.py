@@ -302,11 +302,12 @@ def prepare(words: list[str], name: str | None = None) -> Prepared:
     if name is not None:
         return Prepared(name, load_converter(name), None, words)
     # Converters are listed with the first line of their files, and loaded when they are named.
-    listed = (
+    listed = [
         Annotated[type(file, (), {"__doc__": converter_summary(path)}), tyro.conf.subcommand(file)]
         for file, path in files.items()
-    )
-    return Prepared("", Union[(Command, *listed)], None, words)
+    ]
+    commands: Any = (Command, *listed)
+    return Prepared("", Union[commands], None, words)  # noqa: UP007
 
 
 def _print(report: Any, as_json: bool) -> None:
