@@ -47,6 +47,7 @@ class TritonRequests:
 
     Args:
         model: exported model, run or checkpoint.
+        name: name in results, default that of the network.
         device: device to compute on.
         limits: of requests, and batching.
 
@@ -54,12 +55,14 @@ class TritonRequests:
         ValueError: the model cannot be served.
     """
 
-    def __init__(self, model: str | Path, *, device: str = "cpu", limits: ServeOptions | None = None) -> None:
+    def __init__(
+        self, model: str | Path, *, name: str = "", device: str = "cpu", limits: ServeOptions | None = None
+    ) -> None:
         from vidseg.tasks import load_trained
 
         trained = load_trained(model, device=device)
         self.limits = limits or ServeOptions()
-        self.predictor = Predictor(trained.network, trained, self.limits)
+        self.predictor = Predictor(name or trained.network, trained, self.limits)
 
     def close(self) -> None:
         """End the batching."""
@@ -141,7 +144,7 @@ class TritonPythonModel:
         values = {name: value["string_value"] for name, value in given.items() if name != _FACTS}
         model = Path(args["model_repository"]).parent / values.pop("model")
         device = f"cuda:{args['model_instance_device_id']}" if args["model_instance_kind"] == "GPU" else "cpu"
-        self._requests = TritonRequests(model, device=device, limits=limits_of(values))
+        self._requests = TritonRequests(model, name=args["model_name"], device=device, limits=limits_of(values))
         self._pool = ThreadPoolExecutor(self._requests.limits.workers)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -209,5 +212,5 @@ def _check_arrays(triton: Any) -> None:
     sent = torch.arange(64, dtype=torch.uint8)
     if triton.Tensor.from_dlpack("CHECK", sent).as_numpy().tolist() != sent.tolist():
         raise RuntimeError(
-            f"the Python backend of this server does not work with NumPy {np.__version__}; install numpy<2 in its Python"
+            f"the Python backend of this server cannot use NumPy {np.__version__}; install numpy<2 in its Python"
         )
