@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from segmentation_data import segmentation_dataset
 from stream_data import CLASSES, labels_of, write_video
-from torch import nn
+from tiny_stream import TinyStream, registered_tiny_stream
 from torch.utils import _pytree as pytree
 
 from vidseg import ops
@@ -24,8 +24,7 @@ from vidseg.export.artifact import TensorSpec
 from vidseg.export.onnx_operators import DECOMPOSITIONS, without_own_operators
 from vidseg.export.replay import LIMITS
 from vidseg.export.signature import example_inputs
-from vidseg.models import InputSpec, _registry, register_model
-from vidseg.models._streaming import StreamModel, StreamOutput, StreamState, frame_mask, memory
+from vidseg.models._streaming import StreamModel, StreamState
 from vidseg.tasks import load_trained
 from vidseg.tasks.segmentation.cross_validation import cross_validate
 from vidseg.tasks.segmentation.recipes import recipe_options
@@ -41,29 +40,10 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-class TinyStream(StreamModel):
-    """Labels a frame by its mean features and a running mean of those of all frames before."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.stem = nn.Conv3d(3, 6, (1, 4, 4), stride=(1, 4, 4))
-        self.now, self.past = nn.Linear(6, num_classes), nn.Linear(6, num_classes)
-
-    def forward(self, clips, state=None, mask=None):
-        mask = frame_mask(mask, clips)[:, None]
-        seen = self.stem(clips).relu().mean(dim=(3, 4)) * mask
-        past = memory(state, "layer0.past", clips, (6,))
-        logits = (self.now(seen.transpose(1, 2)) + self.past(past)[:, None]).transpose(1, 2) * mask
-        following = 0.5 * past + seen.sum(dim=2) / mask.sum(dim=2)
-        return StreamOutput(logits[None], neck_logits=logits), StreamState({"layer0.past": following.detach()})
-
-
 @pytest.fixture(scope="module")
 def tiny_stream():
-    spec = InputSpec(frames=4, interval=2, size=32, mean=(0.5,) * 3, std=(0.3,) * 3)
-    register_model("tiny_stream", TinyStream, task="streaming", input_spec=spec)
-    yield
-    _registry._ENTRIES.pop("tiny_stream")
+    with registered_tiny_stream():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("websockets")
 
-from serve_models import CLASSES, detection, jpegs, recognition, streaming, write_checkpoint
+from serve_models import CLASSES, detection, jpegs, recognition, write_checkpoint
+from tiny_stream import SPEC, TinyStream, registered_tiny_stream
 from triton_server import MISSING, SERVER, running_triton, with_onnx_runtime
 
 from vidseg import load_trained
@@ -26,8 +27,8 @@ from vidseg.serve.request_progress import Progress, TimeLimitError
 from vidseg.serve.triton_model import TritonRequests, limits_of
 from vidseg.serve.upload_checks import RequestError
 
-NAMES = {"clips": "r3d_18", "stream": "memory_tcn", "segments": "mstcn"}
-PYTHON_MODELS = {"clips": "r3d_18_video", "stream": "memory_tcn_video", "segments": "mstcn_features"}
+NAMES = {"clips": "r3d_18", "stream": "tiny_stream", "segments": "mstcn"}
+PYTHON_MODELS = {"clips": "r3d_18_video", "stream": "tiny_stream_video", "segments": "mstcn_features"}
 
 
 def segmentation(folder):
@@ -37,15 +38,27 @@ def segmentation(folder):
     )  # fmt: skip
 
 
+def streaming(folder):
+    torch.manual_seed(0)
+    model = TinyStream(len(CLASSES))
+    with torch.no_grad():  # labels that change with the pictures
+        model.now.weight.mul_(30)
+    more = {"stride": 8}
+    return write_checkpoint(
+        folder, "stream", task="streaming", network="tiny_stream", spec=SPEC, model=model, more=more
+    )
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Checkpoints, and their model repositories."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("triton")
-    checkpoints = {"clips": recognition(folder), "stream": streaming(folder), "segments": segmentation(folder)}
-    for kind, path in checkpoints.items():
-        assert export_model(load_trained(path), folder / "models" / kind, to="triton").replay.ok
-    return folder, checkpoints
+    with registered_tiny_stream():
+        checkpoints = {"clips": recognition(folder), "stream": streaming(folder), "segments": segmentation(folder)}
+        for kind, path in checkpoints.items():
+            assert export_model(load_trained(path), folder / "models" / kind, to="triton").replay.ok
+        yield folder, checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +68,7 @@ def server(made):
         pytest.skip(MISSING)
     folder, _ = made
     repositories = [folder / "models" / kind for kind in NAMES]
-    models = [*PYTHON_MODELS.values(), "r3d_18", "memory_tcn"]
+    models = [*PYTHON_MODELS.values(), "r3d_18", "tiny_stream"]
     with running_triton(repositories, models, folder / "log", backends=with_onnx_runtime(folder / "backends")) as found:
         yield found[0]
 
@@ -128,8 +141,8 @@ def test_frames_are_a_video(made, server, video):
         models = {model["name"]: model for model in client.models()}
         assert set(models) == set(PYTHON_MODELS.values())
         assert models["r3d_18_video"]["classes"] == CLASSES and models["mstcn_features"]["takes"] == "features"
-        slow = client.predict_frames(frames, fps=5, model="memory_tcn_video")
-        fast = client.predict_frames(frames, model="memory_tcn_video")
+        slow = client.predict_frames(frames, fps=5, model="tiny_stream_video")
+        fast = client.predict_frames(frames, model="tiny_stream_video")
         assert slow["seconds"] == 4.8 and fast["seconds"] == 0.96
         found = client.predict_frames(frames, model="r3d_18_video")["classes"]
     requests = TritonRequests(checkpoints["clips"])
@@ -242,10 +255,10 @@ def test_the_tensors_of_a_network(made, server):
     network = load_trained(checkpoints["stream"]).model
     clips, mask = draw.normal(size=(1, 3, 4, 32, 32)).astype(np.float32), np.ones((1, 4), np.float32)
     tensors = [("clips", "FP32", list(clips.shape), clips.tobytes()), ("mask", "FP32", [1, 4], mask.tobytes())]
-    for spec in read_artifact(made[0] / "models/stream/memory_tcn/1/model.onnx").inputs[2:]:
+    for spec in read_artifact(made[0] / "models/stream/tiny_stream/1/model.onnx").inputs[2:]:
         shape = [1, *spec.shape[1:]]
         tensors.append((spec.name, "FP32", shape, np.zeros(shape, np.float32).tobytes()))
-    answer = infer(server, "memory_tcn", tensors, output="logits")
+    answer = infer(server, "tiny_stream", tensors, output="logits")
     assert answer.status_code == 200, answer.text
     found = np.frombuffer(answer.content[int(answer.headers["Inference-Header-Content-Length"]) :], np.float32)
     with torch.no_grad():
@@ -266,7 +279,7 @@ def test_the_files_of_a_repository(made):
 
 def test_the_python_model_by_itself(made, video, features):
     folder, checkpoints = made
-    requests = TritonRequests(folder / "models/stream/memory_tcn/1/model.onnx", name="mine")
+    requests = TritonRequests(folder / "models/stream/tiny_stream/1/model.onnx", name="mine")
     found = json.loads(requests.predict({"VIDEO": video.read_bytes()}, {}))
     assert found["model"] == "mine"
     assert_same(found, expected_of(checkpoints["stream"], video, "video"))

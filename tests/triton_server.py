@@ -59,7 +59,16 @@ def running_triton(
     repositories: Sequence[Path], models: Sequence[str], log: Path, *, backends: Path | None = None
 ) -> Iterator[tuple[str, int]]:
     """A server with some models of the repositories: yields its address and the number of its process."""
-    words = [str(SERVER), "--model-control-mode", "explicit", "--allow-grpc", "false", "--allow-metrics", "false"]
+    words = [
+        str(SERVER),
+        "--model-control-mode",
+        "explicit",
+        "--disable-auto-complete-config",
+        "--allow-grpc",
+        "false",
+        "--allow-metrics",
+        "false",
+    ]
     words += [] if backends is None else ["--backend-directory", str(backends)]
     words += [word for folder in repositories for word in ("--model-repository", str(folder))]
     words += [word for name in models for word in ("--load-model", name)]

@@ -143,6 +143,8 @@ class TritonPythonModel:
         given = json.loads(args["model_config"])["parameters"]
         values = {name: value["string_value"] for name, value in given.items() if name != _FACTS}
         model = Path(args["model_repository"]).parent / values.pop("model")
+        if "compute_threads" in values:
+            torch.set_num_threads(int(values.pop("compute_threads")))
         device = f"cuda:{args['model_instance_device_id']}" if args["model_instance_kind"] == "GPU" else "cpu"
         self._requests = TritonRequests(model, name=args["model_name"], device=device, limits=limits_of(values))
         self._pool = ThreadPoolExecutor(self._requests.limits.workers)
