@@ -10,7 +10,6 @@ import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,7 +27,10 @@ __all__ = ["TritonPythonModel", "TritonRequests"]
 _INPUTS = ("VIDEO", "FRAMES", "FEATURES")
 _OUTPUT = "PREDICTION"
 _FACTS = "vidseg"  # parameter of the configuration that describes the model to clients
-_LIMITS = ("workers", "batch_size", "batch_delay", "max_bytes", "max_seconds", "max_pixels", "max_frames", "time_limit")
+_LIMITS: dict[str, Callable[[str], Any]] = {
+    "workers": int, "batch_size": int, "batch_delay": float, "max_bytes": int, "max_seconds": float, "max_pixels": int,
+    "max_frames": int, "time_limit": float,
+}  # fmt: skip
 _FPS = 25.0
 
 
@@ -198,11 +200,10 @@ def limits_of(values: Mapping[str, str]) -> ServeOptions:
     Raises:
         ValueError: a name that is not a limit, or a value that is not a number.
     """
-    kinds = {field.name: type(field.default) for field in fields(ServeOptions) if field.name in _LIMITS}
-    unknown = sorted(set(values) - set(kinds))
+    unknown = sorted(set(values) - set(_LIMITS))
     if unknown:
-        raise ValueError(f"config.pbtxt: unknown parameter {unknown[0]!r}; expected one of {', '.join(kinds)}")
-    return ServeOptions(**{name: kinds[name](value) for name, value in values.items()})
+        raise ValueError(f"config.pbtxt: unknown parameter {unknown[0]!r}; expected one of {', '.join(_LIMITS)}")
+    return ServeOptions(**{name: _LIMITS[name](value) for name, value in values.items()})
 
 
 def _check_arrays(triton: Any) -> None:
