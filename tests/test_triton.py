@@ -314,6 +314,9 @@ def test_the_python_model_by_itself(made, video, features):
     requests.close()
     with pytest.raises(ValueError, match="unknown parameter 'store'"):
         limits_of({"store": "x"})
+    for value in ("many", "0"):
+        with pytest.raises(ValueError, match=r"config\.pbtxt: a limit is not valid: .*" + value):
+            limits_of({"workers": value})
 
 
 def test_what_a_client_of_triton_refuses(video, capsys):

@@ -203,7 +203,10 @@ def limits_of(values: Mapping[str, str]) -> ServeOptions:
     unknown = sorted(set(values) - set(_LIMITS))
     if unknown:
         raise ValueError(f"config.pbtxt: unknown parameter {unknown[0]!r}; expected one of {', '.join(_LIMITS)}")
-    return ServeOptions(**{name: _LIMITS[name](value) for name, value in values.items()})
+    try:
+        return ServeOptions(**{name: _LIMITS[name](value) for name, value in values.items()})
+    except ValueError as error:
+        raise ValueError(f"config.pbtxt: a limit is not valid: {error}") from error
 
 
 def _check_arrays(triton: Any) -> None:
