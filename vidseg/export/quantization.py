@@ -19,6 +19,7 @@ from vidseg.export.artifact import Artifact, write_artifact
 from vidseg.export.exported_network import load_exported
 from vidseg.export.exporting import Exported, ExportError, default_path, describe, publish, trace
 from vidseg.export.formats import format_of, missing_package
+from vidseg.export.onnx_format import has_large_weights
 from vidseg.export.replay import replay
 
 __all__ = ["quantize_model"]
@@ -74,12 +75,17 @@ def quantize_model(
     try:
         plain, prepared = work / "plain.onnx", work / "prepared.onnx"
         format_of("onnx", path).write(program, artifact, plain)
+        large = has_large_weights(program)
         with _quiet():
-            quantization.quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
+            quantization.quant_pre_process(
+                str(plain), str(prepared), skip_symbolic_shape=True, save_as_external_data=large,
+                all_tensors_to_one_file=large, external_data_location="prepared.onnx.data" if large else None,
+            )  # fmt: skip
             if dynamic:
                 quantization.quantize_dynamic(
-                    str(prepared), str(folder / path.name), op_types_to_quantize=_DYNAMIC, per_channel=True
-                )
+                    str(prepared), str(folder / path.name), op_types_to_quantize=_DYNAMIC, per_channel=True,
+                    use_external_data_format=large,
+                )  # fmt: skip
             else:
                 feeds = _feeds(trained, artifact, plain, calibrate, split, videos)
                 quantization.quantize_static(
@@ -90,6 +96,7 @@ def quantize_model(
                     per_channel=True,
                     activation_type=quantization.QuantType.QUInt8,
                     weight_type=quantization.QuantType.QInt8,
+                    use_external_data_format=large,
                 )
         exported = load_exported(artifact, folder / path.name, device=trained.device)
         result = replay(trained, exported, precision="int8")

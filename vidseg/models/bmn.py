@@ -245,7 +245,7 @@ class Bmn(nn.Module):
         cells = cells.index_copy(2, row * length + column, sampled).unflatten(2, (rows, length))
         bias = self.x_3d_p[0].bias
         assert isinstance(bias, Tensor)
-        cells = (cells + bias[:, None, None]).relu()
+        cells = (cells + bias[:, None, None]).relu().to(bias.dtype)
         outside = None
         if padding is not None:
             outside = padding[:, :, None] | padding[:, :, :rows, None]
