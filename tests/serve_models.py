@@ -55,11 +55,11 @@ def recognition(folder: Path, **more) -> Path:
     )
 
 
-def streaming(folder: Path) -> Path:
+def streaming(folder: Path, *, network: str = "memory_tcn", options: dict | None = None) -> Path:
     spec = InputSpec(frames=4, interval=2, size=32)
-    options = {"width": 0.25, "layers": 2, "channels": 8}
+    options = options or {"width": 0.25, "layers": 2, "channels": 8}
     return write_checkpoint(
-        folder, "stream", task="streaming", network="memory_tcn", spec=spec, options=options, more={"stride": 8}
+        folder, "stream", task="streaming", network=network, spec=spec, options=options, more={"stride": 8}
     )
 
 

@@ -185,9 +185,9 @@ def test_weights_beside_the_graph(kind, tmp_path, monkeypatch):
     path = next(path.glob("*/1/model.onnx")) if path.is_dir() else path
     features = np.random.default_rng(0).normal(size=(8, 50)).astype(np.float32)
     one, other = load_trained(path).predict(features), trained.predict(features)
-    np.testing.assert_allclose(
-        one.probabilities, other.probabilities, atol=0.02 if kind == "dynamic" else 1e-5
-    )
+    np.testing.assert_allclose(one.probabilities, other.probabilities, atol=0.02 if kind == "dynamic" else 1e-5)
+    if kind == "dynamic":  # ONNX Runtime leaves the small tensors of int8 in the file
+        return
     beside = path.with_suffix(".bin") if kind == "openvino" else path.with_name(f"{path.name}.data")
     assert beside.stat().st_size > 1000
     beside.unlink()
