@@ -42,7 +42,9 @@ def load(name: str, folder: Path) -> TrainedModel:
         return load_small(name, folder)
     from serve_models import detection
 
-    options = tuple(f"{option}={value}" for option, value in network_options(detector).items() if option != "in_features")
+    options = tuple(
+        f"{option}={value}" for option, value in network_options(detector).items() if option != "in_features"
+    )
     path = detection(folder, pixels=True, network=detector, options=options)
     return load_trained(path)
 

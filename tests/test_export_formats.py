@@ -253,6 +253,28 @@ def test_the_memory_of_a_stream_is_named(stream):
         model(clips, StreamState({"other": torch.zeros(2, 6)}))
 
 
+@pytest.mark.parametrize("value", [float("nan"), 3.0])
+def test_a_file_with_a_damaged_weight_is_refused(value, tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript")
+    onnx = pytest.importorskip("onnx")
+    write = onnx_format.write
+
+    def damaged(program, artifact, path):
+        write(program, artifact, path)
+        model = onnx.load(str(path))
+        weight = next(one for one in model.graph.initializer if len(one.dims) == 3)
+        values = onnx.numpy_helper.to_array(weight).copy()
+        values.flat[0] += value
+        weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+        onnx.save(model, str(path))
+
+    monkeypatch.setattr(onnx_format, "write", damaged)
+    trained = load_small("mstcn", tmp_path)
+    with pytest.raises(ExportError, match=r"largest difference .* decisions agree"):
+        export_model(trained)
+    assert [path.name for path in tmp_path.iterdir()] == ["mstcn.pth"]
+
+
 def test_a_wrong_model_leaves_no_file(tmp_path, monkeypatch):
     pytest.importorskip("onnxscript")
     trained = load_small("mstcn", tmp_path)
