@@ -122,10 +122,7 @@ def small(name: str) -> nn.Module:
     options |= {"in_features": FEATURES} if model_task(name) in FEATURE_TASKS else {}
     options |= {"num_classes": CLASSES} if has_classes(name) else {}
     model = create_model(name, **options).eval()
-    mobile = any(isinstance(module, nn.ReLU6) for module in model.modules())
     for module in model.modules():
-        if mobile and isinstance(module, nn.Conv2d):  # otherwise nothing of the clip is left behind fifty layers
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if isinstance(module, nn.LSTM | nn.GRU):  # larger weights, so that their outputs exceed rounding errors
             for value in module.parameters():
                 nn.init.normal_(value, std=0.5)
