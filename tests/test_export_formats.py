@@ -1,6 +1,7 @@
 """Exported models compute what their network computes, in every format, and take its place everywhere."""
 
 import json
+import re
 import zipfile
 from dataclasses import replace
 
@@ -18,10 +19,11 @@ from torch.utils import _pytree as pytree
 
 from vidseg import ops
 from vidseg.cli.main import main
-from vidseg.export import ExportError, export_model, onnx_format, read_artifact, tensorrt_format
+from vidseg.export import FORMATS, ExportError, export_model, onnx_format, read_artifact, tensorrt_format
 from vidseg.export import artifact as artifact_file
 from vidseg.export.artifact import TensorSpec
 from vidseg.export.onnx_operators import DECOMPOSITIONS, without_own_operators
+from vidseg.export.quantization import quantize_model
 from vidseg.export.replay import LIMITS
 from vidseg.export.signature import example_inputs
 from vidseg.models._streaming import StreamModel, StreamState
@@ -138,6 +140,36 @@ def test_half_precision_keeps_float32_at_its_edges(tmp_path):
     assert 0 < found.replay.difference <= LIMITS["fp16"][0]
 
 
+@pytest.mark.parametrize("kind", ["onnx", "openvino", "triton", "dynamic"])
+def test_weights_beside_the_graph(kind, tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    if kind == "openvino":
+        pytest.importorskip("openvino")
+    trained = load_small("mstcn", tmp_path)
+    monkeypatch.setattr(onnx_format, "_INLINE_BYTES", 1000)  # for the 1.5 GB whose file protobuf could not hold
+    if kind == "dynamic":
+        found = quantize_model(trained, dynamic=True)
+    else:
+        found = export_model(trained, tmp_path / f"model{FORMATS[kind].suffix}", to=kind)
+    assert found.replay.ok
+    (tmp_path / "elsewhere").mkdir()
+    for path in found.files:
+        path.rename(tmp_path / "elsewhere" / path.name)
+    path = tmp_path / "elsewhere" / found.path.name
+    path = next(path.glob("*/1/model.onnx")) if path.is_dir() else path
+    features = np.random.default_rng(0).normal(size=(8, 50)).astype(np.float32)
+    one, other = load_trained(path).predict(features), trained.predict(features)
+    np.testing.assert_allclose(one.probabilities, other.probabilities, atol=0.02 if kind == "dynamic" else 1e-5)
+    if kind == "dynamic":  # ONNX Runtime leaves the small tensors of int8 in the file
+        return
+    beside = path.with_suffix(".bin") if kind == "openvino" else path.with_name(f"{path.name}.data")
+    assert beside.stat().st_size > 1000
+    beside.unlink()
+    with pytest.raises(ValueError, match=re.escape(path.name)):
+        load_trained(path)
+
+
 def test_a_stream_is_labeled_as_by_its_network(stream, capsys):
     folder, words = stream
     for weights in (["weights.pth", *words], ["weights.onnx", "--device", "cpu"]):
@@ -194,6 +226,28 @@ def test_the_memory_of_a_stream_is_named(stream):
         model(clips.requires_grad_())
     with pytest.raises(ValueError, match=r"the state has no 'layer0\.past'"):
         model(clips, StreamState({"other": torch.zeros(2, 6)}))
+
+
+@pytest.mark.parametrize("value", [float("nan"), 3.0])
+def test_a_file_with_a_damaged_weight_is_refused(value, tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript")
+    onnx = pytest.importorskip("onnx")
+    write = onnx_format.write
+
+    def damaged(program, artifact, path):
+        write(program, artifact, path)
+        model = onnx.load(str(path))
+        weight = next(one for one in model.graph.initializer if len(one.dims) == 3)
+        values = onnx.numpy_helper.to_array(weight).copy()
+        values.flat[0] += value
+        weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+        onnx.save(model, str(path))
+
+    monkeypatch.setattr(onnx_format, "write", damaged)
+    trained = load_small("mstcn", tmp_path)
+    with pytest.raises(ExportError, match=r"largest difference .* decisions agree"):
+        export_model(trained)
+    assert [path.name for path in tmp_path.iterdir()] == ["mstcn.pth"]
 
 
 def test_a_wrong_model_leaves_no_file(tmp_path, monkeypatch):

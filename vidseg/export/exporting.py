@@ -98,9 +98,9 @@ def trace(
     Raises:
         ValueError: the network cannot be traced.
     """
-    flat, inputs = flat_network(
-        trained, example_inputs(trained), dtype=PRECISIONS[precision], device=torch.device(device)
-    )
+    columns = None if fixed_length else getattr(trained.model, "trace_frames", None)
+    example = example_inputs(trained, columns=columns)
+    flat, inputs = flat_network(trained, example, dtype=PRECISIONS[precision], device=torch.device(device))
     shapes = tuple(_variable(name, value, fixed_length) for name, value in inputs.items())
     with torch.no_grad():
         try:

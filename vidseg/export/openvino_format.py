@@ -59,6 +59,7 @@ def convert(graph: Path, artifact: Artifact, path: Path) -> None:
 
 def _first_line(error: BaseException) -> str:
     lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from")]
+    lines = [line.lstrip("- ") for line in lines if line.startswith("-- Conversion is failed for")] or lines
     return lines[0].strip() if lines else type(error).__name__
 
 
@@ -71,8 +72,9 @@ def load(path: Path, artifact: Artifact, device: torch.device) -> Callable[[list
         compiled = core.compile_model(core.read_model(path), "CPU", settings)
     except Exception as error:  # OpenVINO's errors have no public base class
         raise ValueError(f"{path}: OpenVINO cannot load it: {_first_line(error)}") from error
-    known = [value.get_any_name() for value in compiled.inputs]
     names = [spec.name for spec in artifact.inputs]
+    # An input has several names where its conversion to half precision was merged into it.
+    known = [next((name for name in names if name in one.get_names()), one.get_any_name()) for one in compiled.inputs]
     if not set(known) <= set(names) or len(compiled.outputs) != len(artifact.outputs):
         raise ValueError(f"{path}: its inputs are {', '.join(known)}, but its description has {', '.join(names)}")
 

@@ -20,6 +20,7 @@ from vidseg.export.artifact import Artifact, write_artifact
 from vidseg.export.exported_network import load_exported
 from vidseg.export.exporting import INT8, Exported, ExportError, default_path, describe, publish, trace
 from vidseg.export.formats import FORMATS, missing_package
+from vidseg.export.onnx_format import has_large_weights
 from vidseg.export.replay import replay
 from vidseg.models._quantized import quantized_layers
 
@@ -84,12 +85,17 @@ def quantize_model(
         plain, prepared = work / "plain.onnx", work / "prepared.onnx"
         written = folder / path.name if to == "onnx" else work / "int8.onnx"
         onnx_format.write(program, artifact, plain)
+        large = has_large_weights(program)
         with _quiet():
-            quantization.quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
+            quantization.quant_pre_process(
+                str(plain), str(prepared), skip_symbolic_shape=True, save_as_external_data=large,
+                all_tensors_to_one_file=large, external_data_location="prepared.onnx.data" if large else None,
+            )  # fmt: skip
             if dynamic:
                 quantization.quantize_dynamic(
-                    str(prepared), str(written), op_types_to_quantize=_DYNAMIC, per_channel=True
-                )
+                    str(prepared), str(written), op_types_to_quantize=_DYNAMIC, per_channel=True,
+                    use_external_data_format=large,
+                )  # fmt: skip
             else:
                 feeds = _feeds(trained, artifact, plain, calibrate, split, videos)
                 quantization.quantize_static(
@@ -100,6 +106,7 @@ def quantize_model(
                     per_channel=True,
                     activation_type=quantization.QuantType.QUInt8,
                     weight_type=quantization.QuantType.QInt8,
+                    use_external_data_format=large,
                 )
         if to == "openvino":
             openvino_format.convert(written, artifact, folder / path.name)

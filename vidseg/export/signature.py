@@ -213,7 +213,8 @@ def flat_network(
         dtype: type in which the network computes.
         device: device of the copy.
     """
-    model = fixed_ranges(trained.model).to(device).eval()
+    # Without gradients: the exporter would store what the backward pass of a scan needs, which no runtime can express.
+    model = fixed_ranges(trained.model).to(device).eval().requires_grad_(False)
     inputs = {name: value.to(device) for name, value in inputs.items()}
     with torch.no_grad():
         if trained.task == "streaming":

@@ -98,6 +98,9 @@ class SnippetDetector(nn.Module):
         ValueError: the widths differ, or chunk is below 1.
     """
 
+    reads_pixels = True
+    """Its input is snippets of videos instead of features."""
+
     def __init__(self, backbone: SnippetEncoder, detector: nn.Module, *, chunk: int = 16) -> None:
         super().__init__()
         width = getattr(detector, "in_features", backbone.out_features)

@@ -54,13 +54,28 @@ def frames_kept(x: Tensor) -> Tensor:
 
 def cosine_pool(x: Tensor) -> Tensor:
     """Select the frames `frames_kept` of each clip: (B, C, T, H, W) -> (B, C, T // 2, H, W)."""
-    index = frames_kept(x)[:, None, :, None, None]
-    return x.gather(2, index.expand(-1, x.shape[1], -1, *x.shape[3:]))
+    return _select(x, frames_kept(x))
+
+
+def _select(x: Tensor, frames: Tensor) -> Tensor:
+    return x.gather(2, frames[:, None, :, None, None].expand(-1, x.shape[1], -1, *x.shape[3:]))
+
+
+def _frames_of_graph(x: Tensor) -> Tensor:
+    """Return `frames_kept`, or all frames if there are one or two, without a branch on their number."""
+    frames = x.shape[2]
+    means = F.normalize(x.mean(dim=(3, 4)), dim=1, eps=1e-4)
+    # The outer frames, which have one neighbor, are below every other one, so they are selected only if all are.
+    likeness = F.pad((means[:, :, :-1] * means[:, :, 1:]).sum(dim=1).square(), (1, 1), value=-4.0)
+    count = frames // 2 + torch.sym_max(0, torch.sym_min(1, 3 - frames))
+    return (likeness[:, :-1] + likeness[:, 1:]).topk(count, dim=1).indices.sort(dim=1).values
 
 
 def _shorten(x: Tensor) -> Tensor:
     """Halve height and width, and the number of frames if there are more than two."""
     x = F.avg_pool3d(x, (1, 2, 2))
+    if torch.compiler.is_exporting():
+        return _select(x, _frames_of_graph(x))
     return cosine_pool(x) if x.shape[2] > 2 else x
 
 
@@ -202,6 +217,10 @@ class MtNet(nn.Module):
     Raises:
         ValueError: width is not positive.
     """
+
+    trace_frames = 64
+    """Frames of the clip to trace a graph with: `torch.export` fixes an axis of size 1, and all maps have two frames or
+    more then."""
 
     def __init__(
         self,

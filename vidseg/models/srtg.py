@@ -87,7 +87,7 @@ class Design:
 
     def widen(self, channels: int) -> int:
         """Return the inner width of a bottleneck with `channels` output channels."""
-        return int(channels * self.group_width / 64) * self.groups
+        return max(1, int(channels * self.group_width / 64)) * self.groups
 
     def middle(self, inputs: int, outputs: int) -> int:
         """Return the width between spatial and temporal convolution that preserves the parameter count of 3x3x3."""
