@@ -259,10 +259,12 @@ class Export:
     root: tyro.conf.Positional[Path]
     """Folder of the data set."""
     out: tyro.conf.Positional[Path]
-    """File to write; for frame labels a folder."""
-    form: Literal["classes", "segments", "activitynet", "frames"] | None = None
-    """classes: CSV file with the class of each video; segments: CSV file; activitynet: JSON file; frames: mapping.txt,
-    groundTruth/ and splits/. Default: frames if videos are labeled frame by frame, else segments, else classes."""
+    """File to write; for lists and frame labels a folder."""
+    form: Literal["classes", "lists", "targets", "values", "segments", "activitynet", "frames"] | None = None
+    """classes: CSV file with the class of each video; lists: class_list.txt and a list of videos for each split;
+    targets, values: CSV file with several classes, or a number, for each video; segments: CSV file; activitynet: JSON
+    file; frames: mapping.txt, groundTruth/ and splits/. Default: frames if videos are labeled frame by frame, else
+    segments, else classes, else targets."""
     division: str | None = None
     """Splits to write where there are several divisions: split1 of split1/train."""
     json: bool = False
