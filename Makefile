@@ -1,10 +1,9 @@
 # Each target needs nothing but `setup`, which the first of them runs; see .ci/setup for PYTHON= and TORCH=.
 BIN := .venv/bin
-# Where the demo works, the videos it takes instead of synthetic ones, and options of its training: 8 frames, every
-# fourth, span as many as the recipe's 16 in half of the time.
+# Where the demo works, the videos it takes instead of synthetic ones, and further options of its training.
 DEMO := demo
 VIDEOS :=
-TRAIN := --frames 8 --interval 4 --train-interval 4
+TRAIN :=
 
 .PHONY: setup demo test lint docs format wheels cuda aarch64 lanes bench gpu-check clean
 

@@ -50,3 +50,16 @@ OLD(int, pthread_mutexattr_settype, pthread_mutexattr_t*, int);
 HIDDEN int pthread_mutexattr_settype(pthread_mutexattr_t* attributes, int kind) {
     return old_pthread_mutexattr_settype(attributes, kind);
 }
+
+/* The libstdc++ of GCC 8 does not have these, which GCC 12 calls where it does not expand them. */
+extern void _ZSt17__throw_bad_allocv(void) __attribute__((noreturn));
+HIDDEN void _ZSt28__throw_bad_array_new_lengthv(void) { _ZSt17__throw_bad_allocv(); }
+
+/* Default constructors of string streams: those that take the mode of opening. */
+#define STREAM(name, mode)                                                                    \
+    extern void _ZNSt7__cxx111##name##IcSt11char_traitsIcESaIcEEC1ESt13_Ios_Openmode(void*, int); \
+    HIDDEN void _ZNSt7__cxx111##name##IcSt11char_traitsIcESaIcEEC1Ev(void* stream) {              \
+        _ZNSt7__cxx111##name##IcSt11char_traitsIcESaIcEEC1ESt13_Ios_Openmode(stream, mode);       \
+    }
+STREAM(8basic_stringstream, 24)  /* in and out */
+STREAM(9basic_ostringstream, 16) /* out */
