@@ -170,7 +170,7 @@ class _Loop:
             self.fixed["threads"] = self.threads
         self.base = self._base()
         self.validations = math.ceil(self.base.get("epochs", 1) / self.base.get("test_every", 1))
-        self.study.pruner = make_pruner(space.pruner, validations=self.validations)
+        self.study.pruner = make_pruner(space.pruner, trials=self.limit, validations=self.validations)
         names = {one.name for one in space.objectives if one.cost} | set(space.budget)
         self.meter = CostMeter(data, program.task, tuple(sorted(names)), self.threads)
         self.grid = list(space.combinations(self.base)) if space.method == "grid" else None
@@ -250,6 +250,7 @@ class _Loop:
     def _set_sampler(self, number: int) -> None:
         self.study.sampler = make_sampler(
             self.space.method,
+            trials=self.limit,
             seed=trial_seed(self.space.seed, number),
             parallel=self.slots.count > 1,
             conditions=any(one.when for one in self.space.parameters.values()),
