@@ -11,6 +11,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from vidseg.search import SearchOptions
+from vidseg.tasks.flow.options import SHAPES
 
 __all__ = ["Command"]
 
@@ -27,7 +28,7 @@ class Command(SearchOptions):
     space: Annotated[Positional[Path], arg(metavar="SPACE.yaml")] = dataclasses.field(kw_only=True)
     """YAML file of the search."""
     data: Annotated[Positional[Path], arg(metavar="DATA")] = dataclasses.field(kw_only=True)
-    """Folder of the data set, as for `vidseg train`."""
+    """Folder of the data set, as for `vidseg train`; for flow also the word shapes."""
     json: bool = False
     """Print the results as one JSON object."""
 
@@ -46,7 +47,7 @@ class Command(SearchOptions):
         if self.seed is not None:
             content = {**content, "seed": self.seed}
         space = bound_space(content, self.space, program)
-        if not self.data.is_dir():
+        if not self.data.is_dir() and not (program.task == "flow" and str(self.data) == SHAPES):
             raise FileNotFoundError(f"{self.data}: no such folder of a data set")
         out = options.folder(self.space, self.data)
         results = search(space, self.data, program=program, options=options, out=out)
