@@ -25,6 +25,7 @@ __all__ = [
     "ScheduleOptions",
     "TrainOptions",
     "flat_options",
+    "joined_values",
     "merged_values",
     "named_values",
     "options_from",
@@ -404,10 +405,10 @@ def _as_tuple(value: Any) -> Any:
 
 
 def named_values(words: Iterable[str]) -> dict[str, Any]:
-    """`layers=8` as {"layers": 8}; what is not a Python literal is text.
+    """`layers=8` as {"layers": 8}; what is not a Python literal is text. `blocks.0=1 blocks.1=2` is `blocks=(1, 2)`.
 
     Raises:
-        ValueError: a word without a name or a value.
+        ValueError: a word without a name or a value, or numbers of an option that are not complete.
     """
     values: dict[str, Any] = {}
     for word in words:
@@ -420,7 +421,29 @@ def named_values(words: Iterable[str]) -> dict[str, Any]:
             values[key.replace("-", "_")] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             values[key.replace("-", "_")] = text
-    return values
+    return joined_values(values)
+
+
+def joined_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with those called NAME.0, NAME.1 and so on as one tuple NAME.
+
+    Raises:
+        ValueError: the numbers of an option have a gap, or the option is given as a whole as well.
+    """
+    found: dict[str, Any] = {}
+    parts: dict[str, dict[int, Any]] = {}
+    for key, value in values.items():
+        name, dot, place = key.rpartition(".")
+        if dot and name and place.isdigit():
+            parts.setdefault(name, {})[int(place)] = value
+        else:
+            found[key] = value
+    for name, numbered in parts.items():
+        if name in found or sorted(numbered) != list(range(len(numbered))):
+            given = ", ".join(f"{name}.{place}" for place in sorted(numbered))
+            raise ValueError(f"{given}: give {name}.0, {name}.1 and so on without a gap, or {name} as a whole")
+        found[name] = tuple(numbered[place] for place in range(len(numbered)))
+    return found
 
 
 def merged_values(base: Iterable[str], given: Iterable[str]) -> tuple[str, ...]:

@@ -7,14 +7,16 @@ Parameter names are those of the published weights.
 Shapes: B videos, D feature width, K classes, L frames, S stages.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidseg.models._registry import register_model
+from vidseg.models._search_space import ModelSearchSpace, Sharing
 from vidseg.models._segmentation import SegmentationOutput, clear_padding, find_padding
 
 __all__ = ["MsTcn", "MsTcn2"]
@@ -202,5 +204,39 @@ class MsTcn2(nn.Module):
         return SegmentationOutput(torch.stack(logits))
 
 
-register_model("mstcn", MsTcn, task="segmentation")
-register_model("mstcn2", MsTcn2, task="segmentation")
+def _layer_of_dilation(name: str, own: Mapping[str, Any], largest: Mapping[str, Any]) -> str:
+    """Return the name in the largest network for a name in a smaller one: that of the layer with the same dilation.
+
+    Raises:
+        ValueError: no layer of the largest network has this dilation.
+    """
+    found = re.match(r"((?:stage1|stages\.\d+|Rs\.\d+)\.layers\.)(\d+)(.*)", name)
+    if found is None:
+        return name
+    schedules = [_schedule(options.get("layers", 10), options.get("dilations")) for options in (own, largest)]
+    dilation = schedules[0][int(found[2])]
+    if dilation not in schedules[1]:
+        raise ValueError(f"the largest network has no layer of dilation {dilation}, only {schedules[1]}")
+    return f"{found[1]}{schedules[1].index(dilation)}{found[3]}"
+
+
+_DILATIONS = [None, (1, 2, 4, 8), (1, 4, 16, 64), (8, 4, 2, 1)]
+_COMMON = {"layers": {"low": 4, "high": 10}, "maps": [16, 24, 32, 48, 64], "dilations": _DILATIONS}
+
+register_model(
+    "mstcn",
+    MsTcn,
+    task="segmentation",
+    search_space=ModelSearchSpace(
+        {"stages": {"low": 1, "high": 4}, **_COMMON}, Sharing(source=_layer_of_dilation)
+    ),
+)
+register_model(
+    "mstcn2",
+    MsTcn2,
+    task="segmentation",
+    search_space=ModelSearchSpace(
+        {"refinements": {"low": 0, "high": 3}, **_COMMON},
+        Sharing(source=_layer_of_dilation, joined={"conv_fusion": 2}),
+    ),
+)

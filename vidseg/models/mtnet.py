@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from vidseg.models._input_spec import InputSpec
 from vidseg.models._recurrent import run_recurrent
 from vidseg.models._registry import register_model
+from vidseg.models._search_space import stage_space
 from vidseg.models._stage import Stage
 from vidseg.models._width import Width, stage_blocks
 
@@ -342,5 +343,15 @@ BLOCKS = {
 _INPUT = InputSpec(frames=16, interval=2, size=112, resize=128)
 
 for _size, _blocks in BLOCKS.items():
-    register_model(f"mtnet_{_size}", partial(_mtnet, _blocks, 1), input_spec=_INPUT)
-    register_model(f"mtnet_{_size}_g8", partial(_mtnet, _blocks, 8), input_spec=_INPUT)
+    register_model(
+        f"mtnet_{_size}",
+        partial(_mtnet, _blocks, 1),
+        input_spec=_INPUT,
+        search_space=stage_space(_blocks, short_share=[0.5, 0.75, SHORT_SHARE], lateral=[True, False]),
+    )
+    register_model(
+        f"mtnet_{_size}_g8",
+        partial(_mtnet, _blocks, 8),
+        input_spec=_INPUT,
+        search_space=stage_space(_blocks, lateral=[True, False]),
+    )

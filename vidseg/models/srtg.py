@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from vidseg.models._input_spec import InputSpec
 from vidseg.models._recurrent import run_recurrent
 from vidseg.models._registry import register_model
+from vidseg.models._search_space import Sharing, stage_space
 from vidseg.models._stage import Stage
 from vidseg.models._width import Width, scaled, stage_blocks, stage_widths
 
@@ -283,5 +284,15 @@ DESIGNS = _designs("r3d") | _designs("r2plus1d")
 _INPUT = InputSpec(frames=16, interval=2, size=112, resize=128)
 
 for _name, _design in DESIGNS.items():
-    register_model(_name, partial(_plain, _design), input_spec=_INPUT)
-    register_model(f"srtg_{_name}", partial(_srtg, _design), input_spec=_INPUT)
+    register_model(
+        _name,
+        partial(_plain, _design),
+        input_spec=_INPUT,
+        search_space=stage_space(_design.blocks, sharing=Sharing()),
+    )
+    register_model(
+        f"srtg_{_name}",
+        partial(_srtg, _design),
+        input_spec=_INPUT,
+        search_space=stage_space(_design.blocks, placement=PLACEMENTS, gate=[False, True]),
+    )

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from vidseg.models._input_spec import KINETICS_MEAN, KINETICS_STD, InputSpec
 from vidseg.models._registry import register_model
+from vidseg.models._search_space import Sharing, stage_space
 from vidseg.models._stage import Stage
 from vidseg.models._width import Width, scaled, stage_blocks, stage_widths
 
@@ -186,4 +187,9 @@ def _video_resnet(
 _INPUT = InputSpec(frames=16, interval=2, size=112, resize=128, mean=KINETICS_MEAN, std=KINETICS_STD)
 
 for _name, _design in NETWORKS.items():
-    register_model(_name, partial(_video_resnet, _design), input_spec=_INPUT)
+    register_model(
+        _name,
+        partial(_video_resnet, _design),
+        input_spec=_INPUT,
+        search_space=stage_space(_design.blocks, sharing=Sharing()),
+    )
