@@ -1,8 +1,59 @@
 """Search for hyper-parameters and architectures: many training runs, each chosen from the results of the earlier ones.
 
-`Parameter` describes one searched option; it can be imported without torch and without Optuna.
+The names below are imported on first use, so importing this package imports neither torch nor Optuna.
 """
 
-from vidseg.search.parameter import Parameter
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Parameter"]
+if TYPE_CHECKING:
+    from vidseg.search.parameter import Parameter
+    from vidseg.search.program import TrainProgram
+    from vidseg.search.repeating import Repetition, repeat_best
+    from vidseg.search.report import write_search_report
+    from vidseg.search.results import SearchResults, TrialResult, read_results
+    from vidseg.search.search_options import SearchOptions
+    from vidseg.search.searching import search
+    from vidseg.search.space import SearchSpace, bound_space, read_space
+
+_HOME = {
+    "Parameter": "parameter",
+    "Repetition": "repeating",
+    "SearchOptions": "search_options",
+    "SearchResults": "results",
+    "SearchSpace": "space",
+    "TrainProgram": "program",
+    "TrialResult": "results",
+    "bound_space": "space",
+    "read_results": "results",
+    "read_space": "space",
+    "repeat_best": "repeating",
+    "search": "searching",
+    "write_search_report": "report",
+}
+
+__all__ = [
+    "Parameter",
+    "Repetition",
+    "SearchOptions",
+    "SearchResults",
+    "SearchSpace",
+    "TrainProgram",
+    "TrialResult",
+    "bound_space",
+    "read_results",
+    "read_space",
+    "repeat_best",
+    "search",
+    "write_search_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"vidseg.search.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import difflib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from vidseg.engine.runs import RECORD
 
 __all__ = [
     "COSTS",
@@ -18,6 +21,7 @@ __all__ = [
     "make_objective",
     "mean_scores",
     "read_run_scores",
+    "read_test_scores",
     "score_names",
 ]
 
@@ -123,14 +127,20 @@ def read_run_scores(run: Path, task: str) -> list[RunScores]:
         task: name of the task.
 
     Returns:
-        Entries in the order of the splits' names; none before the first validation.
+        Entries in the order in which the splits were trained; none before the first validation.
     """
     if task in ("segmentation", "streaming"):
-        files = [run / "validation.csv"] if task == "streaming" else sorted(run.glob("*/validation.csv"))
-        found = [_frame_label_scores(path) for path in files if path.is_file()]
+        parts = [run] if task == "streaming" else _splits(run)
+        found = [_frame_label_scores(part / "validation.csv") for part in parts]
     else:
         found = [_table_scores(run, task)]
     return [scores for scores in found if scores is not None and scores.epochs]
+
+
+def _splits(run: Path) -> list[Path]:
+    """Folders of the splits that have a validation, in the order in which their training started."""
+    found = [path.parent for path in run.glob("*/validation.csv") if (path.parent / RECORD).is_file()]
+    return sorted(found, key=lambda part: ((part / RECORD).stat().st_mtime_ns, part.name))
 
 
 def _complete_rows(path: Path) -> list[list[str]]:
@@ -150,7 +160,7 @@ def _columns(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -
 
 
 def _frame_label_scores(path: Path) -> RunScores | None:
-    table = _complete_rows(path)
+    table = _complete_rows(path) if path.is_file() else []
     if len(table) < 2:
         return None
     epochs, columns = _columns(path, table[0], table[1:])
@@ -198,3 +208,43 @@ def mean_scores(runs: Sequence[RunScores]) -> tuple[dict[str, float], list[int]]
     if not found:
         return None
     return {name: sum(each[name] for each in found) / len(found) for name in found[0]}, epochs
+
+
+def read_test_scores(run: Path, task: str) -> dict[str, float] | None:
+    """Return the scores of a tested run, with the names that validation scores have.
+
+    Args:
+        run: folder of the run, or of a cross-validation, whose scores are means over its splits.
+        task: name of the task.
+
+    Returns:
+        None if the run has not been tested.
+    """
+    if task == "segmentation":
+        path = run / "results.json"
+        return _frame_label_test(json.loads(path.read_text(encoding="utf-8"))["mean"]) if path.is_file() else None
+    path = run / "test.json"
+    if not path.is_file():
+        return None
+    test = json.loads(path.read_text(encoding="utf-8"))
+    if task == "streaming":
+        return _frame_label_test(test["scores"])
+    if task == "recognition":
+        found = {name: float(test[name]) for name in ("top1", "top5", "loss") if name in test}
+        found |= {name.lower(): float(value) for name, value in test.get("scores", {}).items()}
+    elif task == "flow":
+        names = {"epe": "loss", "within_1px": "1px", "within_3px": "3px", "within_5px": "5px", "f1_all": "f1-all"}
+        found = {name: float(test["scores"][key]) for key, name in names.items()}
+    else:
+        scores = test["scores"]
+        found = {"map": float(scores["average"])} if "average" in scores else {}
+        found |= {f"map@{key}": float(value) for key, value in scores.get("map", {}).items()}
+        found |= {f"ar@{key}": float(value) for key, value in scores.get("average_recall", {}).items()}
+    own = next((name for name in _OWN_SCORES[task] if name in found), None)
+    return found if own is None else found | {OWN: found[own] * (-1 if own in _LOWER else 1)}
+
+
+def _frame_label_test(scores: Mapping[str, Any]) -> dict[str, float]:
+    found = {"acc": float(scores["acc"]), "edit": float(scores["edit"])}
+    found |= {f"f1@{100 * float(overlap):g}": float(value) for overlap, value in scores["f1"].items()}
+    return found | {OWN: (found["acc"] + found["edit"] + found["f1@50"]) / 3}

@@ -349,6 +349,10 @@ def _check_method(space: SearchSpace) -> None:
 def _check_conditions(space: SearchSpace, program: TrainProgram) -> None:
     space.ordered()
     label = space.path
+    try:
+        base = program.options(space.options)
+    except ValueError:  # reported by `_check_values` with its reason
+        base = dict(space.options)
     for name, one in space.parameters.items():
         for other, values in one.when.items():
             place = f"{label}: space: {shown_name(name)}: when {shown_name(other)} is {_either(values)}"
@@ -358,9 +362,11 @@ def _check_conditions(space: SearchSpace, program: TrainProgram) -> None:
                 missing = [value for value in values if not space.parameters[other].holds(value)]
                 if missing:
                     raise ValueError(f"{place}: {missing[0]!r} is not among the values of {shown_name(other)}")
-            elif other in space.options:
-                if not one.applies({**space.options, **_any_value(one, other)}):
-                    raise ValueError(f"{place}: options has {shown_name(other)}={space.options[other]!r}")
+            elif not one.applies({**base, **_any_value(one, other)}):
+                raise ValueError(
+                    f"{place}: {shown_name(other)} is {base.get(other)!r} in every trial; search it, or set it under "
+                    "options"
+                )
 
 
 def _any_value(parameter: Parameter, but: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import logging
 import os
 import re
 import signal
@@ -17,14 +18,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from vidseg.engine.runs import write_json
+from vidseg.frames.whole_file import NO_LOCKS
 from vidseg.search.program import TrainProgram
 
-__all__ = ["Failure", "Launch", "LocalProcess", "Process", "explain_failure", "trial_folder", "write_trial"]
+__all__ = [
+    "Failure",
+    "Launch",
+    "LocalProcess",
+    "Process",
+    "explain_failure",
+    "train_launch",
+    "trial_folder",
+    "write_trial",
+]
+
+logger = logging.getLogger(__name__)
 
 OPTIONS, LOG = "trial.json", "trial.log"
 _PR_SET_PDEATHSIG = 1
@@ -93,17 +106,18 @@ class LocalProcess:
 
     def __init__(self, launch: Launch) -> None:
         parent = os.getpid()
+        control = ctypes.CDLL(None).prctl if sys.platform == "linux" else None  # found here: a fork must not load
 
         def die_with_parent() -> None:
-            if sys.platform == "linux":
-                ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if control is not None:
+                control(_PR_SET_PDEATHSIG, signal.SIGKILL)
                 if os.getppid() != parent:
                     os._exit(1)
 
         path = Path(launch.log)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as log:
-            fcntl.flock(log, fcntl.LOCK_EX)  # the child inherits it with the file and frees it when it ends
+            _wait_for_lock(log, path)  # the child inherits it with the file and frees it when it ends
             self._process = subprocess.Popen(
                 launch.command,
                 stdin=subprocess.DEVNULL,
@@ -130,6 +144,17 @@ class LocalProcess:
             end = time.monotonic() + _PATIENCE
             while self._process.poll() is None and time.monotonic() < end:
                 time.sleep(_WAIT)
+
+
+def _wait_for_lock(log: BinaryIO, path: Path) -> None:
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        logger.warning("%s: a process of an earlier start is still writing; waiting for its end", path)
+        fcntl.flock(log, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
 
 
 def trial_folder(out: Path, number: int) -> Path:
@@ -187,8 +212,3 @@ def _last_lines(path: Path) -> Sequence[str]:
         file.seek(max(0, path.stat().st_size - _TAIL))
         text = file.read().decode("utf-8", "replace")
     return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def as_plain(failure: Failure | None) -> dict[str, str] | None:
-    """Return a failure as plain data."""
-    return None if failure is None else asdict(failure)

@@ -1,0 +1,65 @@
+"""`vidseg search`: hyper-parameter search over any options of `vidseg train`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_format
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from vidseg.search import SearchOptions
+
+__all__ = ["Command"]
+
+
+@dataclass(frozen=True)
+class Command(SearchOptions):
+    """Search the best values of options of `vidseg train`; prints a table of the best trials and the report's path.
+
+    SPACE is a YAML file with the options that all trials share, the searched options with their values or ranges, and
+    the score to improve; see docs/search.md. Each trial is an ordinary run in OUT/trials/<number>. Killed anywhere, the
+    same command continues: finished trials are kept, and running ones continue from their checkpoints.
+    """
+
+    space: Annotated[Positional[Path], arg(metavar="SPACE.yaml")] = dataclasses.field(kw_only=True)
+    """YAML file of the search."""
+    data: Annotated[Positional[Path], arg(metavar="DATA")] = dataclasses.field(kw_only=True)
+    """Folder of the data set, as for `vidseg train`."""
+    json: bool = False
+    """Print the results as one JSON object."""
+
+    def run(self) -> int:
+        """Search, repeat, write the report; exit status 1 if no trial is complete."""
+        from vidseg.cli.train import searched_program
+        from vidseg.search import bound_space, read_space, repeat_best, search, write_search_report
+
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(SearchOptions)}
+        options = SearchOptions(**values)
+        content = read_space(self.space)
+        try:
+            program = searched_program(str(content.get("program") or ""))
+        except ValueError as error:
+            raise ValueError(f"{self.space}: {error}") from error
+        if self.seed is not None:
+            content = {**content, "seed": self.seed}
+        space = bound_space(content, self.space, program)
+        if not self.data.is_dir():
+            raise FileNotFoundError(f"{self.data}: no such folder of a data set")
+        out = options.folder(self.space, self.data)
+        results = search(space, self.data, program=program, options=options, out=out)
+        repetition = None
+        if options.repeat and results.best is not None:
+            repetition = repeat_best(results, program, seeds=options.repeat, options=options)
+        page = write_search_report(results, out / "report.html", repetition=repetition)
+        if self.json:
+            content = results.summary() | {"report": str(page)}
+            print(json_format.dumps(content | ({} if repetition is None else {"repeat": repetition.summary()})))
+        else:
+            print(results)
+            if repetition is not None:
+                print(f"\n{repetition}")
+            print(page)
+        return 0 if results.complete else 1
