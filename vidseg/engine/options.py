@@ -28,6 +28,7 @@ __all__ = [
     "joined_values",
     "merged_values",
     "named_values",
+    "option_of",
     "options_from",
     "published_options",
 ]
@@ -433,11 +434,11 @@ def joined_values(values: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     parts: dict[str, dict[int, Any]] = {}
     for key, value in values.items():
-        name, dot, place = key.rpartition(".")
-        if dot and name and place.isdigit():
-            parts.setdefault(name, {})[int(place)] = value
-        else:
+        name = option_of(key)
+        if name == key:
             found[key] = value
+        else:
+            parts.setdefault(name, {})[int(key.rpartition(".")[2])] = value
     for name, numbered in parts.items():
         if name in found or sorted(numbered) != list(range(len(numbered))):
             given = ", ".join(f"{name}.{place}" for place in sorted(numbered))
@@ -447,6 +448,25 @@ def joined_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merged_values(base: Iterable[str], given: Iterable[str]) -> tuple[str, ...]:
-    """Return the NAME=VALUE words of `base` with those of `given`, which replace words of the same name."""
-    found = {word.partition("=")[0].replace("-", "_"): word for word in (*base, *given)}
-    return tuple(found.values())
+    """Return the NAME=VALUE words of `base` with those of `given`, which replace words of the same name.
+
+    A word for one number of an option, such as `width.0=0.5`, replaces the option as a whole, and the reverse.
+    """
+    words = {_word_name(word): word for word in given}
+    in_parts = {option_of(name) for name in words} - set(words)
+
+    def stays(name: str) -> bool:
+        return name not in in_parts and (option_of(name) == name or option_of(name) not in words)
+
+    kept = {_word_name(word): word for word in base}
+    return tuple(({name: word for name, word in kept.items() if stays(name)} | words).values())
+
+
+def _word_name(word: str) -> str:
+    return word.partition("=")[0].replace("-", "_")
+
+
+def option_of(name: str) -> str:
+    """Return the option that a name such as "width.0" is a number of; other names are returned unchanged."""
+    option, dot, place = name.rpartition(".")
+    return option if dot and option and place.isdigit() else name

@@ -9,11 +9,12 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,18 +25,20 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidseg.engine import distributed
 from vidseg.engine.checkpoints import CheckpointFolder, read_checkpoint
-from vidseg.engine.options import TrainOptions, at_least, flat_options, merged_values
+from vidseg.engine.options import TrainOptions, at_least, flat_options, option_of
 from vidseg.engine.precise_norm import renew_statistics
 from vidseg.engine.runs import RECORD, Training, start_run, train_run, write_json
+from vidseg.labels.counting import counted
 from vidseg.search.architecture import PREFIX, ArchitectureSpace, Genome
 from vidseg.search.costs import CostMeter, over_budget
 from vidseg.search.elastic import SuperNetwork
 from vidseg.search.evolution import evolve, pareto_front
+from vidseg.search.results import values_text
 from vidseg.search.scores import COSTS, OWN, Objective
 from vidseg.search.shared_task import SharedTask
 from vidseg.search.space import SearchSpace
 
-__all__ = ["FoundNetwork", "OneShotOptions", "OneShotResult", "search_one_shot"]
+__all__ = ["FoundNetwork", "OneShotOptions", "OneShotResult", "remove_one_shot", "search_one_shot"]
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +98,26 @@ class OneShotResult:
     evaluated: list[FoundNetwork]
     refused: int
 
+    def summary(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        costs = list(self.front[0].costs)
+        head = ["score", *costs]
+        rows = [[f"{one.score:.4f}", *(f"{one.costs[name]:.4g}" for name in costs)] for one in self.front]
+        widths = [max(len(row[place]) for row in [head, *rows]) + 2 for place in range(len(head))]
+        lines = [
+            f"{counted(len(self.front), 'network')} on the Pareto front of {len(self.evaluated)} evaluated; "
+            f"{counted(self.refused, 'network')} over the budget",
+            "".join(f"{cell:>{width}}" for cell, width in zip(head, widths, strict=True)) + "  options, run",
+        ]
+        for one, row in zip(self.front, rows, strict=True):
+            cells = "".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True))
+            text = values_text(one.options)
+            lines.append(f"{cells}  {text}" + (f"  {one.run}" if one.run else ""))
+        return "\n".join(lines)
+
 
 def search_one_shot(
     space: SearchSpace,
@@ -102,23 +125,21 @@ def search_one_shot(
     *,
     options: TrainOptions,
     out: str | Path,
-    settings: OneShotOptions | None = None,
 ) -> OneShotResult:
     """Train a super-network on a data set and return its best networks; an interrupted search continues.
 
     Args:
-        space: of the search: options of the network with their values, objectives, budget, seed, and `trials`, the
-            number of networks that are evaluated, by default 64.
+        space: of the search: options of the network with their values, objectives, budget, seed, `one_shot`, and
+            `trials`, the number of networks that are evaluated, by default 64.
         data: folder of the data set.
         options: of the training of the super-network, recognition or segmentation.
         out: folder of the search.
-        settings: of the search.
 
     Raises:
         ValueError: the space has options that are not the network's, the network does not share weights, the folder
             holds another search, or no network is within the budget.
     """
-    out, settings = Path(out), settings or OneShotOptions()
+    out, settings = Path(out), _settings(space)
     architectures = _architectures(space, options)
     options = _placed(options, data, out / _SUPERNET, architectures.words(architectures.largest()))
     state = _State(out / _STATE, _identity(space, architectures, options, settings))
@@ -157,6 +178,34 @@ def search_one_shot(
     )
 
 
+def remove_one_shot(out: str | Path) -> None:
+    """Delete the one-shot search in a folder, its runs included."""
+    for path in (Path(out) / name for name in (_STATE, _SUPERNET, _FOUND)):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _settings(space: SearchSpace) -> OneShotOptions:
+    """The settings that the file of a search gives."""
+    known = [one.name for one in fields(OneShotOptions)]
+    for name, value in space.one_shot.items():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"expected {', '.join(known)}"
+            raise ValueError(f"{space.path}: one_shot: unknown setting {name!r}; {hint}")
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"{space.path}: one_shot: {name}={value!r} is not a whole number")
+    useless = [name for name in ("time", "jobs") if getattr(space, name) is not None]
+    if useless:
+        raise ValueError(f"{space.path}: {useless[0]} has no effect on a one-shot search, which is one training")
+    try:
+        return OneShotOptions(**space.one_shot)
+    except ValueError as error:
+        raise ValueError(f"{space.path}: one_shot: {error}") from error
+
+
 def _architectures(space: SearchSpace, options: TrainOptions) -> ArchitectureSpace:
     """The networks of a space."""
     other = [name for name in space.parameters if not name.startswith(PREFIX)]
@@ -169,8 +218,10 @@ def _architectures(space: SearchSpace, options: TrainOptions) -> ArchitectureSpa
     if wrong:
         raise ValueError(f"{space.path}: objectives of a one-shot search are {OWN} and {', '.join(COSTS)}, not {wrong[0]}")
     parameters = {name.removeprefix(PREFIX): one for name, one in space.parameters.items()}
+    searched = {option_of(name) for name in parameters}
+    fixed = {name: value for name, value in options.network.chosen_options().items() if name not in searched}
     try:
-        return ArchitectureSpace(options.network.network, parameters, options.network.chosen_options())
+        return ArchitectureSpace(options.network.network, parameters, fixed)
     except ValueError as error:
         raise ValueError(f"{space.path}: {error}") from error
 
@@ -441,7 +492,7 @@ class _Runs:
     def write(self, genome: Genome, number: int, evaluation: _Evaluation) -> Path:
         """Write the run of a network, trained further if the settings say so; returns its folder."""
         folder, network = self.out / str(number), self.architectures.network
-        words = merged_values(self.architectures.words(genome), ())
+        words = self.architectures.words(genome)
         options = _placed(self.options, self.options.data.dataset, folder, words)
         options = replace(options, checkpoints=replace(options.checkpoints, run_files="vidseg"))
         chosen = self.architectures.options(genome)
