@@ -51,6 +51,7 @@ class SuperNetwork(nn.Module):
         self._modules, self._parameters, self._buffers = model._modules, model._parameters, model._buffers
         self._network, self._options, self._classes = network, dict(options), num_classes
         self._active: dict[str, Any] | None = None
+        self._parts_of: dict[str, bool] = {}
         self._templates: OrderedDict[str, tuple[nn.Module, dict[str, str], dict[str, str]]] = OrderedDict()
 
     def __getattr__(self, name: str) -> Any:
@@ -77,6 +78,22 @@ class SuperNetwork(nn.Module):
         self._active = None if options is None else dict(options)
         if self._active is not None:
             self._template(self._active)
+
+    def contains(self, options: Mapping[str, Any]) -> bool:
+        """Return whether the network with these options exists and is a part of the largest one.
+
+        Args:
+            options: see `use`.
+        """
+        key = json.dumps(dict(options), sort_keys=True)
+        if key not in self._parts_of:
+            try:
+                self._template(dict(options))
+            except ValueError:
+                self._parts_of[key] = False
+            else:
+                self._parts_of[key] = True
+        return self._parts_of[key]
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """Return the output of the network that `use` has chosen; arguments are those of the network."""

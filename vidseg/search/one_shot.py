@@ -91,7 +91,7 @@ class OneShotResult:
     Attributes:
         front: networks that no other one dominates in the objectives, best score first.
         evaluated: all evaluated networks in their order.
-        refused: number of architectures over the budget, which were not evaluated.
+        refused: number of drawn networks over the budget, which were not evaluated.
     """
 
     front: list[FoundNetwork]
@@ -151,13 +151,15 @@ def search_one_shot(
     task = training.task
     supernet = _supernet(training, architectures, settings, options)
     training, options = _calibrated(training, options, supernet, settings)
+    meter = _meter(space, training, data, options)
+    _check_budget(space, architectures, meter, options)
+    state.write()
     shared = SharedTask(task, architectures, sampled=settings.sampled)
     train_run(replace(training, model=supernet, task=shared), options, out / _SUPERNET, device=device)
     last = CheckpointFolder(out / _SUPERNET, architectures.network, options.checkpoints).last
     content = read_checkpoint(last)
     supernet.load_state_dict(content["state_dict"])
     scorer = _Scorer(training, supernet.to(device), architectures, settings, device)
-    meter = _meter(space, training, data, options)
     evaluation = _Evaluation(space, architectures, scorer, meter, options, state)
     evolve(
         architectures.sizes,
@@ -260,7 +262,6 @@ class _State:
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
         self.path, self.content = path, {"search": dict(identity), "networks": {}}
         if not path.is_file():
-            write_json(path, self.content)
             return
         known = json.loads(path.read_text(encoding="utf-8"))
         old = known.get("search", {})
@@ -271,6 +272,10 @@ class _State:
             )
         self.content = known
 
+    def write(self) -> None:
+        """Write the file."""
+        write_json(self.path, self.content)
+
     def get(self, key: str) -> dict[str, Any] | None:
         """Return what is known about an architecture."""
         found: dict[str, Any] | None = self.content["networks"].get(key)
@@ -279,7 +284,7 @@ class _State:
     def put(self, key: str, entry: Mapping[str, Any]) -> None:
         """Add what is known about an architecture."""
         self.content["networks"][key] = dict(entry)
-        write_json(self.path, self.content)
+        self.write()
 
 
 def _training(options: Any, out: Path) -> tuple[Training, Any]:
@@ -367,6 +372,10 @@ class _Scorer:
         count = settings.calibration if _has_norms(supernet) else 0
         self._batches = list(islice(training.loader, count)) if count else []
 
+    def contains(self, genome: Genome) -> bool:
+        """Return whether an architecture is a part of the largest network."""
+        return self._supernet.contains(self._space.options(genome))
+
     def extract(self, genome: Genome) -> nn.Module:
         """Return a network with its part of the shared weights, and statistics of its own."""
         model = self._supernet.extract(self._space.options(genome)).eval()
@@ -394,6 +403,16 @@ def _meter(space: SearchSpace, training: Training, data: str | Path, options: An
     return CostMeter(Path(data), task, tuple(names), threads=torch.get_num_threads(), length=length)
 
 
+def _check_budget(
+    space: SearchSpace, architectures: ArchitectureSpace, meter: CostMeter, options: TrainOptions
+) -> None:
+    """Refuse a budget that the smallest network exceeds, before anything is trained."""
+    words = architectures.words(architectures.smallest())
+    excess = over_budget(meter.measure({**flat_options(options), "network_option": words}), space.budget)
+    if excess:
+        raise ValueError(f"{space.path}: budget: no network of the space is within it; the smallest one has {excess}")
+
+
 class _Evaluation:
     """Scores and costs of architectures; the objectives of each with higher values better."""
 
@@ -409,11 +428,13 @@ class _Evaluation:
         self._space, self._architectures, self._scorer = space, architectures, scorer
         self._meter, self._options, self._state = meter, flat_options(options), state
         self.scores: dict[Genome, tuple[float, ...]] = {}
-        self.refused: dict[Genome, str] = {}
+        self.refused: set[Genome] = set()
         self._entries: dict[Genome, dict[str, Any]] = {}
 
     def __call__(self, genome: Genome) -> tuple[float, ...] | None:
-        """Return the objectives; None for an architecture over the budget, or equal to an earlier one."""
+        """Return the objectives; None for an architecture over the budget, or not a part of the largest one."""
+        if not self._scorer.contains(genome):
+            return None
         key = self._architectures.key(genome)
         entry = self._state.get(key)
         if entry is None or (entry["score"] is None and not entry["refused"]):
@@ -425,7 +446,7 @@ class _Evaluation:
             self._state.put(key, entry)
         self._entries[genome] = entry
         if entry["refused"]:
-            self.refused[genome] = entry["refused"]
+            self.refused.add(genome)
             return None
         found = tuple(self._objective(one, entry) for one in self._space.objectives)
         self.scores[genome] = found
@@ -443,14 +464,7 @@ class _Evaluation:
         return float(self._entries[genome]["score"])
 
     def front(self) -> list[Genome]:
-        """Return the architectures that no other one dominates, best score first.
-
-        Raises:
-            ValueError: no architecture is within the budget.
-        """
-        if not self.scores:
-            least = self.refused[self._architectures.smallest()]
-            raise ValueError(f"{self._space.path}: no network of the space is within the budget; the smallest has {least}")
+        """Return the architectures that no other one dominates, best score first."""
         genomes = list(self.scores)
         front = [genomes[place] for place in pareto_front([self.scores[genome] for genome in genomes])]
         return sorted(front, key=lambda genome: -self.score(genome))

@@ -19,6 +19,9 @@ from vidseg.search.elastic import SuperNetwork
 
 __all__ = ["SharedTask"]
 
+_ATTEMPTS = 32
+"""Draws of a network until one is a part of the largest network."""
+
 
 class SharedTask(Task):
     """A task whose model is a `SuperNetwork`; loss and scores are those of the task of the networks.
@@ -55,18 +58,25 @@ class SharedTask(Task):
         """See `Task.check`."""
         self.inner.check(model, loader)
 
-    def drawn(self, position: Position) -> list[Genome]:
+    def drawn(self, model: SuperNetwork, position: Position) -> list[Genome]:
         """Return the networks that a batch trains besides the largest and the smallest one."""
-        sizes = self.space.sizes
-        count = max(1, self.sampled * len(sizes))
-        numbers = uniform(position.seed, position.epoch, [position.batch], purpose="architecture", count=count)[0]
-        rows = numbers[: self.sampled * len(sizes)].reshape(self.sampled, len(sizes)).tolist()
-        return [tuple(int(draw * size) for draw, size in zip(row, sizes, strict=True)) for row in rows]
+        sizes, found = self.space.sizes, list[Genome]()
+        if self.sampled == 0:
+            return found
+        samples = range(position.batch * _ATTEMPTS * self.sampled, (position.batch + 1) * _ATTEMPTS * self.sampled)
+        numbers = uniform(position.seed, position.epoch, samples, purpose="architecture", count=len(sizes))
+        for row in numbers.tolist():
+            genome = tuple(int(draw * size) for draw, size in zip(row, sizes, strict=True))
+            if model.contains(self.space.options(genome)):
+                found.append(genome)
+            if len(found) == self.sampled:
+                break
+        return found
 
     def train_batch(self, model: nn.Module, batch: Any, position: Position, backward: Backward) -> BatchResult:
         """See `Task.train_batch`."""
         assert isinstance(model, SuperNetwork)
-        smaller = [self.space.smallest(), *self.drawn(position)]
+        smaller = [self.space.smallest(), *self.drawn(model, position)]
 
         def share(loss: torch.Tensor) -> None:
             backward(loss / (1 + len(smaller)))
