@@ -120,7 +120,9 @@ def _run(options: Options, folder: Path) -> int:
         for side in ("width", "search"):
             for row in one[side]["rows"]:
                 mark = "*" if row["front"] else " "
-                print(f"{side:14}{mark} {row['score']:8.3f}{row['macs'] / 1e6:9.2f}{row['parameters']:12d}  {row['options']}")
+                print(
+                    f"{side:14}{mark} {row['score']:8.3f}{row['macs'] / 1e6:9.2f}{row['parameters']:12d}  {row['options']}"
+                )
         for side in ("width", "search"):
             print(f"{side:16}area {one[side]['area']:.3f}, {one[side]['cpu_s']:.0f} CPU s")
     print("\n* on the front of its side")

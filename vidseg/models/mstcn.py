@@ -227,9 +227,7 @@ register_model(
     "mstcn",
     MsTcn,
     task="segmentation",
-    search_space=ModelSearchSpace(
-        {"stages": {"low": 1, "high": 4}, **_COMMON}, Sharing(source=_layer_of_dilation)
-    ),
+    search_space=ModelSearchSpace({"stages": {"low": 1, "high": 4}, **_COMMON}, Sharing(source=_layer_of_dilation)),
 )
 register_model(
     "mstcn2",

@@ -102,9 +102,12 @@ def evolve(
         else:
             if born == 0 and parents:  # every architecture near the parents is known: draw anywhere
                 parents = []
-                fresh = [_random(row, sizes) for row in uniform(
-                    seed, generation, range(_ATTEMPTS), purpose="evolution again", count=len(sizes)
-                ).tolist()]
+                fresh = [
+                    _random(row, sizes)
+                    for row in uniform(
+                        seed, generation, range(_ATTEMPTS), purpose="evolution again", count=len(sizes)
+                    ).tolist()
+                ]
                 born = sum(visit(genome) for genome in fresh if len(found) < trials)
             if born == 0:
                 break

@@ -218,7 +218,9 @@ def _architectures(space: SearchSpace, options: TrainOptions) -> ArchitectureSpa
         )
     wrong = [one.name for one in space.objectives if one.name not in (OWN, *COSTS)]
     if wrong:
-        raise ValueError(f"{space.path}: objectives of a one-shot search are {OWN} and {', '.join(COSTS)}, not {wrong[0]}")
+        raise ValueError(
+            f"{space.path}: objectives of a one-shot search are {OWN} and {', '.join(COSTS)}, not {wrong[0]}"
+        )
     parameters = {name.removeprefix(PREFIX): one for name, one in space.parameters.items()}
     searched = {option_of(name) for name in parameters}
     fixed = {name: value for name, value in options.network.chosen_options().items() if name not in searched}

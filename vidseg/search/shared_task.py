@@ -44,7 +44,9 @@ class SharedTask(Task):
         if sampled < 0:
             raise ValueError(f"sampled={sampled} must be at least 0")
         if not inner.one_backward:
-            raise ValueError(f"{type(inner).__name__} has several backward passes in a batch; a super-network needs one")
+            raise ValueError(
+                f"{type(inner).__name__} has several backward passes in a batch; a super-network needs one"
+            )
         self.inner, self.space, self.sampled = inner, space, sampled
         self.columns = inner.columns
         self.opt_levels = tuple(level for level in inner.opt_levels if level not in ("O2", "O3"))
