@@ -6,12 +6,15 @@ import dataclasses
 import json as json_format
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
 from vidseg.search import SearchOptions
 from vidseg.tasks.flow.options import SHAPES
+
+if TYPE_CHECKING:
+    from vidseg.search import SearchSpace, TrainProgram
 
 __all__ = ["Command"]
 
@@ -35,7 +38,7 @@ class Command(SearchOptions):
     def run(self) -> int:
         """Search, repeat, write the report; exit status 1 if no trial is complete."""
         from vidseg.cli.train import searched_program
-        from vidseg.search import bound_space, read_space, repeat_best, search, write_search_report
+        from vidseg.search import architecture_parameters, bound_space, read_space
 
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(SearchOptions)}
         options = SearchOptions(**values)
@@ -46,10 +49,20 @@ class Command(SearchOptions):
             raise ValueError(f"{self.space}: {error}") from error
         if self.seed is not None:
             content = {**content, "seed": self.seed}
-        space = bound_space(content, self.space, program)
+        declared = None
+        if content.get("architecture") is not None:
+            try:
+                declared = architecture_parameters(str(content["architecture"]))
+            except ValueError as error:
+                raise ValueError(f"{self.space}: architecture: {error}") from error
+        space = bound_space(content, self.space, program, declared=declared)
         if not self.data.is_dir() and not (program.task == "flow" and str(self.data) == SHAPES):
             raise FileNotFoundError(f"{self.data}: no such folder of a data set")
         out = options.folder(self.space, self.data)
+        if space.method == "one-shot":
+            return self._one_shot(space, program, out)
+        from vidseg.search import repeat_best, search, write_search_report
+
         results = search(space, self.data, program=program, options=options, out=out)
         repetition = None
         if options.repeat and results.best is not None:
@@ -64,3 +77,18 @@ class Command(SearchOptions):
                 print(f"\n{repetition}")
             print(page)
         return 0 if results.complete else 1
+
+    def _one_shot(self, space: SearchSpace, program: TrainProgram, out: Path) -> int:
+        """Train a super-network and evaluate its networks; prints those of the Pareto front and their runs."""
+        from vidseg.search import remove_one_shot, search_one_shot
+
+        for name in ("time", "jobs", "repeat", "ray", "cpus_per_trial", "gpus_per_trial"):
+            if getattr(self, name):
+                raise ValueError(f"{name}={getattr(self, name)} has no effect on a one-shot search, which is one training")
+        if self.overwrite:
+            remove_one_shot(out)
+        space = dataclasses.replace(space, trials=self.trials or space.trials)
+        options = program.resolve(program.given(space.options))
+        result = search_one_shot(space, self.data, options=options, out=out)
+        print(json_format.dumps(result.summary()) if self.json else f"{result}\n{out}")
+        return 0

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         input_options,
         list_models,
         model_options,
+        model_search_space,
         model_task,
         register_model,
     )
@@ -39,6 +40,7 @@ _HOME = {
     "merge_adapters": ("_adapters", "merge_adapters"),
     "model_input_spec": ("_registry", "input_spec"),
     "model_options": ("_registry", "model_options"),
+    "model_search_space": ("_registry", "model_search_space"),
     "model_task": ("_registry", "model_task"),
     "named_for": ("_weights", "named_for"),
     "prepare": ("_prepare", "prepare"),
@@ -61,6 +63,7 @@ __all__ = [
     "merge_adapters",
     "model_input_spec",
     "model_options",
+    "model_search_space",
     "model_task",
     "named_for",
     "prepare",

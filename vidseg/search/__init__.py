@@ -7,6 +7,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vidseg.search.architecture import architecture_parameters
+    from vidseg.search.one_shot import OneShotResult, remove_one_shot, search_one_shot
     from vidseg.search.parameter import Parameter
     from vidseg.search.program import TrainProgram
     from vidseg.search.repeating import Repetition, repeat_best
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from vidseg.search.space import SearchSpace, bound_space, read_space
 
 _HOME = {
+    "OneShotResult": "one_shot",
     "Parameter": "parameter",
     "Repetition": "repeating",
     "SearchOptions": "search_options",
@@ -24,15 +27,19 @@ _HOME = {
     "SearchSpace": "space",
     "TrainProgram": "program",
     "TrialResult": "results",
+    "architecture_parameters": "architecture",
     "bound_space": "space",
     "read_results": "results",
     "read_space": "space",
+    "remove_one_shot": "one_shot",
     "repeat_best": "repeating",
     "search": "searching",
+    "search_one_shot": "one_shot",
     "write_search_report": "report",
 }
 
 __all__ = [
+    "OneShotResult",
     "Parameter",
     "Repetition",
     "SearchOptions",
@@ -40,11 +47,14 @@ __all__ = [
     "SearchSpace",
     "TrainProgram",
     "TrialResult",
+    "architecture_parameters",
     "bound_space",
     "read_results",
     "read_space",
+    "remove_one_shot",
     "repeat_best",
     "search",
+    "search_one_shot",
     "write_search_report",
 ]
 

@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
-from vidseg.engine.options import ONE_START
+from vidseg.engine.options import ONE_START, option_of
 from vidseg.search.parameter import Parameter
 from vidseg.search.program import TrainProgram, shown_name
 from vidseg.search.scores import COSTS, OWN, Objective, make_objective
@@ -44,6 +44,7 @@ class SearchSpace:
         jobs: trials that run at the same time; None: 1.
         seed: seed of the choice of values; trials have the option `seed` of training.
         budget: largest value of a cost, for each cost that is limited.
+        one_shot: settings of the method one-shot, see `OneShotOptions`.
     """
 
     path: str
@@ -59,6 +60,7 @@ class SearchSpace:
     jobs: int | None = None
     seed: int = 0
     budget: Mapping[str, float] = field(default_factory=dict)
+    one_shot: Mapping[str, Any] = field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:
         """Return what stays the same as long as a search is resumed, as plain data."""
@@ -164,14 +166,14 @@ def bound_space(
         content: of `read_space`.
         path: of the file, for messages.
         program: what the trials run.
-        declared: parameters that the network of `architecture` declares.
+        declared: parameters that the network of `architecture` declares; `space` and `options` replace them.
 
     Raises:
         ValueError: an option, score, method or value that does not exist; an empty or contradictory space.
     """
     label = str(path)
     options = _options(_mapping(content, "options", label), program, label)
-    parameters = dict(declared or {})
+    parameters: dict[str, Parameter] = {}
     for text, description in _mapping(content, "space", label).items():
         name = _option_name(text, program, label, key="space")
         if name in parameters:
@@ -180,6 +182,11 @@ def bound_space(
             parameters[name] = _fitted(Parameter.from_description(description), name, program)
         except ValueError as error:
             raise ValueError(f"{label}: space: {text}: {error}") from error
+    given = {name for own in (*parameters, *options) for name in (own, option_of(own))}
+    whole = set(parameters) | set(options)
+    parameters = {
+        name: one for name, one in (declared or {}).items() if name not in given and option_of(name) not in whole
+    } | parameters
     if not parameters:
         raise ValueError(
             f"{label}: space is empty; name at least one option, such as `space: {{lr: {{low: 0.001, high: 0.1, log: true}}}}`"
@@ -203,6 +210,7 @@ def bound_space(
         jobs=_number(content, "jobs", int, label),
         seed=_number(content, "seed", int, label, least=0) or 0,
         budget=_budget(_mapping(content, "budget", label), label),
+        one_shot=_mapping(content, "one_shot", label),
     )
     pruner = _word(content, "pruner", PRUNERS, label)
     space = replace(space, pruner=pruner or ("median" if _prunable(space) else "none"))
@@ -338,6 +346,8 @@ def _check_method(space: SearchSpace) -> None:
         )
     if space.method == "nsga2" and len(space.objectives) < 2:
         raise ValueError(f"{label}: method nsga2 is for several objectives; use tpe, or add objectives")
+    if space.one_shot and space.method != "one-shot":
+        raise ValueError(f"{label}: one_shot has settings of method one-shot, and method is {space.method}")
     if all(one.cost for one in space.objectives):
         raise ValueError(f"{label}: objectives has no score of {space.program or 'recognition'}, costs alone need no training")
     if space.method == "grid":
@@ -382,7 +392,8 @@ def _check_networks(space: SearchSpace, program: TrainProgram) -> None:
     """Refuse options that no network of the space has."""
     from vidseg.models import model_options
 
-    wanted = [name.partition(".")[2] for name in (*space.options, *space.parameters) if name.startswith("network_option.")]
+    given = (*space.options, *space.parameters)
+    wanted = [option_of(name.partition(".")[2]) for name in given if name.startswith("network_option.")]
     if "network" in space.parameters:
         networks = [str(value) for value in space.parameters["network"].values()]
     else:

@@ -1,0 +1,278 @@
+"""Pareto fronts of a one-shot architecture search and of width scaling alone, on two synthetic tasks.
+
+    python benchmarks/architecture_search.py [--only features shapes] [--seeds 1] [--folder DIR] [--json] [--quick]
+
+features: MS-TCN on planted features. Two classes share their features; a mark at the start of each segment tells which
+one it is, so a network has to see as far as a segment is long. shapes: R(2+1)D-18 on videos of moving shapes.
+
+Width scaling trains the published layers at several widths, each for --epochs. The search trains one super-network for
+as many epochs, chooses networks with evolution on the validation videos, and trains each for a fifth of the epochs from
+its shared weights. All scores are those of test videos that neither side saw. `area` is the area under the front of
+score against the logarithm (base 10) of the multiply-adds, from the most expensive network and score 0. CPU seconds are
+those of the whole side. Runs use one thread.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from machine import hardware
+
+import vidseg
+from vidseg.convert import ConvertOptions, convert_videos
+from vidseg.convert.synth import SynthOptions, synthesize_videos
+from vidseg.engine.options import flat_options
+from vidseg.labels import apply_labels, apply_segmentation, read_label_csv, read_segmentation
+from vidseg.search import Parameter, SearchSpace, search_one_shot
+from vidseg.search.architecture import PREFIX, architecture_parameters
+from vidseg.search.costs import CostMeter
+from vidseg.search.evolution import dominated_area, pareto_front
+from vidseg.search.scores import make_objective
+from vidseg.tasks.recognition.recipes import recipe_options as recognition_options
+from vidseg.tasks.recognition.runs import train_recognition
+from vidseg.tasks.segmentation.cross_validation import cross_validate
+from vidseg.tasks.segmentation.recipes import recipe_options as segmentation_options
+
+CLASSES, FEATURES = 8, 12
+COMMON: dict[str, Any] = {"device": "cpu", "pictures": False, "threads": 1, "warmup_epochs": 1.0}
+
+
+@dataclass
+class Options:
+    """Compare a one-shot architecture search with width scaling."""
+
+    only: tuple[str, ...] = ("features", "shapes")
+    """Tasks to run."""
+    seeds: tuple[int, ...] = (1,)
+    """Seeds of weights, order, and search; each has rows of its own."""
+    folder: Path | None = None
+    """Folder of data and runs, which must not hold runs; default: a temporary folder."""
+    epochs: int = 20
+    """Training epochs of each network of width scaling, and of the super-network."""
+    trials: int = 48
+    """Networks that the search evaluates."""
+    networks: int = 6
+    """Largest number of networks of the search that are trained further."""
+    json: bool = False
+    """Print one JSON object instead of tables."""
+    quick: bool = False
+    """Use a few small videos, one epoch and few networks."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One of the tasks.
+
+    Attributes:
+        make_data: writes the data set into a folder.
+        network: name of the network.
+        options: from options by name, those of a run.
+        widths: NAME=VALUE words of each network of width scaling, the published form first.
+        parameters: searched options of the network.
+        train: trains a run; returns the folder with test.json, or of a run to test.
+    """
+
+    make_data: Callable[[Path, bool], Path]
+    network: str
+    options: Callable[..., Any]
+    widths: list[tuple[str, ...]]
+    parameters: Mapping[str, Parameter]
+    train: Callable[[Any], Path]
+
+
+def main() -> int:
+    """Run the tasks and print their tables."""
+    options = tyro.cli(Options, description=__doc__)
+    if options.quick:
+        options = replace(options, epochs=1, trials=4, networks=2)
+    torch.set_num_threads(1)
+    if options.folder is not None:
+        return _run(options, options.folder)
+    with tempfile.TemporaryDirectory() as folder:
+        return _run(options, Path(folder))
+
+
+def _run(options: Options, folder: Path) -> int:
+    found = []
+    for name in options.only:
+        case = cases()[name]
+        data = case.make_data(folder / name, options.quick)
+        for seed in options.seeds:
+            found.append({"task": name, "seed": seed, **compare(case, data, folder / f"{name}_{seed}", options, seed)})
+    if options.json:
+        print(json.dumps({"hardware": hardware(), "epochs": options.epochs, "tasks": found}))
+        return 0
+    print(hardware())
+    for one in found:
+        print(f"\n{one['task']}, seed {one['seed']}: {one['network']}, {one['videos']} test videos")
+        print(f"{'':16}{'score':>8}{'MMAC':>9}{'parameters':>12}  options")
+        for side in ("width", "search"):
+            for row in one[side]["rows"]:
+                mark = "*" if row["front"] else " "
+                print(
+                    f"{side:14}{mark} {row['score']:8.3f}{row['macs'] / 1e6:9.2f}{row['parameters']:12d}  {row['options']}"
+                )
+        for side in ("width", "search"):
+            print(f"{side:16}area {one[side]['area']:.3f}, {one[side]['cpu_s']:.0f} CPU s")
+    print("\n* on the front of its side")
+    return 0
+
+
+def cases() -> dict[str, Case]:
+    """Return the tasks by name."""
+    features = {name: one for name, one in architecture_parameters("mstcn").items() if name != f"{PREFIX}maps"}
+    shapes = {
+        f"{PREFIX}{name}": Parameter(choices=values)
+        for stage in range(4)
+        for name, values in ((f"blocks.{stage}", (1, 2)), (f"width.{stage}", (0.0625, 0.125, 0.1875, 0.25)))
+    }
+    return {
+        "features": Case(
+            planted_features,
+            "mstcn",
+            lambda **chosen: segmentation_options("segmentation", "mstcn", lr=0.002, batch_size=2, **COMMON, **chosen),
+            [(f"maps={maps}",) for maps in (64, 48, 32, 24, 16, 8)],
+            {**features, f"{PREFIX}maps": Parameter(choices=(8, 16, 24, 32, 48, 64))},
+            lambda chosen: cross_validated(chosen),
+        ),
+        "shapes": Case(
+            moving_shapes,
+            "r2plus1d_18",
+            lambda **chosen: recognition_options(
+                "synth",
+                **{"network": "r2plus1d_18", "optimizer": "adamw", "lr": 0.004, "weight_decay": 0.01},
+                **{"warmup_start": 0.0004, "frames": 8, "size": 48, "batch_size": 8, "test_every": 5},
+                **COMMON,
+                **chosen,
+            ),
+            [(f"width={width}",) for width in (0.25, 0.1875, 0.125, 0.0625)],
+            shapes,
+            train_recognition,
+        ),
+    }
+
+
+def cross_validated(options: Any) -> Path:
+    """Train and test the one split of the planted features; returns the folder of its run."""
+    cross_validate(options)
+    return Path(options.session.out) / "all"
+
+
+def compare(case: Case, data: Path, folder: Path, options: Options, seed: int) -> dict[str, Any]:
+    """Return the rows, areas and costs of both sides."""
+    base = {"dataset": str(data), "epochs": options.epochs, "seed": seed}
+    began = time.process_time()
+    width = []
+    for number, words in enumerate(case.widths[:2] if options.quick else case.widths):
+        chosen = case.options(**base, network_option=words, out=str(folder / f"width_{number}"))
+        width.append((words, case.train(chosen)))
+    middle = time.process_time()
+    space = SearchSpace(
+        "benchmark",
+        parameters=case.parameters,
+        architecture=case.network,
+        objectives=tuple(make_objective("segmentation", name) for name in ("score", "operations")),
+        method="one-shot",
+        trials=options.trials,
+        seed=seed,
+        one_shot={"networks": options.networks, "fine_tune": max(1, options.epochs // 5), "population": 12},
+    )
+    largest = case.options(**base, network_option=())
+    largest = replace(largest, network=replace(largest.network, network_option=()))
+    result = search_one_shot(space, data, options=largest, out=folder / "search")
+    ended = time.process_time()
+    found = [(tuple(f"{name}={value!r}" for name, value in one.options.items()), one.run) for one in result.front]
+    sides = {
+        "width": [row(case, data, largest, words, run) for words, run in width],
+        "search": [row(case, data, largest, words, Path(run)) for words, run in found if run is not None],
+    }
+    worst = max(one["macs"] for rows in sides.values() for one in rows)
+    spent = {"width": middle - began, "search": ended - middle}
+    return {
+        "network": case.network,
+        "videos": len(vidseg.open_dataset(data, split="test")),
+        **{side: described(rows, worst) | {"cpu_s": spent[side]} for side, rows in sides.items()},
+    }
+
+
+def described(rows: list[dict[str, Any]], worst: float) -> dict[str, Any]:
+    """Return the rows, most expensive first, which of them are on the front, and the area of the front."""
+    rows = sorted(rows, key=lambda one: -one["macs"])
+    points = [(one["score"], math.log10(worst / one["macs"]) + 1e-9) for one in rows]
+    front = pareto_front(points)
+    marked = [{**one, "front": place in front} for place, one in enumerate(rows)]
+    return {"rows": marked, "area": dominated_area(points, worst=(0.0, 0.0))}
+
+
+def row(case: Case, data: Path, options: Any, words: tuple[str, ...], run: Path) -> dict[str, Any]:
+    """Return test score and costs of a run."""
+    tested = run / "test.json"
+    if not tested.is_file():
+        vidseg.load_trained(run).test()
+    scores = json.loads(tested.read_text())
+    if "scores" in scores:
+        parts = scores["scores"]
+        score = (parts["acc"] + parts["edit"] + parts["f1"]["0.5"]) / 300
+    else:
+        score = scores["top1"]
+    task = "segmentation" if "scores" in scores else "recognition"
+    meter = CostMeter(data, task, ("operations", "parameters"), length=300 if task == "segmentation" else None)
+    costs = meter.measure({**flat_options(options), "network_option": words})
+    text = " ".join(words)
+    return {"score": score, "macs": costs["operations"], "parameters": int(costs["parameters"]), "options": text}
+
+
+def planted_features(root: Path, quick: bool) -> Path:
+    """Write features of videos: noise around the mean of a pair of classes, and a mark where a segment starts."""
+    rng = np.random.default_rng(7)
+    counts = {"train": 6, "test": 4} if quick else {"train": 40, "test": 24}
+    for folder in ("groundTruth", "splits", "features"):
+        (root / folder).mkdir(parents=True)
+    (root / "mapping.txt").write_text("".join(f"{number} class{number}\n" for number in range(CLASSES)))
+    means = rng.standard_normal((CLASSES // 2, FEATURES))
+    marks = 3 * rng.standard_normal((2, FEATURES))
+    for split, count in counts.items():
+        names = [f"{split}_{number}" for number in range(count)]
+        for name in names:
+            parts = rng.integers(CLASSES, size=8)
+            lengths = rng.integers(20, 55, size=8)
+            labels = np.repeat(parts, lengths)
+            features = means[labels // 2] + 0.8 * rng.standard_normal((len(labels), FEATURES))
+            for part, start in zip(parts, np.cumsum(lengths) - lengths, strict=True):
+                features[start : start + 4] += marks[part % 2]
+            np.save(root / f"features/{name}.npy", features.T.astype(np.float32))
+            (root / f"groundTruth/{name}.txt").write_text("".join(f"class{number}\n" for number in labels))
+        (root / f"splits/{split}.bundle").write_text("".join(f"{name}.txt\n" for name in names))
+    apply_segmentation(root, read_segmentation(root, rate=15.0), mapping=root / "mapping.txt")
+    return root
+
+
+def moving_shapes(root: Path, quick: bool) -> Path:
+    """Write and convert videos of moving shapes; a fifth of the training videos are for validation."""
+    source = root / "source"
+    count = 32 if quick else 240
+    synthesize_videos(source, SynthOptions(videos=count, frames=24, width=80, height=64, seed=5), workers=1)
+    if not convert_videos(source / "videos", root / "data", options=ConvertOptions(workers=1, levels=0)).ok:
+        raise SystemExit(f"{source}: not all videos could be converted")
+    lines = (source / "labels.csv").read_text().splitlines()
+    train = [place for place, line in enumerate(lines) if line.endswith(",train")]
+    for place in train[::5]:
+        lines[place] = lines[place].removesuffix("train") + "val"
+    (source / "labels.csv").write_text("\n".join(lines) + "\n")
+    apply_labels(root / "data", read_label_csv(source / "labels.csv"))
+    return root / "data"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
