@@ -219,7 +219,8 @@ def _prepare(
     path = folder / OPTIONS
     if path.is_file():
         known = json.loads(path.read_text(encoding="utf-8"))["options"]
-        if known != json.loads(json.dumps(program.given(values))):
+        wanted = json.loads(json.dumps(program.given(values)))
+        if {**known, "threads": None} != {**wanted, "threads": None}:  # their number may change with --jobs
             shutil.rmtree(folder)
     launches: deque[Launch] = deque()
     if not (folder / _SCORES).is_file():

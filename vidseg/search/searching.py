@@ -59,7 +59,7 @@ logger = logging.getLogger(__name__)
 
 _DEFAULT_TRIALS = 20
 _POLL_SECONDS = 0.1
-_USELESS = 50
+_USELESS = 30
 """Candidates in a row that are over the budget or repeat a trial, after which the search ends."""
 _HOPELESS = 3
 """Failures before the first complete trial after which the search ends, as all trials would fail alike."""

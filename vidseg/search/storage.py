@@ -5,9 +5,10 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ STORAGE = "search.db"
 DESCRIPTION = "vidseg"
 """User attribute of the study that holds the description."""
 _STUDY = "search"
-_SQLITE = b"SQLite format 3\x00"
 _STARTUP = (3, 10)
 """Fewest and most random trials before the first one that depends on results; a quarter of the trials between them."""
 
@@ -66,10 +66,13 @@ def open_storage(out: Path) -> Any:
         ValueError: the file is not the storage of a search.
     """
     optuna, path = load_optuna(), out / STORAGE
-    with path.open("rb") as file:
-        head = file.read(len(_SQLITE))
-    if head and head != _SQLITE:
-        raise ValueError(f"{path}: not an SQLite file; remove it, or use another --out")
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    except sqlite3.DatabaseError as error:
+        raise ValueError(f"{path}: not the storage of a search ({error}); remove it, or use another --out") from error
+    if "studies" not in tables:  # Optuna would add its tables to a database of another program
+        raise ValueError(f"{path}: not the storage of a search; use another --out")
     import sqlalchemy
 
     try:
