@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from segmentation_data import segmentation_dataset
+from shapes import shapes_dataset
 from torch import nn
 
 import vidseg
@@ -22,9 +24,6 @@ from vidseg.search.scores import make_objective
 from vidseg.search.shared_task import SharedTask
 from vidseg.tasks.recognition.recipes import recipe_options as recognition_options
 from vidseg.tasks.segmentation.recipes import recipe_options as segmentation_options
-
-from segmentation_data import segmentation_dataset
-from shapes import shapes_dataset
 
 NARROW = {f"width.{stage}": Parameter(choices=(0.0625, 0.125)) for stage in range(4)}
 CLIPS = {"num_classes": 4}, (2, 3, 8, 40, 40)
@@ -181,7 +180,7 @@ def test_a_smaller_network_equals_the_super_network_in_its_configuration(network
 
 
 def test_gradients_of_a_smaller_network_stay_in_its_part():
-    supernet, space, x = supernet_of("mstcn", space_of("mstcn", maps=Parameter(choices=(8, 16))))
+    supernet, _, x = supernet_of("mstcn", space_of("mstcn", maps=Parameter(choices=(8, 16))))
     options = {"stages": 1, "layers": 4, "dilations": (1, 4, 16, 64), "maps": 8}
     small = supernet.extract(options).eval()
     supernet.eval().use(options)
@@ -210,7 +209,7 @@ def test_what_is_not_a_part_of_the_largest_network_is_refused():
     assert space.options(space.largest()) == {"stages": 4, "layers": 5, "maps": 16, "dilations": None}
     for options in ({"maps": 32}, {"layers": 4, "dilations": (1, 4, 16, 64)}, {"layers": 3, "dilations": (1, 2, 4, 8)}):
         assert not supernet.contains({**space.options(space.largest()), **options})
-        with pytest.raises(ValueError, match="not a part|no layer of dilation 64|has 4 numbers"):
+        with pytest.raises(ValueError, match=r"not a part|no layer of dilation 64|has 4 numbers"):
             supernet.use(options)
     model = create_model("srtg_r3d_18", num_classes=2, width=0.125)
     with pytest.raises(ValueError, match="srtg_r3d_18 does not declare how smaller networks share"):
@@ -351,7 +350,7 @@ def test_a_one_shot_search_leaves_ordinary_runs(searched):
 def test_a_repeated_search_has_the_same_result_and_a_continued_one_evaluates_nothing_twice(
     searched, features, tmp_path, monkeypatch
 ):
-    out, result = searched
+    result = searched[1]
     again = search_one_shot(segmentation_search(), features, options=segmentation_training(), out=tmp_path)
     assert evaluated(again) == evaluated(result)
     scored = []

@@ -83,7 +83,7 @@ class Command(SearchOptions):
 
         for name in ("time", "jobs", "repeat", "ray", "cpus_per_trial", "gpus_per_trial"):
             if getattr(self, name):
-                raise ValueError(f"{name}={getattr(self, name)} has no effect on a one-shot search, which is one training")
+                raise ValueError(f"{name}={getattr(self, name)} has no effect on a one-shot search")
         if self.overwrite:
             remove_one_shot(out)
         space = dataclasses.replace(space, trials=self.trials or space.trials)

@@ -389,7 +389,8 @@ class _Scorer:
     def score(self, genome: Genome) -> float:
         """Return the validation score of a network."""
         result = self._training.task.evaluate(self.extract(genome), self._training.validation, device=self._device)
-        return float(result.quality)
+        quality = result.quality
+        return float(quality[0] if isinstance(quality, tuple) else quality)
 
 
 def _meter(space: SearchSpace, training: Training, data: str | Path, options: Any) -> CostMeter:
