@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from vidseg.search import SearchOptions
+from vidseg.tasks.flow.options import SHAPES
 
 if TYPE_CHECKING:
     from vidseg.search import SearchSpace, TrainProgram
@@ -30,7 +31,7 @@ class Command(SearchOptions):
     space: Annotated[Positional[Path], arg(metavar="SPACE.yaml")] = dataclasses.field(kw_only=True)
     """YAML file of the search."""
     data: Annotated[Positional[Path], arg(metavar="DATA")] = dataclasses.field(kw_only=True)
-    """Folder of the data set, as for `vidseg train`."""
+    """Folder of the data set, as for `vidseg train`; for flow also the word shapes."""
     json: bool = False
     """Print the results as one JSON object."""
 
@@ -55,7 +56,7 @@ class Command(SearchOptions):
             except ValueError as error:
                 raise ValueError(f"{self.space}: architecture: {error}") from error
         space = bound_space(content, self.space, program, declared=declared)
-        if not self.data.is_dir():
+        if not self.data.is_dir() and not (program.task == "flow" and str(self.data) == SHAPES):
             raise FileNotFoundError(f"{self.data}: no such folder of a data set")
         out = options.folder(self.space, self.data)
         if space.method == "one-shot":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -226,10 +227,15 @@ def _importance(study: Any) -> dict[str, float]:
     values = {one.values[0] for one in complete}
     if len(complete) < _LEAST_TRIALS or len(values) < 2:
         return {}
-    evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.3)
-    found = optuna.importance.get_param_importances(
-        study, evaluator=evaluator, target=lambda one: one.values[0], normalize=True
-    )
+    sign = -1 if study.directions[0].name == "MAXIMIZE" else 1  # the evaluator takes low values as the better ones
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        found = optuna.importance.get_param_importances(
+            study,
+            evaluator=optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.3),
+            target=lambda one: sign * one.values[0],
+            normalize=True,
+        )
     return {name: float(value) for name, value in found.items()}
 
 

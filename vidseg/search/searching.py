@@ -51,6 +51,7 @@ from vidseg.search.trial import (
     trial_folder,
     write_trial,
 )
+from vidseg.tasks.flow.options import SHAPES
 
 __all__ = ["search"]
 
@@ -112,19 +113,19 @@ def search(
         RuntimeError: the first trials failed alike.
         ValueError: the folder holds another search, or the runs do not have the score.
     """
-    out, data = Path(out), Path(data)
+    out, data = Path(out), _dataset(data, program)
     optuna = load_optuna()
     with only_search(out):
         if options.overwrite:
             _remove(out)
-        description = {**space.identity(), "task": program.task, "dataset": str(data.resolve())}
+        description = {**space.identity(), "task": program.task, "dataset": str(data)}
         study = create_storage(out, description, space.objectives)
         jobs = options.jobs or space.jobs or 1
         with Slots(jobs, threads=options.threads(jobs), gpus=options.gpus_per_trial, ray=options.ray) as slots:
             start: Callable[[Launch], Process] = LocalProcess
             if options.ray:
                 start = slots.ray_process
-            loop = _Loop(study, space, program, data.resolve(), out, options, slots, start, optuna)
+            loop = _Loop(study, space, program, data, out, options, slots, start, optuna)
             try:
                 loop.run()
             finally:
@@ -133,6 +134,11 @@ def search(
                 write_json(out / "search.json", results.summary())
                 write_trials(out / "trials.csv", results)
     return results
+
+
+def _dataset(data: str | Path, program: TrainProgram) -> Path:
+    """The data set as trials name it: an absolute path, or the generated pairs of optical flow."""
+    return Path(data) if program.task == "flow" and str(data) == SHAPES else Path(data).resolve()
 
 
 def _remove(out: Path) -> None:
@@ -170,7 +176,7 @@ class _Loop:
             self.fixed["threads"] = self.threads
         self.base = self._base()
         self.validations = math.ceil(self.base.get("epochs", 1) / self.base.get("test_every", 1))
-        self.study.pruner = make_pruner(space.pruner, validations=self.validations)
+        self.study.pruner = make_pruner(space.pruner, trials=self.limit, validations=self.validations)
         names = {one.name for one in space.objectives if one.cost} | set(space.budget)
         self.meter = CostMeter(data, program.task, tuple(sorted(names)), self.threads)
         self.grid = list(space.combinations(self.base)) if space.method == "grid" else None
@@ -250,6 +256,7 @@ class _Loop:
     def _set_sampler(self, number: int) -> None:
         self.study.sampler = make_sampler(
             self.space.method,
+            trials=self.limit,
             seed=trial_seed(self.space.seed, number),
             parallel=self.slots.count > 1,
             conditions=any(one.when for one in self.space.parameters.values()),

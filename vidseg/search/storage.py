@@ -21,8 +21,8 @@ DESCRIPTION = "vidseg"
 """User attribute of the study that holds the description."""
 _STUDY = "search"
 _SQLITE = b"SQLite format 3\x00"
-_STARTUP = 8
-"""Random trials before the first one that depends on results."""
+_STARTUP = (3, 10)
+"""Fewest and most random trials before the first one that depends on results; a quarter of the trials between them."""
 
 
 def load_optuna() -> Any:
@@ -152,11 +152,22 @@ def trial_seed(seed: int, number: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed} {number}".encode(), digest_size=4).digest(), "big") >> 1
 
 
-def make_sampler(method: str, *, seed: int, parallel: bool, conditions: bool) -> Any:
+def startup_trials(trials: int | None) -> int:
+    """Return the number of random trials before the first one that depends on results.
+
+    Args:
+        trials: of the search; None: no limit.
+    """
+    fewest, most = _STARTUP
+    return most if trials is None else min(most, max(fewest, trials // 4))
+
+
+def make_sampler(method: str, *, trials: int | None, seed: int, parallel: bool, conditions: bool) -> Any:
     """Return the sampler of one trial.
 
     Args:
         method: "tpe", "random", "grid" or "nsga2".
+        trials: of the search; None: no limit.
         seed: of this trial.
         parallel: whether other trials run meanwhile.
         conditions: whether parameters have conditions.
@@ -165,22 +176,27 @@ def make_sampler(method: str, *, seed: int, parallel: bool, conditions: bool) ->
     if method in ("random", "grid"):
         return samplers.RandomSampler(seed=seed)
     if method == "nsga2":
-        return samplers.NSGAIISampler(seed=seed, population_size=2 * _STARTUP)
+        return samplers.NSGAIISampler(seed=seed, population_size=2 * startup_trials(trials))
     return samplers.TPESampler(
-        seed=seed, n_startup_trials=_STARTUP, multivariate=True, group=conditions, constant_liar=parallel
+        seed=seed,
+        n_startup_trials=startup_trials(trials),
+        multivariate=True,
+        group=conditions,
+        constant_liar=parallel,
     )
 
 
-def make_pruner(name: str, *, validations: int) -> Any:
+def make_pruner(name: str, *, trials: int | None, validations: int) -> Any:
     """Return a pruner.
 
     Args:
         name: "none", "median" or "hyperband".
+        trials: of the search; None: no limit.
         validations: number of validations of a whole trial.
     """
     pruners = load_optuna().pruners
     if name == "median":
-        return pruners.MedianPruner(n_startup_trials=_STARTUP // 2, n_warmup_steps=max(1, validations // 4))
+        return pruners.MedianPruner(n_startup_trials=startup_trials(trials), n_warmup_steps=max(2, validations // 3))
     if name == "hyperband":
         return pruners.HyperbandPruner(min_resource=1, max_resource=max(1, validations), reduction_factor=3)
     return pruners.NopPruner()
