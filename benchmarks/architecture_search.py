@@ -39,6 +39,7 @@ from vidseg.search.architecture import PREFIX, architecture_parameters
 from vidseg.search.costs import CostMeter
 from vidseg.search.evolution import dominated_area, pareto_front
 from vidseg.search.scores import make_objective
+from vidseg.search.trial import trial_folder
 from vidseg.tasks.recognition.recipes import recipe_options as recognition_options
 from vidseg.tasks.recognition.runs import train_recognition
 from vidseg.tasks.segmentation.cross_validation import cross_validate
@@ -203,12 +204,15 @@ def compare(case: Case, data: Path, folder: Path, options: Options, seed: int) -
     )
     largest = case.options(**base, network_option=())
     largest = replace(largest, network=replace(largest.network, network_option=()))
-    result = search_one_shot(space, data, options=largest, out=folder / "search")
+    results = search_one_shot(space, data, options=largest, out=folder / "search")
     ended = time.process_time()
-    found = [(tuple(f"{name}={value!r}" for name, value in one.options.items()), one.run) for one in result.front]
+    found = []
+    for one in results.front:
+        words = tuple(f"{name.removeprefix(PREFIX)}={value!r}" for name, value in one.values.items())
+        found.append((words, trial_folder(results.folder, one.number)))
     sides = {
         "width": [row(case, data, largest, words, run) for words, run in width],
-        "search": [row(case, data, largest, words, Path(run)) for words, run in found if run is not None],
+        "search": [row(case, data, largest, words, run) for words, run in found if run.is_dir()],
     }
     worst = max(one["macs"] for rows in sides.values() for one in rows)
     spent = {"width": middle - began, "search": ended - middle}
