@@ -118,9 +118,8 @@ def _run(options: Options, folder: Path) -> int:
         return 0
     print(hardware())
     for one in found:
-        print(
-            f"\n{one['task']}, seed {one['seed']}: {one['network']}, {one['epochs']} epochs, {one['videos']} test videos"
-        )
+        size = f"{one['epochs']} epochs, {one['videos']} test videos"
+        print(f"\n{one['task']}, seed {one['seed']}: {one['network']}, {size}")
         print(f"{'':16}{'score':>8}{'MMAC':>9}{'parameters':>12}  options")
         for side in ("width", "search"):
             for row in one[side]["rows"]:
@@ -145,8 +144,10 @@ def cases() -> dict[str, Case]:
         "features": Case(
             planted_features,
             "mstcn",
-            lambda **chosen: segmentation_options("segmentation", "mstcn", lr=0.002, batch_size=2, **COMMON, **chosen),
-            12,
+            lambda **chosen: segmentation_options(
+                "segmentation", "mstcn", lr=0.004, batch_size=2, validation_share=0.25, test_every=4, **COMMON, **chosen
+            ),
+            24,
             [(f"maps={maps}",) for maps in (48, 32, 24, 16, 8)],
             {**features, f"{PREFIX}maps": Parameter(choices=(8, 16, 24, 32, 48))},
             cross_validated,
@@ -254,7 +255,7 @@ def row(case: Case, data: Path, options: Any, words: tuple[str, ...], run: Path)
 def planted_features(root: Path, quick: bool) -> Path:
     """Write features of videos: noise around the mean of a pair of classes, and a mark where a segment starts."""
     rng = np.random.default_rng(7)
-    counts = {"train": 6, "test": 4} if quick else {"train": 24, "test": 16}
+    counts = {"train": 6, "test": 4} if quick else {"train": 32, "test": 16}
     for folder in ("groundTruth", "splits", "features"):
         (root / folder).mkdir(parents=True)
     (root / "mapping.txt").write_text("".join(f"{number} class{number}\n" for number in range(CLASSES)))
@@ -266,7 +267,7 @@ def planted_features(root: Path, quick: bool) -> Path:
             parts = rng.integers(CLASSES, size=6)
             lengths = rng.integers(20, 55, size=6)
             labels = np.repeat(parts, lengths)
-            features = means[labels // 2] + 1.5 * rng.standard_normal((len(labels), FEATURES))
+            features = means[labels // 2] + 1.2 * rng.standard_normal((len(labels), FEATURES))
             for part, start in zip(parts, np.cumsum(lengths) - lengths, strict=True):
                 features[start : start + 4] += marks[part % 2]
             np.save(root / f"features/{name}.npy", features.T.astype(np.float32))

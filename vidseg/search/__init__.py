@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vidseg.search.architecture import architecture_parameters
+    from vidseg.search.elastic import SuperNetwork
     from vidseg.search.one_shot import remove_one_shot, search_one_shot
     from vidseg.search.one_shot_options import OneShotOptions
     from vidseg.search.parameter import Parameter
@@ -26,6 +27,7 @@ _HOME = {
     "SearchOptions": "search_options",
     "SearchResults": "results",
     "SearchSpace": "space",
+    "SuperNetwork": "elastic",
     "TrainProgram": "program",
     "TrialResult": "results",
     "architecture_parameters": "architecture",
@@ -46,6 +48,7 @@ __all__ = [
     "SearchOptions",
     "SearchResults",
     "SearchSpace",
+    "SuperNetwork",
     "TrainProgram",
     "TrialResult",
     "architecture_parameters",
