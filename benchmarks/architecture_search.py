@@ -39,6 +39,7 @@ from vidseg.search.architecture import PREFIX, architecture_parameters
 from vidseg.search.costs import CostMeter
 from vidseg.search.evolution import dominated_area, pareto_front
 from vidseg.search.scores import make_objective
+from vidseg.search.trial import trial_folder
 from vidseg.tasks.recognition.recipes import recipe_options as recognition_options
 from vidseg.tasks.recognition.runs import train_recognition
 from vidseg.tasks.segmentation.cross_validation import cross_validate
@@ -58,11 +59,11 @@ class Options:
     """Seeds of weights, order, and search; each has rows of its own."""
     folder: Path | None = None
     """Folder of data and runs, which must not hold runs; default: a temporary folder."""
-    epochs: int = 20
-    """Training epochs of each network of width scaling, and of the super-network."""
-    trials: int = 48
+    epochs: int | None = None
+    """Training epochs of each network of width scaling, and of the super-network; default: 12 and 24."""
+    trials: int = 32
     """Networks that the search evaluates."""
-    networks: int = 6
+    networks: int = 5
     """Largest number of networks of the search that are trained further."""
     json: bool = False
     """Print one JSON object instead of tables."""
@@ -78,6 +79,7 @@ class Case:
         make_data: writes the data set into a folder.
         network: name of the network.
         options: from options by name, those of a run.
+        epochs: training epochs, if the options do not give them.
         widths: NAME=VALUE words of each network of width scaling, the published form first.
         parameters: searched options of the network.
         train: trains a run; returns the folder with test.json, or of a run to test.
@@ -86,6 +88,7 @@ class Case:
     make_data: Callable[[Path, bool], Path]
     network: str
     options: Callable[..., Any]
+    epochs: int
     widths: list[tuple[str, ...]]
     parameters: Mapping[str, Parameter]
     train: Callable[[Any], Path]
@@ -111,18 +114,18 @@ def _run(options: Options, folder: Path) -> int:
         for seed in options.seeds:
             found.append({"task": name, "seed": seed, **compare(case, data, folder / f"{name}_{seed}", options, seed)})
     if options.json:
-        print(json.dumps({"hardware": hardware(), "epochs": options.epochs, "tasks": found}))
+        print(json.dumps({"hardware": hardware(), "tasks": found}))
         return 0
     print(hardware())
     for one in found:
-        print(f"\n{one['task']}, seed {one['seed']}: {one['network']}, {one['videos']} test videos")
+        size = f"{one['epochs']} epochs, {one['videos']} test videos"
+        print(f"\n{one['task']}, seed {one['seed']}: {one['network']}, {size}")
         print(f"{'':16}{'score':>8}{'MMAC':>9}{'parameters':>12}  options")
         for side in ("width", "search"):
             for row in one[side]["rows"]:
                 mark = "*" if row["front"] else " "
-                print(
-                    f"{side:14}{mark} {row['score']:8.3f}{row['macs'] / 1e6:9.2f}{row['parameters']:12d}  {row['options']}"
-                )
+                costs = f"{row['macs'] / 1e6:9.2f}{row['parameters']:12d}"
+                print(f"{side:14}{mark} {row['score']:8.3f}{costs}  {row['options']}")
         for side in ("width", "search"):
             print(f"{side:16}area {one[side]['area']:.3f}, {one[side]['cpu_s']:.0f} CPU s")
     print("\n* on the front of its side")
@@ -135,28 +138,39 @@ def cases() -> dict[str, Case]:
     shapes = {
         f"{PREFIX}{name}": Parameter(choices=values)
         for stage in range(4)
-        for name, values in ((f"blocks.{stage}", (1, 2)), (f"width.{stage}", (0.0625, 0.125, 0.1875, 0.25)))
+        for name, values in ((f"blocks.{stage}", (1, 2)), (f"width.{stage}", (0.0625, 0.125, 0.1875)))
     }
     return {
         "features": Case(
             planted_features,
             "mstcn",
-            lambda **chosen: segmentation_options("segmentation", "mstcn", lr=0.002, batch_size=2, **COMMON, **chosen),
-            [(f"maps={maps}",) for maps in (64, 48, 32, 24, 16, 8)],
-            {**features, f"{PREFIX}maps": Parameter(choices=(8, 16, 24, 32, 48, 64))},
-            lambda chosen: cross_validated(chosen),
+            lambda **chosen: segmentation_options(
+                "segmentation", "mstcn", lr=0.004, batch_size=2, validation_share=0.25, test_every=4, **COMMON, **chosen
+            ),
+            24,
+            [(f"maps={maps}",) for maps in (48, 32, 24, 16, 8)],
+            {**features, f"{PREFIX}maps": Parameter(choices=(8, 16, 24, 32, 48))},
+            cross_validated,
         ),
         "shapes": Case(
             moving_shapes,
             "r2plus1d_18",
             lambda **chosen: recognition_options(
                 "synth",
-                **{"network": "r2plus1d_18", "optimizer": "adamw", "lr": 0.004, "weight_decay": 0.01},
-                **{"warmup_start": 0.0004, "frames": 8, "size": 48, "batch_size": 8, "test_every": 5},
+                network="r2plus1d_18",
+                optimizer="adamw",
+                lr=0.004,
+                weight_decay=0.01,
+                warmup_start=0.0004,
+                frames=8,
+                size=40,
+                batch_size=8,
+                test_every=4,
                 **COMMON,
                 **chosen,
             ),
-            [(f"width={width}",) for width in (0.25, 0.1875, 0.125, 0.0625)],
+            24,
+            [(f"width={width}",) for width in (0.1875, 0.125, 0.0625)],
             shapes,
             train_recognition,
         ),
@@ -171,7 +185,8 @@ def cross_validated(options: Any) -> Path:
 
 def compare(case: Case, data: Path, folder: Path, options: Options, seed: int) -> dict[str, Any]:
     """Return the rows, areas and costs of both sides."""
-    base = {"dataset": str(data), "epochs": options.epochs, "seed": seed}
+    epochs = options.epochs or case.epochs
+    base = {"dataset": str(data), "epochs": epochs, "seed": seed}
     began = time.process_time()
     width = []
     for number, words in enumerate(case.widths[:2] if options.quick else case.widths):
@@ -186,21 +201,25 @@ def compare(case: Case, data: Path, folder: Path, options: Options, seed: int) -
         method="one-shot",
         trials=options.trials,
         seed=seed,
-        one_shot={"networks": options.networks, "fine_tune": max(1, options.epochs // 5), "population": 12},
+        one_shot={"networks": options.networks, "fine_tune": max(1, epochs // 5), "population": 12},
     )
     largest = case.options(**base, network_option=())
     largest = replace(largest, network=replace(largest.network, network_option=()))
-    result = search_one_shot(space, data, options=largest, out=folder / "search")
+    results = search_one_shot(space, data, options=largest, out=folder / "search")
     ended = time.process_time()
-    found = [(tuple(f"{name}={value!r}" for name, value in one.options.items()), one.run) for one in result.front]
+    found = []
+    for one in results.front:
+        words = tuple(f"{name.removeprefix(PREFIX)}={value!r}" for name, value in one.values.items())
+        found.append((words, trial_folder(results.folder, one.number)))
     sides = {
         "width": [row(case, data, largest, words, run) for words, run in width],
-        "search": [row(case, data, largest, words, Path(run)) for words, run in found if run is not None],
+        "search": [row(case, data, largest, words, run) for words, run in found if run.is_dir()],
     }
     worst = max(one["macs"] for rows in sides.values() for one in rows)
     spent = {"width": middle - began, "search": ended - middle}
     return {
         "network": case.network,
+        "epochs": epochs,
         "videos": len(vidseg.open_dataset(data, split="test")),
         **{side: described(rows, worst) | {"cpu_s": spent[side]} for side, rows in sides.items()},
     }
@@ -227,7 +246,7 @@ def row(case: Case, data: Path, options: Any, words: tuple[str, ...], run: Path)
     else:
         score = scores["top1"]
     task = "segmentation" if "scores" in scores else "recognition"
-    meter = CostMeter(data, task, ("operations", "parameters"), length=300 if task == "segmentation" else None)
+    meter = CostMeter(data, task, ("operations", "parameters"), length=225 if task == "segmentation" else None)
     costs = meter.measure({**flat_options(options), "network_option": words})
     text = " ".join(words)
     return {"score": score, "macs": costs["operations"], "parameters": int(costs["parameters"]), "options": text}
@@ -236,7 +255,7 @@ def row(case: Case, data: Path, options: Any, words: tuple[str, ...], run: Path)
 def planted_features(root: Path, quick: bool) -> Path:
     """Write features of videos: noise around the mean of a pair of classes, and a mark where a segment starts."""
     rng = np.random.default_rng(7)
-    counts = {"train": 6, "test": 4} if quick else {"train": 40, "test": 24}
+    counts = {"train": 6, "test": 4} if quick else {"train": 32, "test": 16}
     for folder in ("groundTruth", "splits", "features"):
         (root / folder).mkdir(parents=True)
     (root / "mapping.txt").write_text("".join(f"{number} class{number}\n" for number in range(CLASSES)))
@@ -245,10 +264,10 @@ def planted_features(root: Path, quick: bool) -> Path:
     for split, count in counts.items():
         names = [f"{split}_{number}" for number in range(count)]
         for name in names:
-            parts = rng.integers(CLASSES, size=8)
-            lengths = rng.integers(20, 55, size=8)
+            parts = rng.integers(CLASSES, size=6)
+            lengths = rng.integers(20, 55, size=6)
             labels = np.repeat(parts, lengths)
-            features = means[labels // 2] + 0.8 * rng.standard_normal((len(labels), FEATURES))
+            features = means[labels // 2] + 1.2 * rng.standard_normal((len(labels), FEATURES))
             for part, start in zip(parts, np.cumsum(lengths) - lengths, strict=True):
                 features[start : start + 4] += marks[part % 2]
             np.save(root / f"features/{name}.npy", features.T.astype(np.float32))
@@ -261,7 +280,7 @@ def planted_features(root: Path, quick: bool) -> Path:
 def moving_shapes(root: Path, quick: bool) -> Path:
     """Write and convert videos of moving shapes; a fifth of the training videos are for validation."""
     source = root / "source"
-    count = 32 if quick else 240
+    count = 32 if quick else 200
     synthesize_videos(source, SynthOptions(videos=count, frames=24, width=80, height=64, seed=5), workers=1)
     if not convert_videos(source / "videos", root / "data", options=ConvertOptions(workers=1, levels=0)).ok:
         raise SystemExit(f"{source}: not all videos could be converted")

@@ -1,10 +1,13 @@
 """Search spaces of networks, shared weights of a super-network, evolution, and one-shot search from data to runs."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
 import torch
+from segmentation_data import segmentation_dataset
+from shapes import shapes_dataset
 from torch import nn
 
 import vidseg
@@ -14,17 +17,23 @@ from vidseg.engine.options import merged_values, named_values
 from vidseg.engine.precise_norm import renew_statistics
 from vidseg.engine.task import BatchResult, Position, Task
 from vidseg.models import create_model, list_models, model_options, model_search_space
-from vidseg.search import Parameter, SearchSpace, architecture_parameters, one_shot, search_one_shot
+from vidseg.search import (
+    Parameter,
+    SearchSpace,
+    architecture_parameters,
+    one_shot,
+    remove_one_shot,
+    search_one_shot,
+    write_search_report,
+)
 from vidseg.search.architecture import PREFIX, ArchitectureSpace
 from vidseg.search.elastic import SuperNetwork
 from vidseg.search.evolution import dominated_area, evolve, pareto_front
 from vidseg.search.scores import make_objective
+from vidseg.search.shared_evaluation import NetworkScorer
 from vidseg.search.shared_task import SharedTask
 from vidseg.tasks.recognition.recipes import recipe_options as recognition_options
 from vidseg.tasks.segmentation.recipes import recipe_options as segmentation_options
-
-from segmentation_data import segmentation_dataset
-from shapes import shapes_dataset
 
 NARROW = {f"width.{stage}": Parameter(choices=(0.0625, 0.125)) for stage in range(4)}
 CLIPS = {"num_classes": 4}, (2, 3, 8, 40, 40)
@@ -181,7 +190,7 @@ def test_a_smaller_network_equals_the_super_network_in_its_configuration(network
 
 
 def test_gradients_of_a_smaller_network_stay_in_its_part():
-    supernet, space, x = supernet_of("mstcn", space_of("mstcn", maps=Parameter(choices=(8, 16))))
+    supernet, _, x = supernet_of("mstcn", space_of("mstcn", maps=Parameter(choices=(8, 16))))
     options = {"stages": 1, "layers": 4, "dilations": (1, 4, 16, 64), "maps": 8}
     small = supernet.extract(options).eval()
     supernet.eval().use(options)
@@ -210,7 +219,7 @@ def test_what_is_not_a_part_of_the_largest_network_is_refused():
     assert space.options(space.largest()) == {"stages": 4, "layers": 5, "maps": 16, "dilations": None}
     for options in ({"maps": 32}, {"layers": 4, "dilations": (1, 4, 16, 64)}, {"layers": 3, "dilations": (1, 2, 4, 8)}):
         assert not supernet.contains({**space.options(space.largest()), **options})
-        with pytest.raises(ValueError, match="not a part|no layer of dilation 64|has 4 numbers"):
+        with pytest.raises(ValueError, match=r"not a part|no layer of dilation 64|has 4 numbers"):
             supernet.use(options)
     model = create_model("srtg_r3d_18", num_classes=2, width=0.125)
     with pytest.raises(ValueError, match="srtg_r3d_18 does not declare how smaller networks share"):
@@ -316,8 +325,8 @@ def segmentation_training(**changes):
     return segmentation_options("segmentation", "mstcn", **{**values, "validation_share": 0.3, **changes})
 
 
-def evaluated(result):
-    return [(one.options, one.score, one.costs) for one in result.evaluated]
+def evaluated(results):
+    return [(one.number, one.state, one.values, one.objectives, one.costs, one.epochs) for one in results.trials]
 
 
 @pytest.fixture(scope="module")
@@ -327,41 +336,52 @@ def searched(features, tmp_path_factory):
 
 
 def test_a_one_shot_search_leaves_ordinary_runs(searched):
-    out, result = searched
-    assert len(result.evaluated) == 5 and result.evaluated[0].options["maps"] == 16
-    scores = [one.score for one in result.front]
-    assert scores == sorted(scores, reverse=True) and len({one.costs["operations"] for one in result.front}) > 1
-    runs = [one for one in result.front if one.run]
-    assert len(runs) == min(2, len(result.front))
+    out, results = searched
+    assert len(results.complete) == 5 and results.trials[0].values[f"{PREFIX}maps"] == 16
+    assert len(results.front) > 1
+    runs = sorted(path.name for path in (out / "trials").iterdir())
+    best = {f"{results.best.number:04d}", f"{results.front[0].number:04d}"}  # first and last of the front
+    assert set(runs) == best and len(runs) == 2
     whole = vidseg.load_trained(out / "supernet")
     assert whole.network == "mstcn" and whole.model.stage1.conv_1x1.out_channels == 16
-    for one in runs:
-        trained = vidseg.load_trained(one.run)
-        assert trained.network == "mstcn" and len(trained.model.stage1.layers) == one.options["layers"]
+    for name in runs:
+        one = results.trials[int(name)]
+        trained = vidseg.load_trained(out / "trials" / name)
+        width, layers = one.values[f"{PREFIX}maps"], one.values[f"{PREFIX}layers"]
+        assert trained.network == "mstcn" and len(trained.model.stage1.layers) == layers
         assert sum(value.numel() for value in trained.model.parameters()) == one.costs["parameters"]
-        assert trained.test(picture=False)["scores"]["acc"] > 0
         # The weights are the first part of those of the super-network.
-        width = one.options["maps"]
         part = whole.model.state_dict()["stage1.conv_1x1.weight"][:width]
         assert torch.equal(trained.model.state_dict()["stage1.conv_1x1.weight"], part)
-    assert "on the Pareto front of 5 evaluated" in str(result)
-    assert json.loads(json.dumps(result.summary()))["refused"] == 0
+        assert trained.test(picture=False)["scores"]["acc"] > 0
+    assert f"{len(results.front)} trials on the Pareto front of 5: 5 complete" in str(results)
+    assert json.loads((out / "search.json").read_text())["best"]["number"] == results.best.number
+
+
+def test_a_report_links_the_runs_that_exist(searched):
+    out, results = searched
+    page = write_search_report(results, out / "report.html").read_text()
+    links = {int(name) for name in re.findall(r'href="trials/(\d+)/"', page)}
+    assert links == {int(path.name) for path in (out / "trials").iterdir()} and "Pareto front" in page
+    assert (out / "pictures/pareto.png").is_file()
 
 
 def test_a_repeated_search_has_the_same_result_and_a_continued_one_evaluates_nothing_twice(
     searched, features, tmp_path, monkeypatch
 ):
-    out, result = searched
+    results = searched[1]
     again = search_one_shot(segmentation_search(), features, options=segmentation_training(), out=tmp_path)
-    assert evaluated(again) == evaluated(result)
+    assert evaluated(again) == evaluated(results)
     scored = []
-    whole = one_shot._Scorer.score
-    monkeypatch.setattr(one_shot._Scorer, "score", lambda self, genome: scored.append(genome) or whole(self, genome))
+    whole = NetworkScorer.score
+    monkeypatch.setattr(NetworkScorer, "score", lambda self, genome: scored.append(genome) or whole(self, genome))
     continued = search_one_shot(segmentation_search(trials=7), features, options=segmentation_training(), out=tmp_path)
-    assert evaluated(continued)[:5] == evaluated(result) and len(scored) == 2
+    assert evaluated(continued)[:5] == evaluated(results) and len(scored) == 2
     other = replace(segmentation_search(), seed=3)
     with pytest.raises(ValueError, match="holds another search, of other seed; choose another --out"):
         search_one_shot(other, features, options=segmentation_training(), out=tmp_path)
+    remove_one_shot(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_interrupted_training_continues(searched, features, tmp_path, monkeypatch):
@@ -376,21 +396,23 @@ def test_an_interrupted_training_continues(searched, features, tmp_path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         search_one_shot(segmentation_search(), features, options=segmentation_training(), out=tmp_path)
     monkeypatch.setattr(SharedTask, "train_batch", whole)
-    result = search_one_shot(segmentation_search(), features, options=segmentation_training(), out=tmp_path)
-    assert evaluated(result) == evaluated(searched[1])
+    results = search_one_shot(segmentation_search(), features, options=segmentation_training(), out=tmp_path)
+    assert evaluated(results) == evaluated(searched[1])
     log = (tmp_path / "supernet/train.log").read_text()
     assert "continuing with epoch [3]" in log
 
 
 def test_found_networks_are_trained_further_within_a_budget(features, tmp_path):
     space = segmentation_search(trials=3, budget={"parameters": 4000.0}, one_shot={"fine_tune": 1, "networks": 1})
-    result = search_one_shot(space, features, options=segmentation_training(epochs=1), out=tmp_path)
-    assert result.refused >= 1 and all(one.costs["parameters"] <= 4000 for one in result.evaluated)
-    run = tmp_path / "found/1"
+    results = search_one_shot(space, features, options=segmentation_training(epochs=1), out=tmp_path)
+    assert len(results.complete) == 3 and all(one.costs["parameters"] <= 4000 for one in results.complete)
+    refused = results.trials[0]  # the largest network
+    assert refused.failure.kind == "over budget" and refused.failure.message.startswith("parameters")
+    run = tmp_path / f"trials/{results.best.number:04d}"
     record = json.loads((run / "options.json").read_text())
     assert record["options"]["epochs"] == 1 and record["options"]["lr"] == pytest.approx(0.001)
     assert (run / "test.json").is_file()
-    shared = torch.load(tmp_path / "found/shared/mstcn_1_last.pth", weights_only=True)["state_dict"]
+    shared = torch.load(run / "mstcn_shared_last.pth", weights_only=True)["state_dict"]
     tuned = torch.load(run / "mstcn_last.pth", weights_only=True)["state_dict"]
     assert all(shared[name].shape == value.shape for name, value in tuned.items())
     assert any(not torch.equal(shared[name], value) for name, value in tuned.items())
@@ -435,9 +457,9 @@ def test_norms_of_a_found_network_have_statistics_of_their_own(tmp_path):
         optimizer="adamw", device="cpu", pictures=False, threads=1,
     )  # fmt: skip
     options = replace(options, network=replace(options.network, network_option=()))
-    result = search_one_shot(space, data, options=options, out=tmp_path / "out")
-    assert len(result.front) == 1 and len(result.evaluated) == 3
-    found = vidseg.load_trained(result.front[0].run)
+    results = search_one_shot(space, data, options=options, out=tmp_path / "out")
+    assert len(results.complete) == 3
+    found = vidseg.load_trained(tmp_path / f"out/trials/{results.best.number:04d}")
     record = json.loads((tmp_path / "out/supernet/options.json").read_text())
     assert record["options"]["precise_bn"] == 1
     # The shared weights, and the statistics that a first batch of the training data gives.
@@ -454,7 +476,7 @@ def test_norms_of_a_found_network_have_statistics_of_their_own(tmp_path):
     renew_statistics(found.model, training.loader, 1)
     for name in norms:
         torch.testing.assert_close(found.model.get_submodule(name).running_mean, means[name])
-    assert found.test().top1 == pytest.approx(result.front[0].score)
+    assert found.test().top1 == pytest.approx(results.best.objectives[0])
 
 
 def test_the_command_searches_and_continues(features, tmp_path, capsys):
@@ -469,10 +491,10 @@ def test_the_command_searches_and_continues(features, tmp_path, capsys):
     words = ["search", str(path), str(features), "--out", str(tmp_path / "out")]
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert len(found["evaluated"]) == 3 and all(one["costs"]["latency"] > 0 for one in found["evaluated"])
-    assert set(found["evaluated"][0]["options"]) == {"stages", "layers", "maps"}
-    assert main(words) == 0  # continued: measured latencies are those of the first start
-    assert "on the Pareto front of 3 evaluated" in capsys.readouterr().out
+    assert len(found["trials"]) == 3 and all(one["costs"]["latency"] > 0 for one in found["trials"])
+    assert set(found["trials"][0]["values"]) == {f"{PREFIX}{name}" for name in ("stages", "layers", "maps")}
+    assert main([*words, "--json"]) == 0  # continued: measured latencies are those of the first start
+    assert json.loads(capsys.readouterr().out)["trials"] == found["trials"]
     assert main([*words, "--repeat", "2"]) == 2 and "repeat=2 has no effect" in capsys.readouterr().err
     path.write_text("architecture: x3d_xs\n")
     assert main(words) == 2 and "architecture: x3d_xs declares no search space" in capsys.readouterr().err

@@ -79,16 +79,17 @@ class Command(SearchOptions):
         return 0 if results.complete else 1
 
     def _one_shot(self, space: SearchSpace, program: TrainProgram, out: Path) -> int:
-        """Train a super-network and evaluate its networks; prints those of the Pareto front and their runs."""
-        from vidseg.search import remove_one_shot, search_one_shot
+        """Train a super-network, evaluate its networks, write the report."""
+        from vidseg.search import remove_one_shot, search_one_shot, write_search_report
 
         for name in ("time", "jobs", "repeat", "ray", "cpus_per_trial", "gpus_per_trial"):
             if getattr(self, name):
-                raise ValueError(f"{name}={getattr(self, name)} has no effect on a one-shot search, which is one training")
+                raise ValueError(f"{name}={getattr(self, name)} has no effect on a one-shot search")
         if self.overwrite:
             remove_one_shot(out)
         space = dataclasses.replace(space, trials=self.trials or space.trials)
         options = program.resolve(program.given(space.options))
-        result = search_one_shot(space, self.data, options=options, out=out)
-        print(json_format.dumps(result.summary()) if self.json else f"{result}\n{out}")
+        results = search_one_shot(space, self.data, options=options, out=out)
+        page = write_search_report(results, out / "report.html")
+        print(json_format.dumps(results.summary() | {"report": str(page)}) if self.json else f"{results}\n{page}")
         return 0

@@ -24,12 +24,15 @@ if TYPE_CHECKING:
         register_model,
     )
     from vidseg.models._registry import input_spec as model_input_spec
+    from vidseg.models._search_space import ModelSearchSpace, Sharing
     from vidseg.models._weights import LoadReport, load_weights, named_for, read_state
 
 _HOME = {
     "FlowOutput": ("_flow", "FlowOutput"),
     "InputSpec": ("_input_spec", "InputSpec"),
     "LoadReport": ("_weights", "LoadReport"),
+    "ModelSearchSpace": ("_search_space", "ModelSearchSpace"),
+    "Sharing": ("_search_space", "Sharing"),
     "add_adapters": ("_adapters", "add_adapters"),
     "classifier_name": ("_classifier", "classifier_name"),
     "create_model": ("_registry", "create_model"),
@@ -53,6 +56,8 @@ __all__ = [
     "FlowOutput",
     "InputSpec",
     "LoadReport",
+    "ModelSearchSpace",
+    "Sharing",
     "add_adapters",
     "classifier_name",
     "create_model",

@@ -220,8 +220,8 @@ def _layer_of_dilation(name: str, own: Mapping[str, Any], largest: Mapping[str, 
     return f"{found[1]}{schedules[1].index(dilation)}{found[3]}"
 
 
-_DILATIONS = [None, (1, 2, 4, 8), (1, 4, 16, 64), (8, 4, 2, 1)]
-_COMMON = {"layers": {"low": 4, "high": 10}, "maps": [16, 24, 32, 48, 64], "dilations": _DILATIONS}
+_DILATIONS: list[tuple[int, ...] | None] = [None, (1, 2, 4, 8), (1, 4, 16, 64), (8, 4, 2, 1)]
+_COMMON: dict[str, Any] = {"layers": {"low": 4, "high": 10}, "maps": [16, 24, 32, 48, 64], "dilations": _DILATIONS}
 
 register_model(
     "mstcn",

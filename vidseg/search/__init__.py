@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vidseg.search.architecture import architecture_parameters
-    from vidseg.search.one_shot import OneShotResult, remove_one_shot, search_one_shot
+    from vidseg.search.elastic import SuperNetwork
+    from vidseg.search.one_shot import remove_one_shot, search_one_shot
+    from vidseg.search.one_shot_options import OneShotOptions
     from vidseg.search.parameter import Parameter
     from vidseg.search.program import TrainProgram
     from vidseg.search.repeating import Repetition, repeat_best
@@ -19,12 +21,13 @@ if TYPE_CHECKING:
     from vidseg.search.space import SearchSpace, bound_space, read_space
 
 _HOME = {
-    "OneShotResult": "one_shot",
+    "OneShotOptions": "one_shot_options",
     "Parameter": "parameter",
     "Repetition": "repeating",
     "SearchOptions": "search_options",
     "SearchResults": "results",
     "SearchSpace": "space",
+    "SuperNetwork": "elastic",
     "TrainProgram": "program",
     "TrialResult": "results",
     "architecture_parameters": "architecture",
@@ -39,12 +42,13 @@ _HOME = {
 }
 
 __all__ = [
-    "OneShotResult",
+    "OneShotOptions",
     "Parameter",
     "Repetition",
     "SearchOptions",
     "SearchResults",
     "SearchSpace",
+    "SuperNetwork",
     "TrainProgram",
     "TrialResult",
     "architecture_parameters",

@@ -177,5 +177,5 @@ class SuperNetwork(nn.Module):
         count = next((count for part, count in self._sharing.joined.items() if f".{part}." in f".{name}."), 1)
         if count > 1 and whole.dim() > 1:
             pieces = whole.unflatten(1, (count, -1))[: shape[0], :, : shape[1] // count]
-            return pieces.flatten(1, 2)[(slice(None), slice(None), *map(slice, shape[2:]))]
+            whole = pieces.flatten(1, 2)
         return whole[tuple(map(slice, shape))]

@@ -1,6 +1,7 @@
 """Evolution over architectures: NSGA-II with integer genes, deterministic for a seed.
 
-"A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", IEEE Transactions on Evolutionary Computation 6(2), 2002.
+"A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", IEEE Transactions on Evolutionary Computation 6(2),
+2002.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from vidseg.plots.search_pictures import plot_importance, plot_parallel, plot_pa
 from vidseg.search.program import shown_name
 from vidseg.search.repeating import Repetition
 from vidseg.search.results import SearchResults, TrialResult, value_text, values_text
-from vidseg.search.trial import OPTIONS
+from vidseg.search.trial import OPTIONS, trial_folder
 
 __all__ = ["draw_search", "write_search_report"]
 
@@ -81,8 +81,14 @@ def _described(found: Mapping[str, Any]) -> str:
     return text + "."
 
 
-def _link(one: TrialResult) -> str:
-    return f"trials/{one.number:04d}/"
+def _link(results: SearchResults, one: TrialResult) -> str:
+    """Address of the run of a trial; "" for one without a run, such as most networks of a one-shot search."""
+    return f"trials/{one.number:04d}/" if trial_folder(results.folder, one.number).is_dir() else ""
+
+
+def _linked(results: SearchResults, one: TrialResult, text: str) -> str:
+    link = _link(results, one)
+    return f'<a href="{link}">{text}</a>' if link else text
 
 
 def _label(results: SearchResults, one: TrialResult) -> str:
@@ -100,7 +106,7 @@ def _score(one: TrialResult) -> float | None:
 def _mark(results: SearchResults, one: TrialResult, front: Sequence[int] = ()) -> Mark:
     kinds = {"complete": "done", "pruned": "pruned", "running": "pruned"}
     kind = "front" if one.number in front else kinds.get(one.state, "failed")
-    return Mark(_label(results, one), _link(one), kind)
+    return Mark(_label(results, one), _link(results, one), kind)
 
 
 def _drawn(results: SearchResults) -> list[TrialResult]:
@@ -135,7 +141,7 @@ def _best_parts(results: SearchResults) -> list[str]:
     rows = [[escape(shown_name(name)), escape(value_text(value))] for name, value in best.values.items()]
     scores = [[escape(name), f"{value:.5g}"] for name, value in {**best.scores, **best.costs}.items()]
     parts.append(row(f"<div>{table(['option', 'value'], rows)}</div>", f"<div>{table(['score', 'value'], scores)}</div>"))
-    link = f'<a href="{_link(best)}">trials/{best.number:04d}</a>'
+    link = _linked(results, best, f"trials/{best.number:04d}")
     parts.append(f"<p>Run {link}, epoch {' '.join(map(str, best.epochs))}, {best.seconds:.0f} s.</p>")
     record = results.folder / "trials" / f"{best.number:04d}" / OPTIONS
     if record.is_file():
@@ -205,7 +211,7 @@ def _pareto_parts(results: SearchResults) -> list[str]:
     head = ["trial", *(one.name for one in results.objectives), "values"]
     rows = [
         [
-            f'<a href="{_link(one)}">{one.number:04d}</a>',
+            _linked(results, one, f"{one.number:04d}"),
             *(f"{value:.5g}" for value in one.objectives),
             escape(values_text(one.values)),
         ]
@@ -229,7 +235,7 @@ def _trial_parts(results: SearchResults) -> list[str]:
             text += f"<br><b>{escape(one.failure.kind)}</b>: {escape(one.failure.message)}"
         if one.repeats is not None:
             text += f"<br>the values of trial {one.repeats:04d}"
-        number = f'<a href="{_link(one)}">{one.number:04d}</a>' if one.trained else f"{one.number:04d}"
+        number = _linked(results, one, f"{one.number:04d}")
         rows.append([number, one.state, *scores, " ".join(map(str, one.epochs)), f"{one.seconds:.0f}", text])
     return ["<h2>Trials</h2>", f'<div class="wide">{_left_table(head, rows)}</div>']
 
