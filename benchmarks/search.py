@@ -4,16 +4,15 @@
 
 Two data sets: "features" has long videos whose features carry the class under noise (MS-TCN labels their frames), and
 "shapes" has generated pictures of moving shapes (FastFlowNet estimates their motion; the score is the negative
-end-point error in pixels). For each of several
-seeds the table has the test score of
+end-point error in pixels). For each of several seeds the table has the test score of
 
     default         the options of the file without the searched ones
     default, long   the same with the epochs of all trials of a search in one run
-    random          the best of N random trials on the validation videos
+    random          the best of N random trials on the validation data
     search          the best of N trials of `vidseg search` with method tpe
 
-Every row of a seed has the same training seed, and every trial has the epochs of "default". The search has no pruner, so
-random and search have the same budget. A given folder keeps everything; a second run continues.
+Every row of a seed has the same training seed, and every trial has the epochs of "default". The search has no pruner,
+so that it has the budget of the random search. A given folder keeps everything; a second run continues.
 """
 
 import json
@@ -120,7 +119,7 @@ def _run(options: Options, folder: Path) -> int:
             for method in ("random", "tpe"):
                 score = _search(content, data, place / method, seed, method, options)
                 rows["search" if method == "tpe" else method].append(score)
-            print(f"{name}, seed {seed}: {({key: values[-1] for key, values in rows.items()})}", file=sys.stderr)
+            print(f"{name}, seed {seed}: { ({key: values[-1] for key, values in rows.items()}) }", file=sys.stderr)
         gains = {
             other: [mine - its for mine, its in zip(rows["search"], rows[other], strict=True)]
             for other in rows
@@ -143,7 +142,11 @@ def _run(options: Options, folder: Path) -> int:
 def _print(name: str, result: dict[str, Any], options: Options) -> None:
     unit = "score (mean of accuracy, edit and F1@50)" if name == "features" else "score (negative end-point error)"
     print(f"{name}: test {unit}, {options.searches} searches of {options.trials} trials, {result['seconds']:.0f} s")
-    print(f"{'':16}" + "".join(f"{f'seed {seed}':>9}" for seed in range(1, options.searches + 1)) + f"{'mean':>9}  exceeded")
+    print(
+        f"{'':16}"
+        + "".join(f"{f'seed {seed}':>9}" for seed in range(1, options.searches + 1))
+        + f"{'mean':>9}  exceeded"
+    )
     for row, values in result["test"].items():
         cells = "".join(f"{value:9.4g}" for value in [*values, statistics.mean(values)])
         wins = "" if row == "search" else f"  {result['wins'][row]} of {options.searches}"

@@ -20,8 +20,15 @@ from segmentation_data import segmentation_dataset
 from vidseg.cli.main import main
 from vidseg.cli.train import searched_program
 from vidseg.metrics import sign_flip_test
-from vidseg.search import Parameter, SearchOptions, bound_space, read_results, read_space, repeat_best
-from vidseg.search import write_search_report
+from vidseg.search import (
+    Parameter,
+    SearchOptions,
+    bound_space,
+    read_results,
+    read_space,
+    repeat_best,
+    write_search_report,
+)
 from vidseg.search.costs import CostMeter, over_budget
 from vidseg.search.scores import make_objective, read_run_scores, score_names
 from vidseg.search.slots import share_gpus
@@ -106,7 +113,11 @@ def test_values_of_a_parameter(content, size, inside, outside):
 SEGMENTATION = {
     "program": "segmentation",
     "options": {"epochs": 2},
-    "space": {"lr": LR, "optimizer": ["adam", "sgd"], "momentum": {"low": 0.5, "high": 0.9, "when": {"optimizer": "sgd"}}},
+    "space": {
+        "lr": LR,
+        "optimizer": ["adam", "sgd"],
+        "momentum": {"low": 0.5, "high": 0.9, "when": {"optimizer": "sgd"}},
+    },
 }
 
 
@@ -149,7 +160,11 @@ def test_a_wrong_space_is_named(changes, message):
 
 def test_files_that_hold_no_space(tmp_path, capsys):
     path = tmp_path / "space.yaml"
-    for text, message in (("a: [", "not a YAML file"), ("- 1", "holds no search space"), ("spce: {}", "did you mean 'space'")):
+    for text, message in (
+        ("a: [", "not a YAML file"),
+        ("- 1", "holds no search space"),
+        ("spce: {}", "did you mean 'space'"),
+    ):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
             read_space(path)
@@ -183,7 +198,12 @@ def test_score_names_are_those_of_the_tasks():
         "flow": set(FlowTask.columns),
     }
     for task, columns in names.items():
-        assert {name.lower() for name in columns} == set(score_names(task)) - {"score", "operations", "parameters", "latency"}
+        assert {name.lower() for name in columns} == set(score_names(task)) - {
+            "score",
+            "operations",
+            "parameters",
+            "latency",
+        }
     assert make_objective("flow", "F1-all").direction == make_objective("recognition", "loss").direction == "minimize"
     assert make_objective("recognition", "Top1").direction == make_objective("flow", "score").direction == "maximize"
 
@@ -278,7 +298,9 @@ def test_pruning_stops_the_process_and_depends_on_validations_alone(tmp_path, da
 
 def test_failures_are_results(tmp_path, data, caplog):
     values = [0.9, *FAILURES, REFUSED, KILLED, 0.96]
-    path = space_file(tmp_path, method="grid", space={"momentum": values}, options={"network": "r3d_18", "epochs": 2, "lr": 0.01})
+    path = space_file(
+        tmp_path, method="grid", space={"momentum": values}, options={"network": "r3d_18", "epochs": 2, "lr": 0.01}
+    )
     found = fake_search(path, data, tmp_path / "a", trials=9)
     kinds = [None if one.failure is None else one.failure.kind for one in found.trials]
     assert kinds == [None, "diverged", "out of memory", "error", "refused", "killed", None]
@@ -289,8 +311,16 @@ def test_failures_are_results(tmp_path, data, caplog):
     )
     assert "trial 0001: diverged: epoch 1, batch 3: the loss is nan" in caplog.text
     assert fake_search(path, data, tmp_path / "a", trials=9).trials == found.trials  # failed trials are not repeated
-    path = space_file(tmp_path, "bad.yaml", method="grid", space={"momentum": [REFUSED, 0.93, KILLED, 0.9]}, options={"network": "r3d_18", "epochs": 2, "lr": 0.01})
-    with pytest.raises(RuntimeError, match=r"the first trials failed, the last one with: .*SIGKILL.*trials/0002/trial\.log"):
+    path = space_file(
+        tmp_path,
+        "bad.yaml",
+        method="grid",
+        space={"momentum": [REFUSED, 0.93, KILLED, 0.9]},
+        options={"network": "r3d_18", "epochs": 2, "lr": 0.01},
+    )
+    with pytest.raises(
+        RuntimeError, match=r"the first trials failed, the last one with: .*SIGKILL.*trials/0002/trial\.log"
+    ):
         fake_search(path, data, tmp_path / "b")
 
 
@@ -321,7 +351,14 @@ def test_costs_budget_and_front(tmp_path):
 def test_several_objectives_under_a_budget(tmp_path, data):
     options = {"network": "r3d_18", "epochs": 2, "frames": 4, "size": 32}
     space = {"lr": [0.01, 0.1], "network-option.width": [0.125, 0.25, 0.5]}
-    path = space_file(tmp_path, objectives=["top1", "parameters"], space=space, options=options, method="grid", budget={"parameters": 3e6})
+    path = space_file(
+        tmp_path,
+        objectives=["top1", "parameters"],
+        space=space,
+        options=options,
+        method="grid",
+        budget={"parameters": 3e6},
+    )
     found = fake_search(path, data, tmp_path / "a", trials=9)
     over = [one for one in found.trials if one.failure is not None]
     assert {one.values["network_option.width"] for one in over} == {0.5} and not any(one.trained for one in over)
@@ -446,7 +483,14 @@ def test_repetitions_and_the_report(tmp_path, data):
     page = write_search_report(results, out / "report.html", repetition=found).read_text()
     for one in results.trials:
         assert f'href="trials/{one.number:04d}/"' in page and (out / f"trials/{one.number:04d}").is_dir()
-    for text in ("prefers-color-scheme: dark", "@media print", "max-width: 480px", "History", "over several seeds", "PED-ANOVA"):
+    for text in (
+        "prefers-color-scheme: dark",
+        "@media print",
+        "max-width: 480px",
+        "History",
+        "over several seeds",
+        "PED-ANOVA",
+    ):
         assert text in page, text
     assert not re.search(r'(src|href)="https?:', page) and "<script" not in page
     assert {path.name for path in (out / "pictures").iterdir()} == {"history.png", "importance.png", "values.png"}
@@ -468,13 +512,21 @@ def test_trials_run_on_ray(tmp_path, data):
         assert [(tmp_path / f"a/trials/000{number}/starts").read_text() for number in (0, 1)] == ["1 0\n"] * 2
         (data / "meet").unlink()
         (data / "block").write_text("0.4")
-        path = space_file(tmp_path, method="grid", pruner="median", space={"lr": [0.02, 0.01, 0.03, 0.5]}, options={"network": "r3d_18", "epochs": 6})
+        path = space_file(
+            tmp_path,
+            method="grid",
+            pruner="median",
+            space={"lr": [0.02, 0.01, 0.03, 0.5]},
+            options={"network": "r3d_18", "epochs": 6},
+        )
         found = fake_search(path, data, tmp_path / "b", ray=True, cpus_per_trial=1)
         assert [one.state for one in found.trials] == ["complete"] * 3 + ["pruned"]
         process = int((tmp_path / "b/trials/0003/blocked").read_text())
         with pytest.raises(ProcessLookupError):
             os.kill(process, 0)
-        with pytest.raises(ValueError, match=r"--cpus-per-trial 99: no machine of the Ray cluster has more than 2 CPUs"):
+        with pytest.raises(
+            ValueError, match=r"--cpus-per-trial 99: no machine of the Ray cluster has more than 2 CPUs"
+        ):
             fake_search(path, data, tmp_path / "c", ray=True, cpus_per_trial=99)
     finally:
         ray.shutdown()

@@ -186,4 +186,3 @@ def _listlike(values: Iterable[Any]) -> list[Value]:
 def _same(value: Value, others: Sequence[Value]) -> bool:
     """Whether a value is among others; true is not 1."""
     return any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in others)
-

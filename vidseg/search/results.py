@@ -123,18 +123,24 @@ class SearchResults:
 
     def counts(self) -> str:
         """Return the number of trials by state, in words."""
-        states = [(state, sum(one.state == state for one in self.trials)) for state in ("complete", "pruned", "running")]
+        states = [
+            (state, sum(one.state == state for one in self.trials)) for state in ("complete", "pruned", "running")
+        ]
         text = ", ".join(f"{number} {state}" for state, number in states if number or state == "complete")
         kinds = [one.failure.kind for one in self.trials if one.state == "failed" and one.failure is not None]
         for kind in dict.fromkeys(kinds):
-            text += f", {kinds.count(kind)} failed ({kind})" if kind != "over budget" else f", {kinds.count(kind)} {kind}"
+            text += (
+                f", {kinds.count(kind)} failed ({kind})" if kind != "over budget" else f", {kinds.count(kind)} {kind}"
+            )
         return text
 
     def __str__(self) -> str:
         several = len(self.objectives) > 1
-        shown = self.front if several else sorted(
-            self.complete, key=lambda one: (-self.sign(0) * one.objectives[0], one.number)
-        )[:_SHOWN]
+        shown = (
+            self.front
+            if several
+            else sorted(self.complete, key=lambda one: (-self.sign(0) * one.objectives[0], one.number))[:_SHOWN]
+        )
         names = [one.name for one in self.objectives]
         head = ["trial", *names, "epoch", "seconds"]
         rows = [
@@ -260,5 +266,3 @@ def write_trials(path: Path, results: SearchResults) -> Path:
 
 def _cell(value: Any) -> Any:
     return "" if value is None else json.dumps(value) if isinstance(value, (list, bool)) else value
-
-

@@ -146,9 +146,7 @@ def read_space(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds no search space; expected lines such as `space:` and `trials: 20`")
-    known = [
-        "space" if one.name == "parameters" else one.name for one in fields(SearchSpace) if one.name != "path"
-    ]
+    known = ["space" if one.name == "parameters" else one.name for one in fields(SearchSpace) if one.name != "path"]
     for key in content:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
@@ -158,7 +156,11 @@ def read_space(path: str | Path) -> dict[str, Any]:
 
 
 def bound_space(
-    content: Mapping[str, Any], path: str | Path, program: TrainProgram, *, declared: Mapping[str, Parameter] | None = None
+    content: Mapping[str, Any],
+    path: str | Path,
+    program: TrainProgram,
+    *,
+    declared: Mapping[str, Parameter] | None = None,
 ) -> SearchSpace:
     """Return the checked space of a search file for a training program.
 
@@ -349,7 +351,9 @@ def _check_method(space: SearchSpace) -> None:
     if space.one_shot and space.method != "one-shot":
         raise ValueError(f"{label}: one_shot has settings of method one-shot, and method is {space.method}")
     if all(one.cost for one in space.objectives):
-        raise ValueError(f"{label}: objectives has no score of {space.program or 'recognition'}, costs alone need no training")
+        raise ValueError(
+            f"{label}: objectives has no score of {space.program or 'recognition'}, costs alone need no training"
+        )
     if space.method == "grid":
         for name, one in space.parameters.items():
             if one.size is None:

@@ -15,7 +15,15 @@ from typing import Any
 from vidseg.frames.whole_file import NO_LOCKS
 from vidseg.search.scores import Objective
 
-__all__ = ["STORAGE", "create_storage", "make_pruner", "make_sampler", "only_search", "open_storage", "read_description"]
+__all__ = [
+    "STORAGE",
+    "create_storage",
+    "make_pruner",
+    "make_sampler",
+    "only_search",
+    "open_storage",
+    "read_description",
+]
 
 STORAGE = "search.db"
 DESCRIPTION = "vidseg"
@@ -203,5 +211,3 @@ def make_pruner(name: str, *, trials: int | None, validations: int) -> Any:
     if name == "hyperband":
         return pruners.HyperbandPruner(min_resource=1, max_resource=max(1, validations), reduction_factor=3)
     return pruners.NopPruner()
-
-

@@ -1,9 +1,9 @@
 """One trial: an ordinary training run in a process of its own, from a file of options that repeats it.
 
-    OUT/trials/0007/
-        trial.json      options of the run; `vidseg train NAME --config trial.json` repeats it
-        trial.log       output of the process
-        ...             what every run leaves, see `vidseg.engine.runs`
+OUT/trials/0007/
+    trial.json      options of the run; `vidseg train NAME --config trial.json` repeats it
+    trial.log       output of the process
+    ...             what every run leaves, see `vidseg.engine.runs`
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class LocalProcess:
                 stderr=log,
                 env=launch.environment(),
                 start_new_session=True,
-                preexec_fn=die_with_parent,  # noqa: PLW1509
+                preexec_fn=die_with_parent,
             )
 
     def poll(self) -> int | None:
