@@ -1,6 +1,7 @@
 """Charts of a search for HTML pages: history, parallel coordinates, scatter with a Pareto front, bars.
 
-Every chart is SVG whose colors are the variables of `SEARCH_STYLE`, so a page follows the reader's light or dark scheme.
+Every chart is SVG whose colors are the variables of `SEARCH_STYLE`, so that a page follows the reader's light or dark
+scheme.
 """
 
 from __future__ import annotations
@@ -250,7 +251,8 @@ def parallel_chart(axes: Sequence[Axis], marks: Sequence[Mark], ranks: Sequence[
         x = left + place * step
         parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{upper}" y2="{lower}"/>')
         parts.append(
-            f'<text class="ink" x="{x:.1f}" y="{upper - 18}" text-anchor="middle">{escape(_short(axis.name, 18))}</text>'
+            f'<text class="ink" x="{x:.1f}" y="{upper - 18}" text-anchor="middle">'
+            f"{escape(_short(axis.name, 18))}</text>"
         )
     order = sorted(range(len(marks)), key=lambda number: -1.0 if ranks[number] is None else float(ranks[number] or 0))
     for number in order:
@@ -265,7 +267,8 @@ def parallel_chart(axes: Sequence[Axis], marks: Sequence[Mark], ranks: Sequence[
         if len(points) < 2:
             continue
         style = "path best" if rank >= 0.9 else "path"
-        shape = f'<polyline class="{style}" opacity="{0.15 + 0.85 * rank:.2f}" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in points)}"/>'
+        line = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
+        shape = f'<polyline class="{style}" opacity="{0.15 + 0.85 * rank:.2f}" points="{line}"/>'
         parts.append(marks[number].linked(shape))
     for place, axis in enumerate(axes):  # above the lines
         x = left + place * step

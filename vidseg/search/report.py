@@ -185,8 +185,8 @@ def _chart_parts(results: SearchResults) -> list[str]:
         rows = [(shown_name(name), share) for name, share in results.importance.items()]
         parts += [
             "<h2>Importance of the options</h2>",
-            f"<p>Share of each option in what separates the best 30 % of the trials from the others, by {escape(first.name)} "
-            "(PED-ANOVA).</p>",
+            "<p>Share of each option in what separates the best 30 % of the trials from the others, by "
+            f"{escape(first.name)} (PED-ANOVA).</p>",
             bar_chart(rows),
         ]
     if any(one.objectives for one in trials):
@@ -255,7 +255,8 @@ def draw_search(results: SearchResults, folder: Path) -> list[Path]:
     if not trials:
         return []
     first = results.objectives[0]
-    title = f"{results.description['program'] or results.description['task']} on {Path(results.description['dataset']).name}"
+    found = results.description
+    title = f"{found['program'] or found['task']} on {Path(found['dataset']).name}"
     values, pruned = [_score(one) for one in trials], [one.state == "pruned" for one in trials]
     files = [plot_search_history(first.name, values, pruned, folder / "history.png", sign=results.sign(0), title=title)]
     if results.importance:

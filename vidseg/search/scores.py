@@ -28,8 +28,8 @@ __all__ = [
 Direction = Literal["maximize", "minimize"]
 
 OWN = "score"
-"""Name of a task's own score: the one that selects the best checkpoint of a run. Higher is better; of an error it is the
-negative."""
+"""Name of a task's own score: the one that selects the best checkpoint of a run. Higher is better; an error is
+negated."""
 COSTS = ("operations", "parameters", "latency")
 """Costs of a network, which are known before it is trained; lower is better."""
 _LOWER = ("loss", "mae", "f1-all")

@@ -1,7 +1,8 @@
-"""The file of a search: fixed options, searched options, objectives and method; read and checked before anything runs."""
+"""The file of a search: fixed options, searched options, objectives and method, checked before anything runs."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import random
@@ -191,7 +192,8 @@ def bound_space(
     } | parameters
     if not parameters:
         raise ValueError(
-            f"{label}: space is empty; name at least one option, such as `space: {{lr: {{low: 0.001, high: 0.1, log: true}}}}`"
+            f"{label}: space is empty; name at least one option, such as "
+            "`space: {lr: {low: 0.001, high: 0.1, log: true}}`"
         )
     both = [shown_name(name) for name in parameters if name in options]
     if both:
@@ -327,10 +329,8 @@ def _budget(given: Mapping[str, Any], label: str) -> dict[str, float]:
     numbers = {}
     for name, value in given.items():
         if isinstance(value, str):  # YAML reads 2e9 as text
-            try:
+            with contextlib.suppress(ValueError):
                 value = float(value)
-            except ValueError:
-                pass
         numbers[name] = _number({name: value}, name, float, f"{label}: budget")
     return {name: value for name, value in numbers.items() if value is not None}
 
