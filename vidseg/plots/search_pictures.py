@@ -46,9 +46,8 @@ def plot_search_history(
         ]
         if found:
             face = "none" if kind else BLUE
-            axes.scatter(
-                *zip(*found, strict=True), s=28, facecolors=face, edgecolors=MUTED if kind else BLUE, label=label
-            )
+            places, heights = zip(*found, strict=True)
+            axes.scatter(places, heights, s=28, facecolors=face, edgecolors=MUTED if kind else BLUE, label=label)
     complete = [None if cut else value for value, cut in zip(values, pruned, strict=True)]
     best = [(number, value) for number, value in enumerate(running_best(complete, sign)) if value is not None]
     if best:
@@ -172,7 +171,8 @@ def plot_pareto(
     quiet(axes)
     others = [point for number, point in enumerate(points) if number not in front]
     if others:
-        axes.scatter(*zip(*others, strict=True), s=28, color=BLUE, alpha=0.6, label="dominated")
+        places, heights = zip(*others, strict=True)
+        axes.scatter(places, heights, s=28, color=BLUE, alpha=0.6, label="dominated")
     best = [points[number] for number in front]
     axes.plot(*zip(*best, strict=True), color=ORANGE, linewidth=1.5, marker="o", markersize=7, label="Pareto front")
     for label, point in zip(labels, best, strict=False):
