@@ -27,17 +27,8 @@ from vidseg.search.scores import mean_scores, read_run_scores, read_test_scores
 from vidseg.search.search_options import SearchOptions
 from vidseg.search.slots import Slots
 from vidseg.search.storage import only_search
-from vidseg.search.trial import (
-    LOG,
-    OPTIONS,
-    Failure,
-    Launch,
-    LocalProcess,
-    Process,
-    explain_failure,
-    train_launch,
-    write_trial,
-)
+from vidseg.search.trial import LOG, OPTIONS, Failure, explain_failure, train_launch, write_trial
+from vidseg.search.trial_process import Launch, LocalProcess, Process
 
 __all__ = ["Repetition", "Setting", "repeat_best"]
 

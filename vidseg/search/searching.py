@@ -40,17 +40,8 @@ from vidseg.search.storage import (
     only_search,
     trial_seed,
 )
-from vidseg.search.trial import (
-    LOG,
-    Failure,
-    Launch,
-    LocalProcess,
-    Process,
-    explain_failure,
-    train_launch,
-    trial_folder,
-    write_trial,
-)
+from vidseg.search.trial import LOG, Failure, explain_failure, train_launch, trial_folder, write_trial
+from vidseg.search.trial_process import Launch, LocalProcess, Process
 from vidseg.tasks.flow.options import SHAPES
 
 __all__ = ["search"]
