@@ -17,7 +17,7 @@ from vidseg.search.scores import Objective, make_objective
 from vidseg.search.storage import STORAGE, open_storage, read_description
 from vidseg.search.trial import Failure, trial_folder
 
-__all__ = ["SearchResults", "TrialResult", "read_results", "write_trials"]
+__all__ = ["SearchResults", "TrialResult", "read_results", "search_importance", "write_trials"]
 
 _SHOWN = 5
 
@@ -195,7 +195,7 @@ def results_of(study: Any, out: Path) -> SearchResults:
     description = read_description(study, out)
     objectives = [make_objective(description["task"], name) for name in description["objectives"]]
     trials = [_trial_result(one) for one in study.get_trials(deepcopy=False) if one.state.name != "WAITING"]
-    return SearchResults(out, description, objectives, trials, _importance(study))
+    return SearchResults(out, description, objectives, trials, search_importance(study))
 
 
 def _trial_result(trial: Any) -> TrialResult:
@@ -225,8 +225,17 @@ _LEAST_TRIALS = 8
 """Complete trials from which the importance of parameters is estimated."""
 
 
-def _importance(study: Any) -> dict[str, float]:
-    """Share of each parameter's influence on the first objective (PED-ANOVA, Watanabe et al., IJCAI 2023)."""
+def search_importance(study: Any) -> dict[str, float]:
+    """Return the share of each parameter in what separates the best 30 % of the trials from the others.
+
+    By the first objective: PED-ANOVA, Watanabe et al., IJCAI 2023.
+
+    Args:
+        study: of Optuna.
+
+    Returns:
+        Name -> share; empty with fewer than 8 complete trials or equal objectives.
+    """
     import optuna
 
     complete = [one for one in study.get_trials(deepcopy=False) if one.state == optuna.trial.TrialState.COMPLETE]
