@@ -3,7 +3,8 @@
     python benchmarks/architecture_search.py [--only features shapes] [--seeds 1] [--folder DIR] [--json] [--quick]
 
 features: MS-TCN on planted features. Two classes share their features; a mark at the start of each segment tells which
-one it is, so a network has to see as far as a segment is long. shapes: R(2+1)D-18 on videos of moving shapes.
+one it is, so a network has to see as far as a segment is long. shapes: R(2+1)D-18 on videos of shapes that
+move in four directions.
 
 Width scaling trains the published layers at several widths, each for --epochs. The search trains one super-network for
 as many epochs, chooses networks with evolution on the validation videos, and trains each for a fifth of the epochs from
@@ -60,7 +61,7 @@ class Options:
     folder: Path | None = None
     """Folder of data and runs, which must not hold runs; default: a temporary folder."""
     epochs: int | None = None
-    """Training epochs of each network of width scaling, and of the super-network; default: 12 and 24."""
+    """Training epochs of each network of width scaling, and of the super-network; default: 24 and 32."""
     trials: int = 32
     """Networks that the search evaluates."""
     networks: int = 5
@@ -158,18 +159,18 @@ def cases() -> dict[str, Case]:
             lambda **chosen: recognition_options(
                 "synth",
                 network="r2plus1d_18",
-                optimizer="adamw",
-                lr=0.004,
-                weight_decay=0.01,
-                warmup_start=0.0004,
+                lr=0.05,
                 frames=8,
+                interval=3,
+                train_interval=(3,),
                 size=40,
-                batch_size=8,
+                mirror=False,
+                batch_size=16,
                 test_every=4,
                 **COMMON,
                 **chosen,
             ),
-            24,
+            32,
             [(f"width={width}",) for width in (0.1875, 0.125, 0.0625)],
             shapes,
             train_recognition,
@@ -256,6 +257,8 @@ def planted_features(root: Path, quick: bool) -> Path:
     """Write features of videos: noise around the mean of a pair of classes, and a mark where a segment starts."""
     rng = np.random.default_rng(7)
     counts = {"train": 6, "test": 4} if quick else {"train": 32, "test": 16}
+    if root.is_dir():
+        return root
     for folder in ("groundTruth", "splits", "features"):
         (root / folder).mkdir(parents=True)
     (root / "mapping.txt").write_text("".join(f"{number} class{number}\n" for number in range(CLASSES)))
@@ -278,19 +281,26 @@ def planted_features(root: Path, quick: bool) -> Path:
 
 
 def moving_shapes(root: Path, quick: bool) -> Path:
-    """Write and convert videos of moving shapes; a fifth of the training videos are for validation."""
-    source = root / "source"
-    count = 32 if quick else 200
+    """Write and convert videos of shapes that move in one of four directions; a fifth of the training is validation."""
+    source, data = root / "source", root / "data"
+    if data.is_dir():
+        return data
+    count = 48 if quick else 400
     synthesize_videos(source, SynthOptions(videos=count, frames=24, width=80, height=64, seed=5), workers=1)
-    if not convert_videos(source / "videos", root / "data", options=ConvertOptions(workers=1, levels=0)).ok:
-        raise SystemExit(f"{source}: not all videos could be converted")
     lines = (source / "labels.csv").read_text().splitlines()
+    lines = [lines[0], *(line for line in lines[1:] if line.startswith("move_"))]
+    kept = {line.split(",")[1] for line in lines}
+    for path in (source / "videos").rglob("*.*"):
+        if path.is_file() and path.stem not in kept:
+            path.unlink()
+    if not convert_videos(source / "videos", data, options=ConvertOptions(workers=1, levels=0)).ok:
+        raise SystemExit(f"{source}: not all videos could be converted")
     train = [place for place, line in enumerate(lines) if line.endswith(",train")]
     for place in train[::5]:
         lines[place] = lines[place].removesuffix("train") + "val"
     (source / "labels.csv").write_text("\n".join(lines) + "\n")
-    apply_labels(root / "data", read_label_csv(source / "labels.csv"))
-    return root / "data"
+    apply_labels(data, read_label_csv(source / "labels.csv"))
+    return data
 
 
 if __name__ == "__main__":
