@@ -14,6 +14,7 @@ from torch import nn
 
 import vidseg
 from vidseg.cli.main import main
+from vidseg.cli.train import searched_program
 from vidseg.clips.draws import uniform
 from vidseg.engine.options import merged_values, named_values
 from vidseg.engine.precise_norm import renew_statistics
@@ -23,6 +24,7 @@ from vidseg.search import (
     Parameter,
     SearchSpace,
     architecture_parameters,
+    bound_space,
     one_shot,
     remove_one_shot,
     search_one_shot,
@@ -159,6 +161,29 @@ def test_words_for_numbers_of_an_option_are_joined():
     assert merged_values(["width=0.25", "a=1"], ["width.0=1", "width.1=2"]) == ("a=1", "width.0=1", "width.1=2")
     assert merged_values(["width.0=1", "width.1=2"], ["width=3"]) == ("width=3",)
     assert merged_values(["width.0=1", "width.1=2"], ["width.1=5"]) == ("width.0=1", "width.1=5")
+
+
+def test_a_search_of_trials_takes_the_declared_space():
+    content = {
+        "program": "segmentation",
+        "architecture": "mstcn",
+        "options": {"network-option.stages": 2},
+        "space": {"network-option.maps": [8, 16], "lr": [0.1, 0.2]},
+    }
+    program = searched_program("segmentation")
+    space = bound_space(content, "space.yaml", program, declared=architecture_parameters("mstcn"))
+    assert set(space.parameters) == {f"{PREFIX}{name}" for name in ("maps", "layers", "dilations")} | {"lr"}
+    assert space.parameters[f"{PREFIX}maps"].choices == (8, 16) and space.options["network"] == "mstcn"
+    # The recipe has width=0.25, which the widths of the stages replace.
+    program = searched_program("synth")
+    declared = architecture_parameters("srtg_r3d_18")
+    space = bound_space({"architecture": "srtg_r3d_18"}, "space.yaml", program, declared=declared)
+    values = {name: one.values()[0] for name, one in space.parameters.items()}
+    words = program.options({**space.options, **values})["network_option"]
+    chosen = named_values(words)
+    assert chosen["width"] == (0.25,) * 4 and chosen["blocks"] == (1, 1, 1, 1) and chosen["placement"] == "start"
+    with pytest.raises(ValueError, match="has no option 'depth'"):
+        bound_space({"architecture": "mstcn", "space": {"network-option.depth.0": [1, 2]}}, "space.yaml", program)
 
 
 # Shared weights
