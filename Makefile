@@ -5,7 +5,7 @@ DEMO := demo
 VIDEOS :=
 TRAIN :=
 
-.PHONY: setup demo test lint format cuda aarch64 lanes bench gpu-check clean
+.PHONY: setup demo test lint docs format cuda aarch64 lanes bench gpu-check clean
 
 setup:
 	@.ci/setup
@@ -33,6 +33,10 @@ test: setup
 
 lint: setup
 	.ci/lint
+
+# the documentation site, in build/docs/site
+docs: setup
+	$(BIN)/python docs/site/build.py
 
 format: setup
 	$(BIN)/ruff format .

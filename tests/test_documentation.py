@@ -1,6 +1,7 @@
 """Every code block of the README and the docs runs, as a reader would run it, in a folder with `videos/` and `data/`.
 
 Blocks marked `python` run in order as one session for each file, `sh` blocks in bash; `text` blocks are only shown.
+Tutorials run as the notebooks that `make docs` writes.
 """
 
 import os
@@ -11,11 +12,21 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from vidseg.cli.main import COMMANDS
 from vidseg.convert import convert_videos
+from vidseg.models import list_models
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
+sys.path.append(str(ROOT / "docs/site"))
+
+from commands import command_pages  # noqa: E402
+from notebooks import notebook_of  # noqa: E402
+from zoo import zoo_page  # noqa: E402
+
+PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
+TUTORIALS = [page for page in PAGES if page.startswith("docs/tutorials/")]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -34,7 +45,7 @@ def workplace(tmp_path_factory, make_video) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in TUTORIALS])
 def test_code_blocks_run(page, workplace, tmp_path, monkeypatch):
     shutil.copytree(workplace, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
@@ -51,8 +62,54 @@ def test_code_blocks_run(page, workplace, tmp_path, monkeypatch):
             )
 
 
+@pytest.mark.parametrize("page", TUTORIALS)
+def test_tutorials_run_as_notebooks(page, workplace, tmp_path, monkeypatch):
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    shutil.copytree(workplace, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+    notebook = nbformat.reads(notebook_of((ROOT / page).read_text()), as_version=4)
+    nbformat.validate(notebook)
+    nbclient.NotebookClient(notebook, timeout=280, resources={"metadata": {"path": tmp_path}}).execute()
+    assert any(cell.cell_type == "code" for cell in notebook.cells)
+
+
+def test_a_failing_cell_of_a_notebook_is_an_error(tmp_path):
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    notebook = nbformat.reads(notebook_of("# Page\n\n```sh\nfalse\ntrue\n```\n"), as_version=4)
+    with pytest.raises(nbclient.exceptions.CellExecutionError):
+        nbclient.NotebookClient(notebook, resources={"metadata": {"path": tmp_path}}).execute()
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / page).read_text()):
         if "://" not in target:
             assert ((ROOT / page).parent / target).exists(), f"{page}: {target} does not exist"
+
+
+def test_the_command_reference_has_every_option():
+    pages = command_pages()
+    assert set(COMMANDS) == {page.removesuffix(".md") for page in pages} - {"index"}
+    for page, option in (
+        ("train.md", "`--freeze-backbone, --no-freeze-backbone`"),
+        ("labels.md", "## vidseg labels split"),
+        ("predict.md", "`--weights"),
+        ("plot.md", "## vidseg plot confusion"),
+    ):
+        assert option in pages[page]
+
+
+def test_the_model_zoo_has_every_network():
+    page = zoo_page()
+    assert [name for name in list_models() if f"| `{name}` |" not in page] == []
+
+
+def test_every_page_is_in_the_navigation():
+    config = yaml.safe_load((ROOT / "docs/site/mkdocs.yml").read_text())
+    text = str(config["nav"])
+    groups = re.findall(r"([a-z]+)/\*", text)
+    pages = [page.removeprefix("docs/") for page in PAGES if page.startswith("docs/")]
+    assert [page for page in pages if f"'{page}'" not in text and page.split("/")[0] not in groups] == []

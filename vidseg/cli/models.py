@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-__all__ = ["Command"]
+__all__ = ["Command", "describe_input"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
                 row["task"],
                 f"{row['parameters']:,}",
                 f"{row['mega_macs'] / 1000:.2f}",
-                _input(row["input"]),
+                describe_input(row["input"]),
                 score,
                 first["sha256"] if first else "",
                 first["address"] if first else "",
@@ -103,7 +103,7 @@ def _publications(published: list[dict[str, Any]]) -> list[str]:
     return lines or ["published: nothing known"]
 
 
-def _input(spec: dict[str, Any]) -> str:
+def describe_input(spec: dict[str, Any]) -> str:
     """Return a short description of an input spec."""
     if spec["modality"] == "features":
         return "features"

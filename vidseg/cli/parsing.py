@@ -24,7 +24,7 @@ from tyro.constructors import (
     UnsupportedTypeAnnotationError,
 )
 
-__all__ = ["Prepared", "parse", "without_none"]
+__all__ = ["Prepared", "option_registry", "parse", "without_none"]
 
 _UNSAID = (None, "", (), MISSING, MISSING_NONPROP)  # of a missing default only a list of any length has none
 _NONE = ["None"]
@@ -66,7 +66,7 @@ def parse(program: str, command: Any, words: Sequence[str], *, default: Any = No
         prog=program,
         args=_spelled_out(command, words),
         config=(OmitArgPrefixes,),
-        registry=_registry(),
+        registry=option_registry(),
         **chosen,
     )
 
@@ -79,7 +79,7 @@ def without_none(kind: Any) -> Any:
     return Union[tuple(one for one in arguments if one is not type(None))]  # noqa: UP007
 
 
-def _registry() -> ConstructorRegistry:
+def option_registry() -> ConstructorRegistry:
     registry = ConstructorRegistry()
     within: list[StructTypeInfo] = []
 

@@ -63,6 +63,7 @@ class Command(SearchOptions):
             return self._one_shot(space, program, out)
         from vidseg.search import repeat_best, search, write_search_report
 
+        options = dataclasses.replace(options, jobs=options.jobs or space.jobs)
         results = search(space, self.data, program=program, options=options, out=out)
         repetition = None
         if options.repeat and results.best is not None:

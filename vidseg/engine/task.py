@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -121,6 +122,18 @@ class Task:
 
     def evaluated(self, epoch: int, result: Any) -> None:
         """Record a validation, such as in tables and pictures; called in the first process."""
+
+    def begin(self, trainer: Any, out: Path) -> dict[str, Any]:
+        """Return the record of a run that a program starts without one, and write it for `load_trained`.
+
+        Args:
+            trainer: the `Trainer`, before its first batch.
+            out: folder of the run.
+
+        Returns:
+            Plain data for the checkpoints; {} if network or data are not known.
+        """
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a run needs to resume inside an epoch: tensors and plain data."""

@@ -47,6 +47,7 @@ from vidseg.engine.zeros import keep_zeros as hold_zeros
 from vidseg.loaders.transfer import copy_ahead
 from vidseg.models import add_adapters, prepare
 from vidseg.models import freeze_backbone as freeze_all_but_head
+from vidseg.models._registry import model_origin
 
 __all__ = ["Trainer"]
 
@@ -115,7 +116,7 @@ class Trainer:
         multigrid: a `vidseg.clips.multigrid.Multigrid` whose shapes the loader has; True makes one for a `ClipLoader`
             (long and short cycles).
         validation: batches of the validation split, or None.
-        name: name of the network, for the files of checkpoints.
+        name: name of the network, for the files of checkpoints; None: its name in `create_model`, else "model".
         seed: seed of dropout; the loader has its own.
         device: device to compute on; None takes the accelerator if there is one.
         optimizer: `OptimizerOptions`, a `torch.optim.Optimizer` over the model's parameters, or a function that makes
@@ -148,7 +149,7 @@ class Trainer:
         opt_level: OptLevel = "O0",
         multigrid: Any = False,
         validation: Any = None,
-        name: str = "model",
+        name: str | None = None,
         seed: int = 0,
         device: torch.device | str | None = None,
         optimizer: OptimizerOptions | torch.optim.Optimizer | OptimizerFactory | None = None,
@@ -199,7 +200,8 @@ class Trainer:
             base = loader.planner.base
             self.multigrid = Multigrid(loader.planner.samples, base.clips, base.frames, (base.height, base.width))
             loader.set_shapes(self.multigrid.shapes)
-        self.name, self.seed = name, seed
+        self.origin = model_origin(model)
+        self.name, self.seed = name or (self.origin.name if self.origin else "model"), seed
         self.model = model.to(self.device)
         if devices.sync_bn:
             distributed.synchronize_norms(self.model, group_size=devices.bn_group_size)
@@ -314,7 +316,9 @@ class Trainer:
             out: folder of the run.
             max_steps: optimizer steps after which the run ends; the schedule then counts steps instead of epochs.
             resume: continue from a checkpoint: True takes the folder's last one, or starts if there is none.
-            record: plain data to keep in the checkpoints, such as options and class names.
+            record: plain data to keep in the checkpoints, such as options and class names. None: as the task says. For
+                recognition with a network of `create_model` and a `ClipLoader`, `options.json` is written too, so that
+                `vidseg.load_trained(out)`, `vidseg test` and the other commands take the run.
 
         Returns:
             The last evaluation, None without a validation split.
@@ -331,7 +335,8 @@ class Trainer:
             epochs = -(-max_steps * self.optimizer_options.accumulate // max(1, self.task.steps(self.loader)))
         schedule = Schedule(self.schedule, *((epochs, "epoch") if max_steps is None else (max_steps, "step")))
         self._folder = CheckpointFolder(out, self.name, self.checkpoints)
-        self._content = {"random": {"seed": self.seed}, "record": dict(record or {})}
+        record = self.task.begin(self, Path(out)) if record is None else record
+        self._content = {"random": {"seed": self.seed}, "record": dict(record)}
         self._content["schedule"] = {
             "epochs": epochs,
             "max_steps": max_steps,

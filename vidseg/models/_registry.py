@@ -3,13 +3,19 @@
 import difflib
 import fnmatch
 import importlib
+import importlib.util
 import inspect
+import os
 import pkgutil
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
@@ -18,6 +24,7 @@ from vidseg.models._search_space import ModelSearchSpace
 from vidseg.models._shapes import SHAPES, set_shapes
 
 __all__ = [
+    "ModelOrigin",
     "create_model",
     "discover",
     "has_classes",
@@ -25,10 +32,25 @@ __all__ = [
     "input_spec",
     "list_models",
     "model_options",
+    "model_origin",
     "model_search_space",
     "model_task",
     "register_model",
 ]
+
+
+class ModelOrigin(NamedTuple):
+    """How `create_model` made a network.
+
+    Attributes:
+        name: of the network.
+        options: that were given.
+        shapes: shape of each entry of its state when it was made.
+    """
+
+    name: str
+    options: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]
 
 
 class _Entry(NamedTuple):
@@ -39,6 +61,7 @@ class _Entry(NamedTuple):
 
 
 _ENTRIES: dict[str, _Entry] = {}
+_ORIGINS: WeakKeyDictionary[nn.Module, ModelOrigin] = WeakKeyDictionary()
 
 
 def register_model(
@@ -76,14 +99,37 @@ def register_model(
 
 @cache
 def discover() -> None:
-    """Import the architectures of this package, which register their networks.
+    """Import the architectures of this package and those of others, which register their networks.
 
-    The architectures import this module, so it cannot import them when it is loaded.
+    Networks of others are those of installed packages with an entry point of the group "vidseg.networks", and of the
+    Python files that the environment variable VIDSEG_NETWORKS names, separated by ":". The architectures import this
+    module, so it cannot import them when it is loaded.
+
+    Raises:
+        FileNotFoundError: VIDSEG_NETWORKS names a file that does not exist.
     """
     package = __name__.rpartition(".")[0]
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
         if not module.name.startswith("_"):
             importlib.import_module(f"{package}.{module.name}")
+    for entry_point in entry_points(group="vidseg.networks"):
+        entry_point.load()
+    for name in filter(None, os.environ.get("VIDSEG_NETWORKS", "").split(os.pathsep)):
+        _import_file(Path(name))
+
+
+def _import_file(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"VIDSEG_NETWORKS: {path} does not exist; name Python files that register networks")
+    path = path.resolve()
+    if any(getattr(module, "__file__", None) == str(path) for module in list(sys.modules.values())):
+        return  # the user's program has imported it
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"VIDSEG_NETWORKS: {path} is not a Python file; its name must end with .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # what pickles of its classes name
+    spec.loader.exec_module(module)
 
 
 def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
@@ -224,6 +270,7 @@ def create_model(name: str, *, num_classes: int | None = None, **options: Any) -
             f"num_classes={num_classes}: {name} is a network for {model_task(name)} and has no classes; leave "
             "num_classes out"
         )
+    given = dict(options)
     shapes = options.pop(SHAPES, None)
     _check_options(name, options)
     for option, default in model_options(name).items():
@@ -232,7 +279,18 @@ def create_model(name: str, *, num_classes: int | None = None, **options: Any) -
     model = factory(**classes, **options)
     if shapes is not None:
         set_shapes(model, shapes)
+    _ORIGINS[model] = ModelOrigin(name, given, _shapes_of(model))
     return model
+
+
+def model_origin(model: nn.Module) -> ModelOrigin | None:
+    """Return how a network was made; None if not by `create_model`, or if its layers have changed since then."""
+    origin = _ORIGINS.get(model)
+    return origin if origin is not None and origin.shapes == _shapes_of(model) else None
+
+
+def _shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in model.state_dict().items() if hasattr(value, "shape")}
 
 
 def _check_options(name: str, options: dict[str, Any]) -> None:

@@ -53,7 +53,9 @@ def page(title: str, parts: Sequence[str], *, style: str = "") -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}{style}</style></head>\n<body>\n" + "\n".join(part for part in parts if part) + "\n</body></html>\n"
+        f"<style>{_STYLE}{style}</style></head>\n<body>\n"
+        + "\n".join(part for part in parts if part)
+        + "\n</body></html>\n"
     )
 
 
@@ -77,7 +79,10 @@ def table(
         last_is_sum: emphasize the last row.
         last_is_text: give the cells of the last column the class "text".
     """
-    lines = ["<table><tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>"]
+    heads = [f"<th>{cell}</th>" for cell in head]
+    if last_is_text:
+        heads[-1] = f'<th class="text">{head[-1]}</th>'
+    lines = [f"<table><tr>{''.join(heads)}</tr>"]
     for place, cells in enumerate(rows):
         style = ' class="sum"' if last_is_sum and place == len(rows) - 1 else ""
         texts = [f"<td>{cell}</td>" for cell in cells]

@@ -1,6 +1,7 @@
 """Charts of a search for HTML pages: history, parallel coordinates, scatter with a Pareto front, bars.
 
-Every chart is SVG whose colors are the variables of `SEARCH_STYLE`, so a page follows the reader's light or dark scheme.
+Every chart is SVG whose colors are the variables of `SEARCH_STYLE`, so that a page follows the reader's light or dark
+scheme.
 """
 
 from __future__ import annotations
@@ -30,14 +31,15 @@ SEARCH_STYLE = """
   --box: #292927; --blue: #6aa9ee; --orange: #ee8d5e; } }
 body { color: var(--ink); background: var(--surface); } h2 { border-color: var(--ink); } a { color: var(--blue); }
 .muted, th { color: var(--muted); } pre { background: var(--box); } tr.sum td { border-color: var(--ink); }
-.wide { overflow-x: auto; } .wide svg { min-width: 34rem; } svg.chart { width: 100%; height: auto; display: block; }
+.wide { overflow-x: auto; } .wide svg { min-width: 34rem; } svg.chart { width: 100%; height: auto; display: block;
+  max-width: 48rem; } svg.bars { max-width: 34rem; }
 .row > div { flex: 1 1 16rem; max-width: 26rem; min-width: 0; } svg a:focus-visible { outline: 2px solid var(--ink); }
 svg text { fill: var(--muted); font: 11px system-ui, sans-serif; } svg text.ink { fill: var(--ink); }
 svg .axis { stroke: var(--grid); } svg .done { fill: var(--blue); stroke: none; }
 svg .pruned { fill: none; stroke: var(--muted); } svg .front { fill: var(--orange); stroke: none; }
 svg .line { fill: none; stroke: var(--orange); stroke-width: 2; } svg .path { fill: none; stroke: var(--blue); }
 svg .path.best { stroke: var(--orange); stroke-width: 2.5; } svg .bar { fill: var(--blue); }
-td.text { text-align: left; overflow-wrap: anywhere; min-width: 12rem; } pre { white-space: pre-wrap; }
+td.text, th.text { text-align: left; overflow-wrap: anywhere; min-width: 12rem; } pre { white-space: pre-wrap; }
 pre { overflow-wrap: anywhere; }
 @media (max-width: 480px) { body { margin: 1rem auto; padding: 0 .7rem; } .tiles { gap: 1rem; }
   .tiles b { font-size: 1.3rem; } }
@@ -130,9 +132,9 @@ def running_best(values: Sequence[float | None], sign: int) -> list[float | None
     return found
 
 
-def _svg(width: int, height: int, parts: Sequence[str], title: str) -> str:
+def _svg(width: int, height: int, parts: Sequence[str], title: str, *, kind: str = "chart") -> str:
     return (
-        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title, quote=True)}">'
+        f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title, quote=True)}">'
         f"{''.join(parts)}</svg>"
     )
 
@@ -159,10 +161,10 @@ def _short(text: str, most: int = 14) -> str:
 
 def _shape(mark: Mark, x: float, y: float) -> str:
     if mark.kind == "failed":
-        return mark.linked(
-            f'<path class="pruned" d="M{x - 3:.1f} {y - 3:.1f}l6 6m0 -6l-6 6" stroke-width="1.5"/>'
-        )
-    return mark.linked(f'<circle class="{mark.kind}" cx="{x:.1f}" cy="{y:.1f}" r="{4.5 if mark.kind == "front" else 3.5}"/>')
+        return mark.linked(f'<path class="pruned" d="M{x - 3:.1f} {y - 3:.1f}l6 6m0 -6l-6 6" stroke-width="1.5"/>')
+    return mark.linked(
+        f'<circle class="{mark.kind}" cx="{x:.1f}" cy="{y:.1f}" r="{4.5 if mark.kind == "front" else 3.5}"/>'
+    )
 
 
 def scatter_chart(
@@ -207,7 +209,9 @@ def history_chart(name: str, values: Sequence[float | None], marks: Sequence[Mar
         marks: of the trials.
         sign: 1 if higher values are better, -1 if lower ones are.
     """
-    best = running_best([value if mark.kind != "pruned" else None for value, mark in zip(values, marks, strict=True)], sign)
+    best = running_best(
+        [value if mark.kind != "pruned" else None for value, mark in zip(values, marks, strict=True)], sign
+    )
     y = axis_of(name, [*values, *best])
     count = len(values)
     width, height = 640, 260
@@ -246,7 +250,10 @@ def parallel_chart(axes: Sequence[Axis], marks: Sequence[Mark], ranks: Sequence[
     for place, axis in enumerate(axes):
         x = left + place * step
         parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{upper}" y2="{lower}"/>')
-        parts.append(f'<text class="ink" x="{x:.1f}" y="{upper - 18}" text-anchor="middle">{escape(_short(axis.name, 18))}</text>')
+        parts.append(
+            f'<text class="ink" x="{x:.1f}" y="{upper - 18}" text-anchor="middle">'
+            f"{escape(_short(axis.name, 18))}</text>"
+        )
     order = sorted(range(len(marks)), key=lambda number: -1.0 if ranks[number] is None else float(ranks[number] or 0))
     for number in order:
         rank = ranks[number]
@@ -260,12 +267,15 @@ def parallel_chart(axes: Sequence[Axis], marks: Sequence[Mark], ranks: Sequence[
         if len(points) < 2:
             continue
         style = "path best" if rank >= 0.9 else "path"
-        shape = f'<polyline class="{style}" opacity="{0.15 + 0.85 * rank:.2f}" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in points)}"/>'
+        line = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
+        shape = f'<polyline class="{style}" opacity="{0.15 + 0.85 * rank:.2f}" points="{line}"/>'
         parts.append(marks[number].linked(shape))
     for place, axis in enumerate(axes):  # above the lines
         x = left + place * step
         for value, text in axis.ticks:
-            parts.append(f'<text x="{x + 4:.1f}" y="{lower - value * (lower - upper) + 4:.1f}">{escape(_short(text))}</text>')
+            parts.append(
+                f'<text x="{x + 4:.1f}" y="{lower - value * (lower - upper) + 4:.1f}">{escape(_short(text))}</text>'
+            )
     return _svg(width, height, parts, "values and objective of each trial")
 
 
@@ -281,7 +291,9 @@ def bar_chart(rows: Sequence[tuple[str, float]]) -> str:
     for place, (name, share) in enumerate(rows):
         y = 26 * place + 6
         length = (width - left - 60) * share / largest
-        parts.append(f'<text class="ink" x="{left - 8}" y="{y + 13}" text-anchor="end">{escape(_short(name, 26))}</text>')
+        parts.append(
+            f'<text class="ink" x="{left - 8}" y="{y + 13}" text-anchor="end">{escape(_short(name, 26))}</text>'
+        )
         parts.append(f'<rect class="bar" x="{left}" y="{y}" width="{length:.1f}" height="18"/>')
         parts.append(f'<text x="{left + length + 6:.1f}" y="{y + 13}">{share:.0%}</text>')
-    return _svg(width, height, parts, "importance of the options")
+    return _svg(width, height, parts, "importance of the options", kind="chart bars")

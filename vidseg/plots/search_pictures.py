@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from vidseg.plots.canvas import BLUE, GRID, INK, MUTED, ORANGE, SURFACE, new_figure, quiet, save_figure
 from vidseg.plots.search_charts import Axis, running_best
 
-__all__ = ["plot_importance", "plot_pareto", "plot_parallel", "plot_search_history"]
+__all__ = ["plot_importance", "plot_parallel", "plot_pareto", "plot_search_history"]
 
 
 def plot_search_history(
@@ -46,7 +46,8 @@ def plot_search_history(
         ]
         if found:
             face = "none" if kind else BLUE
-            axes.scatter(*zip(*found, strict=True), s=28, facecolors=face, edgecolors=MUTED if kind else BLUE, label=label)
+            places, heights = zip(*found, strict=True)
+            axes.scatter(places, heights, s=28, facecolors=face, edgecolors=MUTED if kind else BLUE, label=label)
     complete = [None if cut else value for value, cut in zip(values, pruned, strict=True)]
     best = [(number, value) for number, value in enumerate(running_best(complete, sign)) if value is not None]
     if best:
@@ -91,9 +92,7 @@ def plot_importance(rows: Sequence[tuple[str, float]], out: str | Path, *, title
     return save_figure(figure, out)
 
 
-def plot_parallel(
-    axes: Sequence[Axis], ranks: Sequence[float | None], out: str | Path, *, title: str = ""
-) -> Path:
+def plot_parallel(axes: Sequence[Axis], ranks: Sequence[float | None], out: str | Path, *, title: str = "") -> Path:
     """Draw a line through the values of each trial, the best tenth emphasized, and save the figure.
 
     Args:
@@ -172,7 +171,8 @@ def plot_pareto(
     quiet(axes)
     others = [point for number, point in enumerate(points) if number not in front]
     if others:
-        axes.scatter(*zip(*others, strict=True), s=28, color=BLUE, alpha=0.6, label="dominated")
+        places, heights = zip(*others, strict=True)
+        axes.scatter(places, heights, s=28, color=BLUE, alpha=0.6, label="dominated")
     best = [points[number] for number in front]
     axes.plot(*zip(*best, strict=True), color=ORANGE, linewidth=1.5, marker="o", markersize=7, label="Pareto front")
     for label, point in zip(labels, best, strict=False):

@@ -43,7 +43,7 @@ class Parameter:
     when: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        given = [name for name in _RANGE if getattr(self, name) not in (None, False)]
+        given = self._given()
         if self.choices and given:
             raise ValueError(f"choices and {', '.join(given)} exclude each other")
         if self.choices:
@@ -54,6 +54,10 @@ class Parameter:
         if self.low is None or self.high is None:
             raise ValueError("expected a list of values, or low and high of a range")
         self._check_range(self.low, self.high)
+
+    def _given(self) -> list[str]:
+        """Names of the parts of the range that have a value; 0 is one."""
+        return [name for name in _RANGE if getattr(self, name) is not None and getattr(self, name) is not False]
 
     def _check_range(self, low: float, high: float) -> None:
         for name, value in (("low", low), ("high", high), ("step", self.step)):
@@ -92,9 +96,8 @@ class Parameter:
         for key in content:
             if key not in _KEYS:
                 close = difflib.get_close_matches(str(key), _KEYS, n=1)
-                raise ValueError(
-                    f"unknown key {key!r}; " + (f"did you mean {close[0]!r}?" if close else f"expected {_listed(_KEYS)}")
-                )
+                hint = f"did you mean {close[0]!r}?" if close else f"expected {', '.join(_KEYS)}"
+                raise ValueError(f"unknown key {key!r}; {hint}")
         choices = content.get("choices", ())
         if "choices" in content and (not isinstance(choices, (list, tuple)) or not choices):
             raise ValueError(f"choices={choices!r} is not a list of values")
@@ -113,7 +116,7 @@ class Parameter:
     def description(self) -> dict[str, Any]:
         """Return what `from_description` reads, as plain data."""
         found: dict[str, Any] = {"choices": _listlike(self.choices)} if self.choices else {}
-        found |= {name: value for name in _RANGE if (value := getattr(self, name)) not in (None, False)}
+        found |= {name: getattr(self, name) for name in self._given()}
         if self.when:
             found["when"] = {name: _listlike(values) for name, values in self.when.items()}
         return found
@@ -183,7 +186,3 @@ def _listlike(values: Iterable[Any]) -> list[Value]:
 def _same(value: Value, others: Sequence[Value]) -> bool:
     """Whether a value is among others; true is not 1."""
     return any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in others)
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names)

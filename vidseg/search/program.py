@@ -26,8 +26,9 @@ class TrainProgram:
         test: words that start `vidseg test`, to which the folder of a run is added.
         types: type of each option by name.
         spellings: other names of options, and the names in `types`; with hyphens.
-        fit: from a value, the type of its option and a label for the message, the value of that type; raises ValueError.
-        resolve: from options by name, all options of the run; raises ValueError for what is refused.
+        fit: takes a value, the type of its option and a label for messages; returns the value as this type, or raises
+            ValueError.
+        resolve: takes options by name; returns all options of the run, or raises ValueError.
     """
 
     name: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from vidseg.search.trial import Launch, LocalProcess
+from vidseg.search.trial_process import Launch, LocalProcess
 
 __all__ = ["RayCluster"]
 

@@ -27,17 +27,8 @@ from vidseg.search.scores import mean_scores, read_run_scores, read_test_scores
 from vidseg.search.search_options import SearchOptions
 from vidseg.search.slots import Slots
 from vidseg.search.storage import only_search
-from vidseg.search.trial import (
-    LOG,
-    OPTIONS,
-    Failure,
-    Launch,
-    LocalProcess,
-    Process,
-    explain_failure,
-    train_launch,
-    write_trial,
-)
+from vidseg.search.trial import LOG, OPTIONS, Failure, explain_failure, train_launch, write_trial
+from vidseg.search.trial_process import Launch, LocalProcess, Process
 
 __all__ = ["Repetition", "Setting", "repeat_best"]
 
@@ -101,7 +92,9 @@ class Repetition:
 
     def summary(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON."""
-        parts = {part: {"differences": self.differences(part), "p": self.p_value(part)} for part in ("validation", "test")}
+        parts = {
+            part: {"differences": self.differences(part), "p": self.p_value(part)} for part in ("validation", "test")
+        }
         return {**asdict(self), "paired": parts}
 
     def rows(self) -> list[list[str]]:
@@ -119,7 +112,9 @@ class Repetition:
             if p is None:
                 continue
             mean = statistics.mean(found)
-            text = f"{part}: {self.best.name} minus baseline {mean:+.4g}, p = {p:.3g} (sign-flip test, {len(found)} seeds)"
+            text = (
+                f"{part}: {self.best.name} minus baseline {mean:+.4g}, p = {p:.3g} (sign-flip test, {len(found)} seeds)"
+            )
             smallest = 2 / 2 ** len(found)
             if p <= _LEVEL:
                 text += ": unlikely to be chance"
@@ -139,7 +134,8 @@ class Repetition:
         rows = [["setting", "seeds", f"validation {self.score}", f"test {self.score}"], *self.rows()]
         widths = [max(len(row[place]) for row in rows) + 2 for place in range(4)]
         table = [
-            f"{row[0]:{widths[0]}}" + "".join(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
+            f"{row[0]:{widths[0]}}"
+            + "".join(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
             for row in rows
         ]
         return "\n".join([*table, *self.lines(), f"{self.best.name}: {values_text(self.best.values)}"])
@@ -219,7 +215,8 @@ def _prepare(
     path = folder / OPTIONS
     if path.is_file():
         known = json.loads(path.read_text(encoding="utf-8"))["options"]
-        if known != json.loads(json.dumps(program.given(values))):
+        wanted = json.loads(json.dumps(program.given(values)))
+        if {**known, "threads": None} != {**wanted, "threads": None}:  # their number may change with --jobs
             shutil.rmtree(folder)
     launches: deque[Launch] = deque()
     if not (folder / _SCORES).is_file():
@@ -238,9 +235,7 @@ def _run_all(works: list[_Work], slots: Slots, program: TrainProgram, start: Any
             while waiting and slots.free:
                 work = waiting.popleft()
                 work.slot, gpus = slots.take()
-                work.launches = deque(
-                    Launch(one.command, one.log, one.threads, gpus) for one in work.launches
-                )
+                work.launches = deque(Launch(one.command, one.log, one.threads, gpus) for one in work.launches)
                 work.process = start(work.launches.popleft())
                 running.append(work)
                 logger.info("%s, seed %d starts", work.setting.name, work.seed)

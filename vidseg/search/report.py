@@ -119,7 +119,9 @@ def _axes(results: SearchResults, trials: Sequence[TrialResult]) -> list[Axis]:
     for name, description in results.description["space"].items():
         values = [one.values.get(name) for one in trials]
         shown = [value_text(value) if isinstance(value, (list, bool)) else value for value in values]
-        if "choices" in description and not all(isinstance(value, (int, float)) for value in shown if value is not None):
+        if "choices" in description and not all(
+            isinstance(value, (int, float)) for value in shown if value is not None
+        ):
             shown = [None if value is None else str(value) for value in shown]
         found.append(axis_of(shown_name(name), shown, log=bool(description.get("log"))))
     return [*found, axis_of(results.objectives[0].name, [_score(one) for one in trials])]
@@ -140,7 +142,9 @@ def _best_parts(results: SearchResults) -> list[str]:
     parts = [f"<h2>{'Best by the first objective' if several else 'Best trial'}</h2>"]
     rows = [[escape(shown_name(name)), escape(value_text(value))] for name, value in best.values.items()]
     scores = [[escape(name), f"{value:.5g}"] for name, value in {**best.scores, **best.costs}.items()]
-    parts.append(row(f"<div>{table(['option', 'value'], rows)}</div>", f"<div>{table(['score', 'value'], scores)}</div>"))
+    parts.append(
+        row(f"<div>{table(['option', 'value'], rows)}</div>", f"<div>{table(['score', 'value'], scores)}</div>")
+    )
     link = _linked(results, best, f"trials/{best.number:04d}")
     parts.append(f"<p>Run {link}, epoch {' '.join(map(str, best.epochs))}, {best.seconds:.0f} s.</p>")
     record = results.folder / "trials" / f"{best.number:04d}" / OPTIONS
@@ -181,8 +185,8 @@ def _chart_parts(results: SearchResults) -> list[str]:
         rows = [(shown_name(name), share) for name, share in results.importance.items()]
         parts += [
             "<h2>Importance of the options</h2>",
-            f"<p>Share of each option in what separates the best 30 % of the trials from the others, by {escape(first.name)} "
-            "(PED-ANOVA).</p>",
+            "<p>Share of each option in what separates the best 30 % of the trials from the others, by "
+            f"{escape(first.name)} (PED-ANOVA).</p>",
             bar_chart(rows),
         ]
     if any(one.objectives for one in trials):
@@ -251,11 +255,10 @@ def draw_search(results: SearchResults, folder: Path) -> list[Path]:
     if not trials:
         return []
     first = results.objectives[0]
-    title = f"{results.description['program'] or results.description['task']} on {Path(results.description['dataset']).name}"
+    found = results.description
+    title = f"{found['program'] or found['task']} on {Path(found['dataset']).name}"
     values, pruned = [_score(one) for one in trials], [one.state == "pruned" for one in trials]
-    files = [
-        plot_search_history(first.name, values, pruned, folder / "history.png", sign=results.sign(0), title=title)
-    ]
+    files = [plot_search_history(first.name, values, pruned, folder / "history.png", sign=results.sign(0), title=title)]
     if results.importance:
         rows = [(shown_name(name), share) for name, share in results.importance.items()]
         files.append(plot_importance(rows, folder / "importance.png", title=f"importance for {first.name}"))

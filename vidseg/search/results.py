@@ -17,7 +17,7 @@ from vidseg.search.scores import Objective, make_objective
 from vidseg.search.storage import STORAGE, open_storage, read_description
 from vidseg.search.trial import Failure, trial_folder
 
-__all__ = ["SearchResults", "TrialResult", "read_results", "write_trials"]
+__all__ = ["SearchResults", "TrialResult", "read_results", "search_importance", "write_trials"]
 
 _SHOWN = 5
 
@@ -123,18 +123,24 @@ class SearchResults:
 
     def counts(self) -> str:
         """Return the number of trials by state, in words."""
-        states = [(state, sum(one.state == state for one in self.trials)) for state in ("complete", "pruned", "running")]
+        states = [
+            (state, sum(one.state == state for one in self.trials)) for state in ("complete", "pruned", "running")
+        ]
         text = ", ".join(f"{number} {state}" for state, number in states if number or state == "complete")
         kinds = [one.failure.kind for one in self.trials if one.state == "failed" and one.failure is not None]
         for kind in dict.fromkeys(kinds):
-            text += f", {kinds.count(kind)} failed ({kind})" if kind != "over budget" else f", {kinds.count(kind)} {kind}"
+            text += (
+                f", {kinds.count(kind)} failed ({kind})" if kind != "over budget" else f", {kinds.count(kind)} {kind}"
+            )
         return text
 
     def __str__(self) -> str:
         several = len(self.objectives) > 1
-        shown = self.front if several else sorted(
-            self.complete, key=lambda one: (-self.sign(0) * one.objectives[0], one.number)
-        )[:_SHOWN]
+        shown = (
+            self.front
+            if several
+            else sorted(self.complete, key=lambda one: (-self.sign(0) * one.objectives[0], one.number))[:_SHOWN]
+        )
         names = [one.name for one in self.objectives]
         head = ["trial", *names, "epoch", "seconds"]
         rows = [
@@ -189,7 +195,7 @@ def results_of(study: Any, out: Path) -> SearchResults:
     description = read_description(study, out)
     objectives = [make_objective(description["task"], name) for name in description["objectives"]]
     trials = [_trial_result(one) for one in study.get_trials(deepcopy=False) if one.state.name != "WAITING"]
-    return SearchResults(out, description, objectives, trials, _importance(study))
+    return SearchResults(out, description, objectives, trials, search_importance(study))
 
 
 def _trial_result(trial: Any) -> TrialResult:
@@ -219,8 +225,17 @@ _LEAST_TRIALS = 8
 """Complete trials from which the importance of parameters is estimated."""
 
 
-def _importance(study: Any) -> dict[str, float]:
-    """Share of each parameter's influence on the first objective (PED-ANOVA, Watanabe et al., IJCAI 2023)."""
+def search_importance(study: Any) -> dict[str, float]:
+    """Return the share of each parameter in what separates the best 30 % of the trials from the others.
+
+    By the first objective: PED-ANOVA, Watanabe et al., IJCAI 2023.
+
+    Args:
+        study: of Optuna.
+
+    Returns:
+        Name -> share; empty with fewer than 8 complete trials or equal objectives.
+    """
     import optuna
 
     complete = [one for one in study.get_trials(deepcopy=False) if one.state == optuna.trial.TrialState.COMPLETE]
@@ -260,5 +275,3 @@ def write_trials(path: Path, results: SearchResults) -> Path:
 
 def _cell(value: Any) -> Any:
     return "" if value is None else json.dumps(value) if isinstance(value, (list, bool)) else value
-
-

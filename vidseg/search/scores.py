@@ -28,8 +28,8 @@ __all__ = [
 Direction = Literal["maximize", "minimize"]
 
 OWN = "score"
-"""Name of a task's own score: the one that selects the best checkpoint of a run. Higher is better; of an error it is the
-negative."""
+"""Name of a task's own score: the one that selects the best checkpoint of a run. Higher is better; an error is
+negated."""
 COSTS = ("operations", "parameters", "latency")
 """Costs of a network, which are known before it is trained; lower is better."""
 _LOWER = ("loss", "mae", "f1-all")
@@ -149,13 +149,13 @@ def _complete_rows(path: Path) -> list[list[str]]:
     return list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
 
 
-def _columns(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[int], dict[str, list[float]]]:
+def _columns(
+    path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[list[int], dict[str, list[float]]]:
     wrong = next((number for number, row in enumerate(rows, start=2) if len(row) != len(header)), None)
     if wrong is not None:
         raise ValueError(f"{path}:{wrong}: {len(rows[wrong - 2])} values, expected {len(header)}")
-    values = {
-        name.lower(): [float(row[place]) for row in rows] for place, name in enumerate(header) if name != "Epoch"
-    }
+    values = {name.lower(): [float(row[place]) for row in rows] for place, name in enumerate(header) if name != "Epoch"}
     return [int(float(row[0])) for row in rows], values
 
 
@@ -166,8 +166,7 @@ def _frame_label_scores(path: Path) -> RunScores | None:
     epochs, columns = _columns(path, table[0], table[1:])
     columns["loss"] = columns.pop("crossentropy")
     columns[OWN] = [
-        (acc + edit + f1) / 3
-        for acc, edit, f1 in zip(columns["acc"], columns["edit"], columns["f1@50"], strict=True)
+        (acc + edit + f1) / 3 for acc, edit, f1 in zip(columns["acc"], columns["edit"], columns["f1@50"], strict=True)
     ]
     return RunScores(epochs, columns)
 

@@ -40,17 +40,8 @@ from vidseg.search.storage import (
     only_search,
     trial_seed,
 )
-from vidseg.search.trial import (
-    LOG,
-    Failure,
-    Launch,
-    LocalProcess,
-    Process,
-    explain_failure,
-    train_launch,
-    trial_folder,
-    write_trial,
-)
+from vidseg.search.trial import LOG, Failure, explain_failure, train_launch, trial_folder, write_trial
+from vidseg.search.trial_process import Launch, LocalProcess, Process
 from vidseg.tasks.flow.options import SHAPES
 
 __all__ = ["search"]
@@ -59,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 _DEFAULT_TRIALS = 20
 _POLL_SECONDS = 0.1
-_USELESS = 50
+_USELESS = 30
 """Candidates in a row that are over the budget or repeat a trial, after which the search ends."""
 _HOPELESS = 3
 """Failures before the first complete trial after which the search ends, as all trials would fail alike."""

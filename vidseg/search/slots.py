@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from vidseg.search.trial import Launch, Process
+from vidseg.search.trial_process import Launch, Process
 
 __all__ = ["Slots", "share_gpus"]
 

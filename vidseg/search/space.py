@@ -1,7 +1,8 @@
-"""The file of a search: fixed options, searched options, objectives and method; read and checked before anything runs."""
+"""The file of a search: fixed options, searched options, objectives and method, checked before anything runs."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import random
@@ -146,9 +147,7 @@ def read_space(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds no search space; expected lines such as `space:` and `trials: 20`")
-    known = [
-        "space" if one.name == "parameters" else one.name for one in fields(SearchSpace) if one.name != "path"
-    ]
+    known = ["space" if one.name == "parameters" else one.name for one in fields(SearchSpace) if one.name != "path"]
     for key in content:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
@@ -158,7 +157,11 @@ def read_space(path: str | Path) -> dict[str, Any]:
 
 
 def bound_space(
-    content: Mapping[str, Any], path: str | Path, program: TrainProgram, *, declared: Mapping[str, Parameter] | None = None
+    content: Mapping[str, Any],
+    path: str | Path,
+    program: TrainProgram,
+    *,
+    declared: Mapping[str, Parameter] | None = None,
 ) -> SearchSpace:
     """Return the checked space of a search file for a training program.
 
@@ -189,7 +192,8 @@ def bound_space(
     } | parameters
     if not parameters:
         raise ValueError(
-            f"{label}: space is empty; name at least one option, such as `space: {{lr: {{low: 0.001, high: 0.1, log: true}}}}`"
+            f"{label}: space is empty; name at least one option, such as "
+            "`space: {lr: {low: 0.001, high: 0.1, log: true}}`"
         )
     both = [shown_name(name) for name in parameters if name in options]
     if both:
@@ -325,10 +329,8 @@ def _budget(given: Mapping[str, Any], label: str) -> dict[str, float]:
     numbers = {}
     for name, value in given.items():
         if isinstance(value, str):  # YAML reads 2e9 as text
-            try:
+            with contextlib.suppress(ValueError):
                 value = float(value)
-            except ValueError:
-                pass
         numbers[name] = _number({name: value}, name, float, f"{label}: budget")
     return {name: value for name, value in numbers.items() if value is not None}
 
@@ -349,7 +351,9 @@ def _check_method(space: SearchSpace) -> None:
     if space.one_shot and space.method != "one-shot":
         raise ValueError(f"{label}: one_shot has settings of method one-shot, and method is {space.method}")
     if all(one.cost for one in space.objectives):
-        raise ValueError(f"{label}: objectives has no score of {space.program or 'recognition'}, costs alone need no training")
+        raise ValueError(
+            f"{label}: objectives has no score of {space.program or 'recognition'}, costs alone need no training"
+        )
     if space.method == "grid":
         for name, one in space.parameters.items():
             if one.size is None:

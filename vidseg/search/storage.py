@@ -5,22 +5,30 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from vidseg.frames.whole_file import NO_LOCKS
 from vidseg.search.scores import Objective
 
-__all__ = ["STORAGE", "create_storage", "make_pruner", "make_sampler", "only_search", "open_storage", "read_description"]
+__all__ = [
+    "STORAGE",
+    "create_storage",
+    "make_pruner",
+    "make_sampler",
+    "only_search",
+    "open_storage",
+    "read_description",
+]
 
 STORAGE = "search.db"
 DESCRIPTION = "vidseg"
 """User attribute of the study that holds the description."""
 _STUDY = "search"
-_SQLITE = b"SQLite format 3\x00"
 _STARTUP = (3, 10)
 """Fewest and most random trials before the first one that depends on results; a quarter of the trials between them."""
 
@@ -66,10 +74,13 @@ def open_storage(out: Path) -> Any:
         ValueError: the file is not the storage of a search.
     """
     optuna, path = load_optuna(), out / STORAGE
-    with path.open("rb") as file:
-        head = file.read(len(_SQLITE))
-    if head and head != _SQLITE:
-        raise ValueError(f"{path}: not an SQLite file; remove it, or use another --out")
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    except sqlite3.DatabaseError as error:
+        raise ValueError(f"{path}: not the storage of a search ({error}); remove it, or use another --out") from error
+    if "studies" not in tables:  # Optuna would add its tables to a database of another program
+        raise ValueError(f"{path}: not the storage of a search; use another --out")
     import sqlalchemy
 
     try:
@@ -200,5 +211,3 @@ def make_pruner(name: str, *, trials: int | None, validations: int) -> Any:
     if name == "hyperband":
         return pruners.HyperbandPruner(min_resource=1, max_resource=max(1, validations), reduction_factor=3)
     return pruners.NopPruner()
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from vidseg.clips.mixing import draw_mixing, mix_clips
 from vidseg.engine.distributed import rank
 from vidseg.engine.task import BatchResult, Position, Task, sums_of
 from vidseg.tasks.recognition.evaluation import evaluate_target
+from vidseg.tasks.recognition.program_run import begin_program_run
 from vidseg.tasks.recognition.target_kinds import ClassTarget, Target
 
 __all__ = ["RecognitionTask"]
@@ -100,6 +102,10 @@ class RecognitionTask(Task):
         if not isinstance(self.target, ClassTarget):
             options.pop("progress", None)  # a batch has no mean average precision
         return evaluate_target(model, loader, self.target, **options)
+
+    def begin(self, trainer: Any, out: Path) -> dict[str, Any]:
+        """See `Task.begin`."""
+        return begin_program_run(trainer, out) if isinstance(self.target, ClassTarget) else {}
 
     def scores_text(self, values: tuple[float, ...]) -> str:
         """See `Task.scores_text`."""
