@@ -3,14 +3,15 @@
     python benchmarks/architecture_search.py [--only features shapes] [--seeds 1] [--folder DIR] [--json] [--quick]
 
 features: MS-TCN on planted features. Two classes share their features; a mark at the start of each segment tells which
-one it is, so a network has to see as far as a segment is long. shapes: R(2+1)D-18 on videos of shapes that
-move in four directions.
+one it is, so a network has to see as far as a segment is long. shapes: R(2+1)D-18 on videos of shapes that move
+in four directions.
 
 Width scaling trains the published layers at several widths, each for --epochs. The search trains one super-network for
 as many epochs, chooses networks with evolution on the validation videos, and trains each for a fifth of the epochs from
-its shared weights. All scores are those of test videos that neither side saw. `area` is the area under the front of
+its shared weights. "alone" trains the same networks from random weights like those of width scaling, which compares the
+architectures. All scores are those of test videos that no side saw. `area` is the area under the front of
 score against the logarithm (base 10) of the multiply-adds, from the most expensive network and score 0. CPU seconds are
-those of the whole side. Runs use one thread.
+those of the whole side. Training uses one thread.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ from vidseg.tasks.recognition.runs import train_recognition
 from vidseg.tasks.segmentation.cross_validation import cross_validate
 from vidseg.tasks.segmentation.recipes import recipe_options as segmentation_options
 
+SIDES = ("width", "search", "alone")
 CLASSES, FEATURES = 8, 12
 COMMON: dict[str, Any] = {"device": "cpu", "pictures": False, "threads": 1, "warmup_epochs": 1.0}
 
@@ -59,7 +61,7 @@ class Options:
     seeds: tuple[int, ...] = (1,)
     """Seeds of weights, order, and search; each has rows of its own."""
     folder: Path | None = None
-    """Folder of data and runs, which must not hold runs; default: a temporary folder."""
+    """Folder of data and runs; a second start skips what is finished, also in the CPU time. Default: temporary."""
     epochs: int | None = None
     """Training epochs of each network of width scaling, and of the super-network; default: 24 and 32."""
     trials: int = 32
@@ -122,12 +124,12 @@ def _run(options: Options, folder: Path) -> int:
         size = f"{one['epochs']} epochs, {one['videos']} test videos"
         print(f"\n{one['task']}, seed {one['seed']}: {one['network']}, {size}")
         print(f"{'':16}{'score':>8}{'MMAC':>9}{'parameters':>12}  options")
-        for side in ("width", "search"):
+        for side in SIDES:
             for row in one[side]["rows"]:
                 mark = "*" if row["front"] else " "
                 costs = f"{row['macs'] / 1e6:9.2f}{row['parameters']:12d}"
                 print(f"{side:14}{mark} {row['score']:8.3f}{costs}  {row['options']}")
-        for side in ("width", "search"):
+        for side in SIDES:
             print(f"{side:16}area {one[side]['area']:.3f}, {one[side]['cpu_s']:.0f} CPU s")
     print("\n* on the front of its side")
     return 0
@@ -185,15 +187,23 @@ def cross_validated(options: Any) -> Path:
 
 
 def compare(case: Case, data: Path, folder: Path, options: Options, seed: int) -> dict[str, Any]:
-    """Return the rows, areas and costs of both sides."""
+    """Return the rows, areas and costs of all sides."""
     epochs = options.epochs or case.epochs
     base = {"dataset": str(data), "epochs": epochs, "seed": seed}
-    began = time.process_time()
-    width = []
-    for number, words in enumerate(case.widths[:2] if options.quick else case.widths):
-        chosen = case.options(**base, network_option=words, out=str(folder / f"width_{number}"))
-        width.append((words, case.train(chosen)))
-    middle = time.process_time()
+    widths = case.widths[:2] if options.quick else case.widths
+
+    def trained(side: str, every: Sequence[tuple[str, ...]]) -> list[tuple[tuple[str, ...], Path]]:
+        runs = []
+        for number, words in enumerate(every):
+            out = folder / f"{side}_{number}"
+            known = next(iter(out.glob("**/test.json")), None)
+            chosen = case.options(**base, network_option=words, out=str(out), resume=True)
+            runs.append((words, case.train(chosen) if known is None else known.parent))
+        return runs
+
+    times = [time.process_time()]
+    width = trained("width", widths)
+    times.append(time.process_time())
     space = SearchSpace(
         "benchmark",
         parameters=case.parameters,
@@ -207,17 +217,21 @@ def compare(case: Case, data: Path, folder: Path, options: Options, seed: int) -
     largest = case.options(**base, network_option=())
     largest = replace(largest, network=replace(largest.network, network_option=()))
     results = search_one_shot(space, data, options=largest, out=folder / "search")
-    ended = time.process_time()
+    times.append(time.process_time())
     found = []
     for one in results.front:
-        words = tuple(f"{name.removeprefix(PREFIX)}={value!r}" for name, value in one.values.items())
-        found.append((words, trial_folder(results.folder, one.number)))
+        run = trial_folder(results.folder, one.number)
+        if run.is_dir():
+            words = tuple(f"{name.removeprefix(PREFIX)}={value!r}" for name, value in one.values.items())
+            found.append((words, run))
+    alone = trained("alone", [words for words, _ in found])
+    times.append(time.process_time())
     sides = {
-        "width": [row(case, data, largest, words, run) for words, run in width],
-        "search": [row(case, data, largest, words, run) for words, run in found if run.is_dir()],
+        side: [row(case, data, largest, words, run) for words, run in runs]
+        for side, runs in zip(SIDES, (width, found, alone), strict=True)
     }
     worst = max(one["macs"] for rows in sides.values() for one in rows)
-    spent = {"width": middle - began, "search": ended - middle}
+    spent = {side: times[place + 1] - times[place] for place, side in enumerate(SIDES)}
     return {
         "network": case.network,
         "epochs": epochs,
