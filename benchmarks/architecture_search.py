@@ -3,13 +3,15 @@
     python benchmarks/architecture_search.py [--only features shapes] [--seeds 1] [--folder DIR] [--json] [--quick]
 
 features: MS-TCN on planted features. Two classes share their features; a mark at the start of each segment tells which
-one it is, so a network has to see as far as a segment is long. shapes: R(2+1)D-18 on videos of moving shapes.
+one it is, so a network has to see as far as a segment is long. shapes: R(2+1)D-18 on videos of shapes that move
+in four directions.
 
 Width scaling trains the published layers at several widths, each for --epochs. The search trains one super-network for
 as many epochs, chooses networks with evolution on the validation videos, and trains each for a fifth of the epochs from
-its shared weights. All scores are those of test videos that neither side saw. `area` is the area under the front of
+its shared weights. "alone" trains the same networks from random weights like those of width scaling, which compares the
+architectures. All scores are those of test videos that no side saw. `area` is the area under the front of
 score against the logarithm (base 10) of the multiply-adds, from the most expensive network and score 0. CPU seconds are
-those of the whole side. Runs use one thread.
+those of the whole side. Training uses one thread.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,7 @@ from vidseg.tasks.recognition.runs import train_recognition
 from vidseg.tasks.segmentation.cross_validation import cross_validate
 from vidseg.tasks.segmentation.recipes import recipe_options as segmentation_options
 
+SIDES = ("width", "search", "alone")
 CLASSES, FEATURES = 8, 12
 COMMON: dict[str, Any] = {"device": "cpu", "pictures": False, "threads": 1, "warmup_epochs": 1.0}
 
@@ -58,9 +61,9 @@ class Options:
     seeds: tuple[int, ...] = (1,)
     """Seeds of weights, order, and search; each has rows of its own."""
     folder: Path | None = None
-    """Folder of data and runs, which must not hold runs; default: a temporary folder."""
+    """Folder of data and runs; a second start skips what is finished, also in the CPU time. Default: temporary."""
     epochs: int | None = None
-    """Training epochs of each network of width scaling, and of the super-network; default: 12 and 24."""
+    """Training epochs of each network of width scaling, and of the super-network; default: 24 and 32."""
     trials: int = 32
     """Networks that the search evaluates."""
     networks: int = 5
@@ -121,12 +124,12 @@ def _run(options: Options, folder: Path) -> int:
         size = f"{one['epochs']} epochs, {one['videos']} test videos"
         print(f"\n{one['task']}, seed {one['seed']}: {one['network']}, {size}")
         print(f"{'':16}{'score':>8}{'MMAC':>9}{'parameters':>12}  options")
-        for side in ("width", "search"):
+        for side in SIDES:
             for row in one[side]["rows"]:
                 mark = "*" if row["front"] else " "
                 costs = f"{row['macs'] / 1e6:9.2f}{row['parameters']:12d}"
                 print(f"{side:14}{mark} {row['score']:8.3f}{costs}  {row['options']}")
-        for side in ("width", "search"):
+        for side in SIDES:
             print(f"{side:16}area {one[side]['area']:.3f}, {one[side]['cpu_s']:.0f} CPU s")
     print("\n* on the front of its side")
     return 0
@@ -158,18 +161,18 @@ def cases() -> dict[str, Case]:
             lambda **chosen: recognition_options(
                 "synth",
                 network="r2plus1d_18",
-                optimizer="adamw",
-                lr=0.004,
-                weight_decay=0.01,
-                warmup_start=0.0004,
+                lr=0.05,
                 frames=8,
+                interval=3,
+                train_interval=(3,),
                 size=40,
-                batch_size=8,
+                mirror=False,
+                batch_size=16,
                 test_every=4,
                 **COMMON,
                 **chosen,
             ),
-            24,
+            32,
             [(f"width={width}",) for width in (0.1875, 0.125, 0.0625)],
             shapes,
             train_recognition,
@@ -184,15 +187,23 @@ def cross_validated(options: Any) -> Path:
 
 
 def compare(case: Case, data: Path, folder: Path, options: Options, seed: int) -> dict[str, Any]:
-    """Return the rows, areas and costs of both sides."""
+    """Return the rows, areas and costs of all sides."""
     epochs = options.epochs or case.epochs
     base = {"dataset": str(data), "epochs": epochs, "seed": seed}
-    began = time.process_time()
-    width = []
-    for number, words in enumerate(case.widths[:2] if options.quick else case.widths):
-        chosen = case.options(**base, network_option=words, out=str(folder / f"width_{number}"))
-        width.append((words, case.train(chosen)))
-    middle = time.process_time()
+    widths = case.widths[:2] if options.quick else case.widths
+
+    def trained(side: str, every: Sequence[tuple[str, ...]]) -> list[tuple[tuple[str, ...], Path]]:
+        runs = []
+        for number, words in enumerate(every):
+            out = folder / f"{side}_{number}"
+            known = next(iter(out.glob("**/test.json")), None)
+            chosen = case.options(**base, network_option=words, out=str(out), resume=True)
+            runs.append((words, case.train(chosen) if known is None else known.parent))
+        return runs
+
+    times = [time.process_time()]
+    width = trained("width", widths)
+    times.append(time.process_time())
     space = SearchSpace(
         "benchmark",
         parameters=case.parameters,
@@ -206,17 +217,21 @@ def compare(case: Case, data: Path, folder: Path, options: Options, seed: int) -
     largest = case.options(**base, network_option=())
     largest = replace(largest, network=replace(largest.network, network_option=()))
     results = search_one_shot(space, data, options=largest, out=folder / "search")
-    ended = time.process_time()
+    times.append(time.process_time())
     found = []
     for one in results.front:
-        words = tuple(f"{name.removeprefix(PREFIX)}={value!r}" for name, value in one.values.items())
-        found.append((words, trial_folder(results.folder, one.number)))
+        run = trial_folder(results.folder, one.number)
+        if run.is_dir():
+            words = tuple(f"{name.removeprefix(PREFIX)}={value!r}" for name, value in one.values.items())
+            found.append((words, run))
+    alone = trained("alone", [words for words, _ in found])
+    times.append(time.process_time())
     sides = {
-        "width": [row(case, data, largest, words, run) for words, run in width],
-        "search": [row(case, data, largest, words, run) for words, run in found if run.is_dir()],
+        side: [row(case, data, largest, words, run) for words, run in runs]
+        for side, runs in zip(SIDES, (width, found, alone), strict=True)
     }
     worst = max(one["macs"] for rows in sides.values() for one in rows)
-    spent = {"width": middle - began, "search": ended - middle}
+    spent = {side: times[place + 1] - times[place] for place, side in enumerate(SIDES)}
     return {
         "network": case.network,
         "epochs": epochs,
@@ -256,6 +271,8 @@ def planted_features(root: Path, quick: bool) -> Path:
     """Write features of videos: noise around the mean of a pair of classes, and a mark where a segment starts."""
     rng = np.random.default_rng(7)
     counts = {"train": 6, "test": 4} if quick else {"train": 32, "test": 16}
+    if root.is_dir():
+        return root
     for folder in ("groundTruth", "splits", "features"):
         (root / folder).mkdir(parents=True)
     (root / "mapping.txt").write_text("".join(f"{number} class{number}\n" for number in range(CLASSES)))
@@ -278,19 +295,26 @@ def planted_features(root: Path, quick: bool) -> Path:
 
 
 def moving_shapes(root: Path, quick: bool) -> Path:
-    """Write and convert videos of moving shapes; a fifth of the training videos are for validation."""
-    source = root / "source"
-    count = 32 if quick else 200
+    """Write and convert videos of shapes that move in one of four directions; a fifth of the training is validation."""
+    source, data = root / "source", root / "data"
+    if data.is_dir():
+        return data
+    count = 48 if quick else 400
     synthesize_videos(source, SynthOptions(videos=count, frames=24, width=80, height=64, seed=5), workers=1)
-    if not convert_videos(source / "videos", root / "data", options=ConvertOptions(workers=1, levels=0)).ok:
-        raise SystemExit(f"{source}: not all videos could be converted")
     lines = (source / "labels.csv").read_text().splitlines()
+    lines = [lines[0], *(line for line in lines[1:] if line.startswith("move_"))]
+    kept = {line.split(",")[1] for line in lines}
+    for path in (source / "videos").rglob("*.*"):
+        if path.is_file() and path.stem not in kept:
+            path.unlink()
+    if not convert_videos(source / "videos", data, options=ConvertOptions(workers=1, levels=0)).ok:
+        raise SystemExit(f"{source}: not all videos could be converted")
     train = [place for place, line in enumerate(lines) if line.endswith(",train")]
     for place in train[::5]:
         lines[place] = lines[place].removesuffix("train") + "val"
     (source / "labels.csv").write_text("\n".join(lines) + "\n")
-    apply_labels(root / "data", read_label_csv(source / "labels.csv"))
-    return root / "data"
+    apply_labels(data, read_label_csv(source / "labels.csv"))
+    return data
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """Search spaces of networks, shared weights of a super-network, evolution, and one-shot search from data to runs."""
 
 import json
+import math
 import re
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch import nn
 
 import vidseg
 from vidseg.cli.main import main
+from vidseg.cli.train import searched_program
 from vidseg.clips.draws import uniform
 from vidseg.engine.options import merged_values, named_values
 from vidseg.engine.precise_norm import renew_statistics
@@ -21,6 +24,7 @@ from vidseg.search import (
     Parameter,
     SearchSpace,
     architecture_parameters,
+    bound_space,
     one_shot,
     remove_one_shot,
     search_one_shot,
@@ -159,6 +163,29 @@ def test_words_for_numbers_of_an_option_are_joined():
     assert merged_values(["width.0=1", "width.1=2"], ["width.1=5"]) == ("width.0=1", "width.1=5")
 
 
+def test_a_search_of_trials_takes_the_declared_space():
+    content = {
+        "program": "segmentation",
+        "architecture": "mstcn",
+        "options": {"network-option.stages": 2},
+        "space": {"network-option.maps": [8, 16], "lr": [0.1, 0.2]},
+    }
+    program = searched_program("segmentation")
+    space = bound_space(content, "space.yaml", program, declared=architecture_parameters("mstcn"))
+    assert set(space.parameters) == {f"{PREFIX}{name}" for name in ("maps", "layers", "dilations")} | {"lr"}
+    assert space.parameters[f"{PREFIX}maps"].choices == (8, 16) and space.options["network"] == "mstcn"
+    # The recipe has width=0.25, which the widths of the stages replace.
+    program = searched_program("synth")
+    declared = architecture_parameters("srtg_r3d_18")
+    space = bound_space({"architecture": "srtg_r3d_18"}, "space.yaml", program, declared=declared)
+    values = {name: one.values()[0] for name, one in space.parameters.items()}
+    words = program.options({**space.options, **values})["network_option"]
+    chosen = named_values(words)
+    assert chosen["width"] == (0.25,) * 4 and chosen["blocks"] == (1, 1, 1, 1) and chosen["placement"] == "start"
+    with pytest.raises(ValueError, match="has no option 'depth'"):
+        bound_space({"architecture": "mstcn", "space": {"network-option.depth.0": [1, 2]}}, "space.yaml", program)
+
+
 # Shared weights
 
 
@@ -267,22 +294,25 @@ def test_fronts_and_their_areas():
     assert dominated_area([(-1.0, 5.0)], worst=(0.0, 0.0)) == 0.0
 
 
-def test_evolution_finds_a_front_in_fewer_trials_than_chance():
-    sizes = (8,) * 5  # 32768 architectures, of which 8 are on the front: all genes equal
+def test_evolution_comes_close_to_the_front_and_chance_does_not():
+    sizes, first = (6,) * 6, ((5,) * 6, (0,) * 6)
 
     def scores(genome):
-        distance = sum(abs(one - genome[0]) for one in genome)
-        return (genome[0] - distance, -genome[0] - distance)
+        quality = sum(math.sqrt(gene * weight) for gene, weight in zip(genome, (5, 1, 3, 2, 4, 1), strict=True))
+        return quality, -float(sum(gene * cost for gene, cost in zip(genome, (1, 6, 2, 5, 1, 3), strict=True)))
 
-    found = evolve(sizes, scores, trials=300, population=20, seed=3)
-    assert len(found) == 300 and list(found) == list(evolve(sizes, scores, trials=300, population=20, seed=3))
-    assert list(found)[:50] != list(evolve(sizes, scores, trials=50, population=20, seed=4))
-    chance = evolve(sizes, scores, trials=300, population=300, seed=3)
+    def area(genomes):
+        return dominated_area([scores(genome) for genome in genomes], worst=(0.0, -120.0))
 
-    def area(one):
-        return dominated_area(list(one.values()), worst=(-20.0, -20.0))
-
-    assert area(found) > area(chance)
+    found = evolve(sizes, scores, trials=150, population=12, seed=3, first=first)
+    assert len(found) == 150 and list(found)[:2] == list(first)
+    assert list(found) == list(evolve(sizes, scores, trials=150, population=12, seed=3, first=first))
+    shorter = evolve(sizes, scores, trials=40, population=12, seed=3, first=first)
+    assert list(found)[:40] == list(shorter)
+    assert list(evolve(sizes, scores, trials=40, population=12, seed=4, first=first)) != list(shorter)
+    chance = evolve(sizes, scores, trials=150, population=150, seed=3, first=first)
+    whole = area(product(range(6), repeat=6))
+    assert area(found) > 0.95 * whole and area(chance) < 0.93 * whole
 
 
 def test_refused_architectures_do_not_count_and_a_small_space_ends():

@@ -130,9 +130,18 @@ def _child(parents: Sequence[Genome], draws: Sequence[float], sizes: Sequence[in
         take, change, where = draws[4 + 3 * place : 7 + 3 * place]
         gene = mother[place] if take < 0.5 else father[place]
         if size > 1 and change < 1 / len(sizes):
-            gene = (gene + 1 + int(where * (size - 1))) % size
+            gene = _changed(gene, size, where)
         genes.append(gene)
     return tuple(genes)
+
+
+def _changed(gene: int, size: int, where: float) -> int:
+    """Return another value of a gene: a neighbor in half of the draws, as lists of values are mostly in order."""
+    if where < 0.25:
+        return gene - 1 if gene > 0 else gene + 1
+    if where < 0.5:
+        return gene + 1 if gene < size - 1 else gene - 1
+    return (gene + 1 + int((2 * where - 1) * (size - 1))) % size
 
 
 def _selected(found: Mapping[Genome, Scores], count: int) -> list[Genome]:

@@ -179,8 +179,8 @@ class SharedEvaluation:
         if entry["over_budget"]:
             logger.info("network %04d: over budget, %s: %s", number, entry["over_budget"], text)
             return None
-        costs = ", ".join(f"{name} {value:.4g}" for name, value in entry["costs"].items())
-        logger.info("network %04d: score %.5g, %s: %s", number, entry["score"], costs, text)
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in entry["costs"].items())
+        logger.info("network %04d: score %.5g, %s: %s", number, entry["score"], shown, text)
         return tuple(
             self._value(one, entry) * (1 if one.direction == "maximize" else -1) for one in self._space.objectives
         )
