@@ -65,6 +65,15 @@ def starts(out: Path) -> dict[str, int]:
     return {path.parent.name: len(path.read_text().splitlines()) for path in sorted(out.glob("trials/*/starts"))}
 
 
+def has_ended(process: int) -> bool:
+    """Whether a process is gone, or waits for its new parent to take note of its end."""
+    try:
+        text = Path(f"/proc/{process}/stat").read_text()
+    except FileNotFoundError:
+        return True
+    return text.rpartition(")")[2].split()[0] in "ZX"
+
+
 # --- spaces
 
 
@@ -231,8 +240,8 @@ def test_a_search_repeats_exactly_and_finds_the_best_value(tmp_path, data):
     assert best.objectives == [final_score(best.values["lr"])] == [max(one.objectives[0] for one in first.trials)]
     assert best.scores["top5"] == 1 and best.epochs == [4]
     # the trials that depend on results are better than the random ones
-    halves = [[one.objectives[0] for one in first.trials[part]] for part in (slice(3), slice(3, None))]
-    assert sum(halves[1]) / 6 > sum(halves[0]) / 3
+    halves = [[one.objectives[0] for one in first.trials[part]] for part in (slice(4), slice(4, None))]
+    assert sum(halves[1]) / 5 > sum(halves[0]) / 4
     other = fake_search(space_file(tmp_path, "c.yaml", method="tpe", trials=2, seed=5), data, tmp_path / "c")
     assert other.trials[0].values != first.trials[0].values
     assert (tmp_path / "a/trials.csv").read_text().count("\n") == 10
@@ -281,7 +290,7 @@ def test_jobs_run_at_the_same_time(tmp_path, data):
 
 
 def test_pruning_stops_the_process_and_depends_on_validations_alone(tmp_path, data):
-    path = space_file(tmp_path, pruner="median", method="grid", trials=9, options={"network": "r3d_18", "epochs": 6})
+    path = space_file(tmp_path, pruner="median", method="grid", trials=6, options={"network": "r3d_18", "epochs": 6})
     content = yaml.safe_load(path.read_text())
     content["space"] = {"lr": [0.02, 0.01, 0.012, 1.0, 0.011, 0.5]}
     path.write_text(yaml.safe_dump(content))
@@ -294,8 +303,7 @@ def test_pruning_stops_the_process_and_depends_on_validations_alone(tmp_path, da
         assert found.trials[3].epochs == [2] and not found.trials[3].objectives
     for number in ("0003", "0005"):
         process = int((tmp_path / f"blocked/trials/{number}/blocked").read_text())
-        with pytest.raises(ProcessLookupError):
-            os.kill(process, 0)
+        assert has_ended(process)
 
 
 def test_failures_are_results(tmp_path, data, caplog):
@@ -426,8 +434,7 @@ def test_a_killed_search_continues_without_losing_or_repeating_a_trial(tmp_path,
     process.wait()
     (data / "block").unlink()
     found = fake_search(path, data, out)  # starts as soon as the trial's process has ended
-    with pytest.raises(ProcessLookupError):
-        os.kill(trial, 0)
+    assert has_ended(trial)
     assert [one.state for one in found.trials] == ["complete"] * 4
     assert starts(out) == {"0000": 1, "0001": 2, "0002": 1, "0003": 1}
     whole = fake_search(path, data, tmp_path / "b")
@@ -537,8 +544,7 @@ def test_trials_run_on_ray(tmp_path, data):
         found = fake_search(path, data, tmp_path / "b", ray=True, cpus_per_trial=1)
         assert [one.state for one in found.trials] == ["complete"] * 3 + ["pruned"]
         process = int((tmp_path / "b/trials/0003/blocked").read_text())
-        with pytest.raises(ProcessLookupError):
-            os.kill(process, 0)
+        assert has_ended(process)
         with pytest.raises(
             ValueError, match=r"--cpus-per-trial 99: no machine of the Ray cluster has more than 2 CPUs"
         ):

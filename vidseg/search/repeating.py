@@ -201,9 +201,9 @@ def repeat_best(results: SearchResults, program: TrainProgram, *, seeds: int, op
         _run_all(works, slots, program, slots.ray_process if options.ray else LocalProcess)
     for work in works:
         _collect(work, program, objective.name)
-    repetition = Repetition(
-        objective.name, objective.direction, *settings, test_is_validation=_selected_on(works[0].folder)
-    )
+    baseline, repeated = settings
+    selected_on = _selected_on(works[0].folder)
+    repetition = Repetition(objective.name, objective.direction, baseline, repeated, selected_on)
     write_json(results.folder / "repeat.json", repetition.summary())
     return repetition
 

@@ -30,7 +30,7 @@ DESCRIPTION = "vidseg"
 """User attribute of the study that holds the description."""
 _STUDY = "search"
 _STARTUP = (3, 10)
-"""Fewest and most random trials before the first one that depends on results; a quarter of the trials between them."""
+"""Fewest and most random trials before the first one that depends on results; half of the trials between them."""
 
 
 def load_optuna() -> Any:
@@ -170,7 +170,7 @@ def startup_trials(trials: int | None) -> int:
         trials: of the search; None: no limit.
     """
     fewest, most = _STARTUP
-    return most if trials is None else min(most, max(fewest, trials // 4))
+    return most if trials is None else min(most, max(fewest, trials // 2))
 
 
 def make_sampler(method: str, *, trials: int | None, seed: int, parallel: bool, conditions: bool) -> Any:

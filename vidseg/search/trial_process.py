@@ -97,8 +97,13 @@ class LocalProcess:
         return self._process.poll()
 
     def wait(self) -> int:
-        """Wait for the end of the process; returns its exit status."""
-        return self._process.wait()
+        """Wait for the end of the process; returns its exit status.
+
+        Ray cancels a task with a KeyboardInterrupt that a system call does not notice, so this is a loop.
+        """
+        while (status := self._process.poll()) is None:
+            time.sleep(_WAIT)
+        return status
 
     def stop(self) -> None:
         """See `Process.stop`: SIGTERM to the process and those that it started, SIGKILL if they do not end."""
