@@ -4,13 +4,14 @@
 
 #include <sstream>
 #include <stdexcept>
+#include <string>
 
 namespace vidseg {
 
 // Throws Error with the parts, streamed one after another, as its message.
 template <class Error, class... Parts>
 [[noreturn]] void raise(const Parts&... parts) {
-    std::ostringstream message;
+    std::ostringstream message{std::string()};  // GCC's default constructor needs a libstdc++ of 2019
     (message << ... << parts);
     throw Error(message.str());
 }

@@ -115,6 +115,9 @@ class OptimizerOptions:
     """Multiplier of the learning rate from each block of a transformer to the one before it, such as 0.75; 1: none."""
     frozen_norms: bool = False
     """Keep the statistics of batch norm as they are, for networks with published weights."""
+    freeze_ranges: float | None = None
+    """Share of the run after which a network with the option quantized keeps the ranges of its activations and the
+    statistics of batch norm; default: 0.5."""
     clip_norm: float | None = None
     """Largest norm of the gradient of a step; default: no clipping."""
     accumulate: int = 1
@@ -127,6 +130,8 @@ class OptimizerOptions:
         at_least(self, 0, "weight_decay", "backbone_lr")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay={self.layer_decay} must be in (0, 1]")
+        if self.freeze_ranges is not None and not 0 < self.freeze_ranges <= 1:
+            raise ValueError(f"freeze_ranges={self.freeze_ranges} must be above 0 and at most 1")
         if not 0 <= self.momentum < 1 or not 0 <= self.ema < 1:
             raise ValueError(f"momentum={self.momentum} and ema={self.ema} must be in [0, 1)")
         if self.clip_norm is not None and self.clip_norm <= 0:

@@ -17,6 +17,7 @@ from torch.export import ExportedProgram
 from vidseg.export.artifact import Artifact
 from vidseg.export.formats import missing_package
 from vidseg.export.onnx_operators import without_own_operators
+from vidseg.export.onnx_quantized import store_int8
 
 __all__ = ["load", "make_program", "write"]
 
@@ -84,7 +85,10 @@ def _optimize(model: Any) -> None:
                 bias = node.inputs[2].const_value
                 if bias is not None and not bias.numpy().any():
                     node.resize_inputs(2)
+        store_int8(model)
         common.RemoveUnusedNodesPass()(model)
+    for node in model.graph.all_nodes():  # where the exporter made it, which is most of the file of a small network
+        node.metadata_props.clear()
 
 
 def _reason(error: BaseException) -> str:

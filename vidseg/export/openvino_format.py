@@ -15,7 +15,7 @@ from vidseg.export import onnx_format
 from vidseg.export.artifact import Artifact
 from vidseg.export.formats import missing_package
 
-__all__ = ["load", "write"]
+__all__ = ["convert", "load", "write"]
 
 
 def _package() -> Any:
@@ -28,17 +28,33 @@ def _package() -> Any:
 
 def write(program: ExportedProgram, artifact: Artifact, path: Path) -> None:
     """See `vidseg.export.formats.Format.write`; the weights are in <name>.bin beside the file."""
-    openvino = _package()
+    _package()
     with tempfile.TemporaryDirectory(dir=path.parent.parent, prefix=".export-") as folder:
         graph = Path(folder) / "model.onnx"
         onnx_format.write(program, artifact, graph)
-        try:
-            model = openvino.convert_model(graph)
-        except Exception as error:  # OpenVINO's errors have no public base class
-            raise ValueError(f"{artifact.network}: OpenVINO cannot convert it: {_first_line(error)}") from error
-        for value, name in zip(model.outputs, artifact.outputs, strict=True):
-            value.get_tensor().set_names({name})
-        openvino.save_model(model, path, compress_to_fp16=False)
+        convert(graph, artifact, path)
+
+
+def convert(graph: Path, artifact: Artifact, path: Path) -> None:
+    """Convert an ONNX file.
+
+    Args:
+        graph: ONNX file.
+        artifact: description.
+        path: file to write, .xml.
+
+    Raises:
+        ImportError: openvino is not installed.
+        ValueError: OpenVINO cannot express the graph.
+    """
+    openvino = _package()
+    try:
+        model = openvino.convert_model(graph)
+    except Exception as error:  # OpenVINO's errors have no public base class
+        raise ValueError(f"{artifact.network}: OpenVINO cannot convert it: {_first_line(error)}") from error
+    for value, name in zip(model.outputs, artifact.outputs, strict=True):
+        value.get_tensor().set_names({name})
+    openvino.save_model(model, path, compress_to_fp16=False)
 
 
 def _first_line(error: BaseException) -> str:

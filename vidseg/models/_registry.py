@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from vidseg.models._input_spec import InputSpec
+from vidseg.models._quantized import QUANTIZED, quantize_layers
 from vidseg.models._search_space import ModelSearchSpace
 from vidseg.models._shapes import SHAPES, set_shapes
 
@@ -249,7 +250,8 @@ def create_model(name: str, *, num_classes: int | None = None, **options: Any) -
         num_classes: number of classes, at least 1. Required, except for networks without classes, such as optical-flow
             networks, where it must be None.
         **options: options of the network, see `model_options`, and `shapes`: shapes of parameters that differ, as
-            `vidseg compress --prune` leaves them.
+            `vidseg compress --prune` leaves them; and `quantized`: "int8" for layers that round their inputs and
+            weights, as `vidseg compress --quantize int8 --fine-tune` trains them.
 
     Returns:
         The network in training mode.
@@ -271,7 +273,7 @@ def create_model(name: str, *, num_classes: int | None = None, **options: Any) -
             "num_classes out"
         )
     given = dict(options)
-    shapes = options.pop(SHAPES, None)
+    shapes, quantized = options.pop(SHAPES, None), options.pop(QUANTIZED, None)
     _check_options(name, options)
     for option, default in model_options(name).items():
         if default is inspect.Parameter.empty and option not in options:
@@ -279,6 +281,8 @@ def create_model(name: str, *, num_classes: int | None = None, **options: Any) -
     model = factory(**classes, **options)
     if shapes is not None:
         set_shapes(model, shapes)
+    if quantized is not None:
+        quantize_layers(model, quantized)
     _ORIGINS[model] = ModelOrigin(name, given, _shapes_of(model))
     return model
 
@@ -296,7 +300,7 @@ def _shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
 def _check_options(name: str, options: dict[str, Any]) -> None:
     known = model_options(name)
     for option in options:
-        if option not in known and option != SHAPES:
+        if option not in known and option not in (SHAPES, QUANTIZED):
             raise TypeError(f"{name} has no option {option!r}; its options are {', '.join(known) or 'none'}")
 
 

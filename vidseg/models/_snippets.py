@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from vidseg.models._classifier import classifier_name
 from vidseg.models._detection import DetectionOutput
 from vidseg.models._input_spec import InputSpec
+from vidseg.models._quantized import quantized_layers
 
 __all__ = ["SnippetDetector", "SnippetEncoder"]
 
@@ -67,6 +68,8 @@ class SnippetEncoder(nn.Module):
     def train(self, mode: bool = True) -> "SnippetEncoder":
         """Stay in evaluation mode; see the class."""
         super().train(False)
+        for layer in quantized_layers(self).values():
+            layer.training = mode  # their ranges follow the training
         return self
 
     def forward(self, snippets: Tensor) -> Tensor:
