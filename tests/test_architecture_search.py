@@ -446,6 +446,15 @@ def test_found_networks_are_trained_further_within_a_budget(features, tmp_path):
     tuned = torch.load(run / "mstcn_last.pth", weights_only=True)["state_dict"]
     assert all(shared[name].shape == value.shape for name, value in tuned.items())
     assert any(not torch.equal(shared[name], value) for name, value in tuned.items())
+    again = search_one_shot(space, features, options=segmentation_training(epochs=1), out=tmp_path)
+    assert evaluated(again) == evaluated(results)
+    assert (run / "train.log").read_text().count("Epoch [1]  (train)") == 1
+    # A run of another network in its place is replaced.
+    record["network_options"]["maps"] = 4
+    (run / "options.json").write_text(json.dumps(record))
+    search_one_shot(space, features, options=segmentation_training(epochs=1), out=tmp_path)
+    whole = torch.load(run / "mstcn_last.pth", weights_only=True)["state_dict"]
+    assert all(torch.equal(whole[name], value) for name, value in tuned.items())
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vidseg.engine.checkpoints import CheckpointFolder
-from vidseg.engine.runs import RECORD, Training, start_run, write_json
+from vidseg.engine.runs import RECORD, Training, read_record, start_run, write_json
 from vidseg.search.architecture import ArchitectureSpace, Genome
 from vidseg.search.one_shot_options import OneShotOptions
 from vidseg.search.shared_evaluation import NetworkScorer
@@ -62,9 +63,6 @@ class FoundRuns:
             score: validation score with the shared weights.
         """
         network, words = self.architectures.network, self.architectures.words(genome)
-        known = (folder / RECORD).is_file()
-        if known and not self.settings.fine_tune:
-            return
         options = run_options(self.options, self.options.data.dataset, folder, words)
         options = replace(options, checkpoints=replace(options.checkpoints, run_files="vidseg"))
         chosen = {**self.training.record["network_options"], **self.architectures.options(genome)}
@@ -75,6 +73,12 @@ class FoundRuns:
             "options": {**self.training.record["options"], **changed},
         }
         record = json.loads(json.dumps(record))
+        known = (folder / RECORD).is_file()
+        if known and read_record(folder)["network_options"] != record["network_options"]:
+            shutil.rmtree(folder)  # another version of the program drew other networks
+            known = False
+        if known and not self.settings.fine_tune:
+            return
         state = {
             "epoch": self.epoch,
             "batch": 0,
