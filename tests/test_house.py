@@ -31,6 +31,7 @@ ORDER["live"] = set(ORDER)
 ORDER["learn"] = set(ORDER)
 ORDER["export"] = set(ORDER)
 ORDER["serve"] = set(ORDER)
+ORDER["search"] = set(ORDER)
 ORDER["cli"] = set(ORDER)
 
 

@@ -21,6 +21,7 @@ from torch import nn
 
 from vidseg.models._input_spec import InputSpec
 from vidseg.models._quantized import QUANTIZED, quantize_layers
+from vidseg.models._search_space import ModelSearchSpace
 from vidseg.models._shapes import SHAPES, set_shapes
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "list_models",
     "model_options",
     "model_origin",
+    "model_search_space",
     "model_task",
     "register_model",
 ]
@@ -56,6 +58,7 @@ class _Entry(NamedTuple):
     factory: Callable[..., nn.Module]
     task: str
     input_spec: InputSpec
+    search_space: ModelSearchSpace | None
 
 
 _ENTRIES: dict[str, _Entry] = {}
@@ -68,6 +71,7 @@ def register_model(
     *,
     task: str = "recognition",
     input_spec: InputSpec | None = None,
+    search_space: ModelSearchSpace | None = None,
 ) -> None:
     """Add a network to the registry.
 
@@ -82,6 +86,7 @@ def register_model(
             -> scored segments), "streaming" (a window of frames and a state -> logits of each stage and the next
             state), or a new task.
         input_spec: expected input; None: features for "segmentation" and "detection", otherwise `InputSpec()`.
+        search_space: options that an architecture search varies; None: none.
 
     Raises:
         ValueError: the name is already registered.
@@ -90,7 +95,7 @@ def register_model(
         raise ValueError(f"a network called {name!r} is already registered")
     if input_spec is None:
         input_spec = InputSpec(modality="features") if task in ("segmentation", "detection") else InputSpec()
-    _ENTRIES[name] = _Entry(factory, task, input_spec)
+    _ENTRIES[name] = _Entry(factory, task, input_spec, search_space)
 
 
 @cache
@@ -168,6 +173,20 @@ def model_options(name: str) -> dict[str, Any]:
     """
     parameters = inspect.signature(_entry(name).factory).parameters
     return {key: value.default for key, value in parameters.items() if key != "num_classes"}
+
+
+def model_search_space(name: str) -> ModelSearchSpace:
+    """Return the search space that is declared beside the network called `name`.
+
+    Raises:
+        ValueError: no network is registered under this name, or it declares no search space.
+    """
+    found = _entry(name).search_space
+    if found is None:
+        known = [other for other in list_models(task=model_task(name)) if _ENTRIES[other].search_space is not None]
+        hint = f"; networks for {model_task(name)} that do begin with {known[0]}" if known else ""
+        raise ValueError(f"{name} declares no search space{hint}")
+    return found
 
 
 def has_classes(name: str) -> bool:
