@@ -5,7 +5,7 @@ DEMO := demo
 VIDEOS :=
 TRAIN :=
 
-.PHONY: setup demo test lint docs format wheels cuda aarch64 lanes bench gpu-check clean
+.PHONY: setup demo test test-slow lint docs format wheels cuda aarch64 lanes bench gpu-check clean
 
 setup:
 	@.ci/setup
@@ -28,8 +28,15 @@ endif
 	$(BIN)/vidseg plot confusion "$(DEMO)/run"
 	@echo "pictures: $(DEMO)/contact.png $(DEMO)/run/*.png; log: $(DEMO)/run/train.log"
 
+# on all cores; a file's tests run in one process
+test: export OMP_NUM_THREADS = 1
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
+
+# the tests that take long, which CI runs too
+test-slow: export OMP_NUM_THREADS = 1
+test-slow: setup
+	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
 
 lint: setup
 	.ci/lint
