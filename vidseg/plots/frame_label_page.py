@@ -14,9 +14,8 @@ import numpy.typing as npt
 from matplotlib.colors import to_hex
 
 from vidseg.labels.counting import counted
-from vidseg.plots.canvas import BLUE, INK, ORANGE
 from vidseg.plots.page_parts import GREEN, chart, heat_map, row, table, tiles
-from vidseg.plots.segment_bars import class_colors
+from vidseg.plots.palette import BLUE, INK, ORANGE, class_colors
 
 __all__ = ["frame_label_parts"]
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from vidseg.labels.counting import counted
-from vidseg.plots.canvas import BLUE, GRID, INK, MUTED, ORANGE, SURFACE
+from vidseg.plots.palette import BLUE, GRID, INK, MUTED, ORANGE, SURFACE
 
 __all__ = ["GREEN", "chart", "command_list", "heat_map", "levels", "page", "picture", "row", "table", "tiles"]
 
