@@ -161,7 +161,11 @@ def _edge(axes: Axes) -> None:
 
 
 def _label(axes: Axes, strip: _Strip) -> None:
-    lines = [shortened(line, _LETTERS) for line in strip.label.split("\n")]
+    lines = [
+        part
+        for line in strip.label.split("\n")
+        for part in textwrap.wrap(shortened(line, 2 * _LETTERS - 4), _LETTERS) or [""]
+    ]
     text = axes.text(
         0.98, 0.5, "\n".join(lines), transform=axes.transAxes, ha="right", va="center", fontsize=9.5, color=INK
     )
