@@ -16,8 +16,8 @@ from vidseg.frames import FrameDatabase, FrameDatabaseError
 from vidseg.labels.counting import counted
 from vidseg.metrics import confused_pairs
 from vidseg.plots.curves import read_run
-from vidseg.plots.page_parts import GREEN, chart, heat_map, picture, row, table, tiles
-from vidseg.plots.palette import BLUE, ORANGE
+from vidseg.plots.page_parts import chart, heat_map, picture, row, table, tiles
+from vidseg.plots.palette import BLUE, GREEN, ORANGE
 
 __all__ = ["recognition_parts"]
 
