@@ -77,7 +77,7 @@ def strip_height(pixels) -> int:
     [
         ("v.mp4", "aac", "out.mp4", "aac"),
         ("v.mkv", "ac3", "out.mp4", "ac3"),
-        ("v.mkv", "libvorbis", "out.mp4", "aac"),  # MP4 holds no Vorbis here: it is encoded again
+        ("v.mov", "pcm_mulaw", "out.mp4", "aac"),  # MP4 holds no mu-law: it is encoded again
         ("v.ts", "mp2", "out.mkv", "mp2"),
     ],
 )

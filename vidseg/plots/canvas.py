@@ -1,6 +1,7 @@
 """Figure creation, common style and atomic saving for all plots."""
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -11,7 +12,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from vidseg.frames.whole_file import whole_file
 from vidseg.plots.palette import GRID, INK, MUTED, SURFACE
 
-__all__ = ["epoch_ticks", "new_figure", "quiet", "save_figure", "shortened"]
+__all__ = ["epoch_ticks", "label_ends", "new_figure", "quiet", "save_figure", "shortened"]
 
 _TITLE, _DETAIL = 12.0, 9.5  # font sizes in points
 _LINE = 1.4  # line height as a multiple of the font size
@@ -61,6 +62,34 @@ def epoch_ticks(first: float, last: float) -> list[int]:
     sizes = (size * 10**power for power in range(9) for size in (1, 2, 5))
     step = next(size for size in sizes if (last - first) / size < 8)
     return [int(first), *range((int(first) // step + 1) * step, int(last) + 1, step)]
+
+
+def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, Sequence[float]]]) -> None:
+    """Write the names of lines at the right edge of the axes, in the order of their ends and without overlap.
+
+    The limits of the axes must be set before.
+
+    Args:
+        axes: axes of the lines.
+        ends: x and y of the last point, name, and color of each line.
+    """
+    low, high = axes.get_ylim()
+    height = axes.get_figure().get_figheight()  # type: ignore[union-attr]
+    step = 0.17 / height * 1.25 * (high - low)  # height of a name on the axis
+    levels: list[float] = []
+    ordered = sorted(ends, key=lambda end: -end[1])
+    for _, y, _, _ in ordered:
+        levels.append(min(y, levels[-1] - step) if levels else min(y, high))
+    short = low - levels[-1] if levels else 0.0
+    if short > 0:  # the lowest name is below the axes: all names move up as far as needed
+        levels = [level + short for level in levels]
+    edge = axes.get_xlim()[1]
+    for (x, y, name, color), level in zip(ordered, levels, strict=True):
+        axes.annotate(
+            name, (x, y), xytext=(edge + 0.03 * (edge - axes.get_xlim()[0]), level), textcoords="data", fontsize=8,
+            color=INK, va="center", annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 1.0, "shrinkA": 1, "shrinkB": 2},
+        )  # fmt: skip
 
 
 def quiet(axes: Axes, *, grid: str = "y") -> None:

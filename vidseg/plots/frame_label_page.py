@@ -94,7 +94,7 @@ def _section(folder: Path, test: Mapping[str, Any]) -> list[str]:
         _curves(folder, int(test["epoch"])),
         "<h3>Classes</h3>",
         row(_classes(test), heat_map(counts, classes, unit="frame")),
-        "<h3>Videos from lowest to highest accuracy; a dark line marks wrong frames</h3>",
+        "<h3>Videos from lowest to highest accuracy; a line marks wrong frames</h3>",
         _legend(videos, classes, colors),
         *(_video(video, classes, colors) for video in videos),
     ]
@@ -198,6 +198,6 @@ def _video(video: Mapping[str, Any], classes: Sequence[str], colors: Sequence[st
 def _ticks(length: int, rate: float | None) -> str:
     """Return the axis of a video: seconds, or frames where the rate is not known."""
     end = length / rate if rate else float(length)
-    marks = [mark for mark in levels(end) if mark < 0.92 * end]
+    marks = [mark for mark in levels(end) if mark < 0.82 * end]
     spans = "".join(f'<span style="left:{100 * mark / end:.2f}%">{mark:g}</span>' for mark in marks)
     return f'<div class="ticks">{spans}<span class="unit">{"seconds" if rate else "frames"}</span></div>'
