@@ -75,21 +75,26 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, Sequence[floa
     """
     low, high = axes.get_ylim()
     height = axes.get_figure().get_figheight()  # type: ignore[union-attr]
-    step = 0.17 / height * 1.25 * (high - low)  # height of a name on the axis
-    levels: list[float] = []
+    step = 0.2 / height * (high - low)  # height of a name on the axis
     ordered = sorted(ends, key=lambda end: -end[1])
-    for _, y, _, _ in ordered:
-        levels.append(min(y, levels[-1] - step) if levels else min(y, high))
-    short = low - levels[-1] if levels else 0.0
-    if short > 0:  # the lowest name is below the axes: all names move up as far as needed
-        levels = [level + short for level in levels]
-    edge = axes.get_xlim()[1]
-    for (x, y, name, color), level in zip(ordered, levels, strict=True):
+    blocks: list[list[float]] = []  # [sum, count] of names that touch; each block is centered on the ends of its lines
+    for place, (_, y, _, _) in enumerate(ordered):
+        blocks.append([y + place * step, 1])
+        while len(blocks) > 1 and blocks[-1][0] / blocks[-1][1] > blocks[-2][0] / blocks[-2][1]:
+            total, count = blocks.pop()
+            blocks[-1][0] += total
+            blocks[-1][1] += count
+    centers = [total / count for total, count in blocks for _ in range(int(count))]
+    left, edge = axes.get_xlim()
+    for place, ((x, y, name, color), center) in enumerate(zip(ordered, centers, strict=True)):
+        level, place_x = center - place * step, edge + 0.03 * (edge - left)
+        line = axes.plot([x, edge, place_x], [y, y, level], color=color, linewidth=0.9, linestyle=":", clip_on=False)
+        line[0].set_in_layout(False)
         axes.annotate(
-            name, (x, y), xytext=(edge + 0.03 * (edge - axes.get_xlim()[0]), level), textcoords="data", fontsize=8,
-            color=INK, va="center", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 1.0, "shrinkA": 1, "shrinkB": 2},
+            name, (place_x, level), xytext=(3, 0), textcoords="offset points", fontsize=8, color=INK, va="center",
+            annotation_clip=False,
         )  # fmt: skip
+    axes.set_xlim(left, edge)
 
 
 def quiet(axes: Axes, *, grid: str = "y") -> None:

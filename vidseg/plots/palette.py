@@ -33,7 +33,7 @@ GRID = "#e4e3df"
 BLUE = "#2a78d6"
 ORANGE = "#d9622b"
 GREEN = "#1fa187"
-GRAY = "#b4b3ae"
+GRAY = "#bcbbb6"
 """Background classes, and what has no class."""
 
 # Found by search: after BLUE, ORANGE and GREEN each color is the one that is farthest from all before, and from SURFACE

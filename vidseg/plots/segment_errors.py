@@ -50,9 +50,12 @@ def plot_segment_errors(
         lengths = [len(row) for row in f1.values()]
         raise ValueError(f"numbers of classes differ: names {len(classes)}, F1 {lengths}, confusion {counts.shape}")
     accuracy = np.trace(counts) / max(1, counts.sum())
+    facts = f"accuracy {accuracy:.1%} over {counted(int(counts.sum()), 'frame')}"
+    if len(late):
+        facts += f"; boundaries {np.median(np.abs(late)):g} frames off (median)"
     figure = new_figure(
         14, max(3.4, 1.3 + 0.2 * len(classes)), title=title or "Segmentation errors",
-        detail=f"accuracy {accuracy:.1%} over {counted(int(counts.sum()), 'frame')}",
+        detail=facts,
     )  # fmt: skip
     scores, pairs, boundaries = figure.subplots(1, 3, width_ratios=(1.2, 1.2, 1))
     _scores(scores, classes, f1)
@@ -94,8 +97,7 @@ def _pairs(axes: Axes, classes: Sequence[str], counts: npt.NDArray[np.int64]) ->
 
 def _boundaries(axes: Axes, late: npt.NDArray[np.int64]) -> None:
     quiet(axes)
-    middle = f", median distance {np.median(np.abs(late)):g}" if len(late) else ""
-    axes.set_title(f"boundaries by offset{middle}", loc="left", fontsize=10, color=MUTED)
+    axes.set_title("boundaries by offset", loc="left", fontsize=10, color=MUTED)
     reach = int(max(5, np.quantile(np.abs(late), 0.95))) if len(late) else 5
     width = -(-(2 * reach + 1) // 61)  # at most 61 bars, one of them centered on 0
     edges = (np.arange(-(reach // width) - 1, reach // width + 2) + 0.5) * width

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -92,34 +93,29 @@ class SoundTrack:
             yield packet
 
     def _encoded(self) -> Iterator[Any]:
-        context = self._output.codec_context
-        resampler = av.AudioResampler(format="fltp", layout="stereo", rate=context.sample_rate)
-        begun, ahead = False, 0
+        rate = self._output.codec_context.sample_rate
+        resampler = av.AudioResampler(format="fltp", layout="stereo", rate=rate)
+        samples: int | None = None  # from the first frame of the new file to the next samples, which leave no gaps
+        for frame in itertools.chain(self._decoded(), [None]):
+            if samples is None and frame is not None:
+                samples = round((frame.pts * float(frame.time_base) - self._first) * rate)
+            for part in resampler.resample(frame) if samples is not None else ():
+                part.pts, part.time_base = samples, Fraction(1, rate)
+                samples = part.samples + (samples or 0)
+                yield from self._output.encode(part)
+        if samples is not None:
+            yield from self._output.encode(None)
+
+    def _decoded(self) -> Iterator[Any]:
+        """Yield the samples from the first frame of the video on."""
         for packet in self._demuxed():
             try:
                 frames = packet.decode()
             except av.error.FFmpegError:
                 continue  # a damaged packet; the sound goes on with the next one
             for frame in frames:
-                if frame.pts is None or frame.pts * float(frame.time_base) < self._first - 1e-3:
-                    continue
-                if not begun:
-                    begun = True
-                    ahead = round((frame.pts * float(frame.time_base) - self._first) * context.sample_rate)
-                for part in resampler.resample(frame):
-                    part.pts = None  # samples follow each other without gaps
-                    yield from self._stamped(part, ahead)
-        for part in resampler.resample(None):
-            part.pts = None
-            yield from self._stamped(part, ahead)
-        yield from self._stamped(None, ahead)
-
-    def _stamped(self, frame: Any, ahead: int) -> Iterator[Any]:
-        """Encode a frame of samples; `ahead` samples of silence are before the first one."""
-        for packet in self._output.encode(frame):
-            step = round(ahead / self._output.codec_context.sample_rate / packet.time_base)
-            packet.pts, packet.dts = packet.pts + step, packet.dts + step
-            yield packet
+                if frame.pts is not None and frame.pts * float(frame.time_base) >= self._first - 1e-3:
+                    yield frame
 
     def _demuxed(self) -> Iterator[Any]:
         packets = self._source.demux(self._input)
