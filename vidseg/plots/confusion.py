@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
@@ -68,7 +69,7 @@ def plot_confusion(
     axes.set_ylabel("true", fontsize=10, color=MUTED)
     axes.tick_params(colors=INK, labelsize=9 if number <= _COUNTED else 6, length=0)
     if number <= _NAMED:
-        slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if turned else {}
+        slanted: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if turned else {}
         axes.set_xticks(range(number), names, **slanted)
         axes.set_yticks(range(number), names)
     for spine in axes.spines.values():

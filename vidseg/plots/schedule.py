@@ -38,9 +38,9 @@ def plot_schedule(
     names = ("clips per batch", "frames per clip", "height, pixels")
     varying = [(values, name) for values, name in zip(columns, names, strict=True) if np.ptp(values)]
     constant = [f"{name}: {values[0]:g}" for values, name in zip(columns, names, strict=True) if not np.ptp(values)]
-    rates = np.asarray(rates, np.float64)
-    if not np.ptp(rates):
-        constant.append(f"learning rate: {rates[0]:g}")
+    learning_rates = np.asarray(rates, np.float64)
+    if not np.ptp(learning_rates):
+        constant.append(f"learning rate: {learning_rates[0]:g}")
     figure = new_figure(
         10, 1.3 * len(varying) + 2.2, title=title, detail="constant: " + "   ".join(constant) if constant else ""
     )
@@ -54,11 +54,11 @@ def plot_schedule(
         axes.set_xlim(-0.5, max(0.5, len(places) - 0.5))
     quiet(rows[-1])
     rows[-1].set_title("learning rate, by batch of the whole run", loc="left", fontsize=9, color=MUTED)
-    rows[-1].plot(np.arange(len(rates)), rates, color=ORANGE, linewidth=1.5)
-    if rates.min() > 0:
+    rows[-1].plot(np.arange(len(learning_rates)), learning_rates, color=ORANGE, linewidth=1.5)
+    if learning_rates.min() > 0:
         rows[-1].set_yscale("log")
         for formatter in (rows[-1].yaxis.set_major_formatter, rows[-1].yaxis.set_minor_formatter):
             formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1, 0.4)))
-    rows[-1].set_xlim(0, max(1, len(rates) - 1))
+    rows[-1].set_xlim(0, max(1, len(learning_rates) - 1))
     rows[-1].set_xlabel("batch", fontsize=9, color=MUTED)
     return save_figure(figure, out)

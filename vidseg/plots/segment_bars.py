@@ -172,9 +172,11 @@ def _bars(axes: Axes, video: SegmentedVideo, colors: npt.NDArray[np.float64], wi
         for border in borders[1:]:
             axes.axvline(border, color=SURFACE, linewidth=0.6, alpha=0.7)
     elif video.fps:
-        seconds = MaxNLocator(12, steps=[1, 2, 3, 5, 6, 10]).tick_values(0, length / video.fps)
-        seconds = seconds[seconds <= length / video.fps]
-        axes.set_xticks(seconds * video.fps, [f"{second:g}" for second in seconds])
+        marks: npt.NDArray[np.float64] = np.asarray(
+            MaxNLocator(12, steps=[1, 2, 3, 5, 6, 10]).tick_values(0, length / video.fps)
+        )
+        marks = marks[marks <= length / video.fps]
+        axes.set_xticks(marks * video.fps, [f"{mark:g}" for mark in marks])
     axes.tick_params(axis="x", colors=MUTED, labelsize=7, length=3)
     axes.tick_params(axis="y", colors=INK, length=0)
     axes.set_facecolor(SURFACE)
