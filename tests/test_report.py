@@ -317,13 +317,14 @@ def test_pages_are_dark_narrow_and_printed(tmp_path):
             label = opened.evaluate("getComputedStyle(document.querySelector('svg text')).fill")
             opened.emulate_media(media="print")
             printed = opened.evaluate(color % "color")
+            paper = opened.evaluate("getComputedStyle(document.documentElement).backgroundColor")
             opened.emulate_media(media="screen", color_scheme="light")
             light = [opened.evaluate(color % name) for name in ("color", "backgroundColor")]
             assert dark == ["rgb(236, 235, 230)", "rgb(23, 24, 27)"] and light == [
                 "rgb(29, 29, 27)",
                 "rgb(252, 252, 251)",
             ]
-            assert printed == light[0]
+            assert printed == light[0] and paper == "rgb(255, 255, 255)"
             assert (
                 label
                 == "rgb(165, 164, 157)"

@@ -40,8 +40,9 @@ img.figure {{ max-width: 100%; height: auto; border-radius: 4px; }}
 .legend span.item {{ margin-right: 1.1rem; white-space: nowrap; }}
 pre {{ background: var(--panel); padding: .6rem .8rem; overflow-x: auto; }}
 @media (max-width: 480px) {{ body {{ margin: 1rem auto; padding: 0 .7rem; }} .tiles b {{ font-size: 1.35rem; }}
-  td, th {{ padding: .15rem .45rem; }} svg.chart {{ font-size: 13px; }} h1 {{ font-size: 1.25rem; }} }}
-@media print {{ body {{ margin: 0; max-width: none; font-size: 10pt; background: none; }}
+  td, th {{ padding: .15rem .35rem; }} svg.chart {{ font-size: 13px; }} h1 {{ font-size: 1.25rem; }} }}
+@media print {{ :root {{ color-scheme: light; }} body {{ margin: 0; max-width: none; font-size: 10pt; }}
+  body, html {{ background: white; }}
   * {{ print-color-adjust: exact; -webkit-print-color-adjust: exact; }}
   .video, .tiles, tr, svg, img {{ break-inside: avoid; }} h2, h3 {{ break-after: avoid; }}
   .wide {{ overflow: visible; }} pre {{ white-space: pre-wrap; }} }}
