@@ -332,3 +332,12 @@ def test_pages_are_dark_narrow_and_printed(tmp_path):
             )
             opened.close()
         browser.close()
+
+
+def test_errors_are_plotted_from_a_run_without_a_mapping(tmp_path, capsys):
+    folder = split_folder(tmp_path / "split1", "split1")
+    names = ["errors.png", "confusion_frames.png", "confusion_segments.png"]
+    assert main(["plot", "errors", str(folder)]) == 0
+    assert capsys.readouterr().out.split() == [str(folder / name) for name in names]
+    assert main(["plot", "errors", str(folder), "--bundle", "x"]) == 2
+    assert "--bundle is for label files" in capsys.readouterr().err
