@@ -1,6 +1,7 @@
 """Accuracy and cost of training small networks on synthetic videos of moving shapes.
 
     python benchmarks/learning.py [--only ROW ...] [--seeds 1 2 3] [--folder learning] [--json] [--quick]
+    python benchmarks/learning.py --plot ROWS.json
 
 Rows: networks from random weights; the constant schedule with fewer and with more epochs; the multigrid schedule,
 compared with the constant one with as many epochs and with more; float16 and bfloat16 (O1, bf16) compared with float32
@@ -8,7 +9,8 @@ compared with the constant one with as many epochs and with more; float16 and bf
 90); a linear classifier on the frozen features of a network that was trained on half of the classes, compared with
 fine-tuning all of it. Each row is trained once per seed, on one thread, with as many runs in parallel as there are
 cores. Cost is the CPU time of the process, evaluation included, which depends less on other programs than wall-clock
-time. Finished runs in the folder are reported, not repeated. `--quick` trains one epoch on a few videos.
+time. Finished runs in the folder are reported, not repeated. `--quick` trains one epoch on a few videos. `--plot` draws
+the rows that an earlier run has printed with `--json`, without training.
 """
 
 from __future__ import annotations
@@ -32,12 +34,14 @@ from typing import Any
 import torch
 import tyro
 from machine import hardware
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from vidseg.convert import ConvertOptions, convert_videos
 from vidseg.convert.synth import SynthOptions, synthesize_videos
 from vidseg.labels import apply_labels, read_label_csv
 from vidseg.labels.scan import scan_catalog
-from vidseg.plots.canvas import INK, MUTED, new_figure, quiet, save_figure
+from vidseg.plots.canvas import label_ends, new_figure, quiet, save_figure
+from vidseg.plots.palette import MUTED, class_colors
 from vidseg.tasks.recognition.options import RecognitionOptions
 from vidseg.tasks.recognition.recipes import recipe_options
 from vidseg.tasks.recognition.runs import train_recognition
@@ -144,7 +148,9 @@ class Options:
     json: bool = False
     """Print JSON rows instead of a table."""
     quick: bool = False
-    """Train one epoch on 48 videos ."""
+    """Train one epoch on 48 videos."""
+    plot: Path | None = None
+    """Draw learning.png beside this file of rows, printed earlier with --json, and train nothing."""
 
 
 def prepare(folder: Path, videos: int) -> dict[str, Path]:
@@ -248,23 +254,33 @@ def train_all(runs: dict[tuple[str, int], RecognitionOptions], workers: int | No
 
 
 def draw(rows: list[dict[str, Any]], out: Path) -> Path:
-    """Plot held-out accuracy by epoch and by CPU seconds."""
-    figure = new_figure(10, 4)
+    """Plot held-out accuracy by epoch and by CPU seconds; names are at the ends of the lines."""
+    figure = new_figure(13, max(4.2, 0.9 + 0.19 * len(rows)), title="top-1 on held-out videos")
     axes = figure.subplots(1, 2, sharey=True)
+    colors = class_colors(len(rows))
     for place, (panel, title) in enumerate(zip(axes, ("epoch", "CPU seconds"), strict=True)):
         quiet(panel)
         panel.set_xlabel(title, fontsize=9, color=MUTED)
-        for row in rows:
+        ends = []
+        for row, color in zip(rows, colors, strict=True):
             columns = list(zip(*row["curve"], strict=True))
-            panel.plot(columns[place], columns[2], linewidth=1.6, label=row["row"])
-    axes[0].set_ylim(0, 1.02)
-    axes[0].set_title("top-1 on held-out videos", loc="left", fontsize=10, color=MUTED)
-    axes[1].legend(frameon=False, fontsize=8, labelcolor=INK, loc="lower right")
+            panel.plot(columns[place], columns[2], color=color, linewidth=1.8)
+            ends.append((columns[place][-1], columns[2][-1], row["row"], color))
+        if place:
+            panel.set_xlim(left=0)
+        else:
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.set_ylim(0, 1.02)
+        panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        label_ends(panel, ends)
     return save_figure(figure, out)
 
 
 def main() -> int:
     options = tyro.cli(Options, description=__doc__)
+    if options.plot is not None:
+        print(draw(json.loads(options.plot.read_text()), options.plot.with_name("learning.png")))
+        return 0
     names = options.only or tuple(ROWS)
     for name in names:
         if name not in ROWS:

@@ -208,7 +208,12 @@ def test_speeds_are_read_from_the_log(tmp_path):
     with run_log(tmp_path / "train.log"):
         Trainer(linear(), Batches(3), validation=Batches(1), monitors=options).fit(2, tmp_path)
     found = read_speeds(tmp_path / "train.log")
-    assert found.shape == (6, 4) and (found[:, :3] > 0).all() and (found[:, 3] <= 1).all()
+    assert (
+        found.shape == (6, 5)
+        and (found[:, :3] > 0).all()
+        and (found[:, 3] <= 1).all()
+        and found[:, 4].tolist() == [1, 1, 1, 2, 2, 2]
+    )
     picture = plot_speeds(tmp_path, tmp_path / "speed.png", title="a run")
     assert picture.stat().st_size > 10_000
     (tmp_path / "train.log").write_text("2026-01-01 00:00:00: nothing\n")
@@ -218,9 +223,9 @@ def test_speeds_are_read_from_the_log(tmp_path):
         plot_speeds(tmp_path / "absent", tmp_path / "x.png")
 
 
-def test_curves_of_a_run_that_went_on(tmp_path, monkeypatch):
+def test_curves_of_a_run_that_went_on(tmp_path):
     """The later table counts from its first epoch on."""
-    from vidseg.plots import curves
+    from vidseg.plots.curves import read_run
 
     first = ScoreTable(tmp_path / "train_results_s0001.csv", ("Top1", "Top5", "Loss"))
     later = ScoreTable(tmp_path / "train_results_s0002.csv", ("Top1", "Top5", "Loss"))
@@ -228,10 +233,8 @@ def test_curves_of_a_run_that_went_on(tmp_path, monkeypatch):
         first.append(epoch, (0.1, 0.2, 1.0))
     for epoch in (2, 3):
         later.append(epoch, (0.5, 0.6, 0.4))
-    drawn = []
-    monkeypatch.setattr(curves, "_mark_last", lambda axes, found: drawn.extend(found))
-    curves.plot_curves(tmp_path, tmp_path / "curves.png")
-    assert drawn[0][2][:, 0].tolist() == [0, 1, 2, 3] and drawn[0][2][:, 1].tolist() == [0.1, 0.1, 0.5, 0.5]
+    _, scores = read_run(tmp_path, "train")
+    assert scores[:, 0].tolist() == [0, 1, 2, 3] and scores[:, 1].tolist() == [0.1, 0.1, 0.5, 0.5]
 
 
 def test_picture_of_a_schedule(tmp_path):

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -14,6 +15,8 @@ from PIL import Image
 from vidseg.cli.main import main
 from vidseg.frames import FrameWriter
 from vidseg.plots.page_parts import levels as round_levels
+from vidseg.plots.palette import CLASSES as COLORS
+from vidseg.plots.palette import GRAY
 from vidseg.plots.run_page import write_report
 
 CLASSES = ["take <tea>", "open", "background"]
@@ -247,3 +250,94 @@ def test_splits_of_several_tasks_have_no_page(tmp_path):
     split_folder(tmp_path / "split2", "split2", task="streaming")
     with pytest.raises(ValueError, match=r"split2/test\.json: not a test of segmentation"):
         write_report(tmp_path, tmp_path / "page.html")
+
+
+def test_bars_have_sides_seconds_and_a_gray_background(tmp_path):
+    folder = split_folder(tmp_path / "split1", "split1", videos={"S2_bad": [[2, 10], [1, 20]]})
+    test = json.loads((folder / "test.json").read_text())
+    plain = write_report(folder, tmp_path / "page.html").read_text()
+    assert '<span class="unit">frames</span>' in plain
+    test["videos"][0]["fps"] = 2.5
+    (folder / "test.json").write_text(json.dumps(test))
+    page = write_report(folder, tmp_path / "page.html").read_text()
+    assert "<span>truth</span><span>prediction</span>" in page and "30 frames, 12.0 s" in page
+    ticks = re.search(r'<div class="ticks">(.*?)</div>', page).group(1)
+    assert re.findall(r'left:([0-9.]+)%">([0-9.]+)<', ticks) == [("0.00", "0"), ("41.67", "5")]
+    assert ticks.endswith('<span class="unit">seconds</span>')
+    colors = {rect.find("title").text.split(",")[0]: rect.get("fill") for rect in pictures(page)[-1].iter("rect")
+              if rect.find("title") is not None}  # fmt: skip
+    assert colors["prediction: background"] == GRAY and colors["truth: open"] == COLORS[1]
+
+
+def test_a_flow_run_has_a_page(tmp_path):
+    scores = {"epe": 0.5, "within_1px": 0.8, "within_3px": 0.9, "within_5px": 0.99, "f1_all": 0.05}
+    test = {
+        "task": "flow", "network": "raft", "dataset": "shapes", "split": "held out", "pairs": 64, "epoch": 2,
+        "checkpoint": "raft_best.pth", "scores": scores, "text": "",
+    }  # fmt: skip
+    (tmp_path / "test.json").write_text(json.dumps(test))
+    for kind in ("train", "val"):
+        (tmp_path / f"{kind}_results_s0001.csv").write_text(
+            "Epoch,1px,3px,5px,F1-all,Loss\n1,.1,.2,.3,.5,2\n2,.2,.4,.5,.3,1\n"
+        )
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "pictures/test.png")
+    page = write_report(tmp_path, tmp_path / "page.html").read_text()
+    assert "end-point error<b>0.500 px</b>" in page and "outliers (F1-all)<b>5.0%</b>" in page and "64 pairs" in page
+    assert page.count('<svg class="chart"') == 2 and "data:image/png" in page
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_pages_are_dark_narrow_and_printed(tmp_path):
+    """Colors follow the scheme of the reader, print is dark on white, and 420 pixels are wide enough."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    long = {f"a_video_with_a_very_long_name_{number}": [[1, 30]] for number in range(3)}
+    folder = split_folder(tmp_path / "split1", "split1")
+    test = json.loads((folder / "test.json").read_text())
+    test["videos"] = [{**test["videos"][0], "name": name} for name in long]
+    (folder / "test.json").write_text(json.dumps(test))
+    recognition = tmp_path / "recognition"
+    recognition.mkdir()
+    commands = ["vidseg train " + "data " * 60]
+    pages = [
+        write_report(folder, tmp_path / "a.html"),
+        write_report(recognition_folder(recognition), tmp_path / "b.html", commands=commands),
+    ]
+    color = "getComputedStyle(document.body).%s"
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        for page in pages:
+            opened = browser.new_page(viewport={"width": 420, "height": 800}, color_scheme="dark")
+            opened.goto(page.as_uri())
+            assert opened.evaluate("document.documentElement.scrollWidth") <= 420
+            dark = [opened.evaluate(color % name) for name in ("color", "backgroundColor")]
+            label = opened.evaluate("getComputedStyle(document.querySelector('svg text')).fill")
+            opened.emulate_media(media="print")
+            printed = opened.evaluate(color % "color")
+            paper = opened.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+            opened.emulate_media(media="screen", color_scheme="light")
+            light = [opened.evaluate(color % name) for name in ("color", "backgroundColor")]
+            assert dark == ["rgb(236, 235, 230)", "rgb(23, 24, 27)"] and light == [
+                "rgb(29, 29, 27)",
+                "rgb(252, 252, 251)",
+            ]
+            assert printed == light[0] and paper == "rgb(255, 255, 255)"
+            assert (
+                label
+                == "rgb(165, 164, 157)"
+                != opened.evaluate("getComputedStyle(document.querySelector('svg text')).fill")
+            )
+            opened.close()
+        browser.close()
+
+
+def test_errors_are_plotted_from_a_run_without_a_mapping(tmp_path, capsys):
+    folder = split_folder(tmp_path / "split1", "split1")
+    names = ["errors.png", "confusion_frames.png", "confusion_segments.png"]
+    assert main(["plot", "errors", str(folder)]) == 0
+    assert capsys.readouterr().out.split() == [str(folder / name) for name in names]
+    assert main(["plot", "errors", str(folder), "--bundle", "x"]) == 2
+    assert "--bundle is for label files" in capsys.readouterr().err

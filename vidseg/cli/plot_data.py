@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from vidseg.cli.plot_runs import test_report, tested_videos
+from vidseg.cli.plot_runs import run_title, test_report, tested_videos
 
 if TYPE_CHECKING:
-    from vidseg.frames import FrameDatabase
+    from vidseg.frames import FrameDatabase, FrameDatabaseError
     from vidseg.plots import SegmentedVideo
 
 __all__ = ["Contact", "Detections", "Errors", "Flow", "Labels", "Segments"]
@@ -19,7 +19,10 @@ __all__ = ["Contact", "Detections", "Errors", "Flow", "Labels", "Segments"]
 
 @dataclass(frozen=True)
 class Contact:
-    """Plot a contact sheet with timestamps of one video, or of a data set with one row per class."""
+    """Plot a contact sheet with timestamps of one video, or of a data set with one row per class.
+
+    Videos that were converted from damaged files have an orange edge and the damage beside them.
+    """
 
     path: Annotated[Positional[str], arg(metavar="PATH")]
     """A frames.db or its folder, or the folder of a data set."""
@@ -31,29 +34,38 @@ class Contact:
     """Number of rows; default: 2 to 6 for about one frame per second, or 8 videos of a data set."""
 
     def run(self) -> int:
-        """Plot, and print the path of the file."""
+        """Plot, and print the path of the file; a video that cannot be read is marked in it."""
+        import sys
+
+        from vidseg.frames import FrameDatabaseError
         from vidseg.plots import contact_sheet
 
         videos = self._videos()
         rows = self.rows if len(videos) == 1 else None
         print(contact_sheet(videos, self.out or "contact.png", columns=self.columns, rows=rows))
-        return 0
+        unread = [video for _, video in videos if isinstance(video, FrameDatabaseError)]
+        for error in unread:
+            print(f"vidseg plot contact: {error}", file=sys.stderr)
+        return 1 if unread else 0
 
-    def _videos(self) -> list[tuple[str, FrameDatabase]]:
-        from vidseg.frames import FrameDatabase
+    def _videos(self) -> list[tuple[str, FrameDatabase | FrameDatabaseError]]:
+        from vidseg.frames import FrameDatabase, FrameDatabaseError
         from vidseg.labels import open_dataset
 
         path = Path(self.path)
         if not (path / "catalog.db").is_file():
             database = FrameDatabase(path)
             return [(database.name, database)]
-        first: dict[str, FrameDatabase] = {}
+        first: dict[str, FrameDatabase | FrameDatabaseError] = {}
         data = open_dataset(path)
         for index in range(len(data)):
             video = data[index]
             title = data.classes[video.label] if video.label >= 0 else video.name
             if title not in first:
-                first[title] = FrameDatabase(video.path)
+                try:
+                    first[title] = FrameDatabase(video.path)
+                except FrameDatabaseError as error:
+                    first[title] = error
             if len(first) == (self.rows or 8):
                 break
         return list(first.items())
@@ -108,13 +120,8 @@ class Flow:
 
 
 @dataclass(frozen=True)
-class Segments:
-    """Plot true and predicted frame labels as colored bars.
-
-    FOLDER is a segmentation or streaming run that `vidseg test` has evaluated. Or it holds label files `<video>-gt.txt`
-    and `<video>-pred.txt` with one class name per line, or `<video>.txt` with the predictions in --predictions; then
-    MAPPING is needed.
-    """
+class _FrameLabels:
+    """True and predicted frame labels of a run, or of label files."""
 
     folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Folder of a run, or of label files."""
@@ -122,52 +129,20 @@ class Segments:
     """mapping.txt with the class numbers, for label files."""
     predictions: Path | None = None
     """Folder of the predictions if they are not in FOLDER."""
-    out: Path | None = None
-    """Output file with all videos; without extension, output folder of one file per video and the palette. Default:
-    segments.png, in the folder of the run if FOLDER is one."""
     bundle: Path | None = None
-    """Split file whose videos are plotted."""
-    videos: tuple[str, ...] = ()
-    """Names of the videos to plot; default: all."""
-    rows: int = 25
-    """Maximum number of videos per page; those with the lowest accuracy are plotted."""
-    sliding_windows: int | None = None
-    """Window length of the model in frames; ticks are at its multiples."""
-    palette: Literal["bright", "voc"] = "bright"
-    """Class colors; voc: those of PASCAL VOC."""
+    """Split file whose videos are used."""
+    background: tuple[str, ...] | None = None
+    """Background classes, whose runs are not segments and whose color is gray; default: those of the run, or
+    background."""
     truncate: bool = False
     """Truncate videos of unequal lengths to the shorter side."""
 
-    def run(self) -> int:
-        """Plot, and print the paths of the files."""
-        import sys
+    def read(self) -> _Labeled:
+        """Read the labels.
 
-        from vidseg.plots import plot_palette, plot_segments
-
-        found, classes, failures, folder = self._labels()
-        videos = [video for video in found if not self.videos or video.name in self.videos]
-        missing = sorted(set(self.videos) - {video.name for video in found})
-        if missing:
-            known = ", ".join(video.name for video in found)
-            raise ValueError(f"{self.folder}: unknown video {missing[0]!r}; expected one of {known}")
-        out = self.out or folder / "segments.png"
-        if out.suffix:
-            videos.sort(key=lambda video: (video.truth == video.prediction).mean())
-            left_out = max(0, len(videos) - self.rows)
-            title = f"{self.rows} of {len(videos)} videos, lowest accuracy" if left_out else ""
-            pages = [(videos[: self.rows], out, title)]
-        else:
-            pages = [([video], out / f"{video.name}.png", "") for video in videos]
-            print(plot_palette(classes, out / "palette.png", palette=self.palette))
-        for page, path, title in pages:
-            window = self.sliding_windows
-            print(plot_segments(page, classes, path, window=window, palette=self.palette, title=title))
-        for failed in failures:
-            print(f"vidseg plot segments: {failed}", file=sys.stderr)
-        return 1 if failures else 0
-
-    def _labels(self) -> tuple[list[SegmentedVideo], list[str], list[str], Path]:
-        """Videos, classes, failures, and the folder that the picture is written to by default."""
+        Raises:
+            ValueError: the folder is neither a tested run nor one of label files, or options do not fit it.
+        """
         from vidseg.labels.predictions import read_predictions
         from vidseg.plots import SegmentedVideo
 
@@ -181,7 +156,11 @@ class Segments:
                 if getattr(self, name) is not None:
                     raise ValueError(f"--{name} is for label files, with MAPPING; {self.folder} is a run")
             report, run = test_report(self.folder)
-            return tested_videos(report), list(report["classes"]), [], run
+            classes = list(report["classes"])
+            background = self.background
+            if background is None:
+                background = tuple(classes[number] for number in report.get("background", ()))
+            return _Labeled(tested_videos(report), classes, background, [], run, run_title(run))
         labels = read_predictions(
             self.folder, self.predictions, mapping=self.mapping, bundle=self.bundle, truncate=self.truncate
         )
@@ -189,58 +168,115 @@ class Segments:
             SegmentedVideo(name, truth, prediction)
             for name, truth, prediction in zip(labels.names, labels.truth, labels.prediction, strict=True)
         ]
-        return videos, list(labels.classes), labels.failed, Path()
+        background = ("background",) if self.background is None else self.background
+        return _Labeled(videos, list(labels.classes), background, labels.failed, Path(), "")
 
 
 @dataclass(frozen=True)
-class Errors:
+class _Labeled:
+    """Labeled videos; `failed` names those that could not be read, `folder` is that of the pictures by default."""
+
+    videos: list[SegmentedVideo]
+    classes: list[str]
+    background: tuple[str, ...]
+    failed: list[str]
+    folder: Path
+    title: str
+
+    def finish(self, command: str) -> int:
+        """Print the videos that could not be read; returns the exit status."""
+        import sys
+
+        for failed in self.failed:
+            print(f"vidseg plot {command}: {failed}", file=sys.stderr)
+        return 1 if self.failed else 0
+
+
+@dataclass(frozen=True)
+class Segments(_FrameLabels):
+    """Plot true and predicted frame labels as colored bars.
+
+    FOLDER is a segmentation or streaming run that `vidseg test` has evaluated. Or it holds label files `<video>-gt.txt`
+    and `<video>-pred.txt` with one class name per line, or `<video>.txt` with the predictions in --predictions; then
+    MAPPING is needed.
+    """
+
+    out: Path | None = None
+    """Output file with all videos; without extension, output folder of one file per video and the palette. Default:
+    segments.png, in the folder of the run if FOLDER is one."""
+    videos: tuple[str, ...] = ()
+    """Names of the videos to plot; default: all."""
+    rows: int = 25
+    """Maximum number of videos per page; those with the lowest accuracy are plotted."""
+    sliding_windows: int | None = None
+    """Window length of the model in frames; ticks are at its multiples."""
+    palette: Literal["bright", "voc"] = "bright"
+    """Class colors; voc: those of PASCAL VOC."""
+
+    def run(self) -> int:
+        """Plot, and print the paths of the files."""
+        from vidseg.plots import plot_palette, plot_segments
+
+        found = self.read()
+        classes, background = found.classes, found.background
+        videos = [video for video in found.videos if not self.videos or video.name in self.videos]
+        missing = sorted(set(self.videos) - {video.name for video in found.videos})
+        if missing:
+            known = ", ".join(video.name for video in found.videos)
+            raise ValueError(f"{self.folder}: unknown video {missing[0]!r}; expected one of {known}")
+        out = self.out or found.folder / "segments.png"
+        if out.suffix:
+            videos.sort(key=lambda video: (video.truth == video.prediction).mean())
+            left_out = max(0, len(videos) - self.rows)
+            title = f"{self.rows} of {len(videos)} videos, lowest accuracy" if left_out else ""
+            pages = [(videos[: self.rows], out, title)]
+        else:
+            pages = [([video], out / f"{video.name}.png", "") for video in videos]
+            print(plot_palette(classes, out / "palette.png", palette=self.palette, background=background))
+        for page, path, title in pages:
+            window, palette = self.sliding_windows, self.palette
+            print(
+                plot_segments(page, classes, path, window=window, palette=palette, title=title, background=background)
+            )
+        return found.finish("segments")
+
+
+@dataclass(frozen=True)
+class Errors(_FrameLabels):
     """Plot errors of predicted frame labels: F1 by class, confusions, boundary offsets, and two confusion matrices.
 
     FOLDER, MAPPING and PREDICTIONS are those of `vidseg plot segments`.
     """
 
-    folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
-    """Folder of the label files."""
-    mapping: Annotated[Positional[Path], arg(metavar="MAPPING")]
-    """mapping.txt with the class numbers."""
-    predictions: Path | None = None
-    """Folder of the predictions if they are not in FOLDER."""
-    out: Path = Path()
-    """Output folder of errors.png, confusion_frames.png and confusion_segments.png."""
-    bundle: Path | None = None
-    """Split file whose videos are used."""
-    background: tuple[str, ...] = ("background",)
-    """Background classes, whose runs are not segments."""
-    truncate: bool = False
-    """Truncate videos of unequal lengths to the shorter side."""
+    out: Path | None = None
+    """Output folder of errors.png, confusion_frames.png and confusion_segments.png; default: the folder of the run if
+    FOLDER is one, else the current folder."""
 
     def run(self) -> int:
         """Plot, and print the paths of the files."""
-        import sys
-
         import numpy as np
 
-        from vidseg.labels.predictions import read_predictions
         from vidseg.metrics import segmental_scores
         from vidseg.metrics.segmental_errors import boundary_offsets, frame_confusion, segment_confusion
         from vidseg.plots import plot_confusion, plot_segment_errors
 
-        labels = read_predictions(
-            self.folder, self.predictions, mapping=self.mapping, bundle=self.bundle, truncate=self.truncate
-        )
-        background = [labels.classes.index(name) for name in self.background if name in labels.classes]
-        table = segmental_scores(labels.truth, labels.prediction, background=background)["classes"]
+        found = self.read()
+        out = found.folder if self.out is None else self.out
+        truth = [video.truth for video in found.videos]
+        prediction = [video.prediction for video in found.videos if video.prediction is not None]
+        background = [found.classes.index(name) for name in found.background if name in found.classes]
+        table = segmental_scores(truth, prediction, background=background)["classes"]
         used = np.array(table["number"])
-        names = [labels.classes[number] for number in used]
-        pair = labels.truth, labels.prediction
-        frames, segments = (count(*pair, len(labels.classes)) for count in (frame_confusion, segment_confusion))
-        frames, segments = frames[np.ix_(used, used)], segments[np.ix_(used, used)]
-        print(plot_segment_errors(names, table["f1"], frames, boundary_offsets(*pair), self.out / "errors.png"))
+        names = [found.classes[number] for number in used]
+        frames, segments = (
+            count(truth, prediction, len(found.classes))[np.ix_(used, used)]
+            for count in (frame_confusion, segment_confusion)
+        )
+        offsets, title = boundary_offsets(truth, prediction), found.title
+        print(plot_segment_errors(names, table["f1"], frames, offsets, out / "errors.png", title=title))
         for unit, counts in (("frames", frames), ("segments", segments)):
-            print(plot_confusion(counts.tolist(), names, self.out / f"confusion_{unit}.png", unit=unit))
-        for failed in labels.failed:
-            print(f"vidseg plot errors: {failed}", file=sys.stderr)
-        return 1 if labels.failed else 0
+            print(plot_confusion(counts.tolist(), names, out / f"confusion_{unit}.png", unit=unit, title=title))
+        return found.finish("errors")
 
 
 @dataclass(frozen=True)

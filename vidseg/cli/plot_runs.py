@@ -191,7 +191,10 @@ def tested_videos(report: dict[str, Any]) -> list[SegmentedVideo]:
     def labels(runs: list[list[int]]) -> Any:
         return np.repeat([label for label, _ in runs], [count for _, count in runs])
 
-    return [SegmentedVideo(one["name"], labels(one["truth"]), labels(one["prediction"])) for one in report["videos"]]
+    return [
+        SegmentedVideo(one["name"], labels(one["truth"]), labels(one["prediction"]), one.get("fps"))
+        for one in report["videos"]
+    ]
 
 
 def run_title(run: Path) -> str:

@@ -191,12 +191,15 @@ class _Stream:
 
     def _draw(self, frame: Any, moment: float, label: int | None, probability: float = 0.0) -> None:
         if self.writer is None:
+            from vidseg.labels.parts import class_numbers
             from vidseg.plots import class_colors
             from vidseg.videos.video_writer import LabeledVideoWriter
 
             assert self.command.draw is not None
             self.writer = LabeledVideoWriter(self.command.draw, fps=self.source.fps)
-            self.colors = class_colors(len(self.names))
+            record = self.session.trained.source.record
+            background = record.get("options", {}).get("background") or ("background",)
+            self.colors = class_colors(len(self.names), background=class_numbers(self.names, background))
         if label is None:
             self.writer.write(frame, moment, "...", _UNKNOWN)
         else:

@@ -167,6 +167,7 @@ def test_report(
         "videos": [
             {
                 "name": name,
+                "fps": result.rates[place] or None,
                 "acc": videos["acc"][place],
                 "edit": videos["edit"][place],
                 "f1": {str(overlap): column[place] for overlap, column in videos["f1"].items()},
@@ -196,12 +197,19 @@ def write_test(
         write_json(run / f"{name}.json", report)
         if picture:
             title = f"{report['network']}, {report['split']}: {scores_text(report['scores'])}"
-            draw_result(run / "pictures" / f"{name}.png", report["classes"], result, title)
+            background = [report["classes"][number] for number in report["background"]]
+            draw_result(run / "pictures" / f"{name}.png", report["classes"], result, title, background=background)
     distributed.barrier()
 
 
 def record_validation(
-    run: Path, epoch: int, result: FrameLabelResult, classes: Sequence[str], *, picture: bool = True
+    run: Path,
+    epoch: int,
+    result: FrameLabelResult,
+    classes: Sequence[str],
+    *,
+    picture: bool = True,
+    background: Sequence[str] = ("background",),
 ) -> None:
     """Add a validation to validation.csv of a run, and draw it.
 
@@ -211,23 +219,39 @@ def record_validation(
         result: of the validation videos.
         classes: class names.
         picture: draw the labels of the worst videos.
+        background: background classes, which are gray.
     """
     append_scores(run / "validation.csv", epoch, result)
     logger.info("Epoch [%d]  (val)  %s", epoch, scores_text(result))
     if picture:
         title = f"validation after epoch {epoch}: {scores_text(result)}"
-        draw_result(run / "pictures" / f"epoch_{epoch:04d}.png", classes, result, title)
+        draw_result(run / "pictures" / f"epoch_{epoch:04d}.png", classes, result, title, background=background)
 
 
-def draw_result(path: Path, classes: Sequence[str], result: FrameLabelResult, title: str) -> None:
-    """Draw true and predicted labels of the worst videos."""
+def draw_result(
+    path: Path,
+    classes: Sequence[str],
+    result: FrameLabelResult,
+    title: str,
+    *,
+    background: Sequence[str] = ("background",),
+) -> None:
+    """Draw true and predicted labels of the worst videos.
+
+    Args:
+        path: file of the picture.
+        classes: class names.
+        result: of the videos.
+        title: heading.
+        background: background classes, which are gray.
+    """
     videos = [
-        SegmentedVideo(name, video.truth, video.prediction)
-        for name, video in zip(result.names, result.videos, strict=True)
+        SegmentedVideo(name, video.truth, video.prediction, fps or None)
+        for name, video, fps in zip(result.names, result.videos, result.rates, strict=True)
     ]
     videos.sort(key=lambda video: (video.truth == video.prediction).mean())
     left_out = f" (the worst {_ROWS} of {len(videos)} videos)" if len(videos) > _ROWS else ""
-    plot_segments(videos[:_ROWS], list(classes), path, title=title + left_out)
+    plot_segments(videos[:_ROWS], list(classes), path, title=title + left_out, background=background)
 
 
 def _runs(labels: np.ndarray) -> list[list[int]]:

@@ -52,6 +52,8 @@ class FrameLabelResult:
     scores: SegmentalScores
     cross_entropy: float
     """Mean over all frames."""
+    rates: list[float]
+    """Frames per second of these videos, 0 where unknown."""
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -88,4 +90,5 @@ def score_videos(found: list[LabeledVideo], data: Any, background: Sequence[int]
         meter.update(video.truth, video.prediction, name=name)
     frames = sum(len(video.truth) for video in videos)
     entropy = sum(video.cross_entropy * len(video.truth) for video in videos) / frames
-    return FrameLabelResult(videos, names, meter.scores(), entropy)
+    rates = [float(data[video.number].fps) for video in videos]
+    return FrameLabelResult(videos, names, meter.scores(), entropy, rates)

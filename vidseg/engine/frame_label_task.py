@@ -86,7 +86,10 @@ class FrameLabelTask(Task):
     def evaluated(self, epoch: int, result: FrameLabelResult) -> None:
         """See `Task.evaluated`: writes validation.csv and a picture."""
         if self.folder is not None:
-            record_validation(self.folder, epoch + 1, result, self.classes, picture=self.pictures)
+            background = [self.classes[number] for number in self.background]
+            record_validation(
+                self.folder, epoch + 1, result, self.classes, picture=self.pictures, background=background
+            )
 
     def scores_text(self, values: tuple[float, ...]) -> str:
         """See `Task.scores_text`."""

@@ -14,10 +14,11 @@ from vidseg.plots.flow_colors import FlowPicture, flow_colors, flow_wheel, plot_
 from vidseg.plots.heat import overlay_heat, plot_heat
 from vidseg.plots.label_counts import plot_label_counts
 from vidseg.plots.loss_surface import plot_landscape
+from vidseg.plots.palette import class_colors
 from vidseg.plots.rates import plot_rates
 from vidseg.plots.reliability_diagram import plot_reliability
 from vidseg.plots.schedule import plot_schedule
-from vidseg.plots.segment_bars import SegmentedVideo, class_colors, plot_palette, plot_segments
+from vidseg.plots.segment_bars import SegmentedVideo, plot_palette, plot_segments
 from vidseg.plots.segment_errors import plot_segment_errors
 from vidseg.plots.speed import plot_speeds
 

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from vidseg.plots.canvas import BLUE, INK, MUTED, ORANGE, new_figure, quiet, save_figure
+from vidseg.plots.canvas import new_figure, quiet, save_figure, shortened
+from vidseg.plots.palette import BLUE, INK, MUTED, ORANGE
 
 __all__ = ["plot_class_gains"]
 
 _CLASSES = 60  # maximum number of classes shown
+_LETTERS = 32  # of a class name
 
 
 def plot_class_gains(gains: Mapping[str, float], out: str | Path, *, title: str = "", unit: str = "gain") -> Path:
@@ -30,23 +32,18 @@ def plot_class_gains(gains: Mapping[str, float], out: str | Path, *, title: str 
     if not gains:
         raise ValueError("no class has a score in both runs")
     ordered = sorted(gains.items(), key=lambda pair: -pair[1])
-    half, total = _CLASSES // 2, len(ordered)
+    half, total, detail = _CLASSES // 2, len(ordered), ""
     if total > _CLASSES:
         ordered = ordered[:half] + ordered[-half:]
-        title += f"   {half} highest and {half} lowest of {total} classes"
+        detail = f"{half} highest and {half} lowest of {total} classes"
     values = np.array([gain for _, gain in ordered])
-    top = 0.4
-    height = 0.9 + 0.22 * len(ordered) + top
-    figure = new_figure(8, height, top=top)
-    figure.text(0.01, 1 - top / 2 / height, title, va="center", fontsize=12, color=INK, fontweight="bold")
+    figure = new_figure(8, 0.9 + 0.22 * len(ordered), title=title, detail=detail)
     axes = figure.add_subplot()
-    quiet(axes)
-    axes.grid(visible=False)
-    axes.grid(axis="x", linewidth=0.8, color="#e4e3df")
+    quiet(axes, grid="x")
     colors = [BLUE if value >= 0 else ORANGE for value in values]
     axes.barh(range(len(values)), values, height=0.7, color=colors)
     axes.axvline(0, color=MUTED, linewidth=0.8)
-    axes.set_yticks(range(len(values)), [name for name, _ in ordered], fontsize=8, color=INK)
+    axes.set_yticks(range(len(values)), [shortened(name, _LETTERS) for name, _ in ordered], fontsize=8, color=INK)
     axes.set_ylim(len(values) - 0.4, -0.6)
     limit = 1.05 * max(1e-9, float(np.abs(values).max()))
     axes.set_xlim(-limit, limit)

@@ -2,18 +2,24 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import PercentFormatter
 
-from vidseg.plots.canvas import INK, MUTED, SURFACE, new_figure, save_figure
+from vidseg.plots.canvas import new_figure, save_figure, shortened
+from vidseg.plots.palette import BLUE, INK, MUTED, SURFACE, readable_on
 
 __all__ = ["plot_confusion"]
 
-_BLUES = LinearSegmentedColormap.from_list("blues", [SURFACE, "#a9cbf2", "#2a78d6", "#12386b"])
+_BLUES = LinearSegmentedColormap.from_list("blues", [SURFACE, "#a9cbf2", BLUE, "#12386b"])
 _NAMED = 60  # maximum number of classes with legible names
 _COUNTED = 25  # maximum number of classes with legible counts
+_CELL = 0.52  # inches
+_SMALLEST = 3.2  # side of the matrix in inches
+_LETTERS = 24  # of a class name
+_LETTER = 0.075  # width of a letter in inches
 
 
 def plot_confusion(
@@ -44,16 +50,28 @@ def plot_confusion(
     if counts.shape != (number, number) or number == 0:
         raise ValueError(f"confusion has shape {counts.shape}, expected ({number}, {number}) for {number} class names")
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    side = min(14.0, max(4.2, 2.4 + 0.48 * number))
-    figure = new_figure(side + 1.0, side)
+    names = [shortened(name, _LETTERS) for name in classes]
+    longest = max(map(len, names)) if number <= _NAMED else 0
+    margin = _LETTER * longest
+    turned = longest * _LETTER > 0.9 * max(_CELL, _SMALLEST / number)
+    side = min(13.0, max(_SMALLEST, _CELL * number))
+    accuracy = np.trace(counts) / max(1, counts.sum())
+    facts = f"top-1 {accuracy:.1%} of {counts.sum():,} {unit}; color: share of the true class".replace(",", " ")
+    figure = new_figure(
+        side + margin + 1.6,
+        side + (0.75 * margin if turned else 0.15) + 0.5,
+        title=title or "Confusion matrix",
+        detail=facts,
+    )
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap=_BLUES, vmin=0, vmax=1, interpolation="nearest")
     axes.set_xlabel("predicted", fontsize=10, color=MUTED)
     axes.set_ylabel("true", fontsize=10, color=MUTED)
     axes.tick_params(colors=INK, labelsize=9 if number <= _COUNTED else 6, length=0)
     if number <= _NAMED:
-        axes.set_xticks(range(number), classes, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(number), classes)
+        slanted: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if turned else {}
+        axes.set_xticks(range(number), names, **slanted)
+        axes.set_yticks(range(number), names)
     for spine in axes.spines.values():
         spine.set_visible(False)
     if number <= _COUNTED:
@@ -62,14 +80,20 @@ def plot_confusion(
         axes.grid(which="minor", color="white", linewidth=2)
         axes.tick_params(which="minor", length=0)
         for row, column in np.argwhere(counts > 0):
-            color = "white" if shares[row, column] > 0.45 else INK
-            axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=9, color=color)
-    accuracy = np.trace(counts) / max(1, counts.sum())
-    head = f"{title}   " if title else ""
-    axes.set_title(
-        f"{head}top-1 {accuracy:.1%} of {counts.sum()} {unit}", loc="left", fontsize=11, color=INK, fontweight="bold"
-    )
+            text = _short(int(counts[row, column]))
+            size = 11 if len(text) <= 3 else 9.5
+            color = readable_on(_BLUES(shares[row, column])[:3])
+            axes.text(column, row, text, ha="center", va="center", fontsize=size, color=color)
     bar = figure.colorbar(image, ax=axes, shrink=0.6, format=PercentFormatter(1.0, decimals=0))
     bar.outline.set_visible(False)
     bar.ax.tick_params(colors=MUTED, labelsize=8, length=0)
     return save_figure(figure, out)
+
+
+def _short(count: int) -> str:
+    """Format a count with at most four characters: 9999, 12k, 3.4M."""
+    if count < 10_000:
+        return str(count)
+    if count < 999_500:
+        return f"{count / 1000:.0f}k"
+    return f"{count / 1e6:.1f}M" if count < 9_950_000 else f"{count / 1e6:.0f}M"

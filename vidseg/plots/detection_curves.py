@@ -11,12 +11,14 @@ from matplotlib.ticker import PercentFormatter
 
 from vidseg.metrics.detection_profile import ERRORS, FalsePositiveProfile
 from vidseg.metrics.detection_scores import DetectionScores
-from vidseg.plots.canvas import BLUE, INK, MUTED, new_figure, quiet, save_figure
+from vidseg.plots.canvas import new_figure, quiet, save_figure, shortened
+from vidseg.plots.palette import BLUE, CLASSES, GRAY, INK, MUTED
 
 __all__ = ["plot_false_positives", "plot_precision_recall"]
 
 _CLASSES = 40  # maximum number of classes shown by name
-_KINDS = ("#2a78d6", "#e8b23a", "#8a63c9", "#d9622b", "#c2405a", "#a9a8a2")  # true positives, then `ERRORS`
+_LETTERS = 32  # of a class name
+_KINDS = (*CLASSES[:5], GRAY)  # true positives, then `ERRORS`
 
 
 def plot_precision_recall(
@@ -49,11 +51,7 @@ def plot_precision_recall(
     order = np.argsort(-scores.ap.mean(axis=1), kind="stable")
     half = _CLASSES // 2
     shown = order if len(order) <= _CLASSES else np.concatenate([order[:half], order[-half:]])
-    top = 0.36 if title else 0.0
-    height = max(4.2, 1.2 + 0.16 * len(shown)) + top
-    figure = new_figure(11, height, top=top)
-    if title:
-        figure.text(0.008, 1 - top / 2 / height, title, va="center", fontsize=12, color=INK, fontweight="bold")
+    figure = new_figure(11, max(4.2, 1.2 + 0.16 * len(shown)), title=title)
     curves, bars = figure.subplots(1, 2, width_ratios=(1.25, 1))
     quiet(curves)
     means = precisions.mean(axis=0)
@@ -73,13 +71,11 @@ def plot_precision_recall(
 
 
 def _class_bars(axes: Axes, scores: DetectionScores, names: list[str], rows: npt.NDArray, total: int) -> None:
-    quiet(axes)
-    axes.grid(visible=False)
-    axes.grid(axis="x", linewidth=0.8, color="#e4e3df")
+    quiet(axes, grid="x")
     which = f"best and worst {len(rows) // 2} of {total} classes" if len(rows) < total else "by class"
     axes.set_title(f"average AP, {which}", loc="left", fontsize=10, color=MUTED)
     axes.barh(range(len(rows)), scores.ap[rows].mean(axis=1), height=0.7, color=BLUE)
-    axes.set_yticks(range(len(rows)), names, fontsize=7, color=INK)
+    axes.set_yticks(range(len(rows)), [shortened(name, _LETTERS) for name in names], fontsize=7, color=INK)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -96,10 +92,7 @@ def plot_false_positives(profile: FalsePositiveProfile, out: str | Path, *, titl
     Returns:
         The path of the file.
     """
-    top = 0.36 if title else 0.0
-    figure = new_figure(11, 4.4 + top, top=top)
-    if title:
-        figure.text(0.008, 1 - top / 2 / (4.4 + top), title, va="center", fontsize=12, color=INK, fontweight="bold")
+    figure = new_figure(11, 4.4, title=title)
     stack, cost = figure.subplots(1, 2, width_ratios=(1.5, 1))
     quiet(stack)
     places, bottom = np.arange(1, len(profile.shares) + 1), np.zeros(len(profile.shares))

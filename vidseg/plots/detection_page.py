@@ -7,9 +7,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from vidseg.plots.canvas import BLUE, ORANGE
 from vidseg.plots.curves import read_run
-from vidseg.plots.page_parts import GREEN, chart, picture, row, table, tiles
+from vidseg.plots.page_parts import chart, picture, row, table, tiles
+from vidseg.plots.palette import BLUE, GREEN, ORANGE
 
 __all__ = ["detection_parts"]
 

@@ -9,13 +9,14 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 
 from vidseg.labels.counting import counted
-from vidseg.plots.canvas import INK, MUTED, new_figure, quiet, save_figure
-from vidseg.plots.segment_bars import class_colors
+from vidseg.plots.canvas import new_figure, quiet, save_figure, shortened
+from vidseg.plots.palette import INK, MUTED, class_colors
 
 __all__ = ["DetectedVideo", "plot_timelines"]
 
 _WIDTH = 11.0  # inches
 _LANE = 0.42  # height of one class of one video, in inches
+_LETTERS = 28  # of a class name
 _PAGE = 40  # maximum number of videos
 _LANES = 12  # maximum number of classes shown for a video
 _WRONG_LANES = 3  # maximum number of them without an instance
@@ -79,16 +80,13 @@ def plot_timelines(
     if not 1 <= len(videos) <= _PAGE:
         raise ValueError(f"{counted(len(videos), 'video')}: expected 1 to {_PAGE}")
     lanes = [_lanes(video, min_score) for video in videos]
-    top = 0.34 if title else 0.0
     heights = [max(1, len(lane)) * _LANE + 0.55 for lane in lanes]
-    figure = new_figure(_WIDTH, sum(heights) + top, gap=0.05, top=top)
-    if title:
-        height = figure.get_figheight()
-        figure.text(0.008, 1 - top / 2 / height, title, va="center", fontsize=11, color=INK, fontweight="bold")
+    figure = new_figure(_WIDTH, sum(heights) + 0.15, gap=0.05, title=title)
     colors = class_colors(len(classes))
     grid = figure.subplots(len(videos), 1, squeeze=False, height_ratios=heights)
     for axes, video, lane in zip(grid[:, 0], videos, lanes, strict=True):
         _video(axes, video, lane, classes, colors, min_score)
+    grid[-1, 0].set_xlabel("seconds", fontsize=9, color=MUTED)
     return save_figure(figure, out)
 
 
@@ -139,8 +137,11 @@ def _video(
             )
     axes.set_xlim(0, seconds)
     axes.set_ylim(max(1, len(lanes)), 0)
-    axes.set_yticks([row + 0.5 for row in range(len(lanes))], [classes[label] for label in lanes], fontsize=8)
+    axes.set_yticks(
+        [row + 0.5 for row in range(len(lanes))], [shortened(classes[label], _LETTERS) for label in lanes], fontsize=8
+    )
     axes.tick_params(axis="y", colors=INK, length=0)
     counts = counted(len(video.truth), "instance"), counted(int((video.scores >= min_score).sum()), "detection")
-    heading = f"{video.name}   {seconds:.1f} s, {', '.join(counts)} (upper bars: truth, lower bars: detections)"
+    facts = f"{seconds:.1f} s, {', '.join(counts)} (upper bars: truth, lower bars: detections)"
+    heading = f"{shortened(video.name, 60)}   {facts}"
     axes.set_title(heading, loc="left", fontsize=8, color=INK, pad=3)

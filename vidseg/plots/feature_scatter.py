@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.patheffects import withStroke
 
-from vidseg.plots.canvas import INK, MUTED, SURFACE, new_figure, save_figure
-from vidseg.plots.segment_bars import class_colors
+from vidseg.plots.canvas import new_figure, save_figure
+from vidseg.plots.palette import INK, MUTED, SURFACE, class_colors
 
 __all__ = ["plot_feature_map"]
 
@@ -49,7 +49,7 @@ def plot_feature_map(
     numbers, counts = np.unique(labels, return_counts=True)
     colors = class_colors(len(classes))
     legend = len(numbers) <= _LEGEND
-    figure = new_figure(9.5 if legend else 11, 7.5 if legend else 10)
+    figure = new_figure(9.5 if legend else 11, 7.5 if legend else 10, title=title)
     axes = figure.add_subplot()
     axes.set_facecolor(SURFACE)
     for spine in axes.spines.values():
@@ -72,5 +72,4 @@ def plot_feature_map(
         axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes.set_xlabel(axes_names[0], fontsize=9, color=MUTED)
     axes.set_ylabel(axes_names[1], fontsize=9, color=MUTED)
-    axes.set_title(title, loc="left", fontsize=11, color=INK, fontweight="bold")
     return save_figure(figure, out)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vidseg.plots.canvas import INK, MUTED, new_figure, save_figure
+from vidseg.plots.canvas import new_figure, save_figure
+from vidseg.plots.palette import INK, MUTED
 
 __all__ = ["FlowPicture", "flow_colors", "flow_radius", "flow_wheel", "plot_flow", "residual_colors"]
 
@@ -130,10 +131,9 @@ def plot_flow(
         raise ValueError("no frame to plot")
     height, width = pictures[0].motion.shape[:2]
     lines = 2 if any(picture.frame is not None for picture in pictures) else 1
-    cell, top, side = 2.4, 0.4, 1.3 if radius is not None else 0.0
-    total = lines * cell * height / width + 0.25 + top
-    figure = new_figure(cell * max(2, len(pictures)) + side, total, gap=0.03, top=top)
-    figure.text(0.006, 1 - top / 2 / total, title, va="center", fontsize=11, color=INK, fontweight="bold")
+    cell, side = 2.4, 1.3 if radius is not None else 0.0
+    total = lines * cell * height / width + 0.25
+    figure = new_figure(cell * max(2, len(pictures)) + side, total, gap=0.03, title=title)
     widths = [cell] * len(pictures) + ([side] if radius is not None else [])
     grid = figure.subplots(lines, len(widths), squeeze=False, gridspec_kw={"width_ratios": widths})
     for axes in grid.flat:

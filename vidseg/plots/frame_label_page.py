@@ -14,9 +14,9 @@ import numpy.typing as npt
 from matplotlib.colors import to_hex
 
 from vidseg.labels.counting import counted
-from vidseg.plots.canvas import BLUE, INK, ORANGE
-from vidseg.plots.page_parts import GREEN, chart, heat_map, row, table, tiles
-from vidseg.plots.segment_bars import class_colors
+from vidseg.plots.page_parts import chart, heat_map, levels, row, table, tiles
+from vidseg.plots.page_style import INK_COLOR
+from vidseg.plots.palette import BLUE, GREEN, ORANGE, class_colors
 
 __all__ = ["frame_label_parts"]
 
@@ -74,7 +74,7 @@ def _splits(tests: Sequence[Mapping[str, Any]], mean: Mapping[str, Any]) -> str:
 
 def _section(folder: Path, test: Mapping[str, Any]) -> list[str]:
     """Return the HTML of one split: curves, classes, confusion matrix and videos."""
-    classes, colors = test["classes"], [to_hex(color) for color in class_colors(len(test["classes"]))]
+    classes, colors = test["classes"], _colors(test)
     boundaries = test["boundaries"]
     held_out = test["validation_videos"]
     counts = _confusion(test["videos"], len(classes))
@@ -94,10 +94,16 @@ def _section(folder: Path, test: Mapping[str, Any]) -> list[str]:
         _curves(folder, int(test["epoch"])),
         "<h3>Classes</h3>",
         row(_classes(test), heat_map(counts, classes, unit="frame")),
-        "<h3>Videos from lowest to highest accuracy: truth (top), errors (dark line), prediction (bottom)</h3>",
+        "<h3>Videos from lowest to highest accuracy; a line marks wrong frames</h3>",
         _legend(videos, classes, colors),
         *(_video(video, classes, colors) for video in videos),
     ]
+
+
+def _colors(test: Mapping[str, Any]) -> list[str]:
+    """Return the color of each class; background classes are gray."""
+    colors = class_colors(len(test["classes"]), background=test["background"])
+    return [to_hex(color) for color in colors]
 
 
 def _columns(paths: Sequence[Path]) -> dict[str, dict[int, float]]:
@@ -174,13 +180,24 @@ def _video(video: Mapping[str, Any], classes: Sequence[str], colors: Sequence[st
             )
     wrong = np.flatnonzero(np.diff(np.concatenate([[0], (truth != prediction).astype(np.int8), [0]])))
     parts += [
-        f'<rect x="{start}" y="21" width="{stop - start}" height="2" fill="{INK}"/>'
+        f'<rect x="{start}" y="21" width="{stop - start}" height="2" fill="{INK_COLOR}"/>'
         for start, stop in wrong.reshape(-1, 2).tolist()
     ]
     scores = ", ".join(f"{name} {value:.1f}" for name, value in _named(video))
+    rate = video.get("fps")
+    seconds = f", {length / rate:.1f} s" if rate else ""
     return (
         f'<div class="video"><b>{escape(video["name"])}</b> <span class="muted">'
-        f"{counted(length, 'frame')}; {scores}</span>"
+        f"{counted(length, 'frame')}{seconds}; {scores}</span>"
+        '<div class="bars"><div class="sides"><span>truth</span><span>prediction</span></div>'
         f'<svg viewBox="0 0 {length} 44" preserveAspectRatio="none" shape-rendering="crispEdges" role="img">'
-        f"{''.join(parts)}</svg></div>"
+        f"{''.join(parts)}</svg>{_ticks(length, rate)}</div></div>"
     )
+
+
+def _ticks(length: int, rate: float | None) -> str:
+    """Return the axis of a video: seconds, or frames where the rate is not known."""
+    end = length / rate if rate else float(length)
+    marks = [mark for mark in levels(end) if mark < 0.82 * end]
+    spans = "".join(f'<span style="left:{100 * mark / end:.2f}%">{mark:g}</span>' for mark in marks)
+    return f'<div class="ticks">{spans}<span class="unit">{"seconds" if rate else "frames"}</span></div>'

@@ -8,11 +8,12 @@ import numpy.typing as npt
 from matplotlib import colormaps
 from PIL import Image
 
-from vidseg.plots.canvas import INK, new_figure, save_figure
+from vidseg.plots.canvas import new_figure, save_figure
+from vidseg.plots.palette import INK
 
 __all__ = ["overlay_heat", "plot_heat"]
 
-_COLORS = colormaps["turbo"]
+_COLORS = colormaps["inferno"]
 _STRENGTH = 0.6  # opacity of the highest heat
 
 
@@ -68,11 +69,10 @@ def plot_heat(
     if not frames:
         raise ValueError("no frame to plot")
     height, width = frames[0][1].shape[:2]
-    cell, top = 2.4, 0.4
+    cell = 2.4
     lines = max(caption.count("\n") + 1 for caption, _, _ in frames)
-    total = 2 * cell * height / width + 0.2 * lines + 0.2 + top
-    figure = new_figure(cell * max(2, len(frames)), total, gap=0.03, top=top)
-    figure.text(0.006, 1 - top / 2 / total, title, va="center", fontsize=11, color=INK, fontweight="bold")
+    total = 2 * cell * height / width + 0.2 * lines + 0.2
+    figure = new_figure(cell * max(2, len(frames)), total, gap=0.03, title=title)
     grid = figure.subplots(2, len(frames), squeeze=False)
     for column, (caption, plain, heated) in enumerate(frames):
         for axes, picture in zip(grid[:, column], (plain, heated), strict=True):

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from vidseg.labels.counting import counted
-from vidseg.plots.canvas import BLUE, INK, MUTED, ORANGE, new_figure, quiet, save_figure
+from vidseg.plots.canvas import new_figure, quiet, save_figure, shortened
+from vidseg.plots.palette import BLUE, INK, MUTED, ORANGE
 
 __all__ = ["plot_label_counts"]
 
@@ -40,26 +41,15 @@ def plot_label_counts(
             f"numbers of class names ({len(classes)}), frame counts ({len(frames)}) and lists of durations"
             f" ({len(seconds)}) must be equal, and the number of segments ({len(durations)}) at least 1"
         )
-    height = max(3.4, 1.3 + 0.2 * len(classes))
-    heading = f"{title}   " if title else ""
-    top = 0.36
-    figure = new_figure(12, height, top=top)
-    figure.text(
-        0.008,
-        1 - top / 2 / height,
-        f"{heading}{counted(sum(frames), 'frame')} in {counted(len(durations), 'segment')} of"
-        f" {counted(len(classes), 'class', 'classes')}",
-        va="center",
-        fontsize=12,
-        color=INK,
-        fontweight="bold",
+    facts = (
+        f"{counted(sum(frames), 'frame')} in {counted(len(durations), 'segment')} of"
+        f" {counted(len(classes), 'class', 'classes')}"
     )
+    figure = new_figure(12, max(3.0, 0.9 + 0.2 * len(classes)), title=title or "Labels", detail=facts)
     share, length, histogram = figure.subplots(1, 3, width_ratios=(1.2, 1, 1.1))
     places = np.arange(len(classes))
     for axes, name in ((share, "frames, %"), (length, "seconds: median, 5 % to 95 %")):
-        quiet(axes)
-        axes.grid(visible=False)
-        axes.grid(axis="x", linewidth=0.8, color="#e4e3df")
+        quiet(axes, grid="x")
         axes.set_title(name, loc="left", fontsize=10, color=MUTED)
         axes.set_ylim(len(classes) - 0.4, -0.6)
     shares = 100 * np.asarray(frames) / max(1, sum(frames))
@@ -67,7 +57,9 @@ def plot_label_counts(
     for place, value, found in zip(places, shares, seconds, strict=True):
         share.text(value, place, f" {len(found)} x", va="center", fontsize=7, color=MUTED)
     share.set_xlim(0, 1.18 * max(1e-9, shares.max()))
-    share.set_yticks(places, classes, fontsize=8 if len(classes) <= 60 else 5, color=INK)
+    share.set_yticks(
+        places, [shortened(name, 32) for name in classes], fontsize=8 if len(classes) <= 60 else 5, color=INK
+    )
     for place, found in zip(places, seconds, strict=True):
         if len(found):
             low, middle, high = np.quantile(found, (0.05, 0.5, 0.95))

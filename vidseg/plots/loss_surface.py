@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.colors import LogNorm
 
-from vidseg.plots.canvas import BLUE, INK, MUTED, ORANGE, new_figure, quiet, save_figure
+from vidseg.plots.canvas import new_figure, quiet, save_figure
+from vidseg.plots.palette import BLUE, MUTED, ORANGE
 
 __all__ = ["plot_landscape"]
 
@@ -30,7 +31,7 @@ def plot_landscape(
     """
     if losses.shape not in {(len(steps),), (len(steps), len(steps))} or not np.isfinite(losses).any():
         raise ValueError(f"steps {steps.shape} and losses {losses.shape}, {int(np.isfinite(losses).sum())} finite")
-    figure = new_figure(7.2, 5.6)
+    figure = new_figure(7.2, 5.6, title=title)
     axes = figure.add_subplot()
     quiet(axes)
     if losses.ndim == 1:
@@ -56,5 +57,4 @@ def plot_landscape(
         axes.set_aspect("equal")
         axes.set_ylabel("second direction", fontsize=9, color=MUTED)
     axes.set_xlabel("first direction", fontsize=9, color=MUTED)
-    axes.set_title(title, loc="left", fontsize=11, color=INK, fontweight="bold")
     return save_figure(figure, out)

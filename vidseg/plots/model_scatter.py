@@ -8,7 +8,8 @@ from pathlib import Path
 
 from matplotlib.ticker import FuncFormatter
 
-from vidseg.plots.canvas import BLUE, INK, MUTED, new_figure, quiet, save_figure
+from vidseg.plots.canvas import new_figure, quiet, save_figure
+from vidseg.plots.palette import BLUE, INK, MUTED
 
 __all__ = ["plot_models"]
 
@@ -42,7 +43,7 @@ def plot_models(
     Returns:
         The path of the file.
     """
-    figure = new_figure(8, 5)
+    figure = new_figure(8, 5, title=title)
     axes = figure.subplots()
     quiet(axes)
     largest = max(sizes)
@@ -64,6 +65,4 @@ def plot_models(
     axes.margins(0.25)
     axes.set_xlabel(latency, color=MUTED)
     axes.set_ylabel(score, color=MUTED)
-    if title:
-        axes.set_title(title, loc="left", fontsize=12, color=INK, fontweight="bold")
     return save_figure(figure, out)

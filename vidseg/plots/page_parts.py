@@ -17,29 +17,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from vidseg.labels.counting import counted
-from vidseg.plots.canvas import BLUE, GRID, INK, MUTED, ORANGE, SURFACE
+from vidseg.plots.page_style import GRID_COLOR, INK_COLOR, MUTED_COLOR, STYLE
+from vidseg.plots.palette import BLUE, ORANGE
 
-__all__ = ["GREEN", "chart", "command_list", "heat_map", "levels", "page", "picture", "row", "table", "tiles"]
-
-GREEN = "#3b9b5f"
-_STYLE = f"""
-body {{ font: 14px/1.45 system-ui, sans-serif; color: {INK}; background: {SURFACE}; margin: 2rem auto; max-width: 70rem;
-  padding: 0 1rem; }}
-h1 {{ font-size: 1.5rem; margin: 0; }} h2 {{ font-size: 1.2rem; border-top: 2px solid {INK}; padding-top: .6rem;
-  margin-top: 2.2rem; }} h3 {{ font-size: 1rem; margin: 1.4rem 0 .4rem; }}
-p {{ margin: .3rem 0; }} .muted {{ color: {MUTED}; }} .warning {{ background: #fbe3d8; padding: .5rem .8rem; }}
-.tiles {{ display: flex; flex-wrap: wrap; gap: 1.6rem; margin: 1rem 0; }}
-.tiles b {{ display: block; font-size: 1.7rem; font-weight: 600; line-height: 1.2; }}
-table {{ border-collapse: collapse; }} td, th {{ padding: .15rem .7rem; text-align: right; font-weight: normal;
-  font-variant-numeric: tabular-nums; }} th {{ color: {MUTED}; }} td:first-child, th:first-child {{ text-align: left;
-  padding-left: 0; }} tr.sum td {{ border-top: 1px solid {INK}; font-weight: 600; }}
-.row {{ display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }}
-.video {{ margin: .7rem 0; }} .video svg {{ display: block; width: 100%; height: 44px; }}
-.video img {{ display: block; max-width: 100%; }} img.figure {{ max-width: 100%; }}
-.swatch {{ display: inline-block; width: .9em; height: .9em; margin-right: .35em; vertical-align: -1px; }}
-.legend span.item {{ margin-right: 1.1rem; white-space: nowrap; }}
-pre {{ background: #f1f0ec; padding: .6rem .8rem; overflow-x: auto; }}
-"""
+__all__ = ["chart", "command_list", "heat_map", "levels", "page", "picture", "row", "table", "tiles"]
 
 
 def page(title: str, parts: Sequence[str], *, style: str = "") -> str:
@@ -52,8 +33,8 @@ def page(title: str, parts: Sequence[str], *, style: str = "") -> str:
     """
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}{style}</style></head>\n<body>\n"
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title>'
+        f"<style>{STYLE}{style}</style></head>\n<body>\n"
         + "\n".join(part for part in parts if part)
         + "\n</body></html>\n"
     )
@@ -82,14 +63,14 @@ def table(
     heads = [f"<th>{cell}</th>" for cell in head]
     if last_is_text:
         heads[-1] = f'<th class="text">{head[-1]}</th>'
-    lines = [f"<table><tr>{''.join(heads)}</tr>"]
+    lines = [f'<div class="wide"><table><tr>{"".join(heads)}</tr>']
     for place, cells in enumerate(rows):
         style = ' class="sum"' if last_is_sum and place == len(rows) - 1 else ""
         texts = [f"<td>{cell}</td>" for cell in cells]
         if last_is_text:
             texts[-1] = f'<td class="text">{cells[-1]}</td>'
         lines.append(f"<tr{style}>{''.join(texts)}</tr>")
-    return "\n".join([*lines, "</table>"])
+    return "\n".join([*lines, "</table></div>"])
 
 
 def row(*parts: str) -> str:
@@ -158,16 +139,22 @@ def chart(
     def y(value: float) -> float:
         return upper + (height - upper - lower) * (1 - value / largest)
 
-    parts = [f'<text x="{left}" y="14" fill="{MUTED}">{escape(title)}</text>']
+    parts = [f'<text x="{left}" y="14" fill="{MUTED_COLOR}">{escape(title)}</text>']
     for value in marks:
         level = y(value)
-        parts.append(f'<line x1="{left}" x2="{width - right}" y1="{level:.1f}" y2="{level:.1f}" stroke="{GRID}"/>')
-        parts.append(f'<text x="{left - 6}" y="{level + 4:.1f}" text-anchor="end" fill="{MUTED}">{value:.3g}</text>')
+        parts.append(
+            f'<line x1="{left}" x2="{width - right}" y1="{level:.1f}" y2="{level:.1f}" stroke="{GRID_COLOR}"/>'
+        )
+        parts.append(
+            f'<text x="{left - 6}" y="{level + 4:.1f}" text-anchor="end" fill="{MUTED_COLOR}">{value:.3g}</text>'
+        )
     for epoch in sorted({first, epochs[len(epochs) // 2], last}):
-        parts.append(f'<text x="{x(epoch):.1f}" y="{height - 10}" text-anchor="middle" fill="{MUTED}">{epoch}</text>')
+        parts.append(
+            f'<text x="{x(epoch):.1f}" y="{height - 10}" text-anchor="middle" fill="{MUTED_COLOR}">{epoch}</text>'
+        )
     if chosen is not None:
         parts.append(
-            f'<line x1="{x(chosen):.1f}" x2="{x(chosen):.1f}" y1="{upper}" y2="{height - lower}" stroke="{MUTED}"'
+            f'<line x1="{x(chosen):.1f}" x2="{x(chosen):.1f}" y1="{upper}" y2="{height - lower}" stroke="{MUTED_COLOR}"'
             f' stroke-dasharray="3 3"><title>tested epoch: {chosen}</title></line>'
         )
     ends = []
@@ -182,7 +169,7 @@ def chart(
         place = max(level + 4, place + 14)
         parts.append(f'<text x="{width - right + 8}" y="{place:.1f}" fill="{color}">{escape(name)} {value:.3g}</text>')
     return (
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" font-size="11"'
+        f'<svg class="chart" viewBox="0 0 {width} {height}" width="{width}" height="{height}" font-size="11"'
         f' font-family="sans-serif" role="img">{"".join(parts)}</svg>'
     )
 
@@ -209,9 +196,9 @@ def heat_map(
     for line, true in enumerate(used):
         level = margin + (line + 0.5) * cell
         name = escape(classes[true])
-        parts.append(f'<text x="{margin - 5}" y="{level + 4:.1f}" text-anchor="end" fill="{INK}">{name}</text>')
+        parts.append(f'<text x="{margin - 5}" y="{level + 4:.1f}" text-anchor="end" fill="{INK_COLOR}">{name}</text>')
         parts.append(
-            f'<text transform="translate({level + 4:.1f} {margin - 5}) rotate(-90)" fill="{INK}">{name}</text>'
+            f'<text transform="translate({level + 4:.1f} {margin - 5}) rotate(-90)" fill="{INK_COLOR}">{name}</text>'
         )
         for column, predicted in enumerate(used):
             share = shares[true, predicted]
@@ -224,6 +211,6 @@ def heat_map(
                 f" {share:.1%}, {counted(int(counts[true, predicted]), unit)}</title></rect>"
             )
     return (
-        f'<svg viewBox="0 0 {side} {side}" width="{side}" height="{side}" font-size="{min(11, cell)}"'
-        f' font-family="sans-serif" role="img">{"".join(parts)}</svg>'
+        f'<div class="wide"><svg viewBox="0 0 {side} {side}" width="{side}" height="{side}" font-size="{min(11, cell)}"'
+        f' font-family="sans-serif" role="img">{"".join(parts)}</svg></div>'
     )

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vidseg.plots.canvas import BLUE, INK, MUTED, ORANGE, SURFACE, new_figure, save_figure
+from vidseg.plots.canvas import new_figure, save_figure
+from vidseg.plots.palette import BLUE, INK, MUTED, ORANGE, SURFACE
 
 __all__ = ["plot_rates"]
 
@@ -39,9 +40,7 @@ def plot_rates(
         raise ValueError("rates is empty or has a setting without rows; pass at least one row per setting")
     names = list(dict.fromkeys(name for rows in rates.values() for name in rows))
     places = {name: len(names) - 1 - position for position, name in enumerate(names)}
-    figure = new_figure(3.4 + 2.1 * len(rates), 0.9 + 0.27 * len(names))
-    if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK, fontweight="bold")
+    figure = new_figure(3.4 + 2.1 * len(rates), 0.9 + 0.27 * len(names), title=title)
     panels = figure.subplots(1, len(rates), sharey=True, squeeze=False)[0]
     for axes, (setting, rows) in zip(panels, rates.items(), strict=True):
         colors = [ORANGE if name in ours else MUTED if name in limits else BLUE for name in rows]

@@ -15,9 +15,9 @@ import torch
 from vidseg.frames import FrameDatabase, FrameDatabaseError
 from vidseg.labels.counting import counted
 from vidseg.metrics import confused_pairs
-from vidseg.plots.canvas import BLUE, ORANGE
 from vidseg.plots.curves import read_run
-from vidseg.plots.page_parts import GREEN, chart, heat_map, picture, row, table, tiles
+from vidseg.plots.page_parts import chart, heat_map, picture, row, table, tiles
+from vidseg.plots.palette import BLUE, ORANGE
 
 __all__ = ["recognition_parts"]
 
@@ -118,7 +118,7 @@ def _curves(folder: Path, chosen: int | None) -> str:
         ("Loss", "loss", None),
         (score, titles.get(score, score), 1.0 if score == "Top1" else None),
     ):
-        colors = {"training": BLUE, "held out": ORANGE if name == "Loss" else GREEN}
+        colors = {"training": BLUE, "held out": ORANGE}
         series = [(label, colors[label], values) for label, values in found.get(name, {}).items()]
         charts.append(chart(title, series, chosen=chosen, top=top))
     return row(*charts)

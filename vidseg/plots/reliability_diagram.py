@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.ticker import PercentFormatter
 
 from vidseg.metrics import Reliability
-from vidseg.plots.canvas import BLUE, INK, MUTED, ORANGE, new_figure, quiet, save_figure
+from vidseg.plots.canvas import new_figure, quiet, save_figure
+from vidseg.plots.palette import BLUE, INK, MUTED, ORANGE
 
 __all__ = ["plot_reliability"]
 
@@ -31,9 +32,7 @@ def plot_reliability(found: Mapping[str, Reliability], out: str | Path, *, title
     """
     if not found:
         raise ValueError("no reliability to plot; pass at least one result")
-    top = 0.4
-    figure = new_figure(4.6 * len(found) + 0.6, 5.0 + top, top=top)
-    figure.text(0.01, 1 - top / 2 / (5.0 + top), title, va="center", fontsize=12, color=INK, fontweight="bold")
+    figure = new_figure(4.6 * len(found) + 0.6, 5.0, title=title)
     upper, lower = figure.subplots(2, len(found), squeeze=False, sharex=True, height_ratios=(3, 1))
     for axes, below, (name, one) in zip(upper, lower, found.items(), strict=True):
         edges = one.edges.numpy()

@@ -15,13 +15,20 @@ from typing import Any
 
 from vidseg.frames.whole_file import write_text
 from vidseg.plots.detection_page import detection_parts
+from vidseg.plots.flow_page import flow_parts
 from vidseg.plots.frame_label_page import frame_label_parts
 from vidseg.plots.page_parts import command_list, page, picture
 from vidseg.plots.recognition_page import recognition_parts
 
 __all__ = ["write_report"]
 
-_TRAIN = {"recognition": "", "segmentation": "segmentation ", "streaming": "stream ", "detection": "detection "}
+_TRAIN = {
+    "recognition": "",
+    "segmentation": "segmentation ",
+    "streaming": "stream ",
+    "detection": "detection ",
+    "flow": "flow ",
+}
 """Name of each task for `vidseg train`."""
 
 
@@ -64,6 +71,8 @@ def write_report(
         parts += recognition_parts(folders[0], first)
     elif task == "detection":
         parts += detection_parts(folders[0], first, suffix=files[0].stem.removeprefix("test"))
+    elif task == "flow":
+        parts += flow_parts(folders[0], first, suffix=files[0].stem.removeprefix("test"))
     else:
         parts += frame_label_parts(folders, tests)
     for heading, file in pictures:

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.ticker import LogFormatter
 
-from vidseg.plots.canvas import BLUE, INK, MUTED, ORANGE, new_figure, quiet, save_figure
+from vidseg.plots.canvas import new_figure, quiet, save_figure
+from vidseg.plots.palette import BLUE, MUTED, ORANGE
 
 __all__ = ["plot_schedule"]
 
@@ -14,6 +16,8 @@ def plot_schedule(
     shapes: Sequence[tuple[int, int, int, int]], rates: Sequence[float], out: str | Path, *, title: str = ""
 ) -> Path:
     """Plot a schedule and save the figure.
+
+    What is the same in all batches is written above the panels instead of plotted.
 
     Args:
         shapes: (B, T, H, W) of the batches of one epoch.
@@ -29,23 +33,32 @@ def plot_schedule(
     """
     if not len(shapes) or not len(rates):
         raise ValueError("the schedule is empty; shapes and rates must have at least one entry")
-    figure = new_figure(10, 6.4)
-    if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK, fontweight="bold")
-    columns = np.array(shapes, dtype=np.float64)
-    places = np.arange(len(columns))
-    rows = figure.subplots(4, 1, height_ratios=(1, 1, 1, 1.6))
+    columns = np.array(shapes, dtype=np.float64).T[:3]
+    places = np.arange(len(shapes))
     names = ("clips per batch", "frames per clip", "height, pixels")
-    for axes, values, name in zip(rows[:3], columns.T[:3], names, strict=True):
+    varying = [(values, name) for values, name in zip(columns, names, strict=True) if np.ptp(values)]
+    constant = [f"{name}: {values[0]:g}" for values, name in zip(columns, names, strict=True) if not np.ptp(values)]
+    learning_rates = np.asarray(rates, np.float64)
+    if not np.ptp(learning_rates):
+        constant.append(f"learning rate: {learning_rates[0]:g}")
+    figure = new_figure(
+        10, 1.3 * len(varying) + 2.2, title=title, detail="constant: " + "   ".join(constant) if constant else ""
+    )
+    rows = figure.subplots(len(varying) + 1, 1, squeeze=False, height_ratios=[1.0] * len(varying) + [1.6])[:, 0]
+    for axes, (values, name) in zip(rows, varying, strict=False):
         quiet(axes)
-        axes.set_title(f"{name}, first epoch", loc="left", fontsize=9, color=MUTED)
+        axes.set_title(f"{name}, by batch of the first epoch", loc="left", fontsize=9, color=MUTED)
         axes.step(places, values, where="mid", color=BLUE, linewidth=1.5)
         axes.fill_between(places, values, step="mid", color=BLUE, alpha=0.15, linewidth=0)
         axes.set_ylim(0, 1.15 * values.max())
         axes.set_xlim(-0.5, max(0.5, len(places) - 0.5))
-    quiet(rows[3])
-    rows[3].set_title("learning rate, whole run", loc="left", fontsize=9, color=MUTED)
-    rows[3].plot(np.arange(len(rates)), rates, color=ORANGE, linewidth=1.5)
-    rows[3].set_yscale("log")
-    rows[3].set_xlabel("batch", fontsize=9, color=MUTED)
+    quiet(rows[-1])
+    rows[-1].set_title("learning rate, by batch of the whole run", loc="left", fontsize=9, color=MUTED)
+    rows[-1].plot(np.arange(len(learning_rates)), learning_rates, color=ORANGE, linewidth=1.5)
+    if learning_rates.min() > 0:
+        rows[-1].set_yscale("log")
+        for formatter in (rows[-1].yaxis.set_major_formatter, rows[-1].yaxis.set_minor_formatter):
+            formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1, 0.4)))
+    rows[-1].set_xlim(0, max(1, len(learning_rates) - 1))
+    rows[-1].set_xlabel("batch", fontsize=9, color=MUTED)
     return save_figure(figure, out)

@@ -25,12 +25,9 @@ __all__ = [
 ]
 
 SEARCH_STYLE = """
-:root { color-scheme: light dark; --ink: #1d1d1b; --muted: #6f6e69; --grid: #e4e3df; --surface: #fcfcfb; --box: #f1f0ec;
-  --blue: #2a78d6; --orange: #d9622b; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e9e8e4; --muted: #a09f99; --grid: #3a3a37; --surface: #1b1b1a;
-  --box: #292927; --blue: #6aa9ee; --orange: #ee8d5e; } }
-body { color: var(--ink); background: var(--surface); } h2 { border-color: var(--ink); } a { color: var(--blue); }
-.muted, th { color: var(--muted); } pre { background: var(--box); } tr.sum td { border-color: var(--ink); }
+:root { --blue: #2a78d6; --orange: #d9622b; }
+@media screen and (prefers-color-scheme: dark) { :root { --blue: #6aa9ee; --orange: #ee8d5e; } }
+a { color: var(--blue); }
 .wide { overflow-x: auto; } .wide svg { min-width: 34rem; } svg.chart { width: 100%; height: auto; display: block;
   max-width: 48rem; } svg.bars { max-width: 34rem; }
 .row > div { flex: 1 1 16rem; max-width: 26rem; min-width: 0; } svg a:focus-visible { outline: 2px solid var(--ink); }
@@ -43,8 +40,8 @@ td.text, th.text { text-align: left; overflow-wrap: anywhere; min-width: 12rem; 
 pre { overflow-wrap: anywhere; }
 @media (max-width: 480px) { body { margin: 1rem auto; padding: 0 .7rem; } .tiles { gap: 1rem; }
   .tiles b { font-size: 1.3rem; } }
-@media print { :root { --ink: #000; --muted: #444; --grid: #ccc; --surface: #fff; --box: #fff; --blue: #1f5fae;
-  --orange: #b8481a; } .wide { overflow: visible; } .wide svg { min-width: 0; } h2, h3 { break-after: avoid; }
+@media print { :root { --blue: #1f5fae; --orange: #b8481a; }
+  .wide { overflow: visible; } .wide svg { min-width: 0; } h2, h3 { break-after: avoid; }
   svg.chart, tr { break-inside: avoid; } a { color: inherit; text-decoration: none; } table { font-size: 9px; } }
 """
 """Style of a page with these charts, behind that of `vidseg.plots.page_parts.page`."""

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from matplotlib.ticker import MaxNLocator
 
-from vidseg.plots.canvas import BLUE, GRID, INK, MUTED, ORANGE, SURFACE, new_figure, quiet, save_figure
+from vidseg.plots.canvas import new_figure, quiet, save_figure
+from vidseg.plots.palette import BLUE, GRID, INK, MUTED, ORANGE, SURFACE
 from vidseg.plots.search_charts import Axis, running_best
 
 __all__ = ["plot_importance", "plot_parallel", "plot_pareto", "plot_search_history"]

@@ -4,11 +4,9 @@ The published tool draws one figure per video with the colors of PASCAL VOC and 
 model (SVTAS, convert_pred2img); both are available as options.
 """
 
-import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,19 +14,24 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from vidseg.labels.counting import counted
-from vidseg.plots.canvas import INK, MUTED, SURFACE, new_figure, save_figure
+from vidseg.labels.parts import class_numbers
+from vidseg.plots.canvas import new_figure, save_figure, shortened
+from vidseg.plots.palette import INK, MUTED, SURFACE, Palette, class_colors
 
-__all__ = ["Palette", "SegmentedVideo", "class_colors", "plot_palette", "plot_segments"]
+__all__ = ["SegmentedVideo", "plot_palette", "plot_segments"]
 
-Palette = Literal["bright", "voc"]
+BACKGROUND = ("background",)
+"""Background classes where none are given."""
 
 _WIDTH = 11.0  # inches
 _ROW = 0.62  # height of one video on a page of several, in inches
 _TICKS = 24  # maximum number of labeled ticks
 _WRONG = (25 / 255, 25 / 255, 64 / 255)  # nearly black, different from all class colors
 _GAP = 0.14  # height of the error line between the bars, as a fraction of a bar
+_LETTERS = 40  # of a class name in the legend
 _PAGE = 200  # maximum number of videos per page
 
 
@@ -40,36 +43,13 @@ class SegmentedVideo:
         name: name shown beside the bars.
         truth: (L,) class numbers.
         prediction: (L,) class numbers, or None to draw the truth only.
+        fps: frames per second, for an axis in seconds; None: an axis in frames.
     """
 
     name: str
     truth: npt.NDArray[np.int64]
     prediction: npt.NDArray[np.int64] | None = None
-
-
-def class_colors(count: int, palette: Palette = "bright") -> npt.NDArray[np.float64]:
-    """Return the RGB colors of the classes, (K, 3) in 0..1.
-
-    Args:
-        count: number of classes K.
-        palette: "bright": consecutive classes differ strongly in hue and lightness. "voc": colors of PASCAL VOC, with
-            black for class 0; the bits of the class number, three at a time from the lowest, are the high bits of red,
-            green and blue.
-    """
-    if palette == "voc":
-        colors = np.zeros((count, 3), np.uint8)
-        for number in range(count):
-            rest = number
-            for bit in range(7, -1, -1):
-                for channel in range(3):
-                    colors[number, channel] |= (rest >> channel & 1) << bit
-                rest >>= 3
-        return colors / 255
-    # Found by search: any two of 48 classes differ by at least 25 of 255 in RGB, consecutive ones by at least 160.
-    hues = (0.58 + 0.5698403 * np.arange(count)) % 1
-    lightness, saturation = (0.56, 0.72, 0.42), (0.75, 0.5)
-    bright = [colorsys.hls_to_rgb(hue, lightness[k % 3], saturation[k % 2]) for k, hue in enumerate(hues.tolist())]
-    return np.array(bright, np.float64).reshape(count, 3)
+    fps: float | None = None
 
 
 def plot_segments(
@@ -80,6 +60,7 @@ def plot_segments(
     window: int | None = None,
     palette: Palette = "bright",
     title: str = "",
+    background: Sequence[str] = BACKGROUND,
 ) -> Path:
     """Plot the label bars of the videos with a legend of the classes that occur, and save the figure.
 
@@ -92,6 +73,7 @@ def plot_segments(
         window: window length of the model in frames; ticks are drawn at its multiples. None: ticks at round numbers.
         palette: see `class_colors`.
         title: heading; default: the name of a single video.
+        background: background classes, which are gray in the palette "bright".
 
     Returns:
         The path of the file.
@@ -106,34 +88,42 @@ def plot_segments(
         )
     for video in videos:
         _check(video, len(classes))
-    colors = class_colors(len(classes), palette)
+    colors = class_colors(len(classes), palette, background=class_numbers(classes, background))
     used = sorted({int(number) for video in videos for number in np.unique(_both(video))})
+    names = [shortened(classes[number], _LETTERS) for number in used]
     alone = len(videos) == 1
-    columns = max(1, min(6, len(used), int(_WIDTH / (0.55 + 0.085 * max(len(classes[number]) for number in used)))))
+    columns = max(1, min(6, len(used), int(_WIDTH / (0.55 + 0.085 * max(map(len, names))))))
     legend = 0.24 * -(-len(used) // columns) + 0.2
-    row = 1.5 if alone else _ROW
-    heading = title or (_heading(videos[0]) if alone else "")
-    top = 0.34 if heading else 0.0
-    figure = new_figure(_WIDTH, len(videos) * (row + 0.12) + legend + top, gap=0.05, top=top)
-    if heading:
-        height = figure.get_figheight()
-        figure.text(0.008, 1 - top / 2 / height, heading, va="center", fontsize=11, color=INK, fontweight="bold")
+    row = 1.6 if alone else _ROW
+    if alone:
+        facts = _facts(videos[0])
+        figure = new_figure(_WIDTH, row + legend + 0.2, gap=0.05, title=title or videos[0].name, detail=facts)
+    else:
+        figure = new_figure(_WIDTH, len(videos) * (row + 0.12) + legend + 0.2, gap=0.05, title=title)
     grid = figure.subplots(len(videos), 1, squeeze=False)
     for axes, video in zip(grid[:, 0], videos, strict=True):
         _bars(axes, video, colors, window)
+        axes.tick_params(axis="y", labelsize=9 if alone else 7.5)
         if not alone:
-            axes.set_title(_heading(video), loc="left", fontsize=8, color=INK, pad=2)
-            axes.set_yticks([])
-    _legend(figure, [(classes[number], colors[number]) for number in used], columns)
+            axes.set_title(f"{shortened(video.name, 90)}   {_facts(video)}", loc="left", fontsize=8, color=INK, pad=2)
+    last = videos[-1]
+    if window is None and last.fps:
+        unit = "seconds" if len({bool(video.fps) for video in videos}) == 1 else "seconds, or frames"
+    else:
+        unit = "frames"
+    grid[-1, 0].set_xlabel(unit, fontsize=9, color=MUTED)
+    _legend(figure, [(name, colors[number]) for name, number in zip(names, used, strict=True)], columns)
     return save_figure(figure, out)
 
 
-def plot_palette(classes: Sequence[str], out: str | Path, *, palette: Palette = "bright") -> Path:
+def plot_palette(
+    classes: Sequence[str], out: str | Path, *, palette: Palette = "bright", background: Sequence[str] = BACKGROUND
+) -> Path:
     """Plot the color of every class with its number and name, and save the figure."""
     columns = max(1, min(4, int(_WIDTH / (0.9 + 0.085 * max(map(len, classes))))))
     rows = -(-len(classes) // columns)
     figure = new_figure(_WIDTH, 0.2 + 0.17 * rows)
-    colors = class_colors(len(classes), palette)
+    colors = class_colors(len(classes), palette, background=class_numbers(classes, background))
     names = [(f"{number}  {name}", colors[number]) for number, name in enumerate(classes)]
     _legend(figure, names, columns)
     return save_figure(figure, out)
@@ -152,12 +142,13 @@ def _both(video: SegmentedVideo) -> npt.NDArray[np.int64]:
     return video.truth if video.prediction is None else np.concatenate([video.truth, video.prediction])
 
 
-def _heading(video: SegmentedVideo) -> str:
-    if video.prediction is None:
-        return f"{video.name}   {counted(len(video.truth), 'frame')}"
-    return (
-        f"{video.name}   {counted(len(video.truth), 'frame')}, accuracy {(video.truth == video.prediction).mean():.1%}"
-    )
+def _facts(video: SegmentedVideo) -> str:
+    facts = counted(len(video.truth), "frame")
+    if video.fps:
+        facts += f", {len(video.truth) / video.fps:.1f} s"
+    if video.prediction is not None:
+        facts += f", accuracy {(video.truth == video.prediction).mean():.1%}"
+    return facts
 
 
 def _bars(axes: Axes, video: SegmentedVideo, colors: npt.NDArray[np.float64], window: int | None) -> None:
@@ -180,8 +171,14 @@ def _bars(axes: Axes, video: SegmentedVideo, colors: npt.NDArray[np.float64], wi
         axes.tick_params(which="minor", length=3, color=MUTED)
         for border in borders[1:]:
             axes.axvline(border, color=SURFACE, linewidth=0.6, alpha=0.7)
+    elif video.fps:
+        marks: npt.NDArray[np.float64] = np.asarray(
+            MaxNLocator(12, steps=[1, 2, 3, 5, 6, 10]).tick_values(0, length / video.fps)
+        )
+        marks = marks[marks <= length / video.fps]
+        axes.set_xticks(marks * video.fps, [f"{mark:g}" for mark in marks])
     axes.tick_params(axis="x", colors=MUTED, labelsize=7, length=3)
-    axes.tick_params(axis="y", colors=INK, labelsize=9, length=0)
+    axes.tick_params(axis="y", colors=INK, length=0)
     axes.set_facecolor(SURFACE)
     for spine in axes.spines.values():
         spine.set_visible(False)

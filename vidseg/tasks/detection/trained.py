@@ -30,8 +30,8 @@ from vidseg.videos.listing import find_jobs
 
 __all__ = ["DetectionModel", "VideoDetections"]
 
-_DRAWN = 3
-"""Actions of one moment that are drawn into a video."""
+_DRAWN, _LEAST = 3, 0.01
+"""Largest number and smallest score of the actions of one moment that are drawn into a video."""
 
 
 @dataclass(frozen=True)
@@ -283,11 +283,13 @@ def _spans(columns: int, options: DetectionOptions) -> list[tuple[int, int]]:
 
 
 def draw_detections(found: VideoDetections, video: Path, out: Path) -> Path:
-    """Write a video again, as H.264 without sound, with the actions of each moment drawn in."""
+    """Write a video again, as H.264 with its sound, with the actions of each moment drawn in: the three with the
+    highest scores of at least 1 %."""
 
     def text_at(moment: float) -> str:
-        now = [row for row in found.detections if row.start <= moment < row.stop]
-        return "\n".join(f"{row.score:6.1%}  {row.label}" for row in now[:_DRAWN])
+        now = [row for row in found.detections if row.start <= moment < row.stop and row.score >= _LEAST]
+        best = sorted(now, key=lambda row: -row.score)[:_DRAWN]
+        return "\n".join(f"{row.score:6.1%}  {row.label}" for row in best)
 
     return draw_labels(video, out, text_at)
 

@@ -171,7 +171,7 @@ def train_flow(options: FlowOptions) -> Path:
     )
     train_run(training, options, out, device=device)
     with folder.log(append=True):
-        test = load_trained(out, device=device).test()
+        test = load_trained(out, device=device).test(picture=options.monitors.pictures)
         if distributed.is_first():
             logger.info("test of epoch %s: %s", test["epoch"], test["text"])
     return out

@@ -20,9 +20,10 @@ from vidseg.engine.trained import TrainedModel, test_name
 from vidseg.frames.whole_file import whole_file
 from vidseg.labels.flow_files import Flow, read_picture
 from vidseg.labels.flow_pairs import FlowFolder, FlowSource
+from vidseg.loaders.flow_loader import FlowLoader
 from vidseg.loaders.transfer import copy_ahead
 from vidseg.models import window_flow
-from vidseg.plots.flow_colors import flow_colors, flow_radius
+from vidseg.plots.flow_colors import FlowPicture, flow_colors, flow_radius, plot_flow
 from vidseg.tasks.flow.options import SHAPES, FlowOptions
 from vidseg.tasks.flow.runs import make_loader, make_source
 from vidseg.tasks.flow.task import FlowTask
@@ -33,6 +34,7 @@ from vidseg.videos.orientation import frame_orientation
 __all__ = ["FlowModel", "draw_video_flow"]
 
 _FIRST_FRAMES = 24  # that determine the saturation of a drawn video
+_PAIRS = 3  # in the picture of a test
 
 Picture = str | Path | npt.NDArray[Any] | Tensor
 
@@ -135,12 +137,13 @@ class FlowModel(TrainedModel):
         scores = FlowTask().evaluate(self.model, loader, device=self.device).scores
         return {"end-point error": scores.epe, "below 1 px": scores.within[0]}
 
-    def test(self, *_: Any, dataset: str | Path | None = None, **__: Any) -> dict[str, Any]:
-        """Compare with the true flow of held-out pairs; leaves test.json in the folder of the run.
+    def test(self, *_: Any, dataset: str | Path | None = None, picture: bool = True, **__: Any) -> dict[str, Any]:
+        """Compare with the true flow of held-out pairs; leaves test.json and pictures/test.png in the run's folder.
 
         Args:
             dataset: folder with all pairs to test on, or "shapes"; None: the data set of the run, whose held-out pairs
                 of a folder are those of the validation.
+            picture: draw the true and the predicted flow of the first pairs.
 
         Returns:
             The content of test.json.
@@ -167,8 +170,24 @@ class FlowModel(TrainedModel):
         }
         if self.source.run is not None and distributed.is_first():
             other = "" if dataset is None else Path(root).name
-            write_json(self.source.run / f"{test_name(self.source, other)}.json", report)
+            name = test_name(self.source, other)
+            write_json(self.source.run / f"{name}.json", report)
+            if picture:
+                self._draw_pairs(loader, self.source.run / "pictures" / f"{name}.png")
         return report
+
+    def _draw_pairs(self, loader: FlowLoader, out: Path) -> None:
+        """Draw true and predicted flow of the first pairs of a loader."""
+        pictures: list[FlowPicture] = []
+        batches = iter(loader)
+        with torch.inference_mode():
+            while len(pictures) < 2 * _PAIRS and (batch := next(batches, None)) is not None:
+                flows = FlowTask().forward(self.model, batch.to(self.device)).flow.float().cpu()
+                columns = (batch.first.cpu(), batch.flow.cpu(), batch.known.cpu(), flows)
+                for first, true, known, found in zip(*columns, strict=True):
+                    if known.any():
+                        pictures += _pair_pictures(first, true, known, found)
+        plot_flow(pictures[: 2 * _PAIRS], out, title=f"{self.network}: true flow, and predicted flow beside it")
 
     def _pairs(self, dataset: str | Path | None) -> tuple[FlowSource, FlowOptions, str]:
         """The pairs of a test, the options of their loader, and which of the pairs they are."""
@@ -212,6 +231,17 @@ def draw_video_flow(trained: FlowModel, path: str | Path, out: Path) -> Path:
             frame = av.VideoFrame.from_ndarray(flow_colors(flow, radius=radius), format="rgb24")
             writer.write(frame, number / fps, f"#{number}   full color: {radius:.3g} pixels")
     return out
+
+
+def _pair_pictures(first: Tensor, true: Tensor, known: Tensor, found: Tensor) -> list[FlowPicture]:
+    """Pictures of the true and of the predicted flow; both have the saturation of the true one."""
+    pixels = first.permute(1, 2, 0).contiguous().numpy()
+    radius = flow_radius([true.numpy()])
+    error = float(torch.linalg.vector_norm(found - true, dim=0)[known].mean())
+    return [
+        FlowPicture("true", pixels, flow_colors(true.numpy(), radius=radius)),
+        FlowPicture(f"predicted, {error:.2f} px off", pixels, flow_colors(found.numpy(), radius=radius)),
+    ]
 
 
 def _picture(given: Picture) -> Tensor:

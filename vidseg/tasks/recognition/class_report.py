@@ -207,17 +207,18 @@ def draw_mistakes(report: TestReport, folder: Path, name: str = "test", *, most:
     found = [(mistake, Path(report.dataset) / mistake.video / "frames.db") for mistake in report.mistakes[:most]]
     drawn = [
         (
-            f"{mistake.video.rpartition('/')[2]}\n{mistake.true}\nas {mistake.predicted}\n"
-            f"{mistake.probability_predicted:.0%}",
+            f"{mistake.video.rpartition('/')[2]}\ntrue: {mistake.true}\npredicted: {mistake.predicted}\n"
+            f"{mistake.probability_predicted:.0%}, true class {mistake.probability_true:.0%}",
             path,
         )
         for mistake, path in found
         if path.is_file()
     ]
     stem, pictures = name.replace("test", "mistakes", 1), []
+    title = f"{report.network} on {report.split}: mistakes, highest probability first"
     for first in range(0, len(drawn), _ROWS):
         page = "" if first == 0 else f"_page{first // _ROWS + 1}"
         with ExitStack() as stack:
             rows = [(text, stack.enter_context(FrameDatabase(path))) for text, path in drawn[first : first + _ROWS]]
-            pictures.append(contact_sheet(rows, folder / f"{stem}{page}.png"))
+            pictures.append(contact_sheet(rows, folder / f"{stem}{page}.png", row_each=True, title=title))
     return pictures

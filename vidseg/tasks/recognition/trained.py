@@ -38,6 +38,9 @@ from vidseg.videos.listing import find_jobs
 
 __all__ = ["Prediction", "Predictions", "RecognitionModel", "draw_prediction"]
 
+_DRAWN, _LEAST = 3, 0.01
+"""Largest number and smallest probability of the classes that are drawn into a video."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -412,7 +415,8 @@ def _scores(result: Any, data: VideoDataset, classes: Sequence[str], target: Tar
 
 
 def draw_prediction(prediction: Prediction, out: Path) -> Path:
-    """Write the video again, as H.264 without sound, with its likeliest classes drawn into each frame."""
-    found = zip(prediction.classes, prediction.probabilities, strict=True)
-    text = "\n".join(f"{share:6.1%}  {name}" for name, share in found)
+    """Write the video again, as H.264 with its sound, with its classes drawn into each frame: the three likeliest with
+    probabilities of at least 1 %."""
+    found = list(zip(prediction.classes, prediction.probabilities, strict=True))[:_DRAWN]
+    text = "\n".join(f"{share:6.1%}  {name}" for name, share in found if share >= _LEAST)
     return draw_labels(prediction.video, out, lambda _: text)
