@@ -20,6 +20,7 @@ from vidseg.engine.options import (
 )
 
 if TYPE_CHECKING:
+    from vidseg.engine.loggers import Logger
     from vidseg.engine.runs import RunFolder
     from vidseg.engine.schedules import Schedule
     from vidseg.engine.task import BatchResult, Position, Task
@@ -31,6 +32,7 @@ __all__ = [
     "CheckpointOptions",
     "DeviceOptions",
     "EvaluationOptions",
+    "Logger",
     "MonitorOptions",
     "NetworkOptions",
     "OptimizerOptions",
@@ -48,6 +50,7 @@ __all__ = [
 
 _HOME = {
     "BatchResult": "task",
+    "Logger": "loggers",
     "Position": "task",
     "RunFolder": "runs",
     "Schedule": "schedules",
