@@ -93,7 +93,8 @@ class RunReports:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
-        status: Status = "complete" if kind is None else "interrupted" if kind is KeyboardInterrupt else "failed"
+        stopped = kind is not None and issubclass(kind, (KeyboardInterrupt, SystemExit))
+        status: Status = "complete" if kind is None else "interrupted" if stopped else "failed"
         text = "" if kind is None else f"{kind.__name__}: {error}"
         self._tell("close", status, text)
 
