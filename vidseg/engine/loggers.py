@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from vidseg.engine.monitors import Speeds
 from vidseg.engine.options import MonitorOptions
@@ -162,7 +162,7 @@ class SavedCheckpoint:
     numbered: bool
 
 
-class Logger(Protocol):
+class Logger:
     """Receives what happens in a run, in the first process only.
 
     Your own logger derives from this class and defines the methods it needs; the others ignore their argument. Pass it
