@@ -20,6 +20,7 @@ from vidseg.engine.options import (
 )
 
 if TYPE_CHECKING:
+    from vidseg.engine.event_file import read_events
     from vidseg.engine.loggers import Logger
     from vidseg.engine.runs import RunFolder
     from vidseg.engine.schedules import Schedule
@@ -46,6 +47,7 @@ __all__ = [
     "TrainOptions",
     "TrainedModel",
     "Trainer",
+    "read_events",
 ]
 
 _HOME = {
@@ -57,6 +59,7 @@ _HOME = {
     "Task": "task",
     "TrainedModel": "trained",
     "Trainer": "trainer",
+    "read_events": "event_file",
 }
 
 
