@@ -224,6 +224,7 @@ def test_fit_learns_and_leaves_its_files(tmp_path, caplog):
     assert train[-1][3] < train[0][3] / 2
     assert tuple(val[-1][1:]) == result.values
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "events.jsonl",
         "net_best.pth",
         "net_ep-0002.pth",
         "net_ep-0004.pth",

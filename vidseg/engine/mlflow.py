@@ -17,6 +17,9 @@ __all__ = ["MlflowLogger"]
 _TAG = "vidseg.run"
 _MOST = 1000  # metrics of a request
 _PARAMETERS, _LONGEST = 100, 500  # parameters of a request, and characters of a value
+_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+"""Variables where the environment has none: MLflow's own limits stop training for up to 20 minutes without a network,
+which is longer than the other processes of a run wait."""
 _STATES = {"complete": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 
 
@@ -38,6 +41,8 @@ class MlflowLogger(Logger):
         from mlflow import MlflowClient
         from mlflow.entities import Param
 
+        for variable, value in _LIMITS.items():
+            os.environ.setdefault(variable, value)
         self._client = MlflowClient()
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "vidseg")
         known = self._client.get_experiment_by_name(name)

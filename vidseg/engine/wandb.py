@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from vidseg.engine.loggers import EpochScores, IterationScores, Logger, Picture,
 
 __all__ = ["WandbLogger"]
 
+_LIMIT = ("WANDB_FINISH_TIMEOUT", "300")
+"""Seconds, where the environment has no value: without a network the end of a run would wait for ever."""
 _EPOCH, _ITERATION = "epoch", "iteration/number"
 """Numbers that charts have on their x axis: Weights & Biases has no step of each name."""
 
@@ -29,6 +32,7 @@ class WandbLogger(Logger):
         """See `Logger.start`."""
         import wandb
 
+        os.environ.setdefault(*_LIMIT)
         self._run = wandb.init(
             id=run.run_id,
             resume="allow",
