@@ -5,7 +5,7 @@ DEMO := demo
 VIDEOS :=
 TRAIN :=
 
-.PHONY: setup demo test lint docs format cuda aarch64 lanes bench gpu-check clean
+.PHONY: setup demo test lint docs format wheels cuda aarch64 lanes bench gpu-check clean
 
 setup:
 	@.ci/setup
@@ -43,12 +43,16 @@ format: setup
 	$(BIN)/ruff check --fix .
 	find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format -i
 
+# source archive and wheels for x86-64 and 64-bit ARM into dist/
+wheels: setup
+	.ci/wheels dist
+
 # CUDA operators against the torch versions that are supported; needs nvcc, no GPU
 cuda: setup
 	.ci/cuda
 
 # kernels for 64-bit ARM, cross-compiled and run in QEMU
-aarch64: setup
+aarch64:
 	.ci/aarch64
 
 # the lowest and the newest versions of all dependencies, each in a venv of its own

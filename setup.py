@@ -20,6 +20,7 @@ Environment variables:
     VIDSEG_PARTS           libraries to build, default "frames ops"
     VIDSEG_CUDA_ARCHS      compute capabilities, default "80 90"
     CUDA_HOME              CUDA toolkit, default: that of the nvcc on PATH, or /usr/local/cuda
+    VIDSEG_JOBS            compilers at a time, default the number of processors
     VIDSEG_SANITIZE=1      build with AddressSanitizer and UndefinedBehaviorSanitizer, unoptimized
 """
 
@@ -31,12 +32,14 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 from setuptools.errors import CompileError, ExecError, LinkError
 
 ROOT = Path(__file__).parent
@@ -44,6 +47,17 @@ TORCH_TO_BUILD_WITH = "torch==2.13.0"
 TORCH_LIBRARIES = ["torch_cpu", "c10"]
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000ULL"
 SANITIZE = os.environ.get("VIDSEG_SANITIZE") == "1"
+
+
+def jobs() -> int:
+    """Return how many files are compiled at a time."""
+    word = os.environ.get("VIDSEG_JOBS", str(len(os.sched_getaffinity(0))))
+    if not re.fullmatch("[1-9][0-9]*", word):
+        sys.exit(f"VIDSEG_JOBS={word}: expected a number of compilers at a time, such as 4")
+    return int(word)
+
+
+JOBS = jobs()
 
 
 def find_torch() -> Path | None:
@@ -230,6 +244,7 @@ class BuildNative(build_ext):
         self.compiler.src_extensions.append(".cu")
         self.compile_one = self.compiler._compile
         self.compiler._compile = self.compile_source
+        self.compiler.compile = self.compile_sources
         super().build_extensions()
 
     def prepare_cuda(self) -> None:
@@ -288,10 +303,53 @@ class BuildNative(build_ext):
             except FileNotFoundError:
                 return False
 
+    def compile_sources(
+        self,
+        sources,
+        output_dir=None,
+        macros=None,
+        include_dirs=None,
+        debug=0,
+        extra_preargs=None,
+        extra_postargs=None,
+        depends=None,
+    ) -> list[str]:
+        """Compile the sources of a library as setuptools' compilers do, VIDSEG_JOBS at a time."""
+        macros, objects, extra_postargs, pp_opts, build = self.compiler._setup_compile(
+            output_dir, macros, include_dirs, sources, depends, extra_postargs
+        )
+        cc_args = self.compiler._get_cc_args(pp_opts, debug, extra_preargs)
+        # Longest first, so that no processor waits for a long file that was started last.
+        waiting = sorted((obj for obj in objects if obj in build), key=lambda obj: -Path(build[obj][0]).stat().st_size)
+        with ThreadPoolExecutor(JOBS) as pool:
+            compiled = [
+                pool.submit(self.compiler._compile, obj, *build[obj], cc_args, extra_postargs, pp_opts)
+                for obj in waiting
+            ]
+            try:
+                for result in compiled:
+                    result.result()
+            finally:
+                pool.shutdown(cancel_futures=True)  # after an error, files that were not started are not compiled
+        return objects
+
     def compile_source(self, obj, src, ext, cc_args, extra_postargs, pp_opts) -> None:
         if ext != ".cu":
             return self.compile_one(obj, src, ext, cc_args, extra_postargs, pp_opts)
         return self.spawn([*self.cuda.compile_command(), *pp_opts, "-c", src, "-o", obj])
+
+
+class BuildPrograms(build_py):
+    """Copies converters/ into the package, where `vidseg labels NAME` finds them without a checkout."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return  # the checkout has them
+        for source in sources("converters/*.py"):
+            target = Path(self.build_lib) / "vidseg/cli" / source
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.copy_file(str(ROOT / source), str(target))
 
 
 class PlainWheel(bdist_wheel):
@@ -305,8 +363,29 @@ class PlainWheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
+def description() -> str:
+    """Return the README for pages that do not have the repository's files.
+
+    Links to files get the address of `Repository` in pyproject.toml; without one, their text remains.
+    """
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(r'^Repository = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+
+    def outside(link: re.Match[str]) -> str:
+        picture, text, target = link.groups()
+        if re.match("[a-z]+:", target):
+            return link[0]
+        if found is None:
+            return "" if picture else text
+        return f"{picture}[{text}]({found[1].rstrip('/')}/{'raw' if picture else 'blob'}/main/{target})"
+
+    return re.sub(r"(!?)\[([^][]*)\]\(([^)\s]+)\)", outside, readme)
+
+
 setup(
+    long_description=description(),
+    long_description_content_type="text/markdown",
     ext_modules=EXTENSIONS,
-    cmdclass={"build_ext": BuildNative, "bdist_wheel": PlainWheel},
+    cmdclass={"build_ext": BuildNative, "build_py": BuildPrograms, "bdist_wheel": PlainWheel},
     setup_requires=[] if TORCH else [TORCH_TO_BUILD_WITH],
 )

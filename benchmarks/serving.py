@@ -1,41 +1,50 @@
 """Throughput, latency, processor time and memory of a server under load from several clients on loopback.
 
-    python benchmarks/serving.py [--clients 1 4 16 64] [--seconds 10] [--servers vidseg unbatched fastapi] [--json]
+    python benchmarks/serving.py [--clients 1 4 16 64] [--seconds 10] [--servers vidseg fastapi triton] [--json]
 
 Each row is a new server process and clients that send one video after the other; every answer is compared with that of
 `TrainedModel.predict`. "vidseg" is `vidseg serve`, "unbatched" the same with batches of one clip, "fastapi" a plain
-FastAPI handler that calls `predict` in its thread pool. "cpu" is processor time of the server per second, "cpu ms" per
-answer, "MB" its resident memory at the end. Exit status 1 if an answer is wrong or missing.
+FastAPI handler that calls `predict` in its thread pool, "triton" a Triton server (`.ci/triton` installs it) with the
+repository of `vidseg export --to triton`, whose Python model runs the network in ONNX Runtime; "onnx" is `vidseg serve`
+with the same ONNX file. "cpu" is processor time of the server and its child processes per second, "cpu ms" per answer,
+"MB" their resident memory at the end. Exit status 1 if an answer is wrong or missing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
 import av
-import httpx
 import numpy as np
 import torch
 import tyro
 from fastapi import FastAPI, Request
 from starlette.concurrency import run_in_threadpool
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+import triton_server
+
 import vidseg
+from vidseg.export import export_model
 from vidseg.models import InputSpec, create_model
+from vidseg.serve import AsyncClient, ServerError
 from vidseg.serve.running import RunningServer
 
 TOLERANCE = 1e-3  # of probabilities
-Kind = Literal["vidseg", "unbatched", "fastapi"]
+Kind = Literal["vidseg", "unbatched", "fastapi", "onnx", "triton"]
 
 
 @dataclass
@@ -46,8 +55,8 @@ class Options:
     """Numbers of clients."""
     seconds: float = 10.0
     """Duration of a row in seconds."""
-    servers: tuple[Kind, ...] = ("vidseg", "unbatched", "fastapi")
-    """Servers to measure."""
+    servers: tuple[Kind, ...] = ("vidseg", "unbatched", "fastapi", "onnx", "triton")
+    """Servers to measure; "triton" is left out where it is not installed."""
     network: str = "r3d_18"
     """Name of a recognition network."""
     width: float = 0.25
@@ -86,8 +95,8 @@ class Row:
     megabytes: float
 
 
-def write_model(folder: Path, options: Options) -> Path:
-    """Write a checkpoint with random weights."""
+def write_model(folder: Path, options: Options) -> None:
+    """Write the checkpoint model.pth with random weights."""
     torch.manual_seed(0)
     names = [f"class_{number}" for number in range(10)]
     spec = InputSpec(frames=options.frames, interval=1, size=options.size)
@@ -97,9 +106,20 @@ def write_model(folder: Path, options: Options) -> Path:
         "input": spec.as_dict(), "classes": names, "division": "", "validation_videos": [], "data": {}, "dataset": "",
         "options": {},
     }  # fmt: skip
-    path = folder / "model.pth"
-    torch.save({"state_dict": model.state_dict(), "record": record, "epoch": 1}, path)
-    return path
+    torch.save({"state_dict": model.state_dict(), "record": record, "epoch": 1}, folder / "model.pth")
+
+
+def write_repository(models: Path, options: Options) -> None:
+    """Write the model repository of the checkpoint, with the same workers and threads as the other servers have."""
+    export_model(vidseg.load_trained(models / "model.pth"), models / "triton", to="triton")
+    with (models / "triton" / python_model(models) / "config.pbtxt").open("a") as file:
+        for name, value in (("workers", options.workers), ("compute_threads", options.threads)):
+            file.write(f'parameters {{ key: "{name}" value: {{ string_value: "{value}" }} }}\n')
+
+
+def python_model(models: Path) -> str:
+    """Name of the model in the repository that takes videos."""
+    return next(models.glob("triton/*_video")).name
 
 
 def write_video(path: Path, frames: int) -> Path:
@@ -138,8 +158,14 @@ def serve_plainly(options: Options) -> int:
     return 0
 
 
-def start(kind: Kind, checkpoint: Path, store: Path, options: Options) -> tuple[subprocess.Popen[str], str]:
-    """Start a server; returns its process and address."""
+@contextlib.contextmanager
+def started(kind: Kind, models: Path, store: Path, options: Options) -> Iterator[tuple[str, int]]:
+    """Start a server; yields its address and process."""
+    if kind == "triton":
+        with triton_server.running_triton([models / "triton"], [python_model(models)], store / "log") as found:
+            yield found
+        return
+    checkpoint = next(models.glob("triton/*/1/model.onnx")) if kind == "onnx" else models / "model.pth"
     if kind == "fastapi":
         words = [str(Path(__file__)), "--child", str(checkpoint), "--threads", str(options.threads)]
     else:
@@ -148,61 +174,71 @@ def start(kind: Kind, checkpoint: Path, store: Path, options: Options) -> tuple[
         words += ["--batch-size", "1"] if kind == "unbatched" else []
     process = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
-    return process, process.stdout.readline().strip().rstrip("/")
+    try:
+        yield process.stdout.readline().strip().rstrip("/"), process.pid
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def usage(process: int) -> tuple[float, float]:
-    """Processor seconds and resident megabytes of a process."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    ticks = os.sysconf("SC_CLK_TCK")
-    return (int(fields[11]) + int(fields[12])) / ticks, int(fields[21]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    """Processor seconds and resident megabytes of a process and its children."""
+    rows = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            rows[int(path.parent.name)] = path.read_text().rpartition(")")[2].split()
+    family = {process}
+    while found := {number for number, row in rows.items() if int(row[1]) in family} - family:
+        family |= found
+    kept = [rows[number] for number in family]
+    seconds = sum(int(row[11]) + int(row[12]) for row in kept) / os.sysconf("SC_CLK_TCK")
+    return seconds, sum(int(row[21]) for row in kept) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-async def load(url: str, body: bytes, expected: dict[str, float], clients: int, seconds: float) -> dict[str, object]:
+async def load(
+    client: AsyncClient, model: str, body: bytes, expected: dict[str, float], clients: int, seconds: float
+) -> dict[str, object]:
     """Send videos from several clients; returns the times of the answers, and the numbers of wrong and refused ones."""
     times: list[float] = []
     wrong = refused = 0
-    limits = httpx.Limits(max_connections=clients)
-    async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as http:
-        await http.post("/v1/models/model/predict", content=body)  # warm
+    async with client:
+        await client.predict(body, model=model)  # warm
         end = time.perf_counter() + seconds
 
-        async def client() -> None:
+        async def send() -> None:
             nonlocal wrong, refused
             while time.perf_counter() < end:
                 begin = time.perf_counter()
-                answer = await http.post("/v1/models/model/predict", content=body)
-                if answer.status_code == 503:
+                try:
+                    answer = await client.predict(body, model=model)
+                except ServerError as error:
+                    if error.status != 503:
+                        raise
                     refused += 1
-                    await asyncio.sleep(float(answer.headers["retry-after"]))
+                    await asyncio.sleep(1.0)
                     continue
                 times.append(time.perf_counter() - begin)
-                rows = answer.json().get("classes", [])
-                found = {row["label"]: row["probability"] for row in rows}
+                found = {row["label"]: row["probability"] for row in answer.get("classes", [])}
                 same = found.keys() == expected.keys()
                 wrong += not (same and all(abs(found[name] - expected[name]) < TOLERANCE for name in found))
 
         begin = time.perf_counter()
-        await asyncio.gather(*(client() for _ in range(clients)))
+        await asyncio.gather(*(send() for _ in range(clients)))
         lasted = time.perf_counter() - begin
     return {"times": times, "wrong": wrong, "refused": refused, "seconds": lasted}
 
 
-def measure(
-    kind: Kind, clients: int, checkpoint: Path, body: bytes, expected: dict[str, float], options: Options
-) -> Row:
+def measure(kind: Kind, clients: int, models: Path, body: bytes, expected: dict[str, float], options: Options) -> Row:
     """Measure one row."""
-    with tempfile.TemporaryDirectory(prefix="vidseg-") as store:
-        process, url = start(kind, checkpoint, Path(store), options)
-        try:
-            before, _ = usage(process.pid)
-            begin = time.perf_counter()
-            found = asyncio.run(load(url, body, expected, clients, options.seconds))
-            after, megabytes = usage(process.pid)
-            spent = time.perf_counter() - begin
-        finally:
-            process.terminate()
-            process.wait()
+    name = python_model(models) if kind == "triton" else "model"
+    with tempfile.TemporaryDirectory(prefix="vidseg-") as store, started(kind, models, Path(store), options) as server:
+        url, process = server
+        client = AsyncClient(url, patience=0.0, triton=kind == "triton")
+        before, _ = usage(process)
+        begin = time.perf_counter()
+        found = asyncio.run(load(client, name, body, expected, clients, options.seconds))
+        after, megabytes = usage(process)
+        spent = time.perf_counter() - begin
     times = sorted(found["times"])
     share = [1000 * times[min(len(times) - 1, int(part * len(times)))] for part in (0.5, 0.95, 0.99)]
     cpu_ms = 1000 * (after - before) / max(1, len(times))
@@ -221,13 +257,20 @@ def main() -> int:
     rows = []
     with tempfile.TemporaryDirectory(prefix="vidseg-") as name:
         folder = Path(name)
-        checkpoint, video = write_model(folder, options), write_video(folder / "video.mp4", options.video_frames)
-        truth = vidseg.load_trained(checkpoint).predict(video, threads=1).videos[0]
+        write_model(folder, options)
+        video = write_video(folder / "video.mp4", options.video_frames)
+        truth = vidseg.load_trained(folder / "model.pth").predict(video, threads=1).videos[0]
         expected = dict(zip(truth.classes, truth.probabilities, strict=True))
         body = video.read_bytes()
-        for kind in options.servers:
+        servers = list(options.servers)
+        if "triton" in servers and not triton_server.SERVER.is_file():
+            print(f"triton: left out, {triton_server.MISSING}", file=sys.stderr)
+            servers.remove("triton")
+        if {"onnx", "triton"} & set(servers):
+            write_repository(folder, options)
+        for kind in servers:
             for clients in options.clients:
-                rows.append(measure(kind, clients, checkpoint, body, expected, options))
+                rows.append(measure(kind, clients, folder, body, expected, options))
                 if not options.json:
                     print_row(rows[-1], options, first=len(rows) == 1)
     if options.json:

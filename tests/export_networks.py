@@ -4,13 +4,24 @@ import contextlib
 from pathlib import Path
 
 import torch
-from test_export import CLASSES, DETECTION, FEATURE_TASKS, FEATURES, OPTIONS, SEGMENTATION, STREAMING, shallow, small
+from test_export import (
+    CLASSES,
+    DETECTION,
+    FEATURE_TASKS,
+    FEATURES,
+    OPTIONS,
+    SEGMENTATION,
+    STREAMING,
+    shallow,
+    small,
+    small_width,
+)
 
 from vidseg.models import _registry, list_models, model_options, model_task
 from vidseg.models._registry import has_classes
 from vidseg.tasks import load_trained
 
-__all__ = ["load_small", "shallow_registry"]
+__all__ = ["load_small", "network_options", "shallow_registry"]
 
 _FRAMES = {"transeger": 4, "svtas_rl": 8, "videomae_base": 12, "vjepa2_large": 12}
 _KEPT = ("timesformer", "videomae", "vjepa2", "raft")
@@ -34,7 +45,7 @@ def shallow_registry():
 def network_options(name: str) -> dict:
     """Options of the network that `small` makes."""
     options = (SEGMENTATION.get(name) or DETECTION.get(name) or STREAMING.get(name) or {}) | OPTIONS.get(name, {})
-    options |= {"width": 0.125} if "width" in model_options(name) and not options else {}
+    options |= {"width": small_width(name)} if "width" in model_options(name) and not options else {}
     return options | ({"in_features": FEATURES} if model_task(name) in FEATURE_TASKS else {})
 
 

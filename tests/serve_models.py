@@ -17,6 +17,7 @@ from vidseg.serve import ServeOptions, make_application
 from vidseg.serve.running import RunningServer
 
 CLASSES = ["run", "jump", "wave"]
+TINY = ("maps=32", "heads=2", "levels=3", "window=5")
 
 
 def write_checkpoint(
@@ -54,11 +55,11 @@ def recognition(folder: Path, **more) -> Path:
     )
 
 
-def streaming(folder: Path) -> Path:
+def streaming(folder: Path, *, network: str = "memory_tcn", options: dict | None = None) -> Path:
     spec = InputSpec(frames=4, interval=2, size=32)
-    options = {"width": 0.25, "layers": 2, "channels": 8}
+    options = options or {"width": 0.25, "layers": 2, "channels": 8}
     return write_checkpoint(
-        folder, "stream", task="streaming", network="memory_tcn", spec=spec, options=options, more={"stride": 8}
+        folder, "stream", task="streaming", network=network, spec=spec, options=options, more={"stride": 8}
     )
 
 
@@ -99,20 +100,20 @@ def jpegs(count: int, **size: int) -> list[bytes]:
     return found
 
 
-def detection(folder: Path, *, pixels: bool) -> Path:
+def detection(folder: Path, *, pixels: bool, network: str = "actionformer", options: tuple[str, ...] = TINY) -> Path:
     """A detector of features of width 6 at 4 columns a second, or of snippets of a video."""
     from vidseg.tasks.detection.recipes import recipe_options
     from vidseg.tasks.detection.runs import build_network
 
-    tiny = {"network_option": ("maps=32", "heads=2", "levels=3", "window=5"), "device": "cpu"}
+    tiny = {"network_option": options, "device": "cpu"}
     encoder = {"encoder": "r3d_18", "encoder_option": ("width=0.125",), "snippet_frames": 4, "snippet_size": 32}
     encoder["snippet_stride"] = 4
     rate = {"feature_stride": 4, "feature_fps": 16.0, "feature_clip": 4}
-    options = recipe_options("detection", "actionformer", dataset="", out="", **tiny, **(encoder if pixels else rate))
+    chosen = recipe_options("detection", network, dataset="", out="", **tiny, **(encoder if pixels else rate))
     torch.manual_seed(0)
     return write_checkpoint(
-        folder, "pixels" if pixels else "columns", task="detection", network="actionformer",
+        folder, "pixels" if pixels else "columns", task="detection", network=network,
         spec=InputSpec(modality="rgb" if pixels else "features"),
-        model=build_network(options, len(CLASSES), None if pixels else 6), options=options.network.chosen_options(),
-        more={"options": flat_options(options), "feature_size": None if pixels else 6},
+        model=build_network(chosen, len(CLASSES), None if pixels else 6), options=chosen.network.chosen_options(),
+        more={"options": flat_options(chosen), "feature_size": None if pixels else 6},
     )  # fmt: skip

@@ -175,6 +175,38 @@ def test_frame_labels_have_no_gaps(root):
         Annotations(root, background="nothing")
 
 
+def test_boundaries_between_segments_of_one_class_stay(root):
+    dense(root)
+    annotations = Annotations(root, background="none")
+    stored = edit(annotations, A, labels((0, 3, "none"), (3, 4, "pour"), (4, 5, "pour"), (5, 10, "none")))
+    assert stored.segments == labels((0, 3, "none"), (3, 4, "pour"), (4, 5, "pour"), (5, 10, "none")).segments
+    assert annotations.labels(A) == stored  # the other program, too
+    assert FrameLabels(open_dataset(root).subset([1]))[0].tolist() == np.repeat([0, 1, 0], [9, 6, 15]).tolist()
+    merged = edit(annotations, A, labels((0, 3, "none"), (3, 5, "pour"), (5, 10, "none")))
+    assert [one.label for one in merged.segments] == ["none", "pour", "none"]
+    halves = edit(annotations, A, labels((0, 1, "none"), (1, 3, "none"), (5, 10, "none")))  # and a gap
+    assert [(one.start, one.stop) for one in halves.segments] == [(0, 1), (1, 10)]
+
+
+def test_sets_of_classes_are_changes_like_others(root):
+    annotations = Annotations(root)
+    several = VideoLabels(None, (), ("jump", "run"))
+    assert edit(annotations, B, several) == several and annotations.video(B).classes == ("jump", "run")
+    data = open_dataset(root)
+    assert data.class_sets.tolist() == [[True, True], [False, False]]
+    assert data.has_class_set.tolist() == [True, False]
+    none = edit(annotations, B, VideoLabels(None, (), ()))
+    assert none.classes == () and annotations.video(B).labeled  # none of the classes is a label
+    for expected in (several, labels(label="run")):
+        found = annotations.undo(B, version=annotations.labels(B).version, author="ben")
+        assert found == expected
+    assert annotations.video(B).classes is None
+    assert annotations.redo(B, version=annotations.labels(B).version, author="ben") == several
+    with pytest.raises(ChangedMeanwhileError):
+        annotations.change(B, EMPTY, version=none.version, author="ann")
+    assert annotations.labels(B) == several
+
+
 def test_damaged_history_is_named(root):
     edit(Annotations(root), A, labels((1, 2, "run")))
     with sqlite3.connect(root / "catalog.db") as connection:
@@ -187,7 +219,8 @@ def test_classes_as_a_file(root, tmp_path):
     apply_labels(root, [LabelRow("walk", "b", path="run/b", split="val")])
     report = export_labels(root, tmp_path / "out.csv")
     assert (report.form, report.videos, report.without_labels) == ("classes", 1, [A])
-    assert read_label_csv(tmp_path / "out.csv") == [LabelRow("walk", "b", split="val")]
+    (row,) = read_label_csv(tmp_path / "out.csv")
+    assert row == LabelRow("walk", "b", split="val", path="run/b")  # the folder has the name of another class
 
 
 @pytest.mark.parametrize("form, name", [("segments", "out.csv"), ("activitynet", "out.json")])

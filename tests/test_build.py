@@ -1,6 +1,8 @@
 """What `setup.py` builds and says where something is missing, and what the package says about its libraries."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,16 +50,73 @@ def test_a_missing_package_is_one_clear_line(tmp_path, header, message):
     assert "To install: sudo apt-get install" in result.stderr
 
 
-def test_a_wrong_setting_is_named(tmp_path):
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("VIDSEG_CUDA", "maybe", "VIDSEG_CUDA=maybe: expected 0, 1 or auto"),
+        ("VIDSEG_JOBS", "0", "VIDSEG_JOBS=0: expected a number of compilers at a time, such as 4"),
+    ],
+)
+def test_a_wrong_setting_is_named(tmp_path, name, value, message):
     result = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--build-temp", tmp_path],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        env={**os.environ, "VIDSEG_CUDA": "maybe"},
+        env={**os.environ, name: value},
     )
     assert result.returncode == 1
-    assert "VIDSEG_CUDA=maybe: expected 0, 1 or auto" in result.stderr
+    assert message in result.stderr
+
+
+# One compiler that counts how many of it run: each waits for the others that the build promises to start.
+COUNTING = """#!/bin/sh
+case "$*" in *check.cpp*) exit 0 ;; esac
+for word in "$@"; do [ "$before" = -o ] && object=$word; before=$word; done
+case "$object" in *.so) touch "$object"; exit 0 ;; esac
+mkdir -p {folder}
+touch "{folder}/$$"
+for i in $(seq 600); do
+    [ "$(ls {folder} | wc -l)" -ge 3 ] && mkdir -p "$(dirname "$object")" && touch "$object" && exit 0
+    sleep 0.1
+done
+exit 1
+"""
+
+
+def test_files_of_a_library_are_compiled_side_by_side(tmp_path):
+    compiler = tmp_path / "compiler"
+    compiler.write_text(COUNTING.format(folder=tmp_path / "running"))
+    compiler.chmod(0o755)
+    result = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", tmp_path / "a", "--build-temp", tmp_path / "b"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CC": str(compiler), "CXX": str(compiler), "VIDSEG_CUDA": "0", "VIDSEG_JOBS": "3"},
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "a/vidseg/ops/_ops.so").exists()
+
+
+@pytest.mark.parametrize("home", [None, "https://example.org/vidseg"])
+def test_the_description_has_no_link_into_the_repository(tmp_path, home):
+    for name in ("setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    project = (ROOT / "pyproject.toml").read_text()
+    if home is not None:
+        project = re.sub(r"(?ms)^\[project.urls\]\n.*?(?=^\[)", "", project)
+        project = project.replace("[project.scripts]", f'[project.urls]\nRepository = "{home}"\n\n[project.scripts]')
+    (tmp_path / "pyproject.toml").write_text(project)
+    (tmp_path / "vidseg").mkdir()
+    (tmp_path / "vidseg/__init__.py").touch()
+    subprocess.run([sys.executable, "setup.py", "-q", "egg_info"], cwd=tmp_path, check=True, capture_output=True)
+    text = (tmp_path / "vidseg.egg-info/PKG-INFO").read_text()
+    targets = re.findall(r"\]\(([^)]+)\)", text)
+    assert all(target.startswith(("https://", "http://")) for target in targets), targets
+    assert "The shortest code" in text and "License-Expression: Apache-2.0" in text
+    if home is not None:
+        assert f"{home}/blob/main/docs/learn.md" in targets and f"{home}/raw/main/docs/loader_speed.png" in targets
 
 
 def test_a_library_that_is_not_there_says_what_to_do():

@@ -126,12 +126,15 @@ def test_zero_weights_stay_zero_in_training(run, tmp_path):
     assert changed > 0
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_int8_decides_like_the_network(run, tmp_path, dynamic, capsys):
+@pytest.mark.parametrize("suffix, dynamic", [(".onnx", False), (".onnx", True), (".xml", False)])
+def test_int8_decides_like_the_network(run, tmp_path, suffix, dynamic, capsys):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    path = tmp_path / "int8.onnx"
+    path = tmp_path / f"int8{suffix}"
     words = ["compress", str(run), "--quantize", "int8", "--out", str(path), "--device", "cpu", "--json"]
+    if suffix == ".xml":
+        pytest.importorskip("openvino")
+        words += ["--to", "openvino"]
     assert main([*words, *(["--dynamic"] if dynamic else [])]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["replay"]["agreement"] >= 0.8
@@ -176,7 +179,7 @@ def test_models_side_by_side(run, tmp_path, capsys):
     assert third["size"] < first["size"] and 0 <= third["agreement"] <= 1
     assert (first["format"], second["format"]) == ("torch", "onnx fp32")
     assert second["agreement"] == 1.0 and first["scores"] == pytest.approx(second["scores"], abs=1e-6)
-    assert first["parameters"] == second["parameters"] and first["operations"] > 0
+    assert first["parameters"] == second["parameters"] and first["operations"] == second["operations"] > 0
     assert [(one["batch"], one["threads"]) for one in second["latencies"]] == [(1, 1), (2, 1)]
     assert all(0 < one["p50"] <= one["p95"] for model in found["models"] for one in model["latencies"])
     assert all(one["memory"] > 0 for model in found["models"] for one in model["latencies"])
@@ -190,8 +193,11 @@ def test_models_side_by_side(run, tmp_path, capsys):
     [
         ([], "choose one of --prune"),
         (["--prune", "0.5", "--quantize", "int8"], "choose one of --prune"),
-        (["--quantize", "int8", "--fine-tune", "2"], "belong to --prune"),
+        (["--quantize", "int8", "--multiple", "8"], "belong to --prune"),
+        (["--quantize", "int8", "--fine-tune", "2", "--dynamic"], "--fine-tune measures them in it"),
+        (["--quantize", "int8", "--dynamic", "--to", "openvino"], "with dynamic ranges as onnx"),
         (["--prune", "0.5", "--dynamic"], "belong to --quantize"),
+        (["--prune", "0.5", "--to", "openvino"], "belong to --quantize"),
         (["--quantize", "int8", "--calibrate", "data:x"], "expected DATA or DATA:VIDEOS"),
         (["--prune", "1.5"], "prune=1.5 must be above 0"),
     ],

@@ -1,6 +1,5 @@
 """The converters: small files in each official form become the published CSV files and the catalog."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -9,26 +8,17 @@ from pathlib import Path
 import pytest
 
 import vidseg
-from vidseg.cli.main import run_program
+from vidseg.cli.converter import load_converter
+from vidseg.cli.main import main, run_program
 from vidseg.labels import VideoRecord, apply_labels, open_dataset, read_label_csv, update_catalog
 
 CONVERTERS = Path(__file__).parents[1] / "converters"
 NAMES = ("diving48", "hacs", "hmdb51", "kinetics", "moments", "ucf101")
 
 
-def load(name):
-    """The command of converters/<name>.py."""
-    spec = importlib.util.spec_from_file_location(f"converters_{name}", CONVERTERS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    (command,) = (value for value in vars(module).values() if isinstance(value, type) and value.__module__ == spec.name)
-    return command
-
-
 def convert(name, source, out, *words):
     """Runs converters/<name>.py; returns its exit status."""
-    return run_program(load(name), [str(source), "--out", str(out), *map(str, words)])
+    return run_program(load_converter(name), [str(source), "--out", str(out), *map(str, words)])
 
 
 def write(folder, files):
@@ -79,6 +69,23 @@ assert not {{"torch", "numpy", "av", "sqlite_utils"}} & set(sys.modules), sorted
     assert done.returncode == 0, done.stderr
     for word in ("HACS_clips_v1.1_{train,val,test}.csv", "--variant {200,400,600,700}", "--dataset", "diving48_"):
         assert word in done.stdout
+
+
+def test_converters_are_commands_too(tmp_path, capsys):
+    """As in `vidseg labels hmdb51 SOURCE`: each file of converters/ by its name."""
+    names = sorted(path.stem for path in CONVERTERS.glob("*.py"))
+    assert main(["labels", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert len(names) >= 17 and all(f"\u2022 {name} " in shown for name in names)
+    for name in names:
+        assert main(["labels", name, "--help"]) == 0
+        assert f"usage: vidseg labels {name} [-h]" in capsys.readouterr().out
+    source = write(tmp_path, {f"stir_test_split{k}.txt": f"a.avi {k % 3}\n" for k in (1, 2, 3)})
+    assert main(["labels", "hmdb51", str(source), "--out", str(tmp_path / "out")]) == 0
+    assert published(tmp_path / "out")["hmdb_split1_train.csv"][1:] == ["stir,a,split1/train"]
+    assert main(["labels", "hmdb"]) == 2
+    with pytest.raises(ValueError, match="no converter 'hmdb'; expected one of 50salads, "):
+        load_converter("hmdb")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -362,7 +369,7 @@ SEGMENTS = {
 def test_segments_of_untrimmed_videos(name, files, classes, tmp_path, capsys):
     root = tmp_path / "data"
     words = ["--without-durations"] if "annotations/b.txt" in files else []
-    program = load(name)
+    program = load_converter(name)
     assert run_program(program, [str(write(tmp_path / "official", files)), str(root), *words]) == 0
     data = open_dataset(root, "train")
     assert data.classes == classes

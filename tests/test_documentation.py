@@ -4,6 +4,8 @@ Blocks marked `python` run in order as one session for each file, `sh` blocks in
 Tutorials run as the notebooks that `make docs` writes.
 """
 
+import importlib
+import inspect
 import os
 import re
 import shutil
@@ -14,7 +16,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+import vidseg
 from vidseg.cli.main import COMMANDS
+from vidseg.cli.parsing import parse
 from vidseg.convert import convert_videos
 from vidseg.models import list_models
 
@@ -22,6 +26,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "docs/site"))
 
 from commands import command_pages  # noqa: E402
+from datasets import DATASETS, dataset_pages  # noqa: E402
 from notebooks import notebook_of  # noqa: E402
 from zoo import zoo_page  # noqa: E402
 
@@ -107,9 +112,37 @@ def test_the_model_zoo_has_every_network():
     assert [name for name in list_models() if f"| `{name}` |" not in page] == []
 
 
+def test_every_converter_has_a_page_of_its_data_set():
+    assert {path.stem for path in (ROOT / "converters").glob("*.py")} == {data.name for data in DATASETS}
+    assert {page.removesuffix(".md") for page in dataset_pages()} == {"index", *(data.name for data in DATASETS)}
+
+
+@pytest.mark.parametrize("data", DATASETS, ids=lambda data: data.name)
+def test_the_commands_of_a_data_set_have_right_options(data):
+    for line in data.commands:
+        name, *words = line.removeprefix("vidseg ").split()
+        module = importlib.import_module(f"vidseg.cli.{name.replace('-', '_')}")
+        if hasattr(module, "prepare"):
+            prepared = module.prepare(words)
+            parse(name, prepared.command, prepared.words, default=prepared.default)
+        else:
+            parse(name, module.Command, words)
+
+
 def test_every_page_is_in_the_navigation():
     config = yaml.safe_load((ROOT / "docs/site/mkdocs.yml").read_text())
     text = str(config["nav"])
     groups = re.findall(r"([a-z]+)/\*", text)
     pages = [page.removeprefix("docs/") for page in PAGES if page.startswith("docs/")]
     assert [page for page in pages if f"'{page}'" not in text and page.split("/")[0] not in groups] == []
+
+
+def test_every_public_function_has_an_example():
+    code = "".join(text for page in PAGES for language, text, _ in blocks(page) if language in {"python", "sh"})
+    missing = []
+    for package in sorted(set(dir(vidseg)) - set(vidseg.__all__)):
+        module = getattr(vidseg, package)
+        for name in getattr(module, "__all__", ()):
+            if inspect.isfunction(getattr(module, name)) and not re.search(rf"\b{name}\b", code):
+                missing.append(f"vidseg.{package}.{name}")
+    assert missing == []

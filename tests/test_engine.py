@@ -577,7 +577,7 @@ def test_overwriting_leaves_nothing_of_the_old_run(root, tmp_path):
     assert (tmp_path / "test.json").exists() and (tmp_path / "mistakes_2x1.csv").exists()
     assert main([*words, "--network", "r3d_18", "--end-epoch", "1"]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {
-        *("options.json", "train.log", "train_results_s0001.csv", "val_results_s0001.csv"),
+        *("options.json", "events.jsonl", "train.log", "train_results_s0001.csv", "val_results_s0001.csv"),
         *("r3d_18_ep-0001.pth", "r3d_18_last.pth", "r3d_18_best.pth"),
     }
 

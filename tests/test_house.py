@@ -31,6 +31,7 @@ ORDER["live"] = set(ORDER)
 ORDER["learn"] = set(ORDER)
 ORDER["export"] = set(ORDER)
 ORDER["serve"] = set(ORDER)
+ORDER["search"] = set(ORDER)
 ORDER["cli"] = set(ORDER)
 
 
@@ -127,8 +128,8 @@ DISTRIBUTIONS = {
     "onnx_ir": "onnx-ir",
     "mlflow": "mlflow-skinny",
 }
-# pip cannot install them as they are: docs/augmentation.md, docs/training.md; for tensorrt see docs/export.md
-UNDECLARED = {"imgaug", "apex", "tensorrt"}
+# pip cannot install them as they are: docs/augmentation.md, docs/training.md, docs/export.md
+UNDECLARED = {"imgaug", "apex", "tensorrt", "triton_python_backend_utils"}
 
 
 def test_every_package_that_is_imported_is_a_declared_dependency():

@@ -1,10 +1,8 @@
 """Frame labels: their files, the catalog, localization labels and back, clips, and the data sets' converters."""
 
-import importlib.util
 import itertools
 import json
 import logging
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vidseg.cli.converter import load_converter
 from vidseg.cli.main import main, run_program
 from vidseg.frames import FrameWriter, encode_rgb
 from vidseg.labels import (
@@ -42,7 +41,6 @@ from vidseg.labels.localization import LocalizedVideo, TimedLabel, frame_labels_
 from vidseg.labels.segmentation_files import paired_files, read_frame_names, read_range_names, write_frame_labels
 from vidseg.labels.statistics import label_statistics, pixel_statistics
 
-CONVERTERS = Path(__file__).parents[1] / "converters"
 MAPPING = "0 take\n1 open\n2 background\n"
 VIDEOS = {"S1_Tea": "background take take open", "S2_Tea": "take open background", "S3_Tea": "open"}
 
@@ -417,12 +415,7 @@ def test_clips_and_negative_samples():
 
 def convert(name: str, *words: object) -> int:
     """Runs converters/<name>.py; returns its exit status."""
-    spec = importlib.util.spec_from_file_location(f"converters_{name}", CONVERTERS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    (command,) = (value for value in vars(module).values() if isinstance(value, type) and value.__module__ == spec.name)
-    return run_program(command, [str(word) for word in words])
+    return run_program(load_converter(name), [str(word) for word in words])
 
 
 @pytest.mark.parametrize("name, rate", [("gtea", 15), ("50salads", 30), ("breakfast", 15), ("egtea", 24)])

@@ -249,7 +249,7 @@ def test_a_job_has_progress_and_one_result(client, server, video):
     assert client.jobs()[0]["id"] == job
     assert client.result(job, form="vtt").startswith("WEBVTT")
     assert client.cancel(job)["state"] == "done"  # what has ended stays
-    assert list(server.store.uploads.iterdir()) == [] and list(server.spool.iterdir()) == []
+    assert list(server.store.uploads.iterdir()) == [] and list(server.store.received.iterdir()) == []
 
 
 def test_a_failed_job_says_why(client, tmp_path):

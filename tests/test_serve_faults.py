@@ -81,14 +81,14 @@ def test_jobs_survive_kill_and_end_once(models, tmp_path, video):
     assert [row["event"] for row in rows if row["event"] in ("start", "stop")] == ["start", "stop"]
 
 
-def work_and_die(folder, *, before):
+def work_and_die(folder, *, before, shared=False):
     """A process that claims a job and is killed before or after it ends the job."""
     code = f"""
 import os, signal
 from pathlib import Path
 from vidseg.serve.job_store import JobStore
 from vidseg.serve.running import choose_token
-store = JobStore(Path({str(folder)!r}))
+store = JobStore(Path({str(folder)!r}), shared={shared})
 job = store.claim()
 if not {before}:
     assert store.finish(job, "done", result={{"attempt": job.attempts}})
@@ -238,7 +238,7 @@ def test_a_client_that_leaves_ends_its_computation(models, tmp_path, video):
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{state.url}/v1/models/clips/predict", content=video.read_bytes(), timeout=0.5)
         assert ended.wait(60)
-        while state.busy or list(state.spool.iterdir()):
+        while state.busy or list(state.store.received.iterdir()):
             pass
 
 

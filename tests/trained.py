@@ -12,6 +12,7 @@ from torch import nn
 from vidseg.clips.draws import permutation
 from vidseg.engine import CheckpointOptions, DeviceOptions, EvaluationOptions, ScheduleOptions, Trainer, distributed
 from vidseg.models import create_model
+from vidseg.models._quantized import quantize_layers
 
 CLIPS, CLASSES = 16, 3
 
@@ -63,10 +64,12 @@ def network() -> nn.Module:
     return nn.Sequential(model, nn.Dropout(0.2), nn.Linear(8, CLASSES))
 
 
-def train(out: Path, *, epochs=2, every=1, resume=True, sync_bn=False, exact=False, loader=None, **options):
+def train(
+    out: Path, *, epochs=2, every=1, resume=True, sync_bn=False, exact=False, loader=None, quantized=False, **options
+):
     """Train for a few batches; returns trainer and result."""
     torch.set_num_threads(1)
-    model, loader = network(), loader or ShuffledClips()
+    model, loader = quantize_layers(network()) if quantized else network(), loader or ShuffledClips()
     validation = ShuffledClips(train=False)
     if exact:  # no dropout, and float64: batch norm over a few clips amplifies rounding
         model[1].p = 0.0
@@ -88,10 +91,10 @@ def train(out: Path, *, epochs=2, every=1, resume=True, sync_bn=False, exact=Fal
     return trainer, trainer.fit(epochs, out, resume=resume)
 
 
-def train_and_die(out: Path, at: tuple[int, int], stateful: bool) -> None:
+def train_and_die(out: Path, at: tuple[int, int], stateful: bool, **options) -> None:
     """Train until the process is killed; the disk need not keep up, for the machine does not die."""
     os.fsync = lambda descriptor: None
-    train(out, loader=ShuffledClips(die=at, stateful=stateful))
+    train(out, loader=ShuffledClips(die=at, stateful=stateful), **options)
 
 
 def train_and_die_writing(out: Path, files: int) -> None:
@@ -101,6 +104,8 @@ def train_and_die_writing(out: Path, files: int) -> None:
     written = []
 
     def die(descriptor):
+        if ".pth." not in os.readlink(f"/proc/self/fd/{descriptor}"):  # events.jsonl is synced, too
+            return
         written.append(descriptor)
         if len(written) > files:
             os.ftruncate(descriptor, 1000)
@@ -132,14 +137,14 @@ def fail_as_rank(rank: int, port: int, out: Path, failing: int) -> None:
         sys.exit(1)
 
 
-def train_as_rank(rank: int, ranks: int, port: int, out: Path) -> None:
+def train_as_rank(rank: int, ranks: int, port: int, out: Path, quantized: bool = False) -> None:
     """One process of a group, as torchrun would start it; writes what it saw."""
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
     distributed.join_group()
     loader = ShuffledClips()
-    trainer, result = train(out, sync_bn=True, exact=True, loader=loader)
+    trainer, result = train(out, sync_bn=True, exact=True, loader=loader, quantized=quantized)
     torch.save(
         {"seen": loader.seen, "state": trainer.model.state_dict(), "logits": result.logits}, out / f"rank{rank}.pt"
     )

@@ -33,7 +33,7 @@ _HOME = {
     "open_videos": "vidseg.videos",
 }
 _PACKAGES = set(
-    "clips convert engine export frames labels learn live loaders losses metrics models ops plots serve tasks "
+    "clips convert engine export frames labels learn live loaders losses metrics models ops plots search serve tasks "
     "videos".split()
 )
 

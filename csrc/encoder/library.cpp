@@ -7,14 +7,13 @@
 #include <vector>
 
 #include "common/check.h"
+#include "encoder/frame.h"
 #include "frames/frame_size.h"
 #include "frames/jpeg.h"
 #include "frames/planes.h"
 
 namespace vidseg {
 namespace {
-
-constexpr int kMostLevels = 8;
 
 enum Status : int { kDone = 0, kInvalidArgument = 1, kFailed = 2, kOutOfMemory = 3 };
 
@@ -29,24 +28,6 @@ int failure(Status status, const char* text) {
 }  // namespace vidseg
 
 extern "C" {
-
-// Arguments and result of `vidseg_encode_planes`; vidseg/frames/plane_encoder.py has the same structure.
-struct VidsegFrame {
-    const uint8_t* planes[3];  // Y, Cb, Cr
-    int64_t sizes[3];          // bytes that are readable
-    int64_t strides[3];        // bytes of a row
-    int64_t width;             // of the luma plane
-    int64_t height;
-    int64_t chroma;  // 420 or 444
-    double luma_weights[2];
-    int64_t full_range;
-    int64_t quality;
-    int64_t restart_interval;
-    int64_t optimize;
-    int64_t levels;
-    const uint8_t* data;  // result: the JPEGs, one after another, valid until the next call of this thread
-    int64_t ends[vidseg::kMostLevels + 1];  // result: the end of each JPEG
-};
 
 // Encodes a frame and its smaller copies. Returns 0, or the kind of the error that `vidseg_encoder_error`
 // describes: 1 an argument, 2 the frame, 3 memory.

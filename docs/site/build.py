@@ -1,8 +1,8 @@
 """Build the documentation site: `make docs`, or `python docs/site/build.py [--out FOLDER]`.
 
-The pages are those of docs/, the README as the home page, and the generated ones: the API reference, the commands and
-the model zoo. Each tutorial is also written as a notebook. A link to a page that does not exist, and a page that is not
-in the navigation, are errors.
+The pages are those of docs/, the README as the home page, and the generated ones: the API reference, the commands,
+the data sets and the model zoo. Each tutorial is also written as a notebook. A link to a page that does not exist, and
+a page that is not in the navigation, are errors.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from typing import Any
 import yaml
 from api import api_pages
 from commands import command_pages
+from datasets import dataset_pages
 from notebooks import notebook_of
 from zoo import zoo_page
 
 ROOT = Path(__file__).resolve().parents[2]
-ASSETS = {".png", ".svg", ".css"}
+ASSETS = {".png", ".svg", ".css", ".bib"}
 
 
 def main() -> int:
@@ -53,11 +54,18 @@ def collect(pages: Path) -> None:
             write(pages / source.relative_to(ROOT / "docs"), source)
     for name, target in (("README.md", "index.md"), ("CHANGELOG.md",) * 2, ("CONTRIBUTING.md",) * 2):
         write(pages / target, ROOT / name)
+    shutil.copyfile(ROOT / "CITATION.cff", pages / "CITATION.cff")
     for tutorial in sorted((pages / "tutorials").glob("*.md")):
         text = tutorial.read_text()
         tutorial.with_suffix(".ipynb").write_text(notebook_of(text))
         tutorial.write_text(f"{text.rstrip()}\n\nThis page as a [notebook]({tutorial.stem}.ipynb).\n")
-    for folder, generated in (("api", api_pages()), ("commands", command_pages()), ("", {"zoo.md": zoo_page()})):
+    generated_pages = {
+        "api": api_pages(),
+        "commands": command_pages(),
+        "datasets": dataset_pages(),
+        "": {"zoo.md": zoo_page()},
+    }
+    for folder, generated in generated_pages.items():
         (pages / folder).mkdir(exist_ok=True)
         for name, text in generated.items():
             (pages / folder / name).write_text(text)

@@ -11,6 +11,7 @@ from typing import Any
 
 import tyro
 
+from vidseg.cli.converter import converter_files, load_converter
 from vidseg.cli.main import COMMANDS
 from vidseg.cli.parsing import option_registry
 from vidseg.cli.train import NAMES
@@ -58,6 +59,11 @@ def _page(name: str, summary: str) -> str:
         ):
             prepared = module.prepare(words)
             lines += [f"## {title}", "", *_options(_parser(title, prepared.command, prepared.default), level=3)]
+    elif name == "labels":
+        lines += _options(_parser("vidseg labels", module.Command, None), level=2)
+        for word in converter_files():
+            title = f"vidseg labels {word}"
+            lines += [f"## {title}", "", *_options(_parser(title, load_converter(word), None), level=3)]
     elif hasattr(module, "prepare"):
         prepared = module.prepare([])
         lines += _options(_parser(f"vidseg {name}", prepared.command, prepared.default), level=2)

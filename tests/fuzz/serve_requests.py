@@ -206,7 +206,7 @@ def fuzz(folder: Path, seeds: list[bytes], *, requests: int, seed: int) -> colle
         assert before == after and state.busy == 0 and state.metrics.value("vidseg_jobs_ended_total", state="x") == 0
         while state.open_streams:
             pass
-        assert not list(state.spool.iterdir())
+        assert not list(state.store.received.iterdir())
     return fuzzer.counts
 
 

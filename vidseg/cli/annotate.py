@@ -16,7 +16,7 @@ __all__ = ["Command"]
 
 @dataclass(frozen=True)
 class Command:
-    """Label the videos of a data set in a browser: classes and segments, with keyboard or mouse.
+    """Label the videos of a data set in a browser: classes, sets of classes and segments, with keyboard or mouse.
 
     The command prints the address of the page. Each change is written to catalog.db at once, with author and time, and
     can be undone in a later session. Two people at once do not overwrite each other.
@@ -31,6 +31,8 @@ class Command:
     """Folder of <video>.npy, for suggestions of a model that takes features."""
     background: str | None = None
     """Class of the parts outside all segments, for videos that are labeled frame by frame."""
+    videos: Path | None = None
+    """Folder to search for the source videos, which the page plays; default: where the conversion has read them."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0: every address of this machine, with a token."""
     port: int = 8001
@@ -55,7 +57,9 @@ class Command:
             suggester = Suggester(trained, root=self.data, features=self.features, left_out=self.background)
         given = self.token or os.environ.get("VIDSEG_TOKEN") or None
         token = choose_token(self.host, given)
-        app = make_annotation_application(annotations, suggester=suggester, token=token)
+        if self.videos is not None and not self.videos.is_dir():
+            raise FileNotFoundError(f"{self.videos}: folder not found")
+        app = make_annotation_application(annotations, suggester=suggester, videos=self.videos, token=token)
         server = RunningServer(app, host=self.host, port=self.port)
         start_logging()
         print(server.url + "/" + ("" if token is None or token == given else f"#token={token}"), flush=True)

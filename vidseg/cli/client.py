@@ -22,7 +22,7 @@ _PIECE = 1 << 16
 
 @dataclass(frozen=True)
 class Command:
-    """Send videos to a server of `vidseg serve` and print their classes, segments or detections.
+    """Send videos to a server of `vidseg serve` or of Triton and print their classes, segments or detections.
 
     Each video is a request, with --job a job whose progress is shown, with --stream a stream whose labels are printed
     as they come. Without a video the command lists the models of the server.
@@ -32,6 +32,8 @@ class Command:
     """Video files, or files of features <video>.npy."""
     url: str = "http://127.0.0.1:8000"
     """Address of the server."""
+    triton: str | None = None
+    """Address of a Triton server with a repository of `vidseg export --to triton`, in place of --url."""
     token: str | None = None
     """Token of the server; default: the environment variable VIDSEG_TOKEN."""
     model: str | None = None
@@ -60,9 +62,12 @@ class Command:
         from vidseg.serve.client import Client, ServerError
 
         token = self.token or os.environ.get("VIDSEG_TOKEN")
+        url = self.url if self.triton is None else self.triton
+        if self.triton is not None and (self.job or self.stream):
+            raise ValueError("--triton: a Triton server has neither jobs nor streams; leave out --job and --stream")
         failed = 0
         try:
-            with Client(self.url, token=token) as client:
+            with Client(url, token=token, triton=self.triton is not None) as client:
                 if not self.videos:
                     print(json_format.dumps(client.models(), ensure_ascii=False, indent=1))
                 for video in self.videos:
@@ -74,7 +79,7 @@ class Command:
                         print(f"vidseg client: {video}: {error}", file=sys.stderr)
                         failed += 1
         except httpx.TransportError as error:
-            raise RuntimeError(f"{self.url}: the server cannot be reached: {error}") from error
+            raise RuntimeError(f"{url}: the server cannot be reached: {error}") from error
         return 1 if failed else 0
 
     def _send(self, client: Client, video: Path) -> None:

@@ -1,11 +1,14 @@
-"""Base classes of converters of data sets labeled by frame or by segment: import into the catalog, and export."""
+"""Converters of data sets: their programs by name, and base classes for labels by frame or by segment."""
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import json
+import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
@@ -14,7 +17,49 @@ if TYPE_CHECKING:
     from vidseg.labels.faults import SegmentFaults
     from vidseg.labels.segmentation_labels import SegmentationLabels
 
-__all__ = ["DetectionConverter", "SegmentationConverter", "known_seconds"]
+__all__ = [
+    "DetectionConverter",
+    "SegmentationConverter",
+    "converter_files",
+    "converter_summary",
+    "known_seconds",
+    "load_converter",
+]
+
+
+def converter_files() -> dict[str, Path]:
+    """Return the program of each data set by its name, as in `vidseg labels NAME`.
+
+    A wheel has copies of the programs of converters/ in this folder (setup.py); in a checkout they are those of
+    converters/ itself.
+    """
+    here = Path(__file__).parent
+    folders = (here / "converters", here.parents[1] / "converters")
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    return {} if folder is None else {path.stem: path for path in sorted(folder.glob("*.py"))}
+
+
+def converter_summary(path: Path) -> str:
+    """Return the first paragraph of a converter's docstring, without loading the program."""
+    return (ast.get_docstring(ast.parse(path.read_bytes())) or "").partition("\n\n")[0]
+
+
+def load_converter(name: str) -> Any:
+    """Return the command of a converter, the dataclass that its file defines.
+
+    Raises:
+        ValueError: there is no converter of this name.
+    """
+    files = converter_files()
+    if name not in files:
+        raise ValueError(f"there is no converter {name!r}; expected one of {', '.join(files)}")
+    spec = importlib.util.spec_from_file_location(f"vidseg_converter_{name}", files[name])
+    assert spec is not None and spec.loader is not None  # as for every file that ends in .py
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    (command,) = (value for value in vars(module).values() if isinstance(value, type) and value.__module__ == spec.name)
+    return command
 
 
 @dataclass

@@ -1,18 +1,21 @@
-"""Catalog commands (`vidseg labels`), and the base class of converters of recognition data sets."""
+"""Catalog commands (`vidseg labels`), converters by name, and the base class of those of recognition data sets."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 import tyro
+
+from vidseg.cli.converter import converter_files, converter_summary, load_converter
+from vidseg.cli.parsing import Prepared
 
 if TYPE_CHECKING:
     from vidseg.labels.published import PublishedLabels
 
-__all__ = ["Command", "LabelConverter"]
+__all__ = ["Command", "LabelConverter", "prepare"]
 
 
 @dataclass
@@ -256,10 +259,12 @@ class Export:
     root: tyro.conf.Positional[Path]
     """Folder of the data set."""
     out: tyro.conf.Positional[Path]
-    """File to write; for frame labels a folder."""
-    form: Literal["classes", "segments", "activitynet", "frames"] | None = None
-    """classes: CSV file with the class of each video; segments: CSV file; activitynet: JSON file; frames: mapping.txt,
-    groundTruth/ and splits/. Default: frames if videos are labeled frame by frame, else segments, else classes."""
+    """File to write; for lists and frame labels a folder."""
+    form: Literal["classes", "lists", "targets", "values", "segments", "activitynet", "frames"] | None = None
+    """classes: CSV file with the class of each video; lists: class_list.txt and a list of videos for each split;
+    targets, values: CSV file with several classes, or a number, for each video; segments: CSV file; activitynet: JSON
+    file; frames: mapping.txt, groundTruth/ and splits/. Default: frames if videos are labeled frame by frame, else
+    segments, else classes, else targets."""
     division: str | None = None
     """Splits to write where there are several divisions: split1 of split1/train."""
     json: bool = False
@@ -282,6 +287,27 @@ Command = (
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Show, tyro.conf.subcommand("show")]
 )
+
+
+def prepare(words: list[str], name: str | None = None) -> Prepared:
+    """Return what a command line asks for: a command of this module, or the converter of a data set.
+
+    Args:
+        words: of the command line, behind `vidseg labels`.
+        name: of a converter; None takes it from the first word, if that is one.
+    """
+    files = converter_files()
+    if name is None and words and words[0] in files:
+        name, words = words[0], words[1:]
+    if name is not None:
+        return Prepared(name, load_converter(name), None, words)
+    # Converters are listed with the first line of their files, and loaded when they are named.
+    listed = [
+        Annotated[type(file, (), {"__doc__": converter_summary(path)}), tyro.conf.subcommand(file)]
+        for file, path in files.items()
+    ]
+    commands: Any = (Command, *listed)
+    return Prepared("", Union[commands], None, words)  # noqa: UP007
 
 
 def _print(report: Any, as_json: bool) -> None:

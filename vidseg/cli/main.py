@@ -23,6 +23,7 @@ COMMANDS = {
     "labels": "put classes, splits and segments into a data set's catalog",
     "synth": "make videos with known actions, for tests and demos",
     "train": "train a model",
+    "search": "search the best values of options of `vidseg train`; compare them over seeds",
     "probe": "fit a linear classifier to the features of a frozen network",
     "test": "evaluate a trained model",
     "predict": "classes of videos, labels of frames or streams, with a trained model",

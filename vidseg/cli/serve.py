@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 from tyro.conf import Positional, arg
 
 from vidseg.cli.model_options import InputChanges, ModelOptions, load_model
-from vidseg.serve.serve_options import ServeOptions
+from vidseg.serve.serve_options import ReplicaOptions, ServeOptions
+
+if TYPE_CHECKING:
+    from vidseg.engine.trained import TrainedModel
 
 __all__ = ["Command"]
 
@@ -42,28 +47,52 @@ class Command(ServeOptions):
     model: ModelOptions = field(default_factory=ModelOptions)
     input: InputChanges = field(default_factory=InputChanges)
 
+    replicas: ReplicaOptions = field(default_factory=ReplicaOptions)
+
     def run(self) -> int:
         """Serve until a signal."""
-        import torch
-
-        from vidseg.serve.application import make_application
-        from vidseg.serve.running import RunningServer, choose_token, start_logging
+        from vidseg.serve.running import choose_token, start_logging
 
         named = _named(self.models)
         if len(named) > 1 and (self.model.network or self.model.classes or self.model.network_option):
             raise ValueError("--network, --network-option and --classes describe one model; serve it alone")
-        if self.compute_threads is not None:
-            torch.set_num_threads(self.compute_threads)
         token = choose_token(self.host, self.token or os.environ.get(_TOKEN) or None)
-        loaded = {name: load_model(path, self.model, self.input) for name, path in named.items()}
         options = ServeOptions(**{each.name: getattr(self, each.name) for each in dataclasses.fields(ServeOptions)})
-        app = make_application(loaded, options, token=token)
-        server = RunningServer(app, host=self.host, port=self.port)
+        load = functools.partial(_load, named, self.model, self.input, self.compute_threads)
+        server = self._server(load, options, token)
         start_logging()
         given = token is not None and token in (self.token, os.environ.get(_TOKEN))
         print(server.url + "/" + ("" if token is None or given else f"#token={token}"), flush=True)
         server.run()
         return 0
+
+    def _server(self, load: Callable[[], dict[str, TrainedModel]], options: ServeOptions, token: str | None) -> _Server:
+        if self.replicas.ray:
+            from vidseg.serve.ray_deployment import RayServer
+
+            return RayServer(load, options, self.replicas, token=token, host=self.host, port=self.port)
+        from vidseg.serve.application import make_application
+        from vidseg.serve.running import RunningServer
+
+        return RunningServer(make_application(load(), options, token=token), host=self.host, port=self.port)
+
+
+class _Server(Protocol):
+    url: str
+
+    def run(self) -> None:
+        """Serve until a signal."""
+
+
+def _load(
+    named: dict[str, str], model: ModelOptions, changes: InputChanges, threads: int | None
+) -> dict[str, TrainedModel]:
+    """Load the models; also called in replicas on other machines."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return {name: load_model(path, model, changes) for name, path in named.items()}
 
 
 def _named(models: tuple[str, ...]) -> dict[str, str]:
@@ -80,5 +109,5 @@ def _named(models: tuple[str, ...]) -> dict[str, str]:
             raise ValueError(f"{word}: the name {name!r} must have letters, digits and - _ . only; give NAME=PATH")
         if name in named:
             raise ValueError(f"{word}: another model has the name {name}; give NAME=PATH")
-        named[name] = path
+        named[name] = str(Path(path).resolve())
     return named

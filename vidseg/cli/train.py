@@ -6,6 +6,7 @@ this order. With --resume the options of the run in the folder replace the first
 
 from __future__ import annotations
 
+import difflib
 import json as json_format
 import os
 import re
@@ -18,8 +19,17 @@ from typing import Annotated, Any, ClassVar, Literal
 from tyro.conf import Positional, arg
 
 from vidseg.cli.parsing import Prepared
-from vidseg.cli.train_words import given_options, last_value, normalized, option_types, read_config
+from vidseg.cli.train_words import (
+    SPELLINGS,
+    fitting,
+    given_options,
+    last_value,
+    normalized,
+    option_types,
+    read_config,
+)
 from vidseg.engine.options import TrainOptions, flat_options, merged_values, options_from
+from vidseg.search.program import TrainProgram
 from vidseg.tasks.detection.options import DetectionOptions
 from vidseg.tasks.detection.recipes import RECIPES as DETECTION_RECIPES
 from vidseg.tasks.flow.options import FlowOptions
@@ -29,7 +39,7 @@ from vidseg.tasks.segmentation.options import SegmentationOptions
 from vidseg.tasks.segmentation.recipes import RECIPES as SEGMENTATION_RECIPES
 from vidseg.tasks.streaming.options import StreamingOptions
 
-__all__ = ["NAMES", "prepare", "train_program"]
+__all__ = ["NAMES", "prepare", "searched_program", "train_program"]
 
 NAMES = {
     **{re.sub(r"^kinetics\d+$", "kinetics", name): "recognition" for name in RECOGNITION_RECIPES},
@@ -200,6 +210,35 @@ def train_program(name: str) -> int:
     from vidseg.cli.main import run_prepared
 
     return run_prepared(sys.argv[0], sys.argv[1:], prepare, name)
+
+
+def searched_program(name: str) -> TrainProgram:
+    """Return `vidseg train NAME` as a search runs it, in processes of its own.
+
+    Args:
+        name: one of `NAMES`; "" for `vidseg train` without one.
+
+    Raises:
+        ValueError: there is no such name.
+    """
+    if name and name not in NAMES:
+        close = difflib.get_close_matches(name, NAMES, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"expected {', '.join(NAMES)}"
+        raise ValueError(f"unknown program {name!r}; {hint}")
+    task = NAMES.get(name, "recognition")
+    command = KineticsCommand if name == "kinetics" else _COMMANDS[task]
+    types = option_types(_DEFAULTS[task]) | option_types(command())
+    vidseg = (sys.executable, "-m", "vidseg.cli.main")
+    return TrainProgram(
+        name=name,
+        task=task,
+        command=(*vidseg, "train", *([name] if name else [])),
+        test=(*vidseg, "test"),
+        types={key: kind for key, kind in types.items() if key != "folder"},
+        spellings=SPELLINGS,
+        fit=fitting,
+        resolve=_Start(name, task, {}, frozenset()).options,
+    )
 
 
 def _task_of(words: list[str]) -> str:

@@ -15,7 +15,7 @@ from vidseg.cli.parsing import without_none
 from vidseg.engine.options import ONE_START
 from vidseg.tasks.recognition.published_config import is_published_config, published_config_options
 
-__all__ = ["SPELLINGS", "given_options", "last_value", "normalized", "option_types", "read_config"]
+__all__ = ["SPELLINGS", "fitting", "given_options", "last_value", "normalized", "option_types", "read_config"]
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ def read_config(path: Path, types: Mapping[str, Any], *, task: str) -> dict[str,
             if option in ONE_START:
                 logger.warning("%s: %s is ignored; it concerns one start of a run: use --%s", path, name, option)
             else:
-                found[option] = _fitting(each, types[option], f"{path}: {name}")
+                found[option] = fitting(each, types[option], f"{path}: {name}")
     return found
 
 
@@ -165,15 +165,20 @@ def _list_of(kind: Any) -> Any:
     return get_args(kind)[0] if get_origin(kind) is tuple else None
 
 
-def _fitting(value: Any, kind: Any, label: str) -> Any:
-    """The value of a configuration file as its option's type has it.
+def fitting(value: Any, kind: Any, label: str) -> Any:
+    """Return the value of a configuration file as its option's type has it.
+
+    Args:
+        value: as YAML or JSON has it.
+        kind: type of the option.
+        label: file and option, for the message.
 
     Raises:
         ValueError: it is of another type.
     """
     inner = without_none(kind)
     if inner is not None:
-        return None if value is None else _fitting(value, inner, label)
+        return None if value is None else fitting(value, inner, label)
     if get_origin(kind) is tuple:
         arguments = get_args(kind)
         parts = list(value) if isinstance(value, (list, tuple)) else [value]
@@ -181,7 +186,7 @@ def _fitting(value: Any, kind: Any, label: str) -> Any:
             parts = [part for part in re.split(r"[\s,\[\]()]+", value) if part]
         if Ellipsis not in arguments and len(parts) != len(arguments):
             raise ValueError(f"{label}={value!r}: expected {len(arguments)} values")
-        return tuple(_fitting(part, arguments[0], label) for part in parts)
+        return tuple(fitting(part, arguments[0], label) for part in parts)
     if get_origin(kind) is Literal:
         for choice in get_args(kind):
             if str(value) == str(choice):

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vidseg.loaders.transfer import resolve_device
 from vidseg.losses.shared import shared_batch
+from vidseg.models._quantized import constant_ranges
 
 __all__ = [
     "OtherProcessError",
@@ -29,6 +30,7 @@ __all__ = [
     "gather_rows",
     "is_first",
     "join_group",
+    "largest_over_group",
     "leave_group",
     "leaving_group",
     "mean_over_group",
@@ -205,6 +207,13 @@ def mean_over_group(values: Sequence[Tensor]) -> None:
             value /= world_size()
 
 
+def largest_over_group(values: Tensor) -> Tensor:
+    """Return the elementwise maximum over all processes."""
+    if world_size() > 1:
+        distributed.all_reduce(values, op=distributed.ReduceOp.MAX)
+    return values
+
+
 def share_weights(model: nn.Module) -> None:
     """Give all processes the first one's weights and buffers."""
     if world_size() > 1:
@@ -325,7 +334,8 @@ class SyncBatchNorm(_BatchNorm):
 
 @contextmanager
 def silent_norms(model: nn.Module) -> Iterator[None]:
-    """Keep the statistics of batch norms unchanged meanwhile; norms over the group still take part in its exchanges."""
+    """Keep the statistics of batch norms and the ranges of quantized layers unchanged meanwhile; norms over the group
+    still take part in its exchanges."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
     over_group = [norm for norm in norms if isinstance(norm, SyncBatchNorm)]
     own = [norm for norm in norms if not isinstance(norm, SyncBatchNorm)]
@@ -334,7 +344,8 @@ def silent_norms(model: nn.Module) -> Iterator[None]:
     for shared in over_group:
         shared.silent = True
     try:
-        yield
+        with constant_ranges(model):
+            yield
     finally:
         for norm in own:
             norm.train()

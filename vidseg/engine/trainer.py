@@ -41,6 +41,7 @@ from vidseg.engine.options import (
 )
 from vidseg.engine.precise_norm import renew_statistics
 from vidseg.engine.precision import ApexPrecision, make_precision
+from vidseg.engine.quantized_training import FREEZE_RANGES, check_quantized, freeze_ranges
 from vidseg.engine.reports import RunReports, say
 from vidseg.engine.schedules import Schedule
 from vidseg.engine.sharding import as_stored, check_sharding, local_parts, shard_model, whole_values
@@ -49,6 +50,7 @@ from vidseg.engine.zeros import keep_zeros as hold_zeros
 from vidseg.loaders.transfer import copy_ahead
 from vidseg.models import add_adapters, prepare
 from vidseg.models import freeze_backbone as freeze_all_but_head
+from vidseg.models._quantized import quantized_layers, update_ranges
 from vidseg.models._registry import model_origin
 
 __all__ = ["Trainer"]
@@ -194,6 +196,11 @@ class Trainer:
         self._head = freeze_all_but_head(model) if freeze_backbone else ()
         if adapter_rank:
             add_adapters(model, adapter_rank, seed=seed)
+        self._quantized = list(quantized_layers(model).values())
+        share = self.optimizer_options.freeze_ranges
+        others = {"adapter_rank": adapter_rank, "freeze_backbone": freeze_backbone}
+        check_quantized(self._quantized, share, opt_level, devices, **others)
+        self._freeze_ranges = share or FREEZE_RANGES
         self.task.check(model, loader)
         if len(loader) == 0:
             raise ValueError("the loader has no batch to train on: is the split empty?")
@@ -404,6 +411,7 @@ class Trainer:
             for index, batch, wait in self._batches(progress.batch):
                 done = progress.steps if schedule.unit == "step" else epoch + index / batches
                 rate = self._rate(schedule, done, epoch, index)
+                freeze_ranges(self.model, self._quantized, done / schedule.total >= self._freeze_ranges)
                 if index == 0:
                     self._reports.inputs(epoch, batch)
                 position = Position(self.seed, epoch, index)
@@ -507,6 +515,7 @@ class Trainer:
                 norm = self.precision.step(self.model, self.optimizer, clip_norm=self.optimizer_options.clip_norm)
                 if norm is not None:
                     logger.debug("epoch %d, batch %d: gradient norm %s", position.epoch + 1, position.batch, norm)
+                update_ranges(self._quantized, distributed.largest_over_group)
                 if self.average is not None:
                     self.average.update()
         self._speed.stop()

@@ -117,6 +117,7 @@ class ExportedNetwork(nn.Module):
     def __init__(self, artifact: Artifact, run: Run) -> None:
         super().__init__()
         self.artifact, self.run = artifact, run
+        self.reads_pixels = artifact.inputs[0].name == "snippets"
         _take_attributes(self, artifact)
 
     def forward(

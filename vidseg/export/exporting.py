@@ -19,13 +19,16 @@ from vidseg.engine.trained import TrainedModel
 from vidseg.export.artifact import Artifact, TensorSpec, write_artifact
 from vidseg.export.exported_network import load_exported
 from vidseg.export.formats import FORMATS, PRECISIONS, format_of
-from vidseg.export.replay import Replay, replay
+from vidseg.export.replay import TRAINED_INT8, Replay, replay
 from vidseg.export.signature import ATTRIBUTES, FlatNetwork, example_inputs, flat_network
+from vidseg.models._quantized import quantized_layers
 
 __all__ = ["ExportError", "Exported", "default_path", "describe", "export_model", "publish", "trace"]
 
 logger = logging.getLogger(__name__)
 
+INT8 = "int8"
+_INT8_FORMATS = ("onnx", "openvino", "triton")
 _AXES = {
     "clips": ("batch", None, "frames", None, None),
     "snippets": ("batch", "length", None, None, None, None),
@@ -95,9 +98,9 @@ def trace(
     Raises:
         ValueError: the network cannot be traced.
     """
-    flat, inputs = flat_network(
-        trained, example_inputs(trained), dtype=PRECISIONS[precision], device=torch.device(device)
-    )
+    columns = None if fixed_length else getattr(trained.model, "trace_frames", None)
+    example = example_inputs(trained, columns=columns)
+    flat, inputs = flat_network(trained, example, dtype=PRECISIONS[precision], device=torch.device(device))
     shapes = tuple(_variable(name, value, fixed_length) for name, value in inputs.items())
     with torch.no_grad():
         try:
@@ -161,7 +164,7 @@ def export_model(
         path: file to write, or folder of a model repository; None: see `default_path`.
         to: format: "onnx", "openvino", "aoti", "torch", "tensorrt" or "triton".
         precision: type in which the model computes: "fp32", "fp16" or "bf16", as the format allows. Its inputs and
-            outputs are float32 for each of them.
+            outputs are float32 for each of them. A network with `quantized="int8"` computes with int8.
         fixed_length: keep the number of frames or columns, and the size of pictures, as the network was trained.
         videos: videos of the run's test data to replay.
 
@@ -180,7 +183,8 @@ def export_model(
         )
     if trained.source.artifact is not None:
         raise ValueError(f"{trained.source.path}: is an exported model; export the run that it came from")
-    path = default_path(trained, to, precision) if path is None else Path(path)
+    kind = _kind(trained, to, precision)
+    path = default_path(trained, to, kind) if path is None else Path(path)
     suffix = FORMATS[to].suffix
     if suffix and path.suffix != suffix:
         raise ValueError(f"{path}: the name of a model for {to} must end in {suffix}")
@@ -189,14 +193,14 @@ def export_model(
     form = format_of(to, path)
     device = trained.device if to in ("aoti", "torch") else torch.device("cpu")
     program, specs, flat = trace(trained, precision=precision, fixed_length=fixed_length, device=device)
-    artifact = describe(trained, to, precision, specs, flat)
+    artifact = describe(trained, to, kind, specs, flat)
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".export-", dir=path.parent))
     try:
         temporary = folder / path.name
         form.write(program, artifact, temporary)
         exported = load_exported(artifact, temporary, device=trained.device)
-        result = replay(trained, exported, precision=precision, videos=videos)
+        result = replay(trained, exported, precision=TRAINED_INT8 if kind == INT8 else kind, videos=videos)
         if not result.ok:
             raise ExportError(f"{path}: not written, since it does not compute what the network computes; {result}")
         artifact = replace(artifact, replay=result.as_dict())
@@ -205,6 +209,19 @@ def export_model(
     finally:
         shutil.rmtree(folder)
     return Exported(path, artifact, result, files)
+
+
+def _kind(trained: TrainedModel, to: str, precision: str) -> str:
+    """Return the precision of an exported model: int8 for a network that was trained with rounded values."""
+    if not quantized_layers(trained.model):
+        return precision
+    if precision != "fp32":
+        raise ValueError(f"{trained.source.path}: is trained for int8 and has no {precision} form; leave precision out")
+    if to not in _INT8_FORMATS:
+        raise ValueError(
+            f"{trained.source.path}: is trained for int8, which {', '.join(_INT8_FORMATS)} express, not {to}"
+        )
+    return INT8
 
 
 def describe(

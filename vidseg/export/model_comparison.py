@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from vidseg.engine.trained import TrainedModel
 from vidseg.export.replay import Replay, replay
@@ -55,7 +56,8 @@ class ComparedModel:
         difference: largest difference to an output of the first model, as a share of its largest value.
         size: bytes of the weights, or of the exported model's files.
         parameters: number of parameters.
-        operations: floating point operations of one sample; None: not counted for exported models.
+        operations: operations of the layers for one sample, two for each multiplication with its addition; those of an
+            exported model are counted in the network that it was exported from.
         latencies: for each batch size and number of threads.
     """
 
@@ -67,7 +69,7 @@ class ComparedModel:
     difference: float
     size: int
     parameters: int
-    operations: int | None
+    operations: int
     latencies: tuple[Latency, ...]
 
 
@@ -90,7 +92,6 @@ class ModelComparison:
         header += [f"ms b{batch} t{threads} (p95)" for batch, threads in shapes] + ["memory MB"]
         rows = [header]
         for one in self.models:
-            operations = "-" if one.operations is None else f"{one.operations / 1e9:.2f}"
             rows.append(
                 [
                     one.source,
@@ -99,7 +100,7 @@ class ModelComparison:
                     f"{one.agreement:.2%}",
                     f"{one.size / 1e6:.2f}",
                     f"{one.parameters / 1e6:.3f}",
-                    operations,
+                    f"{one.operations / 1e9:.2f}",
                     *(f"{each.p50:.1f} ({each.p95:.1f})" for each in one.latencies),
                     f"{max((each.memory for each in one.latencies), default=0) / 1e6:.0f}",
                 ]
@@ -194,9 +195,8 @@ def _size(trained: TrainedModel) -> int:
     path = trained.source.path
     if trained.source.artifact is None:
         return sum(value.numel() * value.element_size() for value in trained.model.state_dict().values())
-    if path.suffix == ".pt2":
-        return path.stat().st_size
-    return sum(one.stat().st_size for one in path.parent.glob(f"{path.stem}.*") if one.suffix != ".json")
+    weights = path.with_suffix(".bin") if path.suffix == ".xml" else path.with_name(f"{path.name}.data")
+    return sum(one.stat().st_size for one in (path, weights) if one.is_file())
 
 
 def _parameters(trained: TrainedModel) -> int:
@@ -204,21 +204,30 @@ def _parameters(trained: TrainedModel) -> int:
     return sum(value.numel() for value in trained.model.parameters()) if artifact is None else artifact.parameters
 
 
-def _operations(trained: TrainedModel) -> int | None:
-    if trained.source.artifact is not None:
-        return None
+def _operations(trained: TrainedModel) -> int:
+    """Count the operations of one sample; an exported model names the options of its network, whose weights have no
+    effect on their number."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        _call(trained, 1)()
+    model = trained.model if trained.source.artifact is None else trained.build().eval()
+    with torch.no_grad():
+        call = _call(trained, 1, model)
+        with FlopCounterMode(display=False) as counter:
+            call()
     return int(counter.get_total_flops())
 
 
-def _call(trained: TrainedModel, batch: int) -> Any:
-    """Return a function that computes one batch of random inputs; a stream has the memory of a first window."""
+def _call(trained: TrainedModel, batch: int, model: nn.Module | None = None) -> Any:
+    """Return a function that computes one batch of random inputs; a stream has the memory of a first window.
+
+    Args:
+        trained: trained model.
+        batch: number of samples.
+        model: network to call; None: that of `trained`.
+    """
     values = example_inputs(trained, batch=batch)
     seeds = {"seeds": 0} if values.pop("noise", None) is not None else {}
-    call, model = tuple(values.values()), trained.model
+    call, model = tuple(values.values()), trained.model if model is None else model
     if trained.task == "streaming":
         _, state = model(call[0], None, call[1])
         return lambda: model(call[0], state, call[1])

@@ -17,8 +17,9 @@ from torch.export import ExportedProgram
 from vidseg.export.artifact import Artifact
 from vidseg.export.formats import missing_package
 from vidseg.export.onnx_operators import without_own_operators
+from vidseg.export.onnx_quantized import store_int8
 
-__all__ = ["load", "make_program", "write"]
+__all__ = ["has_large_weights", "load", "make_program", "write"]
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,10 @@ def _optimize(model: Any) -> None:
                 bias = node.inputs[2].const_value
                 if bias is not None and not bias.numpy().any():
                     node.resize_inputs(2)
+        store_int8(model)
         common.RemoveUnusedNodesPass()(model)
+    for node in model.graph.all_nodes():  # where the exporter made it, which is most of the file of a small network
+        node.metadata_props.clear()
 
 
 def _reason(error: BaseException) -> str:
@@ -114,10 +118,19 @@ def _quiet() -> Iterator[None]:
 
 def write(program: ExportedProgram, artifact: Artifact, path: Path) -> None:
     """See `vidseg.export.formats.Format.write`; large weights are in <name>.onnx.data beside the file."""
+    made = make_program(program, artifact)
+    made.save(str(path), external_data=has_large_weights(program))
+
+
+def has_large_weights(program: ExportedProgram) -> bool:
+    """Return whether the weights of a graph need a file beside that of the graph.
+
+    Args:
+        program: graph.
+    """
     values = (*program.state_dict.values(), *program.constants.values())
     size = sum(value.numel() * value.element_size() for value in values if isinstance(value, Tensor))
-    made = make_program(program, artifact)
-    made.save(str(path), external_data=size > _INLINE_BYTES)
+    return size > _INLINE_BYTES
 
 
 def load(path: Path, artifact: Artifact, device: torch.device) -> Callable[[list[Tensor]], Sequence[Tensor]]:

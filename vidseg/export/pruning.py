@@ -14,6 +14,7 @@ from vidseg.engine.trained import TrainedModel
 from vidseg.export.channel_groups import ChannelGroup, find_channel_groups
 from vidseg.export.exporting import trace
 from vidseg.frames.whole_file import whole_file
+from vidseg.models._quantized import quantized_layers
 from vidseg.models._shapes import SHAPES
 
 __all__ = ["Pruned", "prune_channels", "prune_weights", "write_pruned"]
@@ -53,9 +54,9 @@ def prune_channels(trained: TrainedModel, share: float, *, multiple: int = 1) ->
         multiple: keep a multiple of this number of channels, such as 8; groups with fewer channels stay as they are.
 
     Raises:
-        ValueError: `share` is out of range, or the network has no such channels.
+        ValueError: `share` is out of range, or the network has no such channels, or is trained for int8.
     """
-    _check_share(share)
+    _check(trained, share)
     program, _, _ = trace(trained)
     groups = [_own_names(group) for group in find_channel_groups(program)]
     if not groups:
@@ -87,9 +88,9 @@ def prune_weights(trained: TrainedModel, share: float) -> Pruned:
         share: share of the weights that are zero then, above 0 and below 1.
 
     Raises:
-        ValueError: `share` is out of range.
+        ValueError: `share` is out of range, or the network is trained for int8.
     """
-    _check_share(share)
+    _check(trained, share)
     state = {name: value.detach().cpu().clone() for name, value in trained.model.state_dict().items()}
     names = [f"{name}.weight" for name, layer in trained.model.named_modules() if isinstance(layer, _LAYERS)]
     values = torch.cat([state[name].abs().flatten() for name in names])
@@ -136,7 +137,9 @@ def pruned_options(trained: TrainedModel, pruned: Pruned) -> dict[str, Any]:
     return {**trained.source.network_options, **({SHAPES: shapes} if shapes else {})}
 
 
-def _check_share(share: float) -> None:
+def _check(trained: TrainedModel, share: float) -> None:
+    if quantized_layers(trained.model):
+        raise ValueError(f"{trained.source.path}: is trained for int8; prune the run that it came from, then quantize")
     if not 0 < share < 1:
         raise ValueError(f"prune={share} must be above 0 and below 1")
 

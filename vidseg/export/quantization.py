@@ -1,4 +1,4 @@
-"""Post-training quantization to int8 with ONNX Runtime: static, with ranges measured on videos, or dynamic."""
+"""Post-training quantization to int8 with ONNX Runtime's tools: static, with ranges measured on videos, or dynamic."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ import torch
 from torch import Tensor
 
 from vidseg.engine.trained import TrainedModel
+from vidseg.export import onnx_format, openvino_format
 from vidseg.export.artifact import Artifact, write_artifact
 from vidseg.export.exported_network import load_exported
-from vidseg.export.exporting import Exported, ExportError, default_path, describe, publish, trace
-from vidseg.export.formats import format_of, missing_package
+from vidseg.export.exporting import INT8, Exported, ExportError, default_path, describe, publish, trace
+from vidseg.export.formats import FORMATS, missing_package
+from vidseg.export.onnx_format import has_large_weights
 from vidseg.export.replay import replay
+from vidseg.models._quantized import quantized_layers
 
 __all__ = ["quantize_model"]
 
+_FORMATS = ("onnx", "openvino")
 _STATIC = ["Conv", "MatMul", "Gemm"]
 _DYNAMIC = ["MatMul", "Gemm", "LSTM"]
 
@@ -31,13 +35,14 @@ def quantize_model(
     trained: TrainedModel,
     path: str | Path | None = None,
     *,
+    to: str = "onnx",
     calibrate: str | Path | None = None,
     split: str | None = None,
     videos: int = 32,
     dynamic: bool = False,
     fixed_length: bool = False,
 ) -> Exported:
-    """Write a trained model as ONNX whose convolutions and linear layers compute with int8.
+    """Write a trained model whose convolutions and linear layers compute with int8.
 
     Static: the ranges of activations are measured on videos, weights have a scale for each output channel. Dynamic:
     ranges of activations are measured in each call, convolutions stay float32; it fits transformers and recurrent
@@ -45,7 +50,8 @@ def quantize_model(
 
     Args:
         trained: network, see `vidseg.load_trained`.
-        path: file to write, .onnx; None: see `vidseg.export.exporting.default_path`.
+        path: file to write; None: see `vidseg.export.exporting.default_path`.
+        to: format: "onnx", or "openvino", which has int8 kernels for convolutions of volumes.
         calibrate: data set with videos for the ranges; None: that of the run.
         split: its split; None: the training split, so that the test data stay unseen, else the test split.
         videos: number of calibration videos, evenly spaced in the split.
@@ -53,8 +59,8 @@ def quantize_model(
         fixed_length: see `vidseg.export.export_model`.
 
     Raises:
-        ImportError: onnxruntime is not installed.
-        ValueError: there are no calibration data, or the network has no ONNX form.
+        ImportError: onnxruntime, or openvino, is not installed.
+        ValueError: there are no calibration data, the network has no ONNX form, or is trained for int8.
         ExportError: the quantized model decides differently from the network.
     """
     if trained.source.artifact is not None:
@@ -63,40 +69,53 @@ def quantize_model(
         from onnxruntime import quantization
     except ImportError as error:
         raise missing_package("onnxruntime", "onnx") from error
-    path = default_path(trained, "onnx", "int8") if path is None else Path(path)
-    if path.suffix != ".onnx":
-        raise ValueError(f"{path}: the name of a quantized model must end in .onnx")
+    if to not in _FORMATS or (dynamic and to != "onnx"):
+        raise ValueError(f"to={to!r}: int8 is written as {' or '.join(_FORMATS)}, with dynamic ranges as onnx")
+    if quantized_layers(trained.model):
+        raise ValueError(f"{trained.source.path}: is trained for int8; write it with `vidseg export`")
+    path = default_path(trained, to, INT8) if path is None else Path(path)
+    if path.suffix != FORMATS[to].suffix:
+        raise ValueError(f"{path}: the name of a quantized model for {to} must end in {FORMATS[to].suffix}")
     program, specs, flat = trace(trained, fixed_length=fixed_length)
-    artifact = describe(trained, "onnx", "int8", specs, flat)
+    artifact = describe(trained, to, INT8, specs, flat)
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".export-", dir=path.parent))
     work = Path(tempfile.mkdtemp(prefix=".quantize-", dir=path.parent))
     try:
         plain, prepared = work / "plain.onnx", work / "prepared.onnx"
-        format_of("onnx", path).write(program, artifact, plain)
+        written = folder / path.name if to == "onnx" else work / "int8.onnx"
+        onnx_format.write(program, artifact, plain)
+        large = has_large_weights(program)
         with _quiet():
-            quantization.quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
+            quantization.quant_pre_process(
+                str(plain), str(prepared), skip_symbolic_shape=True, save_as_external_data=large,
+                all_tensors_to_one_file=large, external_data_location="prepared.onnx.data" if large else None,
+            )  # fmt: skip
             if dynamic:
                 quantization.quantize_dynamic(
-                    str(prepared), str(folder / path.name), op_types_to_quantize=_DYNAMIC, per_channel=True
-                )
+                    str(prepared), str(written), op_types_to_quantize=_DYNAMIC, per_channel=True,
+                    use_external_data_format=large,
+                )  # fmt: skip
             else:
                 feeds = _feeds(trained, artifact, plain, calibrate, split, videos)
                 quantization.quantize_static(
                     str(prepared),
-                    str(folder / path.name),
+                    str(written),
                     _reader(feeds),
                     op_types_to_quantize=_STATIC,
                     per_channel=True,
                     activation_type=quantization.QuantType.QUInt8,
                     weight_type=quantization.QuantType.QInt8,
+                    use_external_data_format=large,
                 )
+        if to == "openvino":
+            openvino_format.convert(written, artifact, folder / path.name)
         exported = load_exported(artifact, folder / path.name, device=trained.device)
-        result = replay(trained, exported, precision="int8")
+        result = replay(trained, exported, precision=INT8)
         if not result.ok:
             raise ExportError(
-                f"{path}: not written, since its decisions differ too much; use more calibration videos, or fine-tune"
-                f" first; {result}"
+                f"{path}: not written, since its decisions differ too much; use more calibration videos, or train it"
+                f" for int8 with --fine-tune; {result}"
             )
         artifact = replace(artifact, replay=result.as_dict())
         write_artifact(artifact, folder / path.name)
@@ -111,7 +130,7 @@ def _feeds(
     trained: TrainedModel, artifact: Artifact, plain: Path, data: str | Path | None, split: str | None, videos: int
 ) -> Iterator[dict[str, Any]]:
     """Yield the inputs of calls with calibration videos; a stream gets the memory that the float model computes."""
-    exported: Any = load_exported(artifact, plain)
+    exported: Any = load_exported(replace(artifact, format="onnx"), plain)
     run, names = exported.run, [spec.name for spec in artifact.inputs]
     calls: list[dict[str, Any]] = []
 

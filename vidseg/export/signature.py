@@ -8,7 +8,6 @@ Shapes: B videos, C channels, T frames, H, W, D feature width, K classes, L colu
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from vidseg.engine.trained import TrainedModel
 from vidseg.models._detection import DetectionOutput
 from vidseg.models._flow import FlowOutput
+from vidseg.models._quantized import fixed_ranges
 from vidseg.models._segmentation import SegmentationOutput
 from vidseg.models._snippets import SnippetDetector
 from vidseg.models._streaming import StreamOutput, StreamState
@@ -155,11 +155,10 @@ def example_inputs(trained: TrainedModel, *, batch: int = 2, columns: int | None
     if task == "flow":
         height, width = (columns or _PICTURE[0]), _PICTURE[1]
         return {name: torch.rand(batch, 3, height, width, generator=draw) for name in ("first", "second")}
-    detector = getattr(trained.model, "detector", None)
-    if task == "detection" and detector is not None:
-        clips: Any = trained.model.backbone.spec  # type: ignore[union-attr]
+    snippet = _snippet(trained)
+    if snippet is not None:
         count = columns or getattr(trained, "example_columns", None) or _SNIPPETS
-        shape: tuple[int, ...] = (batch, count, 3, clips.frames, clips.size, clips.size)
+        shape: tuple[int, ...] = (batch, count, *snippet)
         snippets = torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8)
         return {"snippets": snippets, "mask": _mask(batch, count)}
     if task in ("segmentation", "detection"):
@@ -176,6 +175,18 @@ def example_inputs(trained: TrainedModel, *, batch: int = 2, columns: int | None
     pixels = torch.rand(batch, spec.channels, frames, spec.size, spec.size, generator=draw)
     values = (pixels - 0.45) / 0.25 if spec.channels != 3 else _normalized(pixels, spec)
     return {"clips": values} if task == "recognition" else {"clips": values, "mask": torch.ones(batch, frames)}
+
+
+def _snippet(trained: TrainedModel) -> tuple[int, ...] | None:
+    """Shape of a snippet of a detector from pixels; None for other networks."""
+    artifact = trained.source.artifact
+    if artifact is not None:
+        first = artifact.inputs[0]
+        return tuple(int(size) for size in first.shape[2:]) if first.name == "snippets" else None
+    if not isinstance(trained.model, SnippetDetector):
+        return None
+    clips: Any = trained.model.backbone.spec
+    return (3, clips.frames, clips.size, clips.size)
 
 
 def _normalized(pixels: Tensor, spec: Any) -> Tensor:
@@ -202,7 +213,8 @@ def flat_network(
         dtype: type in which the network computes.
         device: device of the copy.
     """
-    model = copy.deepcopy(trained.model).to(device).eval()
+    # Without gradients: the exporter would store what the backward pass of a scan needs, which no runtime can express.
+    model = fixed_ranges(trained.model).to(device).eval().requires_grad_(False)
     inputs = {name: value.to(device) for name, value in inputs.items()}
     with torch.no_grad():
         if trained.task == "streaming":

@@ -71,7 +71,7 @@ def write(program: ExportedProgram, artifact: Artifact, path: Path) -> None:
     package = _package()
     with tempfile.TemporaryDirectory(dir=path.parent.parent, prefix=".export-") as folder:
         graph = Path(folder) / "model.onnx"
-        made.save(str(graph), external_data=False)
+        made.save(str(graph), external_data=onnx_format.has_large_weights(program))
         path.write_bytes(_build(package, graph, artifact, program))
 
 

@@ -28,7 +28,14 @@ def load(path: Path, artifact: Artifact, device: torch.device) -> Callable[[list
     module = program.module().to(device)
 
     def run(values: list[Tensor]) -> Sequence[Tensor]:
-        found: Sequence[Tensor] = module(*(value.to(device) for value in values))
+        try:
+            found: Sequence[Tensor] = module(*(value.to(device) for value in values))
+        except AssertionError as error:  # a condition of the trace on a size
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"{path}: the graph does not take {tuple(values[0].shape)}: {reason}; export with --fixed-length for "
+                "one size, or --to onnx"
+            ) from error
         return found
 
     return run

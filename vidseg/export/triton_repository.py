@@ -1,11 +1,12 @@
 """Model repositories of the Triton Inference Server.
 
-A repository has the network as an ONNX model, and, for networks that read videos, a Python model that takes the bytes
-of a video or JPEG frames, prepares them as the library does, and returns the prediction as JSON.
+A repository has the network as an ONNX model, and a Python model that takes the bytes of a video, JPEG frames or
+features, prepares them as the library does, and returns the prediction as JSON.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,60 +30,30 @@ _TYPES = {
     "uint8": "TYPE_UINT8",
     "bool": "TYPE_BOOL",
 }
-_READS_VIDEOS = ("recognition", "streaming")
+_SERVED = ("recognition", "segmentation", "streaming", "detection")
 
-_MODEL = '''"""Model of Triton's Python backend: video bytes or JPEG frames to a prediction as JSON.
+_MODEL = '''"""Model of Triton's Python backend; it needs vidseg in the Python of the server."""
 
-It needs vidseg in the Python of the server.
-"""
+from vidseg.serve.triton_model import TritonPythonModel
 
-import json
-from pathlib import Path
-
-import triton_python_backend_utils as triton
-
-
-class TritonPythonModel:
-    def initialize(self, args):
-        from vidseg.export.video_requests import VideoRequests
-
-        folder = Path(args["model_repository"])
-        device = f"cuda:{{args['model_instance_device_id']}}" if args["model_instance_kind"] == "GPU" else "cpu"
-        self.requests = VideoRequests(folder.parent / "{network}/1/model.onnx", device=device)
-
-    def execute(self, requests):
-        return [self._answer(request) for request in requests]
-
-    def _answer(self, request):
-        import numpy as np
-
-        given = {{}}
-        for name in ("VIDEO", "FRAMES"):
-            tensor = triton.get_input_tensor_by_name(request, name)
-            if tensor is not None:
-                given[name.lower()] = tensor.as_numpy()
-        try:
-            video = given["video"].tobytes() if "video" in given else None
-            frames = [bytes(one) for one in given["frames"].ravel()] if "frames" in given else None
-            text = json.dumps(self.requests.predict(video=video, frames=frames))
-        except (ValueError, OSError) as error:
-            return triton.InferenceResponse(error=triton.TritonError(str(error)))
-        found = np.array([text.encode()], dtype=object)
-        return triton.InferenceResponse([triton.Tensor("PREDICTION", found)])
+__all__ = ["TritonPythonModel"]
 '''
 
-_VIDEO_CONFIG = """name: "{name}"
+_PREDICTION_CONFIG = """name: "{name}"
 backend: "python"
-max_batch_size: 0
+max_batch_size: {batch}
 input [
-  {{ name: "VIDEO" data_type: TYPE_UINT8 dims: [ -1 ] optional: true }},
-  {{ name: "FRAMES" data_type: TYPE_STRING dims: [ -1 ] optional: true }}
+{inputs}
 ]
 output [
   {{ name: "PREDICTION" data_type: TYPE_STRING dims: [ 1 ] }}
 ]
+dynamic_batching {{ }}
 instance_group [ {{ kind: KIND_CPU count: 1 }} ]
+parameters {{ key: "model" value: {{ string_value: "{network}/1/model.onnx" }} }}
+parameters {{ key: "vidseg" value: {{ string_value: {facts} }} }}
 """
+_INPUT = '  {{ name: "{}" data_type: {} dims: [ {} ] allow_ragged_batch: true{} }}'
 
 
 def model_name(artifact: Artifact) -> str:
@@ -106,17 +77,35 @@ def write(program: ExportedProgram, artifact: Artifact, path: Path) -> None:
     file.parent.mkdir(parents=True)
     onnx_format.write(program, artifact, file)
     (file.parent.parent / "config.pbtxt").write_text(_config(program, artifact))
-    if artifact.task in _READS_VIDEOS and artifact.input.modality == "rgb":
-        name = f"{model_name(artifact)}_video"
+    if artifact.task in _SERVED and artifact.input.modality in ("rgb", "features"):
+        takes = "features" if artifact.input.modality == "features" else "video"
+        name = f"{model_name(artifact)}_{takes}"
         folder = path / name / "1"
         folder.mkdir(parents=True)
-        (folder / "model.py").write_text(_MODEL.format(network=model_name(artifact)))
-        (folder.parent / "config.pbtxt").write_text(_VIDEO_CONFIG.format(name=name))
+        (folder / "model.py").write_text(_MODEL)
+        (folder.parent / "config.pbtxt").write_text(_prediction_config(name, takes, artifact))
 
 
 def load(path: Path, artifact: Artifact, device: torch.device) -> Callable[[list[Tensor]], Sequence[Tensor]]:
     """See `vidseg.export.formats.Format.load`; runs the ONNX model of the repository without a server."""
     return onnx_format.load(model_file(path, artifact) if path.is_dir() else path, artifact, device)
+
+
+def _prediction_config(name: str, takes: str, artifact: Artifact) -> str:
+    """The configuration of the Python model. Videos of a batch may have different sizes."""
+    inputs = [("FEATURES", "TYPE_FP32", "-1, -1", "")]
+    if takes == "video":
+        optional = " optional: true"
+        inputs = [("VIDEO", "TYPE_UINT8", "-1", optional), ("FRAMES", "TYPE_STRING", "-1", optional)]
+    facts = {"task": artifact.task, "network": artifact.network, "classes": artifact.classes, "takes": takes,
+             "streams": False, "window": None, "input": artifact.input.as_dict()}  # fmt: skip
+    return _PREDICTION_CONFIG.format(
+        name=name,
+        batch=_BATCH,
+        inputs=",\n".join(_INPUT.format(*one) for one in inputs),
+        network=model_name(artifact),
+        facts=json.dumps(json.dumps(facts, ensure_ascii=False), ensure_ascii=False),  # JSON in a quoted string
+    )
 
 
 def _config(program: ExportedProgram, artifact: Artifact) -> str:

@@ -1,8 +1,8 @@
 """Labels that people edit: each change of a video is written at once, with author and time, and can be taken back.
 
-A change replaces the labels of one video, its class and its segments, in one transaction. It names the version of the
-labels that its author saw, and is refused if they have changed since: neither a second person nor an import is
-overwritten. The table `label_changes` keeps the labels before and after every change.
+A change replaces the labels of one video, its class or classes and its segments, in one transaction. It names the
+version of the labels that its author saw, and is refused if they have changed since: neither a second person nor an
+import is overwritten. The table `label_changes` keeps the labels before and after every change.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from vidseg.labels.label_changes import (
 )
 from vidseg.labels.names import LONGEST_NAME, clean_name
 from vidseg.labels.segmentation_labels import has_timelines, labels_from_segments, segments_from_labels
+from vidseg.labels.video_targets import read_class_sets, write_class_set
 
 __all__ = [
     "AnnotatedVideo",
@@ -50,6 +51,7 @@ class AnnotatedVideo:
         fps: frames per second, 0 if unknown.
         seconds: duration.
         label: class of the whole video, or None.
+        classes: set of classes of the whole video, sorted, or None.
         segments: number of segments.
         dense: whether every frame has a label, so that no gaps are allowed.
         changed: time of the last change, or None.
@@ -60,9 +62,15 @@ class AnnotatedVideo:
     fps: float
     seconds: float
     label: str | None
+    classes: tuple[str, ...] | None
     segments: int
     dense: bool
     changed: str | None
+
+    @property
+    def labeled(self) -> bool:
+        """Whether the video has any labels; an empty set of classes is a label."""
+        return self.label is not None or self.classes is not None or self.segments > 0
 
 
 class Annotations:
@@ -110,7 +118,7 @@ class Annotations:
         """Return all videos: those without labels first, then by path."""
         with read_catalog(self.root) as connection:
             videos = _read_videos(connection)
-        return sorted(videos, key=lambda video: (video.label is not None or video.segments > 0, video.path))
+        return sorted(videos, key=lambda video: (video.labeled, video.path))
 
     def video(self, path: str) -> AnnotatedVideo | None:
         """Return a video, or None if the data set has no such video."""
@@ -154,7 +162,8 @@ class Annotations:
         """Replace the labels of a video.
 
         Segments are cut to the video and ordered by start. In a video that is labeled frame by frame they are rounded
-        to frames; a later start has priority where they overlap, and gaps become background.
+        to frames; a later start has priority where they overlap, and gaps become background. Neighbors of one class
+        stay two segments.
 
         Args:
             path: folder of the video.
@@ -225,8 +234,7 @@ class Annotations:
             labels = self._stored_form(connection, video, path, labels, seconds)
         if labels == before:
             return before
-        known = set(class_names(connection))
-        wanted = {segment.label for segment in labels.segments} | (set() if labels.label is None else {labels.label})
+        known, wanted = set(class_names(connection)), labels.names()
         check_case(wanted - known, known)
         ids = add_classes(connection, wanted)
         connection.execute("UPDATE videos SET class_id = ? WHERE id = ?", (ids.get(labels.label or ""), video))
@@ -235,6 +243,7 @@ class Annotations:
             "INSERT INTO segments (video_id, start, stop, class_id) VALUES (?, ?, ?, ?)",
             [(video, one.start, one.stop, ids[one.label]) for one in labels.segments],
         )
+        write_class_set(connection, video, None if labels.classes is None else [ids[name] for name in labels.classes])
         connection.execute(
             "INSERT INTO label_changes (video_id, time, author, before, after, undoes) VALUES (?, ?, ?, ?, ?, ?)",
             (video, _now(), author, before.to_json(), labels.to_json(), undoes),
@@ -253,23 +262,31 @@ class Annotations:
         if row is not None:
             segments = self._without_gaps(path, segments, *row)
         label = None if labels.label is None else _class_name(labels.label)
-        return VideoLabels(label, tuple(sorted(segments, key=lambda one: (one.start, one.stop, one.label))))
+        several = None if labels.classes is None else tuple(sorted({_class_name(name) for name in labels.classes}))
+        return VideoLabels(label, tuple(sorted(segments, key=lambda one: (one.start, one.stop, one.label))), several)
 
     def _without_gaps(self, path: str, segments: Sequence[NamedSegment], count: int, rate: float) -> list[NamedSegment]:
-        names = sorted(
-            {segment.label for segment in segments} | (set() if self.background is None else {self.background})
-        )
-        numbers = {name: number for number, name in enumerate(names)}
-        numbered = [Segment(one.start, one.stop, numbers[one.label]) for one in segments]
+        # Frames get the number of their segment instead of its class: neighbors of one class keep their boundary.
+        gap = len(segments)
+        owned = [Segment(one.start, one.stop, number) for number, one in enumerate(segments)]
         try:
-            frames = labels_from_segments(
-                numbered, count, rate, background=None if self.background is None else numbers[self.background]
-            )
+            owners = labels_from_segments(owned, count, rate, background=None if self.background is None else gap)
         except ValueError as error:
             raise ValueError(
                 f"{path} is labeled frame by frame, but {error}: `vidseg annotate --background CLASS` fills gaps"
             ) from error
-        return [NamedSegment(one.start, one.stop, names[one.label]) for one in segments_from_labels(frames, rate)]
+        found: list[NamedSegment] = []
+        after_gap = False
+        for run in segments_from_labels(owners, rate):
+            is_gap = run.label == gap
+            label = self.background if is_gap else segments[run.label].label
+            assert label is not None
+            if found and (is_gap or after_gap) and label == found[-1].label == self.background:
+                found[-1] = NamedSegment(found[-1].start, run.stop, label)  # a gap beside background becomes part of it
+            else:
+                found.append(NamedSegment(run.start, run.stop, label))
+            after_gap = is_gap
+        return found
 
 
 def _cut(path: str, segment: NamedSegment, seconds: float) -> NamedSegment:
@@ -294,16 +311,17 @@ def _class_name(name: str) -> str:
 
 def _read_videos(connection: sqlite3.Connection, path: str | None = None) -> list[AnnotatedVideo]:
     dense = "EXISTS (SELECT 1 FROM timelines WHERE video_id = v.id)" if has_timelines(connection) else "0"
+    several = read_class_sets(connection)
     rows = connection.execute(
-        "SELECT v.path, v.frames, v.fps, v.seconds, c.name,"
+        "SELECT v.id, v.path, v.frames, v.fps, v.seconds, c.name,"
         f" (SELECT count(*) FROM segments WHERE video_id = v.id), {dense},"
         " (SELECT max(time) FROM label_changes WHERE video_id = v.id)"
         " FROM videos v LEFT JOIN classes c ON c.id = v.class_id WHERE ?1 IS NULL OR v.path = ?1 ORDER BY v.path",
         (path,),
     )
     return [
-        AnnotatedVideo(path, frames, fps, seconds, label, segments, bool(is_dense), changed)
-        for path, frames, fps, seconds, label, segments, is_dense, changed in rows
+        AnnotatedVideo(path, frames, fps, seconds, label, several.get(row), segments, bool(is_dense), changed)
+        for row, path, frames, fps, seconds, label, segments, is_dense, changed in rows
     ]
 
 
@@ -323,7 +341,8 @@ def _read(connection: sqlite3.Connection, video: int) -> VideoLabels:
         " ORDER BY s.start, s.stop, c.name",
         (video,),
     )
-    return VideoLabels(label, tuple(NamedSegment(float(start), float(stop), name) for start, stop, name in rows))
+    segments = tuple(NamedSegment(float(start), float(stop), name) for start, stop, name in rows)
+    return VideoLabels(label, segments, read_class_sets(connection, video).get(video))
 
 
 def _now() -> str:

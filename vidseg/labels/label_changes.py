@@ -23,7 +23,8 @@ CREATE TABLE IF NOT EXISTS label_changes (
     video_id INTEGER NOT NULL REFERENCES videos (id) ON DELETE CASCADE,
     time     TEXT NOT NULL,            -- UTC, such as 2026-11-30T12:00:00Z
     author   TEXT NOT NULL,
-    before   TEXT NOT NULL,            -- labels as JSON: {"label": class or null, "segments": [[start, stop, class]]}
+    before   TEXT NOT NULL,            -- labels as JSON: {"label": class or null, "segments": [[start, stop, class]]},
+                                       -- and "classes": [class, ...] if the video has a set of classes
     after    TEXT NOT NULL,
     undoes   INTEGER REFERENCES label_changes (id)  -- the change that this one takes back; NULL: an edit
 )
@@ -47,15 +48,23 @@ class VideoLabels:
     Attributes:
         label: class of the whole video, or None.
         segments: its segments by start.
+        classes: set of classes of the whole video, sorted; empty: none of the classes. None: the video has no such set.
     """
 
     label: str | None
     segments: tuple[NamedSegment, ...]
+    classes: tuple[str, ...] | None = None
 
     def to_json(self) -> str:
         """Return the form of the table `label_changes`."""
         rows = [[segment.start, segment.stop, segment.label] for segment in self.segments]
-        return json.dumps({"label": self.label, "segments": rows}, ensure_ascii=False)
+        several = {} if self.classes is None else {"classes": list(self.classes)}
+        return json.dumps({"label": self.label, "segments": rows, **several}, ensure_ascii=False)
+
+    def names(self) -> set[str]:
+        """Return the names of all classes that occur."""
+        found = {segment.label for segment in self.segments} | set(self.classes or ())
+        return found if self.label is None else found | {self.label}
 
     @classmethod
     def from_json(cls, text: str) -> VideoLabels:
@@ -67,8 +76,10 @@ class VideoLabels:
         try:
             content = json.loads(text)
             rows = [(float(start), float(stop), str(label)) for start, stop, label in content["segments"]]
-            return cls(content["label"], tuple(NamedSegment(*row) for row in rows))
-        except (KeyError, TypeError, ValueError) as error:
+            several = content.get("classes")
+            classes = None if several is None else tuple(sorted({str(name) for name in several}))
+            return cls(content["label"], tuple(NamedSegment(*row) for row in rows), classes)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"table label_changes: {text!r:.60} are not the labels of a video") from error
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import sqlite3
 from collections.abc import Iterable
@@ -11,35 +12,57 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from vidseg.frames.whole_file import whole_file, write_text
-from vidseg.labels.catalog import read_catalog
+from vidseg.labels.catalog import UNLABELED, read_catalog
 from vidseg.labels.classes import class_names
 from vidseg.labels.counting import counted
 from vidseg.labels.csv_labels import LabelRow, write_label_csv
 from vidseg.labels.dataset import open_dataset
-from vidseg.labels.names import clean_name
+from vidseg.labels.names import clean_name, division_of_file
 from vidseg.labels.segmentation_files import write_bundle, write_frame_labels, write_mapping
 from vidseg.labels.segmentation_labels import FrameLabels, has_timelines
+from vidseg.labels.video_targets import read_class_sets, read_values
 
-__all__ = ["ExportReport", "LabelForm", "export_labels"]
+__all__ = ["FOLDER_FORMS", "ExportReport", "LabelForm", "divisions", "export_labels"]
 
-LabelForm = Literal["classes", "segments", "activitynet", "frames"]
-"""A CSV file with the class of each video; a CSV file or a JSON file with segments; a folder with frame labels."""
+LabelForm = Literal["classes", "lists", "targets", "values", "segments", "activitynet", "frames"]
+"""CSV file with the class of each video; folder with lists and a class list; CSV files with several classes, or a
+number, for each video; CSV file or JSON file with segments; folder with frame labels."""
+
+FOLDER_FORMS = ("lists", "frames")
+"""Forms of several files."""
 
 
 @dataclass
 class ExportReport:
-    """Result of an export: what was written where, and the videos that have nothing of this form."""
+    """Result of an export: what was written where, and the videos that have nothing of this form.
+
+    Attributes:
+        form: form of the files.
+        out: file or folder.
+        videos: number of videos with labels of this form.
+        labels: number of their labels.
+        without_labels: paths of the other videos.
+        lost_boundaries: number of boundaries between two segments of one class, which frame labels cannot express.
+    """
 
     form: str
     out: str
     videos: int
     labels: int
     without_labels: list[str] = field(default_factory=list)
+    lost_boundaries: int = 0
 
     def __str__(self) -> str:
-        kind = {"classes": "class", "frames": "frame label"}.get(self.form, "segment")
+        kinds = {"frames": "frame label", "values": "number", "segments": "segment", "activitynet": "segment"}
+        kind = kinds.get(self.form, "class")
         many = "classes" if kind == "class" else None
         lines = [f"{self.out}: {counted(self.videos, 'video')}, {counted(self.labels, kind, many)}"]
+        if self.lost_boundaries:
+            many = "boundaries"
+            lines.append(
+                f"{counted(self.lost_boundaries, 'boundary', many)} between segments of one class left out, which frame"
+                " labels cannot express; export with --form segments too"
+            )
         if self.without_labels:
             more = ", ..." if len(self.without_labels) > 5 else ""
             lines.append(
@@ -55,10 +78,23 @@ class _Video:
     seconds: float
     splits: list[str]
     segments: list[tuple[float, float, str]]
+    classes: tuple[str, ...] | None
+    value: float | None
 
     @property
     def name(self) -> str:
         return self.path.rpartition("/")[2]
+
+    @property
+    def place(self) -> str:
+        """Class folder and name."""
+        return self.path.removeprefix("jpg/")
+
+    @property
+    def in_class_folder(self) -> bool:
+        """Whether a row of class and name finds the video again."""
+        folder = clean_name(self.place.partition("/")[0])
+        return self.label is None or folder in (UNLABELED, self.label)
 
 
 def export_labels(
@@ -69,11 +105,13 @@ def export_labels(
     Args:
         root: folder of the data set.
         out: file or folder; replaced if it exists.
-        form: `classes`: CSV file for `vidseg labels apply`; `segments`: CSV file, and `activitynet`: JSON file, for
-            `vidseg labels segments`; `frames`: folder with mapping.txt, groundTruth/ and splits/ of MS-TCN. None:
-            frames if videos are labeled frame by frame, else segments if there are any, else classes.
-        division: the splits to write, where a data set has several divisions (`split1` of `split1/train`); frames are
-            written with all of them.
+        form: `classes`: CSV file, and `lists`: folder with class_list.txt and a list for each split, for `vidseg labels
+            apply`; `targets` and `values`: CSV files with several classes, or a number, for each video, for `vidseg
+            labels targets`; `segments`: CSV file, and `activitynet`: JSON file, for `vidseg labels segments`; `frames`:
+            folder with mapping.txt, groundTruth/ and splits/ of MS-TCN. None: frames if videos are labeled frame by
+            frame, else segments if there are any, else targets or classes.
+        division: the splits to write, where a data set has several divisions (`split1` of `split1/train`); lists and
+            frames are written with all of them.
 
     Returns:
         What was written.
@@ -89,17 +127,25 @@ def export_labels(
         dense = has_timelines(connection) and bool(connection.execute("SELECT 1 FROM timelines LIMIT 1").fetchone())
         names = class_names(connection)
     if form is None:
-        form = "frames" if dense else "segments" if any(video.segments for video in videos) else "classes"
+        form = _form_of(videos, dense=dense)
     if form not in get_args(LabelForm):
         raise ValueError(f"form is {form!r}, must be one of {', '.join(get_args(LabelForm))}")
     if form == "frames":
         return _write_frames(root, out, names)
     _check_names(root, videos)
+    if form == "lists":
+        return _write_lists(root, out, videos, names)
     _choose_division(root, videos, division)
-    if form == "classes":
+    if form in ("targets", "values"):
+        labeled = [video for video in videos if (video.classes if form == "targets" else video.value) is not None]
+        what = "set of classes" if form == "targets" else "number"
+        _require(labeled, root, f"no video has a {what}")
+        count = sum(len(video.classes or ()) for video in labeled) if form == "targets" else len(labeled)
+        _write_targets(root, out, labeled, of_classes=form == "targets")
+    elif form == "classes":
         labeled = [video for video in videos if video.label is not None]
         rows = [
-            LabelRow(video.label, video.name, split=split or None)
+            LabelRow(video.label, video.name, split=split or None, path=None if video.in_class_folder else video.place)
             for video in labeled
             for split in video.splits or [""]
         ]
@@ -116,9 +162,29 @@ def export_labels(
     return ExportReport(form, str(out), len(labeled), count, missing)
 
 
+def divisions(root: str | Path) -> list[str]:
+    """Return the divisions that the splits of a data set have, such as split1 of `split1/train`; "" for none."""
+    with read_catalog(root) as connection:
+        splits = connection.execute(
+            "SELECT DISTINCT name FROM splits JOIN split_videos ON split_id = splits.id"
+        ).fetchall()
+    return sorted({split.rpartition("/")[0] for (split,) in splits})
+
+
+def _form_of(videos: Iterable[_Video], *, dense: bool) -> LabelForm:
+    if dense:
+        return "frames"
+    if any(video.segments for video in videos):
+        return "segments"
+    if any(video.label is not None for video in videos):
+        return "classes"
+    return "targets" if any(video.classes is not None for video in videos) else "classes"
+
+
 def _read(connection: sqlite3.Connection) -> list[_Video]:
+    sets, values = read_class_sets(connection), read_values(connection)
     videos = {
-        row: _Video(path, label, seconds, [], [])
+        row: _Video(path, label, seconds, [], [], sets.get(row), values.get(row))
         for row, path, label, seconds in connection.execute(
             "SELECT v.id, v.path, c.name, v.seconds FROM videos v LEFT JOIN classes c ON c.id = v.class_id"
             " ORDER BY v.path"
@@ -167,6 +233,61 @@ def _choose_division(root: str | Path, videos: Iterable[_Video], division: str |
         ]
 
 
+def _write_lists(root: str | Path, out: Path, videos: Iterable[_Video], names: list[str]) -> ExportReport:
+    """Write `<video> <class number>` for each video, one file for each split, and the class list."""
+    videos, numbers = list(videos), {name: number for number, name in enumerate(names)}
+    labeled = [video for video in videos if video.label is not None]
+    _require(labeled, root, "no video has a class")
+    elsewhere = [video for video in labeled if not video.in_class_folder]
+    if elsewhere:
+        raise ValueError(
+            f"{root}: {elsewhere[0].path} has the class {elsewhere[0].label!r}, but lists are read by the names of the"
+            " class folders; write the form classes instead"
+        )
+    _make_folder(out)
+    write_mapping(out / "class_list.txt", names)
+    lists: dict[str, list[str]] = {}
+    for video in labeled:
+        name = f'"{video.name}"' if any(character in video.name for character in " \t,") else video.name
+        for split in video.splits or [""]:
+            lists.setdefault(split, []).append(f"{name} {numbers[video.label or '']}\n")
+    for split, lines in lists.items():
+        division, _, part = split.rpartition("/")
+        file = f"{part or 'videos'}_{division}.txt" if division else f"{part or 'videos'}.txt"
+        if split and division_of_file(file) != split:
+            raise ValueError(
+                f"{root}: the split {split!r} cannot be the name of a list, from which it is read; write the form"
+                " classes instead"
+            )
+        write_text(out / file, "".join(lines))
+    missing = [video.path for video in videos if video.label is None]
+    return ExportReport("lists", str(out), len(labeled), len(labeled), missing)
+
+
+def _write_targets(root: str | Path, out: Path, videos: Iterable[_Video], *, of_classes: bool) -> None:
+    with whole_file(out) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "labels" if of_classes else "value", "split"])
+        for video in videos:
+            wrong = [name for name in video.classes or () if of_classes and (";" in name or "|" in name)]
+            if wrong:
+                raise ValueError(
+                    f"{root}: class {wrong[0]!r} has ; or |, which separate classes in this form; rename it"
+                )
+            cell = ";".join(video.classes or ()) if of_classes else repr(video.value)
+            if len(video.splits) > 1:
+                raise ValueError(
+                    f"{root}: {video.path} is in the splits {', '.join(video.splits)}; this form has one for each video"
+                )
+            writer.writerow([video.name, cell, video.splits[0] if video.splits else ""])
+
+
+def _make_folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"{out}: this form is a folder of files, but this is a file")
+    out.mkdir(parents=True, exist_ok=True)
+
+
 def _write_csv(out: Path, videos: Iterable[_Video]) -> None:
     with whole_file(out) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -199,9 +320,8 @@ def _write_frames(root: str | Path, out: Path, names: list[str]) -> ExportReport
     chosen = [video for video in videos if video.path in dense]
     _check_names(root, chosen)
     labels = FrameLabels(whole.subset([row for row in range(len(whole)) if whole.video_path(row) in dense]))
-    if out.exists() and not out.is_dir():
-        raise NotADirectoryError(f"{out}: frame labels are written to a folder, but this is a file")
-    (out / "groundTruth").mkdir(parents=True, exist_ok=True)
+    _make_folder(out)
+    (out / "groundTruth").mkdir(exist_ok=True)
     write_mapping(out / "mapping.txt", names)
     splits: dict[str, list[str]] = {}
     for index, video in enumerate(chosen):
@@ -213,4 +333,9 @@ def _write_frames(root: str | Path, out: Path, names: list[str]) -> ExportReport
         (out / "splits").mkdir(exist_ok=True)
         write_bundle(out / "splits" / (f"{part}.{division}.bundle" if division else f"{part}.bundle"), members)
     missing = [video.path for video in videos if video.path not in dense]
-    return ExportReport("frames", str(out), len(chosen), int(labels.lengths.sum()), missing)
+    lost = sum(
+        one[2] == other[2] and one[1] >= other[0]
+        for video in chosen
+        for one, other in itertools.pairwise(video.segments)
+    )
+    return ExportReport("frames", str(out), len(chosen), int(labels.lengths.sum()), missing, lost)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -206,7 +206,11 @@ def read_splits(folder: Path, labeled: Container[str], *, allow_missing: bool = 
 
 
 def apply_segmentation(
-    root: str | Path, labels: SegmentationLabels, *, mapping: str | Path | None = None
+    root: str | Path,
+    labels: SegmentationLabels,
+    *,
+    mapping: str | Path | None = None,
+    rates: Mapping[str, float] | None = None,
 ) -> SegmentationReport:
     """Write frame labels to the catalog of `root` (created if missing) in one transaction.
 
@@ -218,6 +222,7 @@ def apply_segmentation(
         root: folder of the data set.
         labels: frame labels to write.
         mapping: file that the class numbers were read from, for error messages.
+        rates: labels per second of videos by name, where they differ from the rate of `labels`.
 
     Returns:
         The number of videos, labels and segments, and the incomplete videos.
@@ -227,6 +232,7 @@ def apply_segmentation(
         OSError: the catalog cannot be written; it is unchanged.
     """
     _check(labels)
+    rate_of = dict.fromkeys(labels.labels, labels.rate) | dict(rates or {})
     with write_catalog(root) as db:
         connection = db.conn
         connection.execute(TIMELINES)
@@ -240,20 +246,20 @@ def apply_segmentation(
         videos = find_or_add_videos(
             connection,
             root,
-            {name: (len(values), labels.rate, len(values) / labels.rate) for name, values in labels.labels.items()},
+            {name: (len(values), rate_of[name], len(values) / rate_of[name]) for name, values in labels.labels.items()},
         )
         segments = 0
         for name, values in labels.labels.items():
             connection.execute("DELETE FROM segments WHERE video_id = ?", (videos[name],))
             rows = [
                 (videos[name], segment.start, segment.stop, class_ids[labels.classes[segment.label]])
-                for segment in segments_from_labels(values, labels.rate)
+                for segment in segments_from_labels(values, rate_of[name])
             ]
             connection.executemany("INSERT INTO segments (video_id, start, stop, class_id) VALUES (?, ?, ?, ?)", rows)
             segments += len(rows)
         connection.executemany(
             "INSERT OR REPLACE INTO timelines VALUES (?, ?, ?)",
-            [(videos[name], len(values), labels.rate) for name, values in labels.labels.items()],
+            [(videos[name], len(values), rate_of[name]) for name, values in labels.labels.items()],
         )
         for split_id, names in zip(split_ids(db, labels.splits), labels.splits.values(), strict=True):
             connection.execute("DELETE FROM split_videos WHERE split_id = ?", (split_id,))

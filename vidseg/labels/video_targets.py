@@ -14,7 +14,8 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping, Sequence
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +30,7 @@ from vidseg.labels.official_lists import read_class_list
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
-__all__ = ["VideoTarget", "apply_targets", "read_targets"]
+__all__ = ["VideoTarget", "apply_targets", "read_class_sets", "read_targets", "read_values", "write_class_set"]
 
 TABLES = (
     """
@@ -196,3 +197,59 @@ def _store(db: Database, found: Mapping[int, VideoTarget], splits: Mapping[int, 
     for split, videos in zip(split_ids(db, names), names.values(), strict=True):
         conn.execute("DELETE FROM split_videos WHERE split_id = ?", (split,))
         conn.executemany("INSERT INTO split_videos VALUES (?, ?)", [(split, video) for video in sorted(videos)])
+
+
+def _has_targets(connection: sqlite3.Connection) -> bool:
+    found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name IN ('video_classes', 'video_values')")
+    return bool(found.fetchone()[0] == len(TABLES))
+
+
+def read_class_sets(connection: sqlite3.Connection, video: int | None = None) -> dict[int, tuple[str, ...]]:
+    """Return the sorted classes of each video that has a set of them, by the id of the video.
+
+    Args:
+        connection: the catalog.
+        video: id of one video; None: all videos.
+    """
+    if not _has_targets(connection):
+        return {}
+    found: dict[int, list[str]] = {}
+    for row, name in connection.execute(
+        "SELECT t.video_id, c.name FROM video_values t LEFT JOIN video_classes s ON s.video_id = t.video_id"
+        " LEFT JOIN classes c ON c.id = s.class_id WHERE t.several AND (?1 IS NULL OR t.video_id = ?1)",
+        (video,),
+    ):
+        names = found.setdefault(row, [])
+        if name is not None:
+            names.append(name)
+    return {row: tuple(sorted(names)) for row, names in found.items()}
+
+
+def read_values(connection: sqlite3.Connection) -> dict[int, float]:
+    """Return the number of each video that has one, by the id of the video."""
+    if not _has_targets(connection):
+        return {}
+    return dict(connection.execute("SELECT video_id, value FROM video_values WHERE value IS NOT NULL"))
+
+
+def write_class_set(connection: sqlite3.Connection, video: int, class_ids: Iterable[int] | None) -> None:
+    """Replace the set of classes of a video; None removes the set. The number of the video stays.
+
+    Args:
+        connection: the catalog, in a transaction.
+        video: id of the video.
+        class_ids: ids of the classes.
+    """
+    if class_ids is None and not _has_targets(connection):
+        return
+    for table in TABLES:
+        connection.execute(table)
+    connection.execute("DELETE FROM video_classes WHERE video_id = ?", (video,))
+    if class_ids is None:
+        connection.execute("UPDATE video_values SET several = 0 WHERE video_id = ?", (video,))
+        connection.execute("DELETE FROM video_values WHERE video_id = ? AND value IS NULL", (video,))
+        return
+    connection.execute(
+        "INSERT INTO video_values VALUES (?, NULL, 1) ON CONFLICT (video_id) DO UPDATE SET several = 1", (video,)
+    )
+    connection.executemany("INSERT INTO video_classes VALUES (?, ?)", [(video, row) for row in class_ids])

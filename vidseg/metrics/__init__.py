@@ -14,7 +14,7 @@ from vidseg.metrics.detection_recall import ProposalRecall, average_recall, reca
 from vidseg.metrics.detection_scores import DetectionScores, detection_map, precision_recall
 from vidseg.metrics.detections import PROTOCOLS, DetectionProtocol, Detections, detection_protocol
 from vidseg.metrics.flow_errors import FlowScores, flow_error_sums, flow_scores
-from vidseg.metrics.paired import mcnemar, paired_bootstrap
+from vidseg.metrics.paired import mcnemar, paired_bootstrap, sign_flip_test
 from vidseg.metrics.segmental import SegmentalMeter, boundary_scores, label_boundaries, segmental_scores
 
 __all__ = [
@@ -49,5 +49,6 @@ __all__ = [
     "recall_at",
     "reliability",
     "segmental_scores",
+    "sign_flip_test",
     "top_k_hits",
 ]

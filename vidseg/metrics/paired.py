@@ -1,4 +1,4 @@
-"""Comparison of two models on the same videos: exact McNemar test and paired bootstrap.
+"""Comparison of two models on the same videos or seeds: exact McNemar test, paired bootstrap, sign-flip test.
 
 "Note on the sampling error of the difference between correlated proportions or percentages", McNemar, Psychometrika
 1947; "An Introduction to the Bootstrap", Efron and Tibshirani, 1993.
@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["mcnemar", "paired_bootstrap"]
+__all__ = ["mcnemar", "paired_bootstrap", "sign_flip_test"]
+
+_MOST_PAIRS = 20
 
 
 def mcnemar(first_only: int, second_only: int) -> float:
@@ -71,3 +73,30 @@ def paired_bootstrap(
     ]
     low, high = np.quantile(np.concatenate(found), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def sign_flip_test(differences: Sequence[float]) -> float:
+    """Return the two-sided p-value of the exact sign-flip (paired permutation) test of a mean difference of 0.
+
+    Under the hypothesis that both models are equally good, each difference has either sign with probability 1/2; the
+    p-value is the share of the 2^N choices of signs whose mean is at least as far from 0. The smallest possible one
+    is 2 / 2^N: with 5 pairs 0.0625. "The Design of Experiments", Fisher, 1935, section 21.
+
+    Args:
+        differences: of N pairs, such as runs with the same seed; N is 1 to 20.
+
+    Returns:
+        0..1; 1 if all differences are 0.
+
+    Raises:
+        ValueError: there are no differences, more than 20, or one is not finite.
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    if not 1 <= len(values) <= _MOST_PAIRS or not np.isfinite(values).all():
+        raise ValueError(f"{len(values)} differences; expected 1 to {_MOST_PAIRS} finite numbers")
+    sums = np.zeros(1)
+    for value in values:
+        sums = np.concatenate([sums + value, sums - value])
+    # Sums that are equal differ by rounding.
+    reached = np.abs(sums) >= abs(values.sum()) - 1e-12 * np.abs(values).sum()
+    return float(reached.mean())

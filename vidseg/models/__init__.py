@@ -19,16 +19,20 @@ if TYPE_CHECKING:
         input_options,
         list_models,
         model_options,
+        model_search_space,
         model_task,
         register_model,
     )
     from vidseg.models._registry import input_spec as model_input_spec
+    from vidseg.models._search_space import ModelSearchSpace, Sharing
     from vidseg.models._weights import LoadReport, load_weights, named_for, read_state
 
 _HOME = {
     "FlowOutput": ("_flow", "FlowOutput"),
     "InputSpec": ("_input_spec", "InputSpec"),
     "LoadReport": ("_weights", "LoadReport"),
+    "ModelSearchSpace": ("_search_space", "ModelSearchSpace"),
+    "Sharing": ("_search_space", "Sharing"),
     "add_adapters": ("_adapters", "add_adapters"),
     "classifier_name": ("_classifier", "classifier_name"),
     "create_model": ("_registry", "create_model"),
@@ -39,6 +43,7 @@ _HOME = {
     "merge_adapters": ("_adapters", "merge_adapters"),
     "model_input_spec": ("_registry", "input_spec"),
     "model_options": ("_registry", "model_options"),
+    "model_search_space": ("_registry", "model_search_space"),
     "model_task": ("_registry", "model_task"),
     "named_for": ("_weights", "named_for"),
     "prepare": ("_prepare", "prepare"),
@@ -51,6 +56,8 @@ __all__ = [
     "FlowOutput",
     "InputSpec",
     "LoadReport",
+    "ModelSearchSpace",
+    "Sharing",
     "add_adapters",
     "classifier_name",
     "create_model",
@@ -61,6 +68,7 @@ __all__ = [
     "merge_adapters",
     "model_input_spec",
     "model_options",
+    "model_search_space",
     "model_task",
     "named_for",
     "prepare",

@@ -20,6 +20,8 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from vidseg.models._input_spec import InputSpec
+from vidseg.models._quantized import QUANTIZED, quantize_layers
+from vidseg.models._search_space import ModelSearchSpace
 from vidseg.models._shapes import SHAPES, set_shapes
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "list_models",
     "model_options",
     "model_origin",
+    "model_search_space",
     "model_task",
     "register_model",
 ]
@@ -55,6 +58,7 @@ class _Entry(NamedTuple):
     factory: Callable[..., nn.Module]
     task: str
     input_spec: InputSpec
+    search_space: ModelSearchSpace | None
 
 
 _ENTRIES: dict[str, _Entry] = {}
@@ -67,6 +71,7 @@ def register_model(
     *,
     task: str = "recognition",
     input_spec: InputSpec | None = None,
+    search_space: ModelSearchSpace | None = None,
 ) -> None:
     """Add a network to the registry.
 
@@ -81,6 +86,7 @@ def register_model(
             -> scored segments), "streaming" (a window of frames and a state -> logits of each stage and the next
             state), or a new task.
         input_spec: expected input; None: features for "segmentation" and "detection", otherwise `InputSpec()`.
+        search_space: options that an architecture search varies; None: none.
 
     Raises:
         ValueError: the name is already registered.
@@ -89,7 +95,7 @@ def register_model(
         raise ValueError(f"a network called {name!r} is already registered")
     if input_spec is None:
         input_spec = InputSpec(modality="features") if task in ("segmentation", "detection") else InputSpec()
-    _ENTRIES[name] = _Entry(factory, task, input_spec)
+    _ENTRIES[name] = _Entry(factory, task, input_spec, search_space)
 
 
 @cache
@@ -169,6 +175,20 @@ def model_options(name: str) -> dict[str, Any]:
     return {key: value.default for key, value in parameters.items() if key != "num_classes"}
 
 
+def model_search_space(name: str) -> ModelSearchSpace:
+    """Return the search space that is declared beside the network called `name`.
+
+    Raises:
+        ValueError: no network is registered under this name, or it declares no search space.
+    """
+    found = _entry(name).search_space
+    if found is None:
+        known = [other for other in list_models(task=model_task(name)) if _ENTRIES[other].search_space is not None]
+        hint = f"; networks for {model_task(name)} that do begin with {known[0]}" if known else ""
+        raise ValueError(f"{name} declares no search space{hint}")
+    return found
+
+
 def has_classes(name: str) -> bool:
     """Return whether the network called `name` takes `num_classes`; optical-flow networks do not.
 
@@ -230,7 +250,8 @@ def create_model(name: str, *, num_classes: int | None = None, **options: Any) -
         num_classes: number of classes, at least 1. Required, except for networks without classes, such as optical-flow
             networks, where it must be None.
         **options: options of the network, see `model_options`, and `shapes`: shapes of parameters that differ, as
-            `vidseg compress --prune` leaves them.
+            `vidseg compress --prune` leaves them; and `quantized`: "int8" for layers that round their inputs and
+            weights, as `vidseg compress --quantize int8 --fine-tune` trains them.
 
     Returns:
         The network in training mode.
@@ -252,7 +273,7 @@ def create_model(name: str, *, num_classes: int | None = None, **options: Any) -
             "num_classes out"
         )
     given = dict(options)
-    shapes = options.pop(SHAPES, None)
+    shapes, quantized = options.pop(SHAPES, None), options.pop(QUANTIZED, None)
     _check_options(name, options)
     for option, default in model_options(name).items():
         if default is inspect.Parameter.empty and option not in options:
@@ -260,6 +281,8 @@ def create_model(name: str, *, num_classes: int | None = None, **options: Any) -
     model = factory(**classes, **options)
     if shapes is not None:
         set_shapes(model, shapes)
+    if quantized is not None:
+        quantize_layers(model, quantized)
     _ORIGINS[model] = ModelOrigin(name, given, _shapes_of(model))
     return model
 
@@ -277,7 +300,7 @@ def _shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
 def _check_options(name: str, options: dict[str, Any]) -> None:
     known = model_options(name)
     for option in options:
-        if option not in known and option != SHAPES:
+        if option not in known and option not in (SHAPES, QUANTIZED):
             raise TypeError(f"{name} has no option {option!r}; its options are {', '.join(known) or 'none'}")
 
 

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from vidseg.models._classifier import classifier_name
 from vidseg.models._detection import DetectionOutput
 from vidseg.models._input_spec import InputSpec
+from vidseg.models._quantized import quantized_layers
 
 __all__ = ["SnippetDetector", "SnippetEncoder"]
 
@@ -67,6 +68,8 @@ class SnippetEncoder(nn.Module):
     def train(self, mode: bool = True) -> "SnippetEncoder":
         """Stay in evaluation mode; see the class."""
         super().train(False)
+        for layer in quantized_layers(self).values():
+            layer.training = mode  # their ranges follow the training
         return self
 
     def forward(self, snippets: Tensor) -> Tensor:
@@ -94,6 +97,9 @@ class SnippetDetector(nn.Module):
     Raises:
         ValueError: the widths differ, or chunk is below 1.
     """
+
+    reads_pixels = True
+    """Its input is snippets of videos instead of features."""
 
     def __init__(self, backbone: SnippetEncoder, detector: nn.Module, *, chunk: int = 16) -> None:
         super().__init__()

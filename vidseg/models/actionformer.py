@@ -28,6 +28,7 @@ from vidseg.models._pyramid import (
     residual_scale,
 )
 from vidseg.models._registry import register_model
+from vidseg.models._search_space import ModelSearchSpace
 from vidseg.models._segmentation import clear_padding
 from vidseg.models._windows import sliding_windows
 
@@ -281,4 +282,17 @@ class ActionFormer(PointNetwork):
         )
 
 
-register_model("actionformer", ActionFormer, task="detection")
+register_model(
+    "actionformer",
+    ActionFormer,
+    task="detection",
+    search_space=ModelSearchSpace(
+        {
+            "maps": [64, 128, 256, 512],
+            "window": [5, 9, 19, 37],
+            "levels": {"low": 4, "high": 7},
+            "stem": {"low": 1, "high": 3},
+            "head_layers": {"low": 2, "high": 4},
+        }
+    ),
+)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidseg.models._registry import register_model
+from vidseg.models._search_space import ModelSearchSpace, Sharing
 from vidseg.models._segmentation import SegmentationOutput, clear_padding, find_padding, instance_norm
 from vidseg.models._windows import sliding_windows
 
@@ -192,4 +193,11 @@ class AsFormer(nn.Module):
         return SegmentationOutput(torch.stack(logits))
 
 
-register_model("asformer", AsFormer, task="segmentation")
+register_model(
+    "asformer",
+    AsFormer,
+    task="segmentation",
+    search_space=ModelSearchSpace(
+        {"decoders": {"low": 0, "high": 3}, "layers": {"low": 4, "high": 10}, "maps": [16, 32, 48, 64]}, Sharing()
+    ),
+)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidseg.models._registry import register_model
+from vidseg.models._search_space import ModelSearchSpace, Sharing
 from vidseg.models._segmentation import SegmentationOutput, clear_padding, find_padding
 
 __all__ = ["Asrf"]
@@ -108,4 +109,17 @@ class Asrf(nn.Module):
         return SegmentationOutput(torch.stack(logits), torch.stack(boundaries))
 
 
-register_model("asrf", Asrf, task="segmentation")
+register_model(
+    "asrf",
+    Asrf,
+    task="segmentation",
+    search_space=ModelSearchSpace(
+        {
+            "stages": {"low": 1, "high": 4},
+            "boundary_stages": {"low": 1, "high": 4},
+            "layers": {"low": 4, "high": 10},
+            "maps": [16, 24, 32, 48, 64],
+        },
+        Sharing(),
+    ),
+)

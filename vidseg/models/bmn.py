@@ -12,6 +12,7 @@ matrix and with about a sixtieth of the multiply-adds.
 Shapes: B videos, C channels, D feature width, K classes, L columns, N proposals, M instances.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Literal
 
@@ -245,7 +246,7 @@ class Bmn(nn.Module):
         cells = cells.index_copy(2, row * length + column, sampled).unflatten(2, (rows, length))
         bias = self.x_3d_p[0].bias
         assert isinstance(bias, Tensor)
-        cells = (cells + bias[:, None, None]).relu()
+        cells = (cells + bias[:, None, None]).relu().to(bias.dtype)
         outside = None
         if padding is not None:
             outside = padding[:, :, None] | padding[:, :, :rows, None]
@@ -266,6 +267,10 @@ class Bmn(nn.Module):
         table = (x.permute(2, 0, 1) @ by_sample).unflatten(2, (_SAMPLES, outputs))  # (L, B, 32, O)
         table = table.transpose(1, 2).flatten(0, 1).flatten(1)
         table = table.to(torch.promote_types(table.dtype, torch.float32))
+        if torch.compiler.is_exporting():  # few runtimes have an embedding bag
+            shares = shares.to(table.dtype)[..., None]
+            terms = ((table[columns[:, one] * _SAMPLES + one] * shares[:, one]).sum(dim=1) for one in range(_SAMPLES))
+            return functools.reduce(torch.add, terms).unflatten(1, (batch, outputs)).permute(1, 2, 0)
         entries = (columns * _SAMPLES + torch.arange(_SAMPLES, device=x.device)[:, None]).flatten(1)
         added = F.embedding_bag(entries, table, mode="sum", per_sample_weights=shares.flatten(1).to(table.dtype))
         return added.unflatten(1, (batch, outputs)).permute(1, 2, 0)

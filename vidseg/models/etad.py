@@ -79,7 +79,7 @@ class _Unit(nn.ModuleList):
         centered = (grouped - mean) * inside
         scale = (centered.square().sum(dim=(2, 3), keepdim=True) / count + norm.eps).rsqrt()
         normal = (centered * scale).flatten(1, 2) * norm.weight[:, None] + norm.bias[:, None]
-        return clear_padding(normal.relu(), padding)
+        return clear_padding(normal.relu().to(norm.weight.dtype), padding)
 
 
 class _Base(nn.Module):

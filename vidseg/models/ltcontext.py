@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidseg.models._registry import register_model
+from vidseg.models._search_space import ModelSearchSpace, Sharing
 from vidseg.models._segmentation import SegmentationOutput, clear_padding, find_padding, instance_norm
 from vidseg.models._windows import sliding_windows
 
@@ -296,4 +297,18 @@ class LtContext(nn.Module):
         return SegmentationOutput(torch.stack(logits))
 
 
-register_model("ltcontext", LtContext, task="segmentation")
+register_model(
+    "ltcontext",
+    LtContext,
+    task="segmentation",
+    search_space=ModelSearchSpace(
+        {
+            "stages": {"low": 1, "high": 4},
+            "layers": {"low": 3, "high": 9},
+            "maps": [16, 32, 48, 64],
+            "window": [16, 32, 64],
+            "stride": [4, 8, 16, 32, 64],
+        },
+        Sharing(),
+    ),
+)

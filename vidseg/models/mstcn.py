@@ -7,13 +7,16 @@ Parameter names are those of the published weights.
 Shapes: B videos, D feature width, K classes, L frames, S stages.
 """
 
-from typing import Literal
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidseg.models._registry import register_model
+from vidseg.models._search_space import ModelSearchSpace, Sharing
 from vidseg.models._segmentation import SegmentationOutput, clear_padding, find_padding
 
 __all__ = ["MsTcn", "MsTcn2"]
@@ -33,12 +36,14 @@ class _Layer(nn.Module):
 
 
 class _Stage(nn.Module):
-    """Layers with dilations 1, 2, 4, ... between two pointwise convolutions."""
+    """Dilated layers between two pointwise convolutions."""
 
-    def __init__(self, inputs: int, maps: int, outputs: int, *, layers: int, dropout: float, clear_entry: bool):
+    def __init__(
+        self, inputs: int, maps: int, outputs: int, *, dilations: Sequence[int], dropout: float, clear_entry: bool
+    ):
         super().__init__()
         self.conv_1x1 = nn.Conv1d(inputs, maps, 1)
-        self.layers = nn.ModuleList(_Layer(2**index, maps, dropout) for index in range(layers))
+        self.layers = nn.ModuleList(_Layer(dilation, maps, dropout) for dilation in dilations)
         self.conv_out = nn.Conv1d(maps, outputs, 1)
         self.clear_entry = clear_entry
 
@@ -51,6 +56,20 @@ class _Stage(nn.Module):
         return clear_padding(self.conv_out(x), padding)
 
 
+def _schedule(layers: int, dilations: Sequence[int] | None) -> list[int]:
+    """Return the dilation of each layer of a stage.
+
+    Raises:
+        ValueError: a dilation is not a positive integer, or there are more of them than layers.
+    """
+    given = [2**index for index in range(layers)] if dilations is None else list(dilations)
+    if not given or not all(isinstance(dilation, int) and dilation >= 1 for dilation in given):
+        raise ValueError(f"dilations={dilations} must be integers of at least 1")
+    if len(given) > layers:
+        raise ValueError(f"dilations={dilations} has {len(given)} numbers, but a stage has layers={layers}")
+    return [given[index % len(given)] for index in range(layers)]
+
+
 class MsTcn(nn.Module):
     """MS-TCN; the receptive field of a stage of 10 layers is 2047 frames.
 
@@ -60,13 +79,15 @@ class MsTcn(nn.Module):
         stages: S, including the first stage.
         layers: number of layers of a stage.
         maps: number of channels.
+        dilations: dilations of the first layers of a stage, which the further layers repeat, such as (1, 2, 4, 8, 16)
+            for 10 layers; None: 1, 2, 4, ..., doubled from layer to layer, as published.
         dropout: dropout probability of values inside a layer.
         padding: values of padded frames in the input of the first layer of a stage. "published": the bias of the first
             convolution, as in the published code; the output for a video in a padded batch differs slightly from that
             for the video alone. "exact": zeros. Both agree without padding, as in all published training.
 
     Raises:
-        ValueError: `padding` is unknown, or stages < 1.
+        ValueError: `padding` is unknown, stages or layers is below 1, or a dilation is wrong.
     """
 
     def __init__(
@@ -77,18 +98,20 @@ class MsTcn(nn.Module):
         stages: int = 4,
         layers: int = 10,
         maps: int = 64,
+        dilations: Sequence[int] | None = None,
         dropout: float = 0.5,
         padding: Literal["published", "exact"] = "published",
     ):
         super().__init__()
         if padding not in ("published", "exact"):
             raise ValueError(f"padding={padding!r} must be 'published' or 'exact'")
-        if stages < 1:
-            raise ValueError(f"stages={stages} must be at least 1")
+        if stages < 1 or layers < 1:
+            raise ValueError(f"stages={stages} and layers={layers} must be at least 1")
+        schedule = _schedule(layers, dilations)
 
         def stage(inputs: int) -> _Stage:
             exact = padding == "exact"
-            return _Stage(inputs, maps, num_classes, layers=layers, dropout=dropout, clear_entry=exact)
+            return _Stage(inputs, maps, num_classes, dilations=schedule, dropout=dropout, clear_entry=exact)
 
         self.in_features = in_features
         self.stage1 = stage(in_features)
@@ -138,11 +161,12 @@ class MsTcn2(nn.Module):
         refinements: number of refinement stages; S = refinements + 1.
         layers: number of layers of a refinement stage.
         maps: number of channels.
+        dilations: dilations of the refinement stages, see `MsTcn`.
         dropout: dropout probability of values inside a layer.
         shared: share the weights of all refinement stages, a variant of the paper; False for published weights.
 
     Raises:
-        ValueError: refinements is negative.
+        ValueError: refinements is negative, or a dilation is wrong.
     """
 
     def __init__(
@@ -154,6 +178,7 @@ class MsTcn2(nn.Module):
         refinements: int = 3,
         layers: int = 10,
         maps: int = 64,
+        dilations: Sequence[int] | None = None,
         dropout: float = 0.5,
         shared: bool = False,
     ):
@@ -163,8 +188,9 @@ class MsTcn2(nn.Module):
         self.in_features = in_features
         self.refinements = refinements
         self.PG = _DualDilatedStage(in_features, maps, num_classes, layers=first_layers, dropout=dropout)
+        schedule = _schedule(layers, dilations)
         self.Rs = nn.ModuleList(
-            _Stage(num_classes, maps, num_classes, layers=layers, dropout=dropout, clear_entry=True)
+            _Stage(num_classes, maps, num_classes, dilations=schedule, dropout=dropout, clear_entry=True)
             for _ in range(min(1, refinements) if shared else refinements)
         )
 
@@ -178,5 +204,37 @@ class MsTcn2(nn.Module):
         return SegmentationOutput(torch.stack(logits))
 
 
-register_model("mstcn", MsTcn, task="segmentation")
-register_model("mstcn2", MsTcn2, task="segmentation")
+def _layer_of_dilation(name: str, own: Mapping[str, Any], largest: Mapping[str, Any]) -> str:
+    """Return the name in the largest network for a name in a smaller one: that of the layer with the same dilation.
+
+    Raises:
+        ValueError: no layer of the largest network has this dilation.
+    """
+    found = re.match(r"((?:stage1|stages\.\d+|Rs\.\d+)\.layers\.)(\d+)(.*)", name)
+    if found is None:
+        return name
+    schedules = [_schedule(options.get("layers", 10), options.get("dilations")) for options in (own, largest)]
+    dilation = schedules[0][int(found[2])]
+    if dilation not in schedules[1]:
+        raise ValueError(f"the largest network has no layer of dilation {dilation}, only {schedules[1]}")
+    return f"{found[1]}{schedules[1].index(dilation)}{found[3]}"
+
+
+_DILATIONS: list[tuple[int, ...] | None] = [None, (1, 2, 4, 8), (1, 4, 16, 64), (8, 4, 2, 1)]
+_COMMON: dict[str, Any] = {"layers": {"low": 4, "high": 10}, "maps": [16, 24, 32, 48, 64], "dilations": _DILATIONS}
+
+register_model(
+    "mstcn",
+    MsTcn,
+    task="segmentation",
+    search_space=ModelSearchSpace({"stages": {"low": 1, "high": 4}, **_COMMON}, Sharing(source=_layer_of_dilation)),
+)
+register_model(
+    "mstcn2",
+    MsTcn2,
+    task="segmentation",
+    search_space=ModelSearchSpace(
+        {"refinements": {"low": 0, "high": 3}, **_COMMON},
+        Sharing(source=_layer_of_dilation, joined={"conv_fusion": 2}),
+    ),
+)

@@ -12,6 +12,7 @@ and the lateral connection from the short stream share one norm.
 Shapes: B clips, C channels, T frames, H, W, K classes; a pair is (short, long).
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -21,7 +22,9 @@ from torch.nn import functional as F
 from vidseg.models._input_spec import InputSpec
 from vidseg.models._recurrent import run_recurrent
 from vidseg.models._registry import register_model
+from vidseg.models._search_space import stage_space
 from vidseg.models._stage import Stage
+from vidseg.models._width import Width, stage_blocks
 
 __all__ = ["BLOCKS", "MtBlock", "MtConv", "MtNet", "RecurrentAlignment", "cosine_pool", "frames_kept"]
 
@@ -54,13 +57,28 @@ def frames_kept(x: Tensor) -> Tensor:
 
 def cosine_pool(x: Tensor) -> Tensor:
     """Select the frames `frames_kept` of each clip: (B, C, T, H, W) -> (B, C, T // 2, H, W)."""
-    index = frames_kept(x)[:, None, :, None, None]
-    return x.gather(2, index.expand(-1, x.shape[1], -1, *x.shape[3:]))
+    return _select(x, frames_kept(x))
+
+
+def _select(x: Tensor, frames: Tensor) -> Tensor:
+    return x.gather(2, frames[:, None, :, None, None].expand(-1, x.shape[1], -1, *x.shape[3:]))
+
+
+def _frames_of_graph(x: Tensor) -> Tensor:
+    """Return `frames_kept`, or all frames if there are one or two, without a branch on their number."""
+    frames = x.shape[2]
+    means = F.normalize(x.mean(dim=(3, 4)), dim=1, eps=1e-4)
+    # The outer frames, which have one neighbor, are below every other one, so they are selected only if all are.
+    likeness = F.pad((means[:, :, :-1] * means[:, :, 1:]).sum(dim=1).square(), (1, 1), value=-4.0)
+    count = frames // 2 + torch.sym_max(0, torch.sym_min(1, 3 - frames))
+    return (likeness[:, :-1] + likeness[:, 1:]).topk(count, dim=1).indices.sort(dim=1).values
 
 
 def _shorten(x: Tensor) -> Tensor:
     """Halve height and width, and the number of frames if there are more than two."""
     x = F.avg_pool3d(x, (1, 2, 2))
+    if torch.compiler.is_exporting():
+        return _select(x, _frames_of_graph(x))
     return cosine_pool(x) if x.shape[2] > 2 else x
 
 
@@ -70,9 +88,9 @@ def _resize(x: Tensor, size: tuple[int, ...]) -> Tensor:
     return F.interpolate(x, size=size, mode="trilinear", align_corners=False)
 
 
-def _share(channels: int) -> int:
+def _share(channels: int, share: float) -> int:
     """Return the number of channels of the short stream."""
-    return int(channels * SHORT_SHARE)
+    return int(channels * share)
 
 
 class MtConv(nn.Module):
@@ -86,6 +104,7 @@ class MtConv(nn.Module):
         padding: zero padding, one value or (T, H, W).
         groups: number of sub-streams; above 1, the norms are group norms.
         lateral: add the output of the short stream to the long stream.
+        share: share of the channels that the short stream has.
     """
 
     def __init__(
@@ -98,12 +117,14 @@ class MtConv(nn.Module):
         padding: int | tuple[int, int, int] = 0,
         groups: int = 1,
         lateral: bool = True,
+        share: float = SHORT_SHARE,
     ):
         super().__init__()
-        groups_short = max(1, _share(groups))
+        groups_short = max(1, _share(groups, share))
         groups_long = max(1, groups - groups_short)
-        in_short = _share(inputs) // groups_short * groups_short
-        out_short, out_long = _share(outputs), outputs - _share(outputs)
+        in_short = _share(inputs, share) // groups_short * groups_short
+        out_short = _share(outputs, share)
+        out_long = outputs - out_short
         conv = partial(nn.Conv3d, kernel_size=kernel, stride=stride, padding=padding, bias=False)
         self.conv_short = conv(in_short, out_short, groups=groups_short)
         self.conv_long = conv(inputs - in_short, out_long, groups=groups_long)
@@ -150,22 +171,34 @@ class MtBlock(nn.Module):
         outputs: number of output channels of both streams.
         stride: stride of the third convolution and of the shortcut, in all three dimensions.
         groups: number of sub-streams of the last two convolutions.
+        lateral: add the output of the short stream to the long stream in each convolution.
+        share: share of the channels that the short stream has.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, groups: int = 1):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        lateral: bool = True,
+        share: float = SHORT_SHARE,
+    ):
         super().__init__()
         inner = outputs // groups
-        self.conv1_1 = MtConv(inputs, inner)
-        self.conv1_2 = MtConv(inner, inputs)
-        self.conv2 = MtConv(inputs, inner, kernel=3, stride=stride, padding=1, groups=groups)
+        conv = partial(MtConv, lateral=lateral, share=share)
+        self.conv1_1 = conv(inputs, inner)
+        self.conv1_2 = conv(inner, inputs)
+        self.conv2 = conv(inputs, inner, kernel=3, stride=stride, padding=1, groups=groups)
         changes = stride != 1 or inputs != outputs
         if changes:
-            self.conv3 = MtConv(inner, outputs, groups=groups)
+            self.conv3 = conv(inner, outputs, groups=groups)
         else:
-            self.conv3 = MtConv(inner, outputs, kernel=(1, 3, 3), padding=(0, 1, 1), groups=groups)
-        self.downsample = MtConv(inputs, outputs, stride=stride, lateral=False) if changes else None
-        self.sr_short = RecurrentAlignment(_share(outputs))
-        self.sr_long = RecurrentAlignment(outputs - _share(outputs))
+            self.conv3 = conv(inner, outputs, kernel=(1, 3, 3), padding=(0, 1, 1), groups=groups)
+        self.downsample = MtConv(inputs, outputs, stride=stride, lateral=False, share=share) if changes else None
+        self.sr_short = RecurrentAlignment(_share(outputs, share))
+        self.sr_long = RecurrentAlignment(outputs - _share(outputs, share))
 
     def _shortcut(self, pair: Pair) -> Pair:
         if self.downsample is None:
@@ -196,12 +229,20 @@ class MtNet(nn.Module):
         blocks: number of blocks of each of the four stages.
         num_classes: K.
         groups: number of sub-streams, 1 or 8.
-        width: multiplier of all widths, rounded to multiples of 8 (of 64 with 8 sub-streams); published: 1.0.
+        width: multiplier of all widths, or one for each stage, rounded to multiples of 8 (of 64 with 8 sub-streams);
+            published: 1.0.
+        short_share: share of the channels that the short stream has, above 0 and below 1; published: 0.875. The long
+            stream has at least one channel.
+        lateral: add the output of the short stream to the long stream in each convolution, as published.
         in_channels: channels of the clips; 3 for RGB, 2 for each flow of a stack.
 
     Raises:
-        ValueError: width is not positive.
+        ValueError: width is not positive, or short_share leaves a stream without channels.
     """
+
+    trace_frames = 64
+    """Frames of the clip to trace a graph with: `torch.export` fixes an axis of size 1, and all maps have two frames or
+    more then."""
 
     def __init__(
         self,
@@ -209,19 +250,25 @@ class MtNet(nn.Module):
         *,
         num_classes: int,
         groups: int = 1,
-        width: float = 1.0,
+        width: Width = 1.0,
+        short_share: float = SHORT_SHARE,
+        lateral: bool = True,
         in_channels: int = 3,
     ):
         super().__init__()
-        if width <= 0:
-            raise ValueError(f"width={width} must be positive")
-        unit = 8 * groups
-        widths = [max(unit, unit * round(channels * width / unit)) for channels in (64, 128, 256, 512)]
+        widths = _widths(width, 8 * groups)
+        if not 1 <= _share(min(widths) // groups, short_share) < min(widths) // groups:
+            raise ValueError(
+                f"short_share={short_share}: of {min(widths) // groups} channels both streams must have at least one"
+            )
+        if groups > 1 and short_share != SHORT_SHARE:
+            raise ValueError(f"short_share={short_share}: with {groups} sub-streams it must be {SHORT_SHARE}")
+        block = partial(MtBlock, groups=groups, lateral=lateral, share=short_share)
 
         def stage(inputs: int, outputs: int, count: int, stride: int) -> Stage:
-            first = MtBlock(inputs, outputs, stride=stride, groups=groups)
-            return Stage(first, *(MtBlock(outputs, outputs, groups=groups) for _ in range(count - 1)))
+            return Stage(block(inputs, outputs, stride=stride), *(block(outputs, outputs) for _ in range(count - 1)))
 
+        self.short_share = short_share
         self.num_classes = num_classes
         self.num_features = widths[3]
         conv = nn.Conv3d(in_channels, widths[0], (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False)
@@ -244,8 +291,11 @@ class MtNet(nn.Module):
         return F.max_pool3d(x, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
 
     def split(self, x: Tensor) -> Pair:
-        """Split maps (B, C, T, H, W) into short (B, 7/8 C, T/2, H, W) and long stream (B, C/8, T/4, H/2, W/2)."""
-        short, long = cosine_pool(x).tensor_split([_share(x.shape[1])], dim=1)
+        """Split maps (B, C, T, H, W) into short (B, 7/8 C, T/2, H, W) and long stream (B, C/8, T/4, H/2, W/2).
+
+        The shares of the channels are those of `short_share=0.875`.
+        """
+        short, long = cosine_pool(x).tensor_split([_share(x.shape[1], self.short_share)], dim=1)
         return short, _shorten(long)
 
     def forward_features(self, clips: Tensor) -> Pair:
@@ -269,10 +319,34 @@ class MtNet(nn.Module):
         return self.fc(torch.cat([short.mean(dim=(2, 3, 4)), long.mean(dim=(2, 3, 4))], dim=1))
 
 
+def _widths(width: Width, unit: int) -> list[int]:
+    """Return the number of channels of each stage, a multiple of `unit`."""
+    each = [width] * 4 if isinstance(width, (int, float)) else list(width)
+    if len(each) != 4 or min(each) <= 0:
+        raise ValueError(f"width={width} must be positive: one number, or one for each of the four stages")
+    return [max(unit, unit * round(size * part / unit)) for size, part in zip((64, 128, 256, 512), each, strict=True)]
+
+
 def _mtnet(
-    blocks: tuple[int, int, int, int], groups: int, *, num_classes: int, width: float = 1.0, in_channels: int = 3
+    published: tuple[int, int, int, int],
+    groups: int,
+    *,
+    num_classes: int,
+    width: Width = 1.0,
+    blocks: Sequence[int] | None = None,
+    short_share: float = SHORT_SHARE,
+    lateral: bool = True,
+    in_channels: int = 3,
 ) -> MtNet:
-    return MtNet(blocks, num_classes=num_classes, groups=groups, width=width, in_channels=in_channels)
+    return MtNet(
+        stage_blocks(blocks, published),
+        num_classes=num_classes,
+        groups=groups,
+        width=width,
+        short_share=short_share,
+        lateral=lateral,
+        in_channels=in_channels,
+    )
 
 
 BLOCKS = {
@@ -288,5 +362,15 @@ BLOCKS = {
 _INPUT = InputSpec(frames=16, interval=2, size=112, resize=128)
 
 for _size, _blocks in BLOCKS.items():
-    register_model(f"mtnet_{_size}", partial(_mtnet, _blocks, 1), input_spec=_INPUT)
-    register_model(f"mtnet_{_size}_g8", partial(_mtnet, _blocks, 8), input_spec=_INPUT)
+    register_model(
+        f"mtnet_{_size}",
+        partial(_mtnet, _blocks, 1),
+        input_spec=_INPUT,
+        search_space=stage_space(_blocks, short_share=[0.5, 0.75, SHORT_SHARE], lateral=[True, False]),
+    )
+    register_model(
+        f"mtnet_{_size}_g8",
+        partial(_mtnet, _blocks, 8),
+        input_spec=_INPUT,
+        search_space=stage_space(_blocks, lateral=[True, False]),
+    )

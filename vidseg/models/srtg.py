@@ -11,7 +11,8 @@ does not expand, and the "xt" networks have no grouped convolutions. All publish
 Shapes: B clips, C channels, T frames, H, W, K classes.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -20,7 +21,9 @@ from torch import Tensor, nn
 from vidseg.models._input_spec import InputSpec
 from vidseg.models._recurrent import run_recurrent
 from vidseg.models._registry import register_model
+from vidseg.models._search_space import Sharing, stage_space
 from vidseg.models._stage import Stage
+from vidseg.models._width import Width, scaled, stage_blocks, stage_widths
 
 __all__ = ["DESIGNS", "PLACEMENTS", "Design", "SqueezeRecursion", "SrtgResNet", "cycle_consistent"]
 
@@ -87,7 +90,7 @@ class Design:
 
     def widen(self, channels: int) -> int:
         """Return the inner width of a bottleneck with `channels` output channels."""
-        return int(channels * self.group_width / 64) * self.groups
+        return max(1, int(channels * self.group_width / 64)) * self.groups
 
     def middle(self, inputs: int, outputs: int) -> int:
         """Return the width between spatial and temporal convolution that preserves the parameter count of 3x3x3."""
@@ -166,7 +169,7 @@ class SrtgResNet(nn.Module):
         pool: max pooling of time, height and width after the stem, as in the code published since November 2020. False:
             no pooling, as in the code of May and June 2020, with the same state dict and about seven times the
             computation.
-        width: multiplier of all widths, rounded to multiples of 8; published: 1.0.
+        width: multiplier of all widths, or one for each stage, rounded to multiples of 8; published: 1.0.
         in_channels: channels of the clips; 3 for RGB, 2 for each flow of a stack.
 
     Raises:
@@ -181,27 +184,23 @@ class SrtgResNet(nn.Module):
         placement: str | None = "final",
         gate: bool = False,
         pool: bool = True,
-        width: float = 1.0,
+        width: Width = 1.0,
         in_channels: int = 3,
     ):
         super().__init__()
         if placement is not None and placement not in PLACEMENTS:
             raise ValueError(f"placement={placement!r} is not one of {', '.join(PLACEMENTS)}")
-        if width <= 0:
-            raise ValueError(f"width={width} must be positive")
-
-        def scale(channels: int) -> int:
-            return channels if width == 1 else max(8, 8 * round(channels * width / 8))
 
         def stage(inputs: int, outputs: int, count: int, stride: int) -> Stage:
             first = _Block(design, inputs, outputs, stride, placement, gate)
             rest = (_Block(design, outputs, outputs, 1, placement, gate) for _ in range(count - 1))
             return Stage(first, *rest)
 
-        widths = [scale(channels) for channels in (64, 128, 256, 512)]
+        widths = stage_widths(width)
         self.num_classes = num_classes
         self.num_features = widths[3]
-        self.stem = _stem(design.kind, in_channels, widths[0], scale(45))
+        middle = scaled(45, width if isinstance(width, (int, float)) else width[0])
+        self.stem = _stem(design.kind, in_channels, widths[0], middle)
         self.pool = nn.MaxPool3d(3, stride=2, padding=1) if pool else nn.Identity()
         self.layer1 = stage(widths[0], widths[0], design.blocks[0], 1)
         self.layer2 = stage(widths[0], widths[1], design.blocks[1], 2)
@@ -232,11 +231,12 @@ def _srtg(
     placement: str = "final",
     gate: bool = False,
     pool: bool = True,
-    width: float = 1.0,
+    width: Width = 1.0,
+    blocks: Sequence[int] | None = None,
     in_channels: int = 3,
 ) -> SrtgResNet:
     return SrtgResNet(
-        design,
+        replace(design, blocks=stage_blocks(blocks, design.blocks)),
         num_classes=num_classes,
         placement=placement,
         gate=gate,
@@ -247,8 +247,15 @@ def _srtg(
 
 
 def _plain(
-    design: Design, *, num_classes: int, pool: bool = True, width: float = 1.0, in_channels: int = 3
+    design: Design,
+    *,
+    num_classes: int,
+    pool: bool = True,
+    width: Width = 1.0,
+    blocks: Sequence[int] | None = None,
+    in_channels: int = 3,
 ) -> SrtgResNet:
+    design = replace(design, blocks=stage_blocks(blocks, design.blocks))
     return SrtgResNet(design, num_classes=num_classes, placement=None, pool=pool, width=width, in_channels=in_channels)
 
 
@@ -277,5 +284,15 @@ DESIGNS = _designs("r3d") | _designs("r2plus1d")
 _INPUT = InputSpec(frames=16, interval=2, size=112, resize=128)
 
 for _name, _design in DESIGNS.items():
-    register_model(_name, partial(_plain, _design), input_spec=_INPUT)
-    register_model(f"srtg_{_name}", partial(_srtg, _design), input_spec=_INPUT)
+    register_model(
+        _name,
+        partial(_plain, _design),
+        input_spec=_INPUT,
+        search_space=stage_space(_design.blocks, sharing=Sharing()),
+    )
+    register_model(
+        f"srtg_{_name}",
+        partial(_srtg, _design),
+        input_spec=_INPUT,
+        search_space=stage_space(_design.blocks, placement=PLACEMENTS, gate=[False, True]),
+    )

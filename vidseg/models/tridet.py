@@ -28,6 +28,7 @@ from vidseg.models._pyramid import (
     residual_scale,
 )
 from vidseg.models._registry import register_model
+from vidseg.models._search_space import ModelSearchSpace
 from vidseg.models._segmentation import clear_padding, video_lengths
 
 __all__ = ["TriDet", "decode_bins"]
@@ -280,4 +281,18 @@ class TriDet(PointNetwork):
         return checkpoint(decode_bins, starts, ends, bins, use_reentrant=False, preserve_rng_state=False)
 
 
-register_model("tridet", TriDet, task="detection")
+register_model(
+    "tridet",
+    TriDet,
+    task="detection",
+    search_space=ModelSearchSpace(
+        {
+            "maps": [64, 128, 256, 512],
+            "window": [1, 3, 5, 9],
+            "levels": {"low": 4, "high": 7},
+            "stem": {"low": 1, "high": 3},
+            "bins": [8, 12, 16],
+            "head_layers": {"low": 2, "high": 4},
+        }
+    ),
+)

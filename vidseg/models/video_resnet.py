@@ -15,7 +15,8 @@ epsilon of its norms. `torchvision_r2plus1d_18` and `r2plus1d_18` have the same 
 Shapes: B clips, C channels, T frames, H, W, K classes.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -23,8 +24,9 @@ from torch import Tensor, nn
 
 from vidseg.models._input_spec import KINETICS_MEAN, KINETICS_STD, InputSpec
 from vidseg.models._registry import register_model
+from vidseg.models._search_space import Sharing, stage_space
 from vidseg.models._stage import Stage
-from vidseg.models._width import scaled
+from vidseg.models._width import Width, scaled, stage_blocks, stage_widths
 
 __all__ = ["NETWORKS", "VideoDesign", "VideoResNet", "own_key"]
 
@@ -108,7 +110,7 @@ class VideoResNet(nn.Module):
     Args:
         design: kind of convolutions, number of blocks, norms; see `NETWORKS`.
         num_classes: K.
-        width: multiplier of all widths, rounded to multiples of 8; published: 1.0.
+        width: multiplier of all widths, or one for each stage, rounded to multiples of 8; published: 1.0.
         in_channels: channels of the clips; 3 for RGB, 2 for each flow of a stack.
 
     Raises:
@@ -119,10 +121,8 @@ class VideoResNet(nn.Module):
     other_heads = ("fc2.",)
     """Prefixes of entries of published files that recognition does not use."""
 
-    def __init__(self, design: VideoDesign, *, num_classes: int, width: float = 1.0, in_channels: int = 3):
+    def __init__(self, design: VideoDesign, *, num_classes: int, width: Width = 1.0, in_channels: int = 3):
         super().__init__()
-
-        scale = partial(scaled, width=width)
 
         def stage(kind: Kind, inputs: int, outputs: int, count: int, stride: int) -> Stage:
             rest = (_Block(design, kind, outputs, outputs, 1) for _ in range(count - 1))
@@ -131,11 +131,11 @@ class VideoResNet(nn.Module):
         def norm_relu(channels: int) -> tuple[nn.Module, nn.Module]:
             return nn.BatchNorm3d(channels, eps=design.eps, momentum=design.momentum), nn.ReLU(inplace=True)
 
-        widths = [scale(channels) for channels in (64, 128, 256, 512)]
+        widths = stage_widths(width)
         self.num_classes = num_classes
         self.num_features = widths[3]
         if design.kind == "r2plus1d":
-            middle = scale(45)
+            middle = scaled(45, width if isinstance(width, (int, float)) else width[0])
             spatial = nn.Conv3d(in_channels, middle, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False)
             temporal = nn.Conv3d(middle, widths[0], (3, 1, 1), padding=(1, 0, 0), bias=False)
             self.stem = nn.Sequential(spatial, *norm_relu(middle), temporal, *norm_relu(widths[0]))
@@ -171,7 +171,15 @@ class VideoResNet(nn.Module):
         return self.fc(self.avgpool(self.forward_features(clips)).flatten(1))
 
 
-def _video_resnet(design: VideoDesign, *, num_classes: int, width: float = 1.0, in_channels: int = 3) -> VideoResNet:
+def _video_resnet(
+    design: VideoDesign,
+    *,
+    num_classes: int,
+    width: Width = 1.0,
+    blocks: Sequence[int] | None = None,
+    in_channels: int = 3,
+) -> VideoResNet:
+    design = replace(design, blocks=stage_blocks(blocks, design.blocks))
     return VideoResNet(design, num_classes=num_classes, width=width, in_channels=in_channels)
 
 
@@ -179,4 +187,9 @@ def _video_resnet(design: VideoDesign, *, num_classes: int, width: float = 1.0, 
 _INPUT = InputSpec(frames=16, interval=2, size=112, resize=128, mean=KINETICS_MEAN, std=KINETICS_STD)
 
 for _name, _design in NETWORKS.items():
-    register_model(_name, partial(_video_resnet, _design), input_spec=_INPUT)
+    register_model(
+        _name,
+        partial(_video_resnet, _design),
+        input_spec=_INPUT,
+        search_space=stage_space(_design.blocks, sharing=Sharing()),
+    )

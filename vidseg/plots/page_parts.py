@@ -42,17 +42,20 @@ pre {{ background: #f1f0ec; padding: .6rem .8rem; overflow-x: auto; }}
 """
 
 
-def page(title: str, parts: Sequence[str]) -> str:
+def page(title: str, parts: Sequence[str], *, style: str = "") -> str:
     """Return a complete HTML page.
 
     Args:
         title: title of the page, as plain text.
         parts: HTML of the body.
+        style: CSS behind that of every page.
     """
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}</style></head>\n<body>\n" + "\n".join(part for part in parts if part) + "\n</body></html>\n"
+        f"<style>{_STYLE}{style}</style></head>\n<body>\n"
+        + "\n".join(part for part in parts if part)
+        + "\n</body></html>\n"
     )
 
 
@@ -65,18 +68,27 @@ def tiles(scores: Sequence[tuple[str, str]]) -> str:
     return '<div class="tiles">' + "".join(f"<div>{name}<b>{value}</b></div>" for name, value in scores) + "</div>"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, last_is_sum: bool = False) -> str:
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], *, last_is_sum: bool = False, last_is_text: bool = False
+) -> str:
     """Return a table; cells are HTML.
 
     Args:
         head: names of the columns.
         rows: cells of each row.
         last_is_sum: emphasize the last row.
+        last_is_text: give the cells of the last column the class "text".
     """
-    lines = ["<table><tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>"]
+    heads = [f"<th>{cell}</th>" for cell in head]
+    if last_is_text:
+        heads[-1] = f'<th class="text">{head[-1]}</th>'
+    lines = [f"<table><tr>{''.join(heads)}</tr>"]
     for place, cells in enumerate(rows):
         style = ' class="sum"' if last_is_sum and place == len(rows) - 1 else ""
-        lines.append(f"<tr{style}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        texts = [f"<td>{cell}</td>" for cell in cells]
+        if last_is_text:
+            texts[-1] = f'<td class="text">{cells[-1]}</td>'
+        lines.append(f"<tr{style}>{''.join(texts)}</tr>")
     return "\n".join([*lines, "</table>"])
 
 

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import tempfile
 import threading
-import zipfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Query, Request
-from fastapi.responses import Response
+from fastapi import APIRouter, FastAPI, Query
+from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, Field
 
 import vidseg
 from vidseg.frames import FrameDatabase
 from vidseg.frames.jpeg import encode_rgb
-from vidseg.labels import apply_detection, apply_labels, read_detection_labels
 from vidseg.labels.annotation import AnnotatedVideo, Annotations, ChangedMeanwhileError
 from vidseg.labels.label_changes import NamedSegment, VideoLabels
-from vidseg.labels.label_export import LabelForm, export_labels
-from vidseg.labels.label_files import read_label_files
+from vidseg.labels.label_export import divisions
+from vidseg.serve.label_file_routes import label_file_routes
 from vidseg.serve.request_guard import RequestGuard
 from vidseg.serve.server_metrics import ServerMetrics
+from vidseg.serve.source_videos import SourceVideos
 from vidseg.serve.suggestions import Suggester
 from vidseg.serve.upload_checks import RequestError
 from vidseg.serve.web_pages import add_errors, add_files, add_page
@@ -57,6 +54,7 @@ class LabelsBody(VersionBody):
 
     label: str | None = None
     segments: list[SegmentBody]
+    classes: list[str] | None = Field(default=None, max_length=100_000)
 
 
 class ClassBody(BaseModel):
@@ -95,8 +93,8 @@ class _Frames:
 class AnnotationState:
     """What the routes share."""
 
-    def __init__(self, annotations: Annotations, suggester: Suggester | None) -> None:
-        self.annotations, self.suggester = annotations, suggester
+    def __init__(self, annotations: Annotations, suggester: Suggester | None, sources: SourceVideos) -> None:
+        self.annotations, self.suggester, self.sources = annotations, suggester, sources
         self.frames = _Frames(annotations.root)
 
     @contextlib.asynccontextmanager
@@ -129,6 +127,7 @@ class AnnotationState:
         numbers = {change.number: place + 1 for place, change in enumerate(changes)}
         return {
             "label": labels.label,
+            "classes": None if labels.classes is None else list(labels.classes),
             "segments": [asdict(segment) for segment in labels.segments],
             "version": labels.version,
             "can_undo": undo,
@@ -147,25 +146,31 @@ class AnnotationState:
 
 
 def make_annotation_application(
-    annotations: Annotations, *, suggester: Suggester | None = None, token: str | None = None
+    annotations: Annotations,
+    *,
+    suggester: Suggester | None = None,
+    videos: Path | None = None,
+    token: str | None = None,
 ) -> FastAPI:
     """Make the ASGI application of `vidseg annotate`.
 
     Args:
         annotations: labels of the data set.
         suggester: a model that suggests labels; None: no suggestions.
+        videos: folder to search for the source videos; None: they are where the conversion has read them.
         token: that clients must send; None: the server answers to names and addresses of this machine alone.
 
     Returns:
         The application.
     """
-    state = AnnotationState(annotations, suggester)
+    state = AnnotationState(annotations, suggester, SourceVideos(annotations.root, videos=videos))
     app = FastAPI(
         title="vidseg annotate", version=vidseg.__version__, docs_url=None, redoc_url=None, lifespan=state.lifespan
     )
     app.add_middleware(RequestGuard, metrics=ServerMetrics(), max_bytes=_MOST_BYTES, token=token)
     app.include_router(_routes(state))
-    app.include_router(_file_routes(state))
+    app.include_router(label_file_routes(annotations.root))
+    app.include_router(_source_routes(state))
     add_page(app, "/", "annotate.html")
     add_files(app)
     add_errors(app)
@@ -195,7 +200,9 @@ def _routes(state: AnnotationState) -> APIRouter:
             "name": annotations.root.resolve().name,
             "classes": annotations.classes(),
             "background": annotations.background,
+            "divisions": divisions(annotations.root),
             "model": model,
+            "pending": 0 if state.suggester is None else state.suggester.pending,
         }
 
     @router.get("/videos")
@@ -215,7 +222,8 @@ def _routes(state: AnnotationState) -> APIRouter:
 
     @router.put("/labels")
     def save(path: _Path, body: LabelsBody) -> dict[str, Any]:
-        new = VideoLabels(body.label, tuple(NamedSegment(one.start, one.stop, one.label) for one in body.segments))
+        segments = tuple(NamedSegment(one.start, one.stop, one.label) for one in body.segments)
+        new = VideoLabels(body.label, segments, None if body.classes is None else tuple(body.classes))
         return changed(path, lambda: annotations.change(path, new, version=body.version, author=body.author))
 
     @router.post("/undo")
@@ -254,73 +262,34 @@ def _routes(state: AnnotationState) -> APIRouter:
     return router
 
 
-def _file_routes(state: AnnotationState) -> APIRouter:
-    router, root = APIRouter(prefix="/v1/annotation"), state.annotations.root
+def _source_routes(state: AnnotationState) -> APIRouter:
+    router = APIRouter()
 
-    @router.post("/import")
-    async def import_file(
-        request: Request,
-        form: Literal["classes", "segments", "activitynet"],
-        name: Annotated[str, Query(max_length=200)],
-    ) -> dict[str, str]:
-        content = await request.body()
+    @router.get("/v1/annotation/source")
+    def source(path: _Path) -> dict[str, Any]:
+        state.video(path)
+        try:
+            found = state.sources.find(path)
+        except ValueError as error:
+            raise RequestError(404, str(error)) from error
+        shown = {name: value for name, value in asdict(found).items() if name != "name"}
+        return {"address": f"/source/{found.name}", **shown}
 
-        def apply(folder: str) -> object:
-            path = Path(folder) / f"labels{_ending(name)}"
-            path.write_bytes(content)
-            if form == "classes":
-                found = read_label_files([path])
-                return apply_labels(root, found.rows, classes=found.classes)
-            return apply_detection(root, read_detection_labels([path]))
-
-        with tempfile.TemporaryDirectory(prefix="vidseg_import_") as folder:
-            try:
-                report = await _in_thread(lambda: apply(folder))
-            except (ValueError, OSError) as error:
-                raise RequestError(422, str(error).replace(f"{folder}/", "")) from error
-        return {"report": str(report)}
-
-    @router.get("/export")
-    def export(form: LabelForm) -> Response:
-        name = {"classes": "classes.csv", "segments": "segments.csv", "activitynet": "segments.json", "frames": "x"}[
-            form
-        ]
-        with tempfile.TemporaryDirectory(prefix="vidseg_export_") as folder:
-            out = Path(folder) / name
-            try:
-                export_labels(root, out, form=form)
-            except ValueError as error:
-                raise RequestError(422, str(error)) from error
-            content = _zipped(out) if form == "frames" else out.read_bytes()
-        name = "frame_labels.zip" if form == "frames" else name
-        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-        return Response(content, media_type="application/octet-stream", headers=headers)
+    @router.get("/source/{name}")
+    def file(name: str) -> Response:
+        path = state.sources.file(name)
+        if path is None or not path.is_file():
+            raise RequestError(404, "no such video; open its page again")
+        return FileResponse(
+            path, media_type=state.sources.media_type(path), headers={"Cache-Control": "private, no-store"}
+        )
 
     return router
 
 
-async def _in_thread(work: Callable[[], Any]) -> Any:
-    from starlette.concurrency import run_in_threadpool
-
-    return await run_in_threadpool(work)
-
-
-def _ending(name: str) -> str:
-    """Return the ending of a client's file name if it is one of label files; nothing else of the name is used."""
-    ending = Path(name).suffix.lower()
-    return ending if ending in (".csv", ".tsv", ".json", ".txt") else ".csv"
-
-
-def _zipped(folder: Path) -> bytes:
-    memory = io.BytesIO()
-    with zipfile.ZipFile(memory, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                archive.write(path, path.relative_to(folder))
-    return memory.getvalue()
-
-
 def _described(labels: VideoLabels) -> str:
     words = [f"class {labels.label}"] if labels.label is not None else []
+    if labels.classes is not None:
+        words.append(f"classes {', '.join(labels.classes) or 'none'}")
     count = len(labels.segments)
     return ", ".join([*words, f"{count} segment{'' if count == 1 else 's'}"])

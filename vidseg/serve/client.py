@@ -18,6 +18,16 @@ from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from vidseg.serve.client_protocols import (
+    ClientProtocol,
+    Request,
+    ServerError,
+    Steps,
+    TritonProtocol,
+    VidsegProtocol,
+    read_response,
+)
+
 __all__ = ["AsyncClient", "Client", "ServerError"]
 
 _POLL_SECONDS = (0.05, 1.0)  # first and longest pause between two questions for a job
@@ -29,45 +39,12 @@ Source = str | Path | bytes
 Frame = bytes | tuple[float, bytes]
 
 
-class ServerError(RuntimeError):
-    """Raised for an answer of the server that is an error.
-
-    Args:
-        status: HTTP status; of a stream, the status in its error message.
-        message: reason that the server gives.
-    """
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(f"{message} (status {status})")
-        self.status, self.message = status, message
-
-
 def _content(source: Source) -> bytes:
     return source if isinstance(source, bytes) else Path(source).read_bytes()
 
 
 def _params(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _files(frames: Iterable[bytes]) -> list[tuple[str, tuple[str, bytes, str]]]:
-    return [("frames", (f"{number}.jpg", jpeg, "image/jpeg")) for number, jpeg in enumerate(frames)]
-
-
-def _read(response: httpx.Response) -> Any:
-    """Return the content of an answer.
-
-    Raises:
-        ServerError: the answer is an error.
-    """
-    if response.is_success:
-        kind = response.headers.get("content-type", "")
-        return response.json() if kind.startswith("application/json") else response.text
-    try:
-        message = response.json()["error"]["message"]
-    except (ValueError, KeyError, TypeError):  # of a proxy, or not of this server
-        message = response.text[:200] or response.reason_phrase
-    raise ServerError(response.status_code, message)
 
 
 def _pause(response: httpx.Response) -> float:
@@ -102,11 +79,25 @@ def _message(text: str | bytes) -> dict[str, Any]:
 
 
 class _Connection:
-    """What both clients know: address, token, patience."""
+    """What both clients know: address, token, patience, protocol."""
 
-    def __init__(self, url: str, *, token: str | None = None, timeout: float = 120.0, patience: float = 60.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        timeout: float = 120.0,
+        patience: float = 60.0,
+        triton: bool = False,
+    ) -> None:
         self.url, self.token, self.patience = url.rstrip("/"), token, patience
+        self.protocol: ClientProtocol = TritonProtocol() if triton else VidsegProtocol()
         self._settings: dict[str, Any] = {"base_url": self.url, "headers": _headers(token), "timeout": timeout}
+
+    def _check(self) -> None:
+        """Refuse what a Triton server does not have."""
+        if isinstance(self.protocol, TritonProtocol):
+            raise ValueError(f"{self.url}: a Triton server has neither jobs nor streams; they need `vidseg serve`")
 
 
 class Client(_Connection):
@@ -117,13 +108,23 @@ class Client(_Connection):
         token: token of the server, if it has one.
         timeout: seconds for one answer.
         patience: seconds for which a request is repeated while the server is busy (status 503).
+        triton: whether it is a Triton server with a repository of `vidseg export --to triton`. Its predictions have
+            the same options and results; it has neither jobs nor streams.
 
     Every method raises `ServerError` for an error that the server reports, and `httpx.TransportError` if the server
     cannot be reached.
     """
 
-    def __init__(self, url: str, *, token: str | None = None, timeout: float = 120.0, patience: float = 60.0) -> None:
-        super().__init__(url, token=token, timeout=timeout, patience=patience)
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        timeout: float = 120.0,
+        patience: float = 60.0,
+        triton: bool = False,
+    ) -> None:
+        super().__init__(url, token=token, timeout=timeout, patience=patience, triton=triton)
         self._http = httpx.Client(**self._settings)
 
     def __enter__(self) -> Client:
@@ -136,18 +137,31 @@ class Client(_Connection):
         """Close the connections."""
         self._http.close()
 
-    def _call(self, method: str, path: str, **options: Any) -> Any:
+    def _send(self, request: Request) -> httpx.Response:
         end = time.monotonic() + self.patience
         while True:
-            response = self._http.request(method, path, **options)
+            response = self._http.request(request.method, request.path, **request.options)
             pause = _pause(response)
             if response.status_code != _BUSY or time.monotonic() + pause > end:
-                return _read(response)
+                return response
             time.sleep(pause)
+
+    def _run(self, steps: Steps) -> Any:
+        """Send the requests of a protocol and return its result."""
+        try:
+            request = next(steps)
+            while True:
+                request = steps.send(self._send(request))
+        except StopIteration as end:
+            return end.value
+
+    def _call(self, method: str, path: str, **options: Any) -> Any:
+        self._check()
+        return read_response(self._send(Request(method, path, options)))
 
     def models(self) -> list[dict[str, Any]]:
         """Return a description of each model."""
-        return list(self._call("GET", "/v1/models")["models"])
+        return list(self._run(self.protocol.models()))
 
     def _model(self, model: str | None) -> str:
         return model if model is not None else str(self.models()[0]["name"])
@@ -163,8 +177,7 @@ class Client(_Connection):
         Returns:
             The result; text with form="csv", "srt" or "vtt".
         """
-        path = f"/v1/models/{self._model(model)}/predict"
-        return self._call("POST", path, content=_content(source), params=_params(options))
+        return self._run(self.protocol.predict(_content(source), model, _params(options)))
 
     def predict_frames(
         self, frames: Iterable[bytes], *, fps: float = 25.0, model: str | None = None, **options: Any
@@ -177,8 +190,7 @@ class Client(_Connection):
             model: name of the model; None: the first one of the server.
             **options: query of the request.
         """
-        path = f"/v1/models/{self._model(model)}/predict"
-        return self._call("POST", path, files=_files(frames), data={"fps": str(fps)}, params=_params(options))
+        return self._run(self.protocol.predict_frames(frames, fps, model, _params(options)))
 
     def submit(self, source: Source, *, model: str | None = None, key: str | None = None, **options: Any) -> str:
         """Send a video as a job; a request that is repeated with the same key is the same job.
@@ -257,6 +269,7 @@ class Client(_Connection):
         Yields:
             Messages; their types are started, labels, skipped, ended and paused.
         """
+        self._check()
         url = _stream_url(self.url, self._model(model))
         iterator, first = _peeked(frames)
         options = {"format": "container" if container else "jpeg", "fps": fps, "session": session, "labeled": labeled}
@@ -288,8 +301,16 @@ class Client(_Connection):
 class AsyncClient(_Connection):
     """A client whose methods are coroutines; closed by `async with` or `close`. See `Client`."""
 
-    def __init__(self, url: str, *, token: str | None = None, timeout: float = 120.0, patience: float = 60.0) -> None:
-        super().__init__(url, token=token, timeout=timeout, patience=patience)
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        timeout: float = 120.0,
+        patience: float = 60.0,
+        triton: bool = False,
+    ) -> None:
+        super().__init__(url, token=token, timeout=timeout, patience=patience, triton=triton)
         self._http = httpx.AsyncClient(**self._settings)
 
     async def __aenter__(self) -> AsyncClient:
@@ -302,33 +323,44 @@ class AsyncClient(_Connection):
         """Close the connections."""
         await self._http.aclose()
 
-    async def _call(self, method: str, path: str, **options: Any) -> Any:
+    async def _send(self, request: Request) -> httpx.Response:
         end = time.monotonic() + self.patience
         while True:
-            response = await self._http.request(method, path, **options)
+            response = await self._http.request(request.method, request.path, **request.options)
             pause = _pause(response)
             if response.status_code != _BUSY or time.monotonic() + pause > end:
-                return _read(response)
+                return response
             await asyncio.sleep(pause)
+
+    async def _run(self, steps: Steps) -> Any:
+        """Send the requests of a protocol and return its result."""
+        try:
+            request = next(steps)
+            while True:
+                request = steps.send(await self._send(request))
+        except StopIteration as end:
+            return end.value
+
+    async def _call(self, method: str, path: str, **options: Any) -> Any:
+        self._check()
+        return read_response(await self._send(Request(method, path, options)))
 
     async def models(self) -> list[dict[str, Any]]:
         """Return a description of each model."""
-        return list((await self._call("GET", "/v1/models"))["models"])
+        return list(await self._run(self.protocol.models()))
 
     async def _model(self, model: str | None) -> str:
         return model if model is not None else str((await self.models())[0]["name"])
 
     async def predict(self, source: Source, *, model: str | None = None, **options: Any) -> Any:
         """See `Client.predict`."""
-        path = f"/v1/models/{await self._model(model)}/predict"
-        return await self._call("POST", path, content=_content(source), params=_params(options))
+        return await self._run(self.protocol.predict(_content(source), model, _params(options)))
 
     async def predict_frames(
         self, frames: Iterable[bytes], *, fps: float = 25.0, model: str | None = None, **options: Any
     ) -> Any:
         """See `Client.predict_frames`."""
-        path = f"/v1/models/{await self._model(model)}/predict"
-        return await self._call("POST", path, files=_files(frames), data={"fps": str(fps)}, params=_params(options))
+        return await self._run(self.protocol.predict_frames(frames, fps, model, _params(options)))
 
     async def submit(self, source: Source, *, model: str | None = None, key: str | None = None, **options: Any) -> str:
         """See `Client.submit`."""
@@ -378,6 +410,7 @@ class AsyncClient(_Connection):
 
         See `Client.stream`; frames may come from an asynchronous iterator, and have no times of their own.
         """
+        self._check()
         url = _stream_url(self.url, await self._model(model))
         options = {"format": "container" if container else "jpeg", "fps": fps, "session": session, "labeled": labeled}
         async with connect_async(

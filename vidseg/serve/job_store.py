@@ -1,13 +1,12 @@
-"""Jobs for long videos in an SQLite store that survives a crash.
+"""Jobs for long videos in an SQLite store that survives a crash, and that several servers may share.
 
-A job is accepted when its row is committed; its upload is on the disk by then. A job that was running when the server
-died runs again at the next start. Its result is written in the transaction that ends it, and only by the attempt that
-runs it now, so that a job has one result.
+A job is accepted when its row is committed; its upload is on the disk by then. A job that was running when its server
+died runs again at the next start, or in another server. Its result is written in the transaction that ends it, and only
+by the attempt that runs it now, so that a job has one result.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -19,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vidseg.serve.store_lock import StoreLock
+
 __all__ = ["Job", "JobStore", "sync_folder"]
 
 _ATTEMPTS = 3  # starts of a job, each of which the server did not survive
@@ -27,9 +28,12 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs(
     id TEXT PRIMARY KEY, request TEXT UNIQUE, model TEXT NOT NULL, options TEXT NOT NULL, kind TEXT NOT NULL,
     name TEXT NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL, progress REAL NOT NULL, cancel INTEGER NOT NULL,
-    created REAL NOT NULL, started REAL, finished REAL, error TEXT, result TEXT);
+    created REAL NOT NULL, started REAL, finished REAL, error TEXT, result TEXT, owner TEXT);
 CREATE INDEX IF NOT EXISTS jobs_of_state ON jobs(state, created);
+CREATE TABLE IF NOT EXISTS open_streams(id TEXT PRIMARY KEY, owner TEXT NOT NULL);
 """
+_MINE = "state='running' AND id=? AND attempts=? AND owner=?"
+_LOCKED_SECONDS = 60.0  # for which a transaction waits for those of other servers
 _COLUMNS = "id, model, options, kind, name, state, attempts, progress, cancel, created, started, finished, error"
 
 
@@ -88,44 +92,84 @@ class JobStore:
 
     Args:
         folder: made if it does not exist. It has `jobs.db`, and a folder `uploads/<id>` for each unfinished job.
+        shared: whether other servers may use the folder at the same time.
+
+    Attributes:
+        uploads: folder of the uploads of jobs.
+        received: folder of this server for uploads that are being received.
 
     Raises:
-        ValueError: another server uses the folder.
+        ValueError: another server uses the folder, and one of both does not share it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.uploads = folder, folder / "uploads"
+    def __init__(self, folder: Path, *, shared: bool = False) -> None:
+        self.folder, self.shared, self.uploads = folder, shared, folder / "uploads"
         self.uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock_file = open(folder / "lock", "w")  # noqa: SIM115  (held as long as the store is open)
-        try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock_file.close()
-            raise ValueError(f"{folder}: another server uses this folder; choose another one with --store") from error
+        self._servers = StoreLock(folder, shared=shared)
+        self.received = self._received_by(self._servers.owner)
+        self.received.mkdir(parents=True, mode=0o700)
         self._lock = threading.Lock()
-        self._connection = sqlite3.connect(folder / "jobs.db", check_same_thread=False, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection = sqlite3.connect(
+            folder / "jobs.db", check_same_thread=False, isolation_level=None, timeout=_LOCKED_SECONDS
+        )
+        if self._servers.alone:
+            # A write-ahead log needs memory that all processes share, which those of several machines do not have.
+            self._connection.execute(f"PRAGMA journal_mode={'DELETE' if shared else 'WAL'}")
+            self._connection.executescript(_SCHEMA)
+            if "owner" not in {row[1] for row in self._connection.execute("PRAGMA table_info(jobs)")}:
+                self._connection.execute("ALTER TABLE jobs ADD COLUMN owner TEXT")  # of an earlier version
         self._connection.execute("PRAGMA synchronous=FULL")
-        self._connection.executescript(_SCHEMA)
-        self._recover()
+        self.recover()
+        if self._servers.alone:
+            self._remove_orphans()
+        if shared and self._servers.alone:
+            self._servers.share()
 
-    def _recover(self) -> None:
-        """Put back the jobs that the last server was running, and remove uploads without a job."""
+    @property
+    def owner(self) -> str:
+        """Name of this server in the store."""
+        return self._servers.owner
+
+    def _received_by(self, owner: str) -> Path:
+        return self.folder / "requests" / owner
+
+    def recover(self) -> None:
+        """Put back the jobs of servers that died."""
+        ended = self._servers.ended()
         with self._transaction() as run:
+            found = run("SELECT DISTINCT owner FROM jobs WHERE state='running' UNION SELECT owner FROM open_streams")
+            dead = [(owner,) for (owner,) in found.fetchall() if not self._servers.is_alive(owner)]
             now = time.time()
-            run("UPDATE jobs SET state='canceled', finished=? WHERE cancel AND state IN ('waiting', 'running')", (now,))
-            run(
-                "UPDATE jobs SET state='failed', finished=?, error=? WHERE state='running' AND attempts >= ?",
-                (now, f"the server stopped {_ATTEMPTS} times while this job was running", _ATTEMPTS),
-            )
-            run("UPDATE jobs SET state='waiting', progress=0 WHERE state='running'")
+            for owner in dead:
+                mine = (now, *owner)
+                run(
+                    "UPDATE jobs SET state='canceled', finished=? WHERE cancel AND state='running' AND owner IS ?", mine
+                )
+                run(
+                    "UPDATE jobs SET state='failed', finished=?, error=? WHERE state='running' AND attempts >= ? AND "
+                    "owner IS ?",
+                    (now, f"the server stopped {_ATTEMPTS} times while this job was running", _ATTEMPTS, *owner),
+                )
+                run("UPDATE jobs SET state='waiting', progress=0 WHERE state='running' AND owner IS ?", owner)
+                run("DELETE FROM open_streams WHERE owner IS ?", owner)
+        for name in ended:
+            shutil.rmtree(self._received_by(name), ignore_errors=True)
+            self._servers.forget(name)
+
+    def _remove_orphans(self) -> None:
+        """Remove uploads without an unfinished job; no other server uses the folder."""
+        with self._transaction() as run:
+            run("UPDATE jobs SET state='canceled', finished=? WHERE cancel AND state='waiting'", (time.time(),))
             needed = {row[0] for row in run("SELECT id FROM jobs WHERE state='waiting'")}
-        for path in self.uploads.iterdir():
-            if path.name not in needed:
+        for path in [*self.uploads.iterdir(), *self.received.parent.iterdir()]:
+            if path.name not in {*needed, self.owner}:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _transaction(self) -> _Transaction:
-        return _Transaction(self._connection, self._lock)
+        return _Transaction(self._connection, self._lock, "BEGIN IMMEDIATE")
+
+    def _reading(self) -> _Transaction:
+        return _Transaction(self._connection, self._lock, "BEGIN")
 
     def add(
         self, job: str, *, request: str | None, model: str, options: Mapping[str, Any], kind: str, name: str
@@ -154,32 +198,32 @@ class JobStore:
 
     def find(self, job: str) -> Job | None:
         """Return a job, or None."""
-        with self._transaction() as run:
+        with self._reading() as run:
             row = run(f"SELECT {_COLUMNS} FROM jobs WHERE id=?", (job,)).fetchone()
         return None if row is None else _job(row)
 
     def find_request(self, request: str) -> Job | None:
         """Return the job of a request, or None."""
-        with self._transaction() as run:
+        with self._reading() as run:
             row = run(f"SELECT {_COLUMNS} FROM jobs WHERE request=?", (request,)).fetchone()
         return None if row is None else _job(row)
 
     def latest(self, count: int) -> list[Job]:
         """Return the jobs that were accepted last, the newest first."""
-        with self._transaction() as run:
+        with self._reading() as run:
             rows = run(f"SELECT {_COLUMNS} FROM jobs ORDER BY created DESC, rowid DESC LIMIT ?", (count,)).fetchall()
         return [_job(row) for row in rows]
 
     def result(self, job: str) -> dict[str, Any] | None:
         """Return the result of a job that is done, else None."""
-        with self._transaction() as run:
+        with self._reading() as run:
             row = run("SELECT result FROM jobs WHERE id=? AND state='done'", (job,)).fetchone()
         found: dict[str, Any] | None = None if row is None else json.loads(row[0])
         return found
 
     def counts(self) -> dict[str, int]:
         """Return the number of jobs in each state."""
-        with self._transaction() as run:
+        with self._reading() as run:
             rows = dict(run("SELECT state, COUNT(*) FROM jobs GROUP BY state").fetchall())
         return {state: rows.get(state, 0) for state in _STATES}
 
@@ -189,17 +233,23 @@ class JobStore:
             row = run("SELECT id FROM jobs WHERE state='waiting' ORDER BY created, rowid LIMIT 1").fetchone()
             if row is None:
                 return None
-            run("UPDATE jobs SET state='running', attempts=attempts+1, started=? WHERE id=?", (time.time(), row[0]))
+            run(
+                "UPDATE jobs SET state='running', attempts=attempts+1, started=?, owner=? WHERE id=?",
+                (time.time(), self.owner, row[0]),
+            )
             return _job(run(f"SELECT {_COLUMNS} FROM jobs WHERE id=?", (row[0],)).fetchone())
 
     def report(self, job: Job, progress: float) -> None:
         """Store the progress of a running job."""
         with self._transaction() as run:
-            run("UPDATE jobs SET progress=? WHERE id=? AND attempts=?", (progress, job.id, job.attempts))
+            run(f"UPDATE jobs SET progress=? WHERE {_MINE}", (progress, *self._mine(job)))
+
+    def _mine(self, job: Job) -> tuple[str, int, str]:
+        return job.id, job.attempts, self.owner
 
     def is_canceled(self, job: Job) -> bool:
         """Return whether a client canceled a job."""
-        with self._transaction() as run:
+        with self._reading() as run:
             return bool(run("SELECT cancel FROM jobs WHERE id=?", (job.id,)).fetchone()[0])
 
     def finish(
@@ -220,19 +270,19 @@ class JobStore:
         with self._transaction() as run:
             done = run(
                 "UPDATE jobs SET state=?, finished=?, result=?, error=?, progress=CASE WHEN ?='done' THEN 1 ELSE "
-                "progress END WHERE id=? AND state='running' AND attempts=?",
-                (state, time.time(), text, error, state, job.id, job.attempts),
+                f"progress END WHERE {_MINE}",
+                (state, time.time(), text, error, state, *self._mine(job)),
             ).rowcount
-        shutil.rmtree(self.uploads / job.id, ignore_errors=True)
+        if done:  # else another attempt reads the upload
+            shutil.rmtree(self.uploads / job.id, ignore_errors=True)
         return bool(done)
 
     def release(self, job: Job) -> None:
         """Let a job that this attempt runs wait again; the attempt does not count."""
         with self._transaction() as run:
             run(
-                "UPDATE jobs SET state='waiting', attempts=attempts-1, progress=0 WHERE id=? AND state='running' AND "
-                "attempts=?",
-                (job.id, job.attempts),
+                f"UPDATE jobs SET state='waiting', attempts=attempts-1, progress=0 WHERE {_MINE}",
+                self._mine(job),
             )
 
     def cancel(self, job: str) -> Job | None:
@@ -251,23 +301,38 @@ class JobStore:
         with self._transaction() as run:
             return run("DELETE FROM jobs WHERE finished < ?", (time.time() - seconds,)).rowcount
 
+    def open_stream(self, stream: str) -> bool:
+        """Reserve a stream for this server; False: it is open here or in another server."""
+        with self._transaction() as run:
+            row = run("SELECT owner FROM open_streams WHERE id=?", (stream,)).fetchone()
+            if row is not None and self._servers.is_alive(row[0]):
+                return False
+            run("INSERT OR REPLACE INTO open_streams(id, owner) VALUES (?, ?)", (stream, self.owner))
+        return True
+
+    def close_stream(self, stream: str) -> None:
+        """Let other connections open a stream that this server has reserved."""
+        with self._transaction() as run:
+            run("DELETE FROM open_streams WHERE id=? AND owner=?", (stream, self.owner))
+
     def close(self) -> None:
-        """Close the database and release the folder."""
+        """Close the database and release the folder; jobs that still run wait for another server."""
         with self._lock:
             self._connection.close()
-        self._lock_file.close()
+        shutil.rmtree(self.received, ignore_errors=True)
+        self._servers.close()
 
 
 class _Transaction:
     """A transaction of one thread."""
 
-    def __init__(self, connection: sqlite3.Connection, lock: threading.Lock) -> None:
-        self._connection, self._lock = connection, lock
+    def __init__(self, connection: sqlite3.Connection, lock: threading.Lock, begin: str) -> None:
+        self._connection, self._lock, self._begin = connection, lock, begin
 
     def __enter__(self) -> Callable[..., sqlite3.Cursor]:
         self._lock.acquire()
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute(self._begin)
         except sqlite3.Error:
             self._lock.release()
             raise

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from vidseg.serve.job_store import Job, JobStore
 from vidseg.serve.predictors import PredictOptions, Predictor, upload_in
@@ -18,6 +20,7 @@ __all__ = ["JobRunner"]
 logger = logging.getLogger(__name__)
 
 _REPORT_SECONDS = 0.2  # between two writes of the progress of a job
+_POLL_SECONDS = 1.0  # between two looks for jobs of other servers, and after an error of the store
 
 
 class JobRunner:
@@ -66,14 +69,21 @@ class JobRunner:
 
     def _work(self) -> None:
         while not self._stopping:
-            seen = self._added
-            job = self.store.claim()
+            seen, failed, job = self._added, False, None
+            try:
+                if self.store.shared:
+                    self.store.recover()
+                job = self.store.claim()
+            except (sqlite3.Error, OSError):  # such as a full disk, or a lock that was held for too long
+                logger.exception("the store of jobs failed")
+                failed = True
             if job is not None:
                 self._run(job)
                 continue
+            pause = _POLL_SECONDS if failed or self.store.shared else None
             with self._wake:
-                while self._added == seen and not self._stopping:
-                    self._wake.wait()
+                if self._added == seen and not self._stopping:
+                    self._wake.wait(pause)
 
     def _run(self, job: Job) -> None:
         begin, state = time.monotonic(), "failed"
@@ -107,8 +117,8 @@ class JobRunner:
             result = predictor.predict(upload, options, progress, max_seconds=self.options.max_job_seconds)
             state = "done"
         except CanceledError:
-            if not self.store.is_canceled(job):
-                self.store.release(job)
+            if self._until_done(lambda: self.store.is_canceled(job)) is not True:
+                self._until_done(lambda: self.store.release(job))
                 return
             state = "canceled"
         except (RequestError, TimeLimitError) as problem:
@@ -116,5 +126,19 @@ class JobRunner:
         except Exception as problem:
             logger.exception("job %s failed", job.id)
             error = f"the prediction failed: {type(problem).__name__}"
-        self.store.finish(job, state, result=result, error=error)
+        self._until_done(lambda: self.store.finish(job, state, result=result, error=error))
         self.observe(state, time.monotonic() - begin)
+
+    def _until_done(self, change: Callable[[], Any]) -> Any:
+        """Repeat a change of the store that fails, so that the job does not run for ever.
+
+        When the server stops, the change fails for good, and the job runs again in the next server.
+        """
+        while True:
+            try:
+                return change()
+            except (sqlite3.Error, OSError):  # such as a full disk, or a lock that was held for too long
+                logger.exception("the store of jobs failed")
+            with self._wake:
+                if self._wake.wait_for(lambda: self._stopping, _POLL_SECONDS):
+                    return None

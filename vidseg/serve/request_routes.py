@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import JSONResponse, Response
+from starlette.concurrency import run_in_threadpool
 
 from vidseg.serve.job_store import Job, sync_folder
 from vidseg.serve.predictors import PredictOptions
@@ -82,7 +83,7 @@ def routes(state: ServerState) -> APIRouter:
     async def predict(model: str, request: Request, options: _Options, form: Form = "json") -> Response:
         predictor, limits = state.predictor(model), state.options
         with state.admitted():
-            folder = state.new_folder(state.spool)
+            folder = state.new_folder()
             try:
                 upload = await receive_upload(request, folder, max_pixels=limits.max_pixels)
                 result = await state.compute(
@@ -104,24 +105,27 @@ def routes(state: ServerState) -> APIRouter:
         name: Annotated[str, Query(max_length=_NAME, description="name of the job, for display")] = "",
         idempotency_key: Annotated[str | None, Header(max_length=_NAME)] = None,
     ) -> Response:
-        predictor = state.predictor(model)
-        if idempotency_key is not None and (known := state.store.find_request(idempotency_key)) is not None:
-            return _accepted(known)
+        predictor, store = state.predictor(model), state.store
+        if idempotency_key is not None:
+            known = await run_in_threadpool(store.find_request, idempotency_key)
+            if known is not None:
+                return _accepted(known)
         with state.admitted():
-            if state.store.counts()["waiting"] >= state.options.job_queue:
+            if (await run_in_threadpool(store.counts))["waiting"] >= state.options.job_queue:
                 raise BusyError(f"{state.options.job_queue} jobs are waiting; try again later", 60)
-            folder = state.new_folder(state.store.uploads)
-            kept = False
+            folder = state.new_folder()
+            kept = store.uploads / folder.name
+            accepted = None
             try:
                 upload = await receive_upload(request, folder, max_pixels=state.options.max_pixels)
                 if upload.kind != predictor.takes:
                     raise RequestError(422, f"{model} takes {predictor.takes}; the upload is {upload.kind}")
-                loop = asyncio.get_running_loop()
 
                 def accept() -> Job:
-                    sync_folder(folder)
-                    return state.store.add(
-                        folder.name,
+                    folder.rename(kept)
+                    sync_folder(kept)
+                    return store.add(
+                        kept.name,
                         request=idempotency_key,
                         model=model,
                         options=options.as_dict(),
@@ -129,13 +133,13 @@ def routes(state: ServerState) -> APIRouter:
                         name=name,
                     )
 
-                job = await loop.run_in_executor(state.disk, accept)
-                kept = job.id == folder.name
+                accepted = await asyncio.get_running_loop().run_in_executor(state.disk, accept)
             finally:
-                if not kept:
-                    shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(folder, ignore_errors=True)
+                if accepted is None or accepted.id != kept.name:
+                    shutil.rmtree(kept, ignore_errors=True)
         state.runner.notify()
-        return _accepted(job)
+        return _accepted(accepted)
 
     @router.get("/jobs", summary=f"List the latest {_LISTED} jobs")
     def list_jobs() -> dict[str, Any]:

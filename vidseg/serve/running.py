@@ -13,7 +13,7 @@ import uvicorn
 
 from vidseg.serve.request_guard import is_loopback
 
-__all__ = ["RunningServer", "choose_token", "start_logging"]
+__all__ = ["RunningServer", "choose_token", "free_port", "shown_url", "start_logging"]
 
 _MESSAGE_BYTES = 8 << 20  # of a WebSocket message
 _CONNECTIONS = 2000
@@ -55,6 +55,22 @@ def choose_token(host: str, token: str | None) -> str | None:
     return None if is_loopback(host) else secrets.token_urlsafe(24)
 
 
+def shown_url(host: str, port: int) -> str:
+    """Return the address of a server."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def free_port(host: str) -> int:
+    """Return a port that no program listens on now."""
+    with socket.socket(_family(host), socket.SOCK_STREAM) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
 class RunningServer:
     """An application and the socket on which it listens.
 
@@ -72,8 +88,7 @@ class RunningServer:
     """
 
     def __init__(self, app: Any, *, host: str = "127.0.0.1", port: int = 0, graceful_seconds: int = 10) -> None:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.socket = socket.socket(family, socket.SOCK_STREAM)
+        self.socket = socket.socket(_family(host), socket.SOCK_STREAM)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self.socket.bind((host, port))
@@ -81,8 +96,7 @@ class RunningServer:
         except OSError as error:
             self.socket.close()
             raise OSError(f"{host}:{port}: cannot listen there: {error.strerror}; choose another --port") from error
-        shown = f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown}:{self.socket.getsockname()[1]}"
+        self.url = shown_url(host, self.socket.getsockname()[1])
         config = uvicorn.Config(
             app,
             log_config=None,

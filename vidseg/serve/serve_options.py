@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from vidseg.engine.options import at_least
 
-__all__ = ["ServeOptions"]
+__all__ = ["ReplicaOptions", "ServeOptions"]
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,9 @@ class ServeOptions:
     """Storage, limits and batching of a server."""
 
     store: str = "vidseg_serve"
-    """Folder of uploads, jobs and saved streams; one server at a time uses it."""
+    """Folder of uploads, jobs and saved streams; one server at a time uses it, or several with --shared."""
+    shared: bool = False
+    """Let other servers use the store at the same time, on every machine that has the folder; each runs jobs of all."""
     workers: int = 4
     """Requests that are computed at the same time: each decodes its video, and their clips share batches."""
     queue: int = 32
@@ -53,3 +55,34 @@ class ServeOptions:
         for name in ("keep_hours", "max_seconds", "max_job_seconds", "time_limit", "job_time_limit"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be greater than 0")
+
+
+@dataclass(frozen=True)
+class ReplicaOptions:
+    """Replicas of a server on a Ray cluster, whose machines see models and store under the same paths."""
+
+    ray: bool = False
+    """Run replicas of the server on a Ray cluster, as many as the load needs; needs the extra ray."""
+    cluster: str | None = None
+    """Address of the cluster; default: RAY_ADDRESS, else the cluster of this machine, else a new one that ends with the
+    command."""
+    min_replicas: int = 1
+    """Smallest number of replicas."""
+    max_replicas: int = 4
+    """Largest number of replicas."""
+    requests_per_replica: float = 4.0
+    """Requests and streams per replica, on average, above which Ray adds replicas, and below which it removes some."""
+    replica_cpus: float = 1.0
+    """Processors that Ray reserves for a replica."""
+    replica_gpus: float = 0.0
+    """GPUs that Ray reserves for a replica; 0.5: two replicas share one."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "min_replicas")
+        at_least(self, 0, "replica_cpus", "replica_gpus")
+        if self.max_replicas < self.min_replicas:
+            raise ValueError(f"max_replicas={self.max_replicas} must be at least min_replicas={self.min_replicas}")
+        if not self.requests_per_replica > 0:
+            raise ValueError(f"requests_per_replica={self.requests_per_replica} must be greater than 0")
+        if not self.ray and any(getattr(self, each.name) != each.default for each in fields(self)):
+            raise ValueError("options of replicas need --ray")

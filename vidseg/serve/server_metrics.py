@@ -29,9 +29,14 @@ _HISTOGRAMS = {
 
 
 class ServerMetrics:
-    """Counters, histograms and gauges; any thread may use it."""
+    """Counters, histograms and gauges; any thread may use it.
 
-    def __init__(self) -> None:
+    Args:
+        server: name of the server, which all values have as the label `server`; None: there is only one.
+    """
+
+    def __init__(self, server: str | None = None) -> None:
+        self._server = server
         self._lock = threading.Lock()
         self._counters: dict[tuple[str, str], float] = {}
         self._histograms: dict[tuple[str, str], list[float]] = {}
@@ -82,7 +87,14 @@ class ServerMetrics:
             head = [] if plain in said else _block(plain, text, "gauge", [])
             lines += [*head, f"{name} {value():g}"]
             said.add(plain)
-        return "\n".join(lines) + "\n"
+        return "\n".join(map(self._labeled, lines)) + "\n"
+
+    def _labeled(self, line: str) -> str:
+        if self._server is None or line.startswith("#"):
+            return line
+        name, value = line.rsplit(" ", 1)
+        inner = name.partition("{")[2]
+        return f'{name.partition("{")[0]}{{server="{self._server}"{"," + inner if inner else "}"} {value}'
 
     def _process(self) -> dict[str, tuple[str, Callable[[], float]]]:
         return {

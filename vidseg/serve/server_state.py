@@ -65,13 +65,11 @@ class ServerState:
     def __init__(self, models: Mapping[str, TrainedModel], options: ServeOptions) -> None:
         if not models:
             raise ValueError("there is no model to serve")
-        self.options, self.metrics = options, ServerMetrics()
-        self.folder = Path(options.store)
-        self.store = JobStore(self.folder)
-        self.spool, self.saved_streams = self.folder / "requests", self.folder / "streams"
-        shutil.rmtree(self.spool, ignore_errors=True)
-        for folder in (self.spool, self.saved_streams):
-            folder.mkdir(exist_ok=True, mode=0o700)
+        self.options, self.folder = options, Path(options.store)
+        self.store = JobStore(self.folder, shared=options.shared)
+        self.metrics = ServerMetrics(self.store.owner if options.shared else None)
+        self.saved_streams = self.folder / "streams"
+        self.saved_streams.mkdir(exist_ok=True, mode=0o700)
         self.predictors: dict[str, Predictor] = {}
         try:
             for name, trained in models.items():
@@ -191,11 +189,27 @@ class ServerState:
         finally:
             self._mean_seconds += 0.1 * (time.monotonic() - begin - self._mean_seconds)
 
-    def new_folder(self, home: Path) -> Path:
+    def new_folder(self) -> Path:
         """Make a folder with a new random name for one upload."""
-        folder = home / secrets.token_hex(16)
+        folder = self.store.received / secrets.token_hex(16)
         folder.mkdir(mode=0o700)
         return folder
+
+    @contextlib.asynccontextmanager
+    async def reserved_stream(self, stream: str) -> AsyncIterator[None]:
+        """Hold a stream, so that no other connection opens it, here or in another server.
+
+        Raises:
+            BusyError: another connection has it.
+        """
+        loop = asyncio.get_running_loop()
+        if not await loop.run_in_executor(self.disk, self.store.open_stream, stream):
+            raise BusyError(f"stream {stream} is open in another connection", 5)
+        try:
+            yield
+        finally:
+            if not self.stopping:  # the streams of a server that has ended are free
+                await asyncio.shield(loop.run_in_executor(self.disk, self.store.close_stream, stream))
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Any) -> AsyncIterator[None]:

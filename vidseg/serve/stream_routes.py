@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import secrets
 import time
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from vidseg.serve.request_guard import token_matches
 from vidseg.serve.request_progress import CanceledError
 from vidseg.serve.server_state import BusyError, ServerState, log_event
-from vidseg.serve.stream_sessions import ChunkQueue, ChunkSource, JpegSource, StreamSession
+from vidseg.serve.stream_sessions import ChunkQueue, ChunkSource, JpegSource, StreamSession, check_session_id
 from vidseg.serve.upload_checks import RequestError
 from vidseg.videos.opening import VideoError
 
@@ -28,6 +29,7 @@ __all__ = ["stream_routes"]
 logger = logging.getLogger(__name__)
 
 _START_SECONDS = 10.0  # for the first message
+_SAVE_SECONDS = 10.0  # between two copies of an open stream on the disk, from which it continues after a crash
 _TEXT = 1 << 16  # longest text message
 _UNSENT = 256  # messages for a client that does not read, before its frames wait
 _TRY_AGAIN, _POLICY, _NORMAL, _ERROR = 1013, 1008, 1000, 1011
@@ -91,7 +93,6 @@ def stream_routes(state: ServerState, token: str | None) -> APIRouter:
         token: that clients must send in a header or in the first message; None: none.
     """
     router = APIRouter()
-    in_use: set[str] = set()
 
     @router.websocket("/v1/models/{model}/stream")
     async def stream(websocket: WebSocket, model: str) -> None:
@@ -110,19 +111,17 @@ def stream_routes(state: ServerState, token: str | None) -> APIRouter:
                     if message.get("type") != "start":
                         raise RequestError(422, 'the first message must be {"type": "start", ...}')
                     start = Start.read(message)
-                    if start.session in in_use:
-                        raise BusyError(f"stream {start.session} is open in another connection", 5)
-                    session = (
-                        StreamSession(predictor)
-                        if start.session is None
-                        else StreamSession.load(predictor, state.saved_streams, start.session)
-                    )
-                    in_use.add(session.id)
-                    try:
-                        await _Connection(websocket, state, session, start).run()
-                    finally:
-                        in_use.discard(session.id)
-                        facts["frames"] = session.received
+                    name = check_session_id(start.session or secrets.token_hex(16))
+                    async with state.reserved_stream(name):
+                        session = (
+                            StreamSession(predictor, name)
+                            if start.session is None
+                            else StreamSession.load(predictor, state.saved_streams, name)
+                        )
+                        try:
+                            await _Connection(websocket, state, session, start).run()
+                        finally:
+                            facts["frames"] = session.received
             except asyncio.TimeoutError as error:
                 raise RequestError(408, f"no start message came for {_START_SECONDS:g} s") from error
         except RequestError as error:
@@ -242,6 +241,7 @@ class _Connection:
         session, metrics = self.session, self.state.metrics
         source = self._source()
         timed, before, shift = self.start.format == "jpeg", session.last, 0.0
+        saved = time.monotonic()
         try:
             for number, (frame, moment) in enumerate(source):
                 step = 1 / source.fps
@@ -250,6 +250,9 @@ class _Connection:
                 waited = time.monotonic() - self.chunks.taken_at
                 found = session.push(frame, moment + shift, step=step, queue_seconds=waited)
                 session.received = source.next if timed else session.received + 1
+                if time.monotonic() - saved >= _SAVE_SECONDS:
+                    session.save(self.state.saved_streams)
+                    saved = time.monotonic()
                 metrics.count("vidseg_stream_frames_total")
                 if found is not None:
                     metrics.observe("vidseg_window_seconds", found["window_seconds"])

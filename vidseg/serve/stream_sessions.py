@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import secrets
 import struct
 import threading
 import time
@@ -178,7 +177,7 @@ class StreamSession:
 
     Args:
         predictor: the model.
-        name: id of the stream; None: a new one.
+        name: id of the stream.
 
     Attributes:
         id: name in messages and of the file.
@@ -187,9 +186,8 @@ class StreamSession:
         last: time of the last frame in seconds; None: none yet.
     """
 
-    def __init__(self, predictor: Predictor, name: str | None = None) -> None:
-        self.predictor, self.live = predictor, predictor.session()
-        self.id = name or secrets.token_hex(16)
+    def __init__(self, predictor: Predictor, name: str) -> None:
+        self.predictor, self.live, self.id = predictor, predictor.session(), name
         self.received = self.windows = 0
         self.last: float | None = None
         self._history: deque[LabeledFrame] = deque(maxlen=_HISTORY)

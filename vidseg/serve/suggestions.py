@@ -62,6 +62,9 @@ class Suggester:
         features: folder of <video>.npy, for a network that takes features.
         left_out: class whose segments are not suggested, such as the background, in videos that may have gaps.
 
+    Attributes:
+        pending: number of videos that the background has not reached yet.
+
     Raises:
         ValueError: the network takes features and there are none, or it labels neither streams nor features.
     """
@@ -86,7 +89,7 @@ class Suggester:
         self.trained, self.root, self.features, self.left_out = trained, root, features, left_out
         self._found: dict[str, Suggestion] = {}
         self._lock, self._stop = threading.Lock(), threading.Event()
-        self._asked = threading.Semaphore(1)
+        self.pending = 0
         self._thread: threading.Thread | None = None
 
     def known(self, path: str) -> Suggestion | None:
@@ -110,6 +113,8 @@ class Suggester:
     def start(self, videos: Sequence[AnnotatedVideo]) -> None:
         """Compute the suggestions for videos in a background thread, in their order."""
 
+        self.pending = len(videos)
+
         def run() -> None:
             for video in videos:
                 if self._stop.is_set():
@@ -118,6 +123,8 @@ class Suggester:
                     self.find(video)
                 except (OSError, ValueError) as error:  # shown when the video is opened
                     logger.warning("no suggestion for %s: %s", video.path, error)
+                finally:
+                    self.pending -= 1
 
         self._thread = threading.Thread(target=run, name="vidseg-suggestions", daemon=True)
         self._thread.start()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vidseg.engine.task import Task
     from vidseg.engine.trained import TrainedModel
 
-__all__ = ["load_trained", "register"]
+__all__ = ["load_trained"]
 
 _TASKS = {
     "recognition": "RecognitionTask",

@@ -1,14 +1,21 @@
 // The annotation page: a list of videos, a player, a time line. Every change is sent to the server at once.
 
-import { api, ApiError, setToken } from "./annotate_api.js";
+import { api, ApiError } from "./annotate_api.js";
+import { added, merged, moved, nearest, overlaps, removed, split } from "./annotate_edits.js";
+import { addFiles } from "./annotate_files.js";
 import { Player } from "./annotate_player.js";
 import { colorOf, Timeline } from "./annotate_timeline.js";
+import { WholeVideo } from "./annotate_whole.js";
+import { setToken } from "./server.js";
 
 const $ = (id) => document.getElementById(id);
 const SPEEDS = [0.25, 0.5, 1, 2, 4];
+const ZOOMS = [1, 2, 4, 8, 16, 32, 64, 128];
+const LISTED = 500; // videos in the list
+const REFRESH = 4000; // ms, while the model computes suggestions
 const state = {
   classes: [], videos: [], video: null, labels: null, selected: -1, current: null, begun: null, suggestion: null,
-  mine: null, model: null,
+  mine: null, model: null, background: null, source: null, zoom: 1,
 };
 let saving = Promise.resolve(); // changes are sent one after the other
 
@@ -29,7 +36,8 @@ function fail(error) {
 const fps = () => (state.video && state.video.fps > 0 ? state.video.fps : 25);
 const seconds = () => (state.video.seconds > 0 ? state.video.seconds : state.video.frames / fps());
 const now = () => player.number / fps();
-const copy = (labels) => ({ label: labels.label, segments: labels.segments.map((one) => ({ ...one })) });
+const copy = ({ label, classes, segments }) => ({ label, classes, segments: segments.map((one) => ({ ...one })) });
+const shape = () => ({ dense: state.video.dense, fills: state.background !== null, seconds: seconds() });
 
 function at(time) {
   const { segments } = state.labels;
@@ -40,10 +48,10 @@ function at(time) {
 
 function drawTimeline() {
   if (!state.labels) return;
-  const shape = { seconds: seconds(), step: 1 / fps(), classes: state.classes };
-  timeline.draw(state.labels.segments, { ...shape, selected: state.selected });
+  const axis = { seconds: seconds(), step: 1 / fps(), classes: state.classes };
+  timeline.draw(state.labels.segments, { ...axis, selected: state.selected });
   const suggested = state.suggestion ? state.suggestion.segments : [];
-  suggestions.draw(suggested, { ...shape, selected: -1, words: "Suggestion: " });
+  suggestions.draw(suggested, { ...axis, selected: -1, words: "Suggestion: " });
   $("accept").hidden = !suggested.length && !(state.suggestion && state.suggestion.label);
 }
 
@@ -81,18 +89,15 @@ function drawClasses() {
       return button;
     }),
   );
-  const options = ["", ...state.classes].map((name) => {
-    const option = new Option(name || "(none)", name);
-    option.selected = name === ((state.labels && state.labels.label) || "");
-    return option;
-  });
-  $("label").replaceChildren(...options);
+  whole.draw(state);
 }
 
 function drawButtons() {
   const has = state.labels !== null;
   const one = has && state.selected >= 0;
-  for (const id of ["back", "play", "forward", "mark", "label"]) $(id).disabled = !has;
+  for (const id of ["back", "play", "forward", "mark", "label", "several"]) $(id).disabled = !has;
+  $("wider").disabled = !has || state.zoom === ZOOMS.at(-1);
+  $("narrower").disabled = !has || state.zoom === 1;
   for (const id of ["split", "merge", "remove"]) $(id).disabled = !one;
   $("undo").disabled = !has || !state.labels.can_undo;
   $("redo").disabled = !has || !state.labels.can_redo;
@@ -103,22 +108,28 @@ function drawButtons() {
 function drawVideos() {
   const words = $("search").value.toLowerCase();
   const order = $("order").value;
-  const done = (video) => video.label !== null || video.segments > 0;
+  const done = (video) => video.label !== null || video.classes !== null || video.segments > 0;
   const key = {
     unlabeled: (video) => (done(video) ? 1 : 0),
     uncertain: (video) => (video.uncertainty === null ? 1 : -video.uncertainty),
     path: () => 0,
   }[order];
-  const shown = state.videos
+  const found = state.videos
     .filter((video) => video.path.toLowerCase().includes(words))
     .sort((a, b) => key(a) - key(b) || (a.path < b.path ? -1 : 1));
-  $("count").textContent = `${state.videos.filter(done).length} of ${state.videos.length} videos have labels`;
+  const shown = found.slice(0, LISTED);
+  const more = found.length - shown.length;
+  $("count").textContent =
+    `${state.videos.filter(done).length} of ${state.videos.length} videos have labels` +
+    (more ? `; the list shows ${LISTED} of ${found.length}: search for others` : "");
   $("videos").replaceChildren(
     ...shown.map((video) => {
       const item = document.createElement("li");
       const button = document.createElement("button");
       const about = document.createElement("small");
-      const parts = [video.label, video.segments ? `${video.segments} segments` : null].filter(Boolean);
+      const several = video.classes && (video.classes.join(", ") || "none of the classes");
+      const segments = video.segments && `${video.segments} segment${video.segments === 1 ? "" : "s"}`;
+      const parts = [video.label, several, segments].filter(Boolean);
       if (video.uncertainty !== null) parts.push(`uncertainty ${video.uncertainty.toFixed(2)}`);
       about.textContent = parts.join(", ") || "no labels";
       button.type = "button";
@@ -142,7 +153,11 @@ function drawAll() {
 function drawFrame(number) {
   $("seek").value = number;
   $("seek").setAttribute("aria-valuetext", `frame ${number + 1}, ${(number / fps()).toFixed(2)} seconds`);
-  $("head").style.left = `${Math.min(100, (100 * number) / fps() / seconds())}%`;
+  const place = Math.min(1, number / fps() / seconds());
+  $("head").style.left = `${100 * place}%`;
+  const box = $("zoomed");
+  const x = place * $("timeline").clientWidth;
+  if (x < box.scrollLeft || x > box.scrollLeft + box.clientWidth) box.scrollLeft = x - box.clientWidth / 8;
   $("clock").value = `${(number / fps()).toFixed(2)} s, frame ${number + 1} of ${state.video.frames}`;
 }
 
@@ -155,7 +170,7 @@ function receive(labels) {
     ? labels.segments.findIndex((one) => one.label === kept.label && one.start === kept.start && one.stop === kept.stop)
     : -1;
   const video = state.videos.find((one) => one.path === state.video.path);
-  if (video) Object.assign(video, { label: labels.label, segments: labels.segments.length });
+  if (video) Object.assign(video, { label: labels.label, classes: labels.classes, segments: labels.segments.length });
   drawVideos();
   drawAll();
 }
@@ -170,21 +185,27 @@ function author() {
   return name;
 }
 
-// Sends what `change` makes of the labels. `change` runs when the changes before it were answered.
-function edit(change, select = null) {
+// Sends what `change` makes of the labels. `change` runs when the changes before it were answered; a sentence that it
+// returns says why it is impossible. The segment that is nearest to `chosen` is selected afterwards.
+function edit(change, chosen = null) {
   const path = state.video.path;
   saving = saving.then(async () => {
     if (!state.video || state.video.path !== path) return;
     const labels = copy(state.labels);
-    if (change(labels) === false) return;
+    const reason = change(labels);
+    if (reason === false) return drawAll(); // nothing to write
+    if (typeof reason === "string") {
+      drawAll();
+      return say(reason, true);
+    }
     try {
       const body = { ...labels, version: state.labels.version, author: author() };
       const answer = await api.save(path, body);
       if (state.video.path !== path) return;
       state.mine = null;
       receive(answer);
-      if (select) {
-        state.selected = answer.segments.findIndex((one) => select(one));
+      if (chosen) {
+        state.selected = nearest(answer.segments, chosen);
         drawAll();
       }
       say("Saved.");
@@ -233,29 +254,29 @@ function select(index, seek = false) {
 function chooseClass(name) {
   state.current = name;
   const index = state.selected;
-  if (index < 0) return drawAll();
-  const { start, stop } = state.labels.segments[index];
-  return edit(
-    (labels) => void (labels.segments[index].label = name),
-    (one) => one.start === start && one.stop === stop && one.label === name,
-  );
+  const { start, stop } = index < 0 ? {} : state.labels.segments[index];
+  if (index < 0 || now() < start - 1e-6 || now() >= stop - 1e-6) {
+    state.selected = -1; // someone who has gone on means the next segment
+    return drawAll();
+  }
+  return edit((labels) => void (labels.segments[index].label = name), { start, stop, label: name });
 }
 
 function add(start, stop) {
   const label = state.current;
   if (!label) return say("Choose a class first.", true);
-  return edit(
-    (labels) => void labels.segments.push({ start, stop, label }),
-    (one) => Math.abs(one.start - start) < 0.5 / fps() && one.label === label,
-  );
+  const one = { start, stop, label };
+  return edit((labels) => void (labels.segments = added(labels.segments, one, shape())), one);
 }
 
 function move(index, start, stop) {
   const { label } = state.labels.segments[index];
-  return edit(
-    (labels) => void Object.assign(labels.segments[index], { start, stop }),
-    (one) => Math.abs(one.start - start) < 0.5 / fps() && one.label === label,
-  );
+  const change = (labels) => {
+    const segments = moved(labels.segments, index, start, stop, shape());
+    if (!segments) return "Every frame of this video has a class: there is no neighbor that takes the freed frames.";
+    labels.segments = segments;
+  };
+  return edit(change, { start, stop, label });
 }
 
 const actions = {
@@ -273,29 +294,33 @@ const actions = {
   split() {
     const index = state.selected;
     const time = now();
-    const { start, stop, label } = state.labels.segments[index];
-    if (!(start < time && time < stop)) return say("Go to a frame inside the segment to split it.", true);
-    const split = (labels) => {
-      labels.segments[index].stop = time;
-      labels.segments.push({ start: time, stop, label });
+    const { stop, label } = state.labels.segments[index];
+    const change = (labels) => {
+      const segments = split(labels.segments, index, time);
+      if (!segments) return "Go to a frame inside the segment to split it.";
+      labels.segments = segments;
     };
-    return edit(split, (one) => one.start === time && one.label === label);
+    return edit(change, { start: time, stop, label });
   },
   merge() {
     const index = state.selected;
     const next = state.labels.segments[index + 1];
-    if (!next) return say("There is no segment after this one.", true);
-    const { start, label } = state.labels.segments[index];
-    const merge = (labels) => {
-      labels.segments[index].stop = Math.max(next.stop, labels.segments[index].stop);
-      labels.segments.splice(index + 1, 1);
+    const { start, stop, label } = state.labels.segments[index];
+    const change = (labels) => {
+      const segments = merged(labels.segments, index);
+      if (!segments) return "There is no segment after this one.";
+      labels.segments = segments;
     };
-    return edit(merge, (one) => one.start === start && one.label === label);
+    return edit(change, { start, stop: next ? Math.max(stop, next.stop) : stop, label });
   },
   remove() {
     const index = state.selected;
     state.selected = -1;
-    return edit((labels) => void labels.segments.splice(index, 1));
+    return edit((labels) => {
+      const segments = removed(labels.segments, index, shape());
+      if (!segments) return "Every frame of this video has a class: choose another class instead.";
+      labels.segments = segments;
+    });
   },
   undo: () => takeBack("undo"),
   redo: () => takeBack("redo"),
@@ -303,10 +328,14 @@ const actions = {
     if (!state.suggestion) return null;
     const { label, segments } = state.suggestion;
     return edit((labels) => {
-      labels.label = label || labels.label;
-      labels.segments = segments.map(({ start, stop, label: name }) => ({ start, stop, label: name }));
+      if (label) whole.accept(labels, label);
+      const plain = segments.map(({ start, stop, label: name }) => ({ start, stop, label: name }));
+      if (state.video.dense) labels.segments = plain.length ? plain : labels.segments;
+      else labels.segments.push(...plain.filter((one) => !overlaps(labels.segments, one)));
     });
   },
+  wider: () => zoom(1),
+  narrower: () => zoom(-1),
   mine() {
     const mine = state.mine;
     state.mine = null;
@@ -318,7 +347,8 @@ const actions = {
 
 async function open(path) {
   await saving;
-  Object.assign(state, { selected: -1, begun: null, suggestion: null, mine: null, labels: null });
+  Object.assign(state, { selected: -1, begun: null, suggestion: null, mine: null, labels: null, source: null, zoom: 1 });
+  zoom(0);
   state.video = state.videos.find((video) => video.path === path);
   history.replaceState(null, "", `#${encodeURIComponent(path)}`);
   $("title").textContent = path.replace(/^jpg\//, "");
@@ -330,6 +360,7 @@ async function open(path) {
     player.open(state.video);
     receive(labels);
     say(state.video.frames && state.video.has_frames ? "" : "This video has no frames to show.");
+    findSource(path);
   } catch (error) {
     fail(error);
     return;
@@ -347,6 +378,35 @@ async function open(path) {
   }
 }
 
+// Plays the source video if it exists and the browser can; says why not.
+async function findSource(path) {
+  $("picture-note").textContent = "";
+  $("picture-from").value = "frames";
+  $("picture-from").disabled = true;
+  if (!state.video.has_frames) return;
+  try {
+    const source = await api.source(path);
+    if (state.video.path !== path) return;
+    state.source = source;
+    $("picture-from").disabled = false;
+    if (localStorage.getItem("vidseg-pictures") !== "frames") usePictures("source");
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.status !== 404) return fail(error);
+    if (state.video.path === path) noSource(error.message);
+  }
+}
+
+function usePictures(from) {
+  $("picture-from").value = from;
+  $("picture-note").textContent = "";
+  return player.useSource(from === "source" ? state.source : null);
+}
+
+function noSource(reason) {
+  $("picture-from").value = player.fromSource ? "source" : "frames";
+  $("picture-note").textContent = reason && `Frames of the database are shown instead of the source video: ${reason}`;
+}
+
 function step(by) {
   const paths = [...$("videos").querySelectorAll("button")].map((button) => button.dataset.path);
   const next = paths[paths.indexOf(state.video && state.video.path) + by];
@@ -356,7 +416,9 @@ function step(by) {
 async function load() {
   try {
     const project = await api.project();
-    Object.assign(state, { classes: project.classes, model: project.model });
+    Object.assign(state, { classes: project.classes, model: project.model, background: project.background });
+    files.draw(project.divisions);
+    if (project.pending) setTimeout(refresh, REFRESH);
     $("data").textContent = `vidseg annotate: ${project.name}`;
     state.current = state.classes[0] || null;
     state.videos = await api.videos();
@@ -365,12 +427,44 @@ async function load() {
   }
   drawVideos();
   drawAll();
-  const wanted = decodeURIComponent(location.hash.slice(1));
+  const wanted = wantedVideo();
   const first = state.videos.find((video) => video.path === wanted) || state.videos[0];
   return first ? open(first.path) : say("The data set has no videos; convert some with `vidseg convert`.");
 }
 
+// The uncertainties that the model has found meanwhile.
+async function refresh() {
+  try {
+    const [project, videos] = [await api.project(), await api.videos()];
+    const found = new Map(videos.map((video) => [video.path, video]));
+    for (const video of state.videos) Object.assign(video, found.get(video.path));
+    drawVideos();
+    if (project.pending) setTimeout(refresh, REFRESH);
+  } catch (error) {
+    fail(error);
+  }
+}
+
+function wantedVideo() {
+  try {
+    return decodeURIComponent(location.hash.slice(1));
+  } catch {
+    return ""; // not written by this page
+  }
+}
+
 // ---- Keys
+
+function zoom(by) {
+  state.zoom = ZOOMS[Math.max(0, Math.min(ZOOMS.length - 1, ZOOMS.indexOf(state.zoom) + by))];
+  $("timeline").style.width = `${100 * state.zoom}%`;
+  if (state.video && state.labels) {
+    drawFrame(player.number);
+    drawButtons();
+    const x = Number.parseFloat($("head").style.left) / 100;
+    $("zoomed").scrollLeft = x * $("timeline").clientWidth - $("zoomed").clientWidth / 2;
+  }
+}
 
 function speed(by) {
   const place = SPEEDS.indexOf(Number($("speed").value)) + by;
@@ -388,17 +482,23 @@ function edge(name) {
 }
 
 function press(event) {
-  if (event.ctrlKey || event.metaKey) {
-    if (event.key.toLowerCase() !== "z" || !state.labels || event.target.matches("input:not([type=range])")) return;
+  byPointer = false;
+  const inField = event.target.matches("input:not([type=range]), select, textarea, summary");
+  // AltGr, with which some keyboards write brackets, is Ctrl and Alt
+  if ((event.ctrlKey || event.metaKey) && !event.getModifierState("AltGraph")) {
+    const key = event.key.toLowerCase();
+    if (!["z", "y"].includes(key) || !state.labels || $("help").open || event.target.matches("input:not([type=range])")) return;
     event.preventDefault();
-    actions[event.shiftKey ? "redo" : "undo"]();
+    actions[key === "y" || event.shiftKey ? "redo" : "undo"]();
     return;
   }
-  if ($("help").open || event.target.matches("input:not([type=range]), select, textarea, summary")) return;
+  if (event.key === "Escape" && inField) return event.target.blur();
+  if ($("help").open || inField) return;
   if (event.key === "?") return void $("help").showModal();
   if (event.key === "n" || event.key === "N") return step(1);
   if (event.key === "p" || event.key === "P") return step(-1);
   if (!state.labels) return;
+  const digit = /^Digit[0-9]$/.test(event.code) ? Number(event.code.slice(5)) : Number.parseInt(event.key, 10);
   const arrow = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   const plain = !event.target.matches("button");
   let used = true;
@@ -412,9 +512,12 @@ function press(event) {
   else if (event.key === "Enter" && plain) select(at(now()));
   else if (event.key === "+" || event.key === "=") speed(1);
   else if (event.key === "-") speed(-1);
-  else if (event.key === "[") edge("start");
-  else if (event.key === "]") edge("stop");
-  else if (/^[1-9]$/.test(event.key) && state.classes[event.key - 1]) chooseClass(state.classes[event.key - 1]);
+  else if (event.key === "[" || event.key === ",") edge("start");
+  else if (event.key === "]" || event.key === ".") edge("stop");
+  else if (digit >= 0 && event.shiftKey) whole.toggle(digit ? state.classes[digit - 1] : null);
+  else if (digit > 0) state.classes[digit - 1] && chooseClass(state.classes[digit - 1]);
+  else if (event.key.toLowerCase() === "v") $("picture-from").disabled || choosePictures(player.fromSource ? "frames" : "source");
+  else if (event.key.toLowerCase() === "z") zoom(event.shiftKey ? -1 : 1);
   else if (event.key === "Escape") {
     state.begun = null;
     select(-1);
@@ -427,13 +530,22 @@ function press(event) {
   if (used) event.preventDefault();
 }
 
+function choosePictures(from) {
+  localStorage.setItem("vidseg-pictures", from);
+  return usePictures(from);
+}
+
 // ---- Start
 
-const player = new Player($("picture"), {
+const player = new Player($("screen"), {
   onFrame: drawFrame,
   onState: (playing) => ($("play").textContent = playing ? "Pause" : "Play"),
   onError: fail,
+  onSource: noSource,
 });
+const whole = new WholeVideo({ edit, say });
+const files = addFiles({ load, say, fail });
+let byPointer = false; // whether the last input was the pointer's, after which keys are those of the page
 const timeline = new Timeline($("lane"), {
   onSelect: (index) => select(index),
   onEdit: move,
@@ -456,9 +568,8 @@ $("seek").addEventListener("input", () => player.show(Number($("seek").value)));
 $("speed").addEventListener("change", () => (player.speed = Number($("speed").value)));
 $("search").addEventListener("input", drawVideos);
 $("order").addEventListener("change", drawVideos);
-$("label").addEventListener("change", () => edit((labels) => void (labels.label = $("label").value || null)));
+$("picture-from").addEventListener("change", () => choosePictures($("picture-from").value));
 $("help-open").addEventListener("click", () => $("help").showModal());
-$("export").addEventListener("click", () => api.download($("form").value).catch(fail));
 $("author").value = localStorage.getItem("vidseg-author") || "";
 $("token").addEventListener("change", () => {
   setToken($("token").value);
@@ -475,17 +586,12 @@ $("new-class").addEventListener("submit", async (event) => {
     fail(error);
   }
 });
-$("import").addEventListener("change", async () => {
-  const [file] = $("import").files;
-  if (!file) return;
-  try {
-    const report = await api.importFile($("form").value, file.name, file);
-    $("import").value = "";
-    await load();
-    say(report.report);
-  } catch (error) {
-    fail(error);
-  }
-});
 document.addEventListener("keydown", press);
+document.addEventListener("pointerdown", () => (byPointer = true));
+document.addEventListener("click", (event) => {
+  if (event.detail > 0) event.target.closest("main button")?.blur();
+});
+document.addEventListener("change", (event) => {
+  if (byPointer && event.target.matches("select")) event.target.blur();
+});
 load();

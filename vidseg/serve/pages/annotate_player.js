@@ -1,34 +1,74 @@
-// Shows frames of a video on a canvas: one by one, or at a speed. Frames ahead are loaded while it plays.
+// Shows frames of a video, one by one or at a speed: those of the database on a canvas; while it plays, the source video.
 
 import { api } from "./annotate_api.js";
+import { SourceVideo } from "./annotate_source.js";
 
 const KEPT = 240; // frames
 const AHEAD = 24;
 const LOADING = 6; // requests at once
 
 export class Player {
-  constructor(canvas, { onFrame, onState, onError }) {
-    this.canvas = canvas;
-    this.context = canvas.getContext("2d");
-    this.onFrame = onFrame;
-    this.onState = onState;
-    this.onError = onError;
-    this.speed = 1;
+  // `onFrame(number)`, `onState(playing)`, `onError(error)`, `onSource(sentence)`: why the source is not shown
+  constructor(screen, { onFrame, onState, onError, onSource }) {
+    this.screen = screen;
+    this.canvas = screen.querySelector("canvas");
+    this.context = this.canvas.getContext("2d");
+    Object.assign(this, { onFrame, onState, onError, onSource });
+    this.source = new SourceVideo(screen.querySelector("video"), {
+      onFrame: (number) => this._played(number),
+      onEnd: () => this.pause(),
+      onFail: (reason) => this._leaveSource(reason),
+    });
+    this.rate = 1;
     this.close();
   }
 
   close() {
     for (const picture of (this.pictures || new Map()).values()) picture.then((p) => p.close(), () => {});
+    this.source.close();
     this.video = null;
     this.number = 0;
     this.playing = false;
+    this.fromSource = false;
     this.pictures = new Map(); // frame number -> promise of an ImageBitmap
+    delete this.screen.dataset.frame;
+    this.screen.dataset.from = "frames";
   }
 
   open(video) {
     this.close();
     this.video = video;
     this.show(0);
+  }
+
+  // Plays the source from now on, or, with null, the frames of the database.
+  async useSource(opened) {
+    this.pause();
+    const video = this.video;
+    this.source.close();
+    this.fromSource = false;
+    if (opened && (await this.source.open(opened)) && this.video === video) {
+      this.fromSource = true;
+      this.onSource("");
+    }
+  }
+
+  _leaveSource(reason) {
+    const playing = this.playing;
+    this.fromSource = false;
+    this.onSource(reason);
+    if (!this.video) return;
+    this.show(this.number);
+    if (playing) this._playFrames();
+  }
+
+  get speed() {
+    return this.rate;
+  }
+
+  set speed(value) {
+    this.rate = value;
+    this.source.speed(value);
   }
 
   get fps() {
@@ -52,12 +92,23 @@ export class Player {
     return picture;
   }
 
-  async show(number) {
-    if (!this.video || !this.video.frames) return;
+  _shown(number, from) {
+    this.screen.dataset.from = from;
+    this.screen.dataset.frame = number;
+  }
+
+  show(number) {
+    if (!this.video || !this.video.frames) return Promise.resolve();
+    this.number = Math.max(0, Math.min(this.video.frames - 1, number));
+    this.onFrame(this.number);
+    if (this.playing && this.fromSource) return this.source.play(this.number, this.rate); // from there
+    return this._showFrame(this.number);
+  }
+
+  // Draws a frame of the database if it is still wanted when it has come.
+  async _showFrame(wanted) {
     const video = this.video;
-    this.number = Math.max(0, Math.min(video.frames - 1, number));
-    const wanted = this.number;
-    this.onFrame(wanted);
+    if (this.screen.dataset.frame !== String(wanted)) delete this.screen.dataset.frame; // until it is shown
     try {
       const picture = await this._load(wanted);
       if (this.video !== video || this.number !== wanted) return;
@@ -66,7 +117,7 @@ export class Player {
         this.canvas.height = picture.height;
       }
       this.context.drawImage(picture, 0, 0);
-      this.canvas.dataset.frame = wanted;
+      this._shown(wanted, "frames");
     } catch (error) {
       if (this.video === video) {
         this.pause();
@@ -81,34 +132,51 @@ export class Player {
   }
 
   pause() {
+    const before = this.playing;
     this.playing = false;
-    this.onState(false);
+    this.source.pause();
+    if (before) this.onState(false);
+    if (before && this.fromSource) this._showFrame(this.number);
   }
 
-  async play() {
+  play() {
     if (!this.video) return;
-    const video = this.video;
-    if (this.number >= video.frames - 1) this.number = 0;
+    if (this.number >= this.video.frames - 1) this.number = 0;
     this.playing = true;
     this.onState(true);
+    if (this.fromSource) this.source.play(this.number, this.rate);
+    else this._playFrames();
+  }
+
+  _played(number) {
+    this.number = number;
+    this._shown(number, "source");
+    this.onFrame(number);
+  }
+
+  async _playFrames() {
+    const video = this.video;
     let first = this.number;
     let began = performance.now();
-    let speed = this.speed;
-    while (this.playing && this.video === video) {
-      for (let ahead = 1; ahead <= Math.min(AHEAD, LOADING * Math.ceil(this.speed)); ahead++) {
+    let speed = this.rate;
+    while (this.playing && this.video === video && !this.fromSource) {
+      for (let ahead = 1; ahead <= Math.min(AHEAD, LOADING * Math.ceil(speed)); ahead++) {
         if (this.number + ahead < video.frames) this._load(this.number + ahead);
       }
       await new Promise(requestAnimationFrame);
-      if (speed !== this.speed) {
-        [first, began, speed] = [this.number, performance.now(), this.speed];
+      if (speed !== this.rate) {
+        [first, began, speed] = [this.number, performance.now(), this.rate];
       }
       const due = first + Math.floor(((performance.now() - began) / 1000) * this.fps * speed);
       const next = Math.min(due, video.frames - 1);
+      if (this.number < first || this.number > next) {
+        [first, began] = [this.number, performance.now()]; // someone sought
+        continue;
+      }
       if (next === this.number) continue;
       await this.show(next);
-      if (next > this.number) break; // someone sought back
       if (this.number !== next) [first, began] = [this.number, performance.now()];
-      if (next === video.frames - 1) this.pause();
+      else if (next === video.frames - 1) this.pause();
     }
   }
 }

@@ -92,7 +92,7 @@ class DetectionTask(Task):
         outputs = getattr(model, "num_classes", classes)
         if outputs != classes:
             raise ValueError(f"{loader.data}: {classes} classes, but the network has {outputs}")
-        pixels = isinstance(model, SnippetDetector)
+        pixels = getattr(model, "reads_pixels", False)
         if pixels != (loader.feature_size is None):
             wanted, given = ("snippets", "features") if pixels else ("features", "snippets")
             raise ValueError(f"the network takes {wanted}, the loader has {given}")
@@ -102,9 +102,10 @@ class DetectionTask(Task):
                 f"{loader.files.folders[0]}: features of {loader.feature_size} values a column, but the network takes "
                 f"{width}"
             )
-        detector = model.detector if pixels else model
+        detector = getattr(model, "detector", model)
         if (
             pixels
+            and not getattr(model, "exported", False)  # which can only be tested
             and self.gradients != "none"
             and not any(value.requires_grad for name, value in model.named_parameters() if name.startswith("backbone."))
         ):

@@ -46,6 +46,7 @@ __all__ = [
     "check_network",
     "network_options",
     "plan_recognition",
+    "recognition_training",
     "run_input",
     "train_recognition",
 ]
@@ -91,19 +92,19 @@ def _data(options: RecognitionOptions, splits: Splits, spec: InputSpec) -> _Data
     return _Data(splits, spec, multigrid, loader, options, size)
 
 
-def train_recognition(options: RecognitionOptions) -> Path:
-    """Train as the options say; returns the folder of the run.
+def recognition_training(options: RecognitionOptions, out: Path) -> tuple[Training, RecognitionOptions]:
+    """Return what a run trains, and its options with the batch size that was chosen.
+
+    Args:
+        options: of the run.
+        out: folder of the run, whose record decides the input of a run that is resumed.
 
     Raises:
-        FileExistsError: the folder holds a run, and none of resume, resume_epoch and overwrite is given.
-        ImportError: an option needs apex, which is not installed.
         ValueError: options that do not fit the network, the data set or the run that is resumed.
     """
     network = options.network
     check_network(network.network)
-    device = start_run(options)
     splits = choose_splits(options.data, seed=options.session.seed, target=options.loss.target)
-    out = run_folder(options, options.data.dataset)
     folder = RunFolder(out, network.network, options)
     torch.manual_seed(options.session.seed)
     names = ["value"] if options.loss.target == "value" else splits.train.classes
@@ -138,6 +139,21 @@ def train_recognition(options: RecognitionOptions) -> Path:
         multigrid=data.multigrid,
         batch_size=size,
     )
+    return training, options
+
+
+def train_recognition(options: RecognitionOptions) -> Path:
+    """Train as the options say; returns the folder of the run.
+
+    Raises:
+        FileExistsError: the folder holds a run, and none of resume, resume_epoch and overwrite is given.
+        ImportError: an option needs apex, which is not installed.
+        ValueError: options that do not fit the network, the data set or the run that is resumed.
+    """
+    check_network(options.network.network)
+    device = start_run(options)
+    out = run_folder(options, options.data.dataset)
+    training, options = recognition_training(options, out)
     train_run(training, options, out, device=device)
     return out
 

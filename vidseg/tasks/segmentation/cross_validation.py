@@ -48,7 +48,15 @@ from vidseg.models import create_model, model_input_spec, model_options
 from vidseg.tasks.segmentation.options import SegmentationOptions
 from vidseg.tasks.segmentation.task import SegmentationTask
 
-__all__ = ["build_network", "cross_validate", "make_loader", "plan_segmentation", "train_split"]
+__all__ = [
+    "build_network",
+    "cross_validate",
+    "make_loader",
+    "plan_segmentation",
+    "split_training",
+    "train_split",
+    "training_divisions",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +80,7 @@ def cross_validate(options: SegmentationOptions, *, rate: float = 15.0) -> Cross
     device = start_run(options)
     root = Path(options.data.dataset)
     _make_catalog(root, rate)
-    divisions = _divisions(root, options.data.splits)
+    divisions = training_divisions(root, options.data.splits)
     out = run_folder(options, options.data.dataset)
     folders = {division: out / (division or "all") for division in divisions}
     for division, folder in folders.items():  # refused before the first split is trained
@@ -145,7 +153,7 @@ def plan_segmentation(options: SegmentationOptions, *, rate: float = 15.0) -> di
     root, found = Path(options.data.dataset), {}
     model_input_spec(options.network.network)  # an unknown name is refused
     _make_catalog(root, rate)
-    for division in _divisions(root, options.data.splits):
+    for division in training_divisions(root, options.data.splits):
         loader = make_loader(_parts(options, division).train, options, train=True)
         schedule = filled_schedule(
             options, batches=len(loader), batch_size=options.data.batch_size * distributed.world_size()
@@ -167,8 +175,16 @@ def _make_catalog(root: Path, rate: float) -> None:
     distributed.barrier()
 
 
-def _divisions(root: Path, wanted: Sequence[str]) -> list[str]:
-    """Names of the divisions into train and test to run; "" for the splits `train` and `test`."""
+def training_divisions(root: Path, wanted: Sequence[str]) -> list[str]:
+    """Return the names of the divisions into train and test to run; "" for the splits `train` and `test`.
+
+    Args:
+        root: folder of the data set.
+        wanted: names that the options give; none: all of the data set.
+
+    Raises:
+        ValueError: there is no such division, or none at all.
+    """
     data = open_dataset(root)
     found = [division for division in divisions_of(data) if part_name(division, "test") in data.splits]
     if not found:
@@ -230,17 +246,17 @@ def build_network(options: SegmentationOptions, classes: int, width: int) -> nn.
     return create_model(options.network.network, num_classes=classes, in_features=width, **network_options(options))
 
 
-def train_split(options: SegmentationOptions, division: str, out: Path, *, device: torch.device) -> Path:
-    """Train on one split, select the epoch, and test; returns the folder, which then holds `test.json`.
+def split_training(options: SegmentationOptions, division: str, out: Path) -> Training:
+    """Return what the run of one split trains.
 
     Args:
         options: of the run.
         division: name of the split, such as split1.
         out: folder of this split's run.
-        device: device to compute on.
-    """
-    from vidseg.tasks import load_trained
 
+    Raises:
+        ValueError: options that do not fit the data set, or wrong data.
+    """
     data, seed, root = options.data, options.session.seed, Path(options.data.dataset)
     parts = _parts(options, division)
     if (root / "mapping.txt").is_file():
@@ -265,7 +281,7 @@ def train_split(options: SegmentationOptions, division: str, out: Path, *, devic
     )
     record = _record(options, division, parts, feature_size=loader.feature_size)
     counts = [len(parts.train), 0 if validation is None else len(validation.data), len(parts.test)]
-    training = Training(
+    return Training(
         task=SegmentationTask(
             loss,
             options.labeling,
@@ -285,10 +301,24 @@ def train_split(options: SegmentationOptions, division: str, out: Path, *, devic
         report=report,
         batch_size=data.batch_size * distributed.world_size(),
     )
+
+
+def train_split(options: SegmentationOptions, division: str, out: Path, *, device: torch.device) -> Path:
+    """Train on one split, select the epoch, and test; returns the folder, which then holds `test.json`.
+
+    Args:
+        options: of the run.
+        division: name of the split, such as split1.
+        out: folder of this split's run.
+        device: device to compute on.
+    """
+    from vidseg.tasks import load_trained
+
+    training = split_training(options, division, out)
     if distributed.is_first() and (out / "test.json").is_file():
         (out / "test.json").unlink()  # it is of fewer epochs
     train_run(training, options, out, device=device)
-    with folder.log(append=True):
+    with RunFolder(out, options.network.network, options).log(append=True):
         test = load_trained(out, device=device).test(picture=options.monitors.pictures)
         if distributed.is_first():
             logger.info("test of epoch %d: %s", test["epoch"], scores_text(test["scores"]))
