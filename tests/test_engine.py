@@ -225,11 +225,7 @@ def test_fit_learns_and_leaves_its_files(tmp_path, caplog):
     assert tuple(val[-1][1:]) == result.values
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "events.jsonl",
-        "net_best.pth",
-        "net_ep-0002.pth",
-        "net_ep-0004.pth",
-        "net_ep-0005.pth",
-        "net_last.pth",
+        *("net_best.pth", "net_ep-0002.pth", "net_ep-0004.pth", "net_ep-0005.pth", "net_last.pth"),
         "train_results_s0001.csv",
         "val_results_s0001.csv",
     ]
