@@ -98,7 +98,7 @@ def test_a_test_leaves_scores_detections_and_pictures(root, run, capsys):
 
 def test_validations_have_pictures_in_tensorboard(root, tmp_path):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    out = train_detection(options(root, tmp_path / "out", epochs=2, tensorboard=True))
+    out = train_detection(options(root, tmp_path / "out", epochs=2, tensorboard=True, pictures=True))
     log = events.EventAccumulator(str(out / "tensorboard")).Reload()
     assert {"timelines", "precision recall"} <= set(log.Tags()["images"]) and len(log.Images("timelines")) == 2
     assert log.Images("timelines")[0].width > 1000

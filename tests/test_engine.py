@@ -224,11 +224,8 @@ def test_fit_learns_and_leaves_its_files(tmp_path, caplog):
     assert train[-1][3] < train[0][3] / 2
     assert tuple(val[-1][1:]) == result.values
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "net_best.pth",
-        "net_ep-0002.pth",
-        "net_ep-0004.pth",
-        "net_ep-0005.pth",
-        "net_last.pth",
+        "events.jsonl",
+        *("net_best.pth", "net_ep-0002.pth", "net_ep-0004.pth", "net_ep-0005.pth", "net_last.pth"),
         "train_results_s0001.csv",
         "val_results_s0001.csv",
     ]
@@ -576,7 +573,7 @@ def test_overwriting_leaves_nothing_of_the_old_run(root, tmp_path):
     assert (tmp_path / "test.json").exists() and (tmp_path / "mistakes_2x1.csv").exists()
     assert main([*words, "--network", "r3d_18", "--end-epoch", "1"]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {
-        *("options.json", "train.log", "train_results_s0001.csv", "val_results_s0001.csv"),
+        *("options.json", "events.jsonl", "train.log", "train_results_s0001.csv", "val_results_s0001.csv"),
         *("r3d_18_ep-0001.pth", "r3d_18_last.pth", "r3d_18_best.pth"),
     }
 

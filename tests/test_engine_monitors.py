@@ -1,13 +1,16 @@
-"""What a run tells: published lines, speeds, colors, tables, TensorBoard."""
+"""What a run reports: published lines, speeds, colors, tables, TensorBoard."""
 
 import logging
 import re
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from test_engine import Batches, linear
 
+from vidseg import plots
 from vidseg.engine import MonitorOptions, ScheduleOptions, Trainer
 from vidseg.engine.monitors import (
     ScoreTable,
@@ -188,19 +191,29 @@ def test_lines_come_every_few_iterations(tmp_path, caplog):
     assert running[-1].partition("(val)")[2] == last.partition("(val)")[2]  # the same average, over all four batches
 
 
-def test_tensorboard(tmp_path):
+def test_tensorboard(tmp_path, monkeypatch):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     schedule = ScheduleOptions(lr=0.25, lr_steps=(1,))
-    options = MonitorOptions(tensorboard=True)
-    Trainer(linear(), Batches(3), validation=Batches(1), schedule=schedule, monitors=options).fit(2, tmp_path)
+    options, drawn, plot = MonitorOptions(tensorboard=True), [], plots.plot_confusion
+    monkeypatch.setattr(plots, "plot_confusion", lambda *given, **more: (drawn.append(given), plot(*given, **more))[1])
+    validation = Batches(1)
+    validation.data = SimpleNamespace(labels=torch.tensor([0, 1, 2]), classes=["run", "jump", "höhle"])
+    Trainer(linear(), Batches(3), validation=validation, schedule=schedule, monitors=options).fit(2, tmp_path)
     log = events.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [event.value for event in log.Scalars("iteration/rate")] == pytest.approx([0.25] * 3 + [0.025] * 3)
     assert len(log.Scalars("train/Loss")) == len(log.Scalars("val/Top1")) == 2
     assert len(log.Scalars("clips per second/backward")) == 6
     clips = log.Images("clips")
     assert len(clips) == 2 and clips[0].encoded_image_string.startswith(b"GIF89a") and clips[0].width == 8
-    confusion = next(tag for tag in log.Tags()["images"] if tag.startswith("confusion"))
-    assert log.Images(confusion)[0].width == 3 * 85
+    pictures = log.Images("confusion")
+    assert [event.step for event in pictures] == [1, 2] and pictures[0].width > 300
+    assert pictures[0].encoded_image_string.startswith(b"\x89PNG")
+    counts, names, _ = drawn[-1]
+    assert (
+        names == ["run", "jump", "höhle"]
+        and sum(map(sum, counts)) == 8
+        and np.trace(counts) / 8 == pytest.approx(log.Scalars("val/Top1")[-1].value)
+    )
 
 
 def test_speeds_are_read_from_the_log(tmp_path):

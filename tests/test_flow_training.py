@@ -12,12 +12,14 @@ import pytest
 import torch
 from flow_runs import TinyFlow, train, train_and_die, train_as_rank
 from PIL import Image
+from tensorboard.backend.event_processing import event_accumulator
 from test_distributed import free_port
 
 import vidseg
 from vidseg.cli.main import main
 from vidseg.convert.synth import ACTIONS, frame_flow, frame_planes
 from vidseg.engine.checkpoints import read_checkpoint
+from vidseg.engine.event_file import read_events
 from vidseg.engine.schedules import Schedule
 from vidseg.engine.task import Position
 from vidseg.labels import FlowFolder, FlowPair, read_flow, write_flo
@@ -470,6 +472,13 @@ def test_killed_and_resumed_to_the_same_bits(at, tmp_path, undisturbed):
     for name, value in expected["state_dict"].items():
         assert torch.equal(found["state_dict"][name], value), name
     assert found["best"] == expected["best"]
+    events, whole = (
+        [event for event in read_events(folder) if "scores" in event] for folder in (tmp_path, undisturbed)
+    )
+    assert len(events) == 10 and [event["done"] for event in events] == [event["done"] for event in whole]
+    assert [event["scores"] for event in events] == [event["scores"] for event in whole]
+    ends = [event["status"] for event in read_events(tmp_path) if event["event"] == "end"]
+    assert ends == ["complete"]  # the killed process wrote none
 
 
 @pytest.fixture(scope="module")
@@ -501,8 +510,12 @@ def test_a_run_from_the_command_line(tiny_flow, tmp_path, capsys, make_video):
     """Training, test, prediction; the network learns what its correlations show."""
     out = tmp_path / "run"
     words = ["--network", "tiny_flow", "--pairs", "64", "--held-out", "12", "--motion", "4", "--device", "cpu"]
+    words += ["--tensorboard"]
     assert main(["train", "flow", "shapes", *words, "--epochs", "4", "--out", str(out), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
+    log = event_accumulator.EventAccumulator(str(out / "tensorboard")).Reload()
+    assert [event.step for event in log.Images("flow")] == [event.step for event in log.Images("clips")] == [1, 2, 3, 4]
+    assert log.Images("clips")[0].encoded_image_string.startswith(b"GIF89a") and log.Images("flow")[0].width > 500
     held = MovingShapes(12, height=32, width=48, reach=4.0, seed=1, split="test")
     pairs = [held.pair(number) for number in range(12)]
     zero = np.mean([np.hypot(*pair.flow).mean() for pair in pairs])

@@ -126,6 +126,7 @@ DISTRIBUTIONS = {
     "nvidia": "nvidia-dali-cuda120",
     "cv2": "opencv-python-headless",
     "onnx_ir": "onnx-ir",
+    "mlflow": "mlflow-skinny",
 }
 # pip cannot install them as they are: docs/augmentation.md, docs/training.md, docs/export.md
 UNDECLARED = {"imgaug", "apex", "tensorrt", "triton_python_backend_utils"}

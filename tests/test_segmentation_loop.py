@@ -230,6 +230,8 @@ def test_tensorboard(root, tmp_path):
             table = [float(row[title]) for row in rows(tmp_path / f"{kind}_results_s0001.csv")]
             assert [event.value for event in log.Scalars(f"{kind}/{title}")] == pytest.approx(table)
     assert [event.step for event in log.Scalars("iteration/Loss")] == list(range(8))
+    assert set(log.Tags()["images"]) == {"segments", "confusion"}  # features have no clips
+    assert [event.step for event in log.Images("segments")] == [1, 2] and log.Images("segments")[0].width > 300
 
 
 def test_compiled_and_recomputed_as_the_network_allows(root, tmp_path, monkeypatch):

@@ -528,6 +528,10 @@ def test_tensorboard(tmp_path):
     table = [float(row["Loss"]) for row in rows(tmp_path / "train_results_s0001.csv")]
     assert [event.value for event in log.Scalars("train/Loss")] == pytest.approx(table)
     assert [event.step for event in log.Scalars("iteration/Loss")] == list(range(6))
+    assert [event.step for event in log.Images("clips")] == [1, 2]
+    assert log.Images("clips")[0].encoded_image_string.startswith(b"GIF89a")
+    for name in ("segments", "confusion"):
+        assert [event.step for event in log.Images(name)] == [1, 2] and log.Images(name)[0].width > 300
 
 
 def test_compiled_and_recomputed_as_the_network_allows(tmp_path, monkeypatch):

@@ -18,6 +18,8 @@ _PACKAGES = (
     "ray",
     "safetensors",
     "tensorboard",
+    "wandb",
+    "mlflow-skinny",
     "imgaug",
     "apex",
     "deepspeed",

@@ -20,6 +20,8 @@ from vidseg.engine.options import (
 )
 
 if TYPE_CHECKING:
+    from vidseg.engine.event_file import read_events
+    from vidseg.engine.loggers import Logger
     from vidseg.engine.runs import RunFolder
     from vidseg.engine.schedules import Schedule
     from vidseg.engine.task import BatchResult, Position, Task
@@ -31,6 +33,7 @@ __all__ = [
     "CheckpointOptions",
     "DeviceOptions",
     "EvaluationOptions",
+    "Logger",
     "MonitorOptions",
     "NetworkOptions",
     "OptimizerOptions",
@@ -44,16 +47,19 @@ __all__ = [
     "TrainOptions",
     "TrainedModel",
     "Trainer",
+    "read_events",
 ]
 
 _HOME = {
     "BatchResult": "task",
+    "Logger": "loggers",
     "Position": "task",
     "RunFolder": "runs",
     "Schedule": "schedules",
     "Task": "task",
     "TrainedModel": "trained",
     "Trainer": "trainer",
+    "read_events": "event_file",
 }
 
 

@@ -7,14 +7,16 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from vidseg.engine.frame_label_report import record_validation, test_report, write_test
+from vidseg.engine.frame_label_report import draw_result, record_validation, scores_text, test_report, write_test
 from vidseg.engine.frame_label_scores import FrameLabelResult, LabeledVideo, score_videos
 from vidseg.engine.task import Task
 from vidseg.engine.trained import TrainedModel, test_name
 from vidseg.labels import VideoDataset
+from vidseg.metrics import confusion_matrix
 
 __all__ = ["FrameLabelModel", "FrameLabelTask"]
 
@@ -90,6 +92,21 @@ class FrameLabelTask(Task):
             record_validation(
                 self.folder, epoch + 1, result, self.classes, picture=self.pictures, background=background
             )
+
+    def draw(self, result: FrameLabelResult, folder: Path) -> list[Path]:
+        """See `Task.draw`: labels of the worst videos, and the confusion matrix of all frames."""
+        if not self.classes:
+            return []
+        from vidseg.plots import plot_confusion  # matplotlib, which a run may not need
+
+        segments = folder / "segments.png"
+        draw_result(segments, self.classes, result, f"validation: {scores_text(result)}")
+        truth, prediction = (
+            torch.from_numpy(np.concatenate([getattr(video, name) for video in result.videos]))
+            for name in ("truth", "prediction")
+        )
+        counts = confusion_matrix(truth, prediction, len(self.classes))
+        return [segments, plot_confusion(counts.tolist(), self.classes, folder / "confusion.png", unit="frames")]
 
     def scores_text(self, values: tuple[float, ...]) -> str:
         """See `Task.scores_text`."""

@@ -275,9 +275,13 @@ class MonitorOptions:
     log_every: int | None = None
     """Batches between lines of the log; default: a tenth of an epoch."""
     tensorboard: bool = False
-    """Write RUN/tensorboard: scores, learning rate, speeds, sample clips, confusion matrix."""
+    """Write RUN/tensorboard: scores, learning rate, speeds, sample clips, pictures of the validation."""
+    wandb: bool = False
+    """Send the same to Weights & Biases; its environment variables (WANDB_PROJECT, WANDB_MODE) apply."""
+    mlflow: bool = False
+    """Send the same to MLflow; its environment variables (MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME) apply."""
     pictures: bool = True
-    """Draw what the validation and the test found, where the task has pictures of it."""
+    """Draw what the validation and the test found, where the task has pictures of it, also for the three above."""
     debug_mode: bool = False
     """Log parameter groups and the norm of the gradient as well."""
 

@@ -3,6 +3,7 @@
     options.json              task, network, input spec, options, classes, splits, versions
     train.log                 log
     *_results_s*.csv          score tables
+    events.jsonl              scores, speeds, checkpoints, warnings, see `vidseg.engine.event_file`
     <network>_*.pth           checkpoints, see `vidseg.engine.checkpoints`
     test*.json, predictions*/, pictures/, *.png, tensorboard/     what tests and plots leave
 
@@ -29,7 +30,9 @@ from vidseg.engine import distributed
 from vidseg.engine.apex import apex_amp, apex_optimizer
 from vidseg.engine.checkpoints import CheckpointFolder
 from vidseg.engine.deepspeed import deepspeed_package
+from vidseg.engine.event_file import EVENTS
 from vidseg.engine.launch import choose_device
+from vidseg.engine.loggers import check_loggers
 from vidseg.engine.monitors import run_log
 from vidseg.engine.options import (
     ONE_START,
@@ -73,8 +76,8 @@ _TABLES = "*_results_s*.csv"
 _LEFT = (
     _TABLES, "test.json", "test_*.json", "mistakes.*", "mistakes_*", "scores.npz", "scores_*.npz", "classes.csv",
     "classes_*.csv", "confusion*.csv", "validation.csv", "pictures", "predictions", "predictions_*", "tensorboard",
-    "events", "train.log", "log.txt", "curves.png", "confusion.png", "speed.png", "segments.png", "schedule.png",
-    "calibration.png", "features.png", "landscape.png", "report.html",
+    "events", EVENTS, "wandb", "train.log", "log.txt", "curves.png", "confusion.png", "speed.png", "segments.png",
+    "schedule.png", "calibration.png", "features.png", "landscape.png", "report.html",
 )  # fmt: skip
 """What a run, its tests and its plots leave in its folder besides the record and the checkpoints."""
 _IDENTITY = ("task", "network", "network_options", "input", "classes", "division", "validation_videos", "data")
@@ -455,7 +458,7 @@ def start_run(options: TrainOptions) -> torch.device:
     """Check what does not depend on data, join the group of processes, and return the device to compute on.
 
     Raises:
-        ImportError: an option needs apex or DeepSpeed, which is not installed.
+        ImportError: an option needs a package that is not installed.
         ValueError: a GPU that does not exist.
     """
     if options.devices.amp == "apex":
@@ -464,6 +467,7 @@ def start_run(options: TrainOptions) -> torch.device:
         apex_optimizer("FusedSGD" if options.optimizer.optimizer == "sgd" else "FusedAdam")
     if options.devices.engine == "deepspeed":
         deepspeed_package()
+    check_loggers(options.monitors)
     return choose_device(options.devices)
 
 

@@ -48,10 +48,7 @@ class BatchResult:
 
 
 class Result(Protocol):
-    """Result of an evaluation.
-
-    A result with a method `draw(folder) -> list[Path]` of .png files has these pictures in TensorBoard.
-    """
+    """Result of an evaluation."""
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -122,6 +119,15 @@ class Task:
 
     def evaluated(self, epoch: int, result: Any) -> None:
         """Record a validation, such as in tables and pictures; called in the first process."""
+
+    def draw(self, result: Any, folder: Path) -> list[Path]:
+        """Draw a validation as .png files in `folder` for the loggers, and return the files."""
+        return []
+
+    def sample_clips(self, batch: Any) -> Tensor | None:
+        """Return clips (B, 3, T, H, W) of a training batch for the loggers; None if its inputs are none."""
+        inputs: Tensor = batch.inputs
+        return inputs if inputs.dim() == 5 and inputs.shape[1] == 3 else None
 
     def begin(self, trainer: Any, out: Path) -> dict[str, Any]:
         """Return the record of a run that a program starts without one, and write it for `load_trained`.

@@ -1,102 +1,57 @@
-"""TensorBoard files of a run: scores, rates, speeds, sample clips, confusion matrices, pictures of detections."""
+"""TensorBoard files of a run."""
 
 from __future__ import annotations
 
 import io
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from vidseg.engine.loggers import EpochScores, IterationScores, Logger, Picture, RunStart, Status
 
-from vidseg.engine.monitors import Speeds
-from vidseg.metrics import confusion_matrix
-
-__all__ = ["Board", "animation"]
-
-_CLIPS = 4
+__all__ = ["TensorBoardLogger"]
 
 
-class Board:
-    """Writer of the event files of one run.
+class TensorBoardLogger(Logger):
+    """Writes the event files that `tensorboard --logdir` shows.
 
     Args:
-        folder: for the event files.
-
-    Raises:
-        ImportError: tensorboard is not installed.
+        folder: name of the folder for the event files in the folder of the run.
     """
 
-    def __init__(self, folder: Path):
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ImportError(f"the option tensorboard needs the package tensorboard ({error})") from error
-        self._writer = SummaryWriter(str(folder))
+    def __init__(self, folder: str = "tensorboard") -> None:
+        self._folder = folder
+        self._writer: Any = None
 
-    def iteration(
-        self, step: int, columns: tuple[str, ...], values: tuple[float, ...], rate: float, speeds: Speeds
-    ) -> None:
-        """Scores, learning rate and speeds of one iteration."""
-        for title, value in zip(columns, values, strict=True):
-            self._writer.add_scalar(f"iteration/{title}", value, step)
-        self._writer.add_scalar("iteration/rate", rate, step)
-        seconds = {"reading": speeds.fill, "forward": speeds.forward, "backward": speeds.backward}
-        for name, time in seconds.items():
-            if time:
-                self._writer.add_scalar(f"clips per second/{name}", speeds.clips / time, step)
-        self._writer.add_scalar("seconds waited for the loader", speeds.wait, step)
+    def start(self, run: RunStart) -> None:
+        """See `Logger.start`; of a resumed run, TensorBoard hides the iterations that are trained again."""
+        from torch.utils.tensorboard import SummaryWriter
 
-    def epoch(self, kind: str, epoch: int, columns: tuple[str, ...], values: tuple[float, ...], result: Any) -> None:
-        """Scores of an epoch; of an evaluation with classes also its confusion matrix, or the pictures it draws."""
-        for title, value in zip(columns, values, strict=True):
-            self._writer.add_scalar(f"{kind}/{title}", value, epoch)
-        if hasattr(result, "logits"):
-            classes = result.logits.shape[1]
-            counts = confusion_matrix(result.labels, result.predictions, classes).float()
-            shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
-            scale = max(1, 256 // classes)
-            picture = F.interpolate(1 - shares[None, None], scale_factor=scale)[0]
-            self._writer.add_image("confusion (rows true, dark is often)", picture, epoch)
-        if hasattr(result, "draw"):
-            from PIL import Image
+        epochs, batches = run.done
+        # Steps of epochs count epochs: what is purged must not reach those that are finished.
+        purged = max(epochs * run.batches + batches, epochs + 1) if run.resumed else None
+        self._writer = SummaryWriter(str(run.folder / self._folder), purge_step=purged)
 
-            with TemporaryDirectory() as folder:
-                for path in result.draw(Path(folder)):
-                    pixels = np.asarray(Image.open(path).convert("RGB"))
-                    self._writer.add_image(path.stem.replace("_", " "), pixels, epoch, dataformats="HWC")
+    def iteration(self, iteration: IterationScores) -> None:
+        """See `Logger.iteration`."""
+        for name, value in iteration.numbers().items():
+            self._writer.add_scalar(name, value, iteration.number)
 
-    def inputs(self, epoch: int, batch: Any) -> None:
-        """The first clips of a batch, moving; inputs that are not clips of RGB have no picture."""
-        frames = batch.inputs
-        if frames.dim() != 5 or frames.shape[1] != 3:
-            return
+    def epoch(self, scores: EpochScores) -> None:
+        """See `Logger.epoch`."""
+        for name, value in scores.numbers().items():
+            self._writer.add_scalar(name, value, scores.epoch)
+        self._writer.flush()
+
+    def picture(self, picture: Picture) -> None:
+        """See `Logger.picture`; the bytes are stored as they are, so that moving pictures move."""
+        from PIL import Image
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        frames = frames[:_CLIPS].float().cpu()
-        clips, _, _, height, width = frames.shape
-        picture = Summary.Image(
-            height=height, width=width * clips, colorspace=3, encoded_image_string=animation(frames)
-        )
-        summary = Summary(value=[Summary.Value(tag="clips", image=picture)])
-        self._writer._get_file_writer().add_summary(summary, epoch)
+        width, height = Image.open(io.BytesIO(picture.data)).size
+        image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=picture.data)
+        summary = Summary(value=[Summary.Value(tag=picture.name, image=image)])
+        self._writer._get_file_writer().add_summary(summary, picture.epoch)
 
-    def close(self) -> None:
-        """Write pending events and close the files."""
-        self._writer.close()
-
-
-def animation(frames: Tensor) -> bytes:
-    """Clips (B, 3, T, H, W) side by side as an animated GIF, their values stretched to the full range."""
-    from PIL import Image
-
-    low, high = frames.min(), frames.max()
-    pixels = ((frames - low) / (high - low).clamp(min=1e-6) * 255).to(torch.uint8)
-    rows: list[np.ndarray] = list(pixels.permute(2, 3, 0, 4, 1).flatten(2, 3).numpy())  # T of (H, B * W, 3)
-    pictures = [Image.fromarray(row) for row in rows]
-    buffer = io.BytesIO()
-    pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=80, loop=0)
-    return buffer.getvalue()
+    def close(self, status: Status, error: str) -> None:
+        """See `Logger.close`."""
+        if self._writer is not None:
+            self._writer.close()

@@ -11,8 +11,8 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from vidseg.engine import distributed
 from vidseg.engine.averaging import WeightAverage
 from vidseg.engine.checkpoints import CheckpointFolder, find_non_finite, read_checkpoint
 from vidseg.engine.deepspeed import DeepSpeedPrecision, read_settings
-from vidseg.engine.monitors import ScoreTable, SpeedMonitor, iteration_line, progress_bar, time_line
+from vidseg.engine.loggers import Done, Logger, check_loggers, make_loggers
+from vidseg.engine.monitors import SpeedMonitor, progress_bar, time_line
 from vidseg.engine.optimizers import make_optimizer, parameter_groups, set_rates
 from vidseg.engine.options import (
     CheckpointOptions,
@@ -41,6 +42,7 @@ from vidseg.engine.options import (
 from vidseg.engine.precise_norm import renew_statistics
 from vidseg.engine.precision import ApexPrecision, make_precision
 from vidseg.engine.quantized_training import FREEZE_RANGES, check_quantized, freeze_ranges
+from vidseg.engine.reports import RunReports, say
 from vidseg.engine.schedules import Schedule
 from vidseg.engine.sharding import as_stored, check_sharding, local_parts, shard_model, whole_values
 from vidseg.engine.task import BatchResult, Position, Result, Task, make_task, means
@@ -131,6 +133,7 @@ class Trainer:
         evaluation: when to evaluate, and precise batch norm.
         checkpoints: which checkpoints are written.
         monitors: logging.
+        loggers: further objects that receive scores and pictures, see `vidseg.engine.Logger`.
         fine_tune: see `NetworkOptions.fine_tune`.
         fresh: names of parameters that no checkpoint filled, for `fine_tune`.
         freeze_backbone: see `NetworkOptions.freeze_backbone`.
@@ -161,6 +164,7 @@ class Trainer:
         evaluation: EvaluationOptions | None = None,
         checkpoints: CheckpointOptions | None = None,
         monitors: MonitorOptions | None = None,
+        loggers: Sequence[Logger] = (),
         fine_tune: bool = False,
         fresh: Collection[str] = (),
         freeze_backbone: bool = False,
@@ -175,6 +179,8 @@ class Trainer:
         self.optimizer_options = optimizer if isinstance(optimizer, OptimizerOptions) else OptimizerOptions()
         self.evaluation, self.monitors = evaluation or EvaluationOptions(), monitors or MonitorOptions()
         self.checkpoints, devices = checkpoints or CheckpointOptions(), devices or DeviceOptions()
+        check_loggers(self.monitors)
+        self.loggers = tuple(loggers)
         self.device = distributed.process_device(device)
         self.task = make_task(task)
         if opt_level not in self.task.opt_levels:
@@ -352,28 +358,20 @@ class Trainer:
         }
         progress = self._restore(schedule, epochs, resume)
         if self._keeps_zeros:
-            self._say(f"{self.name}: {hold_zeros(self.model)} weights stay zero")
+            say(f"{self.name}: {hold_zeros(self.model)} weights stay zero")
         self._folder.folder.mkdir(parents=True, exist_ok=True)
-        tables = {}
         if distributed.is_first():
             if resume:
                 self._folder.complete()
             self._folder.remove_leftovers()
-            kinds = ("train",) if self.validation is None else ("train", "val")
-            tables = {
-                kind: ScoreTable(
-                    self._folder.folder / f"{kind}_results_s{progress.epoch + 1:04d}.csv", self._columns(kind)
-                )
-                for kind in kinds
-            }
         result = None
-        with self._board(self._folder.folder) as board:
-            self._tables, self._tensorboard = tables, board
+        with self._start_reports(progress, resume=bool(resume)) as self._reports:
             while progress.epoch < epochs and (max_steps is None or progress.steps < max_steps):
                 epoch, start = progress.epoch, time.perf_counter()
                 scores = self._train_epoch(progress, schedule, max_steps)
-                self._say(time_line(epoch + 1, time.perf_counter() - start))
-                self._report("train", epoch, scores)
+                seconds = time.perf_counter() - start
+                say(time_line(epoch + 1, seconds))
+                self._reports.epoch("train", epoch, scores, done=(epoch + 1, 0), seconds=seconds)
                 schedule.losses.append(scores[-1])
                 if self.scheduler is not None:
                     self._step_scheduler(scores[-1])
@@ -382,14 +380,14 @@ class Trainer:
                 every = self.evaluation.test_every_steps
                 due = (epoch + 1) % self.evaluation.test_every == 0 or (every and progress.steps % every == 0)
                 if self.validation is not None and (last or due):
-                    result, better = self._evaluate(progress, epoch)
+                    result, better = self._evaluate(progress, (epoch + 1, 0))
                 progress.epoch, progress.batch, progress.complete, progress.sums = epoch + 1, 0, 0, None
                 numbered = last or (epoch + 1) % self.checkpoints.numbered_every(epochs) == 0
                 self._save(progress, schedule, numbered=numbered, best=better)
         if progress.best_epoch:
             text = self.task.scores_text(progress.best_values)
-            self._say(f"best epoch [{progress.best_epoch}]: {text}: {self._folder.best}")
-        self._say(f"last epoch [{progress.epoch}]: {self._folder.last}")
+            say(f"best epoch [{progress.best_epoch}]: {text}: {self._folder.best}")
+        say(f"last epoch [{progress.epoch}]: {self._folder.last}")
         return result
 
     def _step_scheduler(self, loss: float) -> None:
@@ -414,8 +412,8 @@ class Trainer:
                 done = progress.steps if schedule.unit == "step" else epoch + index / batches
                 rate = self._rate(schedule, done, epoch, index)
                 freeze_ranges(self.model, self._quantized, done / schedule.total >= self._freeze_ranges)
-                if self._tensorboard is not None and index == 0:
-                    self._tensorboard.inputs(epoch + 1, batch)
+                if index == 0:
+                    self._reports.inputs(epoch, batch)
                 position = Position(self.seed, epoch, index)
                 result, values, stepped = self._step(batch, position, progress, total, rate)
                 unread.append(self._unread(index, values, rate, batch, wait))
@@ -431,7 +429,7 @@ class Trainer:
                 better = False
                 if self.validation is not None and every and progress.steps % every == 0 and inside:
                     self._read_all(unread, progress, batches)
-                    better = self._evaluate(progress, epoch)[1]
+                    better = self._evaluate(progress, (epoch, progress.batch))[1]
                     self._train_mode()
                 due = self.checkpoints.checkpoint_every and index + 1 - saved >= self.checkpoints.checkpoint_every
                 if result.resumable and inside and (due or better):
@@ -563,32 +561,21 @@ class Trainer:
         progress.batch = iteration.batch + 1
         progress.sums = sums if progress.sums is None else progress.sums + sums
         speeds = self._speed.speeds(iteration.shape[0], wait=iteration.wait, fill=iteration.fill)
-        if iteration.batch % self._log_every(batches) == 0:
-            extra = [speeds.limit()]
-            if self.precision.scaled:
-                extra.insert(0, f"scale = {scale:g}")
-            line = iteration_line(
-                epoch=epoch + 1,
-                batch=iteration.batch,
-                speed=speeds.text(),
-                scores=self.task.scores_text(scores),
-                shape=iteration.shape,
-                lr=iteration.rate,
-                extra=extra,
-            )
-            self._say(line)
-        if self._tensorboard is not None:
-            step = epoch * batches + iteration.batch
-            self._tensorboard.iteration(step, self.task.train_columns, scores, iteration.rate, speeds)
+        self._reports.iteration(
+            epoch=epoch,
+            batch=iteration.batch,
+            scores=scores,
+            speeds=speeds,
+            shape=iteration.shape,
+            rate=iteration.rate,
+            scale=scale if self.precision.scaled else None,
+        )
 
-    def _log_every(self, batches: int) -> int:
-        return self.monitors.log_every or max(1, math.ceil(batches / 10))
-
-    def _evaluate(self, progress: _Progress, epoch: int) -> tuple[Result, bool]:
+    def _evaluate(self, progress: _Progress, done: Done) -> tuple[Result, bool]:
         """Evaluate the validation split; returns the result and whether it is the best so far."""
+        epoch, start = progress.epoch, time.perf_counter()
         self._share_statistics()
         total: list[Tensor] = []
-
         wrong: list[int] = []
 
         def log_part(index: int, part: Any) -> None:
@@ -596,8 +583,8 @@ class Trainer:
                 wrong.append(index)
             values = torch.tensor([part.values, [1.0] * len(part.values)], dtype=torch.float64) * len(part.labels)
             total.append(values if not total else total.pop() + values)
-            if (index + 1) % self._log_every(len(self.validation)) == 0:
-                self._say(self.task.epoch_text("val", epoch + 1, means(total[0]), iteration=index))
+            if (index + 1) % self._reports.log_every(len(self.validation)) == 0:
+                say(self.task.epoch_text("val", epoch + 1, means(total[0]), iteration=index))
 
         with nullcontext() if self.average is None else self.average.applied():
             if self.evaluation.precise_bn:
@@ -614,10 +601,11 @@ class Trainer:
                 f"epoch {epoch + 1}{where}: the validation loss is {loss}, and the weights are finite; "
                 f"{self._remedy(float(self.optimizer.param_groups[0]['lr']))}, and check that batch's data"
             )
-        self._report("val", epoch, result.values, result)
+        better = progress.best is None or result.quality > progress.best
+        seconds = time.perf_counter() - start
+        self._reports.epoch("val", epoch, result.values, done=done, seconds=seconds, best=better, result=result)
         if distributed.is_first():
             self.task.evaluated(epoch, result)
-        better = progress.best is None or result.quality > progress.best
         if better:
             progress.best, progress.best_epoch = result.quality, epoch + 1
             progress.best_values = tuple(result.values)
@@ -657,22 +645,7 @@ class Trainer:
         finally:
             if self.multigrid is not None:
                 self.loader.set_shapes(self.multigrid.shapes)
-        self._say(f"Epoch [{epoch + 1}]: batch norm statistics over {seen} batches")
-
-    def _report(self, kind: str, epoch: int, values: tuple[float, ...], result: Result | None = None) -> None:
-        """Scores of an epoch: log, table, TensorBoard."""
-        self._say(self.task.epoch_text(kind, epoch + 1, values))
-        if kind in self._tables:
-            self._tables[kind].append(epoch + 1, values)
-        if self._tensorboard is not None:
-            self._tensorboard.epoch(kind, epoch + 1, self._columns(kind), values, result)
-
-    def _columns(self, kind: str) -> tuple[str, ...]:
-        return self.task.train_columns if kind == "train" else self.task.columns
-
-    def _say(self, line: str) -> None:
-        if distributed.is_first():
-            logger.info("%s", line)
+        say(f"Epoch [{epoch + 1}]: batch norm statistics over {seen} batches")
 
     def _save(self, progress: _Progress, schedule: Schedule, *, numbered: bool = False, best: bool = False) -> None:
         """Write the state of the run; the first process does, the others wait for it."""
@@ -699,6 +672,7 @@ class Trainer:
                 state["scheduler"] = self.scheduler.state_dict()
         if first:
             self._folder.save({**self._content, **state}, numbered=numbered, best=best)
+            self._reports.checkpoint(self._folder.last, (progress.epoch, progress.batch), best=best, numbered=numbered)
         distributed.barrier()
 
     def _restore(self, schedule: Schedule, epochs: int, resume: bool | str | Path) -> _Progress:
@@ -706,7 +680,7 @@ class Trainer:
         path = Path(resume) if isinstance(resume, (str, Path)) else self._folder.newest() if resume else None
         if path is None:
             if resume:
-                self._say(f"{self._folder.folder}: no checkpoint of {self.name} in it; the run starts")
+                say(f"{self._folder.folder}: no checkpoint of {self.name} in it; the run starts")
             return _Progress()
         state = read_checkpoint(path)
         if state["epoch"] > epochs:
@@ -729,19 +703,32 @@ class Trainer:
         self.loader.set_epoch(progress.epoch)
         if state.get("loader") is not None and hasattr(self.loader, "load_state_dict"):
             self.loader.load_state_dict(state["loader"])
-        self._say(f"{path}: continuing with epoch [{progress.epoch + 1}], batch [{progress.batch}]")
+        say(f"{path}: continuing with epoch [{progress.epoch + 1}], batch [{progress.batch}]")
         return progress
 
-    @contextmanager
-    def _board(self, out: Path) -> Iterator[Any]:
-        """The TensorBoard of the run, or None."""
-        if not self.monitors.tensorboard or not distributed.is_first():
-            yield None
-            return
-        from vidseg.engine.tensorboard import Board
-
-        with ExitStack() as stack:
-            yield stack.enter_context(closing(Board(out / ("events" if self._folder.as_experiment else "tensorboard"))))
+    def _start_reports(self, progress: _Progress, *, resume: bool) -> RunReports:
+        events = "events" if self._folder.as_experiment else "tensorboard"
+        facts = {
+            "task": type(self.task).__name__,
+            "seed": self.seed,
+            "device": str(self.device),
+            "processes": distributed.world_size(),
+            "opt_level": self.precision.level,
+            "schedule": self._content["schedule"],
+            "record": self._content["record"],
+        }
+        return RunReports(
+            self.task,
+            self.monitors,
+            loggers=[*make_loggers(self.monitors, tensorboard=events), *self.loggers] if distributed.is_first() else (),
+            folder=self._folder.folder,
+            name=self.name,
+            done=(progress.epoch, progress.batch),
+            batches=len(self.loader),
+            resume=resume,
+            splits=("train",) if self.validation is None else ("train", "val"),
+            facts=facts,
+        )
 
     @contextmanager
     def _explained(self, position: Position, batch: Any) -> Iterator[None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,7 @@ import numpy.typing as npt
 from vidseg.labels.segment_table import SegmentTable
 from vidseg.metrics import Detections, average_recall, detection_map, detection_protocol
 from vidseg.tasks.detection.result_files import DetectionResults
-from vidseg.tasks.detection.result_scores import PairedDetections, ResultScores
+from vidseg.tasks.detection.result_scores import PairedDetections
 
 __all__ = ["DetectionResult", "FoundSegments", "score_detections"]
 
@@ -53,19 +52,6 @@ class DetectionResult:
     def quality(self) -> float:
         """Mean mAP, or the area under the curve of recall of proposals."""
         return self.values[1]
-
-    def draw(self, folder: Path) -> list[Path]:
-        """Draw timelines.png and, for detections with classes, precision_recall.png; returns the files.
-
-        Args:
-            folder: folder of the pictures.
-        """
-        from vidseg.tasks.detection.result_pictures import draw_scores  # matplotlib, which a run may not need
-
-        pair, scores = self.pair, None
-        if pair.has_classes:
-            scores = detection_map(pair.truth, pair.detections, protocol=pair.protocol)
-        return draw_scores(ResultScores(pair, None, scores), folder)
 
     @property
     def results(self) -> DetectionResults:

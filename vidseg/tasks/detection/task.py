@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,11 +22,12 @@ from vidseg.engine.task import BatchResult, Position, Task, sums_of
 from vidseg.loaders import DetectionBatch
 from vidseg.losses import DetectionLoss, create_loss
 from vidseg.losses.detection import DetectionTargets
-from vidseg.metrics import detection_protocol
+from vidseg.metrics import detection_map, detection_protocol
 from vidseg.models._candidates import Candidates, top_candidates
 from vidseg.models._snippets import SnippetDetector
 from vidseg.tasks.detection.external_scores import ExternalScores
 from vidseg.tasks.detection.result import DetectionResult, FoundSegments, score_detections
+from vidseg.tasks.detection.result_scores import ResultScores
 from vidseg.tasks.detection.sampled_gradients import SnippetSampling, backward_sampled, sample_snippets
 from vidseg.tasks.detection.suppression import (
     Selected,
@@ -324,6 +326,20 @@ class DetectionTask(Task):
             protocol=self.protocol,
             proposals_only=self.proposals_only,
         )
+
+    def draw(self, result: DetectionResult, folder: Path) -> list[Path]:
+        """See `Task.draw`: timelines of detections, and for detections with classes their precision and recall."""
+        from vidseg.tasks.detection.result_pictures import draw_scores  # matplotlib, which a run may not need
+
+        pair, scores = result.pair, None
+        if pair.has_classes:
+            scores = detection_map(pair.truth, pair.detections, protocol=pair.protocol)
+        return draw_scores(ResultScores(pair, None, scores), folder)
+
+    def sample_clips(self, batch: Any) -> Tensor | None:
+        """See `Task.sample_clips`: snippets of the first video; features have no pictures."""
+        inputs: Tensor = batch.inputs
+        return inputs[0] if inputs.dim() == 6 and inputs.shape[2] == 3 else None
 
     def state_dict(self) -> dict[str, Any]:
         """See `Task.state_dict`."""

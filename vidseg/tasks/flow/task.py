@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -15,9 +18,27 @@ from vidseg.engine.task import BatchResult, Position, Task, sums_of
 from vidseg.losses.flow_losses import PyramidLoss, SequenceLoss
 from vidseg.metrics.flow_errors import FlowScores, flow_error_sums
 
-__all__ = ["FlowResult", "FlowTask"]
+__all__ = ["FlowResult", "FlowSample", "FlowTask"]
 
 _COLUMNS = 6  # of `flow_error_sums`
+_SAMPLES = 3
+
+Field = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class FlowSample:
+    """A pair of an evaluation.
+
+    Attributes:
+        frame: first picture, uint8 (H, W, 3).
+        truth: true flow (2, H, W); zero where it is not known.
+        flow: flow of the network (2, H, W).
+    """
+
+    frame: npt.NDArray[np.uint8]
+    truth: Field
+    flow: Field
 
 
 @dataclass(frozen=True)
@@ -27,10 +48,12 @@ class FlowResult:
     Attributes:
         scores: over the known pixels of all pairs.
         pairs: number of pairs.
+        samples: the first pairs of the first batch of this process.
     """
 
     scores: FlowScores
     pairs: int
+    samples: tuple[FlowSample, ...] = ()
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -117,6 +140,7 @@ class FlowTask(Task):
         training = model.training
         model.eval()
         total = torch.zeros(_COLUMNS + 1, dtype=torch.float64, device=device)
+        samples: tuple[FlowSample, ...] = ()
         try:
             with torch.inference_mode():
                 for batch in loader:
@@ -125,10 +149,31 @@ class FlowTask(Task):
                         flow = self.forward(model, moved).flow
                     total[:_COLUMNS] += flow_error_sums(flow, moved.flow, moved.known)
                     total[_COLUMNS] += int(batch.valid.sum())
+                    samples = samples or _samples(batch, flow)
         finally:
             model.train(training)
         total = sum_over_group(total).cpu()
-        return FlowResult(FlowScores.from_sums(total[:_COLUMNS]), int(total[_COLUMNS]))
+        return FlowResult(FlowScores.from_sums(total[:_COLUMNS]), int(total[_COLUMNS]), samples)
+
+    def draw(self, result: FlowResult, folder: Path) -> list[Path]:
+        """See `Task.draw`: some pairs with their true and their estimated flow."""
+        if not result.samples:
+            return []
+        from vidseg.plots import FlowPicture, flow_colors, plot_flow  # matplotlib, which a run may not need
+        from vidseg.plots.flow_colors import flow_radius
+
+        radius = flow_radius([sample.truth for sample in result.samples])
+        pictures = [
+            FlowPicture(name, sample.frame, flow_colors(field, radius=radius))
+            for sample in result.samples
+            for name, field in (("true flow", sample.truth), ("estimated flow", sample.flow))
+        ]
+        title = f"end-point error {result.scores.epe:.2f} pixels over {result.pairs} pairs"
+        return [plot_flow(pictures, folder / "flow.png", title=title, radius=radius)]
+
+    def sample_clips(self, batch: Any) -> Tensor | None:
+        """See `Task.sample_clips`: the two pictures of each pair."""
+        return torch.stack([batch.first, batch.second], dim=2)
 
     def scores_text(self, values: tuple[float, ...]) -> str:
         """See `Task.scores_text`."""
@@ -138,3 +183,16 @@ class FlowTask(Task):
         one, three, five, outliers, epe = values
         shares = f"within 1 px = {one:.4f}, 3 px = {three:.4f}, 5 px = {five:.4f}, F1-all = {outliers:.4f}"
         return f"EPE = {epe:.3f} px, {shares}"
+
+
+def _samples(batch: Any, flow: Tensor) -> tuple[FlowSample, ...]:
+    """Return the first pairs of a batch; padding is left out."""
+    chosen = batch.valid.nonzero()[:_SAMPLES, 0].tolist()
+    return tuple(
+        FlowSample(
+            batch.first[number].permute(1, 2, 0).cpu().numpy(),
+            batch.flow[number].cpu().numpy(),
+            flow[number].float().cpu().numpy(),
+        )
+        for number in chosen
+    )

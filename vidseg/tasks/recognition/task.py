@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from vidseg.clips.mixing import draw_mixing, mix_clips
 from vidseg.engine.distributed import rank
 from vidseg.engine.task import BatchResult, Position, Task, sums_of
-from vidseg.tasks.recognition.evaluation import evaluate_target
+from vidseg.metrics import confusion_matrix
+from vidseg.tasks.recognition.evaluation import Evaluation, evaluate_target
 from vidseg.tasks.recognition.program_run import begin_program_run
 from vidseg.tasks.recognition.target_kinds import ClassTarget, Target
 
@@ -43,6 +44,7 @@ class RecognitionTask(Task):
         self.target = target or ClassTarget(smoothing=label_smoothing)
         self.mixup, self.cutmix = mixup, cutmix
         self.columns = self.target.columns
+        self.classes: list[str] = []
 
     @property
     def train_columns(self) -> tuple[str, ...]:
@@ -58,6 +60,7 @@ class RecognitionTask(Task):
             raise ValueError(f"{loader.data}: the split is empty; `vidseg labels show` lists what the data set has")
         if not isinstance(self.target, ClassTarget):
             return
+        self.classes = list(loader.data.classes)
         classes = getattr(model, "num_classes", None)
         if labels.min() < 0:
             count = int((labels < 0).sum())
@@ -102,6 +105,17 @@ class RecognitionTask(Task):
         if not isinstance(self.target, ClassTarget):
             options.pop("progress", None)  # a batch has no mean average precision
         return evaluate_target(model, loader, self.target, **options)
+
+    def draw(self, result: Any, folder: Path) -> list[Path]:
+        """See `Task.draw`: the confusion matrix, of one class for each video."""
+        if not isinstance(result, Evaluation):
+            return []
+        from vidseg.plots import plot_confusion  # matplotlib, which a run may not need
+
+        number = result.logits.shape[1]
+        names = self.classes if len(self.classes) == number else [str(label) for label in range(number)]
+        counts = confusion_matrix(result.labels, result.predictions, number)
+        return [plot_confusion(counts.tolist(), names, folder / "confusion.png")]
 
     def begin(self, trainer: Any, out: Path) -> dict[str, Any]:
         """See `Task.begin`."""
