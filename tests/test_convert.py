@@ -444,6 +444,6 @@ def test_encoded_frames_are_freed_at_once(tmp_path, make_video):
     try:
         for item in VideoSource(path):
             assert store.of_planes(upright.planes(item.frame))
-        assert sum(isinstance(one, av.VideoFrame) for one in gc.get_objects()) <= 1
+        assert sum(type(one) is av.VideoFrame for one in gc.get_objects()) <= 1
     finally:
         gc.enable()

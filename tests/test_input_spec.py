@@ -99,7 +99,7 @@ def test_options_replace_values_of_the_spec():
 
 
 def test_options_come_from_the_factory():
-    expected = {"placement": "final", "gate": False, "pool": True, "width": 1.0, "in_channels": 3}
+    expected = {"placement": "final", "gate": False, "pool": True, "blocks": None, "width": 1.0, "in_channels": 3}
     assert model_options("srtg_r3d_18") == expected
     assert model_options("mstcn")["in_features"] == 2048
 

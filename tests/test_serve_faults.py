@@ -264,7 +264,7 @@ def test_a_fault_of_the_program_is_a_500_with_a_number(models, tmp_path, video, 
     "words, said",
     [
         ([], "name at least one run"),
-        (["nothing.pth"], "no weights at nothing.pth"),
+        (["nothing.pth"], "nothing.pth"),
         (["a=x", "a=y"], "another model has the name a"),
         (["a b=x"], "must have letters, digits"),
         (["x", "y", "--network", "r3d_18"], "describe one model"),
