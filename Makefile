@@ -36,7 +36,7 @@ test: setup
 # the tests that take long, which CI runs too
 test-slow: export OMP_NUM_THREADS = 1
 test-slow: setup
-	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
+	$(BIN)/python -m pytest -n auto --dist worksteal -m slow
 
 lint: setup
 	.ci/lint

@@ -59,6 +59,7 @@ def assert_same_end(out, undisturbed):
     assert not [path for path in out.iterdir() if path.name.startswith(".") and str(os.getpid()) in path.name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "at, stateful", [((0, 0), True), ((0, 1), True), ((1, 0), True), ((1, 3), True), ((1, 2), False)]
 )

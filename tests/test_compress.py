@@ -95,6 +95,7 @@ def test_wrong_shapes_are_refused(shapes, message):
         create_model("r3d_18", num_classes=3, width=WIDTH, shapes=shapes)
 
 
+@pytest.mark.slow
 def test_a_pruned_network_is_fine_tuned_tested_and_exported(run, tmp_path, capsys):
     out = tmp_path / "tuned"
     words = ["compress", str(run), "--prune", "0.5", "--fine-tune", "1", "--out", str(out), "--device", "cpu", "--json"]
@@ -126,6 +127,7 @@ def test_zero_weights_stay_zero_in_training(run, tmp_path):
     assert changed > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix, dynamic", [(".onnx", False), (".onnx", True), (".xml", False)])
 def test_int8_decides_like_the_network(run, tmp_path, suffix, dynamic, capsys):
     pytest.importorskip("onnxscript")
@@ -145,6 +147,7 @@ def test_int8_decides_like_the_network(run, tmp_path, suffix, dynamic, capsys):
         assert facts["bytes"] < 0.6 * (tmp_path / "fp32.onnx").stat().st_size
 
 
+@pytest.mark.slow
 def test_streams_are_calibrated_with_their_memory(tmp_path, monkeypatch):
     """The decisions of a network that has hardly been trained are nearly ties: half of them may change."""
     monkeypatch.setitem(LIMITS, "int8", (10.0, 0.5))
@@ -164,6 +167,7 @@ def test_streams_are_calibrated_with_their_memory(tmp_path, monkeypatch):
     assert len(found.artifact.inputs) > 2  # the memory
 
 
+@pytest.mark.slow
 def test_models_side_by_side(run, tmp_path, capsys):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")

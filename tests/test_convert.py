@@ -360,6 +360,7 @@ def test_shards_divide_the_videos_and_are_merged(tmp_path, make_video):
     assert len(open_dataset(tmp_path / "data")) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_ray_gives_the_same_databases(tmp_path, make_video, monkeypatch):
     pytest.importorskip("ray", reason='pip install "vidseg[ray]"')

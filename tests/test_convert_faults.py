@@ -252,6 +252,7 @@ def test_a_disk_that_is_full_at_the_start_is_named_before_a_video_is_read(tmp_pa
     assert not list(tmp_path.rglob("frames.db"))
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_cleanly(tmp_path, make_video):
     for index in range(6):
         make_video(tmp_path / f"v/run/{index}.mp4", frames=3 if index < 2 else 1500)
@@ -347,6 +348,7 @@ def start_conversion(command: list[str]) -> subprocess.Popen:
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number, group", [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False)])
 def test_a_signal_stops_at_once_and_finished_work_is_recorded(tmp_path, make_video, number, group):
     for index in range(12):
@@ -373,6 +375,7 @@ def test_a_signal_stops_at_once_and_finished_work_is_recorded(tmp_path, make_vid
     assert report["counts"]["not started"] == 12 - len(found)
 
 
+@pytest.mark.slow
 def test_no_traceback_at_any_moment(tmp_path, make_video):
     for index in range(4):
         make_video(tmp_path / f"v/run/{index}.mp4", frames=100, size=(96, 128))

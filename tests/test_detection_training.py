@@ -69,6 +69,7 @@ def run(root, tmp_path_factory):
     return train_detection(options(root, out, epochs=12, pictures=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", SMALL)
 def test_every_network_learns_to_detect(root, tmp_path, network):
     out = train_detection(options(root, tmp_path / "out", network, epochs=16 if network != "etad" else 10))

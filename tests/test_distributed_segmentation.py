@@ -52,6 +52,7 @@ def assert_alike(one, two, **tolerance):
         assert torch.allclose(value, two[key], **tolerance), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[" ".join(case) for case in CASES])
 def test_streams(found, folders, tmp_path, number):
     one, two = stream_case(tmp_path, *CASES[number]), [rank["streams"][number] for rank in found]

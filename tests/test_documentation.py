@@ -50,6 +50,7 @@ def workplace(tmp_path_factory, make_video) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in TUTORIALS])
 def test_code_blocks_run(page, workplace, tmp_path, monkeypatch):
     shutil.copytree(workplace, tmp_path, dirs_exist_ok=True)
@@ -67,6 +68,7 @@ def test_code_blocks_run(page, workplace, tmp_path, monkeypatch):
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", TUTORIALS)
 def test_tutorials_run_as_notebooks(page, workplace, tmp_path, monkeypatch):
     nbformat = pytest.importorskip("nbformat")

@@ -174,6 +174,7 @@ CASES += [(name, True) for name in representatives() if model_task(name) in (*FE
 CASES += [("memory_tcn", False)]  # the first window, without a state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, masked", CASES)
 def test_exported_with_variable_batch_and_length(name, masked, shallow_networks):
     model = small(name)
@@ -191,6 +192,7 @@ def test_exported_with_variable_batch_and_length(name, masked, shallow_networks)
             assert difference(program(*arguments), model(*arguments)) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, layers", [(nn.LSTM, 1), (nn.LSTM, 2), (nn.GRU, 2)])
 def test_recurrent_layers_have_equal_outputs_in_a_graph(kind, layers):
     class Network(nn.Module):

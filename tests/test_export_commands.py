@@ -67,6 +67,7 @@ def printed(words, capsys):
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_detector_finds_the_same_actions(detector, tmp_path, capsys):
     run, exported, video = detector
     found = []

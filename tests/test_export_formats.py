@@ -89,6 +89,7 @@ def tiny_flow():
     flow_runs.forget()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.usefixtures("tiny_flow")
 def test_onnx_computes_the_same(name, tmp_path):

@@ -64,6 +64,7 @@ print(peak_growth(lambda: network._correlations(*features)(positions, 3)))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the peak cannot be measured here")
 def test_memory_is_linear_in_the_pixels():
     def growth(way: str, height: int, width: int) -> int:

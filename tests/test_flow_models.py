@@ -452,6 +452,7 @@ def test_half_precision(name):
         assert (found - exact).norm() < 0.1 * exact.norm() and not torch.equal(found, exact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_one_graph(name):
     model = small(name, **({"iterations": 1} if name.startswith("raft") else {}))

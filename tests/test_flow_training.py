@@ -457,6 +457,7 @@ def test_published_networks_train(name):
     assert evaluated.pairs == 1 and evaluated.quality == -evaluated.values[-1] and model.training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [(0, 2), (1, 1)])
 def test_killed_and_resumed_to_the_same_bits(at, tmp_path, undisturbed):
     context = multiprocessing.get_context("forkserver")

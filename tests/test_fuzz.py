@@ -47,6 +47,7 @@ def objects(tmp_path_factory):
         return list(pool.map(build, [*sources, FUZZ / "mutate.cpp"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("target", "simd"), COMPILED)
 def test_mutated_bytes_are_survived(tmp_path, seeds, objects, target, simd):
     program = tmp_path / "mutate"
@@ -72,6 +73,7 @@ def run(program, *arguments):
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", PYTHON)
 def test_hostile_inputs_give_a_result_or_a_sentence(tmp_path, target):
     """The kept inputs of earlier runs, and new ones of a fixed seed."""

@@ -127,6 +127,7 @@ def root(tmp_path_factory):
     return shapes_dataset(tmp_path_factory.mktemp("shapes"), videos=16, frames=10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_training_ends_with_the_status_of_the_signal_and_resumes(tmp_path, root, number):
     out = tmp_path / "run"

@@ -39,6 +39,7 @@ def compare(command: list[str | Path], name: str = "") -> str:
     return result.stderr.split(":")[1].strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FLAGS)
 def test_every_instruction_set(program, name):
     present = set(re.findall(r"\w+", Path("/proc/cpuinfo").read_text()))

@@ -1,6 +1,7 @@
 """A few moments of kill_test.py, of the kinds of work that no other test kills."""
 
 import kill_test
+import pytest
 import kill_work
 
 KINDS = (
@@ -14,6 +15,7 @@ KINDS = (
 )
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_at_random_moments(tmp_path, make_video):
     results = kill_test.run(8, seed=1, make_video=make_video, folder=tmp_path, kinds=KINDS)
     assert [finding for result in results.values() for finding in result.findings] == []

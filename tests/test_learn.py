@@ -127,6 +127,7 @@ def test_changed_videos_are_learned_again(folder, tmp_path, make_video):
     assert len(open_dataset(tmp_path / "out/data", "train")) + len(open_dataset(tmp_path / "out/data", "val")) < 10
 
 
+@pytest.mark.slow
 def test_killed_in_training_the_same_command_continues(folder, tmp_path):
     words = option_words({**TINY, "epochs": 6, "out": tmp_path / "out"})
     command = [sys.executable, "-m", "vidseg.cli.main", "learn", str(folder), *words]

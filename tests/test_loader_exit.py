@@ -66,6 +66,7 @@ def folders(tmp_path_factory, make_video) -> dict[str, Path]:
     return {"clips": folder / "videos", "streams": folder / "videos", "features": folder / "features"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", STATUS)
 @pytest.mark.parametrize("loader", ["clips", "features", "streams"])
 def test_the_process_ends_with_its_own_status(folders, loader, way):

@@ -59,6 +59,7 @@ def streaming_run(folder):
     return train_streaming(options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make, score, forms",
     [

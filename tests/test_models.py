@@ -64,6 +64,7 @@ def test_published_size(name):
     assert (sum(parameters.values()), recurrent, len(sizes)) == SIZES[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["srtg_r3d_18", "srtg_r3d_34", "srtg_r3d_50", "srtg_r2plus1d_34", "srtg_r2plus1d_50"])
 def test_published_values(name):
     spec, expected = read_vector(name)

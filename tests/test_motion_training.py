@@ -180,6 +180,7 @@ def test_a_run_on_stacks_of_flow_from_weights_for_rgb(root, runs, tmp_path):
         options(root, tmp_path / "x", cross_modality=True)
 
 
+@pytest.mark.slow
 def test_predictions_of_data_sets_and_of_video_files(root, runs, tmp_path, capsys):
     """The motion of a file is extracted as that of the run."""
     assert main(["predict", str(root), "--weights", str(runs["motion"]), "--json", "--device", "cpu"]) == 0

@@ -55,6 +55,7 @@ def sanitizer_library(name: str) -> str:
     ).stdout.strip()
 
 
+@pytest.mark.slow
 def test_every_kernel_equals_the_cpu_operator(library, tmp_path):
     environment = {
         **os.environ,

@@ -48,6 +48,7 @@ def vidseg_command(root, *words, networks):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_a_network_of_a_file_is_trained_and_tested(root):
     (root / "dot_net.py").write_text(SOURCE)
     words = "train data --network dot_net --network-option width=6 --epochs 1 --batch-size 2 --out dots".split()

@@ -21,6 +21,7 @@ PUBLISHED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_multiply_adds(name):
     *expected, recurrent = PUBLISHED[name]

@@ -184,6 +184,7 @@ def load(path, **options):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form, suffix", [("onnx", ".onnx"), ("openvino", ".xml")])
 def test_files_have_exactly_the_trained_scales(weights, tmp_path, form, suffix):
     onnx = pytest.importorskip("onnx")
@@ -234,6 +235,7 @@ def test_what_a_quantized_network_is_not(weights, tmp_path):
         export_model(trained, tmp_path / "net.onnx")
 
 
+@pytest.mark.slow
 def test_a_run_is_trained_for_int8(tmp_path, capsys):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")

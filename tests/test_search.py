@@ -230,6 +230,7 @@ def test_rows_of_a_resumed_run_replace_those_of_the_first_start(tmp_path):
 # --- the search
 
 
+@pytest.mark.slow
 def test_a_search_repeats_exactly_and_finds_the_best_value(tmp_path, data):
     path = space_file(tmp_path, method="tpe", trials=9)
     first = fake_search(path, data, tmp_path / "a")
@@ -419,6 +420,7 @@ def wait_for(path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_search_continues_without_losing_or_repeating_a_trial(tmp_path, data, number):
     path = space_file(tmp_path, method="grid", trials=4, space={"lr": [0.02, 0.5, 0.01, 0.001]})
@@ -520,6 +522,7 @@ def test_importance_is_that_of_the_better_trials(direction):
     assert sum(found.values()) == pytest.approx(1) and found["x"] > 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_trials_run_on_ray(tmp_path, data):
     pytest.importorskip("ray")
@@ -556,6 +559,7 @@ def test_trials_run_on_ray(tmp_path, data):
 # --- the command, with real training
 
 
+@pytest.mark.slow
 def test_the_command_killed_and_continued(tmp_path, capsys):
     data = segmentation_dataset(tmp_path / "data")
     content = {

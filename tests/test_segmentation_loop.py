@@ -81,6 +81,7 @@ def undisturbed(root, tmp_path_factory, one_thread):
 AT = [(0, 0), *sorted(random.Random(1).sample([(0, 1), (0, 2), (1, 0), (1, 1), (1, 2)], 3))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", AT)
 def test_killed_at_a_batch_and_resumed(root, undisturbed, tmp_path, at):
     context = multiprocessing.get_context("forkserver")

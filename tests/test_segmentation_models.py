@@ -333,6 +333,7 @@ def test_trains_in_mixed_precision(name):
     assert all(value.grad.isfinite().all() for value in model.parameters() if value.grad is not None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_learns_a_planted_signal(name):
     """The loop of docs/segmentation_models.md, on features that give the label away but for noise."""

@@ -64,6 +64,7 @@ class Program:
         return self.process.returncode, output[1]
 
 
+@pytest.mark.slow
 def test_jobs_survive_kill_and_end_once(models, tmp_path, video):
     with Program(tmp_path / "store", models) as program, Client(program.url) as client:
         jobs = [client.submit(video, model="clips", key=f"key-{number}", timeline=True) for number in range(6)]

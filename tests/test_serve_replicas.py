@@ -233,6 +233,7 @@ def patiently(call):
             time.sleep(0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(1200)  # about 25 s of processor time, in ten processes
 def test_replicas_on_ray(models, tmp_path, video, monkeypatch):

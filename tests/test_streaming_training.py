@@ -217,6 +217,7 @@ WINDOWS = len(Streams(group=1))
 AT = [(0, 0), *sorted(random.Random(3).sample([(epoch, index) for epoch in range(2) for index in range(WINDOWS)], 4))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", AT)
 @pytest.mark.parametrize("update", ["video", "window"])
 def test_killed_at_a_window_and_resumed(processes, undisturbed, tmp_path, update, at):

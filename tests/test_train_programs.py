@@ -88,6 +88,7 @@ PUBLISHED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hacs", "kinetics", "ucf101"])
 @pytest.mark.parametrize("words", PUBLISHED)
 def test_every_published_argument(words, name):
@@ -594,6 +595,7 @@ def test_weights_that_do_not_hold_their_network(run, tmp_path, capsys):
     assert main([*words, "--network-option", "width=0.25"]) == 2  # weights of another shape
 
 
+@pytest.mark.slow
 def test_options_of_another_task_are_refused(run, tmp_path, capsys):
     features = segmentation_dataset(tmp_path / "gtea")
     out = str(tmp_path / "out")
@@ -647,6 +649,7 @@ def test_options_of_another_task_are_refused(run, tmp_path, capsys):
     assert record["network_options"] == {"layers": 2, "maps": 8, "stages": 2}
 
 
+@pytest.mark.slow
 def test_tsn_takes_segments_in_training_and_tests(root, tmp_path, capsys):
     out = tmp_path / "tsn"
     words = ["train", str(root), "--network", "tsn_r50", "--network-option", "width=0.125", "--size", "32"]
@@ -722,6 +725,7 @@ def test_a_dry_run_of_features_prints_batches_steps_and_rates(tmp_path, capsys, 
     assert [path.name for path in tmp_path.iterdir()] == ["gtea"]
 
 
+@pytest.mark.slow
 def test_torchrun_equals_one_process(root, tmp_path):
     """The published program under torchrun on two CPU processes, against one, with batch norm over the group."""
     words = ["train", str(root), *SHORT.split(), "--sync-bn", "--end-epoch", "1", "--lr-base", "0.001"]

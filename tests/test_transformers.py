@@ -44,6 +44,7 @@ def tiny(name: str) -> nn.Module:
     return TimeSformer(TimeSformerDesign(192, 3, 4), num_classes=20, frames=4, size=64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["videomae_base", "vjepa2_tiny", "timesformer_tiny"])
 def test_published_values(name):
     spec, expected = read_vector(name)

@@ -110,6 +110,7 @@ def assert_same(found, expected):
         assert found == expected
 
 
+@pytest.mark.slow
 @pytest.mark.triton
 def test_results_are_those_of_the_checkpoint(made, server, video, features):
     _, checkpoints = made
