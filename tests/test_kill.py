@@ -1,8 +1,8 @@
 """A few moments of kill_test.py, of the kinds of work that no other test kills."""
 
 import kill_test
-import pytest
 import kill_work
+import pytest
 
 KINDS = (
     kill_work.Conversion,
