@@ -527,7 +527,7 @@ def contents(root: Path) -> dict[str, Any]:
     The log, and what depends on the number of starts, are left out; rows of score tables are joined by epoch.
     """
     found: dict[str, Any] = {}
-    for path in sorted(path for path in root.rglob("*") if path.is_file() and path.suffix != ".log"):
+    for path in sorted(path for path in root.rglob("*") if path.is_file() and path.suffix not in {".log", ".jsonl"}):
         name = path.relative_to(root).as_posix()
         folder, table, _ = name.partition("_results_s")
         if table:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from vidseg.engine import distributed
+from vidseg.labels import VideoDataset
 from vidseg.metrics import SegmentalMeter
 from vidseg.metrics.segmental import SegmentalScores
 
@@ -90,5 +91,6 @@ def score_videos(found: list[LabeledVideo], data: Any, background: Sequence[int]
         meter.update(video.truth, video.prediction, name=name)
     frames = sum(len(video.truth) for video in videos)
     entropy = sum(video.cross_entropy * len(video.truth) for video in videos) / frames
-    rates = [float(data[video.number].fps) for video in videos]
+    known = isinstance(data, VideoDataset)  # others, such as those of a program, may have no rates
+    rates = [float(data[video.number].fps) if known else 0.0 for video in videos]
     return FrameLabelResult(videos, names, meter.scores(), entropy, rates)
