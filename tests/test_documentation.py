@@ -131,6 +131,16 @@ def test_the_commands_of_a_data_set_have_right_options(data):
             parse(name, module.Command, words)
 
 
+@pytest.mark.parametrize("data", DATASETS, ids=lambda data: data.name)
+def test_the_page_of_a_data_set_has_source_license_download_layout_and_commands(data):
+    page = dataset_pages()[f"{data.name}.md"]
+    facts = dict(re.findall(r"^\| (\w+) \| (.+) \|$", page, re.MULTILINE))
+    assert {"content", "source", "license", "download", "annotation"} <= facts.keys()
+    assert "see its page" in data.license or data.license_page in facts["license"] != ""
+    assert "://" in data.license_page or "see its page" in data.license
+    assert all(path in page for path, _ in data.layout) and all(line in page for line in data.commands)
+
+
 def test_every_page_is_in_the_navigation():
     config = yaml.safe_load((ROOT / "docs/site/mkdocs.yml").read_text())
     text = str(config["nav"])

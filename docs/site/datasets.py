@@ -1,4 +1,9 @@
-"""Pages of the data sets: source, license, layout, the commands from the download to a score, disk and time."""
+"""Pages of the data sets: source, license, layout, the commands from the download to a score, disk and time.
+
+A license is one that the publisher's page or repository states, as read in December 2026, and `license_page` is the
+address of that statement. Sizes of downloads are from these pages, and those of UCF-101, Kinetics and ActivityNet from
+the documentation of FiftyOne, which downloads them. Where nothing was found, the text says "see its page".
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ KILOBYTES = 28.9
 """Of a stored frame with its smaller copies, 340x256 at quality 90 (README, Storage)."""
 FRAMES_PER_SECOND = 2985
 """Converted on two cores, 340x256 H.264 (README, Conversion)."""
-TERMS = "see the page of the data set"
+TERMS = "see its page"
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,10 @@ class Dataset:
         title: name in print.
         content: one sentence.
         home: address.
-        license: of videos and annotation, as its page states it.
+        license: license or terms of use of videos and annotation.
+        license_page: address that states them; "": none was found.
+        download: size of the files to download.
+        layout: (path, content) of the files that the commands read.
         hours: of video; 0: not known to us.
         rate: stored frames per second.
         annotation: files that the converter reads.
@@ -35,6 +43,9 @@ class Dataset:
     content: str
     home: str
     license: str
+    license_page: str
+    download: str
+    layout: tuple[tuple[str, str], ...]
     hours: float
     rate: float
     annotation: str
@@ -76,231 +87,302 @@ def _detection(name: str, *, source: str, words: str = "", train: str = "") -> t
     )
 
 
-_FEATURES = (
-    "Features are `data/{}/features/<video>.npy`, (D, L): published ones, or those of `vidseg extract-features`."
-)
+def _clips(videos: str, source: str) -> tuple[tuple[str, str], ...]:
+    """Layout of a recognition data set: pattern of the videos, folder of the annotation."""
+    return ((videos, "unpacked videos"), (f"{source}/", "annotation"))
+
+
+def _frame_labels(name: str) -> tuple[tuple[str, str], ...]:
+    """Layout of the MS-TCN data set."""
+    return (
+        (f"data/{name}/features/<video>.npy", "features (2048, frames)"),
+        (f"data/{name}/groundTruth/<video>.txt", "class name of each frame"),
+        (f"data/{name}/splits/train.split1.bundle", "videos of each split"),
+        (f"data/{name}/mapping.txt", "class numbers"),
+    )
+
+
+def _segments(name: str, source: str) -> tuple[tuple[str, str], ...]:
+    """Layout of a detection data set on features."""
+    return (
+        (f"data/{name}/features/<video>.npy", "features (D, L): published, or of vidseg extract-features"),
+        (source, "annotation"),
+    )
+
+
+_MSTCN_DOWNLOAD = "about 30 GB: features and labels of GTEA, 50Salads and Breakfast"
+"""As https://github.com/yabufarha/ms-tcn states."""
+_LINKS = "the annotation is small; the videos are on YouTube"
 
 DATASETS = (
     Dataset(
-        "hmdb51",
-        "HMDB-51",
-        "6766 clips of 51 actions from films and the web, three divisions.",
-        "https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/",
-        "CC BY 4.0",
-        0,
-        30,
-        "`testTrainMulti_7030_splits/<class>_test_split{1,2,3}.txt`",
-        _recognition("hmdb51", source="testTrainMulti_7030_splits"),
-        (
+        name="hmdb51",
+        title="HMDB-51",
+        content="6766 clips of 51 actions from films and the web, three divisions.",
+        home="https://serre.lab.brown.edu/hmdb51.html",
+        license="CC BY 4.0",
+        license_page="https://serre.lab.brown.edu/hmdb51.html",
+        download="about 2 GB",
+        layout=_clips("videos/<class>/<video>.avi", "testTrainMulti_7030_splits"),
+        hours=0,
+        rate=30,
+        annotation="`testTrainMulti_7030_splits/<class>_test_split{1,2,3}.txt`",
+        commands=_recognition("hmdb51", source="testTrainMulti_7030_splits"),
+        notes=(
             "Unpack the archive of each class, so that the videos are `videos/<class>/<video>.avi`.",
             "The splits are `split1/train`, `split1/test` and so on; the first division is the default.",
         ),
     ),
     Dataset(
-        "ucf101",
-        "UCF-101",
-        "13320 clips of 101 actions from YouTube, three divisions.",
-        "https://www.crcv.ucf.edu/data/UCF101.php",
-        TERMS,
-        27,
-        25,
-        "`ucfTrainTestlist/`: `classInd.txt`, `trainlist01.txt` to `testlist03.txt`",
-        _recognition("ucf101", source="ucfTrainTestlist"),
-        ("Clips of one group (`_g01_`) come from one video and stay in one part of each division.",),
+        name="ucf101",
+        title="UCF-101",
+        content="13320 clips of 101 actions from YouTube, three divisions.",
+        home="https://www.crcv.ucf.edu/data/UCF101.php",
+        license="see its page; the videos are from YouTube",
+        license_page="",
+        download="6.5 GB",
+        layout=_clips("videos/<class>/<video>.avi", "ucfTrainTestlist"),
+        hours=27,
+        rate=25,
+        annotation="`ucfTrainTestlist/`: `classInd.txt`, `trainlist01.txt` to `testlist03.txt`",
+        commands=_recognition("ucf101", source="ucfTrainTestlist"),
+        notes=("Clips of one group (`_g01_`) come from one video and stay in one part of each division.",),
     ),
     Dataset(
-        "kinetics",
-        "Kinetics-200, 400, 600, 700",
-        "Clips of 10 s from YouTube: 306 245 (400), 495 547 (600) or 650 317 (700).",
-        "https://github.com/cvdfoundation/kinetics-dataset",
-        TERMS,
-        1800,
-        30,
-        "`train.csv`, `validate.csv`, `test.csv` of the release",
-        _recognition("kinetics", source="kinetics700", cut=("kinetics-700_train.csv", "kinetics-700_val.csv")),
-        (
+        name="kinetics",
+        title="Kinetics-200, 400, 600, 700",
+        content="Clips of 10 s from YouTube: 306 245 (400), 495 547 (600) or 650 317 (700).",
+        home="https://github.com/cvdfoundation/kinetics-dataset",
+        license="CC BY 4.0 for the annotation; the videos belong to their uploaders",
+        license_page="https://deepmind.com/research/open-source/kinetics",
+        download="456 GB (400), 779 GB (600) or 710 GB (700)",
+        layout=_clips("videos/<youtube_id>.mp4", "kinetics700"),
+        hours=1800,
+        rate=30,
+        annotation="`train.csv`, `validate.csv`, `test.csv` of the release",
+        commands=_recognition("kinetics", source="kinetics700", cut=("kinetics-700_train.csv", "kinetics-700_val.csv")),
+        notes=(
             "`--variant 200`, `400`, `600`: another release; 200 needs the two id lists beside the files of 400.",
             "Clips that are cut already are converted from their folder, `vidseg convert videos data/kinetics`.",
             "`--size 256`, `--fps` and `--store video` save disk; several machines convert shards of it.",
         ),
     ),
     Dataset(
-        "moments",
-        "Moments in Time",
-        "About 800 000 clips of 3 s of 339 actions and events.",
-        "http://moments.csail.mit.edu",
-        "after registration; see the page of the data set",
-        670,
-        30,
-        "`trainingSet.csv`, `validationSet.csv`, `moments_categories.txt`",
-        _recognition("moments", source="Moments_in_Time_Raw", network="mtnet_s"),
+        name="moments",
+        title="Moments in Time",
+        content="About 800 000 clips of 3 s of 339 actions and events.",
+        home="http://moments.csail.mit.edu",
+        license="request form; see its page",
+        license_page="",
+        download=TERMS,
+        layout=_clips("videos/<training or validation>/<class>/<video>.mp4", "Moments_in_Time_Raw"),
+        hours=670,
+        rate=30,
+        annotation="`trainingSet.csv`, `validationSet.csv`, `moments_categories.txt`",
+        commands=_recognition("moments", source="Moments_in_Time_Raw", network="mtnet_s"),
     ),
     Dataset(
-        "hacs",
-        "HACS Clips",
-        "Clips of 2 s of 200 actions from YouTube; negative samples are skipped.",
-        "https://github.com/hangzhaomit/HACS-dataset",
-        TERMS,
-        280,
-        30,
-        "`HACS_clips_v1.1.csv` or `HACS_clips_v1.1.1.csv`",
-        _recognition("hacs", source="HACS_v1.1.1", cut=("HACS_clips_v1.1_train.csv", "HACS_clips_v1.1_val.csv")),
+        name="hacs",
+        title="HACS Clips",
+        content="Clips of 2 s of 200 actions from YouTube; negative samples are skipped.",
+        home="https://github.com/hangzhaomit/HACS-dataset",
+        license="BSD 3-Clause for the annotation; missing videos by a form with terms of use",
+        license_page="https://github.com/hangzhaomit/HACS-dataset",
+        download=_LINKS,
+        layout=_clips("videos/<youtube_id>.mp4", "HACS_v1.1.1"),
+        hours=280,
+        rate=30,
+        annotation="`HACS_clips_v1.1.csv` or `HACS_clips_v1.1.1.csv`",
+        commands=_recognition(
+            "hacs", source="HACS_v1.1.1", cut=("HACS_clips_v1.1_train.csv", "HACS_clips_v1.1_val.csv")
+        ),
     ),
     Dataset(
-        "diving48",
-        "Diving-48",
-        "About 17 000 clips of 48 dives (V2).",
-        "http://www.svcl.ucsd.edu/projects/resound/dataset.html",
-        TERMS,
-        0,
-        30,
-        "`Diving48_V2_train.json`, `Diving48_V2_test.json`, `Diving48_vocab.json`",
-        _recognition("diving48", source="Diving48"),
-        ("The videos are in one folder without classes; the catalog has them.",),
+        name="diving48",
+        title="Diving-48",
+        content="About 17 000 clips of 48 dives (V2).",
+        home="http://www.svcl.ucsd.edu/projects/resound/dataset.html",
+        license=TERMS,
+        license_page="",
+        download=TERMS,
+        layout=_clips("videos/<video>.mp4", "Diving48"),
+        hours=0,
+        rate=30,
+        annotation="`Diving48_V2_train.json`, `Diving48_V2_test.json`, `Diving48_vocab.json`",
+        commands=_recognition("diving48", source="Diving48"),
+        notes=("The videos are in one folder without classes; the catalog has them.",),
     ),
     Dataset(
-        "gtea",
-        "GTEA",
-        "28 videos of 7 activities by 4 people, 11 classes, four splits, leave one person out.",
-        "https://zenodo.org/records/3625992",
-        TERMS,
-        0.6,
-        15,
-        "`mapping.txt`, `groundTruth/`, `splits/`, `features/` of the MS-TCN data set",
-        _segmentation("gtea"),
+        name="gtea",
+        title="GTEA",
+        content="28 videos of 7 activities by 4 people, 11 classes, four splits, leave one person out.",
+        home="https://zenodo.org/records/3625992",
+        license=TERMS,
+        license_page="",
+        download=_MSTCN_DOWNLOAD,
+        layout=_frame_labels("gtea"),
+        hours=0.6,
+        rate=15,
+        annotation="`mapping.txt`, `groundTruth/`, `splits/`, `features/` of the MS-TCN data set",
+        commands=_segmentation("gtea"),
     ),
     Dataset(
-        "50salads",
-        "50Salads",
-        "50 videos of 25 people, 19 classes (17 actions), five splits.",
-        "https://cvip.computing.dundee.ac.uk/datasets/foodpreparation/50salads/",
-        "CC BY-NC-SA 4.0",
-        4.5,
-        30,
-        "the MS-TCN data set, or the original `activity_annotation/` with `labels/low_to_mid.txt`",
-        _segmentation("50salads"),
-        ("Networks see every second column; the scores are those of all frames.",),
+        name="50salads",
+        title="50Salads",
+        content="50 videos of 25 people, 19 classes (17 actions), five splits.",
+        home="https://cvip.computing.dundee.ac.uk/datasets/foodpreparation/50salads/",
+        license="CC BY-NC-SA 4.0",
+        license_page="https://cvip.computing.dundee.ac.uk/datasets/foodpreparation/50salads/",
+        download=_MSTCN_DOWNLOAD,
+        layout=_frame_labels("50salads"),
+        hours=4.5,
+        rate=30,
+        annotation="the MS-TCN data set, or the original `activity_annotation/` with `labels/low_to_mid.txt`",
+        commands=_segmentation("50salads"),
+        notes=("Networks see every second column; the scores are those of all frames.",),
     ),
     Dataset(
-        "breakfast",
-        "Breakfast",
-        "1712 videos of 52 people in 18 kitchens, 48 classes, four splits.",
-        "https://serre-lab.clps.brown.edu/resource/breakfast-actions-dataset/",
-        TERMS,
-        77,
-        15,
-        "the MS-TCN data set, or the original coarse or fine annotation",
-        _segmentation("breakfast"),
+        name="breakfast",
+        title="Breakfast",
+        content="1712 videos of 52 people in 18 kitchens, 48 classes, four splits.",
+        home="https://serre.lab.brown.edu/breakfast-actions-dataset.html",
+        license="CC BY 4.0",
+        license_page="https://serre.lab.brown.edu/breakfast-actions-dataset.html",
+        download=f"{_MSTCN_DOWNLOAD}; videos 3.6 GB",
+        layout=_frame_labels("breakfast"),
+        hours=77,
+        rate=15,
+        annotation="the MS-TCN data set, or the original coarse or fine annotation",
+        commands=_segmentation("breakfast"),
     ),
     Dataset(
-        "egtea",
-        "EGTEA Gaze+",
-        "86 sessions of cooking, three splits of clips; verbs or actions as classes.",
-        "https://cbs.ic.gatech.edu/fpv/",
-        TERMS,
-        28,
-        24,
-        "`train_split1.txt` to `test_split3.txt` with `verb_idx.txt` or `action_idx.txt`",
-        (
+        name="egtea",
+        title="EGTEA Gaze+",
+        content="86 sessions of cooking, three splits of clips; verbs or actions as classes.",
+        home="https://cbs.ic.gatech.edu/fpv/",
+        license=TERMS,
+        license_page="",
+        download=TERMS,
+        layout=_clips("videos/<session>.mp4", "action_annotation"),
+        hours=28,
+        rate=24,
+        annotation="`train_split1.txt` to `test_split3.txt` with `verb_idx.txt` or `action_idx.txt`",
+        commands=(
             "vidseg convert videos data/egtea --fps 24",
             "vidseg labels egtea action_annotation --dataset data/egtea",
             "vidseg extract-features data/egtea --weights recognition.pth --stride 8",
             "vidseg train segmentation data/egtea --network mstcn --labels-per-column 8 --out runs/egtea",
             "vidseg plot report runs/egtea",
         ),
-        ("The official splits divide clips; each session goes to the part with most of its clips.",),
+        notes=("The official splits divide clips; each session goes to the part with most of its clips.",),
     ),
     Dataset(
-        "thumos14",
-        "THUMOS-14",
-        "200 validation and 213 test videos of 20 sports, used for training and test.",
-        "https://www.crcv.ucf.edu/THUMOS14/",
-        TERMS,
-        24,
-        30,
-        "`<Class>_val.txt` and `<Class>_test.txt`, or the JSON file of G-TAD, ActionFormer or OpenTAD",
-        (
+        name="thumos14",
+        title="THUMOS-14",
+        content="200 validation and 213 test videos of 20 sports, used for training and test.",
+        home="https://www.crcv.ucf.edu/THUMOS14/",
+        license="see its page; the test videos need a form",
+        license_page="",
+        download=TERMS,
+        layout=_segments("thumos14", "thumos14.json"),
+        hours=24,
+        rate=30,
+        annotation="`<Class>_val.txt` and `<Class>_test.txt`, or the JSON file of G-TAD, ActionFormer or OpenTAD",
+        commands=(
             "vidseg labels segments data/thumos14 thumos14.json",
             "vidseg train thumos14 data/thumos14 --network actionformer --out runs/thumos14",
             "vidseg test runs/thumos14",
         ),
-        (_FEATURES.format("thumos14"), "`vidseg labels thumos14` writes frame labels instead, for segmentation."),
+        notes=("`vidseg labels thumos14` writes frame labels instead, for segmentation.",),
     ),
     Dataset(
-        "multithumos",
-        "MultiTHUMOS",
-        "65 actions, several at a time, in the 413 videos of THUMOS-14.",
-        "http://ai.stanford.edu/~syyeung/everymoment.html",
-        TERMS,
-        30,
-        30,
-        "`annotations/<Class>.txt` with `class_list.txt`, or `multithumos.json`",
-        _detection("multithumos", source="multithumos", words=" --without-durations"),
-        (_FEATURES.format("multithumos"),),
+        name="multithumos",
+        title="MultiTHUMOS",
+        content="65 actions, several at a time, in the 413 videos of THUMOS-14.",
+        home="http://ai.stanford.edu/~syyeung/everymoment.html",
+        license=TERMS,
+        license_page="",
+        download=TERMS,
+        layout=_segments("multithumos", "multithumos/"),
+        hours=30,
+        rate=30,
+        annotation="`annotations/<Class>.txt` with `class_list.txt`, or `multithumos.json`",
+        commands=_detection("multithumos", source="multithumos", words=" --without-durations"),
     ),
     Dataset(
-        "activitynet",
-        "ActivityNet-1.3",
-        "19 994 videos of 200 activities.",
-        "http://activity-net.org",
-        TERMS,
-        648,
-        15,
-        "`activity_net.v1-3.min.json`, or the files of BMN",
-        _detection("activitynet", source="annotation", words=" --on-error skip", train="activitynet"),
-        (
-            _FEATURES.format("activitynet"),
+        name="activitynet",
+        title="ActivityNet-1.3",
+        content="19 994 videos of 200 activities.",
+        home="http://activity-net.org",
+        license="see its page; the videos are on YouTube, or by a request form",
+        license_page="",
+        download="500 GB of videos",
+        layout=_segments("activitynet", "annotation/"),
+        hours=648,
+        rate=15,
+        annotation="`activity_net.v1-3.min.json`, or the files of BMN",
+        commands=_detection("activitynet", source="annotation", words=" --on-error skip", train="activitynet"),
+        notes=(
             "Some segments have no length, hence `--on-error skip`.",
             "`vidseg train activitynet_pixels` trains ETAD end to end from frame databases.",
         ),
     ),
     Dataset(
-        "hacs_segments",
-        "HACS Segments",
-        "50 000 videos of the 200 activities of ActivityNet.",
-        "https://github.com/hangzhaomit/HACS-dataset",
-        TERMS,
-        0,
-        15,
-        "`HACS_segments_v1.1.1.json` or `HACS_segments_v1.1.json`",
-        _detection("hacs_segments", source="HACS_v1.1.1", train="hacs_segments"),
-        (_FEATURES.format("hacs_segments"),),
+        name="hacs_segments",
+        title="HACS Segments",
+        content="50 000 videos of the 200 activities of ActivityNet.",
+        home="https://github.com/hangzhaomit/HACS-dataset",
+        license="BSD 3-Clause for the annotation; missing videos by a form with terms of use",
+        license_page="https://github.com/hangzhaomit/HACS-dataset",
+        download=_LINKS,
+        layout=_segments("hacs_segments", "HACS_v1.1.1/"),
+        hours=0,
+        rate=15,
+        annotation="`HACS_segments_v1.1.1.json` or `HACS_segments_v1.1.json`",
+        commands=_detection("hacs_segments", source="HACS_v1.1.1", train="hacs_segments"),
     ),
     Dataset(
-        "fineaction",
-        "FineAction",
-        "16 732 videos of 106 fine-grained actions.",
-        "https://deeperaction.github.io/datasets/fineaction",
-        TERMS,
-        0,
-        15,
-        "`annotations_gt.json`",
-        _detection("fineaction", source="annotation"),
-        (_FEATURES.format("fineaction"),),
+        name="fineaction",
+        title="FineAction",
+        content="16 732 videos of 106 fine-grained actions.",
+        home="https://deeperaction.github.io/datasets/fineaction",
+        license=TERMS,
+        license_page="",
+        download=TERMS,
+        layout=_segments("fineaction", "annotation/"),
+        hours=0,
+        rate=15,
+        annotation="`annotations_gt.json`",
+        commands=_detection("fineaction", source="annotation"),
     ),
     Dataset(
-        "epic_kitchens",
-        "EPIC-Kitchens-100",
-        "700 first-person videos, 97 verbs and 300 nouns.",
-        "https://epic-kitchens.github.io",
-        TERMS,
-        100,
-        50,
-        "`EPIC_100_train.csv`, `EPIC_100_validation.csv`, `EPIC_100_video_info.csv`, the class lists",
-        _detection("epic_kitchens", source="epic-kitchens-100-annotations", words=" --level verb"),
-        (_FEATURES.format("epic_kitchens"), "`--level noun` and `action` have other classes."),
+        name="epic_kitchens",
+        title="EPIC-Kitchens-100",
+        content="700 first-person videos, 97 verbs and 300 nouns.",
+        home="https://epic-kitchens.github.io",
+        license="CC BY-NC 4.0",
+        license_page="https://github.com/epic-kitchens/epic-kitchens-100-annotations",
+        download=TERMS,
+        layout=_segments("epic_kitchens", "epic-kitchens-100-annotations/"),
+        hours=100,
+        rate=50,
+        annotation="`EPIC_100_train.csv`, `EPIC_100_validation.csv`, `EPIC_100_video_info.csv`, the class lists",
+        commands=_detection("epic_kitchens", source="epic-kitchens-100-annotations", words=" --level verb"),
+        notes=("`--level noun` and `action` have other classes.",),
     ),
     Dataset(
-        "charades",
-        "Charades",
-        "9848 videos of 157 everyday actions, several at a time.",
-        "https://prior.allenai.org/projects/charades",
-        TERMS,
-        82,
-        24,
-        "`Charades_v1_train.csv`, `Charades_v1_test.csv`, `Charades_v1_classes.txt`",
-        _detection("charades", source="Charades"),
-        (_FEATURES.format("charades"),),
+        name="charades",
+        title="Charades",
+        content="9848 videos of 157 everyday actions, several at a time.",
+        home="https://prior.allenai.org/projects/charades",
+        license="non-commercial research, own license",
+        license_page="https://prior.allenai.org/projects/data/charades/license.txt",
+        download="13 GB at 480 pixels, 55 GB in original size",
+        layout=_segments("charades", "Charades/"),
+        hours=82,
+        rate=24,
+        annotation="`Charades_v1_train.csv`, `Charades_v1_test.csv`, `Charades_v1_classes.txt`",
+        commands=_detection("charades", source="Charades"),
     ),
 )
 
@@ -336,7 +418,8 @@ def _page(data: Dataset) -> str:
     facts = [
         ("content", data.content),
         ("source", f"<{data.home}>"),
-        ("license", data.license),
+        ("license", f"[{data.license}]({data.license_page})" if data.license_page else data.license),
+        ("download", data.download),
         ("annotation", data.annotation),
     ]
     if frames:
@@ -345,8 +428,16 @@ def _page(data: Dataset) -> str:
             ("frame databases", f"about {_disk(data)} at 340x256; `--store video` takes a seventh"),
             ("conversion", f"about {frames / FRAMES_PER_SECOND / 3600:,.1f} hours on two cores, plus the download"),
         ]
+    files = list(data.layout)
+    if any(line.startswith("vidseg convert") for line in data.commands):
+        files.append((f"data/{data.name}/jpg/<class>/<video>/frames.db", "written by vidseg convert"))
+    width = max(len(path) for path, _ in files)
+    layout = [f"{path:{width}}  {content}" for path, content in files]
     lines = [f"# {data.title}", "", "| | |", "| --- | --- |", *(f"| {name} | {text} |" for name, text in facts), ""]
-    lines += ["From the downloaded files to a score:", "", "```text", *data.commands, "```", ""]
+    lines += ["## Layout", "", "The commands read and write these files:", "", "```text", *layout, "```", ""]
+    lines += ["## From the files to a score", "", "```text", *data.commands, "```", ""]
+    if files == list(data.layout):
+        lines += ["Features need no frame databases; extracting features and training from pixels do.", ""]
     lines += [*(f"- {note}" for note in data.notes), ""] if data.notes else []
     estimate = "Disk and conversion time are estimated from the README's measurements, not measured on this data set."
     return "\n".join([*lines, *([estimate, ""] if frames else [])])
