@@ -136,8 +136,8 @@ def test_the_page_of_a_data_set_has_source_license_download_layout_and_commands(
     page = dataset_pages()[f"{data.name}.md"]
     facts = dict(re.findall(r"^\| (\w+) \| (.+) \|$", page, re.MULTILINE))
     assert {"content", "source", "license", "download", "annotation"} <= facts.keys()
-    assert "see its page" in data.license or data.license_page in facts["license"] != ""
-    assert "://" in data.license_page or "see its page" in data.license
+    assert data.license in facts["license"] and data.license_page in facts["license"]
+    assert data.license_page.startswith("https://") or "see its page" in data.license
     assert all(path in page for path, _ in data.layout) and all(line in page for line in data.commands)
 
 
