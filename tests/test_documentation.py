@@ -132,10 +132,11 @@ def test_the_commands_of_a_data_set_have_right_options(data):
 
 
 @pytest.mark.parametrize("data", DATASETS, ids=lambda data: data.name)
-def test_the_page_of_a_data_set_has_source_license_download_layout_and_commands(data):
+def test_the_page_of_a_data_set_has_license_layout_disk_and_time(data):
     page = dataset_pages()[f"{data.name}.md"]
-    facts = dict(re.findall(r"^\| (\w+) \| (.+) \|$", page, re.MULTILINE))
-    assert {"content", "source", "license", "download", "annotation"} <= facts.keys()
+    facts = dict(re.findall(r"^\| ([\w ]+) \| (.+) \|$", page, re.MULTILINE))
+    names = {"content", "source", "license", "download", "annotation", "frame databases", "conversion"}
+    assert names <= facts.keys()
     assert data.license in facts["license"] and data.license_page in facts["license"]
     assert data.license_page.startswith("https://") or "see its page" in data.license
     assert all(path in page for path, _ in data.layout) and all(line in page for line in data.commands)

@@ -112,6 +112,7 @@ def _segments(name: str, source: str) -> tuple[tuple[str, str], ...]:
 
 _MSTCN_DOWNLOAD = "about 30 GB: features and labels of GTEA, 50Salads and Breakfast"
 """As https://github.com/yabufarha/ms-tcn states."""
+_OPENTAD = "<https://github.com/sming256/OpenTAD>, `tools/prepare_data`, has links to published features."
 _LINKS = "the annotation is small; the videos are on YouTube"
 
 DATASETS = (
@@ -293,7 +294,10 @@ DATASETS = (
             "vidseg train thumos14 data/thumos14 --network actionformer --out runs/thumos14",
             "vidseg test runs/thumos14",
         ),
-        notes=("`vidseg labels thumos14` writes frame labels instead, for segmentation.",),
+        notes=(
+            _OPENTAD,
+            "`vidseg labels thumos14` writes frame labels instead, for segmentation.",
+        ),
     ),
     Dataset(
         name="multithumos",
@@ -308,6 +312,7 @@ DATASETS = (
         rate=30,
         annotation="`annotations/<Class>.txt` with `class_list.txt`, or `multithumos.json`",
         commands=_detection("multithumos", source="multithumos", words=" --without-durations"),
+        notes=(_OPENTAD,),
     ),
     Dataset(
         name="activitynet",
@@ -323,6 +328,8 @@ DATASETS = (
         annotation="`activity_net.v1-3.min.json`, or the files of BMN",
         commands=_detection("activitynet", source="annotation", words=" --on-error skip", train="activitynet"),
         notes=(
+            "The maintainers give access to the videos for 7 days after a request form.",
+            _OPENTAD,
             "Some segments have no length, hence `--on-error skip`.",
             "`vidseg train activitynet_pixels` trains ETAD end to end from frame databases.",
         ),
@@ -340,6 +347,7 @@ DATASETS = (
         rate=15,
         annotation="`HACS_segments_v1.1.1.json` or `HACS_segments_v1.1.json`",
         commands=_detection("hacs_segments", source="HACS_v1.1.1", train="hacs_segments"),
+        notes=(_OPENTAD,),
     ),
     Dataset(
         name="fineaction",
@@ -354,6 +362,10 @@ DATASETS = (
         rate=15,
         annotation="`annotations_gt.json`",
         commands=_detection("fineaction", source="annotation"),
+        notes=(
+            "<https://github.com/Richard-61/FineAction> has the links to videos, annotation and features.",
+            _OPENTAD,
+        ),
     ),
     Dataset(
         name="epic_kitchens",
@@ -368,7 +380,10 @@ DATASETS = (
         rate=50,
         annotation="`EPIC_100_train.csv`, `EPIC_100_validation.csv`, `EPIC_100_video_info.csv`, the class lists",
         commands=_detection("epic_kitchens", source="epic-kitchens-100-annotations", words=" --level verb"),
-        notes=("`--level noun` and `action` have other classes.",),
+        notes=(
+            _OPENTAD,
+            "`--level noun` and `action` have other classes.",
+        ),
     ),
     Dataset(
         name="charades",
@@ -383,6 +398,7 @@ DATASETS = (
         rate=24,
         annotation="`Charades_v1_train.csv`, `Charades_v1_test.csv`, `Charades_v1_classes.txt`",
         commands=_detection("charades", source="Charades"),
+        notes=(_OPENTAD,),
     ),
 )
 
@@ -428,6 +444,12 @@ def _page(data: Dataset) -> str:
             ("frame databases", f"about {_disk(data)} at 340x256; `--store video` takes a seventh"),
             ("conversion", f"about {frames / FRAMES_PER_SECOND / 3600:,.1f} hours on two cores, plus the download"),
         ]
+    else:
+        hourly = 3600 * data.rate
+        facts += [
+            ("frame databases", f"about {hourly * KILOBYTES / 1e6:.1f} GB for an hour of video at 340x256"),
+            ("conversion", f"about {hourly / FRAMES_PER_SECOND:.0f} s for an hour of video on two cores"),
+        ]
     files = list(data.layout)
     if any(line.startswith("vidseg convert") for line in data.commands):
         files.append((f"data/{data.name}/jpg/<class>/<video>/frames.db", "written by vidseg convert"))
@@ -440,4 +462,4 @@ def _page(data: Dataset) -> str:
         lines += ["Features need no frame databases; extracting features and training from pixels do.", ""]
     lines += [*(f"- {note}" for note in data.notes), ""] if data.notes else []
     estimate = "Disk and conversion time are estimated from the README's measurements, not measured on this data set."
-    return "\n".join([*lines, *([estimate, ""] if frames else [])])
+    return "\n".join([*lines, estimate, ""])
