@@ -55,6 +55,10 @@ _SHAKE_RATE = (2.0, 3.0)  # per second
 _SHAKE_REACH = 0.12
 _DRIFT = 0.04  # maximum drift of the background per second
 
+# mbtree of x264 build 165 is not deterministic. The videos have no cuts and no fades: B-frames at a fixed distance,
+# without a search for either, halve the time of encoding, and the files have the PSNR of the preset "veryfast".
+_X264 = "mbtree=0:scenecut=0:b-adapt=0:weightp=0"
+
 
 @dataclass(frozen=True)
 class SynthReport:
@@ -449,11 +453,10 @@ def _write_video(dst: Path, options: SynthOptions, video: _Video) -> None:
             stream.width, stream.height, stream.pix_fmt = options.width, options.height, "yuv420p"
             stream.time_base = Fraction(1, options.fps)
             stream.codec_context.thread_count = 1
-            # mbtree of x264 build 165 is not deterministic, so it is disabled.
-            stream.options = {"preset": "veryfast", "crf": "20", "x264-params": "mbtree=0"}
+            stream.options = {"preset": "superfast", "crf": "20", "x264-params": _X264}
             planes = frame_planes(rng, motion, width=options.width, height=options.height, fps=options.fps)
-            for number, (luma, blue, red) in enumerate(planes):
-                image = np.concatenate([plane.reshape(-1) for plane in (luma, blue, red)])
+            for number, frame_parts in enumerate(planes):
+                image = np.concatenate([plane.ravel() for plane in frame_parts])
                 frame = av.VideoFrame.from_ndarray(image.reshape(-1, options.width), format="yuv420p")
                 frame.pts, frame.time_base = number, Fraction(1, options.fps)
                 container.mux(stream.encode(frame))
