@@ -61,6 +61,12 @@ def test_help_imports_nothing_heavy(words):
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
+@pytest.mark.parametrize("name", ["plot_curves", "plot_confusion", "plot_speeds", "plot_label_counts"])
+def test_plots_of_tables_do_not_import_torch(name):
+    code = f"import sys, vidseg.plots as p; p.{name}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
 def test_optional_values_may_be_reset_and_choices_are_checked(tmp_path, capsys):
     from dataclasses import dataclass
     from typing import Literal

@@ -31,6 +31,7 @@ from vidseg.engine.apex import apex_amp, apex_optimizer
 from vidseg.engine.checkpoints import CheckpointFolder
 from vidseg.engine.deepspeed import deepspeed_package
 from vidseg.engine.event_file import EVENTS
+from vidseg.engine.freed_memory import keep_freed_memory
 from vidseg.engine.launch import choose_device
 from vidseg.engine.loggers import check_loggers
 from vidseg.engine.monitors import run_log
@@ -468,7 +469,10 @@ def start_run(options: TrainOptions) -> torch.device:
     if options.devices.engine == "deepspeed":
         deepspeed_package()
     check_loggers(options.monitors)
-    return choose_device(options.devices)
+    device = choose_device(options.devices)
+    if device.type == "cpu":
+        keep_freed_memory()
+    return device
 
 
 def train_run(training: Training, options: TrainOptions, out: Path, *, device: torch.device) -> Result | None:

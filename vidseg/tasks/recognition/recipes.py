@@ -110,6 +110,7 @@ RECIPES: dict[str, Recipe] = {
             "schedule": "cosine",
             "warmup_epochs": 9.0,
             "warmup_start": 0.004,
+            "channels_last": True,  # a tenth less time on a CPU
         },
         title="moving shapes",
     ),
