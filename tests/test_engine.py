@@ -755,7 +755,7 @@ def test_losses_of_a_seeded_run(tmp_path, caplog):
 
 
 def test_precise_statistics_are_of_clips_as_in_the_evaluation(root, tmp_path, monkeypatch):
-    from vidseg.engine import trainer as module
+    from vidseg.engine import validation as module
 
     seen = []
 

@@ -422,12 +422,12 @@ def train_again(task: str, record: Mapping[str, Any], changes: Mapping[str, Any]
     Returns:
         The folder of the new run.
     """
-    from vidseg.engine.trainer import DEFAULT_LR
+    from vidseg.engine.schedules import default_rate
 
     fresh = {"model_dir": None, "task_name": "", "max_steps": None, "warmup_epochs": None, "warmup_steps": None}
     old = options_from(record["options"], defaults=_DEFAULTS[task])
     known = flat_options(old)
-    old_lr = old.schedule.lr or DEFAULT_LR * (known.get("batch_size") or 32) / 32
+    old_lr = old.schedule.lr or default_rate(known.get("batch_size") or 32)
     chosen = {**fresh, **changes, "dataset": record["dataset"], "lr": lr or old_lr / 10}
     folder, _, _ = _train(task, "", _with_changes(chosen, old))
     return folder

@@ -245,6 +245,10 @@ class EvaluationOptions:
         at_least(self, 1, "test_every", "test_every_steps")
         at_least(self, 0, "precise_bn")
 
+    def due_after(self, steps: int) -> bool:
+        """Return whether `test_every_steps` asks for an evaluation after so many optimizer steps."""
+        return self.test_every_steps is not None and steps % self.test_every_steps == 0
+
 
 @dataclass(frozen=True)
 class CheckpointOptions:

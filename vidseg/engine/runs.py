@@ -42,9 +42,9 @@ from vidseg.engine.options import (
     TrainOptions,
     flat_options,
 )
-from vidseg.engine.schedules import Schedule
+from vidseg.engine.schedules import Schedule, default_rate
 from vidseg.engine.task import Result, Task
-from vidseg.engine.trainer import DEFAULT_LR, Trainer
+from vidseg.engine.trainer import Trainer
 from vidseg.frames.whole_file import write_text
 from vidseg.labels.counting import counted
 from vidseg.labels.json_files import read_json
@@ -379,7 +379,7 @@ def filled_schedule(options: TrainOptions, *, batches: int, batch_size: int) -> 
         batch_size: samples of a batch over all processes.
     """
     schedule, session = options.schedule, options.session
-    filled = replace(schedule, lr=schedule.lr or DEFAULT_LR * batch_size / 32)
+    filled = replace(schedule, lr=schedule.lr or default_rate(batch_size))
     if schedule.warmup_epochs is not None or schedule.warmup_steps is not None:
         return filled
     if session.max_steps is not None:

@@ -14,12 +14,29 @@ from typing import Literal
 
 from vidseg.engine.options import ScheduleOptions
 
-__all__ = ["FLOOR", "Schedule", "cosine_rate", "linear_rate", "plateau_share", "step_rate"]
+__all__ = [
+    "DEFAULT_LR",
+    "FLOOR",
+    "Schedule",
+    "cosine_rate",
+    "default_rate",
+    "linear_rate",
+    "plateau_share",
+    "step_rate",
+]
+
+DEFAULT_LR = 0.1
+"""Learning rate of a `Trainer` without one."""
 
 FLOOR = 1e-6
 """Steps never take a rate below this."""
 _THRESHOLD = 1e-4
 """Share by which a loss must be below the best one to count as an improvement."""
+
+
+def default_rate(batch_size: int) -> float:
+    """Return the learning rate of a run without one; `DEFAULT_LR` is that of 32 samples."""
+    return DEFAULT_LR * batch_size / 32
 
 
 def step_rate(progress: float, *, peak: float, steps: Sequence[float], factor: float | Sequence[float] = 0.1) -> float:

@@ -97,9 +97,9 @@ class FoundRuns:
 
     def _fine_tune(self, options: Any, weights: Path, folder: Path, *, resume: bool) -> None:
         """Train a found network from its shared weights with a tenth of the learning rate."""
-        from vidseg.engine.trainer import DEFAULT_LR
+        from vidseg.engine.schedules import default_rate
 
-        lr = options.schedule.lr or DEFAULT_LR * self.training.batch_size / 32
+        lr = options.schedule.lr or default_rate(self.training.batch_size)
         options = replace(
             options,
             network=replace(options.network, pretrained=str(weights), cross_modality=False),
