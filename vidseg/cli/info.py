@@ -71,7 +71,7 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def _run(path: Path) -> dict[str, Any]:
-    from vidseg.engine.runs import read_record
+    from vidseg.engine.run_record import read_record
     from vidseg.tasks import load_trained
 
     record = read_record(path)

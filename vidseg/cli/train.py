@@ -372,7 +372,8 @@ def _with_changes(changes: Mapping[str, Any], defaults: Any) -> Any:
 
 def _stored(task: str, options: Any) -> dict[str, Any] | None:
     """The record of the run that is resumed; of a cross-validation that of its first split. None: there is no run."""
-    from vidseg.engine.runs import RECORD, read_record, run_folder
+    from vidseg.engine.run_record import RECORD, read_record
+    from vidseg.engine.runs import run_folder
 
     folder = run_folder(options, options.data.dataset)
     found = [folder / RECORD, *(sorted(folder.glob(f"*/{RECORD}")) if task == "segmentation" else ())]

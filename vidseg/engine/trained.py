@@ -17,7 +17,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from vidseg.engine.checkpoints import CheckpointFolder
 from vidseg.engine.options import CheckpointOptions, Options, options_from
-from vidseg.engine.runs import check_record, read_record
+from vidseg.engine.run_record import check_record, read_record
 from vidseg.labels import VideoDataset, open_dataset
 from vidseg.labels.parts import check_disjoint, part_name
 from vidseg.loaders.transfer import resolve_device

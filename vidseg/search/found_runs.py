@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from vidseg.engine.checkpoints import CheckpointFolder
-from vidseg.engine.runs import RECORD, Training, read_record, start_run, write_json
+from vidseg.engine.run_record import RECORD, read_record
+from vidseg.engine.runs import Training, start_run
+from vidseg.labels.json_files import write_json
 from vidseg.search.architecture import ArchitectureSpace, Genome
 from vidseg.search.one_shot_options import OneShotOptions
 from vidseg.search.shared_evaluation import NetworkScorer

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidseg.engine.runs import write_json
 from vidseg.labels.counting import counted
+from vidseg.labels.json_files import write_json
 from vidseg.search.costs import CostMeter, over_budget
 from vidseg.search.program import TrainProgram
 from vidseg.search.results import SearchResults, results_of, values_text, write_trials

@@ -14,17 +14,10 @@ from torch import nn
 
 from vidseg.engine import distributed
 from vidseg.engine.dry_run import PlannedEpochs, plan_epochs
-from vidseg.engine.runs import (
-    RunFolder,
-    Training,
-    filled_schedule,
-    load_initial,
-    run_folder,
-    run_record,
-    run_schedule,
-    start_run,
-    train_run,
-)
+from vidseg.engine.initial_weights import load_initial
+from vidseg.engine.run_record import run_record
+from vidseg.engine.runs import RunFolder, Training, run_folder, start_run, train_run
+from vidseg.engine.schedules import filled_schedule, run_schedule
 from vidseg.labels.flow_pairs import FlowFolder, FlowSource
 from vidseg.loaders.flow_augmentation import FlowAugmentation
 from vidseg.loaders.flow_loader import FlowLoader

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from vidseg.engine.runs import write_json
 from vidseg.frames import FrameDatabase
 from vidseg.frames.whole_file import whole_file
 from vidseg.labels import VideoDataset
+from vidseg.labels.json_files import write_json
 from vidseg.metrics import confused_pairs, confusion_matrix, mean_class_accuracy
 from vidseg.metrics.video_scores import VideoScores, write_scores
 from vidseg.plots import contact_sheet

@@ -25,21 +25,12 @@ from vidseg.engine import distributed
 from vidseg.engine.checkpoints import read_checkpoint
 from vidseg.engine.dry_run import PlannedEpochs, plan_epochs
 from vidseg.engine.frame_label_report import CrossValidation, scores_text, summary_row
-from vidseg.engine.runs import (
-    RECORD,
-    RunFolder,
-    Training,
-    filled_schedule,
-    load_initial,
-    read_record,
-    run_folder,
-    run_record,
-    run_schedule,
-    start_run,
-    train_run,
-    write_json,
-)
+from vidseg.engine.initial_weights import load_initial
+from vidseg.engine.run_record import RECORD, read_record, run_record
+from vidseg.engine.runs import RunFolder, Training, run_folder, start_run, train_run
+from vidseg.engine.schedules import filled_schedule, run_schedule
 from vidseg.labels import VideoDataset, apply_segmentation, open_dataset, read_segmentation
+from vidseg.labels.json_files import write_json
 from vidseg.labels.parts import Parts, choose_parts, class_numbers, divisions_of, part_name, video_names
 from vidseg.labels.segmentation_files import check_mapping
 from vidseg.loaders import ChunkPooling, FeatureLoader

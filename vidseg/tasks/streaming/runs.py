@@ -19,19 +19,11 @@ from vidseg.clips.stream_windows import WindowShape
 from vidseg.engine import distributed
 from vidseg.engine.dry_run import PlannedEpochs, plan_epochs
 from vidseg.engine.frame_label_report import scores_text
+from vidseg.engine.initial_weights import base_input, load_initial
 from vidseg.engine.motion_input import modality_options, motion_sources
-from vidseg.engine.runs import (
-    RunFolder,
-    Training,
-    base_input,
-    filled_schedule,
-    load_initial,
-    run_folder,
-    run_record,
-    run_schedule,
-    start_run,
-    train_run,
-)
+from vidseg.engine.run_record import run_record
+from vidseg.engine.runs import RunFolder, Training, run_folder, start_run, train_run
+from vidseg.engine.schedules import filled_schedule, run_schedule
 from vidseg.labels import VideoDataset
 from vidseg.labels.parts import Parts, choose_parts, chosen_division, class_numbers, video_names
 from vidseg.loaders import StreamLoader
