@@ -28,7 +28,8 @@ from vidseg.cli.train_words import (
     option_types,
     read_config,
 )
-from vidseg.engine.options import TrainOptions, flat_options, merged_values, options_from
+from vidseg.engine.option_words import merged_values
+from vidseg.engine.options import TrainOptions, flat_options, options_from
 from vidseg.search.program import TrainProgram
 from vidseg.tasks.detection.options import DetectionOptions
 from vidseg.tasks.detection.recipes import RECIPES as DETECTION_RECIPES

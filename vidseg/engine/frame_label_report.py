@@ -124,7 +124,7 @@ def test_report(
 
     Args:
         result: of the tested videos.
-        record: of the run, see `vidseg.engine.runs`.
+        record: of the run, see `vidseg.engine.run_record`.
         dataset: folder of the data set.
         epoch: tested epoch, from 1; None: not known.
         checkpoint: file of the tested weights.

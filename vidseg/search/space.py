@@ -12,7 +12,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
-from vidseg.engine.options import ONE_START, option_of
+from vidseg.engine.option_words import option_of
+from vidseg.engine.options import ONE_START
 from vidseg.search.parameter import Parameter
 from vidseg.search.program import TrainProgram, shown_name
 from vidseg.search.scores import COSTS, OWN, Objective, make_objective
