@@ -36,6 +36,7 @@ from vidseg.labels.segmentation_files import check_mapping
 from vidseg.loaders import ChunkPooling, FeatureLoader
 from vidseg.losses import create_loss
 from vidseg.models import create_model, model_input_spec, model_options
+from vidseg.tasks.final_test import log_test
 from vidseg.tasks.segmentation.options import SegmentationOptions
 from vidseg.tasks.segmentation.task import SegmentationTask
 
@@ -303,14 +304,10 @@ def train_split(options: SegmentationOptions, division: str, out: Path, *, devic
         out: folder of this split's run.
         device: device to compute on.
     """
-    from vidseg.tasks import load_trained
-
     training = split_training(options, division, out)
     if distributed.is_first() and (out / "test.json").is_file():
         (out / "test.json").unlink()  # it is of fewer epochs
     train_run(training, options, out, device=device)
-    with RunFolder(out, options.network.network, options).log(append=True):
-        test = load_trained(out, device=device).test(picture=options.monitors.pictures)
-        if distributed.is_first():
-            logger.info("test of epoch %d: %s", test["epoch"], scores_text(test["scores"]))
+    folder = RunFolder(out, options.network.network, options)
+    log_test(folder, device, words=lambda test: scores_text(test["scores"]))
     return out
