@@ -166,7 +166,7 @@ def overhead(name: str, clips: Tensor, steps: int) -> Row:
     for owner, method in ((trainer.task, "step"), (trainer.precision, "backward"), (trainer.precision, "step")):
         timed(owner, method, "step")
     for method in ("start", "turn", "stop", "speeds"):
-        timed(trainer._speed, method, "monitor")
+        timed(trainer._step.speed, method, "monitor")
     timed(trainer, "_train_epoch", "epoch")
     with tempfile.TemporaryDirectory() as folder, run_log(Path(folder) / "train.log"):
         trainer.fit(1, folder)

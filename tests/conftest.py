@@ -57,6 +57,23 @@ def make_video() -> VideoMaker:
     return make
 
 
+@pytest.fixture(scope="module")
+def served_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Checkpoints of a network for clips and of one for streams, by the names under which a server has them."""
+    import torch
+    from serve_models import recognition, streaming
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("models")
+    return {"clips": recognition(folder), "stream": streaming(folder)}
+
+
+@pytest.fixture(scope="module")
+def short_video(tmp_path_factory: pytest.TempPathFactory, make_video: VideoMaker) -> Path:
+    """A video of 40 frames."""
+    return make_video(tmp_path_factory.mktemp("videos") / "v.mp4", frames=40)
+
+
 def write_published_database(
     folder: Path, jpegs: Sequence[bytes], *, width: int, order: Sequence[int] | None = None
 ) -> Path:

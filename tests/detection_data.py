@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vidseg.labels.catalog import VideoRecord, merge_staged, stage_records, write_catalog
+from vidseg.labels.catalog import write_catalog
+from vidseg.labels.catalog_videos import VideoRecord, merge_staged, stage_records
 from vidseg.labels.classes import add_classes
 
 CLASSES = ("jump", "run", "throw")

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from vidseg.engine import CheckpointOptions, OptimizerOptions, ScheduleOptions, Trainer, distributed
-from vidseg.engine.options import Recipe
+from vidseg.engine.published_recipe import Recipe
 from vidseg.loaders import FlowLoader, MovingShapes
 from vidseg.losses import flow_losses as losses
 from vidseg.models import _registry, register_model

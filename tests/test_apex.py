@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_engine import Batches, constant, linear, rows
 from test_engine_precision import Clips, small
+from training_batches import Batches, constant, linear, rows
 
 from vidseg.engine import DeviceOptions, OptimizerOptions, Trainer
 from vidseg.engine.checkpoints import read_checkpoint

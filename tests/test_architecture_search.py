@@ -16,7 +16,7 @@ import vidseg
 from vidseg.cli.main import main
 from vidseg.cli.train import searched_program
 from vidseg.clips.draws import uniform
-from vidseg.engine.options import merged_values, named_values
+from vidseg.engine.option_words import merged_values, named_values
 from vidseg.engine.precise_norm import renew_statistics
 from vidseg.engine.task import BatchResult, Position, Task
 from vidseg.models import create_model, list_models, model_options, model_search_space

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_engine import Batches, linear, rows
 from trained import ShuffledClips, train, train_and_die, train_and_die_writing
+from training_batches import Batches, linear, rows
 
 import vidseg
 from vidseg.engine import CheckpointOptions, OptimizerOptions, ScheduleOptions, Trainer

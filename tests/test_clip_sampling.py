@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidseg.clips import CenterClip, DenseClips, DenseFrames, RandomStart, SegmentSampling, SequentialClips
-from vidseg.clips.sampling import dense_frames, named_sampling, segment_starts, uniform_clips
+from vidseg.clips.frame_positions import dense_frames, segment_starts, uniform_clips
+from vidseg.clips.sampling import named_sampling
 
 TABLES = json.loads((Path(__file__).parent / "golden/training_math.json").read_text())
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from clip_data import clip_dataset
-from test_engine import constant, rows
+from training_batches import constant, rows
 
 from vidseg import ClipLoader
 from vidseg.engine import Trainer, distributed

@@ -25,7 +25,7 @@ from vidseg.models._candidates import top_candidates
 from vidseg.models._detection import DetectionOutput
 from vidseg.models._identify import with_names
 from vidseg.models._profile import count_cost, input_shape, measure
-from vidseg.models._pyramid import ChannelNorm, StochasticDepth, max_pool
+from vidseg.models._pyramid_layers import ChannelNorm, StochasticDepth, max_pool
 from vidseg.models.actionformer import local_attention
 from vidseg.models.tridet import decode_bins
 

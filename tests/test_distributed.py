@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_engine import rows
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from trained import CLIPS, ShuffledClips, fail_as_rank, norm_as_rank, train, train_as_rank
+from training_batches import rows
 
 from vidseg.engine import DeviceOptions, distributed
 from vidseg.engine.distributed import SyncBatchNorm, choose_gpus, leaving_group, synchronize_norms

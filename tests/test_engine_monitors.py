@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_engine import Batches, linear
+from training_batches import Batches, linear
 
 from vidseg import plots
 from vidseg.engine import MonitorOptions, ScheduleOptions, Trainer

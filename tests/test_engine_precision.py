@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from test_engine import Batch, Batches, constant, linear, rows
 from torch import nn
+from training_batches import Batch, Batches, constant, linear, rows
 
 from vidseg.engine import Trainer
 from vidseg.engine.checkpoints import read_checkpoint

@@ -13,7 +13,7 @@ from torch import nn
 import vidseg
 from vidseg.cli.main import main
 from vidseg.clips import BatchPlan, ColorPlan
-from vidseg.engine.trained import find_weights
+from vidseg.engine.weight_source import find_weights
 from vidseg.frames import FrameDatabase
 from vidseg.loaders import FeatureLoader
 from vidseg.loaders.native_backend import NativeFiller

@@ -280,12 +280,12 @@ def test_killed_writer_leaves_the_catalog_unchanged(tmp_path):
     # Enough videos that SQLite has written pages of the unfinished transaction into the file when the end comes.
     program = f"""
         import os, signal
-        from vidseg.labels import VideoRecord, catalog
+        from vidseg.labels import VideoRecord, catalog_videos
         def die(db, names):
             os.kill(os.getpid(), signal.SIGKILL)
-        catalog.split_ids = die
+        catalog_videos.split_ids = die
         records = [VideoRecord(f"jpg/c/{{i}}", "c", 1, 1, 1, 1.0, 1.0, 1, "train") for i in range(40000)]
-        catalog.update_catalog({str(tmp_path)!r}, records)
+        catalog_videos.update_catalog({str(tmp_path)!r}, records)
     """
     environment = {**os.environ, "PYTHONPATH": str(Path(vidseg.__file__).parents[1])}
     child = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=environment, check=False)

@@ -17,7 +17,7 @@ import torch
 import vidseg
 from vidseg.cli.main import main
 from vidseg.cli.train import prepare
-from vidseg.engine.runs import read_record
+from vidseg.engine.run_record import read_record
 from vidseg.labels import open_dataset
 from vidseg.learn import LearnOptions, learn
 from vidseg.learn.advice import next_steps

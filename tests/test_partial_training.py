@@ -13,9 +13,10 @@ import vidseg
 from vidseg.cli.main import main
 from vidseg.engine import EvaluationOptions, OptimizerOptions, ScheduleOptions, Trainer
 from vidseg.engine.checkpoints import read_checkpoint
+from vidseg.engine.initial_weights import load_initial
 from vidseg.engine.optimizers import parameter_groups
 from vidseg.engine.options import NetworkOptions
-from vidseg.engine.runs import RunFolder, load_initial
+from vidseg.engine.runs import RunFolder
 from vidseg.models import _registry, add_adapters, create_model, list_models, merge_adapters, model_options, read_state
 from vidseg.models._adapters import LowRankLinear, merged_entries
 from vidseg.models._classifier import freeze_backbone, head_names

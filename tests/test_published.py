@@ -9,8 +9,9 @@ import torch
 
 import vidseg
 from vidseg.cli.main import main
+from vidseg.engine.initial_weights import load_initial
 from vidseg.engine.options import NetworkOptions
-from vidseg.engine.runs import RunFolder, load_initial
+from vidseg.engine.runs import RunFolder
 from vidseg.models import _published, list_models
 from vidseg.models._counts import COUNTS, count_network
 from vidseg.models._published import PUBLISHED, PublishedWeights, find_published

@@ -23,7 +23,7 @@ from vidseg.engine import (
     Trainer,
 )
 from vidseg.engine.checkpoints import read_checkpoint
-from vidseg.engine.options import Recipe
+from vidseg.engine.published_recipe import Recipe
 from vidseg.engine.task import Position
 from vidseg.labels import open_dataset
 from vidseg.loaders import FeatureLoader

@@ -15,7 +15,8 @@ import vidseg
 from vidseg.cli.main import main
 from vidseg.engine import Schedule, ScheduleOptions
 from vidseg.engine.checkpoints import read_checkpoint
-from vidseg.engine.options import flat_options, named_values
+from vidseg.engine.option_words import named_values
+from vidseg.engine.options import flat_options
 from vidseg.models import create_model
 from vidseg.models._segmentation import SegmentationOutput
 from vidseg.tasks import load_trained

@@ -9,7 +9,6 @@ import threading
 import time
 
 import pytest
-import torch
 
 pytest.importorskip("fastapi")
 pytest.importorskip("httpx")
@@ -17,25 +16,13 @@ pytest.importorskip("websockets")
 
 import httpx
 from fuzz.serve_requests import fuzz, seeds_of
-from serve_models import jpegs, recognition, running, streaming
+from serve_models import jpegs, running
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from vidseg.serve import Client
 from vidseg.serve.job_store import JobStore
 from vidseg.serve.running import choose_token
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("models")
-    return {"clips": recognition(folder), "stream": streaming(folder)}
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory, make_video):
-    return make_video(tmp_path_factory.mktemp("videos") / "v.mp4", frames=40)
 
 
 class Program:
@@ -65,12 +52,12 @@ class Program:
 
 
 @pytest.mark.slow
-def test_jobs_survive_kill_and_end_once(models, tmp_path, video):
-    with Program(tmp_path / "store", models) as program, Client(program.url) as client:
-        jobs = [client.submit(video, model="clips", key=f"key-{number}", timeline=True) for number in range(6)]
+def test_jobs_survive_kill_and_end_once(served_models, tmp_path, short_video):
+    with Program(tmp_path / "store", served_models) as program, Client(program.url) as client:
+        jobs = [client.submit(short_video, model="clips", key=f"key-{number}", timeline=True) for number in range(6)]
         assert program.end(signal.SIGKILL)[0] == -signal.SIGKILL
-    with Program(tmp_path / "store", models) as program, Client(program.url) as client:
-        again = client.submit(video, model="clips", key="key-2")  # its answer may have been lost
+    with Program(tmp_path / "store", served_models) as program, Client(program.url) as client:
+        again = client.submit(short_video, model="clips", key="key-2")  # its answer may have been lost
         assert again == jobs[2]
         results = [client.wait(job) for job in jobs]
         assert sorted(row["id"] for row in client.jobs()) == sorted(jobs)
@@ -166,9 +153,9 @@ def test_results_are_kept_for_a_time(tmp_path):
     store.close()
 
 
-def test_a_stopping_server_lets_its_job_wait_and_saves_its_stream(models, tmp_path, video):
+def test_a_stopping_server_lets_its_job_wait_and_saves_its_stream(served_models, tmp_path, short_video):
     begun = threading.Event()
-    with running(tmp_path / "store", models) as state, Client(state.url) as client:
+    with running(tmp_path / "store", served_models) as state, Client(state.url) as client:
         predictor = state.predictors["clips"]
 
         def endless(upload, options, progress, **limits):
@@ -178,7 +165,7 @@ def test_a_stopping_server_lets_its_job_wait_and_saves_its_stream(models, tmp_pa
                 time.sleep(0.001)
 
         predictor.predict = endless
-        job = client.submit(video, model="clips")
+        job = client.submit(short_video, model="clips")
         begun.wait()
         socket = connect("ws" + state.url.removeprefix("http") + "/v1/models/stream/stream")
         socket.send('{"type": "start"}')
@@ -190,15 +177,15 @@ def test_a_stopping_server_lets_its_job_wait_and_saves_its_stream(models, tmp_pa
         while True:
             socket.recv()
     socket.close()
-    with running(tmp_path / "store", models) as state, Client(state.url) as client:
+    with running(tmp_path / "store", served_models) as state, Client(state.url) as client:
         assert client.wait(job)["classes"] and client.job(job)["attempts"] == 1
         started = next(iter(client.stream([], model="stream", session=name)))
         assert started["received"] == 7
 
 
-def test_a_request_is_answered_while_the_server_stops(models, tmp_path, video):
+def test_a_request_is_answered_while_the_server_stops(served_models, tmp_path, short_video):
     answers, go = [], threading.Event()
-    with running(tmp_path / "store", models) as state:
+    with running(tmp_path / "store", served_models) as state:
         predictor = state.predictors["clips"]
         ordinary = predictor.predict
 
@@ -210,7 +197,7 @@ def test_a_request_is_answered_while_the_server_stops(models, tmp_path, video):
         path = f"{state.url}/v1/models/clips/predict"
 
         def ask():
-            answers.append(httpx.post(path, content=video.read_bytes(), timeout=60).status_code)
+            answers.append(httpx.post(path, content=short_video.read_bytes(), timeout=60).status_code)
 
         threads = [threading.Thread(target=ask) for _ in range(3)]
         for thread in threads:
@@ -223,9 +210,9 @@ def test_a_request_is_answered_while_the_server_stops(models, tmp_path, video):
     assert answers == [200] * 3
 
 
-def test_a_client_that_leaves_ends_its_computation(models, tmp_path, video):
+def test_a_client_that_leaves_ends_its_computation(served_models, tmp_path, short_video):
     ended = threading.Event()
-    with running(tmp_path / "store", models) as state:
+    with running(tmp_path / "store", served_models) as state:
 
         def endless(upload, options, progress, **limits):
             try:
@@ -237,28 +224,28 @@ def test_a_client_that_leaves_ends_its_computation(models, tmp_path, video):
 
         state.predictors["clips"].predict = endless
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(f"{state.url}/v1/models/clips/predict", content=video.read_bytes(), timeout=0.5)
+            httpx.post(f"{state.url}/v1/models/clips/predict", content=short_video.read_bytes(), timeout=0.5)
         assert ended.wait(60)
         while state.busy or list(state.store.received.iterdir()):
             pass
 
 
-def test_a_fault_of_the_program_is_a_500_with_a_number(models, tmp_path, video, caplog):
-    with running(tmp_path / "store", models) as state, Client(state.url) as client:
+def test_a_fault_of_the_program_is_a_500_with_a_number(served_models, tmp_path, short_video, caplog):
+    with running(tmp_path / "store", served_models) as state, Client(state.url) as client:
 
         def broken(*_, **__):
             raise ZeroDivisionError("x")
 
         state.predictors["clips"].predict = broken
-        response = httpx.post(f"{state.url}/v1/models/clips/predict", content=video.read_bytes())
+        response = httpx.post(f"{state.url}/v1/models/clips/predict", content=short_video.read_bytes())
         error = response.json()["error"]
         assert response.status_code == 500 and "ZeroDivisionError" in error["message"]
         assert f"request {error['request']} failed" in caplog.text
-        job = client.submit(video, model="clips")
+        job = client.submit(short_video, model="clips")
         while client.job(job)["state"] in ("waiting", "running"):
             pass
         assert client.job(job)["error"] == "the prediction failed: ZeroDivisionError"
-        assert client.predict(video, model="stream")["segments"]  # the server goes on
+        assert client.predict(short_video, model="stream")["segments"]  # the server goes on
 
 
 @pytest.mark.parametrize(

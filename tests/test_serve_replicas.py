@@ -8,14 +8,13 @@ import threading
 import time
 
 import pytest
-import torch
 
 pytest.importorskip("fastapi")
 pytest.importorskip("httpx")
 pytest.importorskip("websockets")
 
 import httpx
-from serve_models import jpegs, recognition, running, streaming
+from serve_models import jpegs, running
 from test_serve_faults import Program, add, work_and_die
 
 from vidseg import load_trained
@@ -23,18 +22,6 @@ from vidseg.models._torch_file import read_torch_file
 from vidseg.serve import Client, ServerError
 from vidseg.serve.job_store import JobStore
 from vidseg.serve.serve_options import ReplicaOptions
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("models")
-    return {"clips": recognition(folder), "stream": streaming(folder)}
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory, make_video):
-    return make_video(tmp_path_factory.mktemp("videos") / "v.mp4", frames=40)
 
 
 def labels_of(messages):
@@ -47,17 +34,19 @@ def paused(client, frames, **options):
     return messages[-1]["session"], messages
 
 
-def test_two_servers_find_each_others_jobs_and_streams(models, tmp_path, video):
+def test_two_servers_find_each_others_jobs_and_streams(served_models, tmp_path, short_video):
     with (
-        running(tmp_path / "store", models, shared=True) as one,
-        running(tmp_path / "store", models, shared=True) as two,
+        running(tmp_path / "store", served_models, shared=True) as one,
+        running(tmp_path / "store", served_models, shared=True) as two,
         Client(one.url) as first,
         Client(two.url) as second,
     ):
-        jobs = [(first, second)[number % 2].submit(video, model="clips", key=f"key-{number}") for number in range(4)]
-        assert [second.submit(video, model="clips", key=f"key-{number}") for number in range(4)] == jobs
+        jobs = [
+            (first, second)[number % 2].submit(short_video, model="clips", key=f"key-{number}") for number in range(4)
+        ]
+        assert [second.submit(short_video, model="clips", key=f"key-{number}") for number in range(4)] == jobs
         results = [second.wait(job) for job in jobs]
-        expected = load_trained(models["clips"]).predict(video).videos[0]
+        expected = load_trained(served_models["clips"]).predict(short_video).videos[0]
         for job, result in zip(jobs, results, strict=True):
             assert [row["label"] for row in result["classes"]] == list(expected.classes)
             assert first.result(job) == result and first.job(job)["attempts"] == 1
@@ -76,10 +65,10 @@ def test_two_servers_find_each_others_jobs_and_streams(models, tmp_path, video):
         assert f'vidseg_open_streams{{server="{one.store.owner}"}} 0' in text
 
 
-def test_a_stream_is_open_once(models, tmp_path):
+def test_a_stream_is_open_once(served_models, tmp_path):
     with (
-        running(tmp_path / "store", models, shared=True) as one,
-        running(tmp_path / "store", models, shared=True) as two,
+        running(tmp_path / "store", served_models, shared=True) as one,
+        running(tmp_path / "store", served_models, shared=True) as two,
         Client(one.url) as first,
         Client(two.url, patience=0) as second,
     ):
@@ -155,12 +144,12 @@ def test_a_server_that_was_taken_for_dead_has_no_second_result(tmp_path):
     store.close()
 
 
-def test_a_killed_server_loses_no_job(models, tmp_path, video):
+def test_a_killed_server_loses_no_job(served_models, tmp_path, short_video):
     store = tmp_path / "store"
     with (
-        running(store, models, shared=True) as state,
+        running(store, served_models, shared=True) as state,
         Client(state.url) as client,
-        Program(store, models, "--shared") as program,
+        Program(store, served_models, "--shared") as program,
         Client(program.url) as other,
     ):
         held = threading.Event()
@@ -171,18 +160,18 @@ def test_a_killed_server_loses_no_job(models, tmp_path, video):
             return real()
 
         state.store.claim = claim
-        jobs = [other.submit(video, model="clips", key=f"key-{number}", timeline=True) for number in range(4)]
+        jobs = [other.submit(short_video, model="clips", key=f"key-{number}", timeline=True) for number in range(4)]
         assert program.end(signal.SIGKILL)[0] == -signal.SIGKILL
         held.set()
         assert all(client.wait(job)["classes"] for job in jobs)
-        assert client.submit(video, model="clips", key="key-0") == jobs[0]
+        assert client.submit(short_video, model="clips", key="key-0") == jobs[0]
         assert list((store / "uploads").iterdir()) == []
         assert len(list((store / "servers").iterdir())) == 1
 
 
-def test_a_store_with_an_error_runs_its_jobs_later(models, tmp_path, video):
+def test_a_store_with_an_error_runs_its_jobs_later(served_models, tmp_path, short_video):
     """As with a full disk: a change of the store that fails is repeated."""
-    with running(tmp_path / "store", models) as state, Client(state.url) as client:
+    with running(tmp_path / "store", served_models) as state, Client(state.url) as client:
         failed = []
 
         def once(real):
@@ -195,12 +184,12 @@ def test_a_store_with_an_error_runs_its_jobs_later(models, tmp_path, video):
             return change
 
         state.store.claim, state.store.finish = once(state.store.claim), once(state.store.finish)
-        job = client.submit(video, model="clips")
+        job = client.submit(short_video, model="clips")
         assert client.wait(job)["classes"] and failed == ["claim", "finish"]
         assert client.job(job)["attempts"] == 1
 
 
-def test_a_stream_continues_from_its_last_copy_after_a_crash(models, tmp_path, monkeypatch):
+def test_a_stream_continues_from_its_last_copy_after_a_crash(served_models, tmp_path, monkeypatch):
     monkeypatch.setattr("vidseg.serve.stream_routes._SAVE_SECONDS", 0)
     frames, copied, copies = jpegs(48), threading.Event(), []
 
@@ -208,7 +197,7 @@ def test_a_stream_continues_from_its_last_copy_after_a_crash(models, tmp_path, m
         yield from frames[:24]
         assert copied.wait(60)
 
-    with running(tmp_path / "store", models) as state, Client(state.url) as client:
+    with running(tmp_path / "store", served_models) as state, Client(state.url) as client:
         whole = list(client.stream(frames, fps=10, model="stream"))
         for message in client.stream(until_copied(), fps=10, model="stream", pause=True):
             if message["type"] == "labels" and not copies:
@@ -236,18 +225,18 @@ def patiently(call):
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(1200)  # about 25 s of processor time, in ten processes
-def test_replicas_on_ray(models, tmp_path, video, monkeypatch):
+def test_replicas_on_ray(served_models, tmp_path, short_video, monkeypatch):
     pytest.importorskip("ray.serve", reason='pip install "vidseg[ray]"')
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     for name in ("READY", "HEALTH"):  # on a busy machine the proxy starts slowly, and would be started anew
         monkeypatch.setenv(f"RAY_SERVE_PROXY_{name}_CHECK_TIMEOUT_S", "120")
     store, words = tmp_path / "store", ["--ray", "--cluster", "local", "--replica-cpus", "0.5"]
     with (
-        Program(store, models, *words, "--min-replicas", "2", "--max-replicas", "2") as program,
+        Program(store, served_models, *words, "--min-replicas", "2", "--max-replicas", "2") as program,
         Client(program.url) as client,
     ):
-        expected = load_trained(models["clips"]).predict(video).videos[0]
-        found = client.predict(video, model="clips")["classes"]
+        expected = load_trained(served_models["clips"]).predict(short_video).videos[0]
+        found = client.predict(short_video, model="clips")["classes"]
         assert [row["label"] for row in found] == list(expected.classes)
         assert [row["probability"] for row in found] == pytest.approx(expected.probabilities, abs=2e-5)
 
@@ -258,7 +247,7 @@ def test_replicas_on_ray(models, tmp_path, video, monkeypatch):
         whole = list(client.stream(frames, fps=10, model="stream"))
         assert [each[-1] for each in streams] == [whole[-1]] * 3 and whole[-1]["received"] == 32
 
-        jobs = [client.submit(video, model="clips", key=f"key-{number}", timeline=True) for number in range(6)]
+        jobs = [client.submit(short_video, model="clips", key=f"key-{number}", timeline=True) for number in range(6)]
         servers = {path.name: json.loads(path.read_text())["process"] for path in (store / "servers").iterdir()}
         assert len(servers) == 2
         os.kill(min(servers.values()), signal.SIGKILL)
@@ -267,7 +256,7 @@ def test_replicas_on_ray(models, tmp_path, video, monkeypatch):
                 time.sleep(0.1)
             assert patiently(lambda job=job: client.result(job))["classes"]
             assert (
-                patiently(lambda number=number: client.submit(video, model="clips", key=f"key-{number}"))
+                patiently(lambda number=number: client.submit(short_video, model="clips", key=f"key-{number}"))
                 == jobs[number]
             )
         assert sorted(row["id"] for row in patiently(client.jobs)) == sorted(jobs)

@@ -13,9 +13,10 @@ from streams import Tiny, objective
 import vidseg
 from vidseg.clips.stream_windows import WindowShape
 from vidseg.engine.checkpoints import CheckpointFolder
-from vidseg.engine.options import Recipe, flat_options
-from vidseg.engine.runs import filled_schedule, run_record
-from vidseg.engine.schedules import Schedule
+from vidseg.engine.options import flat_options
+from vidseg.engine.published_recipe import Recipe
+from vidseg.engine.run_record import run_record
+from vidseg.engine.schedules import Schedule, filled_schedule
 from vidseg.labels import open_dataset
 from vidseg.live.session import LiveSession
 from vidseg.live.source import LiveSource

@@ -18,7 +18,7 @@ from safetensors.torch import save
 
 import vidseg
 from vidseg.engine.checkpoints import find_non_finite, read_checkpoint
-from vidseg.engine.trained import find_weights
+from vidseg.engine.weight_source import find_weights
 from vidseg.models import create_model, load_weights, read_state
 
 ERRORS = (ValueError, OSError)

@@ -156,7 +156,7 @@ class Command:
         self, trained: TrainedModel, *, weights: Path, options: dict[str, Any], out: Path, **more: Any
     ) -> Path:
         """Train with the options of the run, from these weights, for a network with these options."""
-        from vidseg.cli.train import train_again
+        from vidseg.cli.train_runs import train_again
 
         record = trained.source.record
         if not record.get("dataset"):

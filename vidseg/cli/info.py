@@ -71,7 +71,7 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def _run(path: Path) -> dict[str, Any]:
-    from vidseg.engine.runs import read_record
+    from vidseg.engine.run_record import read_record
     from vidseg.tasks import load_trained
 
     record = read_record(path)
@@ -182,7 +182,7 @@ def _exported(path: Path) -> dict[str, Any]:
 
 def _weights(path: Path) -> dict[str, Any]:
     """A checkpoint of a run, or weights alone: what their entries say."""
-    from vidseg.engine.trained import find_weights
+    from vidseg.engine.weight_source import find_weights
     from vidseg.models import list_models, read_state
     from vidseg.models._identify import identify, with_names
     from vidseg.tasks import load_trained

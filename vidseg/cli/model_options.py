@@ -72,7 +72,7 @@ def load_model(
         **more: further changes of the input; None for none.
     """
     from vidseg.engine.distributed import process_device
-    from vidseg.engine.options import named_values
+    from vidseg.engine.option_words import named_values
     from vidseg.tasks import load_trained
 
     return load_trained(

@@ -69,7 +69,7 @@ class Command:
             raise ValueError("--more needs --state, the file that the rest is saved in")
         if self.stride is not None and self.stride < 1:
             raise ValueError(f"stride={self.stride} must be at least 1")
-        from vidseg.engine.trained import find_weights
+        from vidseg.engine.weight_source import find_weights
         from vidseg.live.session import LiveSession
         from vidseg.live.source import LiveSource
 

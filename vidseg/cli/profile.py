@@ -53,7 +53,7 @@ class Command:
     def run(self) -> int:
         """Print counts and measurements."""
         os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # suppresses messages of PyTorch's profiler
-        from vidseg.engine.options import named_values
+        from vidseg.engine.option_words import named_values
         from vidseg.models import list_models
         from vidseg.models._profile import count_cost, input_shape
 

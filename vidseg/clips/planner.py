@@ -14,11 +14,12 @@ from vidseg.clips.arguments import MOST_CLIPS, MOST_FRAMES, whole
 from vidseg.clips.augmentations import Preset, color_presets, draw_warps, has_warp
 from vidseg.clips.color import draw_colors
 from vidseg.clips.draws import permutation
+from vidseg.clips.frame_positions import Short
 from vidseg.clips.geometry import Geometry
 from vidseg.clips.named_geometry import named_geometry
 from vidseg.clips.plan import BatchPlan, BatchShape
 from vidseg.clips.sampler_order import check_sampler, count_repeats, sampled_videos
-from vidseg.clips.sampling import FrameSampling, SegmentSampling, SequentialClips, Short, named_sampling
+from vidseg.clips.sampling import FrameSampling, SegmentSampling, SequentialClips, named_sampling
 from vidseg.clips.steps import pair
 from vidseg.labels.dataset import VideoDataset
 

@@ -22,7 +22,8 @@ from vidseg.frames import (
 )
 from vidseg.frames.schema import COUNT_NAME, DATABASE_NAME, DATABASE_NAMES
 from vidseg.frames.writer import temporary_files
-from vidseg.labels.catalog import VideoRecord, catalog_path, read_catalog, update_catalog
+from vidseg.labels.catalog import catalog_path, read_catalog
+from vidseg.labels.catalog_videos import VideoRecord, update_catalog
 from vidseg.labels.counting import counted
 
 __all__ = ["CheckReport", "DatabaseCheck", "check_databases"]

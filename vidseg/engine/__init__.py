@@ -13,11 +13,11 @@ from vidseg.engine.options import (
     MonitorOptions,
     NetworkOptions,
     OptimizerOptions,
-    Recipe,
     RunOptions,
     ScheduleOptions,
     TrainOptions,
 )
+from vidseg.engine.published_recipe import Recipe
 
 if TYPE_CHECKING:
     from vidseg.engine.event_file import read_events

@@ -14,8 +14,8 @@ import numpy as np
 
 from vidseg.engine import distributed
 from vidseg.engine.frame_label_scores import FrameLabelResult
-from vidseg.engine.runs import write_json
 from vidseg.frames.whole_file import whole_file
+from vidseg.labels.json_files import write_json
 from vidseg.labels.parts import class_numbers
 from vidseg.labels.segmentation_files import write_frame_labels
 from vidseg.metrics import boundary_scores, label_boundaries
@@ -124,7 +124,7 @@ def test_report(
 
     Args:
         result: of the tested videos.
-        record: of the run, see `vidseg.engine.runs`.
+        record: of the run, see `vidseg.engine.run_record`.
         dataset: folder of the data set.
         epoch: tested epoch, from 1; None: not known.
         checkpoint: file of the tested weights.

@@ -14,7 +14,8 @@ from torch import nn
 from vidseg.engine.frame_label_report import draw_result, record_validation, scores_text, test_report, write_test
 from vidseg.engine.frame_label_scores import FrameLabelResult, LabeledVideo, score_videos
 from vidseg.engine.task import Task
-from vidseg.engine.trained import TrainedModel, test_name
+from vidseg.engine.trained import TrainedModel
+from vidseg.engine.weight_source import test_name
 from vidseg.labels import VideoDataset
 from vidseg.metrics import confusion_matrix
 

@@ -6,7 +6,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +24,7 @@ __all__ = [
     "run_log",
     "scientific",
     "time_line",
+    "timed_batches",
 ]
 
 # clips per second below which a speed is shown red, yellow; green above (reading, forward, backward)
@@ -146,6 +147,24 @@ def iteration_line(
     clips, *rest = shape
     size = f"batch_size = ({clips:5d},{','.join(map(str, rest))}), lr = {scientific(lr)}"
     return f"Epoch {f'[{epoch}]':<5} Batch {f'[{batch}]':<6} {speed}  " + ", ".join([scores, size, *extra])
+
+
+def timed_batches(loader: Any, first: int = 0) -> Iterator[tuple[int, Any, float]]:
+    """Iterate over (number, batch, seconds waited for it) of an epoch's batches from `first` on.
+
+    Args:
+        loader: batches; one with `load_state_dict` has been set to `first`, another one is read up to it.
+        first: number of the first batch.
+    """
+    iterator = iter(loader)
+    skip = 0 if first == 0 or hasattr(loader, "load_state_dict") else first
+    with closing(iterator) if hasattr(iterator, "close") else nullcontext():
+        for index in range(first - skip, len(loader)):
+            start = time.perf_counter()
+            batch = next(iterator)
+            wait = time.perf_counter() - start
+            if index >= first:
+                yield index, batch, wait
 
 
 def time_line(epoch: int, seconds: float) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import logging
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
@@ -11,10 +12,24 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidseg.engine.apex import apex_optimizer, missing_optimizers
 from vidseg.engine.options import OptimizerOptions
+from vidseg.engine.precision import Precision
 from vidseg.engine.sharding import is_slice
 from vidseg.models import classifier_name
 
-__all__ = ["FINE_TUNE", "classifier_names", "make_optimizer", "parameter_groups", "set_rates"]
+__all__ = [
+    "FINE_TUNE",
+    "OptimizerFactory",
+    "classifier_names",
+    "make_optimizer",
+    "optimizer_of_run",
+    "parameter_groups",
+    "set_rates",
+]
+
+logger = logging.getLogger(__name__)
+
+OptimizerFactory = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+"""Makes an optimizer from parameter groups."""
 
 FINE_TUNE = {"convolution": 0.6, "recurrent": 0.5, "transposed": 0.2, "classifier": 1.0}
 """Multipliers of the learning rate in fine-tuning; other layers have that of a convolution."""
@@ -138,6 +153,60 @@ def make_optimizer(
         own["fused"] = True
     factories = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     return factories[options.optimizer](groups, **own)
+
+
+def optimizer_of_run(
+    model: nn.Module,
+    given: torch.optim.Optimizer | OptimizerFactory | None,
+    options: OptimizerOptions,
+    *,
+    precision: Precision,
+    rate: float,
+    fine_tune: bool = False,
+    fresh: Collection[str] = (),
+) -> torch.optim.Optimizer:
+    """Prepare a model for its precision, and return the optimizer.
+
+    Args:
+        model: cast in place.
+        given: optimizer over the model's parameters, or a function that makes one; None: that of the options.
+        options: kind of the optimizer, and multipliers of the learning rate.
+        precision: opt level; O2 gives the optimizer master copies.
+        rate: learning rate of an optimizer of the options.
+        fine_tune: see `parameter_groups`.
+        fresh: see `parameter_groups`.
+
+    Raises:
+        ImportError: apex's optimizers are asked for and not installed.
+        ValueError: an optimizer over parameters that the opt level changes, or a model without trainable parameters.
+    """
+    if isinstance(given, torch.optim.Optimizer):
+        if precision.level in ("O2", "O3"):
+            raise ValueError(
+                f"opt_level={precision.level!r} changes the parameters: give the optimizer as a function that "
+                "makes it from parameter groups"
+            )
+        precision.prepare(model, given.param_groups)
+        return given
+    groups = parameter_groups(
+        model,
+        weight_decay=options.weight_decay,
+        decay_all=options.decay_all,
+        fine_tune=fine_tune,
+        fresh=fresh,
+        backbone_lr=options.backbone_lr,
+        layer_decay=options.layer_decay,
+    )
+    groups = precision.prepare(model, groups)
+    for group in groups:
+        values = sum(parameter.numel() for parameter in group["params"])
+        logger.debug("group %s: %d values at %g of the rate", group["name"], values, group["lr_mult"])
+    if given is None:
+        return make_optimizer(groups, options, rate=rate)
+    made = given([{"params": group["params"]} for group in groups])
+    for group, own in zip(made.param_groups, groups, strict=False):
+        group.setdefault("lr_mult", own["lr_mult"])
+    return made
 
 
 def set_rates(optimizer: torch.optim.Optimizer, rate: float) -> None:

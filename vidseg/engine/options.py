@@ -6,12 +6,13 @@ them have flat names that are unique within a task, and one name for each concep
 
 from __future__ import annotations
 
-import ast
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar
+
+from vidseg.engine.option_words import named_values
 
 __all__ = [
     "CheckpointOptions",
@@ -20,17 +21,11 @@ __all__ = [
     "MonitorOptions",
     "NetworkOptions",
     "OptimizerOptions",
-    "Recipe",
     "RunOptions",
     "ScheduleOptions",
     "TrainOptions",
     "flat_options",
-    "joined_values",
-    "merged_values",
-    "named_values",
-    "option_of",
     "options_from",
-    "published_options",
 ]
 
 OptLevel = Literal["O0", "O1", "O2", "O3", "bf16"]
@@ -245,6 +240,10 @@ class EvaluationOptions:
         at_least(self, 1, "test_every", "test_every_steps")
         at_least(self, 0, "precise_bn")
 
+    def due_after(self, steps: int) -> bool:
+        """Return whether `test_every_steps` asks for an evaluation after so many optimizer steps."""
+        return self.test_every_steps is not None and steps % self.test_every_steps == 0
+
 
 @dataclass(frozen=True)
 class CheckpointOptions:
@@ -343,50 +342,6 @@ class TrainOptions:
     session: RunOptions = field(default_factory=RunOptions)
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """The published settings for a data set, or for a network on it.
-
-    Attributes:
-        options: options by their flat names, where they differ from the task's defaults.
-        title: the data set's own name.
-        classes: number of classes of the data set; None: not checked.
-        labels: beginning of its published label files, which end in _train.csv and _val.csv; "" without any.
-    """
-
-    options: Mapping[str, Any]
-    title: str = ""
-    classes: int | None = None
-    labels: str = ""
-
-
-def published_options(
-    recipes: Mapping[str, Mapping[str, Recipe]], name: str, network: str, changes: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the published options of a network on a data set, by flat names, with changes.
-
-    Args:
-        recipes: by data set and network.
-        name: of the data set.
-        network: name of the network.
-        changes: options by their flat names; `network_option` and `loss_option` are added to the published ones.
-
-    Raises:
-        ValueError: there is no such data set or network.
-    """
-    if name not in recipes:
-        raise ValueError(f"recipe={name!r} is not one of {', '.join(recipes)}")
-    if network not in recipes[name]:
-        close = difflib.get_close_matches(network, recipes[name], n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(recipes[name])}"
-        raise ValueError(f"no published settings for a network called {network!r}; {hint}")
-    options = {"network": network, **recipes[name][network].options}
-    added = {
-        key: merged_values(options.get(key, ()), changes.get(key, ())) for key in ("network_option", "loss_option")
-    }
-    return {**options, **changes, **added}
-
-
 def flat_options(options: TrainOptions) -> dict[str, Any]:
     """All options by name, whatever group they are in."""
     return {name: value for group in asdict(options).values() for name, value in group.items()}
@@ -412,70 +367,3 @@ def options_from(values: Mapping[str, Any], *, defaults: Options) -> Options:
 def _as_tuple(value: Any) -> Any:
     """Lists, as JSON and YAML have them, as tuples."""
     return tuple(_as_tuple(each) for each in value) if isinstance(value, (list, tuple)) else value
-
-
-def named_values(words: Iterable[str]) -> dict[str, Any]:
-    """`layers=8` as {"layers": 8}; what is not a Python literal is text. `blocks.0=1 blocks.1=2` is `blocks=(1, 2)`.
-
-    Raises:
-        ValueError: a word without a name or a value, or numbers of an option that are not complete.
-    """
-    values: dict[str, Any] = {}
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not equals or not key:
-            raise ValueError(
-                f"{word!r} is not of the form NAME=VALUE, such as layers=8; a FOLDER or NAME comes before these options"
-            )
-        try:
-            values[key.replace("-", "_")] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            values[key.replace("-", "_")] = text
-    return joined_values(values)
-
-
-def joined_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values with those called NAME.0, NAME.1 and so on as one tuple NAME.
-
-    Raises:
-        ValueError: the numbers of an option have a gap, or the option is given as a whole as well.
-    """
-    found: dict[str, Any] = {}
-    parts: dict[str, dict[int, Any]] = {}
-    for key, value in values.items():
-        name = option_of(key)
-        if name == key:
-            found[key] = value
-        else:
-            parts.setdefault(name, {})[int(key.rpartition(".")[2])] = value
-    for name, numbered in parts.items():
-        if name in found or sorted(numbered) != list(range(len(numbered))):
-            given = ", ".join(f"{name}.{place}" for place in sorted(numbered))
-            raise ValueError(f"{given}: give {name}.0, {name}.1 and so on without a gap, or {name} as a whole")
-        found[name] = tuple(numbered[place] for place in range(len(numbered)))
-    return found
-
-
-def merged_values(base: Iterable[str], given: Iterable[str]) -> tuple[str, ...]:
-    """Return the NAME=VALUE words of `base` with those of `given`, which replace words of the same name.
-
-    A word for one number of an option, such as `width.0=0.5`, replaces the option as a whole, and the reverse.
-    """
-    words = {_word_name(word): word for word in given}
-    in_parts = {option_of(name) for name in words} - set(words)
-
-    def stays(name: str) -> bool:
-        return name not in in_parts and (option_of(name) == name or option_of(name) not in words)
-
-    kept = {_word_name(word): word for word in base}
-    return tuple(({name: word for name, word in kept.items() if stays(name)} | words).values())
-
-
-def _word_name(word: str) -> str:
-    return word.partition("=")[0].replace("-", "_")
-
-
-def option_of(name: str) -> str:
-    """Return the option that a name such as "width.0" is a number of; other names are returned unchanged."""
-    option, dot, place = name.rpartition(".")
-    return option if dot and option and place.isdigit() else name

@@ -9,17 +9,38 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from vidseg.engine.options import ScheduleOptions
+from vidseg.engine.options import ScheduleOptions, TrainOptions
 
-__all__ = ["FLOOR", "Schedule", "cosine_rate", "linear_rate", "plateau_share", "step_rate"]
+__all__ = [
+    "DEFAULT_LR",
+    "FLOOR",
+    "Schedule",
+    "cosine_rate",
+    "default_rate",
+    "filled_schedule",
+    "linear_rate",
+    "plateau_share",
+    "run_schedule",
+    "step_rate",
+]
+
+DEFAULT_LR = 0.1
+"""Learning rate of a `Trainer` without one."""
 
 FLOOR = 1e-6
 """Steps never take a rate below this."""
+_WARMUP_STEPS = 500
+"""Longest default warm-up."""
 _THRESHOLD = 1e-4
 """Share by which a loss must be below the best one to count as an improvement."""
+
+
+def default_rate(batch_size: int) -> float:
+    """Return the learning rate of a run without one; `DEFAULT_LR` is that of 32 samples."""
+    return DEFAULT_LR * batch_size / 32
 
 
 def step_rate(progress: float, *, peak: float, steps: Sequence[float], factor: float | Sequence[float] = 0.1) -> float:
@@ -121,3 +142,35 @@ class Schedule:
             return linear_rate(progress, peak=peak, total=self.total, end=options.lr_end, start=self.warmup)
         start = self.warmup if options.cosine_after_warmup else 0.0
         return cosine_rate(progress, peak=peak, total=self.total, end=options.lr_end, start=start)
+
+
+def filled_schedule(options: TrainOptions, *, batches: int, batch_size: int) -> ScheduleOptions:
+    """Return the schedule with the defaults for this data: a rate in proportion to the batch, and a short warm-up.
+
+    Args:
+        options: of the run.
+        batches: batches of an epoch.
+        batch_size: samples of a batch over all processes.
+    """
+    schedule, session = options.schedule, options.session
+    filled = replace(schedule, lr=schedule.lr or default_rate(batch_size))
+    if schedule.warmup_epochs is not None or schedule.warmup_steps is not None:
+        return filled
+    if session.max_steps is not None:
+        return replace(filled, warmup_steps=min(session.max_steps // 10, _WARMUP_STEPS))
+    return replace(filled, warmup_epochs=min(session.epochs / 10, _WARMUP_STEPS / max(1, batches)))
+
+
+def run_schedule(options: TrainOptions, schedule: ScheduleOptions) -> Schedule:
+    """Return the learning rates over the run: counted in epochs, or in steps with `max_steps`.
+
+    Args:
+        options: of the run.
+        schedule: of `filled_schedule`.
+    """
+    session = options.session
+    return (
+        Schedule(schedule, session.epochs)
+        if session.max_steps is None
+        else Schedule(schedule, session.max_steps, "step")
+    )

@@ -29,7 +29,12 @@ __all__ = [
 
 
 def check_sharding(
-    devices: DeviceOptions, level: OptLevel, *, implementation: str = "auto", one_backward: bool = True
+    devices: DeviceOptions,
+    level: OptLevel,
+    *,
+    implementation: str = "auto",
+    one_backward: bool = True,
+    optimizer: object = None,
 ) -> None:
     """Refuse what does not work with parameters in slices.
 
@@ -38,6 +43,7 @@ def check_sharding(
         level: opt level of the run.
         implementation: see `OptimizerOptions.implementation`.
         one_backward: whether the task has one backward pass in a batch, the same in every process.
+        optimizer: optimizer that a program gives, or the function that makes it.
 
     Raises:
         ValueError: names the option and what to use instead.
@@ -54,6 +60,10 @@ def check_sharding(
         raise ValueError(
             "shard: this task has several backward passes in a batch, and their number may differ between processes; "
             "train it without shard"
+        )
+    if isinstance(optimizer, torch.optim.Optimizer):
+        raise ValueError(
+            "shard changes the parameters: give the optimizer as a function that makes it from parameter groups"
         )
 
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
 
-from vidseg.engine.runs import check_record
+from vidseg.engine.run_record import check_record
 from vidseg.models import InputSpec
 
 __all__ = ["Artifact", "TensorSpec", "read_artifact", "write_artifact"]

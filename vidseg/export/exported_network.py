@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidseg.engine.trained import Source
+from vidseg.engine.weight_source import Source
 from vidseg.export.artifact import Artifact, TensorSpec, read_artifact
 from vidseg.export.signature import ATTRIBUTES, draw_noise, structured
 from vidseg.models._streaming import StreamModel, StreamOutput, StreamState

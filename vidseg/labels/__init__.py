@@ -1,7 +1,7 @@
 """Catalog of a data set, and readers and writers of published label formats."""
 
 from vidseg.labels.apply import LabelReport, apply_labels
-from vidseg.labels.catalog import VideoRecord, update_catalog
+from vidseg.labels.catalog_videos import VideoRecord, update_catalog
 from vidseg.labels.csv_labels import LabelRow, read_label_csv, write_label_csv
 from vidseg.labels.dataset import Segment, Video, VideoDataset, VideoFile, open_dataset
 from vidseg.labels.detection_labels import DetectionLabels, DetectionReport, apply_detection, read_detection_labels

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidseg.frames.whole_file import write_text
-from vidseg.labels.catalog import UNLABELED, same_division, split_ids, write_catalog
+from vidseg.labels.catalog import write_catalog
+from vidseg.labels.catalog_videos import UNLABELED, same_division, split_ids
 from vidseg.labels.classes import (
     add_classes,
     check_case,

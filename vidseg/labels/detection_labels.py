@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vidseg.labels.catalog import find_or_add_videos, split_ids, write_catalog
+from vidseg.labels.catalog import write_catalog
+from vidseg.labels.catalog_videos import find_or_add_videos, split_ids
 from vidseg.labels.classes import add_classes, check_case, class_names, order_classes, warn_of_moves
 from vidseg.labels.counting import counted
 from vidseg.labels.detection_files import DetectionFile, DetectionRow, Level, read_detection_file

@@ -1,4 +1,4 @@
-"""JSON files from elsewhere: whatever is wrong with one becomes a ValueError that names it."""
+"""JSON files: whatever is wrong with one from elsewhere becomes a ValueError that names it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-__all__ = ["json_number", "json_text", "read_json"]
+from vidseg.frames.whole_file import write_text
+
+__all__ = ["json_number", "json_text", "read_json", "write_json"]
 
 
 def _no_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -38,6 +40,12 @@ def read_json(path: str | Path) -> Any:
     except RecursionError as error:
         raise ValueError(f"{path}: not valid JSON (nested too deeply)") from error
     return content
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file under another name and rename it, so that it is complete or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
 def json_text(value: Any, what: str) -> str:

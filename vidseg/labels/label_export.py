@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from vidseg.frames.whole_file import whole_file, write_text
-from vidseg.labels.catalog import UNLABELED, read_catalog
+from vidseg.labels.catalog import read_catalog
+from vidseg.labels.catalog_videos import UNLABELED
 from vidseg.labels.classes import class_names
 from vidseg.labels.counting import counted
 from vidseg.labels.csv_labels import LabelRow, write_label_csv

@@ -8,16 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidseg.labels.catalog import (
-    UNLABELED,
-    VideoRecord,
-    catalog_path,
-    merge_staged,
-    read_catalog,
-    stage_records,
-    write_catalog,
-)
+from vidseg.labels.catalog import catalog_path, read_catalog, write_catalog
 from vidseg.labels.catalog_content import MOST_SECONDS
+from vidseg.labels.catalog_videos import UNLABELED, VideoRecord, merge_staged, stage_records
 from vidseg.labels.counting import counted
 from vidseg.labels.names import clean_name
 

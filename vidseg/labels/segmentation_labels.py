@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vidseg.labels.catalog import find_or_add_videos, read_catalog, split_ids, write_catalog
+from vidseg.labels.catalog import read_catalog, write_catalog
+from vidseg.labels.catalog_videos import find_or_add_videos, split_ids
 from vidseg.labels.classes import class_names, order_classes, warn_of_moves
 from vidseg.labels.counting import counted
 from vidseg.labels.dataset import Segment, VideoDataset

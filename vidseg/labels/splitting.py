@@ -11,7 +11,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vidseg.labels.catalog import split_ids, write_catalog
+from vidseg.labels.catalog import write_catalog
+from vidseg.labels.catalog_videos import split_ids
 from vidseg.labels.counting import counted
 from vidseg.labels.names import clean_name
 

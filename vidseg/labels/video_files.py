@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vidseg.labels.catalog import VideoRecord
+from vidseg.labels.catalog_videos import VideoRecord
 from vidseg.labels.dataset import VideoDataset, VideoFile
 
 __all__ = ["dataset_of_files"]

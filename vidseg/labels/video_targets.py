@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidseg.labels.apply import LabelReport
-from vidseg.labels.catalog import split_ids, write_catalog
+from vidseg.labels.catalog import write_catalog
+from vidseg.labels.catalog_videos import split_ids
 from vidseg.labels.classes import add_classes, classes_in_use, drop_unused_classes, order_classes
 from vidseg.labels.csv_labels import read_rows
 from vidseg.labels.names import clean_name, split_name, video_name

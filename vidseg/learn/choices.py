@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vidseg.engine.options import named_values
+from vidseg.engine.option_words import named_values
 from vidseg.labels.counting import counted
 from vidseg.learn.learn_options import LearnOptions
 from vidseg.models import InputSpec, model_input_spec

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vidseg.engine.distributed import process_device
-from vidseg.engine.options import flat_options, named_values, options_from
-from vidseg.engine.runs import RECORD, read_record
+from vidseg.engine.option_words import named_values
+from vidseg.engine.options import flat_options, options_from
+from vidseg.engine.run_record import RECORD, read_record
 from vidseg.labels import open_dataset
 from vidseg.labels.counting import counted
 from vidseg.learn.advice import next_steps

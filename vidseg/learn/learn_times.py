@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vidseg.engine.distributed import process_device
-from vidseg.engine.runs import RECORD
+from vidseg.engine.run_record import RECORD
 from vidseg.frames.whole_file import whole_file
 from vidseg.labels import (
     apply_detection,

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     )
     from vidseg.models._registry import input_spec as model_input_spec
     from vidseg.models._search_space import ModelSearchSpace, Sharing
-    from vidseg.models._weights import LoadReport, load_weights, named_for, read_state
+    from vidseg.models._weight_file import read_state
+    from vidseg.models._weights import LoadReport, load_weights, named_for
 
 _HOME = {
     "FlowOutput": ("_flow", "FlowOutput"),
@@ -47,7 +48,7 @@ _HOME = {
     "model_task": ("_registry", "model_task"),
     "named_for": ("_weights", "named_for"),
     "prepare": ("_prepare", "prepare"),
-    "read_state": ("_weights", "read_state"),
+    "read_state": ("_weight_file", "read_state"),
     "register_model": ("_registry", "register_model"),
     "window_flow": ("_flow", "window_flow"),
 }

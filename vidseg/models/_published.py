@@ -347,7 +347,7 @@ def networks_of(name: str | Path) -> list[str]:
     if named := [one.network for one in PUBLISHED if one.file == path.name]:
         return named
     from vidseg.models._identify import identify
-    from vidseg.models._weights import read_state
+    from vidseg.models._weight_file import read_state
 
     found = identify({key: tuple(value.shape) for key, value in read_state(path).items()})
     return [] if found is None else list(found.names)

@@ -16,40 +16,17 @@ Shapes: B videos, C channels, D feature width, J columns of joined levels, K cla
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidseg.models._detection import DetectionOutput, probabilities
+from vidseg.models._pyramid_heads import Joined
+from vidseg.models._pyramid_layers import ChannelNorm, Convolution, Level, PaddingMode, convolve
 from vidseg.models._segmentation import clear_padding, find_padding, video_lengths
 
-__all__ = [
-    "ChannelNorm",
-    "ClassHead",
-    "Convolution",
-    "Joined",
-    "OffsetHead",
-    "PaddingMode",
-    "PointNetwork",
-    "StochasticDepth",
-    "check_pyramid",
-    "max_pool",
-    "output_of_points",
-    "residual_scale",
-]
-
-PaddingMode = Literal["exact", "published"]
-
-Level = tuple[Tensor, Tensor | None]
-"""Map (B, C, L) of a level and its padding: bool (B, 1, L), True on padded columns; None: no column is padding."""
-
-_EPS = 1e-5
-"""Value added to the variance in normalizations."""
-
-_PRIOR = 0.01
-"""Initial probability of each class, which keeps the first losses finite (arXiv 1708.02002, section 4.1)."""
+__all__ = ["Backbone", "PointNetwork", "check_pyramid", "output_of_points"]
 
 
 def check_pyramid(*, levels: int, head_layers: int, kernels: Iterable[int], padding: str) -> None:
@@ -67,125 +44,6 @@ def check_pyramid(*, levels: int, head_layers: int, kernels: Iterable[int], padd
     for kernel in kernels:
         if kernel < 1 or kernel % 2 == 0:
             raise ValueError(f"kernel size {kernel} of a head must be odd")
-
-
-class ChannelNorm(nn.Module):
-    """Layer normalization over the channels of each column of (B, C, L)."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(1, channels, 1))
-        self.bias = nn.Parameter(torch.zeros(1, channels, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        centered = wide - wide.mean(dim=1, keepdim=True)
-        scale = (centered.square().mean(dim=1, keepdim=True) + _EPS).rsqrt()
-        return torch.addcmul(self.bias, centered * scale, self.weight).to(x.dtype)
-
-    def by_rows(self, x: Tensor) -> Tensor:
-        """Apply the normalization to (B, L, C)."""
-        weight = self.weight.flatten()
-        return F.layer_norm(x, weight.shape, weight, self.bias.flatten(), _EPS)
-
-
-class Convolution(nn.Module):
-    """Convolution under the published name `conv`, with zeros outside the sequence.
-
-    Args:
-        inputs: number of input channels.
-        outputs: number of output channels.
-        kernel: kernel size, odd.
-        groups: groups of channels.
-        bias: initial bias; None: no bias.
-    """
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, *, groups: int = 1, bias: float | None = None):
-        super().__init__()
-        self.conv = nn.Conv1d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=bias is not None)
-        if bias is not None and self.conv.bias is not None:
-            nn.init.constant_(self.conv.bias, bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
-
-
-class StochasticDepth(nn.Module):
-    """Learned scale of each channel of a residual branch, which is dropped for whole videos in training.
-
-    Sources: stochastic depth, arXiv 1603.09382; scale, arXiv 2103.17239. Other videos are multiplied by
-    1 / (1 - probability). The random numbers come from PyTorch's default generator of the device.
-
-    Args:
-        channels: C.
-        probability: of dropping the branch, from 0 to below 1.
-    """
-
-    def __init__(self, channels: int, probability: float):
-        super().__init__()
-        if not 0 <= probability < 1:
-            raise ValueError(f"drop_path={probability} must be at least 0 and below 1")
-        self.scale = nn.Parameter(torch.full((1, channels, 1), 1e-4))
-        self.probability = probability
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x * self.scale
-        if not self.training or not self.probability:
-            return x
-        kept = torch.rand(x.shape[0], 1, 1, device=x.device) >= self.probability
-        return x * (kept / (1 - self.probability)).to(x.dtype)
-
-
-def residual_scale(channels: int, probability: float) -> nn.Module:
-    """Return the stochastic depth of a residual branch; without parameters, as published, if the probability is 0."""
-    return StochasticDepth(channels, probability) if probability else nn.Identity()
-
-
-def max_pool(x: Tensor, padding: Tensor | None, *, dim: int, exact: bool) -> Tensor:
-    """Halve the length by the maximum over three columns.
-
-    Args:
-        x: (B, C, L), or (B, L, C) with dim=1; L is even.
-        padding: bool (B, 1, L) or (B, L, 1), True on padded columns, or None.
-        dim: dimension of L.
-        exact: exclude padded columns from the maximum. False: use their values, as the published code does.
-
-    Returns:
-        Column i is the maximum over columns 2 i - 1 to 2 i + 1; -inf if `exact` and all three are padding.
-    """
-    if exact and padding is not None:
-        x = x.masked_fill(padding, -torch.inf)
-    pairs = x.unflatten(dim, (-1, 2))
-    left, right = pairs.unbind(dim=dim + 1)
-    both = torch.maximum(left, right)
-    count = both.shape[dim]
-    # Elementwise operators are several times as fast as max_pool1d, in the backward pass above all.
-    rest = torch.maximum(both.narrow(dim, 1, count - 1), right.narrow(dim, 0, count - 1))
-    return torch.cat([both.narrow(dim, 0, 1), rest], dim=dim)
-
-
-def _convolve(
-    x: Tensor,
-    convolutions: Iterable[nn.Module],
-    norms: Iterable[nn.Module],
-    *,
-    after: Tensor | None,
-    last: Tensor | None,
-) -> Tensor:
-    """Apply convolution, normalization and ReLU several times.
-
-    Args:
-        x: (B, C, J).
-        convolutions: modules that return (B, C, J).
-        norms: as many as there are convolutions.
-        after: bool mask of columns that are set to zero after the convolution.
-        last: bool mask of columns that are zero in the result.
-    """
-    for convolution, norm in zip(convolutions, norms, strict=True):
-        x = convolution(x)  # no backward pass reads what is overwritten here
-        x = norm(x if after is None else x.masked_fill_(after, 0))
-        x = F.relu_(x if last is None else x.masked_fill_(last, 0))
-    return x
 
 
 class _PositionEncoding(nn.Module):
@@ -256,7 +114,7 @@ class Backbone(nn.Module):
     def forward(self, x: Tensor, padding: Tensor | None) -> list[Level]:
         """Return the levels, from full length to the shortest."""
         after, last = (None, padding) if self.exact else (padding, None)
-        x = _convolve(x, self.embd, self.embd_norm, after=after, last=last)
+        x = convolve(x, self.embd, self.embd_norm, after=after, last=last)
         if self.position is not None:
             lengths = video_lengths(x, padding if self.exact else None)
             x = self.position(x, lengths)
@@ -278,117 +136,6 @@ class _Neck(nn.Module):
 
     def forward(self, levels: list[Level]) -> list[Level]:
         return [(norm(x), padding) for norm, (x, padding) in zip(self.fpn_norms, levels, strict=True)]
-
-
-class Joined(NamedTuple):
-    """Maps of all levels in one tensor, with columns of zeros between them, so that a head needs one call."""
-
-    x: Tensor
-    """(B, C, J)."""
-    outside: Tensor
-    """bool (B or 1, 1, J), True on padding and between levels."""
-    after: Tensor | None
-    """Mask of columns that heads set to zero after a convolution, other than the last."""
-    last: Tensor | None
-    """Mask of columns that heads set to zero before the next convolution."""
-    places: tuple[tuple[int, int], ...]
-    """Start of each level among the columns, and its number of points in the output."""
-
-    @staticmethod
-    def join(levels: Sequence[Level], *, frames: int, gap: int, exact: bool) -> "Joined":
-        """Join levels.
-
-        Args:
-            levels: maps (B, C, L) and their paddings.
-            frames: L of the features, without the columns that the network adds.
-            gap: number of columns of zeros between two levels: half the largest kernel of the heads.
-            exact: whether the mode of padding is "exact".
-        """
-        maps, outside, between, places, start = [], [], [], [], 0
-        for index, (x, padding) in enumerate(levels):
-            length = x.shape[2]
-            inside = torch.zeros_like(x[:1, :1], dtype=torch.bool)
-            outside.append(F.pad(inside if padding is None else padding, (0, gap), value=True))
-            between.append(F.pad(inside, (0, gap), value=True))
-            places.append((start, (frames + 2**index - 1) // 2**index))
-            start += length + gap
-            maps.append(x)
-        everything, gaps = torch.cat(outside, dim=2), torch.cat(between, dim=2)
-        joined = torch.cat([F.pad(x, (0, gap)) for x in maps], dim=2)
-        if exact:
-            return Joined(clear_padding(joined, everything), everything, None, everything, tuple(places))
-        return Joined(joined, everything, everything, gaps, tuple(places))
-
-    def split(self, x: Tensor) -> list[Tensor]:
-        """Return the points of each level of a head's output (..., J)."""
-        return [x[..., start : start + count] for start, count in self.places]
-
-
-class _Head(nn.Module):
-    """Convolutions with normalization and ReLU."""
-
-    def __init__(self, inputs: int, maps: int, *, kernel: int, layers: int):
-        super().__init__()
-        widths = [inputs] + [maps] * (layers - 1)
-        self.head = nn.ModuleList(Convolution(width, maps, kernel) for width in widths[:-1])
-        self.norm = nn.ModuleList(ChannelNorm(maps) for _ in range(layers - 1))
-
-    def hidden(self, joined: Joined) -> Tensor:
-        return _convolve(joined.x, self.head, self.norm, after=joined.after, last=joined.last)
-
-
-class ClassHead(_Head):
-    """Class logits of every point.
-
-    Args:
-        inputs: number of channels of the levels.
-        maps: number of channels of the head.
-        num_classes: K.
-        kernel: kernel size, odd.
-        layers: number of convolutions, at least 2.
-    """
-
-    def __init__(self, inputs: int, maps: int, num_classes: int, *, kernel: int, layers: int):
-        super().__init__(inputs, maps, kernel=kernel, layers=layers)
-        self.cls_head = Convolution(maps, num_classes, kernel, bias=-math.log((1 - _PRIOR) / _PRIOR))
-
-    def forward(self, joined: Joined) -> Tensor:
-        """Return logits (B, K, J), 0 on padding and between levels."""
-        return clear_padding(self.cls_head(self.hidden(joined)), joined.outside)
-
-
-class _Scale(nn.Module):
-    """Learned factor of a level."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.tensor(1.0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.scale
-
-
-class OffsetHead(_Head):
-    """Values of every point that are not negative, with a learned factor for each level.
-
-    Args:
-        inputs: number of channels of the levels.
-        maps: number of channels of the head.
-        outputs: number of values of a point.
-        levels: number of levels.
-        kernel: kernel size, odd.
-        layers: number of convolutions, at least 2.
-    """
-
-    def __init__(self, inputs: int, maps: int, outputs: int, *, levels: int, kernel: int, layers: int):
-        super().__init__(inputs, maps, kernel=kernel, layers=layers)
-        self.scale = nn.ModuleList(_Scale() for _ in range(levels))
-        self.offset_head = Convolution(maps, outputs, kernel, bias=0.0)
-
-    def forward(self, joined: Joined) -> list[Tensor]:
-        """Return the values (B, outputs, n) of the n points of each level, 0 on padding."""
-        levels = joined.split(clear_padding(self.offset_head(self.hidden(joined)), joined.outside))
-        return [F.relu(scale(x)) for scale, x in zip(self.scale, levels, strict=True)]
 
 
 class PointNetwork(nn.Module, ABC):

@@ -4,27 +4,20 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from vidseg.models._adapters import merged_entries
 from vidseg.models._classifier import classifier_name
 from vidseg.models._identify import Identity, identify, with_names
 from vidseg.models._input_spec import InputSpec
-from vidseg.models._published import verify_published
 from vidseg.models._registry import input_spec
-from vidseg.models._torch_file import read_torch_file
+from vidseg.models._weight_file import WeightFile, as_weight_file, bare_key, module_paths, read_weight_file
 
-__all__ = ["LoadReport", "load_weights", "named_for", "read_state"]
+__all__ = ["LoadReport", "load_weights", "named_for"]
 
 logger = logging.getLogger(__name__)
-
-# In order of priority: published results of ActionFormer and TriDet are those of the averaged weights.
-# VideoMAE has "module"; the encoders of V-JEPA 2 have "target_encoder", its probes a list "classifiers" of one.
-_CONTAINERS = ("state_dict_ema", "state_dict", "model_state", "model", "module", "target_encoder", "classifiers")
-_PREFIXES = ("module.", "_orig_mod.")  # added by DataParallel and torch.compile
 
 # Frame interval of the published weights, by number of classes: HACS, Moments in Time, Kinetics.
 _SRTG_INTERVALS = {200: 2, 339: 3, 400: 5, 600: 5, 700: 5}
@@ -58,23 +51,6 @@ class LoadReport:
         if self.reshaped:
             text += f"; different shapes: {_some(self.reshaped)}"
         return "; ".join((text, *self.notes))
-
-
-class _Origin(NamedTuple):
-    """Contents of a weights file."""
-
-    label: str
-    """Path, or "the given state dict"."""
-    entries: dict[str, Tensor]
-    wrapped: bool = False
-    """Whether every key had the prefix "module."."""
-    training: bool = False
-    """Whether the file is a training checkpoint, written by the SRTG programs or by this library."""
-    modules: frozenset[str] | None = None
-    """Paths of the modules, from the metadata of the state dict; None if it has none."""
-    network: str | None = None
-    """Name of the network recorded in the file."""
-    input_spec: InputSpec | None = None
 
 
 def load_weights(
@@ -119,9 +95,9 @@ def load_weights(
     """
     if colors not in ("rgb", "bgr"):
         raise ValueError(f"colors={colors!r} must be 'rgb' or 'bgr'")
-    origin = _origin(source, "the given state dict") if isinstance(source, Mapping) else _read(source)
+    origin = as_weight_file(source, "the given state dict") if isinstance(source, Mapping) else read_weight_file(source)
     own_state = model.state_dict()
-    own = {_bare(key): value for key, value in own_state.items()}
+    own = {bare_key(key): value for key, value in own_state.items()}
     if not own:
         raise ValueError(f"{type(model).__name__} has no weights")
     found = _resolved(_identity(origin.entries, origin.modules), origin, network)
@@ -131,7 +107,7 @@ def load_weights(
         entries, averaged = _averaged_stems(entries, own, origin.label, colors)
     # A network of the other modality may have a name of its own, as i3d_flow has.
     identity = _identity(entries, None) if averaged else found
-    notes = _other_network(identity, _identity(own, _modules(own_state)), origin)
+    notes = _other_network(identity, _identity(own, module_paths(own_state)), origin)
     notes += getattr(_unwrapped(model), "differences", _no_differences)(origin.entries)
     taken = {key: value for key, value in entries.items() if key in own and own[key].shape == value.shape}
     report = _report(own, entries, taken, notes)
@@ -192,99 +168,11 @@ def _unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
-def read_state(path: str | Path) -> dict[str, Tensor]:
-    """Return the entries of a weights file, read as by `load_weights`.
-
-    Args:
-        path: weights file or checkpoint.
-
-    Returns:
-        Key, without prefixes of wrappers -> tensor.
-
-    Raises:
-        ValueError: the file has no state dict, is damaged, or contains objects that could run code.
-        FileNotFoundError: the path does not exist.
-    """
-    return _read(path).entries
-
-
-def _read(path: str | Path) -> _Origin:
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"weights file {path} does not exist")
-    verify_published(path)
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return _origin(load_file(path), str(path))
-        except SafetensorError as error:
-            raise ValueError(f"{path}: the file is damaged or not a safetensors file: {error}") from error
-    checkpoint = read_torch_file(path)
-    return _origin(checkpoint, str(path))
-
-
-def _bare(key: str) -> str:
-    while key.startswith(_PREFIXES):
-        key = key.partition(".")[2]
-    return key
-
-
-def _origin(checkpoint: Any, label: str) -> _Origin:
-    """Return the entries of a checkpoint, without prefixes of wrappers, and what it records about them."""
-    if not isinstance(checkpoint, Mapping):
-        raise ValueError(f"{label}: expected a state dict, found an object of type {type(checkpoint).__name__}")
-    probes = checkpoint.get("classifiers")
-    if isinstance(probes, list) and len(probes) == 1:
-        checkpoint = {**checkpoint, "classifiers": probes[0]}
-    state = next((checkpoint[name] for name in _CONTAINERS if isinstance(checkpoint.get(name), Mapping)), checkpoint)
-    entries = {_bare(str(key)): value for key, value in state.items()}
-    if not entries or not all(isinstance(value, Tensor) for value in entries.values()):
-        keys = ", ".join(map(str, state))[:200]
-        raise ValueError(f"{label}: expected a state dict, found the top-level entries {keys or '(none)'}")
-    entries = merged_entries(entries)
-    if state is checkpoint:
-        return _Origin(label, entries, modules=_modules(state))
-    network, spec = _recorded(checkpoint, label)
-    return _Origin(
-        label,
-        entries,
-        wrapped=all(str(key).startswith("module.") for key in state),
-        training={"epoch", "state_dict"} <= set(checkpoint),
-        modules=_modules(state),
-        network=network,
-        input_spec=spec,
-    )
-
-
-def _recorded(checkpoint: Mapping[str, Any], label: str) -> tuple[str | None, InputSpec | None]:
-    """Return the name of the network and the input spec that a run stored in its checkpoint."""
-    places = [checkpoint]
-    for name in ("record", "options"):
-        if isinstance(inner := places[-1].get(name), Mapping):
-            places.append(inner)
-    network = next((place["network"] for place in places if isinstance(place.get("network"), str)), None)
-    spec = next((place["input_spec"] for place in places if isinstance(place.get("input_spec"), Mapping)), None)
-    if spec is None:
-        return network, None
-    try:
-        return network, InputSpec.from_dict(spec)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{label}: {error}") from error
-
-
-def _modules(state: Mapping[str, Any]) -> frozenset[str] | None:
-    """Return the paths of the modules from the metadata of a state dict; None without metadata."""
-    versions = getattr(state, "_metadata", None)
-    return frozenset(_bare(path) for path in versions) if isinstance(versions, Mapping) else None
-
-
 def _identity(entries: Mapping[str, Tensor], modules: frozenset[str] | None) -> Identity | None:
     return identify({key: tuple(value.shape) for key, value in entries.items()}, modules=modules)
 
 
-def _resolved(found: Identity | None, origin: _Origin, network: str | None) -> Identity | None:
+def _resolved(found: Identity | None, origin: WeightFile, network: str | None) -> Identity | None:
     """Return `found`, reduced to one network if the caller or the file determines which of several it is."""
     if found is None or not found.ambiguous:
         return found
@@ -294,7 +182,7 @@ def _resolved(found: Identity | None, origin: _Origin, network: str | None) -> I
     return found if named not in found.names else found._replace(names=(named,))
 
 
-def _other_network(found: Identity | None, wanted: Identity | None, origin: _Origin) -> list[str]:
+def _other_network(found: Identity | None, wanted: Identity | None, origin: WeightFile) -> list[str]:
     """Return a note if the file and the model are, or may be, different networks."""
     if found is None or wanted is None or found == wanted:
         return []
@@ -339,7 +227,7 @@ def _refusal(
     model: nn.Module,
     own: Mapping[str, Tensor],
     entries: Mapping[str, Tensor],
-    origin: _Origin,
+    origin: WeightFile,
     notes: list[str],
     unfilled: list[str],
     unused: list[str],
@@ -375,7 +263,7 @@ def _some(names: list[str] | tuple[str, ...]) -> str:
 
 
 def _input_spec(
-    model: nn.Module, found: Identity | None, origin: _Origin, colors: Literal["rgb", "bgr"], network: str | None
+    model: nn.Module, found: Identity | None, origin: WeightFile, colors: Literal["rgb", "bgr"], network: str | None
 ) -> InputSpec | None:
     """Return the input spec recorded in the file, or that of a recognized publication.
 

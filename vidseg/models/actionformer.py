@@ -13,20 +13,9 @@ from torch import Tensor, nn
 
 from vidseg.models._detection import DetectionOutput
 from vidseg.models._linear import linear_rows
-from vidseg.models._pyramid import (
-    Backbone,
-    ChannelNorm,
-    ClassHead,
-    Convolution,
-    Joined,
-    OffsetHead,
-    PaddingMode,
-    PointNetwork,
-    check_pyramid,
-    max_pool,
-    output_of_points,
-    residual_scale,
-)
+from vidseg.models._pyramid import Backbone, PointNetwork, check_pyramid, output_of_points
+from vidseg.models._pyramid_heads import ClassHead, Joined, OffsetHead
+from vidseg.models._pyramid_layers import ChannelNorm, Convolution, PaddingMode, max_pool, residual_scale
 from vidseg.models._registry import register_model
 from vidseg.models._search_space import ModelSearchSpace
 from vidseg.models._segmentation import clear_padding

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from vidseg.search.results import SearchResults, TrialResult, read_results
     from vidseg.search.search_options import SearchOptions
     from vidseg.search.searching import search
-    from vidseg.search.space import SearchSpace, bound_space, read_space
+    from vidseg.search.space import SearchSpace
+    from vidseg.search.space_file import bound_space, read_space
 
 _HOME = {
     "OneShotOptions": "one_shot_options",
@@ -31,9 +32,9 @@ _HOME = {
     "TrainProgram": "program",
     "TrialResult": "results",
     "architecture_parameters": "architecture",
-    "bound_space": "space",
+    "bound_space": "space_file",
     "read_results": "results",
-    "read_space": "space",
+    "read_space": "space_file",
     "remove_one_shot": "one_shot",
     "repeat_best": "repeating",
     "search": "searching",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vidseg.engine.options import joined_values
+from vidseg.engine.option_words import joined_values
 from vidseg.search.parameter import Parameter
 
 __all__ = ["PREFIX", "ArchitectureSpace", "Genome", "architecture_parameters"]

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vidseg.engine.options import named_values
+from vidseg.engine.option_words import named_values
 from vidseg.search.scores import COSTS
 
 __all__ = ["CostMeter", "over_budget"]

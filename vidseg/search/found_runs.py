@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from vidseg.engine.checkpoints import CheckpointFolder
-from vidseg.engine.runs import RECORD, Training, read_record, start_run, write_json
+from vidseg.engine.run_record import RECORD, read_record
+from vidseg.engine.runs import Training, start_run
+from vidseg.labels.json_files import write_json
 from vidseg.search.architecture import ArchitectureSpace, Genome
 from vidseg.search.one_shot_options import OneShotOptions
 from vidseg.search.shared_evaluation import NetworkScorer
@@ -97,9 +99,9 @@ class FoundRuns:
 
     def _fine_tune(self, options: Any, weights: Path, folder: Path, *, resume: bool) -> None:
         """Train a found network from its shared weights with a tenth of the learning rate."""
-        from vidseg.engine.trainer import DEFAULT_LR
+        from vidseg.engine.schedules import default_rate
 
-        lr = options.schedule.lr or DEFAULT_LR * self.training.batch_size / 32
+        lr = options.schedule.lr or default_rate(self.training.batch_size)
         options = replace(
             options,
             network=replace(options.network, pretrained=str(weights), cross_modality=False),

@@ -21,8 +21,11 @@ import torch
 
 from vidseg.engine import distributed
 from vidseg.engine.checkpoints import CheckpointFolder, read_checkpoint
-from vidseg.engine.options import TrainOptions, flat_options, option_of
-from vidseg.engine.runs import RECORD, Training, start_run, train_run, write_json
+from vidseg.engine.option_words import option_of
+from vidseg.engine.options import TrainOptions, flat_options
+from vidseg.engine.run_record import RECORD
+from vidseg.engine.runs import Training, start_run, train_run
+from vidseg.labels.json_files import write_json
 from vidseg.search.architecture import PREFIX, ArchitectureSpace, Genome
 from vidseg.search.costs import CostMeter, over_budget
 from vidseg.search.elastic import SuperNetwork

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidseg.engine.runs import write_json
+from vidseg.labels.json_files import write_json
 from vidseg.metrics import sign_flip_test
 from vidseg.search.program import TrainProgram
 from vidseg.search.results import SearchResults, values_text

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vidseg.engine.runs import RECORD
+from vidseg.engine.run_record import RECORD
 
 __all__ = [
     "COSTS",

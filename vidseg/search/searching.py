@@ -22,15 +22,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidseg.engine.runs import write_json
 from vidseg.labels.counting import counted
+from vidseg.labels.json_files import write_json
 from vidseg.search.costs import CostMeter, over_budget
 from vidseg.search.program import TrainProgram
 from vidseg.search.results import SearchResults, results_of, values_text, write_trials
 from vidseg.search.scores import RunScores, mean_scores, read_run_scores
 from vidseg.search.search_options import SearchOptions
 from vidseg.search.slots import Slots
-from vidseg.search.space import SearchSpace, stored_value, suggested
+from vidseg.search.space import SearchSpace
 from vidseg.search.storage import (
     STORAGE,
     create_storage,
@@ -40,6 +40,7 @@ from vidseg.search.storage import (
     only_search,
     trial_seed,
 )
+from vidseg.search.suggested_values import stored_value, suggested
 from vidseg.search.trial import LOG, Failure, explain_failure, train_launch, trial_folder, write_trial
 from vidseg.search.trial_process import Launch, LocalProcess, Process
 from vidseg.tasks.flow.options import SHAPES

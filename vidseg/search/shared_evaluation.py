@@ -16,7 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidseg.engine.options import TrainOptions, flat_options
 from vidseg.engine.precise_norm import renew_statistics
-from vidseg.engine.runs import Training, write_json
+from vidseg.engine.runs import Training
+from vidseg.labels.json_files import write_json
 from vidseg.search.architecture import PREFIX, ArchitectureSpace, Genome
 from vidseg.search.costs import CostMeter, over_budget
 from vidseg.search.elastic import SuperNetwork

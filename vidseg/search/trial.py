@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidseg.engine.runs import write_json
+from vidseg.labels.json_files import write_json
 from vidseg.search.program import TrainProgram
 from vidseg.search.trial_process import Launch
 

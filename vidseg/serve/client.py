@@ -8,10 +8,9 @@ import json
 import struct
 import threading
 import time
-import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import httpx
 from websockets.asyncio.client import connect as connect_async
@@ -20,21 +19,19 @@ from websockets.sync.client import connect
 
 from vidseg.serve.client_protocols import (
     ClientProtocol,
-    Request,
+    Pause,
     ServerError,
     Steps,
     TritonProtocol,
     VidsegProtocol,
-    read_response,
+    patient,
 )
 
 __all__ = ["AsyncClient", "Client", "ServerError"]
 
-_POLL_SECONDS = (0.05, 1.0)  # first and longest pause between two questions for a job
 _MESSAGE_BYTES = 8 << 20
-_ENDED = ("done", "failed", "canceled")
-_BUSY = 503
 
+Http = TypeVar("Http", httpx.Client, httpx.AsyncClient)
 Source = str | Path | bytes
 Frame = bytes | tuple[float, bytes]
 
@@ -47,19 +44,8 @@ def _params(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _pause(response: httpx.Response) -> float:
-    try:
-        return float(response.headers.get("retry-after", "1"))
-    except ValueError:
-        return 1.0
-
-
 def _headers(token: str | None) -> dict[str, str]:
     return {} if token is None else {"Authorization": f"Bearer {token}"}
-
-
-def _stream_url(url: str, model: str) -> str:
-    return "ws" + url.removeprefix("http").rstrip("/") + f"/v1/models/{model}/stream"
 
 
 def _packed(frame: Frame) -> bytes:
@@ -67,8 +53,12 @@ def _packed(frame: Frame) -> bytes:
     return frame if isinstance(frame, bytes) else struct.pack("<d", frame[0]) + frame[1]
 
 
-def _start(options: Mapping[str, Any]) -> str:
-    return json.dumps({"type": "start", **_params(options)})
+def _start(*, container: bool, **options: Any) -> str:
+    return json.dumps({"type": "start", "format": "container" if container else "jpeg", **_params(options)})
+
+
+def _end(*, pause: bool) -> str:
+    return json.dumps({"type": "pause" if pause else "finish"})
 
 
 def _message(text: str | bytes) -> dict[str, Any]:
@@ -78,8 +68,10 @@ def _message(text: str | bytes) -> dict[str, Any]:
     return found
 
 
-class _Connection:
-    """What both clients know: address, token, patience, protocol."""
+class _Connection(Generic[Http]):
+    """Address, token, patience and protocol of both clients; see `Client` for the arguments."""
+
+    _kind: type[Http]
 
     def __init__(
         self,
@@ -92,15 +84,27 @@ class _Connection:
     ) -> None:
         self.url, self.token, self.patience = url.rstrip("/"), token, patience
         self.protocol: ClientProtocol = TritonProtocol() if triton else VidsegProtocol()
-        self._settings: dict[str, Any] = {"base_url": self.url, "headers": _headers(token), "timeout": timeout}
+        self._http: Http = self._kind(base_url=self.url, headers=_headers(token), timeout=timeout)
 
-    def _check(self) -> None:
-        """Refuse what a Triton server does not have."""
-        if isinstance(self.protocol, TritonProtocol):
+    @property
+    def _own(self) -> VidsegProtocol:
+        """The protocol of a server that has jobs and streams, which a Triton server has not."""
+        if not isinstance(self.protocol, VidsegProtocol):
             raise ValueError(f"{self.url}: a Triton server has neither jobs nor streams; they need `vidseg serve`")
+        return self.protocol
+
+    def _socket(self, model: str) -> dict[str, Any]:
+        """Return the arguments of `connect` for a stream of a model."""
+        uri = "ws" + self.url.removeprefix("http") + f"/v1/models/{model}/stream"
+        return {
+            "uri": uri,
+            "additional_headers": _headers(self.token),
+            "max_size": _MESSAGE_BYTES,
+            "compression": None,
+        }
 
 
-class Client(_Connection):
+class Client(_Connection[httpx.Client]):
     """A client that waits for each answer; closed by `with` or `close`.
 
     Args:
@@ -115,17 +119,7 @@ class Client(_Connection):
     cannot be reached.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        token: str | None = None,
-        timeout: float = 120.0,
-        patience: float = 60.0,
-        triton: bool = False,
-    ) -> None:
-        super().__init__(url, token=token, timeout=timeout, patience=patience, triton=triton)
-        self._http = httpx.Client(**self._settings)
+    _kind = httpx.Client
 
     def __enter__(self) -> Client:
         return self
@@ -137,34 +131,23 @@ class Client(_Connection):
         """Close the connections."""
         self._http.close()
 
-    def _send(self, request: Request) -> httpx.Response:
-        end = time.monotonic() + self.patience
-        while True:
-            response = self._http.request(request.method, request.path, **request.options)
-            pause = _pause(response)
-            if response.status_code != _BUSY or time.monotonic() + pause > end:
-                return response
-            time.sleep(pause)
-
     def _run(self, steps: Steps) -> Any:
         """Send the requests of a protocol and return its result."""
+        steps, answer = patient(steps, self.patience), None
         try:
-            request = next(steps)
             while True:
-                request = steps.send(self._send(request))
-        except StopIteration as end:
-            return end.value
-
-    def _call(self, method: str, path: str, **options: Any) -> Any:
-        self._check()
-        return read_response(self._send(Request(method, path, options)))
+                step = steps.send(answer)
+                answer = None
+                if isinstance(step, Pause):
+                    time.sleep(step.seconds)
+                else:
+                    answer = self._http.request(step.method, step.path, **step.options)
+        except StopIteration as stop:
+            return stop.value
 
     def models(self) -> list[dict[str, Any]]:
         """Return a description of each model."""
         return list(self._run(self.protocol.models()))
-
-    def _model(self, model: str | None) -> str:
-        return model if model is not None else str(self.models()[0]["name"])
 
     def predict(self, source: Source, *, model: str | None = None, **options: Any) -> Any:
         """Return the prediction for a short video, or a file of features.
@@ -204,26 +187,24 @@ class Client(_Connection):
         Returns:
             The id of the job.
         """
-        headers = {"Idempotency-Key": key or str(uuid.uuid4())}
-        path = f"/v1/models/{self._model(model)}/jobs"
-        found = self._call("POST", path, content=_content(source), params=_params(options), headers=headers)
-        return str(found["id"])
+        steps = self._own.submit(_content(source), model, key, _params(options))
+        return str(self._run(steps))
 
     def job(self, job: str) -> dict[str, Any]:
         """Return state and progress of a job."""
-        return dict(self._call("GET", f"/v1/jobs/{job}"))
+        return dict(self._run(self._own.job(job)))
 
     def jobs(self) -> list[dict[str, Any]]:
         """Return the latest jobs, the newest first."""
-        return list(self._call("GET", "/v1/jobs")["jobs"])
+        return list(self._run(self._own.jobs()))
 
     def cancel(self, job: str) -> dict[str, Any]:
         """Cancel a job and return its state."""
-        return dict(self._call("DELETE", f"/v1/jobs/{job}"))
+        return dict(self._run(self._own.cancel(job)))
 
     def result(self, job: str, *, form: str = "json") -> Any:
         """Return the result of a job that is done."""
-        return self._call("GET", f"/v1/jobs/{job}/result", params={"form": form})
+        return self._run(self._own.result(job, form))
 
     def wait(self, job: str, *, form: str = "json", progress: Callable[[float], None] | None = None) -> Any:
         """Wait for a job and return its result.
@@ -236,13 +217,7 @@ class Client(_Connection):
         Raises:
             ServerError: the job failed or was canceled (409).
         """
-        pause = _POLL_SECONDS[0]
-        while (state := self.job(job))["state"] not in _ENDED:
-            if progress is not None:
-                progress(state["progress"])
-            time.sleep(pause)
-            pause = min(_POLL_SECONDS[1], pause * 1.5)
-        return self.result(job, form=form)
+        return self._run(self._own.wait(job, form, progress))
 
     def stream(
         self,
@@ -269,20 +244,19 @@ class Client(_Connection):
         Yields:
             Messages; their types are started, labels, skipped, ended and paused.
         """
-        self._check()
-        url = _stream_url(self.url, self._model(model))
+        name = self._run(self._own.name(model))
         iterator, first = _peeked(frames)
-        options = {"format": "container" if container else "jpeg", "fps": fps, "session": session, "labeled": labeled}
-        with connect(url, additional_headers=_headers(self.token), max_size=_MESSAGE_BYTES, compression=None) as socket:
+        options = {"fps": fps, "session": session, "labeled": labeled, "times": isinstance(first, tuple)}
+        with connect(**self._socket(name)) as socket:
             with contextlib.suppress(ConnectionClosed):  # the server's message says why
-                socket.send(_start({**options, "times": isinstance(first, tuple)}))
+                socket.send(_start(container=container, **options))
             failed: list[BaseException] = []
 
             def send() -> None:
                 try:
                     for frame in iterator:
                         socket.send(_packed(frame))
-                    socket.send(json.dumps({"type": "pause" if pause else "finish"}))
+                    socket.send(_end(pause=pause))
                 except ConnectionClosed:  # the server's message says why
                     return
                 except BaseException as error:  # noqa: BLE001  (of the caller's frames; raised in its thread)
@@ -298,20 +272,10 @@ class Client(_Connection):
                 raise failed[0]
 
 
-class AsyncClient(_Connection):
+class AsyncClient(_Connection[httpx.AsyncClient]):
     """A client whose methods are coroutines; closed by `async with` or `close`. See `Client`."""
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        token: str | None = None,
-        timeout: float = 120.0,
-        patience: float = 60.0,
-        triton: bool = False,
-    ) -> None:
-        super().__init__(url, token=token, timeout=timeout, patience=patience, triton=triton)
-        self._http = httpx.AsyncClient(**self._settings)
+    _kind = httpx.AsyncClient
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -323,34 +287,23 @@ class AsyncClient(_Connection):
         """Close the connections."""
         await self._http.aclose()
 
-    async def _send(self, request: Request) -> httpx.Response:
-        end = time.monotonic() + self.patience
-        while True:
-            response = await self._http.request(request.method, request.path, **request.options)
-            pause = _pause(response)
-            if response.status_code != _BUSY or time.monotonic() + pause > end:
-                return response
-            await asyncio.sleep(pause)
-
     async def _run(self, steps: Steps) -> Any:
         """Send the requests of a protocol and return its result."""
+        steps, answer = patient(steps, self.patience), None
         try:
-            request = next(steps)
             while True:
-                request = steps.send(await self._send(request))
-        except StopIteration as end:
-            return end.value
-
-    async def _call(self, method: str, path: str, **options: Any) -> Any:
-        self._check()
-        return read_response(await self._send(Request(method, path, options)))
+                step = steps.send(answer)
+                answer = None
+                if isinstance(step, Pause):
+                    await asyncio.sleep(step.seconds)
+                else:
+                    answer = await self._http.request(step.method, step.path, **step.options)
+        except StopIteration as stop:
+            return stop.value
 
     async def models(self) -> list[dict[str, Any]]:
         """Return a description of each model."""
         return list(await self._run(self.protocol.models()))
-
-    async def _model(self, model: str | None) -> str:
-        return model if model is not None else str((await self.models())[0]["name"])
 
     async def predict(self, source: Source, *, model: str | None = None, **options: Any) -> Any:
         """See `Client.predict`."""
@@ -364,36 +317,28 @@ class AsyncClient(_Connection):
 
     async def submit(self, source: Source, *, model: str | None = None, key: str | None = None, **options: Any) -> str:
         """See `Client.submit`."""
-        headers = {"Idempotency-Key": key or str(uuid.uuid4())}
-        path = f"/v1/models/{await self._model(model)}/jobs"
-        found = await self._call("POST", path, content=_content(source), params=_params(options), headers=headers)
-        return str(found["id"])
+        steps = self._own.submit(_content(source), model, key, _params(options))
+        return str(await self._run(steps))
 
     async def job(self, job: str) -> dict[str, Any]:
         """See `Client.job`."""
-        return dict(await self._call("GET", f"/v1/jobs/{job}"))
+        return dict(await self._run(self._own.job(job)))
 
     async def jobs(self) -> list[dict[str, Any]]:
         """See `Client.jobs`."""
-        return list((await self._call("GET", "/v1/jobs"))["jobs"])
+        return list(await self._run(self._own.jobs()))
 
     async def cancel(self, job: str) -> dict[str, Any]:
         """See `Client.cancel`."""
-        return dict(await self._call("DELETE", f"/v1/jobs/{job}"))
+        return dict(await self._run(self._own.cancel(job)))
 
     async def result(self, job: str, *, form: str = "json") -> Any:
         """See `Client.result`."""
-        return await self._call("GET", f"/v1/jobs/{job}/result", params={"form": form})
+        return await self._run(self._own.result(job, form))
 
     async def wait(self, job: str, *, form: str = "json", progress: Callable[[float], None] | None = None) -> Any:
         """See `Client.wait`."""
-        pause = _POLL_SECONDS[0]
-        while (state := await self.job(job))["state"] not in _ENDED:
-            if progress is not None:
-                progress(state["progress"])
-            await asyncio.sleep(pause)
-            pause = min(_POLL_SECONDS[1], pause * 1.5)
-        return await self.result(job, form=form)
+        return await self._run(self._own.wait(job, form, progress))
 
     async def stream(
         self,
@@ -410,14 +355,10 @@ class AsyncClient(_Connection):
 
         See `Client.stream`; frames may come from an asynchronous iterator, and have no times of their own.
         """
-        self._check()
-        url = _stream_url(self.url, await self._model(model))
-        options = {"format": "container" if container else "jpeg", "fps": fps, "session": session, "labeled": labeled}
-        async with connect_async(
-            url, additional_headers=_headers(self.token), max_size=_MESSAGE_BYTES, compression=None
-        ) as socket:
+        name = await self._run(self._own.name(model))
+        async with connect_async(**self._socket(name)) as socket:
             with contextlib.suppress(ConnectionClosed):  # the server's message says why
-                await socket.send(_start(options))
+                await socket.send(_start(container=container, fps=fps, session=session, labeled=labeled))
 
             async def send() -> None:
                 try:
@@ -427,7 +368,7 @@ class AsyncClient(_Connection):
                     else:
                         for frame in frames:
                             await socket.send(frame)
-                    await socket.send(json.dumps({"type": "pause" if pause else "finish"}))
+                    await socket.send(_end(pause=pause))
                 except ConnectionClosed:  # the server's message says why
                     return
                 except BaseException:

@@ -1,6 +1,6 @@
 """The requests of a client, to a server of `vidseg serve` or to a Triton server.
 
-A protocol yields the requests of a call and gets the response of each, so that both clients share it.
+A protocol yields the requests and pauses of a call and gets the response of each request; both clients share it.
 """
 
 from __future__ import annotations
@@ -8,17 +8,32 @@ from __future__ import annotations
 import io
 import json
 import struct
-from collections.abc import Generator, Iterable, Mapping
+import time
+import uuid
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import httpx
 import numpy as np
 
-__all__ = ["ClientProtocol", "Request", "ServerError", "Steps", "TritonProtocol", "VidsegProtocol", "read_response"]
+__all__ = [
+    "ClientProtocol",
+    "Pause",
+    "Request",
+    "ServerError",
+    "Steps",
+    "TritonProtocol",
+    "VidsegProtocol",
+    "patient",
+    "read_response",
+]
 
 _OUTPUT = "PREDICTION"
 _FACTS = "vidseg"
 _NUMPY = b"\x93NUMPY"
+_BUSY = 503
+_POLL_SECONDS = (0.05, 1.0)  # first and longest pause between two questions for a job
+_ENDED = ("done", "failed", "canceled")
 
 
 class ServerError(RuntimeError):
@@ -42,8 +57,39 @@ class Request(NamedTuple):
     options: Mapping[str, Any] = {}
 
 
-Steps = Generator[Request, httpx.Response, Any]
-"""Requests of one call, whose value is its result."""
+class Pause(NamedTuple):
+    """Time to wait before the next request."""
+
+    seconds: float
+
+
+Steps = Generator[Request | Pause, Any, Any]
+"""Requests of one call, each of which gets its response, and pauses between them; the value is the call's result."""
+
+
+def patient(steps: Steps, seconds: float) -> Steps:
+    """Repeat requests while the server is busy (status 503), for at most `seconds` each."""
+    try:
+        step = next(steps)
+        while True:
+            end = time.monotonic() + seconds
+            response = yield step
+            while isinstance(step, Request) and response.status_code == _BUSY:
+                pause = _retry_after(response)
+                if time.monotonic() + pause > end:
+                    break
+                yield Pause(pause)
+                response = yield step
+            step = steps.send(response)
+    except StopIteration as stop:
+        return stop.value
+
+
+def _retry_after(response: httpx.Response) -> float:
+    try:
+        return float(response.headers.get("retry-after", "1"))
+    except ValueError:
+        return 1.0
 
 
 class ClientProtocol(Protocol):
@@ -87,22 +133,54 @@ class VidsegProtocol:
 
     def predict(self, content: bytes, model: str | None, options: Mapping[str, Any]) -> Steps:
         """See `ClientProtocol.predict`."""
-        path = yield from self._path(model)
+        path = f"/v1/models/{(yield from self.name(model))}/predict"
         return read_response((yield Request("POST", path, {"content": content, "params": options})))
 
     def predict_frames(
         self, frames: Iterable[bytes], fps: float, model: str | None, options: Mapping[str, Any]
     ) -> Steps:
         """See `ClientProtocol.predict_frames`."""
-        path = yield from self._path(model)
+        path = f"/v1/models/{(yield from self.name(model))}/predict"
         files = [("frames", (f"{number}.jpg", jpeg, "image/jpeg")) for number, jpeg in enumerate(frames)]
         form = {"files": files, "data": {"fps": str(fps)}, "params": options}
         return read_response((yield Request("POST", path, form)))
 
-    def _path(self, model: str | None) -> Generator[Request, httpx.Response, str]:
-        if model is None:
-            model = (yield from self.models())[0]["name"]
-        return f"/v1/models/{model}/predict"
+    def name(self, model: str | None) -> Steps:
+        """Return the name of a model; of the first one for None."""
+        return model if model is not None else str((yield from self.models())[0]["name"])
+
+    def submit(self, content: bytes, model: str | None, key: str | None, options: Mapping[str, Any]) -> Steps:
+        """Send a video as a job; the value is its id."""
+        path = f"/v1/models/{(yield from self.name(model))}/jobs"
+        headers = {"Idempotency-Key": key or str(uuid.uuid4())}
+        request = Request("POST", path, {"content": content, "params": options, "headers": headers})
+        return str(read_response((yield request))["id"])
+
+    def job(self, job: str) -> Steps:
+        """Return state and progress of a job."""
+        return dict(read_response((yield Request("GET", f"/v1/jobs/{job}"))))
+
+    def jobs(self) -> Steps:
+        """Return the latest jobs."""
+        return list(read_response((yield Request("GET", "/v1/jobs")))["jobs"])
+
+    def cancel(self, job: str) -> Steps:
+        """Cancel a job and return its state."""
+        return dict(read_response((yield Request("DELETE", f"/v1/jobs/{job}"))))
+
+    def result(self, job: str, form: str) -> Steps:
+        """Return the result of a job that is done."""
+        return read_response((yield Request("GET", f"/v1/jobs/{job}/result", {"params": {"form": form}})))
+
+    def wait(self, job: str, form: str, progress: Callable[[float], None] | None) -> Steps:
+        """Ask for a job until it has ended, and return its result."""
+        pause, longest = _POLL_SECONDS
+        while (state := (yield from self.job(job)))["state"] not in _ENDED:
+            if progress is not None:
+                progress(state["progress"])
+            yield Pause(pause)
+            pause = min(longest, pause * 1.5)
+        return (yield from self.result(job, form))
 
 
 class TritonProtocol:

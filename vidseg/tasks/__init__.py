@@ -64,7 +64,7 @@ def load_trained(
         FileNotFoundError: there is nothing at `source`, or the run has no checkpoint.
         ValueError: weights of an unknown network, or that do not fit it.
     """
-    from vidseg.engine.trained import find_weights
+    from vidseg.engine.weight_source import find_weights
 
     found = find_weights(
         source, checkpoint=checkpoint, network=network, network_options=network_options, classes=classes

@@ -9,7 +9,7 @@ from pathlib import Path
 from zlib import crc32
 
 from vidseg.frames.schema import DATABASE_NAME
-from vidseg.labels.catalog import UNLABELED
+from vidseg.labels.catalog_videos import UNLABELED
 from vidseg.labels.csv_labels import LabelRow, folder_names
 from vidseg.labels.faults import SegmentFaults
 from vidseg.labels.label_files import LABEL_FILE_SUFFIXES, read_label_files

@@ -16,17 +16,10 @@ from torch import nn
 
 from vidseg.engine import distributed
 from vidseg.engine.dry_run import PlannedEpochs, plan_epochs
-from vidseg.engine.runs import (
-    RunFolder,
-    Training,
-    filled_schedule,
-    load_initial,
-    run_folder,
-    run_record,
-    run_schedule,
-    start_run,
-    train_run,
-)
+from vidseg.engine.initial_weights import load_initial
+from vidseg.engine.run_record import run_record
+from vidseg.engine.runs import RunFolder, Training, run_folder, start_run, train_run
+from vidseg.engine.schedules import filled_schedule, run_schedule
 from vidseg.labels import VideoDataset
 from vidseg.labels.parts import Parts, choose_parts, chosen_division, class_numbers, video_names
 from vidseg.loaders import DetectionLoader, SnippetFrames
@@ -38,6 +31,7 @@ from vidseg.tasks.detection.external_scores import read_external_scores
 from vidseg.tasks.detection.options import DetectionOptions, SnippetOptions
 from vidseg.tasks.detection.sampled_gradients import SnippetSampling
 from vidseg.tasks.detection.task import DetectionTask
+from vidseg.tasks.final_test import log_test
 
 __all__ = [
     "build_encoder",
@@ -217,8 +211,6 @@ def train_detection(options: DetectionOptions) -> Path:
         FileExistsError: the folder holds a run, and neither resume nor overwrite is given.
         ValueError: a network, split or option that does not exist, or wrong data.
     """
-    from vidseg.tasks import load_trained
-
     device = start_run(options)
     data, network = options.data, options.network
     if model_task(network.network) != _TASK:
@@ -263,10 +255,7 @@ def train_detection(options: DetectionOptions) -> Path:
     )
     train_run(training, options, out, device=device)
     if parts.test is not None:
-        with folder.log(append=True):
-            test = load_trained(out, device=device).test(picture=options.monitors.pictures)
-            if distributed.is_first():
-                logger.info("test of epoch %s: %s", test["epoch"], scores_text(test["scores"]))
+        log_test(folder, device, words=lambda test: scores_text(test["scores"]))
     return out
 
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from vidseg.engine import distributed
-from vidseg.engine.runs import write_json
-from vidseg.engine.trained import TrainedModel, test_name
+from vidseg.engine.trained import TrainedModel
+from vidseg.engine.weight_source import test_name
 from vidseg.labels import VideoDataset
+from vidseg.labels.json_files import write_json
 from vidseg.loaders import DetectionBatch
 from vidseg.loaders.detection_loader import column_times, fit_columns, window_spans
 from vidseg.loaders.feature_files import SUFFIXES, read_array

@@ -38,7 +38,7 @@ def pair_flow(method: str, weights: str | None, device: str) -> PairFlow:
 
 
 def _network(method: str, weights: str, device: torch.device) -> PairFlow:
-    from vidseg.engine.trained import find_weights
+    from vidseg.engine.weight_source import find_weights
     from vidseg.models import create_model, load_weights
     from vidseg.tasks import load_trained
 
@@ -87,7 +87,7 @@ def weights_file(options: ExtractFlowOptions) -> Path | None:
     """Return the file of the network's weights; of a run, the checkpoint that it has selected."""
     if options.method not in NETWORKS or options.weights is None:
         return None
-    from vidseg.engine.trained import find_weights  # with all networks
+    from vidseg.engine.weight_source import find_weights  # with all networks
 
     return find_weights(options.weights, network=options.method).path
 

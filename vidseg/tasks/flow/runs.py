@@ -5,7 +5,6 @@ Besides what every run leaves (`vidseg.engine.runs`), the folder holds test.json
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,29 +13,21 @@ from torch import nn
 
 from vidseg.engine import distributed
 from vidseg.engine.dry_run import PlannedEpochs, plan_epochs
-from vidseg.engine.runs import (
-    RunFolder,
-    Training,
-    filled_schedule,
-    load_initial,
-    run_folder,
-    run_record,
-    run_schedule,
-    start_run,
-    train_run,
-)
+from vidseg.engine.initial_weights import load_initial
+from vidseg.engine.run_record import run_record
+from vidseg.engine.runs import RunFolder, Training, run_folder, start_run, train_run
+from vidseg.engine.schedules import filled_schedule, run_schedule
 from vidseg.labels.flow_pairs import FlowFolder, FlowSource
 from vidseg.loaders.flow_augmentation import FlowAugmentation
 from vidseg.loaders.flow_loader import FlowLoader
 from vidseg.loaders.moving_shapes import MovingShapes
 from vidseg.losses.flow_losses import create_flow_loss
 from vidseg.models import create_model, list_models, model_input_spec, model_task
+from vidseg.tasks.final_test import log_test
 from vidseg.tasks.flow.options import SHAPES, FlowOptions
 from vidseg.tasks.flow.task import FlowTask
 
 __all__ = ["build_network", "make_loader", "make_source", "plan_flow", "train_flow"]
-
-logger = logging.getLogger(__name__)
 
 _TASK = "flow"
 _PAIRS, _HELD_OUT, _MOTION = 1000, 64, 8.0
@@ -138,8 +129,6 @@ def train_flow(options: FlowOptions) -> Path:
         FileExistsError: the folder holds a run, and neither resume nor overwrite is given.
         ValueError: a network or option that does not exist, or wrong data.
     """
-    from vidseg.tasks import load_trained
-
     device = start_run(options)
     data, network = options.data, options.network
     torch.manual_seed(options.session.seed)
@@ -170,8 +159,5 @@ def train_flow(options: FlowOptions) -> Path:
         batch_size=data.batch_size * distributed.world_size(),
     )
     train_run(training, options, out, device=device)
-    with folder.log(append=True):
-        test = load_trained(out, device=device).test(picture=options.monitors.pictures)
-        if distributed.is_first():
-            logger.info("test of epoch %s: %s", test["epoch"], test["text"])
+    log_test(folder, device, words=lambda test: str(test["text"]))
     return out

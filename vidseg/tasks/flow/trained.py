@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from vidseg.engine import distributed
-from vidseg.engine.runs import write_json
-from vidseg.engine.trained import TrainedModel, test_name
+from vidseg.engine.trained import TrainedModel
+from vidseg.engine.weight_source import test_name
 from vidseg.frames.whole_file import whole_file
 from vidseg.labels.flow_files import Flow, read_picture
 from vidseg.labels.flow_pairs import FlowFolder, FlowSource
+from vidseg.labels.json_files import write_json
 from vidseg.loaders.flow_loader import FlowLoader
 from vidseg.loaders.transfer import copy_ahead
 from vidseg.models import window_flow

@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from vidseg.engine.runs import write_json
 from vidseg.frames import FrameDatabase
 from vidseg.frames.whole_file import whole_file
 from vidseg.labels import VideoDataset
+from vidseg.labels.json_files import write_json
 from vidseg.metrics import confused_pairs, confusion_matrix, mean_class_accuracy
 from vidseg.metrics.video_scores import VideoScores, write_scores
 from vidseg.plots import contact_sheet
 from vidseg.tasks.recognition.evaluation import Evaluation
+from vidseg.tasks.recognition.tested_weights import TestedWeights
 
 __all__ = ["Mistake", "TestReport", "draw_mistakes", "make_report", "write_report"]
 
@@ -38,23 +39,9 @@ class Mistake:
 
 
 @dataclass(frozen=True)
-class TestReport:
+class TestReport(TestedWeights):
     """Result of a test; `str()` is a table."""
 
-    network: str
-    checkpoint: str
-    epoch: int | None
-    """Finished epochs of the tested weights; None: not known."""
-    dataset: str
-    """Folder of the data set."""
-    split: str
-    """Name of the tested split."""
-    selected_on: bool
-    """Whether the checkpoint was selected on this split, so that the scores are optimistic."""
-    videos: int
-    clips: int
-    crops: int
-    fuse: str
     top1: float
     top5: float
     loss: float
@@ -84,14 +71,7 @@ class TestReport:
             f"top-1 {self.top1:.4f}   top-5 {self.top5:.4f}   mean class accuracy {self.mean_class_accuracy:.4f}   "
             f"loss {self.loss:.4f}"
         )
-        views = self.clips * self.crops
-        counts = (f"{self.videos} video{'' if self.videos == 1 else 's'}", f"{views} view{'' if views == 1 else 's'}")
-        lines.append(f"{self.network}, {self.checkpoint}, on {self.split}: {counts[0]}, {counts[1]} each")
-        if self.selected_on:
-            lines.append(
-                "This split also selected the checkpoint, as the data set has no other one: the scores are optimistic."
-            )
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.footer()])
 
 
 def make_report(result: Evaluation, data: VideoDataset, **facts: Any) -> TestReport:

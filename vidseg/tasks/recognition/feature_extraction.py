@@ -28,10 +28,10 @@ from torch import Tensor, nn
 from vidseg.clips.geometry import Geometry
 from vidseg.clips.named_geometry import named_geometry
 from vidseg.engine.monitors import progress_bar
-from vidseg.engine.runs import write_json
 from vidseg.frames import FrameDatabaseError
 from vidseg.frames.whole_file import whole_file
 from vidseg.labels import VideoDataset
+from vidseg.labels.json_files import write_json
 from vidseg.loaders.threads import default_threads
 from vidseg.models import InputSpec
 from vidseg.tasks.recognition.trained import RecognitionModel

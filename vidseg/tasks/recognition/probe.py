@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidseg.engine.checkpoints import CheckpointFolder
+from vidseg.engine.initial_weights import load_initial
 from vidseg.engine.monitors import ScoreTable, progress_bar
 from vidseg.engine.motion_input import motion_sources
 from vidseg.engine.options import CheckpointOptions, NetworkOptions, RunOptions
-from vidseg.engine.runs import RunFolder, load_initial, run_record, start_run
+from vidseg.engine.run_record import run_record
+from vidseg.engine.runs import RunFolder, start_run
 from vidseg.labels import VideoDataset
 from vidseg.labels.counting import counted
 from vidseg.metrics import top_k_hits

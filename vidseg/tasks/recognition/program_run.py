@@ -11,7 +11,8 @@ import torch
 from vidseg.clips.sampling import SegmentSampling
 from vidseg.engine import distributed
 from vidseg.engine.options import NetworkOptions, RunOptions
-from vidseg.engine.runs import RECORD, run_record, write_json
+from vidseg.engine.run_record import RECORD, run_record
+from vidseg.labels.json_files import write_json
 from vidseg.loaders import ClipLoader
 from vidseg.models import InputSpec, model_input_spec
 from vidseg.tasks.recognition.data import resolved_input

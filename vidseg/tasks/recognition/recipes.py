@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from vidseg.engine.options import Recipe, merged_values, options_from
+from vidseg.engine.option_words import merged_values
+from vidseg.engine.options import options_from
+from vidseg.engine.published_recipe import Recipe
 from vidseg.tasks.recognition.options import RecognitionOptions
 
 __all__ = ["RECIPES", "recipe_options"]

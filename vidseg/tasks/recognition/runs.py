@@ -11,20 +11,12 @@ from torch import nn
 
 from vidseg.engine import distributed
 from vidseg.engine.dry_run import Planned, plan_run
+from vidseg.engine.initial_weights import base_input, load_initial
 from vidseg.engine.motion_input import motion_sources
 from vidseg.engine.options import NetworkOptions
-from vidseg.engine.runs import (
-    RunFolder,
-    Training,
-    base_input,
-    filled_schedule,
-    load_initial,
-    run_folder,
-    run_record,
-    run_schedule,
-    start_run,
-    train_run,
-)
+from vidseg.engine.run_record import run_record
+from vidseg.engine.runs import RunFolder, Training, run_folder, start_run, train_run
+from vidseg.engine.schedules import filled_schedule, run_schedule
 from vidseg.labels import VideoDataset
 from vidseg.loaders import ClipLoader
 from vidseg.models import InputSpec, LoadReport, create_model, input_options, model_input_spec, model_task

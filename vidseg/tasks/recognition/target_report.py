@@ -8,28 +8,15 @@ from typing import Any
 
 from vidseg.labels import VideoDataset
 from vidseg.tasks.recognition.target_kinds import ClassesEvaluation, ValueEvaluation
+from vidseg.tasks.recognition.tested_weights import TestedWeights
 
 __all__ = ["TargetReport", "target_report"]
 
 
 @dataclass(frozen=True)
-class TargetReport:
+class TargetReport(TestedWeights):
     """Result of a test; `str()` is a table."""
 
-    network: str
-    checkpoint: str
-    epoch: int | None
-    """Finished epochs of the tested weights; None: not known."""
-    dataset: str
-    """Folder of the data set."""
-    split: str
-    """Name of the tested split."""
-    selected_on: bool
-    """Whether the checkpoint was selected on this split, so that the scores are optimistic."""
-    videos: int
-    clips: int
-    crops: int
-    fuse: str
     scores: dict[str, float]
     """By name: mAP, hit and loss; or MAE, R2 and loss."""
     average_precisions: dict[str, float | None]
@@ -42,16 +29,7 @@ class TargetReport:
         for name, value in self.average_precisions.items():
             lines.append(f"{name:{width}}  {'-' if value is None else f'{value:.4f}'}")
         lines.append("   ".join(f"{name} {value:.4f}" for name, value in self.scores.items()))
-        views = self.clips * self.crops
-        lines.append(
-            f"{self.network}, {self.checkpoint}, on {self.split}: {self.videos} videos, {views} "
-            f"view{'' if views == 1 else 's'} each"
-        )
-        if self.selected_on:
-            lines.append(
-                "This split also selected the checkpoint, as the data set has no other one: the scores are optimistic."
-            )
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.footer()])
 
 
 def target_report(

@@ -19,9 +19,10 @@ from vidseg.engine import distributed
 from vidseg.engine.explanation import Explanation, Method, clip_heat, explain_windows, target_class
 from vidseg.engine.frame_preparer import FramePreparer
 from vidseg.engine.motion_input import check_motion
-from vidseg.engine.runs import write_json
-from vidseg.engine.trained import TrainedModel, spread_videos, test_name
+from vidseg.engine.trained import TrainedModel, spread_videos
+from vidseg.engine.weight_source import test_name
 from vidseg.labels import VideoDataset, open_dataset
+from vidseg.labels.json_files import write_json
 from vidseg.loaders.threads import default_threads
 from vidseg.loaders.transfer import copy_ahead
 from vidseg.metrics.video_scores import VideoScores, check_suffix, write_scores

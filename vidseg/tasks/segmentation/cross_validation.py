@@ -25,26 +25,18 @@ from vidseg.engine import distributed
 from vidseg.engine.checkpoints import read_checkpoint
 from vidseg.engine.dry_run import PlannedEpochs, plan_epochs
 from vidseg.engine.frame_label_report import CrossValidation, scores_text, summary_row
-from vidseg.engine.runs import (
-    RECORD,
-    RunFolder,
-    Training,
-    filled_schedule,
-    load_initial,
-    read_record,
-    run_folder,
-    run_record,
-    run_schedule,
-    start_run,
-    train_run,
-    write_json,
-)
+from vidseg.engine.initial_weights import load_initial
+from vidseg.engine.run_record import RECORD, read_record, run_record
+from vidseg.engine.runs import RunFolder, Training, run_folder, start_run, train_run
+from vidseg.engine.schedules import filled_schedule, run_schedule
 from vidseg.labels import VideoDataset, apply_segmentation, open_dataset, read_segmentation
+from vidseg.labels.json_files import write_json
 from vidseg.labels.parts import Parts, choose_parts, class_numbers, divisions_of, part_name, video_names
 from vidseg.labels.segmentation_files import check_mapping
 from vidseg.loaders import ChunkPooling, FeatureLoader
 from vidseg.losses import create_loss
 from vidseg.models import create_model, model_input_spec, model_options
+from vidseg.tasks.final_test import log_test
 from vidseg.tasks.segmentation.options import SegmentationOptions
 from vidseg.tasks.segmentation.task import SegmentationTask
 
@@ -312,14 +304,10 @@ def train_split(options: SegmentationOptions, division: str, out: Path, *, devic
         out: folder of this split's run.
         device: device to compute on.
     """
-    from vidseg.tasks import load_trained
-
     training = split_training(options, division, out)
     if distributed.is_first() and (out / "test.json").is_file():
         (out / "test.json").unlink()  # it is of fewer epochs
     train_run(training, options, out, device=device)
-    with RunFolder(out, options.network.network, options).log(append=True):
-        test = load_trained(out, device=device).test(picture=options.monitors.pictures)
-        if distributed.is_first():
-            logger.info("test of epoch %d: %s", test["epoch"], scores_text(test["scores"]))
+    folder = RunFolder(out, options.network.network, options)
+    log_test(folder, device, words=lambda test: scores_text(test["scores"]))
     return out

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from vidseg.engine.options import Recipe, options_from, published_options
+from vidseg.engine.options import options_from
+from vidseg.engine.published_recipe import Recipe, published_options
 from vidseg.tasks.segmentation.options import SegmentationOptions
 
 __all__ = ["RATES", "RECIPES", "recipe_options"]

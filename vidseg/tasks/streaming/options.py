@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from vidseg.engine.options import DeviceOptions, NetworkOptions, OptimizerOptions, TrainOptions, at_least, named_values
+from vidseg.engine.option_words import named_values
+from vidseg.engine.options import DeviceOptions, NetworkOptions, OptimizerOptions, TrainOptions, at_least
 
 __all__ = ["StreamData", "StreamInput", "StreamTraining", "StreamingOptions"]
 

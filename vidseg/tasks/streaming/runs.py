@@ -6,7 +6,6 @@ where the data set has a test split.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -19,19 +18,11 @@ from vidseg.clips.stream_windows import WindowShape
 from vidseg.engine import distributed
 from vidseg.engine.dry_run import PlannedEpochs, plan_epochs
 from vidseg.engine.frame_label_report import scores_text
+from vidseg.engine.initial_weights import base_input, load_initial
 from vidseg.engine.motion_input import modality_options, motion_sources
-from vidseg.engine.runs import (
-    RunFolder,
-    Training,
-    base_input,
-    filled_schedule,
-    load_initial,
-    run_folder,
-    run_record,
-    run_schedule,
-    start_run,
-    train_run,
-)
+from vidseg.engine.run_record import run_record
+from vidseg.engine.runs import RunFolder, Training, run_folder, start_run, train_run
+from vidseg.engine.schedules import filled_schedule, run_schedule
 from vidseg.labels import VideoDataset
 from vidseg.labels.parts import Parts, choose_parts, chosen_division, class_numbers, video_names
 from vidseg.loaders import StreamLoader
@@ -47,6 +38,7 @@ from vidseg.models import (
 )
 from vidseg.models._input_spec import HALF
 from vidseg.models._streaming import StreamModel
+from vidseg.tasks.final_test import log_test
 from vidseg.tasks.streaming.options import StreamingOptions, StreamInput
 from vidseg.tasks.streaming.task import StreamingTask
 
@@ -59,8 +51,6 @@ __all__ = [
     "train_streaming",
     "window_shape",
 ]
-
-logger = logging.getLogger(__name__)
 
 _TASK = "streaming"
 
@@ -181,8 +171,6 @@ def train_streaming(options: StreamingOptions) -> Path:
         FileExistsError: the folder holds a run, and neither resume nor overwrite is given.
         ValueError: a network, split or option that does not exist, or wrong data.
     """
-    from vidseg.tasks import load_trained
-
     device = start_run(options)
     data, session, network = options.data, options.session, options.network
     parts = _parts(options)
@@ -235,8 +223,5 @@ def train_streaming(options: StreamingOptions) -> Path:
         )
         train_run(training, options, out, device=device)
     if parts.test is not None:
-        with folder.log(append=True):
-            test = load_trained(out, device=device).test(picture=options.monitors.pictures)
-            if distributed.is_first():
-                logger.info("test of epoch %d: %s", test["epoch"], scores_text(test["scores"]))
+        log_test(folder, device, words=lambda test: scores_text(test["scores"]))
     return out
