@@ -35,7 +35,7 @@ from vidseg.search.scores import read_test_scores
 FEATURES: dict[str, Any] = {
     "program": "segmentation",
     "options": {
-        "epochs": 50,  # of the published recipe
+        "epochs": 30,
         "validation-share": 0.25,
         "test-every": 5,
         "pictures": False,
