@@ -54,7 +54,7 @@ def moving_shapes(root: Path, *, quick: bool = False) -> Path:
     count = 48 if quick else 800
     synthesize_videos(source, SynthOptions(videos=count, frames=24, width=80, height=64, seed=5), workers=1)
     lines = (source / "labels.csv").read_text().splitlines()
-    lines = [lines[0], *(line for line in lines[1:] if line.startswith("move_"))]
+    lines = [lines[0], *sorted(line for line in lines[1:] if line.startswith("move_"))]  # by class, for the splits
     kept = {line.split(",")[1] for line in lines}
     for path in (source / "videos").rglob("*.*"):
         if path.is_file() and path.stem not in kept:
