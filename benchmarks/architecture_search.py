@@ -2,9 +2,7 @@
 
     python benchmarks/architecture_search.py [--only features shapes] [--seeds 1] [--folder DIR] [--json] [--quick]
 
-features: MS-TCN on planted features. Two classes share their features; a mark at the start of each segment tells which
-one it is, so a network has to see as far as a segment is long. shapes: R(2+1)D-18 on videos of shapes that move
-in four directions.
+features: MS-TCN on planted features; shapes: R(2+1)D-18 on videos of moving shapes; see search_data.py.
 
 Width scaling trains the published layers at several widths, each for --epochs. The search trains one super-network for
 as many epochs, chooses networks with evolution on the validation videos, and trains each for a fifth of the epochs from
@@ -26,16 +24,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import tyro
 from machine import hardware
+from search_data import moving_shapes, planted_features
 
 import vidseg
-from vidseg.convert import ConvertOptions, convert_videos
-from vidseg.convert.synth import SynthOptions, synthesize_videos
 from vidseg.engine.options import flat_options
-from vidseg.labels import apply_labels, apply_segmentation, read_label_csv, read_segmentation
 from vidseg.search import Parameter, SearchSpace, search_one_shot
 from vidseg.search.architecture import PREFIX, architecture_parameters
 from vidseg.search.costs import CostMeter
@@ -48,7 +43,6 @@ from vidseg.tasks.segmentation.cross_validation import cross_validate
 from vidseg.tasks.segmentation.recipes import recipe_options as segmentation_options
 
 SIDES = ("width", "search", "alone")
-CLASSES, FEATURES = 8, 12
 COMMON: dict[str, Any] = {"device": "cpu", "pictures": False, "threads": 1, "warmup_epochs": 1.0}
 
 
@@ -88,7 +82,7 @@ class Case:
         train: trains a run; returns the folder with test.json, or of a run to test.
     """
 
-    make_data: Callable[[Path, bool], Path]
+    make_data: Callable[..., Path]
     network: str
     options: Callable[..., Any]
     epochs: int
@@ -113,7 +107,7 @@ def _run(options: Options, folder: Path) -> int:
     found = []
     for name in options.only:
         case = cases()[name]
-        data = case.make_data(folder / name, options.quick)
+        data = case.make_data(folder / name, quick=options.quick)
         for seed in options.seeds:
             found.append({"task": name, "seed": seed, **compare(case, data, folder / f"{name}_{seed}", options, seed)})
     if options.json:
@@ -265,56 +259,6 @@ def row(case: Case, data: Path, options: Any, words: tuple[str, ...], run: Path)
     costs = meter.measure({**flat_options(options), "network_option": words})
     text = " ".join(words)
     return {"score": score, "macs": costs["operations"], "parameters": int(costs["parameters"]), "options": text}
-
-
-def planted_features(root: Path, quick: bool) -> Path:
-    """Write features of videos: noise around the mean of a pair of classes, and a mark where a segment starts."""
-    rng = np.random.default_rng(7)
-    counts = {"train": 6, "test": 4} if quick else {"train": 32, "test": 16}
-    if root.is_dir():
-        return root
-    for folder in ("groundTruth", "splits", "features"):
-        (root / folder).mkdir(parents=True)
-    (root / "mapping.txt").write_text("".join(f"{number} class{number}\n" for number in range(CLASSES)))
-    means = rng.standard_normal((CLASSES // 2, FEATURES))
-    marks = 3 * rng.standard_normal((2, FEATURES))
-    for split, count in counts.items():
-        names = [f"{split}_{number}" for number in range(count)]
-        for name in names:
-            parts = rng.integers(CLASSES, size=6)
-            lengths = rng.integers(20, 55, size=6)
-            labels = np.repeat(parts, lengths)
-            features = means[labels // 2] + 1.2 * rng.standard_normal((len(labels), FEATURES))
-            for part, start in zip(parts, np.cumsum(lengths) - lengths, strict=True):
-                features[start : start + 4] += marks[part % 2]
-            np.save(root / f"features/{name}.npy", features.T.astype(np.float32))
-            (root / f"groundTruth/{name}.txt").write_text("".join(f"class{number}\n" for number in labels))
-        (root / f"splits/{split}.bundle").write_text("".join(f"{name}.txt\n" for name in names))
-    apply_segmentation(root, read_segmentation(root, rate=15.0), mapping=root / "mapping.txt")
-    return root
-
-
-def moving_shapes(root: Path, quick: bool) -> Path:
-    """Write and convert videos of shapes that move in one of four directions; a fifth of the training is validation."""
-    source, data = root / "source", root / "data"
-    if data.is_dir():
-        return data
-    count = 48 if quick else 400
-    synthesize_videos(source, SynthOptions(videos=count, frames=24, width=80, height=64, seed=5), workers=1)
-    lines = (source / "labels.csv").read_text().splitlines()
-    lines = [lines[0], *(line for line in lines[1:] if line.startswith("move_"))]
-    kept = {line.split(",")[1] for line in lines}
-    for path in (source / "videos").rglob("*.*"):
-        if path.is_file() and path.stem not in kept:
-            path.unlink()
-    if not convert_videos(source / "videos", data, options=ConvertOptions(workers=1, levels=0)).ok:
-        raise SystemExit(f"{source}: not all videos could be converted")
-    train = [place for place, line in enumerate(lines) if line.endswith(",train")]
-    for place in train[::5]:
-        lines[place] = lines[place].removesuffix("train") + "val"
-    (source / "labels.csv").write_text("\n".join(lines) + "\n")
-    apply_labels(data, read_label_csv(source / "labels.csv"))
-    return data
 
 
 if __name__ == "__main__":

@@ -98,14 +98,14 @@ class FoundRuns:
         self._fine_tune(options, start.last, folder, resume=known)
 
     def _fine_tune(self, options: Any, weights: Path, folder: Path, *, resume: bool) -> None:
-        """Train a found network from its shared weights with a tenth of the learning rate."""
-        from vidseg.engine.schedules import default_rate
+        """Train a found network from its shared weights.
 
-        lr = options.schedule.lr or default_rate(self.training.batch_size)
+        At a lower learning rate than that of the super-network, small networks stay far below a training alone.
+        """
         options = replace(
             options,
             network=replace(options.network, pretrained=str(weights), cross_modality=False),
-            schedule=replace(options.schedule, lr=lr / 10, warmup_epochs=None, warmup_steps=None),
+            schedule=replace(options.schedule, warmup_epochs=None, warmup_steps=None),
             session=replace(options.session, epochs=self.settings.fine_tune, max_steps=None, resume=resume),
         )
         if self.training.record["task"] == "segmentation":

@@ -25,7 +25,7 @@ class OneShotOptions:
     networks: int = 4
     """Largest number of networks of the Pareto front that become runs."""
     fine_tune: int = 0
-    """Epochs of training of each of these networks with a tenth of the learning rate; 0: the shared weights."""
+    """Epochs of training of each of these networks with the options of the search; 0: the shared weights."""
 
     def __post_init__(self) -> None:
         at_least(self, 0, "sampled", "fine_tune")
