@@ -40,7 +40,7 @@ from vidseg.search.storage import (
     only_search,
     trial_seed,
 )
-from vidseg.search.suggested_values import stored_value, suggested
+from vidseg.search.suggested_values import first_values, stored_value, suggested
 from vidseg.search.trial import LOG, Failure, explain_failure, train_launch, trial_folder, write_trial
 from vidseg.search.trial_process import Launch, LocalProcess, Process
 from vidseg.tasks.flow.options import SHAPES
@@ -242,6 +242,8 @@ class _Loop:
             self.study.enqueue_trial(
                 {name: stored_value(self.space.parameters[name], value) for name, value in values.items()}
             )
+        elif number == 0 and waiting is None and (values := first_values(self.space, self.base)):
+            self.study.enqueue_trial(values)  # of the recipe, for comparison
         self._set_sampler(number)
         self._begin(self.study.ask())
 

@@ -9,7 +9,21 @@ from typing import Any
 from vidseg.search.parameter import Parameter
 from vidseg.search.space import SearchSpace
 
-__all__ = ["stored_value", "suggested"]
+__all__ = ["first_values", "stored_value", "suggested"]
+
+
+def first_values(space: SearchSpace, base: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that options have without the search, as Optuna stores them, where the space has them.
+
+    Args:
+        space: of the search.
+        base: values of all options without the search.
+    """
+    return {
+        name: stored_value(one, base[name])
+        for name, one in space.parameters.items()
+        if name in base and one.holds(base[name])
+    }
 
 
 def suggested(trial: Any, space: SearchSpace, base: Mapping[str, Any]) -> dict[str, Any]:
