@@ -252,6 +252,23 @@ def test_a_search_repeats_exactly_and_finds_the_best_value(tmp_path, data):
     assert len(more.trials) == 10 and more.trials[:9] == first.trials
 
 
+def test_the_first_trial_has_the_values_of_the_recipe(tmp_path, data):
+    space = {
+        "lr": LR,  # the recipe has none, so it is drawn
+        "weight-decay": {"low": 0.5, "high": 1.0},  # the recipe's is outside
+        "optimizer": ["adamw", "adam", "sgd"],
+        "momentum": {"low": 0.0, "high": 0.95, "when": {"optimizer": "sgd"}},
+        "clip-norm": {"low": 1.0, "high": 9.0, "when": {"optimizer": "adam"}},
+        "mean": [[0.5, 0.5, 0.5], [0.1, 0.2, 0.3], None],
+    }
+    first, second = fake_search(space_file(tmp_path, space=space, trials=2), data, tmp_path / "a").trials
+    recipe = fake_program().options({"network": "r3d_18", "dataset": str(data)})
+    same = {name: first.values[name] for name in ("optimizer", "momentum", "mean")}
+    assert same == {name: recipe[name] for name in same} and "clip_norm" not in first.values
+    assert 0.5 <= first.values["weight_decay"] <= 1 and LR["low"] <= first.values["lr"] <= LR["high"]
+    assert second.values != first.values
+
+
 def test_processors_and_options_of_a_trial(tmp_path, data):
     fake_search(space_file(tmp_path, trials=1), data, tmp_path / "a", cpus_per_trial=3)
     folder = tmp_path / "a/trials/0000"

@@ -243,7 +243,7 @@ class _Loop:
                 {name: stored_value(self.space.parameters[name], value) for name, value in values.items()}
             )
         elif number == 0 and waiting is None and (values := first_values(self.space, self.base)):
-            self.study.enqueue_trial(values)  # of the recipe, for comparison
+            self.study.enqueue_trial(values)  # of the recipe
         self._set_sampler(number)
         self._begin(self.study.ask())
 

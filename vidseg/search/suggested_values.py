@@ -13,11 +13,11 @@ __all__ = ["first_values", "stored_value", "suggested"]
 
 
 def first_values(space: SearchSpace, base: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that options have without the search, as Optuna stores them, where the space has them.
+    """Return the recipe's values of searched options as Optuna stores them, where the space contains them.
 
     Args:
         space: of the search.
-        base: values of all options without the search.
+        base: values of the options without the search, those of the recipe included.
     """
     return {
         name: stored_value(one, base[name])
