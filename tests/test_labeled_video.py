@@ -99,16 +99,22 @@ def test_a_video_without_sound_has_none(tmp_path):
         assert [stream.type for stream in container.streams] == ["video"]
 
 
+def turn(path, matrix):
+    """Let an MP4 file be shown turned."""
+    data = bytearray(path.read_bytes())
+    start = data.index(b"tkhd") + 4 + 40  # the first track is the video
+    a, b, c, d = (value << 16 for value in matrix)
+    data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 0x40000000)
+    path.write_bytes(data)
+    return path
+
+
 @pytest.mark.parametrize("matrix, size, corner", [
     ((0, 1, -1, 0), (96, 64), (1, 1)), ((-1, 0, 0, -1), (64, 96), (1, 0)), ((0, -1, 1, 0), (96, 64), (0, 0)),
 ])  # fmt: skip
 def test_turned_videos_are_upright(tmp_path, matrix, size, corner):
     """The red corner is where a player shows it, and the text is at the top of what is shown."""
-    data = bytearray(write(tmp_path / "v.mp4").read_bytes())
-    start = data.index(b"tkhd") + 4 + 40  # the first track is the video
-    a, b, c, d = (value << 16 for value in matrix)
-    data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 0x40000000)
-    (tmp_path / "v.mp4").write_bytes(data)
+    turn(write(tmp_path / "v.mp4"), matrix)
     plain = draw_labels(tmp_path / "v.mp4", tmp_path / "plain.mp4", lambda _: "")
     shown = frames_of(plain)[0][1]
     assert shown.shape[:2] == size

@@ -14,7 +14,7 @@ from vidseg.plots.flow_colors import FlowPicture, flow_colors, flow_wheel, plot_
 from vidseg.plots.heat import overlay_heat, plot_heat
 from vidseg.plots.label_counts import plot_label_counts
 from vidseg.plots.loss_surface import plot_landscape
-from vidseg.plots.palette import class_colors
+from vidseg.plots.palette import class_colors, use_theme
 from vidseg.plots.rates import plot_rates
 from vidseg.plots.reliability_diagram import plot_reliability
 from vidseg.plots.schedule import plot_schedule
@@ -50,4 +50,5 @@ __all__ = [
     "plot_speeds",
     "plot_timelines",
     "residual_colors",
+    "use_theme",
 ]

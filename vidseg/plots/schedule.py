@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.ticker import LogFormatter
 
 from vidseg.plots.canvas import new_figure, quiet, save_figure
-from vidseg.plots.palette import BLUE, MUTED, ORANGE
+from vidseg.plots.palette import BLUE, ORANGE, theme
 
 __all__ = ["plot_schedule"]
 
@@ -47,18 +47,18 @@ def plot_schedule(
     rows = figure.subplots(len(varying) + 1, 1, squeeze=False, height_ratios=[1.0] * len(varying) + [1.6])[:, 0]
     for axes, (values, name) in zip(rows, varying, strict=False):
         quiet(axes)
-        axes.set_title(f"{name}, by batch of the first epoch", loc="left", fontsize=9, color=MUTED)
+        axes.set_title(f"{name}, by batch of the first epoch", loc="left", fontsize=9, color=theme().muted)
         axes.step(places, values, where="mid", color=BLUE, linewidth=1.5)
         axes.fill_between(places, values, step="mid", color=BLUE, alpha=0.15, linewidth=0)
         axes.set_ylim(0, 1.15 * values.max())
         axes.set_xlim(-0.5, max(0.5, len(places) - 0.5))
     quiet(rows[-1])
-    rows[-1].set_title("learning rate, by batch of the whole run", loc="left", fontsize=9, color=MUTED)
+    rows[-1].set_title("learning rate, by batch of the whole run", loc="left", fontsize=9, color=theme().muted)
     rows[-1].plot(np.arange(len(learning_rates)), learning_rates, color=ORANGE, linewidth=1.5)
     if learning_rates.min() > 0:
         rows[-1].set_yscale("log")
         for formatter in (rows[-1].yaxis.set_major_formatter, rows[-1].yaxis.set_minor_formatter):
             formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1, 0.4)))
     rows[-1].set_xlim(0, max(1, len(learning_rates) - 1))
-    rows[-1].set_xlabel("batch", fontsize=9, color=MUTED)
+    rows[-1].set_xlabel("batch", fontsize=9, color=theme().muted)
     return save_figure(figure, out)
