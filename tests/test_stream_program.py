@@ -131,7 +131,7 @@ def standard_input(path):
         ("v.mov", "pcm_mulaw", [], "aac"),  # MP4 holds no mu-law: it is encoded again
         ("v.ts", "mp2", ["--format", "mpegts"], "mp3float"),  # MP4 has one name for the layers of MPEG audio
         ("v.ts", "mp2", None, "mp3float"),  # standard input
-        ("v.mkv", "pcm_mulaw", None, "aac"),
+        ("v.mkv", "wavpack", None, "aac"),
     ],
 )
 def test_drawn_streams_keep_times_and_sound(run, tmp_path, name, sound, words, codec):

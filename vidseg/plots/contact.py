@@ -177,6 +177,10 @@ def _label(axes: Axes, strip: _Strip) -> None:
         0.98, 0.5, "\n".join(lines), transform=axes.transAxes, ha="right", va="center", fontsize=9.5, color=theme().ink
     )
     text.set_in_layout(False)
+    figure, width = text.get_figure(), text.get_window_extent().width
+    room = (_LABELS - 0.3) * figure.dpi  # type: ignore[union-attr]
+    if width > room:
+        text.set_fontsize(text.get_fontsize() * room / width)
     if strip.damage and strip.database is not None:
         faults = textwrap.wrap(f"damaged: {strip.damage}", _LETTERS + 6)
         note = "\n".join([*faults[:2], *(["…"] if len(faults) > 2 else [])])

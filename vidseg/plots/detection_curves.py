@@ -66,13 +66,9 @@ def plot_precision_recall(
     curves.set_xlabel("recall", fontsize=9, color=theme().muted)
     curves.set_title("precision, mean of the classes", loc="left", fontsize=10, color=theme().muted)
     legend = curves.legend(
-        frameon=False,
-        fontsize=8,
-        labelcolor=theme().ink,
-        loc="upper right",
-        alignment="right",
-        title=_entry("IoU", "mAP %"),
-    )
+        frameon=False, fontsize=8, labelcolor=theme().ink, loc="upper left", bbox_to_anchor=(1.0, 1.02),
+        alignment="right", title=_entry("IoU", "mAP %"),
+    )  # fmt: skip
     legend.get_title().set(fontsize=8, color=theme().ink)
     _class_bars(bars, scores, [classes[scores.classes[row]] for row in shown], shown, len(order))
     return save_figure(figure, out)
