@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 
 from vidseg.labels.counting import counted
 from vidseg.plots.canvas import new_figure, quiet, save_figure, shortened
@@ -19,6 +20,7 @@ _LANE = 0.42  # height of one class of one video, in inches
 _LETTERS = 28  # of a class name
 _PAGE = 40  # maximum number of videos
 _LANES = 12  # maximum number of classes shown for a video
+_FAINTEST = 0.5  # opacity of the outline of a wrong detection
 _WRONG_LANES = 3  # maximum number of them without an instance
 
 
@@ -132,7 +134,7 @@ def _video(
                 [(start, stop - start)],
                 (row + 0.5, 0.36),
                 facecolor=(*color, strength if right else 0.35 * strength),
-                edgecolor=color if right else (0.45, 0.45, 0.45, strength),
+                edgecolor=color if right else to_rgba(theme().muted, max(_FAINTEST, strength)),
                 linewidth=1.0 if right else 0.6,
             )
     axes.set_xlim(0, seconds)
