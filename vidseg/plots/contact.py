@@ -23,6 +23,7 @@ __all__ = ["contact_sheet", "time_code"]
 _CELL = 2.0  # width of one frame in inches
 _PIXELS = 320  # maximum width of decoded frames
 _LABELS = 1.9  # width of the titles of the rows in inches
+_NAME = 9.5  # font size of a title
 _LETTERS = 24  # of a line of a title
 _SHAPE = 0.56  # height relative to the width where no video can be opened
 
@@ -174,13 +175,19 @@ def _label(axes: Axes, strip: _Strip) -> None:
         for part in textwrap.wrap(shortened(line, 2 * _LETTERS - 4), _LETTERS) or [""]
     ]
     text = axes.text(
-        0.98, 0.5, "\n".join(lines), transform=axes.transAxes, ha="right", va="center", fontsize=9.5, color=theme().ink
+        0.98,
+        0.5,
+        "\n".join(lines),
+        transform=axes.transAxes,
+        ha="right",
+        va="center",
+        fontsize=_NAME,
+        color=theme().ink,
     )
     text.set_in_layout(False)
-    figure, width = text.get_figure(), text.get_window_extent().width
-    room = (_LABELS - 0.3) * figure.dpi  # type: ignore[union-attr]
+    width, room = text.get_window_extent().width, (_LABELS - 0.3) * axes.get_figure().dpi  # type: ignore[union-attr]
     if width > room:
-        text.set_fontsize(text.get_fontsize() * room / width)
+        text.set_fontsize(_NAME * room / width)
     if strip.damage and strip.database is not None:
         faults = textwrap.wrap(f"damaged: {strip.damage}", _LETTERS + 6)
         note = "\n".join([*faults[:2], *(["…"] if len(faults) > 2 else [])])
