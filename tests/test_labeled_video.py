@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 
+from vidseg.engine.explanation import Explanation, draw_explanation
 from vidseg.tasks.detection.result_files import DetectionRow
 from vidseg.tasks.detection.trained import draw_detections
 from vidseg.tasks.recognition.trained import Prediction, draw_prediction
@@ -91,6 +92,16 @@ def test_times_and_sound_are_kept(tmp_path, name, sound, out, codec):
     assert max(seen) < 2.1  # from the start of the video, also where its clock begins later
     begin, found = beep_of(tmp_path / out)
     assert found == codec and begin == pytest.approx(beep_of(source)[0], abs=0.05) and 0.9 < begin < 1.1
+
+
+def test_explained_videos_keep_times_and_sound(tmp_path):
+    source, heat = write(tmp_path / "v.mp4"), np.ones((1, 2, 2), np.float32)
+    draw_explanation(
+        Explanation(source, "net", np.zeros(1, int), heat, ("walk",), (0.0, 0.0, 1.0, 1.0)), tmp_path / "o.mp4"
+    )
+    drawn = frames_of(tmp_path / "o.mp4")
+    assert [time - drawn[0][0] for time, _ in drawn] == pytest.approx([tick / 25 for tick in TICKS], abs=2e-3)
+    assert beep_of(tmp_path / "o.mp4")[0] == pytest.approx(1.0, abs=0.05)
 
 
 def test_a_video_without_sound_has_none(tmp_path):
