@@ -41,7 +41,7 @@ from vidseg.convert.synth import SynthOptions, synthesize_videos
 from vidseg.labels import apply_labels, read_label_csv
 from vidseg.labels.scan import scan_catalog
 from vidseg.plots.canvas import label_ends, new_figure, quiet, save_figure
-from vidseg.plots.palette import MUTED, class_colors
+from vidseg.plots.palette import class_colors, theme
 from vidseg.tasks.recognition.options import RecognitionOptions
 from vidseg.tasks.recognition.recipes import recipe_options
 from vidseg.tasks.recognition.runs import train_recognition
@@ -260,7 +260,7 @@ def draw(rows: list[dict[str, Any]], out: Path) -> Path:
     colors = class_colors(len(rows))
     for place, (panel, title) in enumerate(zip(axes, ("epoch", "CPU seconds"), strict=True)):
         quiet(panel)
-        panel.set_xlabel(title, fontsize=9, color=MUTED)
+        panel.set_xlabel(title, fontsize=9, color=theme().muted)
         ends = []
         for row, color in zip(rows, colors, strict=True):
             columns = list(zip(*row["curve"], strict=True))

@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 
+from vidseg.engine.explanation import Explanation, draw_explanation
 from vidseg.tasks.detection.result_files import DetectionRow
 from vidseg.tasks.detection.trained import draw_detections
 from vidseg.tasks.recognition.trained import Prediction, draw_prediction
@@ -93,10 +94,30 @@ def test_times_and_sound_are_kept(tmp_path, name, sound, out, codec):
     assert found == codec and begin == pytest.approx(beep_of(source)[0], abs=0.05) and 0.9 < begin < 1.1
 
 
+def test_explained_videos_keep_times_and_sound(tmp_path):
+    source, heat = write(tmp_path / "v.mp4"), np.ones((1, 2, 2), np.float32)
+    draw_explanation(
+        Explanation(source, "net", np.zeros(1, int), heat, ("walk",), (0.0, 0.0, 1.0, 1.0)), tmp_path / "o.mp4"
+    )
+    drawn = frames_of(tmp_path / "o.mp4")
+    assert [time - drawn[0][0] for time, _ in drawn] == pytest.approx([tick / 25 for tick in TICKS], abs=2e-3)
+    assert beep_of(tmp_path / "o.mp4")[0] == pytest.approx(1.0, abs=0.05)
+
+
 def test_a_video_without_sound_has_none(tmp_path):
     draw_labels(write(tmp_path / "v.mp4", sound=None), tmp_path / "out.mp4", lambda _: "walk")
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert [stream.type for stream in container.streams] == ["video"]
+
+
+def turn(path, matrix):
+    """Let an MP4 file be shown turned."""
+    data = bytearray(path.read_bytes())
+    start = data.index(b"tkhd") + 4 + 40  # the first track is the video
+    a, b, c, d = (value << 16 for value in matrix)
+    data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 0x40000000)
+    path.write_bytes(data)
+    return path
 
 
 @pytest.mark.parametrize("matrix, size, corner", [
@@ -104,11 +125,7 @@ def test_a_video_without_sound_has_none(tmp_path):
 ])  # fmt: skip
 def test_turned_videos_are_upright(tmp_path, matrix, size, corner):
     """The red corner is where a player shows it, and the text is at the top of what is shown."""
-    data = bytearray(write(tmp_path / "v.mp4").read_bytes())
-    start = data.index(b"tkhd") + 4 + 40  # the first track is the video
-    a, b, c, d = (value << 16 for value in matrix)
-    data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 0x40000000)
-    (tmp_path / "v.mp4").write_bytes(data)
+    turn(write(tmp_path / "v.mp4"), matrix)
     plain = draw_labels(tmp_path / "v.mp4", tmp_path / "plain.mp4", lambda _: "")
     shown = frames_of(plain)[0][1]
     assert shown.shape[:2] == size

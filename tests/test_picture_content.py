@@ -6,24 +6,33 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from test_plots import database, write_scores
 
+from vidseg.cli.main import main
 from vidseg.frames import FrameDatabaseError
+from vidseg.metrics import Detections, detection_map, precision_recall, reliability
 from vidseg.plots import (
     SegmentedVideo,
     class_colors,
     contact_sheet,
     plot_confusion,
     plot_curves,
+    plot_label_counts,
+    plot_precision_recall,
+    plot_rates,
+    plot_reliability,
     plot_schedule,
     plot_segment_errors,
     plot_segments,
     plot_speeds,
+    use_theme,
 )
 from vidseg.plots.canvas import epoch_ticks, label_ends, new_figure, shortened
-from vidseg.plots.palette import BLUE, CLASSES, GRAY, GREEN, ORANGE, readable_on
+from vidseg.plots.palette import BLUE, CLASSES, DARK, GRAY, GREEN, LIGHT, ORANGE, readable_on
+from vidseg.plots.search_pictures import plot_importance
 from vidseg.tasks.recognition.class_report import draw_mistakes
 
 # Machado et al., IEEE TVCG 15(6), 2009, Table 1, severity 1: linear RGB as people without one kind of cone see it.
@@ -179,6 +188,8 @@ def test_contact_sheets_mark_damaged_videos(tmp_path, figures):
     assert "7 frames are missing" in found and "cannot be read: c/frames.db: not a database" in found
     assert "bad" * 30 not in found
     assert all(box.x0 >= 0 for box in boxes(figure, lambda text: text.get_text().startswith("bad")))
+    contact_sheet([("W" * 40, good), ("good", good)], tmp_path / "c.png")
+    assert all(box.x0 >= 0 for box in boxes(figures.pop(), lambda text: text.get_text().startswith("W")))
     contact_sheet([("bad", bad)], tmp_path / "c.png")
     assert any("damaged: 7 frames are missing" in text for text in texts(figures[1]))
 
@@ -202,7 +213,8 @@ def test_curves_mark_the_best_epoch_and_clipped_losses(tmp_path, figures):
     plot_curves(tmp_path, tmp_path / "curves.png")
     (figure,) = figures
     loss, score = figure.axes
-    assert "best: 40.0%, epoch 8" in [text.get_text() for text in score.texts]
+    (best,) = boxes(figure, lambda text: text.get_text() == "best: 40.0%, epoch 8")
+    assert best.y0 >= score.get_window_extent().y1  # above all lines
     assert any(list(line.get_xdata()) == [8, 8] for line in loss.lines)
     assert loss.get_ylim()[1] < 5 and [text.get_text() for text in loss.texts] == ["50", "50"]
     spikes = [line for line in loss.lines if line.get_marker() == "^"]
@@ -238,7 +250,9 @@ def test_schedules_leave_out_what_is_constant(tmp_path, figures):
     plot_schedule([(8, 8, 112, 112)] * 4, [0.1, 0.1, 0.01], tmp_path / "s.png")
     plot_schedule([(8, 8, 112, 112), (4, 16, 112, 112)], [0.1] * 3, tmp_path / "s.png")
     constant, cycles = figures
-    assert len(constant.axes) == 1 and len(cycles.axes) == 3
+    assert len(constant.axes) == 1 and len(cycles.axes) == 2  # no panel of the constant learning rate
+    ticks = [label.get_text() for label in constant.axes[0].get_yticklabels(which="both") if label.get_text()]
+    assert "0.1" in ticks and not any("e" in tick for tick in ticks)
     assert any("clips per batch: 8   frames per clip: 8   height, pixels: 112" in text for text in texts(constant))
     assert any("height, pixels: 112   learning rate: 0.1" in text for text in texts(cycles))
 
@@ -275,4 +289,86 @@ def test_titles_of_errors_do_not_collide(tmp_path, figures):
     titles = {axes.get_title(loc="left") for axes in figure.axes}
     found = sorted(boxes(figure, lambda text: text.get_text() in titles), key=lambda box: box.x0)
     assert len(found) == 3 and all(left.x1 < right.x0 for left, right in itertools.pairwise(found))
+    assert any("boundaries 4 frames off" in text for text in texts(figure))
+    plot_segment_errors(names, f1, counts, [-1, 1], tmp_path / "e.png")
+    assert any("boundaries 1 frame off" in text for text in texts(figures[1]))
     assert found[-1].x1 <= figure.get_size_inches()[0] * figure.dpi
+
+
+def test_durations_have_plain_ticks(tmp_path, figures):
+    plot_label_counts(["a", "b"], [10, 20], [[0.6, 0.9], [1.2, 2.4]], tmp_path / "l.png")
+    ticks = [label.get_text() for axes in figures[0].axes[1:] for label in axes.get_xticklabels(which="both")]
+    assert {"1", "2"} <= set(ticks) and all(tick.replace(".", "").isdigit() for tick in ticks if tick)
+
+
+def detections():
+    """Recalls, precisions and scores of instances that are found, some of them twice."""
+    segments = np.array([[1.0, 3.0], [5.0, 8.0], [9.0, 9.5]])
+    true = Detections(np.zeros(3, int), segments, np.array([0, 1, 1]), np.ones(3))
+    found = Detections(np.zeros(3, int), segments + 0.1, np.array([0, 1, 0]), np.array([0.9, 0.4, 0.3]))
+    return (*precision_recall(true, found), detection_map(true, found))
+
+
+def test_the_legend_of_precisions_is_beside_the_curves(tmp_path, figures):
+    plot_precision_recall(*detections(), ["a", "b"], tmp_path / "p.png")
+    (figure,) = figures
+    curves, bars = figure.axes
+    figure.canvas.draw()
+    legend = curves.get_legend().get_window_extent()
+    assert legend.x0 >= curves.get_window_extent().x1 and legend.x1 <= bars.get_tightbbox().x0
+
+
+def contrast(one, other) -> float:
+    """WCAG 2.2, contrast ratio."""
+    colors = np.array([to_rgb(one), to_rgb(other)])
+    linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
+    low, high = sorted(0.05 + linear @ (0.2126, 0.7152, 0.0722))
+    return high / low
+
+
+def draw_everything(folder):
+    """One picture of each kind that has text of its own beside headings and ticks."""
+    rows = [(epoch, epoch / 20, 1.0, 3.0 if epoch != 2 else 50) for epoch in range(1, 9)]
+    write_scores(folder / "train_results_s0001.csv", rows)
+    plot_curves(folder, folder / "curves.png", title="run")
+    plot_precision_recall(*detections(), ["a", "b"], folder / "precision_recall.png")
+    plot_rates({"4x80x80": {"ours": 2.0, "limit": 3.0}}, folder / "rates.png", unit="clips/s", limits=["limit"])
+    plot_reliability(
+        {"run": reliability(torch.tensor([[0.7, 0.3]] * 4), torch.tensor([0, 0, 1, 1]))}, folder / "calibration.png"
+    )
+    plot_schedule([(8, 8, 112, 112), (4, 16, 112, 112)], [0.1, 0.01], folder / "schedule.png")
+    plot_segments([SegmentedVideo("v", LABELS, np.roll(LABELS, 9), 15.0)], CLASS_NAMES, folder / "segments.png")
+    plot_segment_errors(["a", "b"], {0.5: [50.0, 20.0]}, [[5, 1], [2, 9]], [-3, 4], folder / "errors.png")
+    plot_label_counts(["a", "b"], [10, 20], [[0.6, 0.9], [1.2, 2.4]], folder / "labels.png")
+    plot_importance([("lr", 0.6), ("warmup", 0.4)], folder / "importance.png", title="search")
+
+
+@pytest.mark.parametrize("name, colors", [("light", LIGHT), ("dark", DARK)])
+def test_text_is_readable_in_both_themes(tmp_path, figures, name, colors):
+    from matplotlib.text import Text
+
+    with use_theme(name):
+        draw_everything(tmp_path)
+    assert len(figures) == 9
+    for figure in figures:
+        assert to_hex(figure.get_facecolor()) == colors.surface
+        assert all(to_hex(axes.get_facecolor()) == colors.surface for axes in figure.axes)
+        shown = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+        unreadable = [text.get_text() for text in shown if contrast(text.get_color(), colors.surface) < 3.5]
+        assert not unreadable
+    assert contrast(colors.mark, colors.surface) > 10  # the line of wrong frames
+
+
+def test_a_theme_ends_and_is_checked(tmp_path, figures, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "test.json").write_text('{"confusion": [[3, 0], [1, 2]], "classes": ["a", "b"]}')
+    for words, colors in ((["--theme", "dark"], DARK), ([], LIGHT)):
+        assert main(["plot", "confusion", ".", *words]) == 0
+        figure = figures.pop()
+        assert to_hex(figure.get_facecolor()) == colors.surface
+        cells = {text.get_text(): text.get_color() for text in figure.axes[0].texts}
+        scale = figure.axes[0].images[0].get_cmap()
+        assert to_hex(scale(0.0)) == colors.surface and contrast(cells["3"], to_hex(scale(1.0))) > 4.5
+    assert main(["plot", "confusion", ".", "--theme", "gray"]) == 2
+    with pytest.raises(ValueError, match="expected one of light, dark"), use_theme("gray"):
+        pass

@@ -14,6 +14,7 @@ from PIL import Image
 
 from vidseg.cli.main import main
 from vidseg.frames import FrameWriter
+from vidseg.plots.page_parts import chart
 from vidseg.plots.page_parts import levels as round_levels
 from vidseg.plots.palette import CLASSES as COLORS
 from vidseg.plots.palette import GRAY
@@ -71,6 +72,14 @@ def split_folder(folder, split, *, select="validation", videos=None, task="segme
         "Epoch,Acc,Edit,F1@50,CrossEntropy\n1,20,30,10,1\n2,80,70,60,1\n3,70,60,50,1\n"
     )
     return folder
+
+
+def test_names_of_lines_have_room():
+    """7 pixels a letter, as in a narrow window, where letters are larger."""
+    lines = [(name, COLORS[0], {1: 0.1, 2: 0.1234}) for name in ("mAP", "a score with a long name")]
+    (svg,) = pictures(chart("scores", lines, chosen=1))
+    names = [text for text in svg.iter("text") if text.text.endswith("0.123")]
+    assert len(names) == 2 and all(float(text.get("x")) + 7 * len(text.text) < 520 for text in names)
 
 
 class Checked(HTMLParser):

@@ -1,7 +1,10 @@
 """Streaming networks from the command line: training, and labels of files, cameras and standard input."""
 
+import contextlib
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import av
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from stream_data import CLASSES, FPS, labels_of, stream_dataset
+from test_labeled_video import TICKS, beep_of, frames_of, turn, write
 
 import vidseg
 from vidseg.cli.main import main
@@ -107,6 +111,69 @@ def test_a_file_is_labeled_as_in_the_test_of_its_run(folder, run, tmp_path, caps
     assert [CLASSES[label] for label in nearest] == found
 
 
+@contextlib.contextmanager
+def standard_input(path):
+    """The file is what file descriptor 0 reads."""
+    kept = os.dup(0)
+    try:
+        with path.open("rb") as file:
+            os.dup2(file.fileno(), 0)
+        yield
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+
+
+@pytest.mark.parametrize(
+    "name, sound, words, codec",
+    [
+        ("v.mp4", "aac", [], "aac"),
+        ("v.mov", "pcm_mulaw", [], "aac"),  # MP4 holds no mu-law: it is encoded again
+        ("v.ts", "mp2", ["--format", "mpegts"], "mp3float"),  # MP4 has one name for the layers of MPEG audio
+        ("v.ts", "mp2", None, "mp3float"),  # standard input
+        ("v.mkv", "wavpack", None, "aac"),
+    ],
+)
+def test_drawn_streams_keep_times_and_sound(run, tmp_path, name, sound, words, codec):
+    """Of upright and turned files of a variable rate, and of a container that can be read only once."""
+    source, out = write(tmp_path / name, sound=sound), tmp_path / "out.mp4"
+    if name == "v.mp4":
+        turn(source, (0, 1, -1, 0))
+    if words is None:
+        with standard_input(source):
+            assert predict("-", "--weights", run, "--draw", out) == 0
+    else:
+        assert predict(source, "--weights", run, "--draw", out, *words) == 0
+    drawn = frames_of(out)
+    times = np.array([time for time, _ in drawn]) - drawn[0][0]
+    assert times == pytest.approx(np.array(TICKS) / 25, abs=2e-3)
+    assert drawn[0][1].shape[:2] == ((96, 64) if name == "v.mp4" else (64, 96))
+    begin, found = beep_of(out)
+    assert found == codec and begin == pytest.approx(beep_of(source)[0], abs=0.05) and 0.9 < begin < 1.1
+
+
+def test_the_sound_of_a_resumed_stream_belongs_to_its_frames(run, tmp_path, monkeypatch):
+    """Stopped after 5 frames of 0.48 s, before the tone; the rest has it, as many seconds after its first frame."""
+    source, state = write(tmp_path / "v.mp4"), tmp_path / "stream.state"
+    push = LiveSession.push
+
+    def pushed(self, frame, moment):
+        if self.frames == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return push(self, frame, moment)
+
+    monkeypatch.setattr(LiveSession, "push", pushed)
+    words = ("--weights", run, "--state", state, "--draw")
+    assert predict(source, *words, tmp_path / "first.mp4") == 130
+    monkeypatch.setattr(LiveSession, "push", push)
+    with av.open(str(tmp_path / "first.mp4")) as container:
+        ends = [float(frame.pts * frame.time_base) for frame in container.decode(audio=0)]
+    assert len(frames_of(tmp_path / "first.mp4")) == 5 and max(ends) < 0.6
+    assert predict(source, *words, tmp_path / "rest.mp4") == 0
+    assert len(frames_of(tmp_path / "rest.mp4")) == len(TICKS) - 5
+    assert beep_of(tmp_path / "rest.mp4")[0] == pytest.approx(1.0 - TICKS[5] / 25, abs=0.06)
+
+
 def test_a_stream_is_resumed(folder, run, tmp_path, capsys, monkeypatch):
     """Stopped in the middle by Ctrl-C; the rest of the file follows."""
     video, state, out = folder / "videos/v5.mkv", tmp_path / "stream.state", tmp_path / "part.mp4"
@@ -115,9 +182,6 @@ def test_a_stream_is_resumed(folder, run, tmp_path, capsys, monkeypatch):
     push = LiveSession.push
 
     def pushed(self, frame, moment):
-        import os
-        import signal
-
         if self.frames == 12:
             os.kill(os.getpid(), signal.SIGINT)
         return push(self, frame, moment)
@@ -155,25 +219,15 @@ def test_two_files_are_one_stream(folder, run, tmp_path, capsys):
 
 
 def test_standard_input(folder, run, capfd, monkeypatch):
-    import os
-
     assert predict(folder / "videos/v6.mkv", "--weights", run / "etesvs_best.pth", "--json") == 0
     expected = frame_names(said(capfd.readouterr().out)[0])
-    kept = os.dup(0)
-    try:
-        with (folder / "videos/v6.mkv").open("rb") as file:
-            os.dup2(file.fileno(), 0)
+    with standard_input(folder / "videos/v6.mkv"):
         assert predict("-", "--weights", run / "etesvs_best.pth", "--json") == 0
-    finally:
-        os.dup2(kept, 0)
-        os.close(kept)
     assert frame_names(said(capfd.readouterr().out)[0]) == expected
 
 
 def test_a_silent_input_can_be_stopped(folder, run, capfd, monkeypatch):
     """Standard input stays open and gives no more; Ctrl-C comes while it is waited for."""
-    import os
-    import signal
     import threading
 
     kept, (readable, writable) = os.dup(0), os.pipe()

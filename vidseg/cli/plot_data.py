@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from vidseg.cli.plot_runs import run_title, test_report, tested_videos
+from vidseg.cli.plot_theme import Themed
 
 if TYPE_CHECKING:
     from vidseg.frames import FrameDatabase, FrameDatabaseError
@@ -18,7 +19,7 @@ __all__ = ["Contact", "Detections", "Errors", "Flow", "Labels", "Segments"]
 
 
 @dataclass(frozen=True)
-class Contact:
+class Contact(Themed):
     """Plot a contact sheet with timestamps of one video, or of a data set with one row per class.
 
     Videos that were converted from damaged files have an orange edge and the damage beside them.
@@ -33,7 +34,7 @@ class Contact:
     rows: int | None = None
     """Number of rows; default: 2 to 6 for about one frame per second, or 8 videos of a data set."""
 
-    def run(self) -> int:
+    def draw(self) -> int:
         """Plot, and print the path of the file; a video that cannot be read is marked in it."""
         import sys
 
@@ -72,7 +73,7 @@ class Contact:
 
 
 @dataclass(frozen=True)
-class Flow:
+class Flow(Themed):
     """Draw the motion of a video beside its frames, as a picture or a video.
 
     The color is the direction in which a pixel moves, its saturation how far: right is red, down yellow, left cyan, up
@@ -95,7 +96,7 @@ class Flow:
     out: Path = Path("flow.png")
     """Output file: .png, .pdf or .svg for some frames; .mp4 for the whole video."""
 
-    def run(self) -> int:
+    def draw(self) -> int:
         """Draw, and print the path of the file."""
         from vidseg.engine.flow_pictures import draw_flow
 
@@ -120,7 +121,7 @@ class Flow:
 
 
 @dataclass(frozen=True)
-class _FrameLabels:
+class _FrameLabels(Themed):
     """True and predicted frame labels of a run, or of label files."""
 
     folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
@@ -213,7 +214,7 @@ class Segments(_FrameLabels):
     palette: Literal["bright", "voc"] = "bright"
     """Class colors; voc: those of PASCAL VOC."""
 
-    def run(self) -> int:
+    def draw(self) -> int:
         """Plot, and print the paths of the files."""
         from vidseg.plots import plot_palette, plot_segments
 
@@ -252,7 +253,7 @@ class Errors(_FrameLabels):
     """Output folder of errors.png, confusion_frames.png and confusion_segments.png; default: the folder of the run if
     FOLDER is one, else the current folder."""
 
-    def run(self) -> int:
+    def draw(self) -> int:
         """Plot, and print the paths of the files."""
         import numpy as np
 
@@ -280,7 +281,7 @@ class Errors(_FrameLabels):
 
 
 @dataclass(frozen=True)
-class Detections:
+class Detections(Themed):
     """Plot detections: timelines of truth and detections, precision-recall curves, and the false-positive profile.
 
     `vidseg score` prints the same scores.
@@ -309,7 +310,7 @@ class Detections:
     min_score: float = 0.2
     """Smallest score of the detections in timelines.png."""
 
-    def run(self) -> int:
+    def draw(self) -> int:
         """Plot, and print the paths of the files."""
         from vidseg.tasks.detection.result_pictures import draw_scores
         from vidseg.tasks.detection.result_scores import pair_files, score_pair
@@ -331,7 +332,7 @@ class Detections:
 
 
 @dataclass(frozen=True)
-class Labels:
+class Labels(Themed):
     """Plot frames, segments and durations of each class of a data set."""
 
     data: Annotated[Positional[str], arg(metavar="DATA")]
@@ -341,7 +342,7 @@ class Labels:
     out: str = "labels.png"
     """Output file."""
 
-    def run(self) -> int:
+    def draw(self) -> int:
         """Plot, and print the path of the file."""
         from vidseg.labels import open_dataset
         from vidseg.labels.statistics import label_statistics

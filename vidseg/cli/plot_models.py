@@ -11,12 +11,13 @@ from tyro.conf import Positional, arg
 
 from vidseg.cli.model_options import InputChanges, ModelOptions, load_model
 from vidseg.cli.plot_runs import run_title
+from vidseg.cli.plot_theme import Themed
 
 __all__ = ["Cam", "Features", "Landscape"]
 
 
 @dataclass(frozen=True)
-class Cam:
+class Cam(Themed):
     """Draw where in a video a recognition or streaming network looks, as a picture or a video with labels.
 
     The heat shows which regions raise the logit of a class: clip by clip for recognition, window by window with the
@@ -42,7 +43,7 @@ class Cam:
     model: ModelOptions = field(default_factory=ModelOptions)
     input: InputChanges = field(default_factory=InputChanges)
 
-    def run(self) -> int:
+    def draw(self) -> int:
         """Compute, draw, and print the path of the file."""
         from vidseg.engine.explanation import draw_explanation
 
@@ -61,7 +62,7 @@ class Cam:
 
 
 @dataclass(frozen=True)
-class Features:
+class Features(Themed):
     """Plot the pooled features of a recognition network on the videos of a split, colored by class."""
 
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
@@ -87,7 +88,7 @@ class Features:
     model: ModelOptions = field(default_factory=ModelOptions)
     input: InputChanges = field(default_factory=InputChanges)
 
-    def run(self) -> int:
+    def draw(self) -> int:
         """Compute, plot, and print the path of the file."""
         import numpy as np
 
@@ -131,7 +132,7 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Landscape:
+class Landscape(Themed):
     """Plot the loss of a run's network around its weights, along random directions with normalized filters.
 
     The loss is computed on the same videos for all points. The directions follow from the seed.
@@ -162,7 +163,7 @@ class Landscape:
     model: ModelOptions = field(default_factory=ModelOptions)
     input: InputChanges = field(default_factory=InputChanges)
 
-    def run(self) -> int:
+    def draw(self) -> int:
         """Compute, plot, and print the losses and the path of the file."""
         import json
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from vidseg.cli.plot_theme import Themed
+
 if TYPE_CHECKING:
     from vidseg.plots import SegmentedVideo
 
@@ -15,7 +17,7 @@ __all__ = ["Calibration", "Confusion", "Curves", "Report", "Speed", "run_title",
 
 
 @dataclass(frozen=True)
-class Curves:
+class Curves(Themed):
     """Plot loss and accuracy of a run over its epochs."""
 
     run_folder: Annotated[Positional[str], arg(metavar="RUN")]
@@ -23,7 +25,7 @@ class Curves:
     out: str | None = None
     """Output file; default: RUN/curves.png."""
 
-    def run(self) -> int:
+    def draw(self) -> int:
         """Plot, and print the path of the file."""
         from vidseg.plots import plot_curves
 
@@ -33,7 +35,7 @@ class Curves:
 
 
 @dataclass(frozen=True)
-class Speed:
+class Speed(Themed):
     """Plot the speed of loader, forward and backward pass of a run, and the time spent waiting."""
 
     run_folder: Annotated[Positional[str], arg(metavar="RUN")]
@@ -41,7 +43,7 @@ class Speed:
     out: str | None = None
     """Output file; default: RUN/speed.png."""
 
-    def run(self) -> int:
+    def draw(self) -> int:
         """Plot, and print the path of the file."""
         from vidseg.plots import plot_speeds
 
@@ -51,7 +53,7 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class Confusion:
+class Confusion(Themed):
     """Plot the confusion matrix of `vidseg test RUN`: of videos, or of frames for segmentation and streaming runs."""
 
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
@@ -59,7 +61,7 @@ class Confusion:
     out: str | None = None
     """Output file; default: RUN/confusion.png."""
 
-    def run(self) -> int:
+    def draw(self) -> int:
         """Plot, and print the path of the file."""
         from vidseg.plots import plot_confusion
 
@@ -78,7 +80,7 @@ class Confusion:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(Themed):
     """Plot the reliability diagram of a tested recognition run, and print its expected calibration error.
 
     With --validation, also finds the temperature that minimizes the log loss on those scores, and plots the diagram
@@ -97,7 +99,7 @@ class Calibration:
     json: bool = False
     """Print one JSON object instead of text."""
 
-    def run(self) -> int:
+    def draw(self) -> int:
         """Plot, and print the errors and the path of the file."""
         import json
 

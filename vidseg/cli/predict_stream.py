@@ -48,7 +48,7 @@ class Command:
     """Frames from the start of a window to the start of the next; default: as trained; of a recognition network half of
     a window."""
     draw: str | None = None
-    """Video to write with the labels drawn in, such as out.mp4."""
+    """Video to write with the labels drawn in and the sound of the source, such as out.mp4."""
     state: str | None = None
     """File of the stream's state: it is continued from if it exists, and written on Ctrl-C. A file that was interrupted
     is continued at the same frame; frames of another source follow those already seen. A complete stream removes it."""
@@ -74,14 +74,15 @@ class Command:
         from vidseg.live.source import LiveSource
 
         options = dict(_pair(word) for word in self.source_option)
-        source = LiveSource(self.source, container_format=self.format, options=options)
+        draws = self.draw is not None
+        source = LiveSource(self.source, container_format=self.format, options=options, keep_sound=draws)
         own = None
         if self.stride is not None:
             found = find_weights(self.weights, network=self.model.network)
             own = self.stride if found.task == "streaming" else None
         trained = load_model(self.weights, self.model, self.input, stride=own)
         stride = self.stride if own is None else None
-        session = LiveSession(trained, stride=stride, keep_frames=self.draw is not None)
+        session = LiveSession(trained, stride=stride, keep_frames=draws)
         return _Stream(self, source, session).run()
 
 
@@ -139,8 +140,9 @@ class _Stream:
     def run(self) -> int:
         """Label the source."""
         self._restore()
+        interrupt = _Interrupt(self.source)
         try:
-            with _Interrupt(self.source) as interrupt:
+            with interrupt:
                 for number, (frame, moment) in enumerate(self.source):
                     if number < self.skip:
                         continue
@@ -150,7 +152,8 @@ class _Stream:
                 self._end(stopped=interrupt.wanted)
         finally:
             if self.writer is not None:
-                self.writer.close()
+                self.writer.close(until=self.last - self.shift if interrupt.wanted and self.last is not None else None)
+            self.source.close()
         self._summary(interrupt.wanted)
         for damage in self.source.damage:
             print(f"vidseg predict --stream: {self.command.source}: {damage}", file=sys.stderr)
@@ -196,10 +199,11 @@ class _Stream:
             from vidseg.videos.video_writer import LabeledVideoWriter
 
             assert self.command.draw is not None
-            self.writer = LabeledVideoWriter(self.command.draw, fps=self.source.fps)
+            self.writer = LabeledVideoWriter(self.command.draw, fps=self.source.fps, sound=self.source.sound())
             record = self.session.trained.source.record
             background = record.get("options", {}).get("background") or ("background",)
             self.colors = class_colors(len(self.names), background=class_numbers(self.names, background))
+        moment -= self.shift  # the clock of the sound
         if label is None:
             self.writer.write(frame, moment, "...", _UNKNOWN)
         else:

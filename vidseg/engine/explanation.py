@@ -203,7 +203,8 @@ def draw_explanation(found: Explanation, out: str | Path) -> Path:
 
     Args:
         found: of `TrainedModel.explain`.
-        out: .png, .pdf or .svg for a picture; .mp4 or another container for H.264 video without sound.
+        out: .png, .pdf or .svg for a picture; .mp4 or another container for H.264 video with the sound of the
+            explained one.
 
     Returns:
         `out`.
@@ -232,7 +233,8 @@ def _draw_video(found: Explanation, out: Path) -> Path:
         try:
             for number, timed in enumerate(source):
                 if writer is None:
-                    writer = LabeledVideoWriter(temporary, fps=float(source.properties["fps"] or 25))
+                    fps = float(source.properties["fps"] or 25)
+                    writer = LabeledVideoWriter(temporary, fps=fps, sound=found.video)
                 place = found.nearest(number)
                 pixels = overlay_heat(_upright(timed.frame), found.heat[place], found.region)
                 frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")

@@ -16,6 +16,7 @@ import av.error
 from vidseg.videos.container_check import ContainerCheck, check_container
 from vidseg.videos.decoding import VideoSource
 from vidseg.videos.opening import VideoError, open_container, open_input
+from vidseg.videos.sound_track import ArrivingSound, SoundTrack
 
 __all__ = ["LiveSource"]
 
@@ -30,6 +31,7 @@ class LiveSource:
             a container on standard input that can be read sequentially: MPEG-TS, Matroska, fragmented MP4.
         container_format: FFmpeg's name of the format or of the kind of device; None: v4l2 for cameras, else detected.
         options: options for FFmpeg, such as {"framerate": "30", "video_size": "1280x720"}.
+        keep_sound: keep the sound for `sound`; `close` must be called then. Cameras have none.
 
     Attributes:
         fps: frame rate in frames per second, 25 if the source does not state one; set when the iteration starts.
@@ -40,7 +42,12 @@ class LiveSource:
     """
 
     def __init__(
-        self, source: str, *, container_format: str | None = None, options: Mapping[str, str] | None = None
+        self,
+        source: str,
+        *,
+        container_format: str | None = None,
+        options: Mapping[str, str] | None = None,
+        keep_sound: bool = False,
     ) -> None:
         self.source, self.options, self.format = source, dict(options or {}), container_format
         self.address = "://" in source
@@ -58,6 +65,22 @@ class LiveSource:
         self.damage: list[str] = []
         self._stopped = False
         self._check = ContainerCheck()
+        self._keep_sound = keep_sound
+        self._sound: ArrivingSound | None = None
+        self._kept = ExitStack()
+
+    def sound(self) -> SoundTrack | None:
+        """Return the sound, on the clock of the frames, for a writer of videos; None: there is none, or it is not kept.
+
+        Call it once, after the first frame has arrived. Sound of standard input or an address arrives with the frames.
+        """
+        if self._keep_sound and self.is_file and self.format is None:
+            return SoundTrack(self.source)
+        return self._sound
+
+    def close(self) -> None:
+        """Close the source, which stays open after its last frame if its sound is kept."""
+        self._kept.close()
 
     def stop(self) -> None:
         """End the stream; may be called from a signal handler or another thread."""
@@ -89,7 +112,10 @@ class LiveSource:
                     return
                 remedy = _camera_remedy(self.source, error) if self.camera else ""
                 raise VideoError(f"{self.source}: FFmpeg cannot open it: {error}{remedy}") from error
-            yield from self._decode(stack.enter_context(container))
+            stack.enter_context(container)
+            if self._keep_sound and not self.camera:
+                self._sound, self._kept = ArrivingSound(container), stack.pop_all()
+            yield from self._decode(container)
         if self.source == "-" and not self._stopped and (fault := self._check.finish()):
             self.damage.append(fault)
 
@@ -120,7 +146,8 @@ class LiveSource:
         rate = stream.average_rate or stream.guessed_rate
         self.fps = float(rate) if rate else 25.0
         number, origin = 0, 0.0
-        packets = container.demux(stream)
+        sound = None if self._sound is None else self._sound.stream
+        packets = container.demux(stream) if sound is None else container.demux(stream, sound)
         while not self._stopped:
             try:
                 packet = next(packets)
@@ -129,6 +156,9 @@ class LiveSource:
             except av.error.FFmpegError as error:  # such as an unplugged camera or a lost connection
                 self.damage.append(f"reading stops after frame {number}: {error}")
                 break
+            if self._sound is not None and packet.stream.type == "audio":
+                self._sound.add(packet)
+                continue
             try:
                 frames = packet.decode()
             except av.error.FFmpegError as error:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vidseg.plots.heat import overlay_heat, plot_heat
     from vidseg.plots.label_counts import plot_label_counts
     from vidseg.plots.loss_surface import plot_landscape
-    from vidseg.plots.palette import class_colors
+    from vidseg.plots.palette import class_colors, use_theme
     from vidseg.plots.rates import plot_rates
     from vidseg.plots.reliability_diagram import plot_reliability
     from vidseg.plots.schedule import plot_schedule
@@ -56,6 +56,7 @@ __all__ = [
     "plot_speeds",
     "plot_timelines",
     "residual_colors",
+    "use_theme",
 ]
 
 _HOME = {
@@ -86,6 +87,7 @@ _HOME = {
     "plot_speeds": "speed",
     "plot_timelines": "detection_timeline",
     "residual_colors": "flow_colors",
+    "use_theme": "palette",
 }
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from vidseg.frames.whole_file import whole_file
-from vidseg.plots.palette import GRID, INK, MUTED, SURFACE
+from vidseg.plots.palette import theme
 
 __all__ = ["epoch_ticks", "label_ends", "new_figure", "quiet", "save_figure", "shortened"]
 
@@ -30,12 +30,12 @@ def new_figure(width: float, height: float, *, gap: float = 0.06, title: str = "
         title: heading; broken into lines where it is wider than the figure.
         detail: smaller line or lines below the heading.
     """
-    lines = [(line, _TITLE, INK, "bold") for line in _wrapped(title, width, _TITLE)]
-    lines += [(line, _DETAIL, MUTED, "normal") for line in _wrapped(detail, width, _DETAIL)]
+    lines = [(line, _TITLE, theme().ink, "bold") for line in _wrapped(title, width, _TITLE)]
+    lines += [(line, _DETAIL, theme().muted, "normal") for line in _wrapped(detail, width, _DETAIL)]
     top = sum(size * _LINE / 72 for _, size, _, _ in lines) + (0.1 if lines else 0.0)
     height += top
     layout = ConstrainedLayoutEngine(w_pad=gap, h_pad=gap, wspace=0, hspace=0, rect=(0, 0, 1, 1 - top / height))
-    figure = Figure(figsize=(width, height), facecolor=SURFACE, layout=layout)
+    figure = Figure(figsize=(width, height), facecolor=theme().surface, layout=layout)
     FigureCanvasAgg(figure)
     place = 0.06
     for line, size, color, weight in lines:
@@ -91,8 +91,8 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, Sequence[floa
         line = axes.plot([x, edge, place_x], [y, y, level], color=color, linewidth=0.9, linestyle=":", clip_on=False)
         line[0].set_in_layout(False)
         axes.annotate(
-            name, (place_x, level), xytext=(3, 0), textcoords="offset points", fontsize=8, color=INK, va="center",
-            annotation_clip=False,
+            name, (place_x, level), xytext=(3, 0), textcoords="offset points", fontsize=8, color=theme().ink,
+            va="center", annotation_clip=False,
         )  # fmt: skip
     axes.set_xlim(left, edge)
 
@@ -104,14 +104,14 @@ def quiet(axes: Axes, *, grid: str = "y") -> None:
         axes: axes to style.
         grid: axis whose ticks have grid lines, "x" or "y".
     """
-    axes.set_facecolor(SURFACE)
+    axes.set_facecolor(theme().surface)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(GRID)
+    axes.spines["bottom"].set_color(theme().grid)
     axes.grid(visible=False)
-    axes.grid(axis=grid, color=GRID, linewidth=0.8)  # type: ignore[arg-type]
+    axes.grid(axis=grid, color=theme().grid, linewidth=0.8)  # type: ignore[arg-type]
     axes.set_axisbelow(True)
-    axes.tick_params(which="both", colors=MUTED, labelsize=9, length=0)
+    axes.tick_params(which="both", colors=theme().muted, labelsize=9, length=0)
 
 
 def save_figure(figure: Figure, path: str | Path, *, dpi: int = 150) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from vidseg.plots.canvas import new_figure, quiet, save_figure, shortened
-from vidseg.plots.palette import BLUE, INK, MUTED, ORANGE
+from vidseg.plots.palette import BLUE, ORANGE, theme
 
 __all__ = ["plot_class_gains"]
 
@@ -42,10 +42,12 @@ def plot_class_gains(gains: Mapping[str, float], out: str | Path, *, title: str 
     quiet(axes, grid="x")
     colors = [BLUE if value >= 0 else ORANGE for value in values]
     axes.barh(range(len(values)), values, height=0.7, color=colors)
-    axes.axvline(0, color=MUTED, linewidth=0.8)
-    axes.set_yticks(range(len(values)), [shortened(name, _LETTERS) for name, _ in ordered], fontsize=8, color=INK)
+    axes.axvline(0, color=theme().muted, linewidth=0.8)
+    axes.set_yticks(
+        range(len(values)), [shortened(name, _LETTERS) for name, _ in ordered], fontsize=8, color=theme().ink
+    )
     axes.set_ylim(len(values) - 0.4, -0.6)
     limit = 1.05 * max(1e-9, float(np.abs(values).max()))
     axes.set_xlim(-limit, limit)
-    axes.set_xlabel(unit, fontsize=9, color=MUTED)
+    axes.set_xlabel(unit, fontsize=9, color=theme().muted)
     return save_figure(figure, out)

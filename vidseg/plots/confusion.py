@@ -9,11 +9,10 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import PercentFormatter
 
 from vidseg.plots.canvas import new_figure, save_figure, shortened
-from vidseg.plots.palette import BLUE, INK, MUTED, SURFACE, readable_on
+from vidseg.plots.palette import readable_on, theme
 
 __all__ = ["plot_confusion"]
 
-_BLUES = LinearSegmentedColormap.from_list("blues", [SURFACE, "#a9cbf2", BLUE, "#12386b"])
 _NAMED = 60  # maximum number of classes with legible names
 _COUNTED = 25  # maximum number of classes with legible counts
 _CELL = 0.52  # inches
@@ -64,10 +63,11 @@ def plot_confusion(
         detail=facts,
     )
     axes = figure.add_subplot()
-    image = axes.imshow(shares, cmap=_BLUES, vmin=0, vmax=1, interpolation="nearest")
-    axes.set_xlabel("predicted", fontsize=10, color=MUTED)
-    axes.set_ylabel("true", fontsize=10, color=MUTED)
-    axes.tick_params(colors=INK, labelsize=9 if number <= _COUNTED else 6, length=0)
+    blues = LinearSegmentedColormap.from_list("blues", theme().scale)
+    image = axes.imshow(shares, cmap=blues, vmin=0, vmax=1, interpolation="nearest")
+    axes.set_xlabel("predicted", fontsize=10, color=theme().muted)
+    axes.set_ylabel("true", fontsize=10, color=theme().muted)
+    axes.tick_params(colors=theme().ink, labelsize=9 if number <= _COUNTED else 6, length=0)
     if number <= _NAMED:
         slanted: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if turned else {}
         axes.set_xticks(range(number), names, **slanted)
@@ -77,16 +77,16 @@ def plot_confusion(
     if number <= _COUNTED:
         axes.set_xticks(np.arange(number - 1) + 0.5, minor=True)
         axes.set_yticks(np.arange(number - 1) + 0.5, minor=True)
-        axes.grid(which="minor", color="white", linewidth=2)
+        axes.grid(which="minor", color=theme().surface, linewidth=2)
         axes.tick_params(which="minor", length=0)
         for row, column in np.argwhere(counts > 0):
             text = _short(int(counts[row, column]))
             size = 11 if len(text) <= 3 else 9.5
-            color = readable_on(_BLUES(shares[row, column])[:3])
+            color = readable_on(blues(shares[row, column])[:3])
             axes.text(column, row, text, ha="center", va="center", fontsize=size, color=color)
     bar = figure.colorbar(image, ax=axes, shrink=0.6, format=PercentFormatter(1.0, decimals=0))
     bar.outline.set_visible(False)
-    bar.ax.tick_params(colors=MUTED, labelsize=8, length=0)
+    bar.ax.tick_params(colors=theme().muted, labelsize=8, length=0)
     return save_figure(figure, out)
 
 

@@ -16,14 +16,15 @@ from matplotlib.patheffects import withStroke
 from vidseg.frames import FrameDatabase, FrameDatabaseError
 from vidseg.labels.counting import counted
 from vidseg.plots.canvas import new_figure, save_figure, shortened
-from vidseg.plots.palette import INK, ORANGE
+from vidseg.plots.palette import ORANGE, theme
 
 __all__ = ["contact_sheet", "time_code"]
 
 _CELL = 2.0  # width of one frame in inches
 _PIXELS = 320  # maximum width of decoded frames
 _LABELS = 1.9  # width of the titles of the rows in inches
-_LETTERS = 22  # of a line of a title
+_NAME = 9.5  # font size of a title
+_LETTERS = 24  # of a line of a title
 _SHAPE = 0.56  # height relative to the width where no video can be opened
 
 
@@ -142,7 +143,14 @@ def _draw(line: Sequence[Axes], strip: _Strip) -> None:
         except FrameDatabaseError:
             axes.imshow(np.full((*size, 3), 225, np.uint8))
             axes.text(
-                0.5, 0.5, "cannot be decoded", transform=axes.transAxes, ha="center", va="center", fontsize=9, color=INK
+                0.5,
+                0.5,
+                "cannot be decoded",
+                transform=axes.transAxes,
+                ha="center",
+                va="center",
+                fontsize=9,
+                color=theme().ink,
             )
             _edge(axes)
         else:
@@ -167,9 +175,19 @@ def _label(axes: Axes, strip: _Strip) -> None:
         for part in textwrap.wrap(shortened(line, 2 * _LETTERS - 4), _LETTERS) or [""]
     ]
     text = axes.text(
-        0.98, 0.5, "\n".join(lines), transform=axes.transAxes, ha="right", va="center", fontsize=9.5, color=INK
+        0.98,
+        0.5,
+        "\n".join(lines),
+        transform=axes.transAxes,
+        ha="right",
+        va="center",
+        fontsize=_NAME,
+        color=theme().ink,
     )
     text.set_in_layout(False)
+    width, room = text.get_window_extent().width, (_LABELS - 0.3) * axes.get_figure().dpi  # type: ignore[union-attr]
+    if width > room:
+        text.set_fontsize(_NAME * room / width)
     if strip.damage and strip.database is not None:
         faults = textwrap.wrap(f"damaged: {strip.damage}", _LETTERS + 6)
         note = "\n".join([*faults[:2], *(["…"] if len(faults) > 2 else [])])

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, PercentFormatter
 
 from vidseg.plots.canvas import epoch_ticks, new_figure, quiet, save_figure
-from vidseg.plots.palette import BLUE, INK, MUTED, ORANGE
+from vidseg.plots.palette import BLUE, ORANGE, theme
 
 __all__ = ["best_scores", "plot_curves", "read_run", "read_scores"]
 
@@ -105,8 +105,8 @@ def plot_curves(run: str | Path, out: str | Path, *, title: str = "") -> Path:
     last = max(one.scores[-1, 0] for one in found)
     for axes, column, name, shown in zip(panels, (-1, 1), ("loss", score), (found, scored), strict=True):
         quiet(axes)
-        axes.set_title(name, loc="left", fontsize=10, color=MUTED, pad=16)
-        axes.set_xlabel("epoch", fontsize=9, color=MUTED)
+        axes.set_title(name, loc="left", fontsize=10, color=theme().muted, pad=16)
+        axes.set_xlabel("epoch", fontsize=9, color=theme().muted)
         axes.xaxis.set_major_locator(FixedLocator(epoch_ticks(first, last)))
         axes.set_xlim(first - 0.02 * max(1, last - first), last + 0.02 * max(1, last - first))
         for one in shown:
@@ -117,7 +117,7 @@ def plot_curves(run: str | Path, out: str | Path, *, title: str = "") -> Path:
     if scored:
         _limit(panels[1], scored, names[1])
         _mark_best(panels, scored[-1], names[1])
-    panels[0].legend(frameon=False, fontsize=9, labelcolor=INK, loc="best")
+    panels[0].legend(frameon=False, fontsize=9, labelcolor=theme().ink, loc="best")
     return save_figure(figure, out)
 
 
@@ -168,16 +168,15 @@ def _mark_best(panels: Sequence[Axes], one: _Series, name: str) -> None:
     place = _best(one.scores, name)
     epoch, value = one.scores[place, 0], one.scores[place, 1]
     for axes in panels:
-        axes.axvline(epoch, color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
+        axes.axvline(epoch, color=theme().muted, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
     axes = panels[1]
     axes.plot([epoch], [value], "o", color=one.color, markersize=7)
     text = f"{value:.1%}" if axes.get_ylim() == (0, 1.02) else f"{value:.3g}"
     low, high = axes.get_xlim()
     right = epoch > (low + high) / 2
     axes.annotate(
-        f"best: {text}, epoch {epoch:.0f}", (epoch, 0.03), xycoords=("data", "axes fraction"),
-        xytext=(-6 if right else 6, 0), textcoords="offset points", ha="right" if right else "left", fontsize=10,
-        color=INK,
+        f"best: {text}, epoch {epoch:.0f}", (epoch, 1), xycoords=("data", "axes fraction"),
+        xytext=(0, 3), textcoords="offset points", ha="right" if right else "left", fontsize=9, color=theme().ink,
     )  # fmt: skip
 
 

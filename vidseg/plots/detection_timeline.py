@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 
 from vidseg.labels.counting import counted
 from vidseg.plots.canvas import new_figure, quiet, save_figure, shortened
-from vidseg.plots.palette import INK, MUTED, class_colors
+from vidseg.plots.palette import class_colors, theme
 
 __all__ = ["DetectedVideo", "plot_timelines"]
 
@@ -19,6 +20,7 @@ _LANE = 0.42  # height of one class of one video, in inches
 _LETTERS = 28  # of a class name
 _PAGE = 40  # maximum number of videos
 _LANES = 12  # maximum number of classes shown for a video
+_FAINTEST = 0.5  # opacity of the outline of a wrong detection
 _WRONG_LANES = 3  # maximum number of them without an instance
 
 
@@ -86,7 +88,7 @@ def plot_timelines(
     grid = figure.subplots(len(videos), 1, squeeze=False, height_ratios=heights)
     for axes, video, lane in zip(grid[:, 0], videos, lanes, strict=True):
         _video(axes, video, lane, classes, colors, min_score)
-    grid[-1, 0].set_xlabel("seconds", fontsize=9, color=MUTED)
+    grid[-1, 0].set_xlabel("seconds", fontsize=9, color=theme().muted)
     return save_figure(figure, out)
 
 
@@ -122,7 +124,7 @@ def _video(
         color = tuple(colors[label])
         bars = [(start, stop - start) for start, stop in video.truth[video.truth_labels == label]]
         axes.broken_barh(bars, (row + 0.08, 0.36), color=color, linewidth=0)
-        axes.axhspan(row + 0.08, row + 0.44, color=MUTED, alpha=0.06, linewidth=0)
+        axes.axhspan(row + 0.08, row + 0.44, color=theme().muted, alpha=0.06, linewidth=0)
         chosen = np.flatnonzero((video.labels == label) & (video.scores >= min_score))
         for place in chosen[np.argsort(video.scores[chosen], kind="stable")]:  # the best one is drawn last
             start, stop = video.segments[place]
@@ -132,7 +134,7 @@ def _video(
                 [(start, stop - start)],
                 (row + 0.5, 0.36),
                 facecolor=(*color, strength if right else 0.35 * strength),
-                edgecolor=color if right else (0.45, 0.45, 0.45, strength),
+                edgecolor=color if right else to_rgba(theme().muted, max(_FAINTEST, strength)),
                 linewidth=1.0 if right else 0.6,
             )
     axes.set_xlim(0, seconds)
@@ -140,8 +142,8 @@ def _video(
     axes.set_yticks(
         [row + 0.5 for row in range(len(lanes))], [shortened(classes[label], _LETTERS) for label in lanes], fontsize=8
     )
-    axes.tick_params(axis="y", colors=INK, length=0)
+    axes.tick_params(axis="y", colors=theme().ink, length=0)
     counts = counted(len(video.truth), "instance"), counted(int((video.scores >= min_score).sum()), "detection")
     facts = f"{seconds:.1f} s, {', '.join(counts)} (upper bars: truth, lower bars: detections)"
     heading = f"{shortened(video.name, 60)}   {facts}"
-    axes.set_title(heading, loc="left", fontsize=8, color=INK, pad=3)
+    axes.set_title(heading, loc="left", fontsize=8, color=theme().ink, pad=3)

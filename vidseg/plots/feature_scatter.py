@@ -8,7 +8,7 @@ import numpy.typing as npt
 from matplotlib.patheffects import withStroke
 
 from vidseg.plots.canvas import new_figure, save_figure
-from vidseg.plots.palette import INK, MUTED, SURFACE, class_colors
+from vidseg.plots.palette import class_colors, theme
 
 __all__ = ["plot_feature_map"]
 
@@ -51,7 +51,7 @@ def plot_feature_map(
     legend = len(numbers) <= _LEGEND
     figure = new_figure(9.5 if legend else 11, 7.5 if legend else 10, title=title)
     axes = figure.add_subplot()
-    axes.set_facecolor(SURFACE)
+    axes.set_facecolor(theme().surface)
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.set_xticks([])
@@ -60,16 +60,18 @@ def plot_feature_map(
     for number in numbers.tolist():
         part = points[labels == number]
         color = [colors[number]]
-        axes.scatter(part[:, 0], part[:, 1], s=size, c=color, linewidths=0.3, edgecolors="white", label=classes[number])
+        axes.scatter(
+            part[:, 0], part[:, 1], s=size, c=color, linewidths=0.3, edgecolors=theme().surface, label=classes[number]
+        )
     if not legend:
         for number in numbers[np.argsort(-counts, kind="stable")][:_NAMED].tolist():
             x, y = np.median(points[labels == number], axis=0)
             axes.text(
-                float(x), float(y), classes[number], fontsize=7, color=INK, ha="center", va="center",
-                path_effects=[withStroke(linewidth=2, foreground=SURFACE, alpha=0.8)],
+                float(x), float(y), classes[number], fontsize=7, color=theme().ink, ha="center", va="center",
+                path_effects=[withStroke(linewidth=2, foreground=theme().surface, alpha=0.8)],
             )  # fmt: skip
     else:
-        axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    axes.set_xlabel(axes_names[0], fontsize=9, color=MUTED)
-    axes.set_ylabel(axes_names[1], fontsize=9, color=MUTED)
+        axes.legend(frameon=False, fontsize=8, labelcolor=theme().ink, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.set_xlabel(axes_names[0], fontsize=9, color=theme().muted)
+    axes.set_ylabel(axes_names[1], fontsize=9, color=theme().muted)
     return save_figure(figure, out)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.patches import Circle
 
 from vidseg.plots.canvas import new_figure, save_figure
-from vidseg.plots.palette import INK, MUTED
+from vidseg.plots.palette import theme
 
 __all__ = ["FlowPicture", "flow_colors", "flow_radius", "flow_wheel", "plot_flow", "residual_colors"]
 
@@ -143,9 +144,10 @@ def plot_flow(
         for axes, pixels in zip(grid[:, column], shown, strict=True):
             if pixels is not None:
                 axes.imshow(pixels, interpolation="nearest")
-        grid[0, column].set_title(picture.caption, fontsize=8, color=INK, loc="left")
+        grid[0, column].set_title(picture.caption, fontsize=8, color=theme().ink, loc="left")
     if radius is not None:
         axes = grid[-1, -1]
-        axes.imshow(flow_wheel(200))
-        axes.set_title(f"edge: {radius:.3g} pixels", fontsize=8, color=MUTED)
+        wheel = axes.imshow(flow_wheel(200))
+        wheel.set_clip_path(Circle((99.5, 99.5), 98, transform=axes.transData))
+        axes.set_title(f"edge: {radius:.3g} pixels", fontsize=8, color=theme().muted)
     return save_figure(figure, out)

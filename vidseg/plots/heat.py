@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from vidseg.plots.canvas import new_figure, save_figure
-from vidseg.plots.palette import INK
+from vidseg.plots.palette import theme
 
 __all__ = ["overlay_heat", "plot_heat"]
 
@@ -78,5 +78,5 @@ def plot_heat(
         for axes, picture in zip(grid[:, column], (plain, heated), strict=True):
             axes.axis("off")
             axes.imshow(picture, interpolation="nearest")
-        grid[0, column].set_title(caption, fontsize=8, color=INK, loc="left")
+        grid[0, column].set_title(caption, fontsize=8, color=theme().ink, loc="left")
     return save_figure(figure, out)

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullLocator
 
 from vidseg.labels.counting import counted
 from vidseg.plots.canvas import new_figure, quiet, save_figure, shortened
-from vidseg.plots.palette import BLUE, INK, MUTED, ORANGE
+from vidseg.plots.palette import BLUE, ORANGE, theme
 
 __all__ = ["plot_label_counts"]
 
@@ -50,15 +52,15 @@ def plot_label_counts(
     places = np.arange(len(classes))
     for axes, name in ((share, "frames, %"), (length, "seconds: median, 5 % to 95 %")):
         quiet(axes, grid="x")
-        axes.set_title(name, loc="left", fontsize=10, color=MUTED)
+        axes.set_title(name, loc="left", fontsize=10, color=theme().muted)
         axes.set_ylim(len(classes) - 0.4, -0.6)
     shares = 100 * np.asarray(frames) / max(1, sum(frames))
     share.barh(places, shares, height=0.7, color=BLUE)
     for place, value, found in zip(places, shares, seconds, strict=True):
-        share.text(value, place, f" {len(found)} x", va="center", fontsize=7, color=MUTED)
+        share.text(value, place, f" {len(found)} x", va="center", fontsize=7, color=theme().muted)
     share.set_xlim(0, 1.18 * max(1e-9, shares.max()))
     share.set_yticks(
-        places, [shortened(name, 32) for name in classes], fontsize=8 if len(classes) <= 60 else 5, color=INK
+        places, [shortened(name, 32) for name in classes], fontsize=8 if len(classes) <= 60 else 5, color=theme().ink
     )
     for place, found in zip(places, seconds, strict=True):
         if len(found):
@@ -66,16 +68,12 @@ def plot_label_counts(
             length.plot([low, high], [place, place], color=BLUE, linewidth=2, solid_capstyle="butt")
             length.plot([middle], [place], "o", color=BLUE, markersize=4)
     length.set_yticks([])
-    length.set_xscale("log")
-    length.xaxis.set_major_formatter("{x:g}")
-    length.tick_params(which="minor", length=0)
+    _seconds(length)
     quiet(histogram)
     bins = np.geomspace(durations.min() * 0.999, durations.max() * 1.001, 41)
     histogram.hist(durations, bins=bins, color=BLUE)
-    histogram.set_xscale("log")
-    histogram.xaxis.set_major_formatter("{x:g}")
-    histogram.tick_params(which="minor", length=0)
-    histogram.set_title("segments by duration, seconds", loc="left", fontsize=10, color=MUTED)
+    _seconds(histogram)
+    histogram.set_title("segments by duration, seconds", loc="left", fontsize=10, color=theme().muted)
     median = float(np.median(durations))
     histogram.axvline(median, color=ORANGE, linewidth=1.5)
     histogram.annotate(
@@ -85,6 +83,14 @@ def plot_label_counts(
         xytext=(4, -10),
         textcoords="offset points",
         fontsize=9,
-        color=INK,
+        color=theme().ink,
     )
     return save_figure(figure, out)
+
+
+def _seconds(axes: Axes) -> None:
+    """Give the x axis a logarithmic scale with ticks at 1, 2, 5, 10, 20, 50 and so on."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter("{x:g}")

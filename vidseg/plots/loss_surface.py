@@ -7,7 +7,7 @@ import numpy.typing as npt
 from matplotlib.colors import LogNorm
 
 from vidseg.plots.canvas import new_figure, quiet, save_figure
-from vidseg.plots.palette import BLUE, MUTED, ORANGE
+from vidseg.plots.palette import BLUE, ORANGE, theme
 
 __all__ = ["plot_landscape"]
 
@@ -36,8 +36,8 @@ def plot_landscape(
     quiet(axes)
     if losses.ndim == 1:
         axes.plot(steps, np.where(np.isfinite(losses), losses, np.nan), color=BLUE, linewidth=2, marker="o")
-        axes.axvline(0, color=MUTED, linewidth=0.8)
-        axes.set_ylabel("loss", fontsize=9, color=MUTED)
+        axes.axvline(0, color=theme().muted, linewidth=0.8)
+        axes.set_ylabel("loss", fontsize=9, color=theme().muted)
     else:
         axes.grid(visible=False)
         shown = np.ma.masked_invalid(losses)
@@ -52,9 +52,9 @@ def plot_landscape(
             axes.contour(steps, steps, shown, levels=levels, colors="white", linewidths=0.4)
             bar = figure.colorbar(filled, ax=axes, format="%.3g")
             bar.outline.set_visible(False)
-            bar.ax.tick_params(colors=MUTED, labelsize=8, length=0)
+            bar.ax.tick_params(colors=theme().muted, labelsize=8, length=0)
         axes.plot([0], [0], marker="+", color=ORANGE, markersize=12, markeredgewidth=2.5)
         axes.set_aspect("equal")
-        axes.set_ylabel("second direction", fontsize=9, color=MUTED)
-    axes.set_xlabel("first direction", fontsize=9, color=MUTED)
+        axes.set_ylabel("second direction", fontsize=9, color=theme().muted)
+    axes.set_xlabel("first direction", fontsize=9, color=theme().muted)
     return save_figure(figure, out)

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.ticker import FuncFormatter
 
 from vidseg.plots.canvas import new_figure, quiet, save_figure
-from vidseg.plots.palette import BLUE, INK, MUTED
+from vidseg.plots.palette import BLUE, theme
 
 __all__ = ["plot_models"]
 
@@ -57,12 +57,12 @@ def plot_models(
             textcoords="offset points",
             ha="center",
             fontsize=8,
-            color=INK,
+            color=theme().ink,
         )
     axes.set_xscale("log")
     for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         ticks(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.margins(0.25)
-    axes.set_xlabel(latency, color=MUTED)
-    axes.set_ylabel(score, color=MUTED)
+    axes.set_xlabel(latency, color=theme().muted)
+    axes.set_ylabel(score, color=theme().muted)
     return save_figure(figure, out)

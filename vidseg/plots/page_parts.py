@@ -22,6 +22,8 @@ from vidseg.plots.palette import BLUE, ORANGE
 
 __all__ = ["chart", "command_list", "heat_map", "levels", "page", "picture", "row", "table", "tiles"]
 
+_LETTER = 7.3  # mean width of a letter of a chart at the font size of narrow windows
+
 
 def page(title: str, parts: Sequence[str], *, style: str = "") -> str:
     """Return a complete HTML page.
@@ -120,7 +122,7 @@ def chart(
         chosen: tested epoch; None: not known.
         top: largest value of the axis; None: of the data.
     """
-    width, height, left, right, upper, lower = 520, 230, 44, 86, 26, 30
+    width, height, left, upper, lower = 520, 230, 44, 26, 30
     lines = [
         (name, color, {epoch: value for epoch, value in values.items() if math.isfinite(value)})
         for name, color, values in series
@@ -128,6 +130,8 @@ def chart(
     lines = [line for line in lines if line[2]]
     if not lines:
         return ""
+    names = [f"{name} {values[max(values)]:.3g}" for name, _, values in lines]
+    right = max(86, 16 + math.ceil(_LETTER * max(map(len, names))))
     epochs = sorted({epoch for _, _, values in lines for epoch in values})
     first, last = epochs[0], max(epochs[-1], chosen or 0)
     marks = levels(top or max(value for _, _, values in lines for value in values.values()))
@@ -158,16 +162,16 @@ def chart(
             f' stroke-dasharray="3 3"><title>tested epoch: {chosen}</title></line>'
         )
     ends = []
-    for name, color, values in lines:
+    for name, (_, color, values) in zip(names, lines, strict=True):
         points = " ".join(f"{x(epoch):.1f},{y(value):.1f}" for epoch, value in sorted(values.items()))
         parts.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>')
         epoch = max(values)
         parts.append(f'<circle cx="{x(epoch):.1f}" cy="{y(values[epoch]):.1f}" r="3" fill="{color}"/>')
-        ends.append((y(values[epoch]), name, color, values[epoch]))
+        ends.append((y(values[epoch]), name, color))
     place = -np.inf
-    for level, name, color, value in sorted(ends):  # labels at the ends of the lines, without overlap
+    for level, name, color in sorted(ends):  # labels at the ends of the lines, without overlap
         place = max(level + 4, place + 14)
-        parts.append(f'<text x="{width - right + 8}" y="{place:.1f}" fill="{color}">{escape(name)} {value:.3g}</text>')
+        parts.append(f'<text x="{width - right + 8}" y="{place:.1f}" fill="{color}">{escape(name)}</text>')
     return (
         f'<svg class="chart" viewBox="0 0 {width} {height}" width="{width}" height="{height}" font-size="11"'
         f' font-family="sans-serif" role="img">{"".join(parts)}</svg>'

@@ -1,14 +1,22 @@
 """Style sheet of the HTML pages: light and dark, narrow windows, and print."""
 
-from vidseg.plots.palette import GRID, INK, MUTED, SURFACE
+from vidseg.plots.palette import DARK, LIGHT, Theme
 
 __all__ = ["GRID_COLOR", "INK_COLOR", "MUTED_COLOR", "STYLE"]
 
 INK_COLOR, MUTED_COLOR, GRID_COLOR = "var(--ink)", "var(--muted)", "var(--grid)"
 """Colors of figures that change with the color scheme; series and classes have the same colors in both."""
 
-_LIGHT = f"--ink: {INK}; --muted: {MUTED}; --grid: {GRID}; --surface: {SURFACE}; --panel: #f1f0ec; --warning: #fbe3d8;"
-_DARK = "--ink: #ecebe6; --muted: #a5a49d; --grid: #3a3b3f; --surface: #17181b; --panel: #232529; --warning: #4a2a1c;"
+
+def _variables(theme: Theme, panel: str, warning: str) -> str:
+    """Return the CSS variables of a theme, with the backgrounds of commands and warnings."""
+    return (
+        f"--ink: {theme.ink}; --muted: {theme.muted}; --grid: {theme.grid}; --surface: {theme.surface};"
+        f" --panel: {panel}; --warning: {warning};"
+    )
+
+
+_LIGHT, _DARK = _variables(LIGHT, "#f1f0ec", "#fbe3d8"), _variables(DARK, "#232529", "#4a2a1c")
 
 STYLE = f"""
 :root {{ color-scheme: light dark; {_LIGHT} }}

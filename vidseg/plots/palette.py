@@ -1,8 +1,11 @@
-"""Colors of all pictures and pages: surface, text, series and classes."""
+"""Colors of all pictures and pages: surface and text, light and dark, series and classes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -12,33 +15,103 @@ from matplotlib.colors import to_rgb
 __all__ = [
     "BLUE",
     "CLASSES",
+    "DARK",
     "GRAY",
     "GREEN",
-    "GRID",
-    "INK",
-    "MUTED",
+    "LIGHT",
     "ORANGE",
-    "SURFACE",
     "Palette",
+    "Theme",
+    "ThemeName",
     "class_colors",
     "readable_on",
+    "theme",
+    "use_theme",
 ]
 
 Palette = Literal["bright", "voc"]
+ThemeName = Literal["light", "dark"]
 
-SURFACE = "#fcfcfb"
-INK = "#1d1d1b"
-MUTED = "#6f6e69"
-GRID = "#e4e3df"
+
+@dataclass(frozen=True)
+class Theme:
+    """Colors that differ between light and dark pictures; series and classes have the same colors in both.
+
+    Attributes:
+        surface: background.
+        ink: text.
+        muted: less important text, and lines.
+        grid: grid lines.
+        mark: marks of errors between colored bars.
+        scale: colors from the lowest to the highest value of a map, all of one hue, the lowest being the surface.
+        shades: part of the color map viridis that is visible on the surface.
+    """
+
+    surface: str
+    ink: str
+    muted: str
+    grid: str
+    mark: str
+    scale: tuple[str, ...]
+    shades: tuple[float, float]
+
+
 BLUE = "#2a78d6"
 ORANGE = "#d9622b"
 GREEN = "#1fa187"
 GRAY = "#bcbbb6"
 """Background classes, and what has no class."""
 
-# Found by search: after BLUE, ORANGE and GREEN each color is the one that is farthest from all before, and from SURFACE
-# and GRAY, in CIELAB, for the least favorable of normal vision, protanopia, deuteranopia and tritanopia (Machado et
-# al., IEEE TVCG 15(6), 2009, Table 1, severity 1). The first 12 differ by at least 17, the first 20 by at least 14.
+LIGHT = Theme(
+    surface="#fcfcfb",
+    ink="#1d1d1b",
+    muted="#6f6e69",
+    grid="#e4e3df",
+    mark="#191940",  # nearly black, different from all class colors
+    scale=("#fcfcfb", "#a9cbf2", BLUE, "#12386b"),
+    shades=(0.05, 0.85),
+)
+DARK = Theme(
+    surface="#17181b",
+    ink="#ecebe6",
+    muted="#a5a49d",
+    grid="#3a3b3f",
+    mark="#ecebe6",
+    scale=("#17181b", "#12386b", BLUE, "#a9cbf2"),
+    shades=(0.35, 1.0),
+)
+_THEMES: dict[ThemeName, Theme] = {"light": LIGHT, "dark": DARK}
+_chosen: ContextVar[Theme] = ContextVar("theme", default=LIGHT)
+
+
+def theme() -> Theme:
+    """Return the theme of the pictures that are drawn now: `LIGHT`, or that of `use_theme`."""
+    return _chosen.get()
+
+
+@contextmanager
+def use_theme(name: ThemeName) -> Iterator[None]:
+    """Draw the pictures inside the `with` statement in a theme.
+
+    Args:
+        name: "light" or "dark".
+
+    Raises:
+        ValueError: there is no such theme.
+    """
+    if name not in _THEMES:
+        raise ValueError(f"theme={name!r}: expected one of {', '.join(_THEMES)}")
+    token = _chosen.set(_THEMES[name])
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+# Found by search: after BLUE, ORANGE and GREEN each color is the one that is farthest from all before, and from the
+# light surface and GRAY, in CIELAB, for the least favorable of normal vision, protanopia, deuteranopia and tritanopia
+# (Machado et al., IEEE TVCG 15(6), 2009, Table 1, severity 1). The first 12 differ by at least 17, the first 20 by at
+# least 14.
 CLASSES = (
     BLUE, ORANGE, GREEN, "#783c2d", "#ffc32d", "#695a87", "#3cf087", "#a5d2ff", "#962d00", "#781e96", "#78a569",
     "#c378c3", "#a5a5ff", "#00695a", "#e18700", "#87f069", "#c3e1b4", "#b45a3c", "#004bc3", "#f096d2", "#c3005a",
@@ -80,13 +153,13 @@ def class_colors(count: int, palette: Palette = "bright", *, background: Sequenc
 
 
 def readable_on(color: Sequence[float]) -> str:
-    """Return white or `INK`, whichever has the higher contrast on a color (WCAG 2.2, contrast ratio).
+    """Return white or the ink of `LIGHT`, whichever has the higher contrast on a color (WCAG 2.2, contrast ratio).
 
     Args:
         color: red, green and blue in 0..1.
     """
-    white, ink = (_contrast(to_rgb(text), color) for text in ("white", INK))
-    return "white" if white > ink else INK
+    white, ink = (_contrast(to_rgb(text), color) for text in ("white", LIGHT.ink))
+    return "white" if white > ink else LIGHT.ink
 
 
 def _contrast(one: Sequence[float], other: Sequence[float]) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vidseg.plots.canvas import new_figure, save_figure
-from vidseg.plots.palette import BLUE, INK, MUTED, ORANGE, SURFACE
+from vidseg.plots.palette import BLUE, ORANGE, theme
 
 __all__ = ["plot_rates"]
 
@@ -43,21 +43,22 @@ def plot_rates(
     figure = new_figure(3.4 + 2.1 * len(rates), 0.9 + 0.27 * len(names), title=title)
     panels = figure.subplots(1, len(rates), sharey=True, squeeze=False)[0]
     for axes, (setting, rows) in zip(panels, rates.items(), strict=True):
-        colors = [ORANGE if name in ours else MUTED if name in limits else BLUE for name in rows]
+        colors = [ORANGE if name in ours else theme().muted if name in limits else BLUE for name in rows]
         axes.barh([places[name] for name in rows], list(rows.values()), height=0.66, color=colors)
         for name, rate in rows.items():
             axes.annotate(
-                _short(rate), (rate, places[name]), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8
-            )
-        axes.set_facecolor(SURFACE)
+                _short(rate), (rate, places[name]), xytext=(3, 0), textcoords="offset points", va="center",
+                fontsize=8, color=theme().ink,
+            )  # fmt: skip
+        axes.set_facecolor(theme().surface)
         axes.set_xlim(0, 1.3 * max(rows.values()))
-        axes.set_title(setting, loc="left", fontsize=10, color=INK)
-        axes.set_xlabel(unit, fontsize=9, color=MUTED)
+        axes.set_title(setting, loc="left", fontsize=10, color=theme().ink)
+        axes.set_xlabel(unit, fontsize=9, color=theme().muted)
         axes.set_xticks([])
         axes.tick_params(length=0)
         for spine in axes.spines.values():
             spine.set_visible(False)
-    panels[0].set_yticks(list(places.values()), list(places), fontsize=9, color=INK)
+    panels[0].set_yticks(list(places.values()), list(places), fontsize=9, color=theme().ink)
     return save_figure(figure, out)
 
 

@@ -8,7 +8,7 @@ from matplotlib.ticker import PercentFormatter
 
 from vidseg.metrics import Reliability
 from vidseg.plots.canvas import new_figure, quiet, save_figure
-from vidseg.plots.palette import BLUE, INK, MUTED, ORANGE
+from vidseg.plots.palette import BLUE, ORANGE, theme
 
 __all__ = ["plot_reliability"]
 
@@ -39,7 +39,7 @@ def plot_reliability(found: Mapping[str, Reliability], out: str | Path, *, title
         width, middle = np.diff(edges), (edges[1:] + edges[:-1]) / 2
         used = one.counts.numpy() > 0
         quiet(axes)
-        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        axes.plot([0, 1], [0, 1], color=theme().muted, linewidth=1, linestyle=(0, (4, 3)))
         axes.bar(middle[used], one.accuracy.numpy()[used], width=0.92 * width[used], color=BLUE, label="accuracy")
         left, right = middle[used] - 0.46 * width[used], middle[used] + 0.46 * width[used]
         levels = one.confidence.numpy()[used]
@@ -47,12 +47,14 @@ def plot_reliability(found: Mapping[str, Reliability], out: str | Path, *, title
         axes.set_ylim(0, 1.02)
         axes.set_xlim(0, 1)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        axes.set_title(f"{name}: ECE {one.ece:.1%}, largest gap {one.mce:.1%}", loc="left", fontsize=10, color=MUTED)
-        axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper left")
+        axes.set_title(
+            f"{name}: ECE {one.ece:.1%}, largest gap {one.mce:.1%}", loc="left", fontsize=10, color=theme().muted
+        )
+        axes.legend(frameon=False, fontsize=8, labelcolor=theme().ink, loc="upper left")
         quiet(below)
-        below.bar(middle, one.counts.numpy() / max(1, int(one.counts.sum())), width=0.92 * width, color=MUTED)
+        below.bar(middle, one.counts.numpy() / max(1, int(one.counts.sum())), width=0.92 * width, color=theme().muted)
         below.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         below.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        below.set_title(f"share of {int(one.counts.sum())} predictions", loc="left", fontsize=9, color=MUTED)
-        below.set_xlabel("confidence", fontsize=9, color=MUTED)
+        below.set_title(f"share of {int(one.counts.sum())} predictions", loc="left", fontsize=9, color=theme().muted)
+        below.set_xlabel("confidence", fontsize=9, color=theme().muted)
     return save_figure(figure, out)

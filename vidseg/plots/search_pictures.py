@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.ticker import MaxNLocator
 
 from vidseg.plots.canvas import new_figure, quiet, save_figure
-from vidseg.plots.palette import BLUE, GRID, INK, MUTED, ORANGE, SURFACE
+from vidseg.plots.palette import BLUE, ORANGE, theme
 from vidseg.plots.search_charts import Axis, running_best
 
 __all__ = ["plot_importance", "plot_parallel", "plot_pareto", "plot_search_history"]
@@ -36,7 +36,7 @@ def plot_search_history(
     Returns:
         The path of the file.
     """
-    figure = new_figure(8, 4)
+    figure = new_figure(8, 4, title=title)
     axes = figure.subplots()
     quiet(axes)
     for kind, label in ((False, "complete"), (True, "pruned")):
@@ -48,7 +48,9 @@ def plot_search_history(
         if found:
             face = "none" if kind else BLUE
             places, heights = zip(*found, strict=True)
-            axes.scatter(places, heights, s=28, facecolors=face, edgecolors=MUTED if kind else BLUE, label=label)
+            axes.scatter(
+                places, heights, s=28, facecolors=face, edgecolors=theme().muted if kind else BLUE, label=label
+            )
     complete = [None if cut else value for value, cut in zip(values, pruned, strict=True)]
     best = [(number, value) for number, value in enumerate(running_best(complete, sign)) if value is not None]
     if best:
@@ -56,13 +58,11 @@ def plot_search_history(
     failed = [number for number, value in enumerate(values) if value is None]
     if failed:
         low = axes.get_ylim()[0]
-        axes.scatter(failed, [low] * len(failed), marker="x", s=28, color=MUTED, label="failed")
-    axes.set_xlabel("trial", color=MUTED)
-    axes.set_ylabel(name, color=MUTED)
+        axes.scatter(failed, [low] * len(failed), marker="x", s=28, color=theme().muted, label="failed")
+    axes.set_xlabel("trial", color=theme().muted)
+    axes.set_ylabel(name, color=theme().muted)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
-    if title:
-        axes.set_title(title, loc="left", fontsize=12, color=INK, fontweight="bold")
+    axes.legend(frameon=False, fontsize=9, labelcolor=theme().ink)
     return save_figure(figure, out)
 
 
@@ -77,19 +77,17 @@ def plot_importance(rows: Sequence[tuple[str, float]], out: str | Path, *, title
     Returns:
         The path of the file.
     """
-    figure = new_figure(7, 0.8 + 0.4 * len(rows))
+    figure = new_figure(7, 0.8 + 0.4 * len(rows), title=title)
     axes = figure.subplots()
     quiet(axes)
     axes.grid(visible=False)
     names, shares = [name for name, _ in rows][::-1], [share for _, share in rows][::-1]
     bars = axes.barh(names, shares, color=BLUE, height=0.65)
-    axes.bar_label(bars, [f"{share:.0%}" for share in shares], padding=4, color=MUTED, fontsize=9)
-    axes.tick_params(axis="y", labelcolor=INK)
+    axes.bar_label(bars, [f"{share:.0%}" for share in shares], padding=4, color=theme().muted, fontsize=9)
+    axes.tick_params(axis="y", labelcolor=theme().ink)
     axes.set_xlim(0, 1.12 * max(shares))
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
-    if title:
-        axes.set_title(title, loc="left", fontsize=12, color=INK, fontweight="bold")
     return save_figure(figure, out)
 
 
@@ -105,12 +103,12 @@ def plot_parallel(axes: Sequence[Axis], ranks: Sequence[float | None], out: str 
     Returns:
         The path of the file.
     """
-    figure = new_figure(max(6, 1.7 * len(axes)), 4.2)
+    figure = new_figure(max(6, 1.7 * len(axes)), 4.2, title=title)
     plot = figure.subplots()
     quiet(plot)
     plot.grid(visible=False)
     for place in range(len(axes)):
-        plot.axvline(place, color=GRID, linewidth=1, zorder=1)
+        plot.axvline(place, color=theme().grid, linewidth=1, zorder=1)
     drawn = [(rank, number) for number, rank in enumerate(ranks) if rank is not None]
     for rank, number in sorted(drawn):
         points = [(place, axis.places[number]) for place, axis in enumerate(axes) if axis.places[number] is not None]
@@ -131,17 +129,15 @@ def plot_parallel(axes: Sequence[Axis], ranks: Sequence[float | None], out: str 
                 xytext=(5, 0),
                 textcoords="offset points",
                 fontsize=8,
-                color=INK,
+                color=theme().ink,
                 va="center",
                 zorder=3,
-                bbox={"facecolor": SURFACE, "edgecolor": "none", "alpha": 0.8, "pad": 1},
+                bbox={"facecolor": theme().surface, "edgecolor": "none", "alpha": 0.8, "pad": 1},
             )
-    plot.set_xticks(range(len(axes)), [axis.name for axis in axes], color=INK, fontsize=9)
+    plot.set_xticks(range(len(axes)), [axis.name for axis in axes], color=theme().ink, fontsize=9)
     plot.set_yticks([])
     plot.set_xlim(-0.2, len(axes) - 0.4)
     plot.spines["bottom"].set_visible(False)
-    if title:
-        plot.set_title(title, loc="left", fontsize=12, color=INK, fontweight="bold")
     return save_figure(figure, out)
 
 
@@ -167,7 +163,7 @@ def plot_pareto(
     Returns:
         The path of the file.
     """
-    figure = new_figure(7, 4.5)
+    figure = new_figure(7, 4.5, title=title)
     axes = figure.subplots()
     quiet(axes)
     others = [point for number, point in enumerate(points) if number not in front]
@@ -177,11 +173,9 @@ def plot_pareto(
     best = [points[number] for number in front]
     axes.plot(*zip(*best, strict=True), color=ORANGE, linewidth=1.5, marker="o", markersize=7, label="Pareto front")
     for label, point in zip(labels, best, strict=False):
-        axes.annotate(label, point, xytext=(6, -12), textcoords="offset points", fontsize=8, color=INK)
-    axes.set_xlabel(names[0], color=MUTED)
-    axes.set_ylabel(names[1], color=MUTED)
+        axes.annotate(label, point, xytext=(6, -12), textcoords="offset points", fontsize=8, color=theme().ink)
+    axes.set_xlabel(names[0], color=theme().muted)
+    axes.set_ylabel(names[1], color=theme().muted)
     axes.margins(0.12)
-    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
-    if title:
-        axes.set_title(title, loc="left", fontsize=12, color=INK, fontweight="bold")
+    axes.legend(frameon=False, fontsize=9, labelcolor=theme().ink)
     return save_figure(figure, out)

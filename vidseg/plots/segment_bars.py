@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from vidseg.labels.counting import counted
 from vidseg.labels.parts import class_numbers
 from vidseg.plots.canvas import new_figure, save_figure, shortened
-from vidseg.plots.palette import INK, MUTED, SURFACE, Palette, class_colors
+from vidseg.plots.palette import Palette, class_colors, theme
 
 __all__ = ["SegmentedVideo", "plot_palette", "plot_segments"]
 
@@ -27,9 +27,8 @@ BACKGROUND = ("background",)
 """Background classes where none are given."""
 
 _WIDTH = 11.0  # inches
-_ROW = 0.62  # height of one video on a page of several, in inches
+_ROW = 0.64  # height of one video on a page of several, in inches
 _TICKS = 24  # maximum number of labeled ticks
-_WRONG = (25 / 255, 25 / 255, 64 / 255)  # nearly black, different from all class colors
 _GAP = 0.14  # height of the error line between the bars, as a fraction of a bar
 _LETTERS = 40  # of a class name in the legend
 _PAGE = 200  # maximum number of videos per page
@@ -64,7 +63,7 @@ def plot_segments(
 ) -> Path:
     """Plot the label bars of the videos with a legend of the classes that occur, and save the figure.
 
-    Every video has the full width. A dark line between truth and prediction marks wrong frames.
+    Every video has the full width. A line between truth and prediction marks wrong frames.
 
     Args:
         videos: 1 to 200 videos.
@@ -105,13 +104,15 @@ def plot_segments(
         _bars(axes, video, colors, window)
         axes.tick_params(axis="y", labelsize=9 if alone else 7.5)
         if not alone:
-            axes.set_title(f"{shortened(video.name, 90)}   {_facts(video)}", loc="left", fontsize=8, color=INK, pad=2)
+            axes.set_title(
+                f"{shortened(video.name, 90)}   {_facts(video)}", loc="left", fontsize=8, color=theme().ink, pad=4
+            )
     last = videos[-1]
     if window is None and last.fps:
         unit = "seconds" if len({bool(video.fps) for video in videos}) == 1 else "seconds, or frames"
     else:
         unit = "frames"
-    grid[-1, 0].set_xlabel(unit, fontsize=9, color=MUTED)
+    grid[-1, 0].set_xlabel(unit, fontsize=9, color=theme().muted)
     _legend(figure, [(name, colors[number]) for name, number in zip(names, used, strict=True)], columns)
     return save_figure(figure, out)
 
@@ -155,7 +156,8 @@ def _bars(axes: Axes, video: SegmentedVideo, colors: npt.NDArray[np.float64], wi
     length = len(video.truth)
     strips = [("truth", 0.0, 1.0, colors[video.truth])]
     if video.prediction is not None:
-        wrong = np.where((video.truth != video.prediction)[:, None], np.array(_WRONG), np.array(to_rgb(SURFACE)))
+        mark, surface = np.array(to_rgb(theme().mark)), np.array(to_rgb(theme().surface))
+        wrong = np.where((video.truth != video.prediction)[:, None], mark, surface)
         strips += [("", 1.0, 1.0 + _GAP, wrong), ("prediction", 1.0 + _GAP, 2.0 + _GAP, colors[video.prediction])]
     for _, upper, lower, pixels in strips:
         axes.imshow(pixels[None], extent=(0, length, lower, upper), aspect="auto", interpolation="nearest")
@@ -168,18 +170,18 @@ def _bars(axes: Axes, video: SegmentedVideo, colors: npt.NDArray[np.float64], wi
         shown = borders[:: -(-len(borders) // _TICKS)]
         axes.set_xticks(shown, [str(border) for border in shown])
         axes.set_xticks(borders, minor=True)
-        axes.tick_params(which="minor", length=3, color=MUTED)
+        axes.tick_params(which="minor", length=3, color=theme().muted)
         for border in borders[1:]:
-            axes.axvline(border, color=SURFACE, linewidth=0.6, alpha=0.7)
+            axes.axvline(border, color=theme().surface, linewidth=0.6, alpha=0.7)
     elif video.fps:
         marks: npt.NDArray[np.float64] = np.asarray(
             MaxNLocator(12, steps=[1, 2, 3, 5, 6, 10]).tick_values(0, length / video.fps)
         )
         marks = marks[marks <= length / video.fps]
         axes.set_xticks(marks * video.fps, [f"{mark:g}" for mark in marks])
-    axes.tick_params(axis="x", colors=MUTED, labelsize=7, length=3)
-    axes.tick_params(axis="y", colors=INK, length=0)
-    axes.set_facecolor(SURFACE)
+    axes.tick_params(axis="x", colors=theme().muted, labelsize=7, length=3)
+    axes.tick_params(axis="y", colors=theme().ink, length=0)
+    axes.set_facecolor(theme().surface)
     for spine in axes.spines.values():
         spine.set_visible(False)
 
@@ -191,7 +193,7 @@ def _legend(figure: Figure, entries: list[tuple[str, npt.NDArray[np.float64]]], 
         ncols=columns,
         frameon=False,
         fontsize=8,
-        labelcolor=INK,
+        labelcolor=theme().ink,
         handlelength=1.2,
         handleheight=1.0,
         columnspacing=1.4,

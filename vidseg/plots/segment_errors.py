@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from vidseg.labels.counting import counted
 from vidseg.plots.canvas import new_figure, quiet, save_figure, shortened
-from vidseg.plots.palette import BLUE, INK, MUTED, ORANGE
+from vidseg.plots.palette import BLUE, ORANGE, theme
 
 __all__ = ["plot_segment_errors"]
 
@@ -52,7 +52,8 @@ def plot_segment_errors(
     accuracy = np.trace(counts) / max(1, counts.sum())
     facts = f"accuracy {accuracy:.1%} over {counted(int(counts.sum()), 'frame')}"
     if len(late):
-        facts += f"; boundaries {np.median(np.abs(late)):g} frames off (median)"
+        offset = float(np.median(np.abs(late)))
+        facts += f"; boundaries {offset:g} {'frame' if offset == 1 else 'frames'} off (median)"
     figure = new_figure(
         14, max(3.4, 1.3 + 0.2 * len(classes)), title=title or "Segmentation errors",
         detail=facts,
@@ -66,8 +67,8 @@ def plot_segment_errors(
 
 def _rows(axes: Axes, names: Sequence[str], title: str) -> None:
     quiet(axes, grid="x")
-    axes.set_title(title, loc="left", fontsize=10, color=MUTED)
-    axes.set_yticks(range(len(names)), names, fontsize=8 if len(names) <= 60 else 5, color=INK)
+    axes.set_title(title, loc="left", fontsize=10, color=theme().muted)
+    axes.set_yticks(range(len(names)), names, fontsize=8 if len(names) <= 60 else 5, color=theme().ink)
     axes.set_ylim(len(names) - 0.4, -0.6)
 
 
@@ -80,7 +81,7 @@ def _scores(axes: Axes, classes: Sequence[str], f1: Mapping[float, Sequence[floa
         axes.barh(range(len(classes)), f1[overlap], height=0.7, color=color)
     axes.set_xlim(0, 100)
     thresholds = ", ".join(f"{overlap:g}" for overlap in strict_first)
-    axes.set_xlabel(f"IoU, from dark to light: {thresholds}", fontsize=8, color=MUTED)
+    axes.set_xlabel(f"IoU, from dark to light: {thresholds}", fontsize=8, color=theme().muted)
 
 
 def _pairs(axes: Axes, classes: Sequence[str], counts: npt.NDArray[np.int64]) -> None:
@@ -97,11 +98,11 @@ def _pairs(axes: Axes, classes: Sequence[str], counts: npt.NDArray[np.int64]) ->
 
 def _boundaries(axes: Axes, late: npt.NDArray[np.int64]) -> None:
     quiet(axes)
-    axes.set_title("boundaries by offset", loc="left", fontsize=10, color=MUTED)
+    axes.set_title("boundaries by offset", loc="left", fontsize=10, color=theme().muted)
     reach = int(max(5, np.quantile(np.abs(late), 0.95))) if len(late) else 5
     width = -(-(2 * reach + 1) // 61)  # at most 61 bars, one of them centered on 0
     edges = (np.arange(-(reach // width) - 1, reach // width + 2) + 0.5) * width
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.hist(np.clip(late, edges[0], edges[-1]), bins=edges.tolist(), color=BLUE)
-    axes.axvline(0, color=MUTED, linewidth=0.8)
-    axes.set_xlabel("frames, early (-) or late (+)", fontsize=8, color=MUTED)
+    axes.axvline(0, color=theme().muted, linewidth=0.8)
+    axes.set_xlabel("frames, early (-) or late (+)", fontsize=8, color=theme().muted)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, PercentFormatter
 
 from vidseg.plots.canvas import epoch_ticks, new_figure, quiet, save_figure
-from vidseg.plots.palette import BLUE, GREEN, INK, MUTED, ORANGE
+from vidseg.plots.palette import BLUE, GREEN, ORANGE, theme
 
 __all__ = ["plot_speeds", "read_speeds"]
 
@@ -70,7 +70,7 @@ def plot_speeds(run: str | Path, out: str | Path, *, title: str = "") -> Path:
     )
     speeds, waited = figure.subplots(2, 1, height_ratios=(2, 1), sharex=True)
     quiet(speeds)
-    speeds.set_title("clips per second; lines: medians of the epochs", loc="left", fontsize=10, color=MUTED)
+    speeds.set_title("clips per second; lines: medians of the epochs", loc="left", fontsize=10, color=theme().muted)
     for column, (_, name, color) in enumerate(_PARTS):
         if np.isfinite(medians[name]):
             speeds.plot(places, rows[:, column], ".", color=color, markersize=3, alpha=0.35, linewidth=0)
@@ -78,16 +78,18 @@ def plot_speeds(run: str | Path, out: str | Path, *, title: str = "") -> Path:
     speeds.set_yscale("log")
     speeds.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _rate(value)))
     speeds.yaxis.set_minor_formatter(NullFormatter())
-    legend = speeds.legend(frameon=False, fontsize=9, labelcolor=INK, loc="lower right", ncols=3, borderaxespad=0,
-                           bbox_to_anchor=(1, 1.01))  # fmt: skip
+    legend = speeds.legend(
+        frameon=False, fontsize=9, labelcolor=theme().ink, loc="lower right", ncols=3, borderaxespad=0,
+        bbox_to_anchor=(1, 1.01),
+    )  # fmt: skip
     legend.set_in_layout(False)
     quiet(waited)
-    waited.set_title("fraction of time waiting for the loader", loc="left", fontsize=10, color=MUTED)
+    waited.set_title("fraction of time waiting for the loader", loc="left", fontsize=10, color=theme().muted)
     waited.plot(places, rows[:, 3], ".", color=BLUE, markersize=3, alpha=0.35, linewidth=0)
     _plot_medians(waited, epochs, rows[:, 3], BLUE, "median")
     waited.set_ylim(-0.02, 1.02)
     waited.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    waited.set_xlabel("epoch", fontsize=9, color=MUTED)
+    waited.set_xlabel("epoch", fontsize=9, color=theme().muted)
     waited.xaxis.set_major_locator(FixedLocator(epoch_ticks(epochs.min(), epochs.max())))
     waited.set_xlim(epochs.min() - 0.55, epochs.max() + 0.55)
     return save_figure(figure, out)

@@ -1,8 +1,9 @@
-"""Copying the sound of a video file into a video that is written from its frames."""
+"""Copying the sound of a video file or of a stream into a video that is written from its frames."""
 
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -13,9 +14,10 @@ import av.error
 
 from vidseg.videos.opening import VideoError, open_container, reason_of
 
-__all__ = ["SoundTrack"]
+__all__ = ["ArrivingSound", "SoundTrack"]
 
 _CODEC = "aac"  # of sound in a form that the container does not hold
+_END: Any = object()
 
 
 class SoundTrack:
@@ -36,7 +38,10 @@ class SoundTrack:
             self._source: Any = open_container(path)
         except (av.error.FFmpegError, ValueError) as error:
             raise VideoError(f"FFmpeg cannot open this file as a video ({reason_of(error)})") from error
-        self._input: Any = self._source.streams.best("audio")
+        self._prepare(self._source)
+
+    def _prepare(self, source: Any) -> None:
+        self._input: Any = source.streams.best("audio")
         if self._input is not None and self._input.codec_context is None:
             self._input = None  # of a codec that this FFmpeg does not know
         self._output: Any = None
@@ -70,6 +75,8 @@ class SoundTrack:
     def write(self, until: float | None = None) -> None:
         """Write the packets up to a time on the clock of the file with the sound, in seconds; None: all."""
         for packet in self._packets:
+            if packet is None:
+                return
             if until is not None and packet.pts * float(packet.time_base) + self._first > until:
                 self._packets = itertools.chain([packet], self._packets)
                 return
@@ -80,11 +87,15 @@ class SoundTrack:
         self._source.close()
 
     def _copied(self) -> Iterator[Any]:
-        base = self._input.time_base
-        shift = round(self._first / base)
+        shift: int | None = None
         for packet in self._demuxed():
+            if packet is None:
+                yield None
+                continue
             if packet.pts is None or packet.dts is None:
                 continue
+            if shift is None:
+                shift = round(self._first / packet.time_base)
             packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
             if packet.dts < max(0, self._last + 1):  # before the first frame, or a clock that restarts
                 continue
@@ -96,10 +107,13 @@ class SoundTrack:
         rate = self._output.codec_context.sample_rate
         resampler = av.AudioResampler(format="fltp", layout="stereo", rate=rate)
         samples: int | None = None  # from the first frame of the new file to the next samples, which leave no gaps
-        for frame in itertools.chain(self._decoded(), [None]):
-            if samples is None and frame is not None:
+        for frame in itertools.chain(self._decoded(), [_END]):
+            if frame is None:
+                yield None
+                continue
+            if samples is None and frame is not _END:
                 samples = round((frame.pts * float(frame.time_base) - self._first) * rate)
-            for part in resampler.resample(frame) if samples is not None else ():
+            for part in resampler.resample(None if frame is _END else frame) if samples is not None else ():
                 part.pts, part.time_base = samples, Fraction(1, rate)
                 samples = part.samples + (samples or 0)
                 yield from self._output.encode(part)
@@ -107,8 +121,11 @@ class SoundTrack:
             yield from self._output.encode(None)
 
     def _decoded(self) -> Iterator[Any]:
-        """Yield the samples from the first frame of the video on."""
+        """Yield the samples from the first frame of the video on; None: the next ones have not arrived yet."""
         for packet in self._demuxed():
+            if packet is None:
+                yield None
+                continue
             try:
                 frames = packet.decode()
             except av.error.FFmpegError:
@@ -118,6 +135,7 @@ class SoundTrack:
                     yield frame
 
     def _demuxed(self) -> Iterator[Any]:
+        """Yield the packets; None: the next ones have not arrived yet."""
         packets = self._source.demux(self._input)
         while True:
             try:
@@ -126,3 +144,43 @@ class SoundTrack:
                 return  # the sound of a damaged file ends where it cannot be read any more
             if packet.size:
                 yield packet
+
+
+class ArrivingSound(SoundTrack):
+    """Sound of a stream that can be read only once: its packets are added as they arrive with those of the frames.
+
+    Args:
+        container: PyAV's container of the stream; it must stay open as long as packets are written.
+    """
+
+    def __init__(self, container: Any) -> None:
+        self._arrived: deque[Any] = deque()
+        self._ended = False
+        self._prepare(container)
+
+    @property
+    def stream(self) -> Any:
+        """PyAV's stream of the sound, whose packets are to be added; None: the source has no sound."""
+        return self._input
+
+    def close(self) -> None:
+        """Do nothing: the container belongs to the reader of the frames."""
+
+    def add(self, packet: Any) -> None:
+        """Add the next packet."""
+        self._arrived.append(packet)
+
+    def write(self, until: float | None = None) -> None:
+        """See `SoundTrack.write`; packets that have not arrived yet are written by a later call."""
+        self._ended = until is None
+        super().write(until)
+
+    def _demuxed(self) -> Iterator[Any]:
+        while True:
+            while self._arrived:
+                packet = self._arrived.popleft()
+                if packet.size:
+                    yield packet
+            if self._ended:
+                return
+            yield None

@@ -34,12 +34,13 @@ class LabeledVideoWriter:
     Args:
         out: output file; the extension selects the container. An existing file is replaced.
         fps: frames per second.
-        sound: video file whose sound is copied; None: no sound. Times of the frames are then on its clock.
+        sound: video file whose sound is copied, or a track, which is closed with the video; None: no sound. Times of
+            the frames are then on its clock.
     """
 
-    def __init__(self, out: str | Path, *, fps: float = 25.0, sound: str | Path | None = None) -> None:
+    def __init__(self, out: str | Path, *, fps: float = 25.0, sound: str | Path | SoundTrack | None = None) -> None:
         self.out, self.fps = Path(out), fps
-        self._sound = None if sound is None else SoundTrack(sound)
+        self._sound = SoundTrack(sound) if isinstance(sound, str | Path) else sound
         self.frames = 0
         self._stream: Any = None
         self._stamp, self._first = -1, 0.0
@@ -92,15 +93,19 @@ class LabeledVideoWriter:
         if self._sound is not None:
             self._sound.open(self._container, moment)
 
-    def close(self) -> None:
-        """Finish the file; no file is written if there was no frame."""
+    def close(self, *, until: float | None = None) -> None:
+        """Finish the file; no file is written if there was no frame.
+
+        Args:
+            until: time at which the sound ends, in seconds; None: its own end.
+        """
         if self._container is None:
             return
         try:
             if self._stream is not None:
                 self._container.mux(self._stream.encode(None))
                 if self._sound is not None:
-                    self._sound.write()
+                    self._sound.write(until)
         finally:
             self._container.close()
             if self._sound is not None:
