@@ -1,7 +1,7 @@
 """What several test files share: small videos and databases made on the spot."""
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,6 +9,18 @@ import numpy as np
 import pytest
 
 VideoMaker = Callable[..., Path]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """End the run after a SIGTERM to pytest, such as that of `timeout`.
+
+    A command that a test runs in pytest's process ends with status 143, so the test fails for no reason of its own.
+    """
+    report = yield
+    if report.failed and ": ended by SIGTERM" in report.capstderr:
+        item.session.shouldstop = f"pytest received SIGTERM in {item.nodeid}"
+    return report
 
 
 def picture(index: int, *, height: int = 48, width: int = 64) -> np.ndarray:

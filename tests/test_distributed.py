@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from training_batches import rows
 
 from vidseg.engine import DeviceOptions, distributed
 from vidseg.engine.distributed import SyncBatchNorm, choose_gpus, leaving_group, synchronize_norms
+from vidseg.engine.event_file import EVENTS, read_events
 from vidseg.engine.launch import choose_device
 
 
@@ -56,6 +58,44 @@ def test_two_processes_equal_one(tmp_path):
     assert sorted(path.name for path in (tmp_path / "two").glob("*.pth")) == sorted(
         path.name for path in (tmp_path / "one").glob("*.pth")
     )
+
+
+def test_events_of_two_processes_are_written_once_also_after_a_kill(tmp_path):
+    """Both processes are killed inside the second epoch, the first one while it writes a line."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["trained"])
+
+    def run(die, status):
+        port = free_port()
+        ranks = [context.Process(target=train_as_rank, args=(rank, 2, port, out, False, die)) for rank in range(2)]
+        for process in ranks:
+            process.start()
+        if die:
+            train(tmp_path / "one", exact=True)
+        for process in ranks:
+            process.join(120)
+            assert process.exitcode == status
+
+    out = tmp_path / "two"
+    out.mkdir()
+    run((1, 2), -signal.SIGKILL)
+    assert [path.name for path in out.glob("*events*")] == [EVENTS]
+    killed = read_events(out)
+    assert [event["event"] for event in killed].count("start") == 1 and killed[-1]["done"] == (1, 2)
+    with (out / EVENTS).open("ab") as file:
+        file.write(b'{"event": "iteration", "ti')
+    run(None, 0)
+    assert [path.name for path in out.glob("*events*")] == [EVENTS]
+    events, expected = read_events(out), read_events(tmp_path / "one")
+
+    def what(events):
+        known = ("event", "done", "split", "epoch", "batch", "number", "rate", "path", "numbered")
+        return [[event.get(name) for name in known] for event in events if event["event"] not in ("start", "end")]
+
+    assert what(events) == what(expected) and len(expected) > 8
+    starts = [event for event in events if event["event"] == "start"]
+    assert [event["resumed"] for event in starts] == [False, True] and len({event["run"] for event in starts}) == 1
+    assert [event["status"] for event in events if event["event"] == "end"] == ["complete"]
 
 
 def test_a_process_that_fails_ends_the_others_and_its_error_is_named(tmp_path):

@@ -117,6 +117,22 @@ def test_the_version_is_one():
     assert f"## {vidseg.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
+def test_papers_bib_has_the_papers_of_all_networks():
+    """Each module of a network names its papers; docs/papers.bib has these and no others."""
+    named = {
+        path.stem: set(re.findall(r"arXiv\s(\d{4}\.\d{4,5})", ast.get_docstring(ast.parse(path.read_text())) or ""))
+        for path in (PACKAGE / "models").glob("[!_]*.py")
+    }
+    assert [name for name, papers in named.items() if not papers] == ["etesvs"]  # published as code only
+    text = (ROOT / "docs/papers.bib").read_text()
+    entries = re.findall(r"^@(?:article|inproceedings|misc)\{(\w+),\n((?:  \w+ = \{.+\},?\n)+)\}$", text, re.MULTILINE)
+    assert len(entries) == text.count("@") == len({key for key, _ in entries})
+    assert all(
+        {"title", "author", "year"} <= set(re.findall(r"^  (\w+) =", fields, re.MULTILINE)) for _, fields in entries
+    )
+    assert sorted(re.findall(r"eprint = \{(.+)\}", text)) == sorted(set().union(*named.values()))
+
+
 # Names of distributions that differ from the name of their module
 DISTRIBUTIONS = {
     "sklearn": "scikit-learn",

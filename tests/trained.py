@@ -137,13 +137,15 @@ def fail_as_rank(rank: int, port: int, out: Path, failing: int) -> None:
         sys.exit(1)
 
 
-def train_as_rank(rank: int, ranks: int, port: int, out: Path, quantized: bool = False) -> None:
-    """One process of a group, as torchrun would start it; writes what it saw."""
+def train_as_rank(
+    rank: int, ranks: int, port: int, out: Path, quantized: bool = False, die: tuple[int, int] | None = None
+) -> None:
+    """One process of a group, as torchrun would start it; writes what it saw; is killed before batch `die`."""
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
     distributed.join_group()
-    loader = ShuffledClips()
+    loader = ShuffledClips(die=die)
     trainer, result = train(out, sync_bn=True, exact=True, loader=loader, quantized=quantized)
     torch.save(
         {"seen": loader.seen, "state": trainer.model.state_dict(), "logits": result.logits}, out / f"rank{rank}.pt"
