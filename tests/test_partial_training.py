@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 from shapes import shapes_dataset
-from test_engine import Batches, linear
 from torch import nn
 from trained import ShuffledClips
+from training_batches import Batches, linear
 
 import vidseg
 from vidseg.cli.main import main

@@ -10,7 +10,7 @@ import pytest
 import torch
 from sharded_ranks import EXACT, HALF, SINGLE, Net, train, train_deepspeed, train_sharded
 from test_distributed import free_port
-from test_engine import rows
+from training_batches import rows
 
 from vidseg.engine import DeviceOptions
 from vidseg.engine.checkpoints import read_checkpoint

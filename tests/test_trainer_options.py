@@ -5,8 +5,8 @@ import re
 
 import pytest
 import torch
-from test_engine import Batch, Batches, constant, linear, rows
 from torch import nn
+from training_batches import Batch, Batches, constant, linear, rows
 
 from vidseg.engine import (
     CheckpointOptions,
