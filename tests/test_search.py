@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,9 +31,11 @@ from vidseg.search import (
     write_search_report,
 )
 from vidseg.search.costs import CostMeter, over_budget
+from vidseg.search.ray_trials import RayCluster
 from vidseg.search.results import search_importance
 from vidseg.search.scores import make_objective, read_run_scores, score_names
 from vidseg.search.slots import share_gpus
+from vidseg.search.trial_process import Launch, LocalProcess
 
 WORK = Path(__file__).with_name("search_work.py")
 LR = {"low": 1e-4, "high": 1.0, "log": True}
@@ -569,6 +572,34 @@ def test_trials_run_on_ray(tmp_path, data):
             ValueError, match=r"--cpus-per-trial 99: no machine of the Ray cluster has more than 2 CPUs"
         ):
             fake_search(path, data, tmp_path / "c", ray=True, cpus_per_trial=99)
+    finally:
+        ray.shutdown()
+
+
+def test_a_task_of_ray_that_misses_its_cancellation_is_ended(tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray")
+    from vidseg.search import ray_trials
+
+    def deaf(launch):
+        process = LocalProcess(launch)
+        (tmp_path / "started").write_text(str(process._process.pid))
+        while process.poll() is None:
+            try:
+                time.sleep(0.1)
+            except KeyboardInterrupt:
+                (tmp_path / "missed").touch()
+
+    monkeypatch.setattr(ray_trials, "_PATIENCE", 3.0)
+    ray.init(num_cpus=1, log_to_driver=False, configure_logging=False, include_dashboard=False)
+    try:
+        cluster = RayCluster(threads=1, gpus=0)
+        cluster._task = ray.remote(num_cpus=1)(deaf)
+        process = cluster.start(Launch((sys.executable, "-c", "import signal; signal.pause()"), str(tmp_path / "log"), 1))
+        while not (tmp_path / "started").is_file() or not (tmp_path / "started").read_text():
+            time.sleep(0.1)
+        process.stop()
+        assert process.poll() == -signal.SIGTERM and (tmp_path / "missed").is_file()
+        assert has_ended(int((tmp_path / "started").read_text()))
     finally:
         ray.shutdown()
 

@@ -10,6 +10,8 @@ from vidseg.search.trial_process import Launch, LocalProcess
 __all__ = ["RayCluster"]
 
 _RETRIES = 3
+_PATIENCE = 60.0
+"""Seconds in which a canceled task ends, those of its process included."""
 
 
 class RayCluster:
@@ -84,7 +86,10 @@ class _RayProcess:
     def stop(self) -> None:
         if self.poll() is None:
             self._ray.cancel(self._reference)
-            self._ray.wait([self._reference])
+            ended, _ = self._ray.wait([self._reference], timeout=_PATIENCE)
+            if not ended:  # the KeyboardInterrupt came where Python ignores it; the process ends with that of the task
+                self._ray.cancel(self._reference, force=True)
+                self._ray.wait([self._reference])
             self.poll()
 
 
