@@ -24,7 +24,20 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compress")
     data = shapes_dataset(folder, videos=32, frames=8)
     words = ["train", str(data), "--network", "r3d_18", "--network-option", f"width={WIDTH}", "--frames", "4"]
-    words += ["--size", "32", "--batch-size", "8", "--device", "cpu", "--epochs", "20", "--warmup-epochs", "3"]
+    words += [
+        "--size",
+        "32",
+        "--batch-size",
+        "8",
+        "--device",
+        "cpu",
+        "--epochs",
+        "20",
+        "--lr",
+        "0.01",
+        "--warmup-epochs",
+        "3",
+    ]
     words += ["--out", str(folder / "run")]
     assert main(words) == 0
     return folder / "run"

@@ -13,7 +13,7 @@ from vidseg.frames import FrameWriter, encode_rgb
 from vidseg.frames.flow_database import FlowWriter
 from vidseg.frames.flow_form import FlowForm
 from vidseg.plots import flow_colors, flow_wheel, residual_colors
-from vidseg.plots.flow_colors import flow_radius
+from vidseg.plots.flow_coding import flow_radius
 
 RED, YELLOW, CYAN, VIOLET = (255, 0, 0), (255, 229, 0), (0, 209, 255), (88, 0, 255)
 

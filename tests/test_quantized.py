@@ -252,7 +252,7 @@ def test_a_run_is_trained_for_int8(tmp_path, capsys):
     record = json.loads((out / "options.json").read_text())
     assert record["network_options"] == {"width": 0.125, "quantized": "int8"}
     tuned, before = load_trained(out), load_trained(tmp_path / "run")
-    assert tuned.source.epoch == 2 and len(quantized_layers(tuned.model)) == 21
+    assert tuned.source.epoch in (1, 2) and len(quantized_layers(tuned.model)) == 21
     assert set(before.model.state_dict()) < set(tuned.model.state_dict())
     assert main(["train", str(data), "--resume", "--epochs", "3", "--out", str(out), "--device", "cpu"]) == 0
     assert main(["test", facts["path"]]) == 0

@@ -594,7 +594,9 @@ def test_a_task_of_ray_that_misses_its_cancellation_is_ended(tmp_path, monkeypat
     try:
         cluster = RayCluster(threads=1, gpus=0)
         cluster._task = ray.remote(num_cpus=1)(deaf)
-        process = cluster.start(Launch((sys.executable, "-c", "import signal; signal.pause()"), str(tmp_path / "log"), 1))
+        process = cluster.start(
+            Launch((sys.executable, "-c", "import signal; signal.pause()"), str(tmp_path / "log"), 1)
+        )
         while not (tmp_path / "started").is_file() or not (tmp_path / "started").read_text():
             time.sleep(0.1)
         process.stop()

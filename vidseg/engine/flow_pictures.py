@@ -15,7 +15,7 @@ from vidseg.frames import FrameDatabase
 from vidseg.frames.flow_database import FlowDatabase
 from vidseg.frames.schema import DATABASE_NAME, DATABASE_NAMES
 from vidseg.frames.whole_file import whole_file
-from vidseg.plots.flow_colors import FlowPicture, flow_colors, flow_radius, flow_wheel, plot_flow, residual_colors
+from vidseg.plots.flow_coding import FlowPicture, flow_colors, flow_radius, flow_wheel, plot_flow, residual_colors
 from vidseg.videos import LabeledVideoWriter, read_motion
 from vidseg.videos.decoding import VideoSource
 

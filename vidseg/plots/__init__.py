@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vidseg.plots.detection_curves import plot_false_positives, plot_precision_recall
     from vidseg.plots.detection_timeline import DetectedVideo, plot_timelines
     from vidseg.plots.feature_scatter import plot_feature_map
-    from vidseg.plots.flow_colors import FlowPicture, flow_colors, flow_wheel, plot_flow, residual_colors
+    from vidseg.plots.flow_coding import FlowPicture, flow_colors, flow_wheel, plot_flow, residual_colors
     from vidseg.plots.heat import overlay_heat, plot_heat
     from vidseg.plots.label_counts import plot_label_counts
     from vidseg.plots.loss_surface import plot_landscape
@@ -61,19 +61,19 @@ __all__ = [
 
 _HOME = {
     "DetectedVideo": "detection_timeline",
-    "FlowPicture": "flow_colors",
+    "FlowPicture": "flow_coding",
     "SegmentedVideo": "segment_bars",
     "class_colors": "palette",
     "contact_sheet": "contact",
-    "flow_colors": "flow_colors",
-    "flow_wheel": "flow_colors",
+    "flow_colors": "flow_coding",
+    "flow_wheel": "flow_coding",
     "overlay_heat": "heat",
     "plot_class_gains": "class_gains",
     "plot_confusion": "confusion",
     "plot_curves": "curves",
     "plot_false_positives": "detection_curves",
     "plot_feature_map": "feature_scatter",
-    "plot_flow": "flow_colors",
+    "plot_flow": "flow_coding",
     "plot_heat": "heat",
     "plot_label_counts": "label_counts",
     "plot_landscape": "loss_surface",
@@ -86,7 +86,7 @@ _HOME = {
     "plot_segments": "segment_bars",
     "plot_speeds": "speed",
     "plot_timelines": "detection_timeline",
-    "residual_colors": "flow_colors",
+    "residual_colors": "flow_coding",
     "use_theme": "palette",
 }
 

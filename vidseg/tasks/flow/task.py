@@ -160,7 +160,7 @@ class FlowTask(Task):
         if not result.samples:
             return []
         from vidseg.plots import FlowPicture, flow_colors, plot_flow  # matplotlib, which a run may not need
-        from vidseg.plots.flow_colors import flow_radius
+        from vidseg.plots.flow_coding import flow_radius
 
         radius = flow_radius([sample.truth for sample in result.samples])
         pictures = [

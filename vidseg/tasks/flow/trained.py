@@ -24,7 +24,7 @@ from vidseg.labels.json_files import write_json
 from vidseg.loaders.flow_loader import FlowLoader
 from vidseg.loaders.transfer import copy_ahead
 from vidseg.models import window_flow
-from vidseg.plots.flow_colors import FlowPicture, flow_colors, flow_radius, plot_flow
+from vidseg.plots.flow_coding import FlowPicture, flow_colors, flow_radius, plot_flow
 from vidseg.tasks.flow.options import SHAPES, FlowOptions
 from vidseg.tasks.flow.runs import make_loader, make_source
 from vidseg.tasks.flow.task import FlowTask
@@ -203,7 +203,7 @@ class FlowModel(TrainedModel):
 
 
 def draw_video_flow(trained: FlowModel, path: str | Path, out: Path) -> Path:
-    """Write the flow of a video as a video in the colors of `vidseg.plots.flow_colors`; it is complete or unchanged.
+    """Write the flow of a video as a video in the colors of `vidseg.plots.flow_coding`; it is complete or unchanged.
 
     Args:
         trained: network.
