@@ -581,13 +581,14 @@ def test_a_task_of_ray_that_misses_its_cancellation_is_ended(tmp_path, monkeypat
     from vidseg.search import ray_trials
 
     def deaf(launch):
-        process = LocalProcess(launch)
-        (tmp_path / "started").write_text(str(process._process.pid))
-        while process.poll() is None:
+        process, ended = LocalProcess(launch), False
+        while not ended:
             try:
+                (tmp_path / "started").write_text(str(process._process.pid))
                 time.sleep(0.1)
+                ended = process.poll() is not None
             except KeyboardInterrupt:
-                (tmp_path / "missed").touch()
+                pass
 
     monkeypatch.setattr(ray_trials, "_PATIENCE", 3.0)
     ray.init(num_cpus=1, log_to_driver=False, configure_logging=False, include_dashboard=False)
@@ -597,11 +598,11 @@ def test_a_task_of_ray_that_misses_its_cancellation_is_ended(tmp_path, monkeypat
         process = cluster.start(
             Launch((sys.executable, "-c", "import signal; signal.pause()"), str(tmp_path / "log"), 1)
         )
-        while not (tmp_path / "started").is_file() or not (tmp_path / "started").read_text():
+        started = tmp_path / "started"
+        while not (number := started.read_text() if started.is_file() else ""):
             time.sleep(0.1)
         process.stop()
-        assert process.poll() == -signal.SIGTERM and (tmp_path / "missed").is_file()
-        assert has_ended(int((tmp_path / "started").read_text()))
+        assert process.poll() == -signal.SIGTERM and has_ended(int(number))
     finally:
         ray.shutdown()
 
